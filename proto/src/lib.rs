@@ -1,0 +1,48 @@
+//! The gRPC contract between `sigward-proxy` and `sigward-broker`: the generated types of
+//! `sigward.broker.v1`, and the names that both sides spell the same way.
+//!
+//! This crate is the leaf of the workspace: it knows neither side.
+
+use self::v1::Reason;
+
+/// The generated messages, client and server of the package `sigward.broker.v1`.
+#[allow(missing_docs, reason = "generated; the comments of the proto are carried over where there are any")]
+#[allow(unreachable_pub, clippy::unwrap_used, reason = "generated")]
+pub mod v1 {
+    tonic::include_proto!("sigward.broker.v1");
+}
+
+/// The domain of every `google.rpc.ErrorInfo` that the broker sends.
+pub const ERROR_DOMAIN: &str = "sigward";
+
+/// The largest message of the broker's gRPC service, in bytes: a request body and its envelope.
+pub const MAX_MESSAGE_BYTES: usize = 72 << 20;
+
+impl Reason {
+    /// The reason as it stands in an `ErrorInfo`: `PROFILE_NOT_ALLOWED`, without the enum's prefix.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let name = self.as_str_name();
+        name.strip_prefix("REASON_").unwrap_or(name)
+    }
+
+    /// The reason that an `ErrorInfo` names, if this version knows it.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::from_str_name(&format!("REASON_{name}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::v1::Reason;
+
+    #[test]
+    fn names_round_trip() {
+        for reason in [Reason::PeerNotAllowed, Reason::AmbiguousJson, Reason::PeerUnknown] {
+            assert_eq!(Reason::from_name(reason.name()), Some(reason));
+        }
+        assert_eq!(Reason::ProfileNotAllowed.name(), "PROFILE_NOT_ALLOWED");
+        assert_eq!(Reason::from_name("NO_SUCH"), None);
+    }
+}
