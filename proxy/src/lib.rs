@@ -1,1 +1,2 @@
-//! Placeholder of the first build.
+//! x
+pub mod wire;

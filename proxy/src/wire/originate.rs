@@ -1,0 +1,55 @@
+//! The few messages that the proxy writes itself.
+
+use rmcp::model::ErrorCode;
+
+use super::{Id, quote};
+
+/// A request of our own.
+#[must_use]
+pub fn request(id: &Id, method: &str, params: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{},"method":{},"params":{params}}}"#,
+        id.token(),
+        quote(method)
+    )
+}
+
+/// A notification of our own.
+#[must_use]
+pub fn notification(method: &str, params: Option<&str>) -> String {
+    match params {
+        Some(params) => {
+            format!(r#"{{"jsonrpc":"2.0","method":{},"params":{params}}}"#, quote(method))
+        }
+        None => format!(r#"{{"jsonrpc":"2.0","method":{}}}"#, quote(method)),
+    }
+}
+
+/// A successful answer; `result` is JSON text.
+#[must_use]
+pub fn result_response(id: &Id, result: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.token())
+}
+
+/// An error answer.
+#[must_use]
+pub fn error_response(id: &Id, code: ErrorCode, message: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":{},"message":{}}}}}"#,
+        id.token(),
+        code.0,
+        quote(message)
+    )
+}
+
+/// A tool result that the model reads as a failure of its call. Results of 2026-07-28 carry their
+/// type (`Result.resultType` of the schema); those of earlier revisions don't know the field.
+#[must_use]
+pub fn tool_error(id: &Id, message: &str, stateless: bool) -> String {
+    let kind = if stateless { r#""resultType":"complete","# } else { "" };
+    let text = quote(message);
+    result_response(
+        id,
+        &format!(r#"{{{kind}"content":[{{"type":"text","text":{text}}}],"isError":true}}"#),
+    )
+}
