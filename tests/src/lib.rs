@@ -1,1 +1,13 @@
-//! .
+//! The support library of Sigward's end-to-end tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test support: a panic here is a failed test"
+)]
+
+pub mod aws_home;
+pub mod deadline;
+pub mod keys;
+pub mod sigv4;
+pub mod upstream;

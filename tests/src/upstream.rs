@@ -1,0 +1,246 @@
+//! A local MCP server that verifies every signature and does what a test tells it.
+//!
+//! It speaks both generations of the protocol on raw JSON, keeps everything that it received, and answers the usual,
+//! a scripted reply, or nothing. It is on `http://127.0.0.1:PORT/mcp`, and ends with its last handle.
+//!
+//! | tool | |
+//! |---|---|
+//! | `whoami` | read-only; the ARN that was verified, and `_meta.AWS_REGION` |
+//! | `echo` | no annotations; its arguments, exactly as received |
+//! | `slow` | read-only; answers once [`Upstream::slow`] is open |
+//! | `switch_account` | has an `aws_profile` of its own; its arguments |
+//! | `write_note` | not read-only; its arguments |
+//! | `lookup` | read-only; wants its `region` in the header `Mcp-Param-Region` |
+
+mod message;
+mod record;
+mod reply;
+mod script;
+mod serve;
+mod sessions;
+mod stateless;
+#[cfg(test)]
+mod tests;
+mod tools;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+
+pub use self::message::Message;
+pub use self::record::Received;
+use self::record::Record;
+pub use self::reply::{Gate, ID, Reply, Step};
+use self::script::Script;
+use self::serve::State;
+use self::sessions::Sessions;
+use self::tools::Tools;
+use crate::deadline;
+use crate::keys::KeyTable;
+use crate::sigv4::Verifier;
+
+/// The service in the credential scope of every signature for an upstream of the tests.
+pub const SERVICE: &str = "aws-mcp";
+/// The region in the credential scope.
+pub const REGION: &str = "us-east-1";
+
+/// Which generations of the protocol the server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Era {
+    /// Whichever the request speaks.
+    Both,
+    /// 2025-03-26 to 2025-11-25 alone.
+    Sessions,
+    /// 2026-07-28 alone.
+    Stateless,
+}
+
+/// How usual responses are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// `application/json`.
+    Json,
+    /// `text/event-stream` with one event.
+    Events,
+}
+
+/// What an [`Upstream`] is made from.
+#[derive(Debug)]
+pub struct Builder {
+    keys: KeyTable,
+    era: Era,
+    answers: Answers,
+    keep: bool,
+    tools: Tools,
+    port: u16,
+}
+
+impl Builder {
+    /// The generations to speak; both unless told otherwise.
+    #[must_use]
+    pub fn era(mut self, era: Era) -> Self {
+        self.era = era;
+        self
+    }
+
+    /// How to write usual responses; JSON unless told otherwise.
+    #[must_use]
+    pub fn answers(mut self, answers: Answers) -> Self {
+        self.answers = answers;
+        self
+    }
+
+    /// Other tools than the usual, page by page (two at most), each a definition in JSON.
+    #[must_use]
+    pub fn pages(mut self, pages: Vec<Vec<String>>) -> Self {
+        self.tools.pages = pages;
+        self
+    }
+
+    /// Keeps no record: for benchmarks, where it would be the memory that grows.
+    #[must_use]
+    pub fn forgetful(mut self) -> Self {
+        self.keep = false;
+        self
+    }
+
+    /// A fixed port; any free one unless told otherwise.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Binds and serves.
+    ///
+    /// # Panics
+    /// If the port can't be had.
+    pub async fn start(self) -> Upstream {
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("a loopback port");
+        let address = listener.local_addr().expect("the address of a bound socket");
+        let state = Arc::new(State {
+            verifier: Verifier::new(self.keys, SERVICE, REGION),
+            era: self.era,
+            answers: self.answers,
+            keep: self.keep,
+            tools: self.tools,
+            record: Record::default(),
+            script: Script::default(),
+            sessions: Sessions::default(),
+        });
+        let task = tokio::spawn(serve::accept(listener, Arc::clone(&state)));
+        Upstream { address, state, task: task.abort_handle() }
+    }
+}
+
+/// A running server. Dropping it closes its socket and every connection.
+#[derive(Debug)]
+pub struct Upstream {
+    address: SocketAddr,
+    state: Arc<State>,
+    task: AbortHandle,
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Upstream {
+    /// A server that knows `keys`.
+    #[must_use]
+    pub fn builder(keys: KeyTable) -> Builder {
+        Builder {
+            keys,
+            era: Era::Both,
+            answers: Answers::Json,
+            keep: true,
+            tools: Tools::default(),
+            port: 0,
+        }
+    }
+
+    /// A usual server that knows `keys`.
+    pub async fn start(keys: KeyTable) -> Self {
+        Self::builder(keys).start().await
+    }
+
+    /// `http://127.0.0.1:PORT/mcp`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}/mcp", self.address)
+    }
+
+    /// Queues `reply` for the next message of a JSON-RPC method, or the next `GET` or `DELETE`. Signatures are checked
+    /// before.
+    pub fn next(&self, method: &str, reply: Reply) {
+        self.state.script.push(method, reply);
+    }
+
+    /// Asks `hook` about every request for which nothing is queued; `None` means the usual.
+    pub fn hook(&self, hook: impl Fn(&Received) -> Option<Reply> + Send + Sync + 'static) {
+        self.state.script.hook(Box::new(hook));
+    }
+
+    /// Answers 403 to the next `count` signatures, however good they are.
+    pub fn refuse_signatures(&self, count: usize) {
+        self.state.script.refuse_signatures(count);
+    }
+
+    /// Forgets every session: whoever names one gets 404.
+    pub fn forget_sessions(&self) {
+        self.state.sessions.forget();
+    }
+
+    /// The ids of the open sessions of an identity.
+    #[must_use]
+    pub fn sessions_of(&self, identity: &str) -> Vec<String> {
+        self.state.sessions.of(identity)
+    }
+
+    /// Sends a message on the GET stream of a session, which must be open.
+    ///
+    /// # Panics
+    /// If there is no such stream.
+    pub async fn push(&self, session: &str, message: &str) {
+        let stream = self.state.sessions.stream(session);
+        let stream = stream.unwrap_or_else(|| panic!("no GET stream of {session}"));
+        let event = Bytes::from(reply::event(None, message));
+        stream.send(Ok(event)).await.expect("the client reads its GET stream");
+    }
+
+    /// What the tool `slow` waits for.
+    #[must_use]
+    pub fn slow(&self) -> &Gate {
+        &self.state.tools.slow
+    }
+
+    /// Everything received so far.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Received> {
+        self.state.record.requests()
+    }
+
+    /// Those of one JSON-RPC method.
+    #[must_use]
+    pub fn requests_of(&self, method: &str) -> Vec<Received> {
+        let mut requests = self.requests();
+        requests.retain(|request| request.method() == method);
+        requests
+    }
+
+    /// The first request, past or future, that `matches`; `what` names it in the panic when none comes.
+    pub async fn expect(&self, what: &str, matches: impl Fn(&Received) -> bool) -> Received {
+        self.state.record.expect(what, matches).await
+    }
+
+    /// Waits until the client has closed the response to a request before its end.
+    pub async fn expect_abandoned(&self, request: &Received) {
+        let waiting = self.state.record.wait_abandoned(request.number);
+        deadline::within(waiting, || format!("the client still reads {}", request.text())).await;
+    }
+}

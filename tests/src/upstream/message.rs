@@ -1,0 +1,95 @@
+//! One JSON-RPC message, read as far as the server needs and no further: ids and arguments stay text.
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// The envelope of a message; every part is the text as received.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The id's own text: `1`, `"1"`, `1.0`.
+    pub id: Option<String>,
+    /// The method of a request or a notification.
+    pub method: Option<String>,
+    /// The text of `params`.
+    pub params: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    method: Option<String>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+}
+
+/// The parts of `params` that are passed on as text.
+#[derive(Default, Deserialize)]
+pub(super) struct Params<'a> {
+    /// `tools/call`: the text of the arguments.
+    #[serde(borrow)]
+    pub(super) arguments: Option<&'a RawValue>,
+}
+
+impl Message {
+    /// The message in `body`, or `None` where that isn't a JSON object.
+    #[must_use]
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        let envelope: Envelope<'_> = serde_json::from_slice(body).ok()?;
+        let text = |raw: &RawValue| raw.get().to_owned();
+        Some(Self {
+            id: envelope.id.map(text),
+            method: envelope.method,
+            params: envelope.params.map(text),
+        })
+    }
+
+    /// Whether an answer is due.
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        self.id.is_some() && self.method.is_some()
+    }
+
+    /// The parameter at a JSON pointer (`/name`), or null.
+    #[must_use]
+    pub fn param(&self, pointer: &str) -> Value {
+        let params: Option<Value> =
+            self.params.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        params.and_then(|params| params.pointer(pointer).cloned()).unwrap_or_default()
+    }
+
+    /// The text of `params.arguments`, exactly as received; `{}` where there are none.
+    #[must_use]
+    pub fn arguments(&self) -> String {
+        let params: Params<'_> = self
+            .params
+            .as_deref()
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default();
+        params.arguments.map_or_else(|| "{}".to_owned(), |raw| raw.get().to_owned())
+    }
+
+    /// A response to this message with `result`, which is JSON text.
+    #[must_use]
+    pub fn result(&self, result: &str) -> String {
+        format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, self.id_text())
+    }
+
+    /// An error response to this message; `data` is JSON text.
+    #[must_use]
+    pub fn error(&self, code: i64, message: &str, data: Option<&str>) -> String {
+        let message = Value::from(message);
+        let data = data.map(|data| format!(r#","data":{data}"#)).unwrap_or_default();
+        let id = self.id_text();
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{message}{data}}}}}"#
+        )
+    }
+
+    /// The id's text, `null` where there is none.
+    #[must_use]
+    pub fn id_text(&self) -> &str {
+        self.id.as_deref().unwrap_or("null")
+    }
+}

@@ -1,0 +1,177 @@
+//! What the server can be told to answer, and how that becomes an HTTP response.
+
+use std::convert::Infallible;
+use std::io;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use tokio::sync::{mpsc, watch};
+
+use super::message::Message;
+use super::record::Record;
+
+/// The body of every response.
+pub(super) type Body = BoxBody<Bytes, io::Error>;
+
+/// In every text of a [`Reply`], this stands for the id of the request, as JSON text.
+pub const ID: &str = "$ID";
+
+/// An answer to one request.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// What the server would answer without a script.
+    Usual,
+    /// A response with this result (JSON text), status 200.
+    Result(String),
+    /// A JSON-RPC error, status 200.
+    Error(i64, String),
+    /// This text as the whole body, `application/json`, status 200.
+    Json(String),
+    /// This status, these headers, this body (`application/json` where no header says else).
+    Http(u16, Vec<(&'static str, String)>, String),
+    /// An event stream, ended well behind the last step.
+    Stream(Vec<Step>),
+    /// The other reply, once the gate is open.
+    Held(Gate, Box<Reply>),
+    /// The connection closed without an answer.
+    HangUp,
+}
+
+impl Reply {
+    /// This reply, once `gate` is open.
+    #[must_use]
+    pub fn held(self, gate: &Gate) -> Self {
+        Self::Held(gate.clone(), Box::new(self))
+    }
+}
+
+/// One step of an event stream.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// `data:` with this text; one line of data per line of text.
+    Data(String),
+    /// The same with an event id.
+    Event(String, String),
+    /// Bytes as they are: comments, unknown fields, half an event.
+    Raw(String),
+    /// The response that the server would give without a script.
+    UsualResponse,
+    /// Nothing more until the gate is open.
+    Wait(Gate),
+    /// Nothing more until a response of the client with this id (JSON text) has come.
+    AwaitResponse(String),
+    /// The connection closed in the middle of the stream.
+    Cut,
+}
+
+/// Something a test opens once: whoever waits for it goes on.
+#[derive(Clone, Debug)]
+pub struct Gate(watch::Sender<bool>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(watch::Sender::new(false))
+    }
+}
+
+impl Gate {
+    /// Lets everyone through, now and later.
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Waits until the gate is open.
+    pub async fn opened(&self) {
+        let _ = self.0.subscribe().wait_for(|open| *open).await;
+    }
+}
+
+/// A whole body of JSON.
+pub(super) fn json(status: u16, body: impl Into<Bytes>) -> Response<Body> {
+    http(status, &[("content-type", "application/json".to_owned())], body)
+}
+
+/// A response of any kind with a whole body.
+pub(super) fn http(
+    status: u16,
+    headers: &[(&'static str, String)],
+    body: impl Into<Bytes>,
+) -> Response<Body> {
+    let body = Full::new(body.into()).map_err(|never: Infallible| match never {}).boxed();
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).expect("a status code");
+    for (name, value) in headers {
+        response.headers_mut().append(*name, value.parse().expect("a header value"));
+    }
+    response
+}
+
+/// An event stream that plays `steps`; `usual` is the server's own response.
+pub(super) fn stream(
+    steps: Vec<Step>,
+    message: Option<Message>,
+    usual: Option<String>,
+    record: Record,
+    number: usize,
+) -> Response<Body> {
+    let (events, received) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let unread = record.unread(number);
+        let id = message.as_ref().map_or("null", Message::id_text);
+        for step in steps {
+            let text = match step {
+                Step::Data(text) => Ok(event(None, &text.replace(ID, id))),
+                Step::Event(name, text) => Ok(event(Some(&name), &text.replace(ID, id))),
+                Step::Raw(text) => Ok(text.replace(ID, id)),
+                Step::UsualResponse => Ok(event(None, usual.as_deref().unwrap_or("null"))),
+                Step::Wait(gate) => {
+                    tokio::select! {
+                        () = gate.opened() => continue,
+                        () = events.closed() => return,
+                    }
+                }
+                Step::AwaitResponse(id) => {
+                    let came = record.wait(|request| request.is_response_to(&id));
+                    tokio::select! {
+                        _ = came => continue,
+                        () = events.closed() => return,
+                    }
+                }
+                Step::Cut => Err(io::Error::other("cut by the test")),
+            };
+            if events.send(text.map(Bytes::from)).await.is_err() {
+                return;
+            }
+        }
+        unread.was_read();
+    });
+    event_stream(received)
+}
+
+/// An event stream of whatever comes through the channel.
+pub(super) fn event_stream(received: mpsc::Receiver<io::Result<Bytes>>) -> Response<Body> {
+    let chunks = stream::unfold(received, async |mut received| {
+        let chunk = received.recv().await?;
+        // An error makes hyper drop the connection; it writes what stands before when a body isn't ready.
+        if chunk.is_err() {
+            tokio::task::yield_now().await;
+        }
+        Some((chunk.map(Frame::data), received))
+    });
+    let mut response = Response::new(BodyExt::boxed(StreamBody::new(chunks)));
+    let headers = response.headers_mut();
+    headers.insert("content-type", http::HeaderValue::from_static("text/event-stream"));
+    headers.insert("cache-control", http::HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// The text of one server-sent event.
+pub(super) fn event(id: Option<&str>, data: &str) -> String {
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    let data: String = data.split('\n').map(|line| format!("data: {line}\n")).collect();
+    format!("{id}{data}\n")
+}

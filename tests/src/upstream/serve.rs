@@ -1,0 +1,213 @@
+//! Connections, and the life of one request: received, verified, recorded, scripted or answered.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderMap, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::message::Message;
+use super::record::{Received, Record};
+use super::reply::{self, Body, Reply, Step};
+use super::script::Script;
+use super::sessions::{self, Sessions};
+use super::stateless;
+use super::tools::Tools;
+use super::{Answers, Era};
+use crate::sigv4::{Refusal, Request, Verified, Verifier};
+
+/// Everything that the connections share.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) verifier: Verifier,
+    pub(super) era: Era,
+    pub(super) answers: Answers,
+    pub(super) keep: bool,
+    pub(super) tools: Tools,
+    pub(super) record: Record,
+    pub(super) script: Script,
+    pub(super) sessions: Sessions,
+}
+
+/// Accepts connections until the task is aborted; that closes them too.
+pub(super) async fn accept(listener: TcpListener, state: Arc<State>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let _ = stream.set_nodelay(true);
+        while connections.try_join_next().is_some() {}
+        let state = Arc::clone(&state);
+        connections.spawn(async move {
+            let service = service_fn(move |request| respond(Arc::clone(&state), request));
+            // A client that leaves is no concern of the server's.
+            let http = hyper::server::conn::http1::Builder::new();
+            let _ = http.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// Why there is no response: hyper closes the connection.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is closed without an answer")]
+struct HangUp;
+
+async fn respond(
+    state: Arc<State>,
+    request: http::Request<Incoming>,
+) -> Result<Response<Body>, HangUp> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(|_| HangUp)?.to_bytes();
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+    let signature = verify(&state.verifier, parts.method.as_str(), &target, &parts.headers, &body);
+    let mut received = Received {
+        number: 0,
+        http_method: parts.method.as_str().to_owned(),
+        target,
+        headers: parts.headers,
+        message: Message::parse(&body),
+        body,
+        signature,
+    };
+    if state.keep {
+        received = state.record.add(received);
+    }
+    let unread = state.record.unread(received.number);
+    let response = answer(&state, &received).await;
+    unread.was_read();
+    response
+}
+
+fn verify(
+    verifier: &Verifier,
+    method: &str,
+    target: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Verified, Refusal> {
+    let headers: Vec<_> =
+        headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    let request = Request { method, target, headers: &headers, body };
+    #[allow(clippy::disallowed_methods, reason = "the edge: a server reads the clock")]
+    verifier.verify(&request, SystemTime::now())
+}
+
+async fn answer(state: &State, request: &Received) -> Result<Response<Body>, HangUp> {
+    if let Err(refusal) = &request.signature {
+        return Ok(refused(&refusal.to_string()));
+    }
+    if state.script.take_refusal() {
+        return Ok(refused("The security token included in the request is expired"));
+    }
+    let mut reply = state.script.take(request);
+    while let Reply::Held(gate, then) = reply {
+        gate.opened().await;
+        reply = *then;
+    }
+    let message = request.message.clone();
+    let blank = Message { id: None, method: None, params: None };
+    let shown = message.as_ref().unwrap_or(&blank);
+    let id = shown.id_text();
+    Ok(match reply {
+        Reply::Usual | Reply::Held(..) => usual(state, request).await,
+        Reply::Result(result) => reply::json(200, shown.result(&result)),
+        Reply::Error(code, text) => reply::json(200, shown.error(code, &text, None)),
+        Reply::Json(text) => reply::json(200, text.replace(reply::ID, id)),
+        Reply::Http(status, mut headers, body) => {
+            if !body.is_empty() && !headers.iter().any(|(name, _)| *name == "content-type") {
+                headers.push(("content-type", "application/json".to_owned()));
+            }
+            reply::http(status, &headers, body.replace(reply::ID, id))
+        }
+        Reply::Stream(steps) => {
+            let needed = steps.iter().any(|step| matches!(step, Step::UsualResponse));
+            let usual = match &message {
+                Some(message) if needed => {
+                    Some(sessions::answer(&state.tools, request, message).await)
+                }
+                _ => None,
+            };
+            reply::stream(steps, message, usual, state.record.clone(), request.number)
+        }
+        Reply::HangUp => return Err(HangUp),
+    })
+}
+
+/// As AWS refuses a signature.
+fn refused(reason: &str) -> Response<Body> {
+    let body = serde_json::json!({ "message": reason }).to_string();
+    let kind = ("x-amzn-errortype", "InvalidSignatureException".to_owned());
+    reply::http(403, &[("content-type", "application/json".to_owned()), kind], body)
+}
+
+async fn usual(state: &State, request: &Received) -> Response<Body> {
+    if request.target.split('?').next() != Some("/mcp") {
+        return reply::http(404, &[], "");
+    }
+    let stateless = match state.era {
+        Era::Both => stateless::speaks(request),
+        Era::Sessions => false,
+        Era::Stateless => true,
+    };
+    match (request.http_method.as_str(), &request.message) {
+        ("POST", Some(message)) if stateless => post_stateless(state, request, message).await,
+        ("POST", Some(message)) => post_session(state, request, message).await,
+        ("POST", None) => {
+            let blank = Message { id: None, method: None, params: None };
+            reply::json(400, blank.error(-32700, "Parse error", None))
+        }
+        ("GET", _) if !stateless => {
+            let session = state.sessions.check(request);
+            session.map_or_else(refusal, |id| state.sessions.open_stream(&id))
+        }
+        ("DELETE", _) if !stateless => {
+            let session = state.sessions.check(request);
+            session.map_or_else(refusal, |id| state.sessions.delete(&id))
+        }
+        _ => reply::http(405, &[("allow", "POST".to_owned())], ""),
+    }
+}
+
+fn refusal((status, text): (u16, String)) -> Response<Body> {
+    reply::json(status, text)
+}
+
+async fn post_session(state: &State, request: &Received, message: &Message) -> Response<Body> {
+    if message.is_request() && request.method() == "initialize" {
+        return state.sessions.initialize(request, message);
+    }
+    if let Err(refused) = state.sessions.check(request) {
+        return refusal(refused);
+    }
+    if !message.is_request() {
+        return reply::http(202, &[], "");
+    }
+    let text = sessions::answer(&state.tools, request, message).await;
+    written(state, 200, text)
+}
+
+async fn post_stateless(state: &State, request: &Received, message: &Message) -> Response<Body> {
+    if !message.is_request() {
+        return reply::http(202, &[], "");
+    }
+    match stateless::check(&state.tools, request, message) {
+        Ok(()) => {
+            let (status, text) = stateless::answer(&state.tools, request, message).await;
+            written(state, status, text)
+        }
+        Err(refused) => refusal(refused),
+    }
+}
+
+/// A response as JSON or as a stream of one event, as the server was told.
+fn written(state: &State, status: u16, text: String) -> Response<Body> {
+    if state.answers == Answers::Json || status != 200 {
+        return reply::json(status, text);
+    }
+    let headers = [("content-type", "text/event-stream".to_owned())];
+    reply::http(200, &headers, format!(": one event\n\n{}", reply::event(None, &text)))
+}
