@@ -54,7 +54,11 @@ impl Key {
             access_key_id: format!("ASIA{}", random[..16].to_uppercase()),
             secret: format!("{CANARY}{}", &random[16..40]),
             // As long as real ones are, with the characters that must survive a header and a URL.
-            session_token: Some(format!("{TOKEN_CANARY}{}+{}==", random.repeat(8), &random[..8])),
+            session_token: Some(format!(
+                "{TOKEN_CANARY}{}+{}==",
+                self::random().repeat(8),
+                &random[..8]
+            )),
             identity: format!("arn:aws:sts::{account}:assumed-role/{name}/{session}"),
             account,
         }

@@ -9,5 +9,8 @@
 pub mod aws_home;
 pub mod deadline;
 pub mod keys;
+pub mod memory;
+pub mod processes;
 pub mod sigv4;
+pub mod tools;
 pub mod upstream;

@@ -1,0 +1,128 @@
+//! Looks into a process from outside: its memory and its environment, as the kernel shows them.
+//!
+//! A search that finds nothing proves nothing unless it can find: pass a control that must be found.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use memchr::memmem;
+
+/// How much is read at once.
+const CHUNK: usize = 1 << 20;
+
+/// The number of places in the memory of `pid` where each of `needles` stands, in their order.
+///
+/// # Errors
+/// Where the kernel doesn't let this process look, or the process is gone.
+pub fn count(pid: u32, needles: &[&[u8]]) -> io::Result<Vec<usize>> {
+    let finders: Vec<_> = needles.iter().map(memmem::Finder::new).collect();
+    let overlap = needles.iter().map(|needle| needle.len()).max().unwrap_or(1) - 1;
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let memory = File::open(format!("/proc/{pid}/mem"))?;
+    let mut counts = vec![0; needles.len()];
+    let mut buffer = Vec::new();
+    for (start, end) in maps.lines().filter_map(readable) {
+        let mut kept = 0;
+        let mut at = start;
+        while at < end {
+            let wanted = usize::try_from(end - at).map_or(CHUNK, |left| left.min(CHUNK));
+            buffer.resize(kept + wanted, 0);
+            // Pages may go away while the process runs.
+            let Ok(read) = memory.read_at(&mut buffer[kept..], at) else { break };
+            if read == 0 {
+                break;
+            }
+            let bytes = &buffer[..kept + read];
+            for (count, finder) in counts.iter_mut().zip(&finders) {
+                // What lies wholly in the part kept from before was counted then.
+                let seen = kept.saturating_sub(finder.needle().len() - 1);
+                *count += finder.find_iter(&bytes[seen..]).count();
+            }
+            let tail = bytes.len().saturating_sub(overlap);
+            kept = bytes.len() - tail;
+            buffer.copy_within(tail..tail + kept, 0);
+            at += read as u64;
+        }
+    }
+    Ok(counts)
+}
+
+/// The environment that the kernel shows for `pid`, `NAME=value` each.
+///
+/// # Errors
+/// Where the kernel doesn't let this process look, or the process is gone.
+pub fn environment(pid: u32) -> io::Result<Vec<String>> {
+    let bytes = fs::read(format!("/proc/{pid}/environ"))?;
+    let variables = bytes.split(|byte| *byte == 0).filter(|variable| !variable.is_empty());
+    Ok(variables.map(|variable| String::from_utf8_lossy(variable).into_owned()).collect())
+}
+
+/// The resident memory of `pid` in bytes.
+///
+/// # Errors
+/// Where the process is gone.
+pub fn resident(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kilobytes.unwrap_or_default() * 1024)
+}
+
+/// The range of a line of `/proc/PID/maps`, if its pages can be read.
+fn readable(line: &str) -> Option<(u64, u64)> {
+    let mut fields = line.split_whitespace();
+    let range = fields.next()?;
+    let mode = fields.next()?;
+    let kernel = [" [vvar", "[vsyscall]"].iter().any(|name| line.contains(name));
+    let (start, end) = range.split_once('-')?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    (mode.starts_with('r') && !kernel).then_some((number(start)?, number(end)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn finds_what_another_process_holds_and_not_what_it_does_not() {
+        let mut child = Command::new("cat")
+            .env_clear()
+            .env("CONTROL", "held-by-the-child")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Once the child has echoed a line, it runs its own program with its own environment.
+        child.stdin.as_mut().unwrap().write_all(b"line\n").unwrap();
+        let mut line = [0; 5];
+        child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+
+        let counts = count(child.id(), &[b"held-by-the-child", b"held-by-nobody-at-all"]).unwrap();
+        assert!(counts[0] > 0, "{counts:?}");
+        assert_eq!(counts[1], 0);
+        assert_eq!(environment(child.id()).unwrap(), ["CONTROL=held-by-the-child"]);
+        assert!(resident(child.id()).unwrap() > 0);
+
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_match_across_two_chunks_counts_once() {
+        let mut bytes = vec![b'.'; 3 * CHUNK];
+        let needle = *b"across-the-border";
+        // Memory of this size is a mapping of its own: some chunk of the scan ends within these places.
+        let places: Vec<_> = (0..64).map(|number| number * (bytes.len() / 65)).collect();
+        for place in &places {
+            bytes[*place..*place + needle.len()].copy_from_slice(&needle);
+        }
+        let counts = count(std::process::id(), &[&needle]).unwrap();
+        drop(bytes);
+        // The places, the needle itself, and whatever the buffer of the scan holds.
+        assert!(counts[0] >= places.len(), "{counts:?}");
+    }
+}

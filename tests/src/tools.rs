@@ -1,0 +1,127 @@
+//! Programs that the tests need beside cargo, installed on first use under `target/tools/` and nowhere else.
+//!
+//! Versions are pinned. Several test processes may ask at once: a lock file lets one install. A program that can't be
+//! had fails the test that needs it, with what to do.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::processes;
+
+/// What the Python of the tests has: the official MCP client, and the AWS SDK's signer.
+const PYTHON_PACKAGES: &[&str] = &["mcp==1.30.0", "botocore==1.44.5"];
+/// The reference proxy, apart from it: its dependencies are its own.
+const REFERENCE_PROXY: &[&str] = &["mcp-proxy-for-aws==1.7.0"];
+
+/// A Python interpreter that can import `mcp` and `botocore`.
+///
+/// # Panics
+/// If it can't be installed.
+pub fn python() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| virtual_environment("python", PYTHON_PACKAGES).join("bin/python"))
+}
+
+/// The program `mcp-proxy-for-aws`.
+///
+/// # Panics
+/// If it can't be installed.
+pub fn reference_proxy() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        virtual_environment("reference-proxy", REFERENCE_PROXY).join("bin/mcp-proxy-for-aws")
+    })
+}
+
+/// `strace`, and the directory of the libraries that it wants beside those of the system.
+#[derive(Debug)]
+pub struct Strace {
+    /// The program.
+    pub program: PathBuf,
+    /// For `LD_LIBRARY_PATH` of the program itself; it is not passed on to what it traces.
+    pub libraries: Option<PathBuf>,
+}
+
+/// `strace`, from the system or else from the Debian package.
+///
+/// # Panics
+/// If there is neither.
+pub fn strace() -> &'static Strace {
+    static FOUND: OnceLock<Strace> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let system = Path::new("/usr/bin/strace");
+        if system.exists() {
+            return Strace { program: system.to_owned(), libraries: None };
+        }
+        let directory = installed("strace", "2", |directory| {
+            run(
+                Command::new("apt-get").current_dir(directory).args([
+                    "download",
+                    "strace",
+                    "libunwind8",
+                ]),
+                "apt-get install strace",
+            );
+            for package in fs::read_dir(directory).expect("the directory just filled") {
+                let package = package.expect("an entry").path();
+                run(
+                    Command::new("dpkg-deb").arg("-x").arg(package).arg(directory),
+                    "apt-get install strace",
+                );
+            }
+        });
+        let libraries = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
+            .map(|machine| directory.join("usr/lib").join(machine))
+            .into_iter()
+            .find(|path| path.exists());
+        Strace { program: directory.join("usr/bin/strace"), libraries }
+    })
+}
+
+/// A Python virtual environment with `packages`.
+fn virtual_environment(name: &str, packages: &[&str]) -> PathBuf {
+    installed(name, &packages.join(" "), |directory| {
+        let hint =
+            "install Python 3.10 or later with its venv module: apt-get install python3-venv";
+        run(Command::new("python3").args(["-m", "venv"]).arg(directory), hint);
+        let mut pip = Command::new(directory.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--no-input"]).args(packages);
+        run(&mut pip, "make a Python package index reachable for pip");
+    })
+}
+
+/// `target/tools/NAME`, made by `install` unless it has been made of the same `contents` before.
+fn installed(name: &str, contents: &str, install: impl FnOnce(&Path)) -> PathBuf {
+    let tools = processes::target_directory().join("tools");
+    fs::create_dir_all(&tools).expect("a writable target directory");
+    let lock = File::create(tools.join(format!("{name}.lock"))).expect("a lock file");
+    lock.lock().expect("the lock of another installation is released in the end");
+
+    let directory = tools.join(name);
+    let marker = directory.join("installed");
+    if fs::read_to_string(&marker).is_ok_and(|text| text == contents) {
+        return directory;
+    }
+    // What an interrupted installation left.
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).expect("a writable target directory");
+    install(&directory);
+    fs::write(&marker, contents).expect("a writable target directory");
+    directory
+}
+
+fn run(command: &mut Command, hint: &str) {
+    let output = command.output();
+    let shown = format!("{command:?}");
+    match output {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => panic!(
+            "{shown} failed; {hint}\n{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        ),
+        Err(error) => panic!("{shown}: {error}; {hint}"),
+    }
+}
