@@ -6,9 +6,11 @@
     reason = "test support: a panic here is a failed test"
 )]
 
+pub mod aws;
 pub mod aws_home;
 pub mod deadline;
 pub mod keys;
+mod loopback;
 pub mod memory;
 pub mod processes;
 pub mod sigv4;

@@ -14,7 +14,7 @@
 
 mod message;
 mod record;
-mod reply;
+pub(crate) mod reply;
 mod script;
 mod serve;
 mod sessions;
@@ -23,12 +23,9 @@ mod stateless;
 mod tests;
 mod tools;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::net::TcpListener;
-use tokio::task::AbortHandle;
 
 pub use self::message::Message;
 pub use self::record::Received;
@@ -40,6 +37,7 @@ use self::sessions::Sessions;
 use self::tools::Tools;
 use crate::deadline;
 use crate::keys::KeyTable;
+use crate::loopback::Loopback;
 use crate::sigv4::Verifier;
 
 /// The service in the credential scope of every signature for an upstream of the tests.
@@ -119,8 +117,6 @@ impl Builder {
     /// # Panics
     /// If the port can't be had.
     pub async fn start(self) -> Upstream {
-        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("a loopback port");
-        let address = listener.local_addr().expect("the address of a bound socket");
         let state = Arc::new(State {
             verifier: Verifier::new(self.keys, SERVICE, REGION),
             era: self.era,
@@ -131,23 +127,17 @@ impl Builder {
             script: Script::default(),
             sessions: Sessions::default(),
         });
-        let task = tokio::spawn(serve::accept(listener, Arc::clone(&state)));
-        Upstream { address, state, task: task.abort_handle() }
+        let shared = Arc::clone(&state);
+        let handler = move |parts, body| serve::respond(Arc::clone(&shared), parts, body);
+        Upstream { server: Loopback::start(self.port, handler).await, state }
     }
 }
 
 /// A running server. Dropping it closes its socket and every connection.
 #[derive(Debug)]
 pub struct Upstream {
-    address: SocketAddr,
+    server: Loopback,
     state: Arc<State>,
-    task: AbortHandle,
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 impl Upstream {
@@ -172,7 +162,7 @@ impl Upstream {
     /// `http://127.0.0.1:PORT/mcp`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}/mcp", self.address)
+        format!("http://{}/mcp", self.server.address)
     }
 
     /// Queues `reply` for the next message of a JSON-RPC method, or the next `GET` or `DELETE`. Signatures are checked

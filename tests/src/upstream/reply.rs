@@ -6,16 +6,13 @@ use std::io;
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Response, StatusCode};
-use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use tokio::sync::{mpsc, watch};
 
 use super::message::Message;
 use super::record::Record;
-
-/// The body of every response.
-pub(super) type Body = BoxBody<Bytes, io::Error>;
+use crate::loopback::Body;
 
 /// In every text of a [`Reply`], this stands for the id of the request, as JSON text.
 pub const ID: &str = "$ID";
@@ -91,12 +88,12 @@ impl Gate {
 }
 
 /// A whole body of JSON.
-pub(super) fn json(status: u16, body: impl Into<Bytes>) -> Response<Body> {
+pub(crate) fn json(status: u16, body: impl Into<Bytes>) -> Response<Body> {
     http(status, &[("content-type", "application/json".to_owned())], body)
 }
 
 /// A response of any kind with a whole body.
-pub(super) fn http(
+pub(crate) fn http(
     status: u16,
     headers: &[(&'static str, String)],
     body: impl Into<Bytes>,

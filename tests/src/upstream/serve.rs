@@ -1,24 +1,21 @@
-//! Connections, and the life of one request: received, verified, recorded, scripted or answered.
+//! The life of one request: received, verified, recorded, scripted or answered.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, Response};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
 use super::message::Message;
 use super::record::{Received, Record};
-use super::reply::{self, Body, Reply, Step};
+use super::reply::{self, Reply, Step};
 use super::script::Script;
 use super::sessions::{self, Sessions};
 use super::stateless;
 use super::tools::Tools;
 use super::{Answers, Era};
+use crate::loopback::{Body, HangUp};
 use crate::sigv4::{Refusal, Request, Verified, Verifier};
 
 /// Everything that the connections share.
@@ -34,34 +31,12 @@ pub(super) struct State {
     pub(super) sessions: Sessions,
 }
 
-/// Accepts connections until the task is aborted; that closes them too.
-pub(super) async fn accept(listener: TcpListener, state: Arc<State>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let _ = stream.set_nodelay(true);
-        while connections.try_join_next().is_some() {}
-        let state = Arc::clone(&state);
-        connections.spawn(async move {
-            let service = service_fn(move |request| respond(Arc::clone(&state), request));
-            // A client that leaves is no concern of the server's.
-            let http = hyper::server::conn::http1::Builder::new();
-            let _ = http.serve_connection(TokioIo::new(stream), service).await;
-        });
-    }
-}
-
-/// Why there is no response: hyper closes the connection.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection is closed without an answer")]
-struct HangUp;
-
-async fn respond(
+/// The whole life of one request.
+pub(super) async fn respond(
     state: Arc<State>,
-    request: http::Request<Incoming>,
+    parts: Parts,
+    body: Bytes,
 ) -> Result<Response<Body>, HangUp> {
-    let (parts, body) = request.into_parts();
-    let body = body.collect().await.map_err(|_| HangUp)?.to_bytes();
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
     let signature = verify(&state.verifier, parts.method.as_str(), &target, &parts.headers, &body);
     let mut received = Received {

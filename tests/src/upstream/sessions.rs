@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 
 use super::message::Message;
 use super::record::Received;
-use super::reply::{self, Body};
+use super::reply;
 use super::tools::{self, Tools};
+use crate::loopback::Body;
 
 /// What the server can negotiate, newest first.
 pub(super) const VERSIONS: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];

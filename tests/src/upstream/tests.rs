@@ -9,14 +9,14 @@ use super::*;
 
 /// An unsigned request, and the status of its answer.
 async fn status(upstream: &Upstream, method: &str, body: &'static str) -> u16 {
-    let stream = TcpStream::connect(upstream.address).await.unwrap();
+    let stream = TcpStream::connect(upstream.server.address).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let request = Request::builder()
         .method(method)
         .uri("/mcp")
-        .header("host", upstream.address.to_string())
+        .header("host", upstream.server.address.to_string())
         .body(Full::new(Bytes::from_static(body.as_bytes())))
         .unwrap();
     let response = sender.send_request(request).await.unwrap();

@@ -1,0 +1,227 @@
+//! The parts of AWS that hand out credentials: STS (AssumeRole, GetCallerIdentity) and the portal of IAM Identity
+//! Center (GetRoleCredentials).
+//!
+//! Signatures for STS are verified like those of the upstream; new keys become known to every server that shares the
+//! key table. A process is sent here by [`Aws::environment`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::request::Parts;
+use url::form_urlencoded;
+
+use crate::aws_home::AwsHome;
+use crate::keys::{Key, KeyTable};
+use crate::loopback::Loopback;
+use crate::sigv4::{Request, Verifier};
+use crate::upstream::reply;
+
+/// The name of the `sso-session` of [`Aws::sign_in`].
+const SSO_SESSION: &str = "sigward-tests";
+/// Its SHA-1: the name of the token's cache file.
+const SSO_CACHE: &str = "8e90ade0d3aba3b6c0d242f71d15f9072f7dfac1";
+/// The bearer token that the portal takes.
+const SSO_TOKEN: &str = "SgwCanaryToken/portal-bearer";
+/// How long the credentials last.
+const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// One request for credentials, and what it named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// `AssumeRole`, `GetCallerIdentity`, `GetRoleCredentials`.
+    pub action: String,
+    /// The ARN of the caller; empty for the portal.
+    pub caller: String,
+    /// The role's ARN or name.
+    pub role: String,
+    /// The role session name.
+    pub session: String,
+}
+
+/// A running STS and portal.
+#[derive(Debug)]
+pub struct Aws {
+    server: Loopback,
+    issued: Arc<Mutex<Vec<Issued>>>,
+}
+
+impl Aws {
+    /// Starts both on one port; they know `keys`, and add to it.
+    pub async fn start(keys: KeyTable) -> Self {
+        let issued = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&issued);
+        let handler = move |parts: Parts, body: Bytes| {
+            let (status, kind, text) = match parts.uri.path() {
+                "/" => sts(&keys, &parts, &body, &shared),
+                "/federation/credentials" => portal(&keys, &parts, &shared),
+                _ => (404, "text/plain", "no such service".to_owned()),
+            };
+            let response = reply::http(status, &[("content-type", kind.to_owned())], text);
+            std::future::ready(Ok(response))
+        };
+        Self { server: Loopback::start(0, handler).await, issued }
+    }
+
+    /// What makes the SDK of a process come here.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let url = format!("http://{}", self.server.address);
+        ["STS", "SSO", "SSO_OIDC"]
+            .map(|service| (format!("AWS_ENDPOINT_URL_{service}"), url.clone()))
+            .to_vec()
+    }
+
+    /// Every request answered so far.
+    #[must_use]
+    pub fn issued(&self) -> Vec<Issued> {
+        self.issued.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds a profile of IAM Identity Center to `home`, signed in: its token is in the cache, as `aws sso login` leaves
+    /// it.
+    ///
+    /// # Panics
+    /// If the home isn't writable.
+    pub fn sign_in(home: &AwsHome, profile: &str, role: &str) {
+        home.config(&format!(
+            "[profile {profile}]\nregion = eu-west-1\nsso_session = {SSO_SESSION}\nsso_account_id = 111122223333\nsso_role_name = {role}\n[sso-session {SSO_SESSION}]\nsso_start_url = https://sigward.example/start\nsso_region = eu-west-1\nsso_registration_scopes = sso:account:access\n"
+        ));
+        let cache = home.path().join(".aws/sso/cache");
+        std::fs::create_dir_all(&cache).expect("a writable home");
+        let token = serde_json::json!({
+            "startUrl": "https://sigward.example/start",
+            "region": "eu-west-1",
+            "accessToken": SSO_TOKEN,
+            "expiresAt": "2099-01-01T00:00:00Z",
+        });
+        std::fs::write(cache.join(format!("{SSO_CACHE}.json")), token.to_string())
+            .expect("a writable home");
+    }
+}
+
+type Answer = (u16, &'static str, String);
+
+fn sts(keys: &KeyTable, parts: &Parts, body: &Bytes, issued: &Mutex<Vec<Issued>>) -> Answer {
+    let headers: Vec<_> =
+        parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    let request = Request { method: parts.method.as_str(), target, headers: &headers, body };
+    let region = region_of(parts);
+    let verifier = Verifier::new(keys.clone(), "sts", &region);
+    let caller = match verifier.verify(&request, now()) {
+        Ok(verified) => verified.key,
+        Err(refusal) => return error(403, "SignatureDoesNotMatch", &refusal.to_string()),
+    };
+    let field = |name: &str| {
+        let found = form_urlencoded::parse(body).find(|(key, _)| key == name);
+        found.map(|(_, value)| value.into_owned()).unwrap_or_default()
+    };
+    let record = Issued {
+        action: field("Action"),
+        caller: caller.identity.clone(),
+        role: field("RoleArn"),
+        session: field("RoleSessionName"),
+    };
+    let answer = match record.action.as_str() {
+        "AssumeRole" => {
+            let role = record.role.rsplit('/').next().unwrap_or_default();
+            let key = Key::role(role, &record.session);
+            keys.insert(key.clone());
+            let expiry = date(now() + LIFETIME);
+            let token = key.session_token.unwrap_or_default();
+            format!(
+                "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials><AccessKeyId>{}</AccessKeyId><SecretAccessKey>{}</SecretAccessKey><SessionToken>{token}</SessionToken><Expiration>{expiry}</Expiration></Credentials><AssumedRoleUser><AssumedRoleId>AROAEXAMPLE:{}</AssumedRoleId><Arn>{}</Arn></AssumedRoleUser></AssumeRoleResult></AssumeRoleResponse>",
+                key.access_key_id, key.secret, record.session, key.identity
+            )
+        }
+        "GetCallerIdentity" => format!(
+            "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult><Arn>{}</Arn><UserId>AIDAEXAMPLE</UserId><Account>{}</Account></GetCallerIdentityResult></GetCallerIdentityResponse>",
+            caller.identity, caller.account
+        ),
+        other => return error(400, "InvalidAction", other),
+    };
+    issued.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+    (200, "text/xml", answer)
+}
+
+fn portal(keys: &KeyTable, parts: &Parts, issued: &Mutex<Vec<Issued>>) -> Answer {
+    let token = parts.headers.get("x-amz-sso_bearer_token").and_then(|value| value.to_str().ok());
+    if token != Some(SSO_TOKEN) {
+        let body = r#"{"message":"Session token not found or invalid"}"#.to_owned();
+        return (401, "application/json", body);
+    }
+    let query = parts.uri.query().unwrap_or_default();
+    let mut fields = form_urlencoded::parse(query.as_bytes());
+    let role = fields.find(|(name, _)| name == "role_name").map(|(_, role)| role.into_owned());
+    let role = role.unwrap_or_default();
+    let key = Key::role(&format!("AWSReservedSSO_{role}"), "person");
+    keys.insert(key.clone());
+    let expiry = (now() + LIFETIME).duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let credentials = serde_json::json!({"roleCredentials": {
+        "accessKeyId": key.access_key_id,
+        "secretAccessKey": key.secret,
+        "sessionToken": key.session_token,
+        "expiration": u64::try_from(expiry).unwrap_or(u64::MAX),
+    }});
+    issued.lock().unwrap_or_else(PoisonError::into_inner).push(Issued {
+        action: "GetRoleCredentials".to_owned(),
+        caller: String::new(),
+        role,
+        session: "person".to_owned(),
+    });
+    (200, "application/json", credentials.to_string())
+}
+
+fn error(status: u16, code: &str, message: &str) -> Answer {
+    let message = message.replace('&', "&amp;").replace('<', "&lt;");
+    let text = format!(
+        "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
+    );
+    (status, "text/xml", text)
+}
+
+/// STS answers in every region: the one that the caller signed for.
+fn region_of(parts: &Parts) -> String {
+    let header = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
+    header.and_then(|text| text.split('/').nth(2)).unwrap_or("us-east-1").to_owned()
+}
+
+/// `2026-11-23T22:15:30Z`
+fn date(time: SystemTime) -> String {
+    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (mut day, time) = (seconds / 86_400, seconds % 86_400);
+    let mut year = 1970;
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    while day >= 365 + u64::from(leap(year)) {
+        day -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let lengths = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 0;
+    while day >= lengths[month] {
+        day -= lengths[month];
+        month += 1;
+    }
+    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+    format!("{year:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", month + 1, day + 1)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the edge: a server reads the clock")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_the_calendar_s() {
+        let shown = |seconds| date(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(shown(951_868_799), "2000-02-29T23:59:59Z");
+        assert_eq!(shown(1_795_472_130), "2026-11-23T22:15:30Z");
+    }
+}
