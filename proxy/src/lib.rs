@@ -1,2 +1,50 @@
-//! x
+//! # sigward-proxy
+//!
+//! Speaks MCP to an agent and to MCP servers on AWS, and has every HTTP request signed by a broker.
+//! It reads no AWS file, resolves no profile and holds no secret.
+//!
+//! A message passes these phases, which are modules from top to bottom, each importing only what
+//! stands below it:
+//!
+//! ```text
+//! receive   downstream   a line of standard input
+//! route     relay        what kind of message is this, whose answer, how often
+//!           profile      which profile does the call name; the argument is cut out
+//!           tools        may the tool be called; what does the client see of the list
+//! sign      session      over which MCP session
+//!           upstream     final bytes and headers ─▶ signer ─▶ broker ─▶ signature
+//! send      upstream     exactly what was signed
+//! stream    sse          events as they come
+//! reply     relay        under the id token that the request came with
+//! ```
+//!
+//! What it trusts: the broker, for signatures; its own command line. What it doesn't: the client's
+//! and the server's messages, which are bounded and never turned into anything but text.
+
+pub mod cli;
+pub mod launch;
+
+pub mod downstream;
+pub mod relay;
+pub mod session;
+pub mod tools;
+
+pub mod profile;
+
+pub mod protocol;
+pub mod upstream;
+
+pub mod signer;
+pub mod sse;
+
+pub mod broker;
+
+pub mod environment;
+pub mod error;
 pub mod wire;
+
+pub mod config;
+
+mod run;
+
+pub use self::run::main;

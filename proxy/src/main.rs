@@ -1,2 +1,5 @@
-//! .
-fn main() {}
+//! The `sigward-proxy` program.
+
+fn main() -> std::process::ExitCode {
+    sigward_proxy::main()
+}

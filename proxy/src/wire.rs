@@ -17,7 +17,7 @@ mod tests;
 
 use std::borrow::Cow;
 
-pub use self::edit::Edits;
+pub use self::edit::{Edits, with_metadata};
 pub use self::object::{Member, Object, elements};
 pub use self::originate::{error_response, notification, request, result_response, tool_error};
 
@@ -144,9 +144,7 @@ impl<'a> Envelope<'a> {
         };
         let method = match method {
             None => Cow::Borrowed(""),
-            Some(token) => {
-                string(token).ok_or(Fault::NotMessage("the method must be a string"))?
-            }
+            Some(token) => string(token).ok_or(Fault::NotMessage("the method must be a string"))?,
         };
         Ok(Self { object, kind, id, method, params, result, error })
     }

@@ -121,3 +121,47 @@ impl<'a> Edits<'a> {
         start..start + span.len()
     }
 }
+
+/// `text` with `metadata` (JSON text by key) in `params._meta`, made where there is none. What the
+/// message says itself stays: its own value wins.
+#[must_use]
+pub fn with_metadata(text: String, metadata: &[(String, String)]) -> String {
+    metadata_edits(&text, metadata).unwrap_or(text)
+}
+
+fn metadata_edits(text: &str, metadata: &[(String, String)]) -> Option<String> {
+    let envelope = Object::parse(text).ok()?;
+    let params = envelope.find("params").map(|params| Object::parse(params).ok());
+    let meta = match &params {
+        // By position (JSON-RPC 2.0 section 4.2): nowhere to put it.
+        Some(None) => return None,
+        Some(Some(params)) => params.find("_meta").map(|meta| Object::parse(meta).ok()),
+        None => None,
+    };
+    let known = match &meta {
+        Some(None) => return None,
+        Some(Some(meta)) => meta.members().iter().map(Member::name).collect(),
+        None => Vec::new(),
+    };
+    let add: Vec<(&str, &str)> = metadata
+        .iter()
+        .filter(|(key, _)| !known.iter().any(|name| name == key))
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
+    if add.is_empty() {
+        return None;
+    }
+    let members: Vec<String> =
+        add.iter().map(|(key, value)| format!("{}:{value}", super::quote(key))).collect();
+    let object = format!("{{{}}}", members.join(","));
+    let mut edits = Edits::new(text);
+    match (&params, &meta) {
+        (_, Some(Some(meta))) => edits.members(meta, |_| false, &add),
+        (Some(Some(params)), _) => edits.members(params, |_| false, &[("_meta", &object)]),
+        _ => {
+            let params = format!(r#"{{"_meta":{object}}}"#);
+            edits.members(&envelope, |_| false, &[("params", &params)]);
+        }
+    }
+    Some(edits.apply())
+}

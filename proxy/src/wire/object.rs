@@ -37,7 +37,8 @@ impl<'a> Object<'a> {
     /// Reads one object; what its values hold is checked as JSON and not looked into.
     pub fn parse(text: &'a str) -> Result<Self, Fault> {
         let text = text.trim_matches([' ', '\t', '\n', '\r']);
-        let members: Members<'a> = serde_json::from_str(text).map_err(|error| fault(text, &error))?;
+        let members: Members<'a> =
+            serde_json::from_str(text).map_err(|error| fault(text, &error))?;
         Ok(Self { text, members: members.0 })
     }
 

@@ -79,7 +79,8 @@ fn what_is_no_message_is_refused() {
 
 #[test]
 fn depth_is_bounded_and_read_without_recursion() {
-    let deep = |n: usize| format!(r#"{{"method":"m","params":{}{}}}"#, "[".repeat(n), "]".repeat(n));
+    let deep =
+        |n: usize| format!(r#"{{"method":"m","params":{}{}}}"#, "[".repeat(n), "]".repeat(n));
     assert_eq!(check_depth(&deep(MAX_DEPTH - 1)), Ok(()));
     assert_eq!(check_depth(&deep(MAX_DEPTH)), Err(Fault::TooDeep));
     assert_eq!(check_depth(r#"{"a":"[[[[\"[[[["}"#), Ok(()));
@@ -148,5 +149,33 @@ proptest! {
         let _ = Envelope::parse(&text);
         let _ = check_depth(&text);
         let _ = batch(&text);
+    }
+}
+
+#[test]
+fn metadata_is_added_and_never_replaced() {
+    let metadata =
+        [("AWS_REGION".to_owned(), "\"eu-west-1\"".to_owned()), ("k".into(), "\"v\"".into())];
+    for (text, expected) in [
+        (
+            r#"{"id":1,"method":"m"}"#,
+            r#"{"id":1,"method":"m","params":{"_meta":{"AWS_REGION":"eu-west-1","k":"v"}}}"#,
+        ),
+        (
+            r#"{"method":"m","params":{}}"#,
+            r#"{"method":"m","params":{"_meta":{"AWS_REGION":"eu-west-1","k":"v"}}}"#,
+        ),
+        (
+            r#"{"params":{"a":1.0},"method":"m"}"#,
+            r#"{"params":{"a":1.0,"_meta":{"AWS_REGION":"eu-west-1","k":"v"}},"method":"m"}"#,
+        ),
+        (
+            r#"{"method":"m","params":{"_meta":{"AWS_REGION":7}}}"#,
+            r#"{"method":"m","params":{"_meta":{"AWS_REGION":7,"k":"v"}}}"#,
+        ),
+        (r#"{"method":"m","params":[1]}"#, r#"{"method":"m","params":[1]}"#),
+        (r#"{"method":"m","params":{"_meta":null}}"#, r#"{"method":"m","params":{"_meta":null}}"#),
+    ] {
+        assert_eq!(with_metadata(text.to_owned(), &metadata), expected);
     }
 }

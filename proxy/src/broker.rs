@@ -1,0 +1,187 @@
+//! The gRPC channel to the broker: one connection, made when it is needed and again when it broke.
+//!
+//! Every answer is either what was asked for or an [`Error`] that says whose fault it is; a broker
+//! that went away is asked once more, since asking for a signature changes nothing.
+
+mod private;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use sigward_proto::v1::broker_client::BrokerClient;
+use sigward_proto::v1::{
+    ListProfilesRequest, Profile, Reason, ReportRejectionRequest, SignRequest, SignResponse,
+};
+use sigward_proto::{ERROR_DOMAIN, MAX_MESSAGE_BYTES};
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+pub use self::private::{PrivateBroker, Restart, Start, StartError, start};
+use crate::config::{BrokerAddress, ProfileName};
+use crate::error::{Error, Refusal, innermost};
+
+/// How to reach the broker that [`BrokerAddress`] names.
+#[derive(Debug)]
+pub enum Route {
+    /// Over a socket in the file system.
+    Unix(std::path::PathBuf),
+    /// To a process that we start.
+    Private(PrivateBroker),
+}
+
+/// A handle to the broker. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    client: BrokerClient<Channel>,
+    address: BrokerAddress,
+    private: Option<Arc<PrivateBroker>>,
+    timeout: Duration,
+}
+
+impl Broker {
+    /// Nothing is connected yet. `timeout` bounds each question.
+    #[must_use]
+    pub fn new(route: Route, timeout: Duration) -> Self {
+        // The URI is only what HTTP/2 wants to see in `:authority`.
+        let endpoint =
+            Endpoint::from_static("http://sigward-broker").connect_timeout(Duration::from_secs(10));
+        let (address, private, channel) = match route {
+            Route::Unix(path) => {
+                let address = BrokerAddress::Unix(path.clone());
+                let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
+                    let path = path.clone();
+                    async move { UnixStream::connect(path).await.map(TokioIo::new) }
+                }));
+                (address, None, channel)
+            }
+            Route::Private(broker) => {
+                let broker = Arc::new(broker);
+                let starter = Arc::clone(&broker);
+                let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
+                    let starter = Arc::clone(&starter);
+                    async move { starter.connect().and_then(UnixStream::from_std).map(TokioIo::new) }
+                }));
+                (BrokerAddress::Private, Some(broker), channel)
+            }
+        };
+        let client = BrokerClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Self { client, address, private, timeout }
+    }
+
+    /// Whom this asks.
+    #[must_use]
+    pub fn address(&self) -> &BrokerAddress {
+        &self.address
+    }
+
+    /// The headers that sign one request.
+    pub async fn sign(
+        &self,
+        profile: &ProfileName,
+        request: SignRequest,
+    ) -> Result<SignResponse, Error> {
+        self.ask(profile, || {
+            let (mut client, request) = (self.client.clone(), request.clone());
+            async move { client.sign(request).await }
+        })
+        .await
+    }
+
+    /// The profiles that the broker lets us use. `profile` is who asks, for errors.
+    pub async fn profiles(&self, profile: &ProfileName) -> Result<Vec<Profile>, Error> {
+        let answer = self
+            .ask(profile, || {
+                let mut client = self.client.clone();
+                async move { client.list_profiles(ListProfilesRequest {}).await }
+            })
+            .await?;
+        Ok(answer.profiles)
+    }
+
+    /// Tells that upstream refused a signature. The generation to sign with now: a later one, if
+    /// signing again can help.
+    pub async fn report_rejection(
+        &self,
+        profile: &ProfileName,
+        credential_generation: u64,
+    ) -> Result<u64, Error> {
+        let request =
+            ReportRejectionRequest { profile: profile.as_str().to_owned(), credential_generation };
+        let answer = self
+            .ask(profile, || {
+                let (mut client, request) = (self.client.clone(), request.clone());
+                async move { client.report_rejection(request).await }
+            })
+            .await?;
+        Ok(answer.credential_generation)
+    }
+
+    async fn ask<T, F>(&self, profile: &ProfileName, call: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let attempts = async {
+            match call().await {
+                Err(status) if is_transport(&status) => {
+                    tracing::debug!(%status, "the broker's connection broke, asking once more");
+                    call().await
+                }
+                answer => answer,
+            }
+        };
+        match tokio::time::timeout(self.timeout, attempts).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(self.error(profile, &status)),
+            Err(_) => Err(Error::BrokerSlow { broker: self.address.clone(), after: self.timeout }),
+        }
+    }
+
+    fn error(&self, profile: &ProfileName, status: &Status) -> Error {
+        if is_transport(status) {
+            let detail = match &self.private {
+                Some(private) => private.failure().unwrap_or_else(|| {
+                    "it ended without a word; its standard error, above, may say why".to_owned()
+                }),
+                None => unix_detail(&self.address, status),
+            };
+            return Error::BrokerUnreachable { broker: self.address.clone(), detail };
+        }
+        let reason = status
+            .get_details_error_info()
+            .filter(|info| info.domain == ERROR_DOMAIN)
+            .and_then(|info| Reason::from_name(&info.reason));
+        Error::Refused(Refusal { reason, profile: profile.clone(), broker: self.address.clone() })
+    }
+}
+
+/// Whether a status is the channel's, not the broker's: those carry an `ErrorInfo`.
+fn is_transport(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
+        && status.get_details_error_info().is_none()
+}
+
+fn unix_detail(address: &BrokerAddress, status: &Status) -> String {
+    let BrokerAddress::Unix(path) = address else { return innermost(status) };
+    let cause =
+        std::error::Error::source(status).map_or_else(|| "it hung up".to_owned(), innermost);
+    let hint = hint(path)
+        .unwrap_or("is it running? (`sigward-broker serve`, `systemctl status sigward-broker`)");
+    format!("{cause}; {hint}")
+}
+
+fn hint(path: &Path) -> Option<&'static str> {
+    use std::io::ErrorKind::{NotFound, PermissionDenied};
+    match std::os::unix::net::UnixStream::connect(path).err()?.kind() {
+        PermissionDenied => {
+            Some("this user may not open the socket: join the group that [listen] group names")
+        }
+        NotFound => Some("there is no such socket: start `sigward-broker serve`, or fix --broker"),
+        _ => None,
+    }
+}

@@ -1,0 +1,209 @@
+//! What the proxy was told, as checked values. Made by [`crate::cli`]; nothing here reads the
+//! environment or a file.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use url::Url;
+use wildmatch::WildMatch;
+
+/// The name of a profile, as the broker knows it. A type of its own: a profile in the place of
+/// another string would sign with somebody else's identity.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ProfileName(Arc<str>);
+
+impl ProfileName {
+    /// The profile called `name`.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProfileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The profiles of this proxy in the order given, each once; the first is the default.
+#[derive(Debug, Clone)]
+pub struct Profiles {
+    names: Vec<ProfileName>,
+    is_default_chain: bool,
+}
+
+impl Profiles {
+    /// The name that stands for the SDK's default chain where no profile is named.
+    pub const DEFAULT_CHAIN: &str = "default";
+
+    /// `names` in their order; none at all means the default chain.
+    #[must_use]
+    pub fn new(names: &[String]) -> Self {
+        let mut profiles: Vec<ProfileName> = Vec::with_capacity(names.len().max(1));
+        for name in names {
+            if profiles.iter().all(|known| known.as_str() != name) {
+                profiles.push(ProfileName::new(name));
+            }
+        }
+        let is_default_chain = profiles.is_empty();
+        if is_default_chain {
+            profiles.push(ProfileName::new(Self::DEFAULT_CHAIN));
+        }
+        Self { names: profiles, is_default_chain }
+    }
+
+    /// The one for calls that name none.
+    #[must_use]
+    pub fn default(&self) -> &ProfileName {
+        &self.names[0]
+    }
+
+    /// All, the default first.
+    #[must_use]
+    pub fn all(&self) -> &[ProfileName] {
+        &self.names
+    }
+
+    /// The profile of that name, if it is one of these.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&ProfileName> {
+        self.names.iter().find(|profile| profile.as_str() == name)
+    }
+
+    /// Whether there is anything to choose.
+    #[must_use]
+    pub fn is_choice(&self) -> bool {
+        self.names.len() > 1
+    }
+}
+
+/// Where the broker is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerAddress {
+    /// A process of our own, allowing exactly our endpoint and profiles.
+    Private,
+    /// A socket that somebody's broker listens on.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for BrokerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Private => f.write_str("the private broker"),
+            Self::Unix(path) => write!(f, "the broker at unix:{}", path.display()),
+        }
+    }
+}
+
+/// The waits of the reference proxy, under its names.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// Until a request is on its way: the broker's signature. `--timeout`
+    pub request: Duration,
+    /// TCP and TLS. `--connect-timeout`
+    pub connect: Duration,
+    /// Between two pieces of a response. `--read-timeout`
+    pub read: Duration,
+    /// Until the connection takes the next piece of a request. `--write-timeout`
+    pub write: Duration,
+    /// A whole tool call. `--tool-timeout`
+    pub tool: Duration,
+}
+
+/// Names that match any of some globs (`*`, `?`).
+#[derive(Debug, Clone, Default)]
+pub struct Globs(Vec<WildMatch>);
+
+impl Globs {
+    /// The names that match one of `patterns`.
+    #[must_use]
+    pub fn new(patterns: &[String]) -> Self {
+        Self(patterns.iter().map(|pattern| WildMatch::new(pattern)).collect())
+    }
+
+    /// Whether there is no pattern.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether `name` matches.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        self.0.iter().any(|glob| glob.matches(name))
+    }
+}
+
+/// Which tools exist for this client.
+#[derive(Debug, Clone, Default)]
+pub struct ToolPolicy {
+    /// Only these, if any is named.
+    pub allow: Globs,
+    /// Never these; wins over `allow`.
+    pub deny: Globs,
+    /// Only tools that say `readOnlyHint: true`.
+    pub read_only: bool,
+}
+
+/// The per-call profile argument.
+#[derive(Debug, Clone)]
+pub struct ProfileArgument {
+    /// Its name, `aws_profile` unless told otherwise.
+    pub name: String,
+    /// The tools that offer it; none named means all.
+    pub tools: Globs,
+}
+
+/// Everything that one run of the proxy needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The MCP endpoint.
+    pub endpoint: Url,
+    /// `--service`, for a private broker.
+    pub service: Option<String>,
+    /// `--region`, for a private broker.
+    pub region: Option<String>,
+    /// The profiles to offer.
+    pub profiles: Profiles,
+    /// Put into `_meta` of every request, beside `AWS_REGION`.
+    pub metadata: Vec<(String, String)>,
+    /// Sent with every HTTP request and covered by its signature.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The region to name where neither profile nor endpoint has one.
+    pub fallback_region: Option<String>,
+    /// How often lists and read-only tools are tried again.
+    pub retries: u32,
+    /// The waits.
+    pub timeouts: Timeouts,
+    /// Send unsigned where the broker has no credentials.
+    pub skip_auth: bool,
+    /// Whether the client's name goes into `User-Agent`.
+    pub telemetry: bool,
+    /// The argument that chooses a profile.
+    pub argument: ProfileArgument,
+    /// Which tools are there.
+    pub tools: ToolPolicy,
+}
+
+impl Config {
+    /// The profiles that were named; none where the default chain stands in.
+    pub fn named_profiles(&self) -> impl Iterator<Item = &ProfileName> {
+        self.profiles.all().iter().filter(|_| !self.profiles.is_default_chain)
+    }
+}
+
+/// The largest message taken from a client, in bytes.
+pub const MAX_CLIENT_MESSAGE: usize = 64 << 20;
+
+/// The largest message taken from upstream, in bytes: one JSON body or one event.
+pub const MAX_UPSTREAM_MESSAGE: usize = 256 << 20;

@@ -1,0 +1,3 @@
+//! What speaks to MCP clients.
+
+pub mod stdio;

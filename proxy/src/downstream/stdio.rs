@@ -1,0 +1,143 @@
+//! MCP over standard input and output: one message a line.
+//!
+//! A line that can't be a message costs that line: the next one is read as if nothing had been.
+//! Nothing but messages is ever written to standard output.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::sync::mpsc;
+
+use crate::relay::Relay;
+use crate::wire::Fault;
+
+/// Messages that wait for a client that reads slowly.
+pub const OUTPUT_QUEUE: usize = 64;
+
+/// One line of the client.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Text(String),
+    /// Not UTF-8.
+    NotText,
+    /// Longer than the limit; it was skipped.
+    TooLong,
+}
+
+/// Hands the client's lines to `relay` until its input ends.
+pub async fn serve(input: impl AsyncRead + Unpin, relay: &Arc<Relay>, limit: usize) {
+    let mut lines = Lines::new(input, limit);
+    loop {
+        match lines.next().await {
+            Ok(Some(Line::Text(text))) => relay.receive(text).await,
+            Ok(Some(Line::NotText)) => {
+                relay.refuse("", &Fault::NotMessage("the line isn't UTF-8")).await;
+            }
+            Ok(Some(Line::TooLong)) => {
+                relay.refuse("", &Fault::NotMessage("the line is longer than 64 MiB")).await;
+            }
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!(%error, "can't read standard input");
+                return;
+            }
+        }
+    }
+}
+
+/// Writes what comes, a line each, until all senders are gone or the client is.
+pub async fn write(mut output: impl AsyncWrite + Unpin, mut messages: mpsc::Receiver<String>) {
+    while let Some(mut message) = messages.recv().await {
+        message.push('\n');
+        let written = async {
+            output.write_all(message.as_bytes()).await?;
+            // What is ready goes out together.
+            if messages.is_empty() { output.flush().await } else { Ok(()) }
+        };
+        if let Err(error) = written.await {
+            tracing::info!(%error, "the client no longer reads");
+            return;
+        }
+    }
+}
+
+/// Lines of bounded length.
+#[derive(Debug)]
+struct Lines<R> {
+    input: BufReader<R>,
+    limit: usize,
+}
+
+impl<R: AsyncRead + Unpin> Lines<R> {
+    fn new(input: R, limit: usize) -> Self {
+        Self { input: BufReader::with_capacity(64 << 10, input), limit }
+    }
+
+    /// The next line that isn't blank; the last one needs no line break.
+    async fn next(&mut self) -> io::Result<Option<Line>> {
+        loop {
+            let mut line = Vec::new();
+            let (mut too_long, mut ended) = (false, false);
+            while !ended {
+                let buffer = self.input.fill_buf().await?;
+                if buffer.is_empty() {
+                    if line.is_empty() && !too_long {
+                        return Ok(None);
+                    }
+                    break;
+                }
+                let end = memchr::memchr(b'\n', buffer);
+                ended = end.is_some();
+                let taken = end.unwrap_or(buffer.len());
+                if too_long || line.len() + taken > self.limit {
+                    too_long = true;
+                    line = Vec::new();
+                } else {
+                    line.extend_from_slice(&buffer[..taken]);
+                }
+                self.input.consume(taken + usize::from(ended));
+            }
+            if too_long {
+                return Ok(Some(Line::TooLong));
+            }
+            match String::from_utf8(line) {
+                Ok(text) if text.trim_ascii().is_empty() => {}
+                Ok(text) => return Ok(Some(Line::Text(text))),
+                Err(_) => return Ok(Some(Line::NotText)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn lines(input: &[u8], limit: usize) -> Vec<Line> {
+        let mut lines = Lines::new(input, limit);
+        let mut all = Vec::new();
+        while let Some(line) = lines.next().await.unwrap() {
+            all.push(line);
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn a_bad_line_costs_itself() {
+        let text = |text: &str| Line::Text(text.to_owned());
+        assert_eq!(
+            lines(b"{}\n\n \r\n\xff\n0123456789abcdef\n{\"a\":1}\r\nlast", 10).await,
+            [text("{}"), Line::NotText, Line::TooLong, text("{\"a\":1}\r"), text("last")]
+        );
+        assert_eq!(lines(b"0123456789", 10).await, [text("0123456789")]);
+        assert_eq!(lines(b"0123456789a", 10).await, [Line::TooLong]);
+        assert_eq!(lines(b"", 10).await, []);
+    }
+
+    #[tokio::test]
+    async fn a_long_line_takes_no_memory() {
+        let long = vec![b'x'; 1 << 20];
+        assert_eq!(lines(&long, 1024).await, [Line::TooLong]);
+    }
+}

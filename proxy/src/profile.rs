@@ -1,0 +1,179 @@
+//! The profile of a call: the argument that is offered, cut out, checked and obeyed.
+//!
+//! The only module that knows the argument. What it keeps: a call is signed with the profile that it
+//! names or with the default, never with another one than the model asked for; and a value that
+//! chose a profile never reaches upstream.
+
+use crate::config::{Globs, ProfileArgument, ProfileName, Profiles};
+use crate::wire::{self, Edits, Envelope, Fault, Object};
+
+/// The key within `_meta` by which requests other than tool calls choose a profile.
+const META_KEY: &str = "sigward/profile";
+
+/// What a client is offered.
+#[derive(Debug)]
+pub struct Offer {
+    profiles: Profiles,
+    argument: String,
+    tools: Globs,
+}
+
+/// A message after its profile was read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Whose call it is.
+    pub profile: ProfileName,
+    /// The text without what chose the profile; `None` where nothing had to be cut.
+    pub text: Option<String>,
+}
+
+impl Offer {
+    /// The offer of `profiles` by `argument`.
+    #[must_use]
+    pub fn new(profiles: Profiles, argument: ProfileArgument) -> Self {
+        let ProfileArgument { name, tools } = argument;
+        Self { profiles, argument: name, tools }
+    }
+
+    /// Whether there is anything to choose. If not, messages are left alone.
+    #[must_use]
+    pub fn is_choice(&self) -> bool {
+        self.profiles.is_choice()
+    }
+
+    /// The argument's name on one tool: with `proxy_` in front where the tool has an argument of
+    /// that name itself, which stays the tool's.
+    #[must_use]
+    pub fn argument_on(&self, schema: Option<&Object<'_>>) -> String {
+        let mut name = self.argument.clone();
+        while schema.is_some_and(|schema| declares(schema.text(), &name)) {
+            name.insert_str(0, "proxy_");
+        }
+        name
+    }
+
+    /// Whether a tool of that name offers the argument.
+    #[must_use]
+    pub fn is_offered_on(&self, tool: &str) -> bool {
+        self.is_choice() && (self.tools.is_empty() || self.tools.matches(tool))
+    }
+
+    /// Whether a call could carry the argument at all, under whatever name.
+    #[must_use]
+    pub fn may_choose(&self, text: &str) -> bool {
+        text.contains(&self.argument) || text.contains("\\u")
+    }
+
+    /// The argument's schema. `describe` tells what the broker says of a profile.
+    #[must_use]
+    pub fn schema(&self, describe: impl Fn(&ProfileName) -> Option<String>) -> String {
+        let names: Vec<&str> = self.profiles.all().iter().map(ProfileName::as_str).collect();
+        let default = self.profiles.default();
+        let mut description = format!("AWS profile to make this call with. Default: {default}.");
+        for profile in self.profiles.all() {
+            if let Some(text) = describe(profile).filter(|text| !text.is_empty()) {
+                description.push_str(&format!(" {profile}: {}", text.trim_end_matches('.')));
+                description.push('.');
+            }
+        }
+        let names = serde_json::Value::from(names);
+        format!(r#"{{"type":"string","enum":{names},"description":{}}}"#, wire::quote(&description))
+    }
+
+    /// The profile of a `tools/call`, by the argument `name`. The error is a sentence for the model.
+    pub fn of_tool_call(&self, text: &str, tool: &str, name: &str) -> Result<Choice, String> {
+        let unchanged = Choice { profile: self.profiles.default().clone(), text: None };
+        if !self.is_choice() {
+            return Ok(unchanged);
+        }
+        let Ok(envelope) = Envelope::parse(text) else { return Ok(unchanged) };
+        let Some(params) = envelope.params_object() else { return Ok(unchanged) };
+        // Two sets of arguments: the profile could be read from one and the rest from the other.
+        let arguments = match params.get("arguments") {
+            Ok(arguments) => arguments.and_then(|text| Object::parse(text).ok()),
+            Err(fault) => return Err(format!("The call is ambiguous: {fault}.")),
+        };
+        let Some(arguments) = arguments else { return Ok(unchanged) };
+        let value = match arguments.get(name) {
+            Ok(None) => return Ok(unchanged),
+            Ok(Some(value)) => value,
+            Err(Fault::DuplicateKey(_)) => {
+                return Err(format!("The argument {name} is given more than once."));
+            }
+            Err(fault) => return Err(fault.to_string()),
+        };
+        let profile = self.validate(value, name)?;
+        // An agent that names a profile where none can be chosen must not believe that it got it.
+        if !self.is_offered_on(tool) && profile != self.profiles.default() {
+            return Err(format!(
+                "The tool {tool:?} always uses the profile {}: {name} can't be chosen for it.",
+                self.profiles.default()
+            ));
+        }
+        let mut edits = Edits::new(text);
+        edits.members(&arguments, |member| member.name() == name, &[]);
+        Ok(Choice { profile: profile.clone(), text: Some(edits.apply()) })
+    }
+
+    /// The profile of another request, by `_meta`. The error is a sentence for the client.
+    pub fn of_request(&self, text: &str) -> Result<Choice, String> {
+        let unchanged = Choice { profile: self.profiles.default().clone(), text: None };
+        if !self.is_choice() {
+            return Ok(unchanged);
+        }
+        let Ok(envelope) = Envelope::parse(text) else { return Ok(unchanged) };
+        let Some(meta) = envelope.params_object().and_then(|params| params.find_object("_meta"))
+        else {
+            return Ok(unchanged);
+        };
+        let value = match meta.get(META_KEY) {
+            Ok(None) => return Ok(unchanged),
+            Ok(Some(value)) => value,
+            Err(fault) => return Err(format!("_meta is ambiguous: {fault}")),
+        };
+        let profile = self.validate(value, META_KEY)?;
+        let mut edits = Edits::new(text);
+        edits.members(&meta, |member| member.name() == META_KEY, &[]);
+        Ok(Choice { profile: profile.clone(), text: Some(edits.apply()) })
+    }
+
+    /// The profile that a JSON value names; `null` is the default.
+    fn validate(&self, value: &str, name: &str) -> Result<&ProfileName, String> {
+        if value == "null" {
+            return Ok(self.profiles.default());
+        }
+        let named = wire::string(value);
+        named.as_deref().and_then(|given| self.profiles.named(given)).ok_or_else(|| {
+            let allowed: Vec<&str> = self.profiles.all().iter().map(ProfileName::as_str).collect();
+            let given: String = value.chars().filter(|c| !c.is_control()).take(80).collect();
+            format!(
+                "{name} is {given}, which isn't one of the allowed profiles: {}. Nothing was \
+                 called.",
+                allowed.join(", ")
+            )
+        })
+    }
+}
+
+/// Whether a schema declares a property, in itself or in any of its branches.
+fn declares(schema: &str, name: &str) -> bool {
+    // Nearly every schema is done here: neither the name nor an escape that could spell it.
+    if !schema.contains(name) && !schema.contains("\\u") {
+        return false;
+    }
+    let Ok(object) = Object::parse(schema) else { return false };
+    object.members().iter().any(|member| match member.name().as_ref() {
+        "properties" => Object::parse(member.value).is_ok_and(|properties| {
+            properties.members().iter().any(|property| property.name() == name)
+        }),
+        "allOf" | "anyOf" | "oneOf" => wire::elements(member.value)
+            .is_ok_and(|branches| branches.iter().any(|branch| declares(branch, name))),
+        "if" | "then" | "else" => declares(member.value, name),
+        "$defs" | "definitions" | "dependentSchemas" => Object::parse(member.value)
+            .is_ok_and(|branches| branches.members().iter().any(|it| declares(it.value, name))),
+        _ => false,
+    })
+}
+
+#[cfg(test)]
+mod tests;

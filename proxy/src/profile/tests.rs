@@ -1,0 +1,126 @@
+use super::*;
+
+fn offer(names: &[&str], tools: &[&str]) -> Offer {
+    let own = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+    let argument =
+        ProfileArgument { name: "aws_profile".to_owned(), tools: Globs::new(&own(tools)) };
+    Offer::new(Profiles::new(&own(names)), argument)
+}
+
+fn call(arguments: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"t","arguments":{arguments}}}}}"#
+    )
+}
+
+fn choose(arguments: &str) -> Result<(String, String), String> {
+    let text = call(arguments);
+    let choice = offer(&["prod", "dev"], &[]).of_tool_call(&text, "t", "aws_profile")?;
+    Ok((choice.profile.as_str().to_owned(), choice.text.unwrap_or(text)))
+}
+
+#[test]
+fn absent_null_and_the_default_by_name_are_the_default() {
+    for (given, sent) in [
+        (r#"{"a":1}"#, r#"{"a":1}"#),
+        (r#"{"a":1,"aws_profile":null}"#, r#"{"a":1}"#),
+        (r#"{"aws_profile":"prod","a":1}"#, r#"{"a":1}"#),
+        (r#"{}"#, r#"{}"#),
+    ] {
+        assert_eq!(choose(given), Ok(("prod".to_owned(), call(sent))));
+    }
+}
+
+#[test]
+fn a_listed_name_is_that_profile_and_is_cut_out() {
+    for (given, sent) in [
+        (r#"{"aws_profile":"dev"}"#, r#"{}"#),
+        (
+            r#"{"b":1.10,"aws_profile":"dev","a":123456789012345678901,"e":1e400}"#,
+            r#"{"b":1.10,"a":123456789012345678901,"e":1e400}"#,
+        ),
+        (
+            r#"{"aws\u005fprofile":"d\u0065v","x":{"aws_profile":"keep"}}"#,
+            r#"{"x":{"aws_profile":"keep"}}"#,
+        ),
+    ] {
+        assert_eq!(choose(given), Ok(("dev".to_owned(), call(sent))));
+    }
+}
+
+#[test]
+fn anything_else_is_an_error_that_names_what_was_given_and_what_is_allowed() {
+    for (given, shown) in [
+        (r#"{"aws_profile":"staging"}"#, r#""staging""#),
+        (r#"{"aws_profile":"Prod"}"#, r#""Prod""#),
+        (r#"{"aws_profile":["dev"]}"#, r#"["dev"]"#),
+        (r#"{"aws_profile":{}}"#, "{}"),
+        (r#"{"aws_profile":7}"#, "7"),
+        (r#"{"aws_profile":""}"#, r#""""#),
+        (r#"{"aws_profile":"\ud800"}"#, r"\ud800"),
+    ] {
+        let error = choose(given).expect_err(given);
+        assert!(error.contains(shown) && error.contains("prod, dev"), "{error}");
+    }
+    assert!(choose(r#"{"aws_profile":"dev","aws_profile":"prod"}"#).is_err());
+    assert!(choose(r#"{"aws_profile":"dev","aws\u005fprofile":"dev"}"#).is_err());
+    let twice = r#"{"id":1,"method":"tools/call","params":{"name":"t","arguments":{"aws_profile":"dev"},"arguments":{}}}"#;
+    assert!(offer(&["prod", "dev"], &[]).of_tool_call(twice, "t", "aws_profile").is_err());
+}
+
+#[test]
+fn with_one_profile_nothing_is_read_or_cut() {
+    let text = call(r#"{"aws_profile":"anything"}"#);
+    let choice = offer(&["prod"], &[]).of_tool_call(&text, "t", "aws_profile").unwrap();
+    assert_eq!((choice.profile.as_str(), choice.text), ("prod", None));
+    assert!(!offer(&["prod"], &[]).is_offered_on("t"));
+}
+
+#[test]
+fn tools_outside_the_globs_take_the_default_only() {
+    let offer = offer(&["prod", "dev"], &["aws_*"]);
+    let choose = |arguments: &str| offer.of_tool_call(&call(arguments), "t", "aws_profile");
+    assert!(offer.is_offered_on("aws_call") && !offer.is_offered_on("t"));
+    assert!(choose(r#"{"aws_profile":"dev"}"#).unwrap_err().contains("always uses"));
+    assert_eq!(choose(r#"{"aws_profile":"prod"}"#).unwrap().text, Some(call("{}")));
+}
+
+#[test]
+fn a_tool_keeps_its_own_argument() {
+    let offer = offer(&["prod", "dev"], &[]);
+    let on = |schema: &str| offer.argument_on(Object::parse(schema).ok().as_ref());
+    assert_eq!(on(r#"{"type":"object"}"#), "aws_profile");
+    assert_eq!(on(r#"{"properties":{"x":{"default":"aws_profile"}}}"#), "aws_profile");
+    assert_eq!(on(r#"{"properties":{"aws_profile":{}}}"#), "proxy_aws_profile");
+    assert_eq!(on(r#"{"properties":{"aws\u005fprofile":{}}}"#), "proxy_aws_profile");
+    assert_eq!(on(r#"{"anyOf":[{},{"properties":{"aws_profile":{}}}]}"#), "proxy_aws_profile");
+    assert_eq!(
+        on(r#"{"properties":{"aws_profile":{},"proxy_aws_profile":{}}}"#),
+        "proxy_proxy_aws_profile"
+    );
+}
+
+#[test]
+fn other_requests_choose_in_meta() {
+    let offer = offer(&["prod", "dev"], &[]);
+    let read = |meta: &str| {
+        format!(r#"{{"id":1,"method":"resources/read","params":{{"uri":"a","_meta":{meta}}}}}"#)
+    };
+    let choice = offer.of_request(&read(r#"{"sigward/profile":"dev","k":1}"#)).unwrap();
+    assert_eq!((choice.profile.as_str(), choice.text), ("dev", Some(read(r#"{"k":1}"#))));
+    assert_eq!(offer.of_request(&read("{}")).unwrap().text, None);
+    assert!(offer.of_request(&read(r#"{"sigward/profile":"x"}"#)).is_err());
+}
+
+#[test]
+fn the_schema_lists_the_default_first_and_describes() {
+    let schema = offer(&["prod", "dev"], &[])
+        .schema(|profile| (profile.as_str() == "dev").then(|| "Sandbox \"A\".".to_owned()));
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    assert_eq!(schema["type"], "string");
+    assert_eq!(schema["enum"], serde_json::json!(["prod", "dev"]));
+    assert_eq!(
+        schema["description"],
+        "AWS profile to make this call with. Default: prod. dev: Sandbox \"A\"."
+    );
+}

@@ -1,0 +1,358 @@
+//! The life of one message: *receive, route, sign, send, stream, reply*.
+//!
+//! A [`Relay`] serves one client. It reads each line in order and without waiting, and works on
+//! requests side by side. What it keeps: every request gets exactly one response under the id token
+//! that it came with, or none if the client cancelled it; and a message that needs no change leaves
+//! as it came.
+
+mod call;
+mod metadata;
+mod questions;
+mod server;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rmcp::model::ErrorCode;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::call::Call;
+use self::metadata::Metadata;
+use self::questions::Questions;
+use crate::broker::Broker;
+use crate::config::{Config, ProfileName, Profiles};
+use crate::profile::Offer;
+use crate::protocol::{self, Generation};
+use crate::session::{Context, Handshake, Session, Unsolicited};
+use crate::tools::Catalog;
+use crate::upstream::Upstream;
+use crate::wire::{self, Envelope, Fault, Id, Kind, Object};
+
+/// Requests of one client at work at the same time.
+const MAX_FLIGHTS: usize = 1024;
+/// How long requests that are at work may still take when the client's input ends.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long sessions may take to end after that.
+const FAREWELL: Duration = Duration::from_millis(1200);
+
+/// Everything about one client.
+#[derive(Debug)]
+pub struct Relay {
+    profiles: Profiles,
+    retries: u32,
+    tool_timeout: Duration,
+    context: Arc<Context>,
+    offer: Offer,
+    catalog: Catalog,
+    metadata: Metadata,
+    out: mpsc::Sender<String>,
+    sessions: Mutex<HashMap<ProfileName, Arc<Session>>>,
+    flights: Mutex<HashMap<Id, Arc<Flight>>>,
+    questions: Questions,
+    /// Which profile made a task; the default's need no entry.
+    tasks: Mutex<VecDeque<(String, ProfileName)>>,
+    /// False while the client's `notifications/initialized` is on its way: what follows it waits.
+    settled: watch::Sender<bool>,
+    listing: tokio::sync::Mutex<()>,
+    work: TaskTracker,
+}
+
+/// A request at work.
+#[derive(Debug)]
+struct Flight {
+    cancel: CancellationToken,
+    session: OnceLock<Arc<Session>>,
+    /// Whether upstream may know of it.
+    sent: AtomicBool,
+    stateless: bool,
+}
+
+impl Relay {
+    /// A relay that answers to `out`. Messages that servers send on their own account are read by a
+    /// task that ends with the relay.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        upstream: Arc<Upstream>,
+        broker: Broker,
+        out: mpsc::Sender<String>,
+    ) -> Arc<Self> {
+        let (unsolicited, mut inbox) = mpsc::channel(16);
+        let context = Context { upstream, handshake: Handshake::default(), unsolicited };
+        let relay = Arc::new(Self {
+            profiles: config.profiles.clone(),
+            retries: config.retries,
+            tool_timeout: config.timeouts.tool,
+            context: Arc::new(context),
+            offer: Offer::new(config.profiles.clone(), config.argument.clone()),
+            catalog: Catalog::new(config.tools.clone()),
+            metadata: Metadata::new(config, broker),
+            out,
+            sessions: Mutex::default(),
+            flights: Mutex::default(),
+            questions: Questions::default(),
+            tasks: Mutex::default(),
+            settled: watch::Sender::new(true),
+            listing: tokio::sync::Mutex::default(),
+            work: TaskTracker::new(),
+        });
+        let reader = Arc::downgrade(&relay);
+        tokio::spawn(async move {
+            while let Some(Unsolicited { session, text }) = inbox.recv().await {
+                let Some(relay) = reader.upgrade() else { return };
+                relay.pass_on(&session, &text).await;
+            }
+        });
+        relay
+    }
+
+    /// Takes one message of the client. Waits only for room in the output.
+    pub async fn receive(self: &Arc<Self>, text: String) {
+        match wire::batch(&text) {
+            Ok(None) => self.dispatch(text).await,
+            Ok(Some(batch)) => self.batch(batch).await,
+            Err(fault) => self.refuse(&text, &fault).await,
+        }
+    }
+
+    /// Answers what can't be read at all.
+    pub async fn refuse(&self, text: &str, fault: &Fault) {
+        let code = if fault.is_parse_error() {
+            ErrorCode::PARSE_ERROR
+        } else {
+            ErrorCode::INVALID_REQUEST
+        };
+        let kind = if fault.is_parse_error() { "Parse error" } else { "Invalid request" };
+        let id = Object::parse(text).ok().and_then(|object| object.find("id").map(Id::from_token));
+        let id = id.unwrap_or_else(Id::null);
+        self.say(wire::error_response(&id, code, &format!("{kind}: {fault}"))).await;
+    }
+
+    /// Ends everything: requests at work, then the sessions. Within two seconds.
+    pub async fn close(&self) {
+        self.work.close();
+        let _ = tokio::time::timeout(GRACE, self.work.wait()).await;
+        for flight in lock(&self.flights).values() {
+            flight.cancel.cancel();
+        }
+        let sessions: Vec<_> = lock(&self.sessions).drain().map(|(_, session)| session).collect();
+        let closing = sessions.iter().map(|session| session.close());
+        let _ = tokio::time::timeout(FAREWELL, futures_util::future::join_all(closing)).await;
+    }
+
+    /// Batches existed in 2025-03-26 alone. Their messages are taken one by one, in order.
+    async fn batch(self: &Arc<Self>, batch: Vec<&str>) {
+        let current = self.existing(self.profiles.default()).and_then(|session| session.current());
+        let version = current.as_ref().and_then(|live| live.version()).unwrap_or_default();
+        if version != rmcp::model::ProtocolVersion::V_2025_03_26.as_str() {
+            let fault = Fault::NotMessage("batches aren't part of this protocol version");
+            return self.refuse("", &fault).await;
+        }
+        if batch.is_empty() {
+            return self.refuse("", &Fault::NotMessage("an empty batch")).await;
+        }
+        for message in batch {
+            self.dispatch(message.to_owned()).await;
+        }
+    }
+
+    async fn dispatch(self: &Arc<Self>, text: String) {
+        let read = wire::check_depth(&text).and_then(|()| Envelope::parse(&text));
+        let envelope = match read {
+            Ok(envelope) => envelope,
+            Err(fault) => return self.refuse(&text, &fault).await,
+        };
+        match envelope.kind {
+            Kind::Request => match self.register(&envelope) {
+                Ok((call, flight)) => self.start(call.with(text), flight),
+                Err(refusal) => self.say(refusal).await,
+            },
+            Kind::Notification => self.notified(&envelope, &text),
+            Kind::Response => self.answered(&envelope, &text),
+        }
+    }
+
+    fn register(&self, envelope: &Envelope<'_>) -> Result<(call::Head, Arc<Flight>), String> {
+        let head = call::Head::read(envelope);
+        let flight = Arc::new(Flight {
+            cancel: CancellationToken::new(),
+            session: OnceLock::new(),
+            sent: AtomicBool::new(false),
+            stateless: head.generation.is_stateless(),
+        });
+        let refuse = |why| Err(wire::error_response(&head.id, ErrorCode::INVALID_REQUEST, why));
+        let mut flights = lock(&self.flights);
+        if flights.len() >= MAX_FLIGHTS {
+            return refuse("Too many requests at the same time; wait for some of the answers.");
+        }
+        if flights.contains_key(&head.id) {
+            return refuse("Invalid request: another request with this id isn't answered yet");
+        }
+        flights.insert(head.id.clone(), Arc::clone(&flight));
+        Ok((head, flight))
+    }
+
+    fn start(self: &Arc<Self>, call: Call, flight: Arc<Flight>) {
+        let relay = Arc::clone(self);
+        self.work.spawn(async move {
+            let limit = if call.is_tool_call() { relay.tool_timeout } else { Duration::MAX };
+            let done = tokio::select! {
+                biased;
+                () = flight.cancel.cancelled() => None,
+                done = relay.call(&call, &flight) => Some(done),
+                () = tokio::time::sleep(limit) => {
+                    relay.abandon(&call.head.id, &flight, "the call took too long");
+                    Some(Err(call::Failed::TimedOut(limit)))
+                }
+            };
+            // From here on the id is free, and nothing more is said about it.
+            lock(&relay.flights).remove(&call.head.id);
+            match done {
+                None => tracing::debug!(method = %call.head.method, "cancelled"),
+                Some(Ok(None)) => {}
+                Some(Ok(Some(response))) => relay.say(response).await,
+                Some(Err(failed)) => relay.say(failed.into_response(&call)).await,
+            }
+        });
+    }
+
+    fn notified(self: &Arc<Self>, envelope: &Envelope<'_>, text: &str) {
+        let params = envelope.params_object();
+        match envelope.method.as_ref() {
+            "notifications/cancelled" => self.cancel(params.as_ref(), text),
+            "notifications/initialized" => self.initialized(text),
+            "notifications/roots/list_changed" => {
+                let open: Vec<_> = lock(&self.sessions).values().cloned().collect();
+                for session in open {
+                    self.forward(session, text.to_owned());
+                }
+            }
+            "notifications/progress" => {
+                let token = params.as_ref().and_then(|params| params.find("progressToken"));
+                let asked = token.and_then(|token| self.questions.asker_of(token));
+                self.forward(asked.unwrap_or_else(|| self.default_session()), text.to_owned());
+            }
+            _ => match Generation::of(params.as_ref()) {
+                Generation::Sessions => self.forward(self.default_session(), text.to_owned()),
+                Generation::Stateless(version) => {
+                    let mut headers = protocol::post_headers();
+                    protocol::mirror(&mut headers, &version, envelope, &[]);
+                    let (session, text) = (self.default_session(), text.to_owned());
+                    self.work.spawn(async move {
+                        let sent = AtomicBool::new(false);
+                        let told = session.post_unbound(headers, text, false, &sent).await;
+                        log_failure(told.err());
+                    });
+                }
+            },
+        }
+    }
+
+    /// The client's handshake is complete: whatever it sends next must find the server knowing.
+    fn initialized(self: &Arc<Self>, text: &str) {
+        self.context.handshake.initialized();
+        self.settled.send_replace(false);
+        let (relay, text) = (Arc::clone(self), text.to_owned());
+        self.work.spawn(async move {
+            let session = relay.default_session();
+            let told = async {
+                let live = session.live().await?;
+                session.post(&live, text, &AtomicBool::new(false)).await?;
+                session.listen(&live);
+                Ok(())
+            };
+            log_failure(told.await.err());
+            relay.settled.send_replace(true);
+        });
+    }
+
+    /// Sends a notification or a response, whose fate nobody waits for.
+    fn forward(&self, session: Arc<Session>, text: String) {
+        self.work.spawn(async move {
+            let Some(live) = session.current() else {
+                tracing::debug!(profile = %session.profile, "no open session to tell");
+                return;
+            };
+            let told = session.post(&live, text, &AtomicBool::new(false)).await;
+            log_failure(told.err());
+        });
+    }
+
+    /// The client no longer wants an answer.
+    fn cancel(&self, params: Option<&Object<'_>>, text: &str) {
+        let Some(id) = params.and_then(|params| params.find("requestId")) else { return };
+        let flight = lock(&self.flights).get(&Id::from_token(id)).cloned();
+        let Some(flight) = flight else { return };
+        self.tell_cancelled(&flight, text.to_owned());
+        flight.cancel.cancel();
+    }
+
+    /// We no longer wait for an answer.
+    fn abandon(&self, id: &Id, flight: &Flight, reason: &str) {
+        let params = format!(r#"{{"requestId":{},"reason":{}}}"#, id.token(), wire::quote(reason));
+        self.tell_cancelled(flight, wire::notification("notifications/cancelled", Some(&params)));
+    }
+
+    /// With sessions, an end of the stream is no cancellation: the server must be told, if it knows
+    /// of the request at all. From 2026-07-28 on the end of the stream says it.
+    fn tell_cancelled(&self, flight: &Flight, text: String) {
+        if flight.stateless || !flight.sent.load(Ordering::Acquire) {
+            return;
+        }
+        if let Some(session) = flight.session.get() {
+            self.forward(Arc::clone(session), text);
+        }
+    }
+
+    /// The client's answer to what a server asked.
+    fn answered(&self, envelope: &Envelope<'_>, text: &str) {
+        match envelope.id.and_then(|id| self.questions.take(id)) {
+            Some(question) => {
+                let text = call::with_id(text, envelope, &question.id).unwrap_or_default();
+                self.forward(question.session, text);
+            }
+            None => tracing::warn!("the client answered what nobody asked"),
+        }
+    }
+
+    async fn say(&self, text: String) {
+        // A closed output means that the client is gone, and that the end has begun.
+        let _ = self.out.send(text).await;
+    }
+
+    fn existing(&self, profile: &ProfileName) -> Option<Arc<Session>> {
+        lock(&self.sessions).get(profile).cloned()
+    }
+
+    fn default_session(&self) -> Arc<Session> {
+        self.session(self.profiles.default())
+    }
+
+    fn session(&self, profile: &ProfileName) -> Arc<Session> {
+        let mut sessions = lock(&self.sessions);
+        let session = sessions.entry(profile.clone()).or_insert_with(|| {
+            let is_default = profile == self.profiles.default();
+            Arc::new(Session::new(
+                profile.clone(),
+                is_default,
+                self.metadata.of(profile),
+                Arc::clone(&self.context),
+            ))
+        });
+        Arc::clone(session)
+    }
+}
+
+fn log_failure(error: Option<crate::error::Error>) {
+    if let Some(error) = error {
+        tracing::warn!(%error, "a notification didn't reach the server");
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

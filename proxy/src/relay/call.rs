@@ -1,0 +1,333 @@
+//! One request of the client, from its line to its response.
+
+mod follow;
+mod route;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use rmcp::model::ErrorCode;
+
+use self::follow::Followed;
+use super::{Flight, Relay};
+use crate::error::{Error, Resend};
+use crate::protocol::{self, Generation, ParameterHeader};
+use crate::session::Session;
+use crate::wire::{self, Edits, Envelope, Id};
+
+/// The first wait before a retry.
+const BACKOFF: Duration = Duration::from_millis(200);
+/// The longest.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// What a request says of itself.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) id: Id,
+    pub(super) method: String,
+    pub(super) generation: Generation,
+    /// The tool that is called.
+    pub(super) tool: Option<String>,
+}
+
+/// A request and its text.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) head: Head,
+    text: String,
+}
+
+/// Why a request has no response from upstream.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// For the model: the call can't be made as it was asked for.
+    Tool(String),
+    /// For the client: the request is wrong.
+    Params(String),
+    /// Something on the way failed.
+    Exchange(Error),
+    /// `--tool-timeout`
+    TimedOut(Duration),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Exchange(error)
+    }
+}
+
+impl Head {
+    pub(super) fn read(envelope: &Envelope<'_>) -> Self {
+        let params = envelope.params_object();
+        let tool = (envelope.method == "tools/call")
+            .then(|| params.as_ref().and_then(|params| params.find_string("name")))
+            .flatten();
+        Self {
+            id: envelope.owned_id(),
+            method: envelope.method.clone().into_owned(),
+            generation: Generation::of(params.as_ref()),
+            tool: tool.map(Cow::into_owned),
+        }
+    }
+
+    pub(super) fn with(self, text: String) -> Call {
+        Call { head: self, text }
+    }
+}
+
+impl Call {
+    pub(super) fn is_tool_call(&self) -> bool {
+        self.head.method == "tools/call"
+    }
+}
+
+impl Failed {
+    /// The response that says it. A failed tool call is one that the model shall read; other
+    /// requests have JSON-RPC errors for that.
+    pub(super) fn into_response(self, call: &Call) -> String {
+        let (message, code) = match self {
+            Self::Tool(message) => (message, ErrorCode::INVALID_PARAMS),
+            Self::Params(message) => (message, ErrorCode::INVALID_PARAMS),
+            Self::Exchange(error) => {
+                tracing::error!(method = %call.head.method, %error, "a request failed");
+                (sentence(&error.to_string()), ErrorCode::INTERNAL_ERROR)
+            }
+            Self::TimedOut(limit) => {
+                let limit = limit.as_secs_f64();
+                let why = format!(
+                    "The call took longer than {limit} s (--tool-timeout) and was cancelled."
+                );
+                (why, ErrorCode::INTERNAL_ERROR)
+            }
+        };
+        let id = &call.head.id;
+        if call.is_tool_call() {
+            wire::tool_error(id, &message, call.head.generation.is_stateless())
+        } else {
+            wire::error_response(id, code, &message)
+        }
+    }
+}
+
+/// An error's text, from lower case to a sentence.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    let end = if text.ends_with(['.', ')']) { "" } else { "." };
+    format!("{first}{}{end}", chars.as_str())
+}
+
+/// `text` under another id.
+pub(super) fn with_id(text: &str, envelope: &Envelope<'_>, id: &Id) -> Option<String> {
+    let mut edits = Edits::new(text);
+    match envelope.id {
+        Some(token) if token == id.token() => return Some(text.to_owned()),
+        Some(token) => edits.replace(token, id.token()),
+        None => edits.members(&envelope.object, |_| false, &[("id", id.token())]),
+    }
+    Some(edits.apply())
+}
+
+impl Relay {
+    /// Does what a request asks for. `Ok(None)` never happens to a request that isn't cancelled.
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        call: &Call,
+        flight: &Flight,
+    ) -> Result<Option<String>, Failed> {
+        self.metadata.load().await?;
+        let route = self.route(call).await?;
+        let session = self.session(&route.profile);
+        let _ = flight.session.set(Arc::clone(&session));
+        let text = wire::with_metadata(route.text.to_string(), &self.metadata.of(&route.profile));
+        if call.head.method == "initialize" && !call.head.generation.is_stateless() {
+            return Ok(Some(self.initialize(call, &session, text, &flight.sent).await?));
+        }
+        let request = Request { call, session: &session, text };
+        let response = match &call.head.generation {
+            Generation::Sessions => {
+                self.over_session(&request, route.repeatable, &flight.sent).await
+            }
+            Generation::Stateless(version) => {
+                let version = version.clone();
+                self.on_its_own(&request, &version, route, &flight.sent).await
+            }
+        }?;
+        Ok(Some(response))
+    }
+
+    /// The client's own handshake: what it says and hears is what makes the default session.
+    async fn initialize(
+        self: &Arc<Self>,
+        call: &Call,
+        session: &Arc<Session>,
+        text: String,
+        sent: &AtomicBool,
+    ) -> Result<String, Error> {
+        let params = Envelope::parse(&call.text).ok().and_then(|envelope| envelope.params_object());
+        if let Some(client) = params.as_ref().and_then(|params| params.find_object("clientInfo")) {
+            let field = |name| client.find_string(name).unwrap_or_default();
+            self.context.upstream.introduce(&field("name"), &field("version"));
+        }
+        // A second handshake starts over.
+        let stale: Vec<_> = super::lock(&self.sessions).values().cloned().collect();
+        for session in stale {
+            session.close().await;
+        }
+        let request = Request { call, session, text };
+        let answer = self
+            .attempts(self.retries, false, || {
+                let text = request.text.clone();
+                session.post_unbound(protocol::post_headers(), text, false, sent)
+            })
+            .await?;
+        let id = answer.session_id.clone();
+        match self.follow(&request, None, answer).await? {
+            Followed::Answered(response) => {
+                let envelope = Envelope::parse(&response).ok();
+                if let Some(result) = envelope.and_then(|envelope| envelope.result) {
+                    if let Some(params) = &params {
+                        self.context.handshake.initialize(params.text());
+                    }
+                    session.establish(id, result);
+                }
+                Ok(response)
+            }
+            Followed::Expired => Err(Error::NoAnswer),
+            Followed::Failed(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Up to 2025-11-25. A session that the server dropped is renewed once, and the request, which
+    /// it can't have acted on, sent once more.
+    async fn over_session(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        repeatable: bool,
+        sent: &AtomicBool,
+    ) -> Result<String, Error> {
+        let session = request.session;
+        if session.is_default {
+            let mut settled = self.settled.subscribe();
+            let _ = settled.wait_for(|&settled| settled).await;
+        }
+        let mut live = session.live().await?;
+        let mut renewed = false;
+        loop {
+            let followed = self
+                .attempts(self.retries, repeatable, || async {
+                    let answer = session.post(&live, request.text.clone(), sent).await?;
+                    self.follow(request, Some(&live), answer).await?.retryable(repeatable)
+                })
+                .await?;
+            match followed {
+                Followed::Answered(response) => return Ok(response),
+                Followed::Failed(failure) => return Err(failure.into()),
+                Followed::Expired if renewed => {
+                    return Err(Error::SessionLost { profile: session.profile.to_string() });
+                }
+                Followed::Expired => {
+                    live = session.renew(&live).await?;
+                    renewed = true;
+                }
+            }
+        }
+    }
+
+    /// From 2026-07-28 on. Headers that don't mirror what the server wants to see are made again
+    /// from a fresh list of its tools, once.
+    async fn on_its_own(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        version: &http::HeaderValue,
+        route: route::Route<'_>,
+        sent: &AtomicBool,
+    ) -> Result<String, Error> {
+        let patient = request.call.head.method == "subscriptions/listen";
+        let mut parameters = route.headers;
+        let mut relisted = false;
+        loop {
+            let followed = self
+                .attempts(self.retries, route.repeatable, || async {
+                    let headers = request.headers(version, &parameters);
+                    let text = request.text.clone();
+                    let answer = request.session.post_unbound(headers, text, patient, sent).await?;
+                    self.follow(request, None, answer).await?.retryable(route.repeatable)
+                })
+                .await?;
+            match followed {
+                Followed::Answered(response) => {
+                    let mismatch =
+                        crate::session::error_code(&response) == Some(protocol::HEADER_MISMATCH);
+                    let Some(tool) = request.call.head.tool.as_ref().filter(|_| mismatch) else {
+                        return Ok(response);
+                    };
+                    if std::mem::replace(&mut relisted, true) {
+                        return Ok(response);
+                    }
+                    self.catalog.clear();
+                    self.list_tools(request.call).await?;
+                    let fresh = self.catalog.tool(tool).map(|tool| tool.headers.clone());
+                    if fresh.as_ref().is_none_or(|fresh| *fresh == parameters) {
+                        return Ok(response);
+                    }
+                    parameters = fresh.unwrap_or_default();
+                }
+                Followed::Failed(failure) => return Err(failure.into()),
+                Followed::Expired => return Err(Error::NoAnswer),
+            }
+        }
+    }
+
+    /// Tries until it works, fails for good, or `retries` are used up. What upstream may have acted
+    /// on is only repeated where that is `repeatable`.
+    async fn attempts<T, F>(
+        &self,
+        retries: u32,
+        repeatable: bool,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut wait = BACKOFF;
+        for _ in 0..retries {
+            let error = match attempt().await {
+                Err(error) => error,
+                done => return done,
+            };
+            match error.resend() {
+                Resend::Safe => {}
+                Resend::IfReadOnly if repeatable => {}
+                Resend::IfReadOnly | Resend::Pointless => return Err(error),
+            }
+            tracing::info!(%error, "trying again in {wait:?}");
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(BACKOFF_MAX);
+        }
+        attempt().await
+    }
+}
+
+/// A request on its way upstream.
+pub(super) struct Request<'a> {
+    call: &'a Call,
+    session: &'a Arc<Session>,
+    text: String,
+}
+
+impl Request<'_> {
+    fn headers(
+        &self,
+        version: &http::HeaderValue,
+        parameters: &[ParameterHeader],
+    ) -> http::HeaderMap {
+        let mut headers = protocol::post_headers();
+        if let Ok(envelope) = Envelope::parse(&self.text) {
+            protocol::mirror(&mut headers, version, &envelope, parameters);
+        }
+        headers
+    }
+}

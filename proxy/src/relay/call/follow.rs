@@ -1,0 +1,223 @@
+//! The answer to one request: read to its response, resumed where it was cut.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Relay, Request};
+use crate::error::Error;
+use crate::protocol::AWS_SESSION_EXPIRED;
+use crate::relay::lock;
+use crate::session::{Live, Session, error_code};
+use crate::upstream::{Answer, Failure, Incoming, Messages, Reply};
+use crate::wire::{self, Edits, Envelope, Kind, Object};
+
+/// How often a stream is taken up again without anything coming of it.
+const MAX_RESUMES: u32 = 5;
+/// The wait before, where the server names none.
+const RETRY: Duration = Duration::from_secs(1);
+/// The longest wait that a server may ask for.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Tasks remembered for profiles other than the default.
+const MAX_TASKS: usize = 4096;
+/// How long the rest of a stream may take to end by itself, which frees its connection for others.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// How an answer ended.
+pub(super) enum Followed {
+    /// With this response, ready for the client.
+    Answered(String),
+    /// The session is gone, and the request wasn't acted on.
+    Expired,
+    /// With an HTTP status and no response.
+    Failed(Failure),
+}
+
+impl Followed {
+    /// A failure as an error that may be tried again, where that is allowed.
+    pub(super) fn retryable(self, repeatable: bool) -> Result<Self, Error> {
+        match self {
+            Self::Failed(failure) if repeatable => Err(failure.into()),
+            other => Ok(other),
+        }
+    }
+}
+
+impl Relay {
+    /// Reads an answer until its response, passing on what comes before.
+    pub(super) async fn follow(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        live: Option<&Arc<Live>>,
+        answer: Answer,
+    ) -> Result<Followed, Error> {
+        let mut messages = match answer.reply {
+            Reply::Messages(messages) => *messages,
+            Reply::Accepted => return Err(Error::NoAnswer),
+            Reply::Failure(failure) => {
+                if live.is_some_and(|live| live.is_expired_by(&failure)) {
+                    return Ok(Followed::Expired);
+                }
+                return Ok(match &failure.message {
+                    Some(text) => Followed::Answered(self.respond(request, text)?),
+                    None => Followed::Failed(failure),
+                });
+            }
+        };
+        let mut resumes = 0;
+        loop {
+            let cut = match messages.next().await {
+                Ok(Some(Incoming::Message(text))) => {
+                    resumes = 0;
+                    match Envelope::parse(&text) {
+                        Ok(envelope) if envelope.kind == Kind::Response => {
+                            if live.is_some() && error_code(&text) == Some(AWS_SESSION_EXPIRED) {
+                                return Ok(Followed::Expired);
+                            }
+                            let response = self.respond(request, &text)?;
+                            drain(messages);
+                            return Ok(Followed::Answered(response));
+                        }
+                        Ok(envelope) if live.is_none() && envelope.kind == Kind::Request => {
+                            tracing::warn!(method = %envelope.method, "dropped a request that this protocol version doesn't have");
+                        }
+                        _ => self.pass_on(request.session, &text).await,
+                    }
+                    continue;
+                }
+                Ok(Some(Incoming::Dropped(why))) => {
+                    tracing::warn!(why, "dropped a message of the server");
+                    continue;
+                }
+                Ok(None) => Error::NoAnswer,
+                Err(error) => error,
+            };
+            resumes += 1;
+            match live {
+                Some(live) if messages.last_id().is_some() && resumes <= MAX_RESUMES => {
+                    match resume(request.session, live, &messages).await {
+                        Resumed::Messages(resumed) => messages = resumed.resuming(&messages),
+                        Resumed::NotYet => {}
+                        Resumed::Never => return Err(cut),
+                    }
+                }
+                _ => return Err(cut),
+            }
+        }
+    }
+
+    /// The client's version of a response.
+    fn respond(&self, request: &Request<'_>, text: &str) -> Result<String, Error> {
+        let text = repaired(text, request)?;
+        let call = request.call;
+        if call.head.method == "tools/list" {
+            let describe = |profile: &_| self.metadata.description(profile);
+            let stateless = call.head.generation.is_stateless();
+            let rewritten = self.catalog.rewrite(&text, stateless, &self.offer, describe);
+            return Ok(rewritten.unwrap_or(text));
+        }
+        self.learn(request, &text);
+        Ok(text)
+    }
+
+    /// Keeps what a successful response means for later: log levels and subscriptions to replay,
+    /// tasks and their profile.
+    fn learn(&self, request: &Request<'_>, text: &str) {
+        let Ok(envelope) = Envelope::parse(text) else { return };
+        let Some(result) = envelope.result else { return };
+        let Ok(sent) = Envelope::parse(&request.text) else { return };
+        let params = sent.params_object();
+        let uri = || params.as_ref().and_then(|params| params.find_string("uri"));
+        match sent.method.as_ref() {
+            "logging/setLevel" => {
+                if let Some(params) = sent.params {
+                    self.context.handshake.log_level(params);
+                    self.set_level(params);
+                }
+            }
+            "resources/subscribe" => {
+                if let Some(uri) = uri() {
+                    request.session.subscribed(&uri, sent.params);
+                }
+            }
+            "resources/unsubscribe" => {
+                if let Some(uri) = uri() {
+                    request.session.subscribed(&uri, None);
+                }
+            }
+            "tools/call" if !request.session.is_default => {
+                let Ok(result) = Object::parse(result) else { return };
+                let task = result.find_object("task");
+                let id = task.as_ref().unwrap_or(&result).find_string("taskId");
+                if let Some(id) = id {
+                    let mut tasks = lock(&self.tasks);
+                    if tasks.len() == MAX_TASKS {
+                        tasks.pop_front();
+                    }
+                    tasks.push_back((id.into_owned(), request.session.profile.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells the sessions of the other profiles, where they are open.
+    fn set_level(&self, params: &str) {
+        let open: Vec<Arc<Session>> = lock(&self.sessions).values().cloned().collect();
+        for session in open.into_iter().filter(|session| !session.is_default) {
+            let params = params.to_owned();
+            self.work.spawn(async move {
+                if let Some(live) = session.current() {
+                    session.tell(&live, "logging/setLevel", &params).await;
+                }
+            });
+        }
+    }
+}
+
+/// A response as the client can take it: under its own id, and with an error or a result, not both.
+fn repaired(text: &str, request: &Request<'_>) -> Result<String, Error> {
+    let envelope =
+        Envelope::parse(text).map_err(|_| Error::NotMessage("its response is ambiguous"))?;
+    let text = super::with_id(text, &envelope, &request.call.head.id)
+        .ok_or(Error::NotMessage("its response has no id"))?;
+    let both = envelope.error.is_some_and(|error| error != "null") && envelope.result.is_some();
+    let neither = envelope.error == Some("null");
+    if !both && !neither {
+        return Ok(text);
+    }
+    let superfluous = if both { "result" } else { "error" };
+    let Ok(object) = Object::parse(&text) else { return Ok(text) };
+    let mut edits = Edits::new(&text);
+    edits.members(&object, |member| member.name() == superfluous, &[]);
+    Ok(wire::one_line(edits.apply()))
+}
+
+enum Resumed {
+    Messages(Box<Messages>),
+    NotYet,
+    Never,
+}
+
+/// The rest of a stream, from where it was cut.
+async fn resume(session: &Session, live: &Live, cut: &Messages) -> Resumed {
+    let Some(after) = cut.last_id() else { return Resumed::Never };
+    tokio::time::sleep(cut.retry().unwrap_or(RETRY).min(RETRY_MAX)).await;
+    match session.resume(live, after).await.map(|answer| answer.reply) {
+        Ok(Reply::Messages(messages)) => Resumed::Messages(messages),
+        Ok(Reply::Failure(failure)) if failure.status.is_server_error() => Resumed::NotYet,
+        Ok(_) => Resumed::Never,
+        Err(error) => {
+            tracing::debug!(%error, "a stream couldn't be resumed yet");
+            Resumed::NotYet
+        }
+    }
+}
+
+/// Lets the stream end: dropped, it would take its connection with it.
+fn drain(mut messages: Messages) {
+    tokio::spawn(async move {
+        let _ =
+            tokio::time::timeout(DRAIN, async { while let Ok(Some(_)) = messages.next().await {} })
+                .await;
+    });
+}

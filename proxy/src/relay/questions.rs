@@ -1,0 +1,66 @@
+//! Requests of servers that the client hasn't answered yet.
+//!
+//! Two sessions may both ask under id 0; towards the client each question gets a number of its own,
+//! and its answer goes back under the token that the server used.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::lock;
+use crate::session::Session;
+use crate::wire::Id;
+
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    next: AtomicU64,
+    open: Mutex<HashMap<String, Question>>,
+}
+
+/// One of them.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    /// Who asked.
+    pub(super) session: Arc<Session>,
+    /// Under which id.
+    pub(super) id: Id,
+    progress_token: Option<String>,
+}
+
+impl Questions {
+    /// The id under which the client is asked.
+    pub(super) fn ask(&self, session: &Arc<Session>, id: Id, progress_token: Option<&str>) -> Id {
+        let number = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let question = Question {
+            session: Arc::clone(session),
+            id,
+            progress_token: progress_token.map(str::to_owned),
+        };
+        lock(&self.open).insert(number.clone(), question);
+        Id::from_token(&number)
+    }
+
+    /// The question that the client answers under `id`.
+    pub(super) fn take(&self, id: &str) -> Option<Question> {
+        lock(&self.open).remove(id)
+    }
+
+    /// Takes back what a session asked under `id`; the id that the client knows.
+    pub(super) fn withdraw(&self, session: &Arc<Session>, id: &Id) -> Option<Id> {
+        let mut open = lock(&self.open);
+        let number = open
+            .iter()
+            .find(|(_, question)| Arc::ptr_eq(&question.session, session) && question.id == *id)
+            .map(|(number, _)| number.clone())?;
+        open.remove(&number);
+        Some(Id::from_token(&number))
+    }
+
+    /// Who asked under a progress token.
+    pub(super) fn asker_of(&self, token: &str) -> Option<Arc<Session>> {
+        lock(&self.open)
+            .values()
+            .find(|question| question.progress_token.as_deref() == Some(token))
+            .map(|question| Arc::clone(&question.session))
+    }
+}

@@ -1,0 +1,95 @@
+//! Final bytes in, signature out.
+//!
+//! Whatever is handed to [`Signer::sign`] is what must be sent: nothing may change a request after
+//! it. What an HTTP stack sets on its own (length, encodings, connection, user agent) isn't signed.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use sigward_proto::v1::sign_request::Payload;
+use sigward_proto::v1::{Header, SignRequest};
+use url::Url;
+
+use crate::broker::Broker;
+use crate::config::ProfileName;
+use crate::error::Error;
+
+/// A signature, as headers to add.
+#[derive(Debug)]
+pub struct Signature {
+    /// `Authorization` and its companions, marked sensitive.
+    pub headers: HeaderMap,
+    /// Which credentials made it, for [`Broker::report_rejection`].
+    pub credential_generation: u64,
+}
+
+/// Asks the broker.
+#[derive(Debug, Clone)]
+pub struct Signer {
+    broker: Broker,
+}
+
+impl Signer {
+    /// A signer that asks `broker`.
+    #[must_use]
+    pub fn new(broker: Broker) -> Self {
+        Self { broker }
+    }
+
+    /// The signature of one HTTP request with the credentials of `profile`.
+    pub async fn sign(
+        &self,
+        profile: &ProfileName,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Signature, Error> {
+        let request = SignRequest {
+            profile: profile.as_str().to_owned(),
+            method: method.as_str().to_owned(),
+            uri: url.as_str().to_owned(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| Header {
+                    name: name.as_str().to_owned(),
+                    value: Bytes::copy_from_slice(value.as_bytes()),
+                })
+                .collect(),
+            payload: Some(Payload::Body(body.clone())),
+        };
+        let signed = self.broker.sign(profile, request).await?;
+        if signed.path_and_query != path_and_query(url) {
+            return Err(Error::SignatureMismatch);
+        }
+        let mut headers = HeaderMap::with_capacity(signed.headers.len());
+        for header in &signed.headers {
+            let name = HeaderName::from_bytes(header.name.as_bytes());
+            let value = HeaderValue::from_bytes(&header.value);
+            let (Ok(name), Ok(mut value)) = (name, value) else {
+                return Err(Error::SignatureMismatch);
+            };
+            value.set_sensitive(true);
+            headers.append(name, value);
+        }
+        Ok(Signature { headers, credential_generation: signed.credential_generation })
+    }
+
+    /// Whether credentials newer than those of a refused signature are there.
+    pub async fn refreshed(&self, profile: &ProfileName, generation: u64) -> bool {
+        match self.broker.report_rejection(profile, generation).await {
+            Ok(current) => current > generation,
+            Err(error) => {
+                tracing::info!(%profile, %error, "no fresh credentials after a refused signature");
+                false
+            }
+        }
+    }
+}
+
+/// What stands in the request line.
+fn path_and_query(url: &Url) -> String {
+    match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    }
+}

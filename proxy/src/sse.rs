@@ -1,0 +1,215 @@
+//! Server-sent events, as far as MCP uses them (WHATWG HTML, section 9.2.6).
+//!
+//! Lenient where the standard is (unknown fields, comments, lines without a colon, any line end,
+//! cuts at every byte) and bounded where it isn't: an event beyond the limit is dropped whole and
+//! reported, and the next one is read as if nothing had been.
+
+use std::collections::VecDeque;
+
+/// What a stream yields.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The data of one event of type `message`.
+    Message(String),
+    /// An event was larger than the limit, or not UTF-8. It is gone.
+    Dropped(&'static str),
+}
+
+/// An incremental parser of one stream.
+#[derive(Debug)]
+pub struct Parser {
+    limit: usize,
+    line: Vec<u8>,
+    data: Vec<u8>,
+    has_data: bool,
+    kind: Vec<u8>,
+    /// The id in force, which outlives events and, for a resumed stream, connections.
+    last_id: Option<String>,
+    retry_ms: Option<u64>,
+    oversize: bool,
+    after_cr: bool,
+    at_start: bool,
+    ready: VecDeque<Event>,
+}
+
+impl Parser {
+    /// A parser whose events hold at most `limit` bytes. `last_id` is the id of the stream that
+    /// this one goes on with.
+    #[must_use]
+    pub fn new(limit: usize, last_id: Option<String>) -> Self {
+        Self {
+            limit,
+            line: Vec::new(),
+            data: Vec::new(),
+            has_data: false,
+            kind: Vec::new(),
+            last_id,
+            retry_ms: None,
+            oversize: false,
+            after_cr: false,
+            at_start: true,
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// The id to resume after, if the stream named one.
+    #[must_use]
+    pub fn last_id(&self) -> Option<&str> {
+        self.last_id.as_deref()
+    }
+
+    /// How long to wait before resuming, in milliseconds, if the stream named it.
+    #[must_use]
+    pub fn retry_ms(&self) -> Option<u64> {
+        self.retry_ms
+    }
+
+    /// The next whole event.
+    pub fn pop(&mut self) -> Option<Event> {
+        self.ready.pop_front()
+    }
+
+    /// Takes the next bytes of the stream, cut anywhere.
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        if std::mem::take(&mut self.after_cr) && bytes.first() == Some(&b'\n') {
+            bytes = &bytes[1..];
+        }
+        while let Some(end) = memchr::memchr2(b'\n', b'\r', bytes) {
+            self.keep(&bytes[..end]);
+            let cr = bytes[end] == b'\r';
+            bytes = &bytes[end + 1..];
+            if cr {
+                match bytes.first() {
+                    Some(b'\n') => bytes = &bytes[1..],
+                    Some(_) => {}
+                    None => self.after_cr = true,
+                }
+            }
+            self.end_line();
+        }
+        self.keep(bytes);
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.oversize || self.line.len() + self.data.len() + bytes.len() > self.limit {
+            self.oversize |= !bytes.is_empty();
+            // A line that was dropped must still not look blank: a blank one ends the event.
+            if !bytes.is_empty() {
+                self.data = Vec::new();
+                self.line.clear();
+                self.line.push(b':');
+            }
+        } else {
+            self.line.extend_from_slice(bytes);
+        }
+    }
+
+    fn end_line(&mut self) {
+        let mut line = std::mem::take(&mut self.line);
+        if std::mem::take(&mut self.at_start) && line.starts_with(b"\xef\xbb\xbf") {
+            line.drain(..3);
+        }
+        if line.is_empty() {
+            self.dispatch();
+        } else {
+            self.field(&line);
+        }
+        line.clear();
+        self.line = line;
+    }
+
+    fn field(&mut self, line: &[u8]) {
+        let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+        let (name, value) = line.split_at(colon);
+        let value = value.strip_prefix(b":").unwrap_or(value);
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match name {
+            b"data" => {
+                if self.has_data {
+                    self.data.push(b'\n');
+                }
+                self.has_data = true;
+                self.data.extend_from_slice(value);
+            }
+            b"event" => self.kind = value.to_vec(),
+            b"id" if !value.contains(&0) => {
+                self.last_id = std::str::from_utf8(value).ok().map(str::to_owned);
+            }
+            b"retry" if value.iter().all(u8::is_ascii_digit) => {
+                self.retry_ms = std::str::from_utf8(value).ok().and_then(|ms| ms.parse().ok());
+            }
+            _ => {}
+        }
+    }
+
+    fn dispatch(&mut self) {
+        let data = std::mem::take(&mut self.data);
+        let has_data = std::mem::take(&mut self.has_data);
+        let kind = std::mem::take(&mut self.kind);
+        if std::mem::take(&mut self.oversize) {
+            self.ready.push_back(Event::Dropped("larger than the limit"));
+        } else if has_data && !data.is_empty() && (kind.is_empty() || kind == b"message") {
+            self.ready.push_back(match String::from_utf8(data) {
+                Ok(data) => Event::Message(data),
+                Err(_) => Event::Dropped("not UTF-8"),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(pieces: &[&[u8]], limit: usize) -> (Vec<Event>, Parser) {
+        let mut parser = Parser::new(limit, None);
+        let mut events = Vec::new();
+        for piece in pieces {
+            parser.push(piece);
+            events.extend(std::iter::from_fn(|| parser.pop()));
+        }
+        (events, parser)
+    }
+
+    const STREAM: &[u8] = b"\xef\xbb\xbf: hello\r\nid: 7\r\nretry: 250\nunknown: x\nlonely\rdata: {\"a\":\r\ndata: 1}\r\n\r\nevent: ping\ndata: no\n\nid: 8\ndata:\n\ndata:{\"b\":2}\n\ndata: cut";
+
+    #[test]
+    fn events_are_the_same_however_the_bytes_are_cut() {
+        let expected =
+            vec![Event::Message("{\"a\":\n1}".into()), Event::Message("{\"b\":2}".into())];
+        for cut in 0..=STREAM.len() {
+            let (events, parser) = parse(&[&STREAM[..cut], &STREAM[cut..]], 1 << 20);
+            assert_eq!(events, expected, "cut at {cut}");
+            assert_eq!((parser.last_id(), parser.retry_ms()), (Some("8"), Some(250)));
+        }
+        let bytes: Vec<&[u8]> = STREAM.chunks(1).collect();
+        assert_eq!(parse(&bytes, 1 << 20).0, expected);
+    }
+
+    #[test]
+    fn an_event_beyond_the_limit_is_lost_alone() {
+        let stream = b"data: 0123456789012345678901234567890123456789\n\ndata: ok\n\n";
+        for cut in 0..=stream.len() {
+            let (events, _) = parse(&[&stream[..cut], &stream[cut..]], 24);
+            assert_eq!(
+                events,
+                [Event::Dropped("larger than the limit"), Event::Message("ok".into())],
+                "cut at {cut}"
+            );
+        }
+        let many = b"data: 0123456789\ndata: 0123456789\ndata: 0123456789\n\ndata: ok\n\n";
+        assert_eq!(parse(&[many], 24).0.len(), 2);
+    }
+
+    #[test]
+    fn memory_stays_within_the_limit() {
+        let (events, parser) = parse(&[&[b'x'; 4096]; 64].map(|piece| piece as &[u8]), 1024);
+        assert_eq!(events, []);
+        assert!(parser.line.capacity() + parser.data.capacity() <= 2048);
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_reported() {
+        assert_eq!(parse(&[b"data: \xff\n\n"], 64).0, [Event::Dropped("not UTF-8")]);
+    }
+}

@@ -1,0 +1,149 @@
+//! What is known of the server's tools, and the list that the client sees.
+//!
+//! Lists pass through [`Catalog::rewrite`], which hides what the policy denies, adds the profile
+//! argument, and remembers what a later call needs: the argument's name on that tool, whether it
+//! only reads, which parameters go into headers.
+
+mod parameters;
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::config::{ProfileName, ToolPolicy};
+use crate::profile::Offer;
+use crate::protocol::ParameterHeader;
+use crate::wire::{self, Edits, Envelope, Object};
+
+/// What is known of one tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tool {
+    /// What its profile argument is called.
+    pub argument: String,
+    /// `annotations.readOnlyHint` is true.
+    pub read_only: bool,
+    /// Its `x-mcp-header` parameters.
+    pub headers: Vec<ParameterHeader>,
+}
+
+/// The tools as last listed.
+#[derive(Debug)]
+pub struct Catalog {
+    policy: ToolPolicy,
+    tools: RwLock<HashMap<String, Arc<Tool>>>,
+}
+
+impl Catalog {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(policy: ToolPolicy) -> Self {
+        Self { policy, tools: RwLock::default() }
+    }
+
+    /// What is known of a tool.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> Option<Arc<Tool>> {
+        self.tools.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Forgets all: the server says that its tools changed.
+    pub fn clear(&self) {
+        self.tools.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Whether calls are judged by more than a tool's name.
+    #[must_use]
+    pub fn judges_by_annotation(&self) -> bool {
+        self.policy.read_only
+    }
+
+    /// Refuses what the policy denies. `tool` is what is known of it. The error is a sentence for
+    /// the model.
+    pub fn check(&self, name: &str, tool: Option<&Tool>) -> Result<(), String> {
+        if self.policy.deny.matches(name) {
+            return Err(format!("The tool {name:?} is denied by this proxy (--tools-deny)."));
+        }
+        if !self.policy.allow.is_empty() && !self.policy.allow.matches(name) {
+            return Err(format!("The tool {name:?} isn't allowed by this proxy (--tools-allow)."));
+        }
+        if self.policy.read_only && !tool.is_some_and(|tool| tool.read_only) {
+            return Err(format!(
+                "The tool {name:?} isn't available in read-only mode: the server doesn't mark it \
+                 as read-only."
+            ));
+        }
+        Ok(())
+    }
+
+    /// The client's version of a `tools/list` response; `None` where nothing changes.
+    pub fn rewrite(
+        &self,
+        text: &str,
+        stateless: bool,
+        offer: &Offer,
+        describe: impl Fn(&ProfileName) -> Option<String>,
+    ) -> Option<String> {
+        let envelope = Envelope::parse(text).ok()?;
+        let result = Object::parse(envelope.result?).ok()?;
+        let spans = wire::elements(result.find("tools")?).ok()?;
+        let mut edits = Edits::new(text);
+        let mut hidden = vec![false; spans.len()];
+        let mut learned = Vec::with_capacity(spans.len());
+        let property = offer.is_choice().then(|| offer.schema(describe));
+        for (index, span) in spans.iter().enumerate() {
+            let Ok(definition) = Object::parse(span) else { continue };
+            let Some(name) = definition.find_string("name") else { continue };
+            let schema = definition.find_object("inputSchema");
+            let headers = schema.as_ref().map_or(Ok(Vec::new()), parameters::headers);
+            let (headers, invalid) = match headers {
+                Ok(headers) => (headers, false),
+                Err(fault) => {
+                    tracing::warn!(tool = %name, %fault, "x-mcp-header is invalid");
+                    // The specification has HTTP clients leave such a tool out.
+                    (Vec::new(), stateless)
+                }
+            };
+            let tool = Tool {
+                argument: offer.argument_on(schema.as_ref()),
+                read_only: reads(&definition),
+                headers,
+            };
+            hidden[index] = invalid || self.check(&name, Some(&tool)).is_err();
+            if let (false, Some(property), Some(schema), true) =
+                (hidden[index], &property, &schema, offer.is_offered_on(&name))
+            {
+                add_property(&mut edits, schema, &tool.argument, property);
+            }
+            learned.push((name.into_owned(), Arc::new(tool)));
+        }
+        if hidden.contains(&true) {
+            edits.elements(&spans, |index| hidden[index]);
+        }
+        // With the user's profiles in it, the list is no longer one that others may be served.
+        if let (Some("\"public\""), true) = (result.find("cacheScope"), offer.is_choice())
+            && let Some(scope) = result.find("cacheScope")
+        {
+            edits.replace(scope, "\"private\"");
+        }
+        self.tools.write().unwrap_or_else(PoisonError::into_inner).extend(learned);
+        (!edits.is_empty()).then(|| edits.apply())
+    }
+}
+
+fn reads(definition: &Object<'_>) -> bool {
+    let annotations = definition.find_object("annotations");
+    // Twice is ambiguous, and so no.
+    annotations.is_some_and(|it| it.get("readOnlyHint") == Ok(Some("true")))
+}
+
+fn add_property(edits: &mut Edits<'_>, schema: &Object<'_>, name: &str, property: &str) {
+    match schema.find_object("properties") {
+        Some(properties) => edits.members(&properties, |_| false, &[(name, property)]),
+        None => {
+            let properties = format!("{{{}:{property}}}", wire::quote(name));
+            edits.members(schema, |_| false, &[("properties", &properties)]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

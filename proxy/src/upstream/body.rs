@@ -1,0 +1,62 @@
+//! A request body that tells how far the connection has taken it, for `--write-timeout`.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+const PIECE: usize = 64 << 10;
+
+/// The body, piece by piece.
+#[derive(Debug)]
+pub(super) struct Paced {
+    rest: Bytes,
+    progress: Progress,
+}
+
+/// How much of a body is taken.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress(Arc<AtomicUsize>);
+
+impl Progress {
+    /// In bytes.
+    pub(super) fn taken(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// `bytes` as a body, and its progress.
+pub(super) fn paced(bytes: Bytes) -> (Paced, Progress) {
+    let progress = Progress::default();
+    (Paced { rest: bytes, progress: progress.clone() }, progress)
+}
+
+impl Body for Paced {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(PIECE);
+        let piece = self.rest.split_to(length);
+        self.progress.0.fetch_add(length, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}

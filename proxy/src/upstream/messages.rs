@@ -1,0 +1,152 @@
+//! The messages of a successful answer: one in JSON, or a stream of events.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::config::MAX_UPSTREAM_MESSAGE;
+use crate::error::{Error, innermost};
+use crate::sse::{Event, Parser};
+use crate::wire;
+
+/// What an answer yields.
+#[derive(Debug)]
+pub enum Incoming {
+    /// One JSON text on one line.
+    Message(String),
+    /// A message had to be dropped; the stream goes on.
+    Dropped(&'static str),
+}
+
+/// The body of an answer, read message by message.
+#[derive(Debug)]
+pub struct Messages {
+    response: reqwest::Response,
+    host: String,
+    read: Option<Duration>,
+    format: Format,
+}
+
+#[derive(Debug)]
+enum Format {
+    Json { ready: VecDeque<String>, done: bool },
+    Events(Parser),
+}
+
+impl Messages {
+    pub(super) fn json(response: reqwest::Response, host: String, read: Option<Duration>) -> Self {
+        let format = Format::Json { ready: VecDeque::new(), done: false };
+        Self { response, host, read, format }
+    }
+
+    pub(super) fn events(
+        response: reqwest::Response,
+        host: String,
+        read: Option<Duration>,
+        last_id: Option<String>,
+    ) -> Self {
+        let format = Format::Events(Parser::new(MAX_UPSTREAM_MESSAGE, last_id));
+        Self { response, host, read, format }
+    }
+
+    /// Goes on where `earlier` was cut: with its last event id.
+    #[must_use]
+    pub fn resuming(mut self, earlier: &Self) -> Self {
+        if let (Format::Events(parser), Some(id)) = (&mut self.format, earlier.last_id()) {
+            *parser = Parser::new(MAX_UPSTREAM_MESSAGE, Some(id.to_owned()));
+        }
+        self
+    }
+
+    /// The event to resume after, if the stream can be resumed.
+    #[must_use]
+    pub fn last_id(&self) -> Option<&str> {
+        match &self.format {
+            Format::Events(parser) => parser.last_id(),
+            Format::Json { .. } => None,
+        }
+    }
+
+    /// How long the server wants to be left alone before.
+    #[must_use]
+    pub fn retry(&self) -> Option<Duration> {
+        match &self.format {
+            Format::Events(parser) => parser.retry_ms().map(Duration::from_millis),
+            Format::Json { .. } => None,
+        }
+    }
+
+    /// The next message; `None` at the end of the body. An error leaves the stream cut.
+    pub async fn next(&mut self) -> Result<Option<Incoming>, Error> {
+        loop {
+            match &mut self.format {
+                Format::Events(parser) => match parser.pop() {
+                    Some(Event::Message(text)) => {
+                        return Ok(Some(Incoming::Message(wire::one_line(text))));
+                    }
+                    Some(Event::Dropped(why)) => return Ok(Some(Incoming::Dropped(why))),
+                    None => match self.chunk().await? {
+                        Some(piece) => {
+                            if let Format::Events(parser) = &mut self.format {
+                                parser.push(&piece);
+                            }
+                        }
+                        None => return Ok(None),
+                    },
+                },
+                Format::Json { ready, done: true } => {
+                    return Ok(ready.pop_front().map(Incoming::Message));
+                }
+                Format::Json { .. } => {
+                    let ready = self.whole().await?;
+                    self.format = Format::Json { ready, done: true };
+                }
+            }
+        }
+    }
+
+    /// A JSON body, as one message or the messages of a batch (2025-03-26).
+    async fn whole(&mut self) -> Result<VecDeque<String>, Error> {
+        let expected = self.response.content_length().unwrap_or(0);
+        let limit = MAX_UPSTREAM_MESSAGE;
+        if expected > limit as u64 {
+            return Err(Error::TooLarge { limit });
+        }
+        let mut body = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
+        while let Some(piece) = self.chunk().await? {
+            if body.len() + piece.len() > limit {
+                return Err(Error::TooLarge { limit });
+            }
+            body.extend_from_slice(&piece);
+        }
+        let text = String::from_utf8(body).map_err(|_| Error::NotMessage("not UTF-8"))?;
+        match wire::batch(&text) {
+            Ok(Some(batch)) => {
+                Ok(batch.into_iter().map(|one| wire::one_line(one.to_owned())).collect())
+            }
+            Ok(None) => Ok(VecDeque::from([wire::one_line(text)])),
+            Err(_) => Err(Error::NotMessage("not JSON")),
+        }
+    }
+
+    async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, Error> {
+        let next = self.response.chunk();
+        let piece = match self.read {
+            None => next.await,
+            Some(after) => match tokio::time::timeout(after, next).await {
+                Ok(piece) => piece,
+                Err(_) => {
+                    return Err(Error::Timeout {
+                        host: self.host.clone(),
+                        what: "went quiet in its answer: nothing",
+                        after,
+                        option: "--read-timeout",
+                    });
+                }
+            },
+        };
+        piece.map_err(|error| Error::Interrupted {
+            host: self.host.clone(),
+            detail: innermost(&error),
+        })
+    }
+}
