@@ -61,23 +61,23 @@ struct Options {
     log_level: String,
 
     /// Seconds until a request must be signed and on its way
-    #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "180", allow_negative_numbers = true, value_parser = seconds)]
     timeout: Duration,
 
     /// Seconds for a connection to the endpoint
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "60", allow_negative_numbers = true, value_parser = seconds)]
     connect_timeout: Duration,
 
     /// Seconds between two pieces of an answer
-    #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "120", allow_negative_numbers = true, value_parser = seconds)]
     read_timeout: Duration,
 
     /// Seconds until the endpoint takes the next piece of a request
-    #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "180", allow_negative_numbers = true, value_parser = seconds)]
     write_timeout: Duration,
 
     /// Seconds for a whole tool call
-    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "300", allow_negative_numbers = true, value_parser = seconds)]
     tool_timeout: Duration,
 
     /// Send requests unsigned where there are no credentials, instead of failing

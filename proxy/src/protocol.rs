@@ -20,6 +20,8 @@ const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 /// Where a message of 2026-07-28 says so, within `params._meta`.
 pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// Where it says who its sender is.
+pub const META_CLIENT: &str = "io.modelcontextprotocol/clientInfo";
 /// The prefix of all that describes the sender there.
 pub const META_PREFIX: &str = "io.modelcontextprotocol/";
 

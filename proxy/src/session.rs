@@ -196,6 +196,7 @@ impl Session {
         {
             let mut state = self.lock();
             if state.live.as_ref().is_some_and(|live| live.generation == lost.generation) {
+                lost.listening.cancel();
                 tracing::info!(profile = %self.profile, "the server dropped the session, opening another");
                 state.live = None;
             }
@@ -285,6 +286,10 @@ impl Session {
 
     /// Ends the session: with a DELETE, where the server gave it an id.
     pub async fn close(&self) {
+        let opening = self.lock().opening.clone();
+        if let Some(opening) = opening {
+            let _ = opening.await;
+        }
         let live = self.lock().live.take();
         let Some(live) = live else { return };
         live.listening.cancel();

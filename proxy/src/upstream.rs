@@ -144,7 +144,7 @@ impl Upstream {
 
     /// Names the client in `User-Agent` from now on, unless telemetry is off.
     pub fn introduce(&self, client: &str, version: &str) {
-        if self.telemetry && self.user_agent.get().is_none() {
+        if !self.is_introduced() {
             let client = client.to_lowercase().replace([' ', '/'], "-");
             if let Ok(value) =
                 HeaderValue::try_from(format!("{USER_AGENT_NAME} {client}/{version}"))
@@ -152,6 +152,12 @@ impl Upstream {
                 let _ = self.user_agent.set(value);
             }
         }
+    }
+
+    /// Whether the client needn't be named any more.
+    #[must_use]
+    pub fn is_introduced(&self) -> bool {
+        !self.telemetry || self.user_agent.get().is_some()
     }
 
     /// Signs and sends. `sent` becomes true before the first byte may leave.

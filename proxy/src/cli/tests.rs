@@ -18,7 +18,7 @@ fn the_endpoint_stands_before_or_after_the_profiles() {
     assert_eq!(profiles(&[URL, "--profile", "a", "b"], &[]), ["a", "b"]);
     assert_eq!(profiles(&["--profile", "a", "b", URL], &[]), ["a", "b"]);
     assert_eq!(profiles(&["--profile", "a", "b", "a", URL, "--read-only"], &[]), ["a", "b"]);
-    assert_eq!(profiles(&["--prof", "a", "--", URL], &[]), ["a"]);
+    assert_eq!(profiles(&["--profile", "a", "--meta", "k=v", "--", URL], &[]), ["a"]);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn what_is_wrong_is_named() {
         (vec![URL, "--broker", "tcp:1"], "unix:PATH or private"),
         (vec![URL, "--broker", "unix:relative"], "absolute"),
         (vec![URL, "--profile-argument", "a b"], "--profile-argument"),
-        (vec![URL, "--profil", "a", "--nonsense"], "--nonsense"),
+        (vec![URL, "--nonsense"], "--nonsense"),
     ] {
         let error = invoke(&arguments, &[]).expect_err(&arguments.join(" "));
         assert!(error.contains(expected), "{arguments:?}: {error}");

@@ -138,6 +138,7 @@ impl Relay {
         flight: &Flight,
     ) -> Result<Option<String>, Failed> {
         self.metadata.load().await?;
+        self.introduce(call);
         let route = self.route(call).await?;
         let session = self.session(&route.profile);
         let _ = flight.session.set(Arc::clone(&session));
@@ -158,6 +159,26 @@ impl Relay {
         Ok(Some(response))
     }
 
+    /// Lets upstream know who the client is: from its handshake, or, in 2026-07-28, any request.
+    fn introduce(&self, call: &Call) {
+        let stateless = call.head.generation.is_stateless();
+        if self.context.upstream.is_introduced() || !(stateless || call.head.method == "initialize")
+        {
+            return;
+        }
+        let Ok(envelope) = Envelope::parse(&call.text) else { return };
+        let Some(params) = envelope.params_object() else { return };
+        let client = if stateless {
+            params.find_object("_meta").and_then(|meta| meta.find_object(protocol::META_CLIENT))
+        } else {
+            params.find_object("clientInfo")
+        };
+        if let Some(client) = client {
+            let field = |name| client.find_string(name).unwrap_or_default();
+            self.context.upstream.introduce(&field("name"), &field("version"));
+        }
+    }
+
     /// The client's own handshake: what it says and hears is what makes the default session.
     async fn initialize(
         self: &Arc<Self>,
@@ -166,11 +187,6 @@ impl Relay {
         text: String,
         sent: &AtomicBool,
     ) -> Result<String, Error> {
-        let params = Envelope::parse(&call.text).ok().and_then(|envelope| envelope.params_object());
-        if let Some(client) = params.as_ref().and_then(|params| params.find_object("clientInfo")) {
-            let field = |name| client.find_string(name).unwrap_or_default();
-            self.context.upstream.introduce(&field("name"), &field("version"));
-        }
         // A second handshake starts over.
         let stale: Vec<_> = super::lock(&self.sessions).values().cloned().collect();
         for session in stale {
@@ -188,8 +204,9 @@ impl Relay {
             Followed::Answered(response) => {
                 let envelope = Envelope::parse(&response).ok();
                 if let Some(result) = envelope.and_then(|envelope| envelope.result) {
-                    if let Some(params) = &params {
-                        self.context.handshake.initialize(params.text());
+                    let sent = Envelope::parse(&call.text).ok();
+                    if let Some(params) = sent.and_then(|envelope| envelope.params) {
+                        self.context.handshake.initialize(params);
                     }
                     session.establish(id, result);
                 }
