@@ -1,1 +1,51 @@
-//! Placeholder of the first build.
+//! `sigward-broker` keeps AWS credentials and signs HTTP requests for callers who may not hold them.
+//!
+//! The life of a signature:
+//!
+//! ```text
+//!  caller ──▶ accept ──▶ identify ──▶ parse ──▶ authorize ──▶ resolve ──▶ sign ──▶ audit ──▶ reply
+//!             listen     peer         request   policy        profile     sign     audit     service
+//! ```
+//!
+//! What it trusts: its configuration, its own user's AWS files, and the kernel's word about the peer.
+//! What it doesn't: anything that a caller sends. A caller chooses a profile and a request; the host,
+//! service, region, time and encoding of a signature come from the broker's configuration and clock.
+//!
+//! The modules stand in the order in which data flows, and import only what stands below them (the
+//! blank lines keep the formatter from sorting them).
+
+pub mod cli;
+
+pub mod server;
+
+mod service;
+
+mod listen;
+
+pub mod audit;
+
+pub mod sign;
+
+pub mod profile;
+
+pub mod policy;
+
+pub mod request;
+
+pub mod config;
+
+pub mod peer;
+
+pub mod endpoint;
+
+pub mod secret;
+
+pub mod error;
+
+pub mod log;
+
+pub mod clock;
+
+pub mod process;
+
+pub mod memory;

@@ -1,0 +1,201 @@
+//! The command line: serve, check, status. The only place that reads the environment.
+
+mod check;
+mod status;
+mod table;
+
+use std::error::Error as _;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, AuditTarget, Config, Flags};
+use crate::error::Error;
+use crate::log::{self, LogLevel};
+use crate::process;
+use crate::profile::Surroundings;
+use crate::server;
+
+/// Keeps AWS credentials, and signs HTTP requests for those who may not hold them.
+#[derive(Debug, Parser)]
+#[command(name = "sigward-broker", version)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve signatures on a Unix socket
+    Serve(Serve),
+    /// Validate a configuration, load each profile, and say whose identity it is
+    Check(Check),
+    /// The profiles of a running broker: state, source, time left, last error
+    Status(status::Options),
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    #[command(flatten)]
+    what: What,
+    /// Where to listen [default: $XDG_RUNTIME_DIR/sigward/broker.sock, else /run/sigward/broker.sock]
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    socket: Option<PathBuf>,
+    /// Serve the one connection that standard input is, and end with it
+    #[arg(long, hide = true, conflicts_with = "socket")]
+    connection_on_stdin: bool,
+    /// Where each decision is recorded: stderr, none, or a file [default: stderr, or the config's]
+    #[arg(long, value_name = "stderr|none|PATH", value_parser = audit_target)]
+    audit: Option<AuditTarget>,
+    /// How much is logged
+    #[arg(long, value_enum, ignore_case = true, default_value = "INFO")]
+    log_level: LogLevel,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    #[command(flatten)]
+    what: What,
+}
+
+/// A configuration file, or the same by flags.
+#[derive(Debug, Args)]
+struct What {
+    /// The configuration, in TOML
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Profiles to sign with [default: the SDK's default chain, as "default"]
+    #[arg(long, value_name = "NAME", num_args = 1.., conflicts_with = "config")]
+    profile: Vec<String>,
+    /// Where signatures may go
+    #[arg(long, value_name = "URL", num_args = 1.., conflicts_with = "config")]
+    endpoint: Vec<String>,
+    /// Signing name, where it doesn't follow from the endpoint's host
+    #[arg(long, conflicts_with = "config")]
+    service: Option<String>,
+    /// Signing region, where it doesn't follow from the endpoint's host
+    #[arg(long, conflicts_with = "config")]
+    region: Option<String>,
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Before options are parsed, before there is a thread: from here on the memory is closed.
+    let outcome = process::harden().and_then(|()| match Options::parse().command {
+        Command::Serve(serve) => run_serve(serve),
+        Command::Check(check) => run_check(&check),
+        Command::Status(options) => block_on(status::run(options, &default_sockets()))?,
+    });
+    outcome.unwrap_or_else(|error| {
+        report(&error);
+        ExitCode::FAILURE
+    })
+}
+
+fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
+    log::start(serve.log_level);
+    let stdin = process::take_stdin()?;
+    let environment = Environment::read();
+    let mut config = serve.what.config(&environment, serve.socket)?;
+    if let Some(target) = serve.audit {
+        config.audit.target = target;
+    }
+    let surroundings = environment.surroundings();
+    let [default_socket, ..] = default_sockets();
+    block_on(async {
+        let shutdown = server::termination()?;
+        if serve.connection_on_stdin {
+            server::serve_connection(config, &surroundings, stdin, shutdown).await
+        } else {
+            server::serve(config, &surroundings, &default_socket, shutdown).await
+        }
+    })??;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_check(check: &Check) -> Result<ExitCode, Error> {
+    log::start(LogLevel::Error);
+    let environment = Environment::read();
+    let config = check.what.config(&environment, None)?;
+    block_on(check::run(&config, &environment.surroundings()))
+}
+
+/// One thread carries a signature from end to end in microseconds; loads wait for the network.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| Error::Process { what: "start the runtime", source })?;
+    let outcome = runtime.block_on(work);
+    // A load may still hang in a blocking call: nobody waits for it any more.
+    runtime.shutdown_background();
+    Ok(outcome)
+}
+
+impl What {
+    fn config(&self, environment: &Environment, socket: Option<PathBuf>) -> Result<Config, Error> {
+        let uid = rustix::process::getuid().as_raw();
+        if let Some(path) = &self.config {
+            return config::read(path, uid);
+        }
+        let flags = Flags {
+            profiles: self.profile.clone(),
+            endpoints: self.endpoint.clone(),
+            service: self.service.clone(),
+            region: self.region.clone(),
+            aws_region: environment.aws_region.clone(),
+            socket,
+        };
+        flags.into_config(uid)
+    }
+}
+
+fn audit_target(text: &str) -> Result<AuditTarget, String> {
+    match text {
+        "" => Err("is empty".to_owned()),
+        "stderr" => Ok(AuditTarget::Stderr),
+        "none" => Ok(AuditTarget::None),
+        path => Ok(AuditTarget::File(path.into())),
+    }
+}
+
+/// What the environment says to the broker itself; the SDK reads its own variables.
+struct Environment {
+    aws_region: Option<String>,
+    aws_profile: Option<String>,
+}
+
+impl Environment {
+    #[allow(clippy::disallowed_methods, reason = "this is the module that reads it")]
+    fn read() -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self { aws_region: variable("AWS_REGION"), aws_profile: variable("AWS_PROFILE") }
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        let Self { aws_region, aws_profile } = self;
+        Surroundings { aws_region: aws_region.clone(), aws_profile: aws_profile.clone() }
+    }
+}
+
+/// Where a broker listens by default, and where others look for one: the user's own socket first.
+#[allow(clippy::disallowed_methods, reason = "this is the module that reads it")]
+fn default_sockets() -> [PathBuf; 2] {
+    let machine = PathBuf::from("/run/sigward/broker.sock");
+    let user = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
+    let user = user.map(|directory| PathBuf::from(directory).join("sigward/broker.sock"));
+    [user.unwrap_or_else(|| machine.clone()), machine]
+}
+
+/// An error for the person at the terminal: what failed, and the causes.
+fn report(error: &Error) {
+    let mut text = format!("sigward-broker: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    // Nobody is left to tell if standard error is gone.
+    drop(writeln!(std::io::stderr(), "{text}"));
+}

@@ -1,0 +1,82 @@
+//! `check`: is the configuration right, does each profile load, and whose identity is it?
+
+use std::process::ExitCode;
+
+use futures_util::future::join_all;
+use sigward_proto::v1::Reason;
+
+use super::table::{Table, or_dash, print, time_left};
+use crate::clock;
+use crate::config::{Config, Profile};
+use crate::error::Denial;
+use crate::profile::{Profiles, Surroundings};
+
+/// Checks every profile; one that fails doesn't hide the others. The exit code says whether all are
+/// right.
+pub(super) async fn run(config: &Config, surroundings: &Surroundings) -> ExitCode {
+    let profiles = Profiles::new(config, surroundings);
+    let now = clock::now();
+    let identities =
+        join_all(config.profiles.iter().map(|p| profiles.identity(&p.name, now))).await;
+
+    let mut table = Table::new(&["PROFILE", "SOURCE", "STATE", "TIME LEFT", "ACCOUNT", "IDENTITY"]);
+    let mut failures = String::new();
+    for (profile, identity) in config.profiles.iter().zip(&identities) {
+        let Ok(view) = profiles.view(&profile.name, now).await else { continue };
+        let (state, left, account, arn) = match identity {
+            Ok(identity) => (
+                "ok",
+                time_left(view.expiry, now),
+                identity.account.as_str(),
+                identity.arn.as_str(),
+            ),
+            Err(denial) => {
+                failures.push_str(&explain(profile, denial));
+                ("failed", String::new(), "", denial.reason().name())
+            }
+        };
+        table.row(vec![
+            profile.name.to_string(),
+            or_dash(view.source),
+            state.to_owned(),
+            or_dash(&left),
+            or_dash(account),
+            or_dash(arn),
+        ]);
+    }
+    let (endpoints, rules) = (config.endpoints.len(), config.rules.len());
+    print(&format!(
+        "The configuration is valid: {} profile(s), {endpoints} endpoint(s), {rules} rule(s).\n\n{}{failures}",
+        config.profiles.len(),
+        table.render(),
+    ));
+    if identities.iter().all(Result::is_ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What failed, and what to do next. The detail is shown: whoever runs `check` could read it anyway.
+fn explain(profile: &Profile, denial: &Denial) -> String {
+    let name = match &profile.from {
+        crate::config::CredentialsFrom::AwsProfile(name) => name.as_str(),
+        crate::config::CredentialsFrom::DefaultChain => "default",
+    };
+    let next = match denial.reason() {
+        Reason::LoginRequired => format!("sign in: aws sso login --profile {name}"),
+        Reason::MfaRequired => format!(
+            "a second factor can't be asked for here: use a profile without mfa_serial, for example \
+             one of IAM Identity Center (aws configure sso --profile {name})"
+        ),
+        Reason::UnsupportedProfileSetting => {
+            "take the setting out of the profile, or use another profile".to_owned()
+        }
+        Reason::ProfileMisconfigured => {
+            format!("look at the profile: aws configure list --profile {name}")
+        }
+        _ => "look at the network and at the source of the credentials, and try again".to_owned(),
+    };
+    format!(
+        "\n{}: {}\n    {}\n    next: {next}\n",
+        profile.name,
+        denial.reason().name(),
+        denial.detail()
+    )
+}

@@ -1,0 +1,82 @@
+//! Tables on standard output, for people.
+
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+/// Rows under a heading, the columns as wide as they need to be.
+pub(super) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(super) fn new(heading: &[&str]) -> Self {
+        Self { rows: vec![heading.iter().map(|text| (*text).to_owned()).collect()] }
+    }
+
+    pub(super) fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    pub(super) fn render(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            let line = cells.collect::<Vec<_>>().join("  ");
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Writes to standard output. A reader that went away (`| head`) is no error.
+pub(super) fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}
+
+/// `-` for nothing, so that no column is empty.
+pub(super) fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+/// How long credentials still live: `59m`, `3h 07m`; `never` where they don't expire.
+pub(super) fn time_left(expiry: Option<SystemTime>, now: SystemTime) -> String {
+    let Some(expiry) = expiry else { return "never".to_owned() };
+    let left = expiry.duration_since(now).unwrap_or(Duration::ZERO).as_secs();
+    match (left / 3600, left / 60 % 60, left % 60) {
+        (0, 0, 0) => "over".to_owned(),
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, _) => format!("{minutes}m"),
+        (hours, minutes, _) => format!("{hours}h {minutes:02}m"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::new(&["A", "LONG"]);
+        table.row(vec!["wide cell".to_owned(), "x".to_owned()]);
+        assert_eq!(table.render(), "A          LONG\nwide cell  x\n");
+    }
+
+    #[test]
+    fn time_left_in_words() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let after = |seconds| Some(now + Duration::from_secs(seconds));
+        assert_eq!(time_left(None, now), "never");
+        assert_eq!(time_left(Some(SystemTime::UNIX_EPOCH), now), "over");
+        assert_eq!(time_left(after(45), now), "45s");
+        assert_eq!(time_left(after(3599), now), "59m");
+        assert_eq!(time_left(after(11_220), now), "3h 07m");
+    }
+}

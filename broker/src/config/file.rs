@@ -1,0 +1,390 @@
+//! The configuration file: TOML to [`Config`], all faults at once.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::reader::{Reader, Table, Value, did_you_mean};
+use super::{
+    Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Group, Listen, Names, Profile,
+    ProfileName, Rate, Role, Rule, Tools, flags,
+};
+use crate::endpoint::{Endpoint, EndpointUrl, Region, Scope, Service, scope_of_host};
+use crate::error::{Error, Faults};
+use crate::peer::PeerPattern;
+
+const NO_TLS: &str =
+    "this version serves Unix sockets only: leave it out, and share the socket through a volume";
+
+/// Reads a configuration file. `uid` is the broker's own user, who may use everything where no rule
+/// is written.
+///
+/// # Errors
+/// The file can't be read, or has faults.
+pub fn read(path: &Path, uid: u32) -> Result<Config, Error> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| Error::ReadConfig { path: path.to_owned(), source })?;
+    parse(&text, path, uid).map_err(Error::Config)
+}
+
+/// Parses a configuration; `path` is for the faults.
+///
+/// # Errors
+/// All of its faults.
+pub fn parse(text: &str, path: &Path, uid: u32) -> Result<Config, Faults> {
+    let reader = Reader::new(text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let at = error.span().map_or(0, |span| span.start);
+        reader.fault(at, "", error.message());
+    }
+    // What the parser guessed behind a syntax error would only give faults that aren't there.
+    reader.finish(path)?;
+
+    let root = reader.root(&document);
+    let listen = root.table("listen").map(listen).unwrap_or_default();
+    let aws = root.table("aws").map(aws_files).unwrap_or_default();
+    let endpoints = endpoints(&root);
+    let profiles = profiles(&root, &endpoints);
+    let mut rules = rules(&root, &endpoints, &profiles);
+    if !root.has("rule") {
+        rules.push(flags::own_user(uid));
+    }
+    let audit = audit(root.table("audit"));
+    root.unsupported("metrics", "this version serves no metrics: leave the table out");
+    root.done();
+    reader.finish(path)?;
+    let (endpoints, profiles) = (endpoints.list, profiles.list);
+    Ok(Config { listen, aws, endpoints, profiles, rules, audit })
+}
+
+fn listen(table: Table<'_>) -> Listen {
+    let unix = table.text("unix").and_then(absolute);
+    let mode = table.text("mode").and_then(|text| text.parse(mode)).map(|mode| mode.value);
+    let group = table.text("group").and_then(|text| text.parse(group)).map(|group| group.value);
+    table.unsupported("tcp", NO_TLS);
+    table.unsupported("tls", NO_TLS);
+    table.done();
+    Listen { unix, mode, group }
+}
+
+fn absolute(text: Value<'_, &str>) -> Option<PathBuf> {
+    let absolute = |text: &str| {
+        let path = PathBuf::from(text);
+        if path.is_absolute() { Ok(path) } else { Err("must be an absolute path".to_owned()) }
+    };
+    text.parse(absolute).map(|path| path.value)
+}
+
+/// A socket's permissions in octal. What is open to all is refused: on a machine with other users
+/// anyone could fill the connection table, and the peer's uid would be the only lock left.
+fn mode(text: &str) -> Result<u32, String> {
+    let number = u32::from_str_radix(text, 8).ok().filter(|_| (3..=4).contains(&text.len()));
+    match number {
+        Some(mode) if mode & !0o777 == 0 && mode & 0o600 == 0o600 && mode & 0o007 == 0 => Ok(mode),
+        Some(mode) if mode & 0o007 != 0 => {
+            Err("opens the socket to every user: write \"0660\" and name a group".to_owned())
+        }
+        _ => Err("must be permissions in octal, like \"0600\" or \"0660\"".to_owned()),
+    }
+}
+
+/// A group by number or by its name in /etc/group.
+fn group(text: &str) -> Result<Group, String> {
+    if let Ok(gid) = text.parse() {
+        return Ok(Group(gid));
+    }
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let gid = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == text).then(|| fields.nth(1)?.parse().ok())?
+    });
+    gid.map(Group).ok_or_else(|| {
+        "is not a group of /etc/group: make it (groupadd), or write its number".to_owned()
+    })
+}
+
+fn aws_files(table: Table<'_>) -> AwsFiles {
+    let config = table.text("config_file").and_then(absolute);
+    let credentials = table.text("credentials_file").and_then(absolute);
+    table.done();
+    AwsFiles { config, credentials }
+}
+
+/// A list of declared things, and every name that was declared: also those whose declaration has
+/// faults, so that a reference to them isn't a fault of its own.
+struct Declared<'a, T> {
+    list: Vec<T>,
+    names: Vec<&'a str>,
+}
+
+impl<'a, T> Declared<'a, T> {
+    /// Takes note of a table's name, which must be new.
+    fn name(&mut self, table: &Table<'a>) -> Option<&'a str> {
+        let name = required(table, "name", "is missing: say what rules and callers call it")?;
+        if self.names.contains(&name.value) {
+            name.fault(format!("\"{}\" is there twice: names are unique", name.value));
+            return None;
+        }
+        self.names.push(name.value);
+        name.parse(|text| ProfileName::parse(text).map(|_| text)).map(|name| name.value)
+    }
+
+    /// Checks references to what was declared.
+    fn references(&self, texts: Vec<Value<'a, &'a str>>, what: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for text in texts {
+            if !self.names.contains(&text.value) {
+                let hint = did_you_mean(text.value, self.names.iter().copied());
+                text.fault(format!("there is no {what} \"{}\"{hint}", text.value));
+            } else if found.iter().any(|name| name == text.value) {
+                text.fault(format!("\"{}\" is there twice", text.value));
+            } else {
+                found.push(text.value.to_owned());
+            }
+        }
+        found
+    }
+}
+
+fn required<'a>(table: &Table<'a>, key: &'static str, why: &str) -> Option<Value<'a, &'a str>> {
+    if !table.has(key) {
+        table.missing(key, why);
+    }
+    table.text(key)
+}
+
+fn endpoints<'a>(root: &Table<'a>) -> Declared<'a, Arc<Endpoint>> {
+    let mut endpoints = Declared { list: Vec::<Arc<Endpoint>>::new(), names: Vec::new() };
+    let tables = root.tables("endpoint");
+    if !root.has("endpoint") {
+        root.missing("endpoint", "there is none: add one with [[endpoint]], name and url");
+    }
+    for table in tables {
+        let name = endpoints.name(&table);
+        let url = required(&table, "url", "is missing: write the endpoint's https:// URL")
+            .and_then(|url| url.parse(EndpointUrl::parse));
+        let twin = |url: &EndpointUrl| endpoints.list.iter().find(|twin| twin.url == *url);
+        if let Some(url) = &url
+            && let Some(twin) = twin(&url.value)
+        {
+            url.fault(format!("is the URL of endpoint \"{}\" already", twin.name));
+        }
+        let known = url.as_ref().and_then(|url| scope_of_host(url.value.host()));
+        if url.is_some() && known.is_none() {
+            for key in ["service", "region"] {
+                if !table.has(key) {
+                    table.missing(key, "is missing: it doesn't follow from the host of this URL");
+                }
+            }
+        }
+        let service = table.text("service").and_then(|text| text.parse(Service::parse));
+        let region = table.text("region").and_then(|text| text.parse(Region::parse));
+        table.done();
+        let service = service.map(|s| s.value).or(known.as_ref().map(|k| k.service.clone()));
+        let region = region.map(|r| r.value).or(known.map(|k| k.region));
+        if let (Some(name), Some(url), Some(service), Some(region)) = (name, url, service, region) {
+            let scope = Scope { service, region };
+            let endpoint = Endpoint { name: name.to_owned(), url: url.value, scope };
+            endpoints.list.push(Arc::new(endpoint));
+        }
+    }
+    endpoints
+}
+
+fn profiles<'a>(
+    root: &Table<'a>,
+    endpoints: &Declared<'a, Arc<Endpoint>>,
+) -> Declared<'a, Profile> {
+    let mut profiles = Declared { list: Vec::new(), names: Vec::new() };
+    let tables = root.tables("profile");
+    if !root.has("profile") {
+        root.missing("profile", "there is none: add one with [[profile]], name and endpoints");
+    }
+    for table in tables {
+        let name = profiles.name(&table);
+        let aws_profile = table.text("aws_profile").map(|text| text.value);
+        let description = table.text("description").map_or("", |text| text.value).to_owned();
+        let allowed = match table.texts("endpoints") {
+            Some(texts) if texts.is_empty() => {
+                table.missing("endpoints", "is empty: name where its signatures may go");
+                Vec::new()
+            }
+            Some(texts) => endpoints.references(texts, "endpoint"),
+            None => {
+                if !table.has("endpoints") {
+                    table.missing("endpoints", "is missing: name where its signatures may go");
+                }
+                Vec::new()
+            }
+        };
+        let role = role(&table);
+        table.done();
+        if let Some(Ok(name)) = name.map(ProfileName::parse) {
+            let from = aws_profile.unwrap_or(name.as_str()).to_owned();
+            let from = CredentialsFrom::AwsProfile(from);
+            profiles.list.push(Profile { name, from, description, endpoints: allowed, role });
+        }
+    }
+    profiles
+}
+
+/// The narrower role on top, where there is a `role_arn`.
+fn role(table: &Table<'_>) -> Option<Role> {
+    let arn = table.text("role_arn").and_then(|text| {
+        text.parse(|arn| {
+            let parts: Vec<&str> = arn.splitn(6, ':').collect();
+            matches!(parts.as_slice(), ["arn", _, "iam", "", _, role] if role.starts_with("role/"))
+                .then(|| arn.to_owned())
+                .ok_or_else(|| "must be a role's ARN: arn:aws:iam::ACCOUNT:role/NAME".to_owned())
+        })
+    });
+    let session_policy = table.text("session_policy").and_then(|text| {
+        text.parse(|json| match serde_json::from_str::<serde_json::Map<_, _>>(json) {
+            Ok(_) => Ok(json.to_owned()),
+            Err(error) => Err(format!("must be a policy in JSON: {error}")),
+        })
+    });
+    let arns = table.texts("session_policy_arns").unwrap_or_default();
+    let duration = table.text("duration").and_then(|text| text.parse(duration));
+    let external_id = table.text("external_id").map(|text| text.value.to_owned());
+    let session_name = table.text("session_name").and_then(|text| text.parse(session_name));
+    if !table.has("role_arn") {
+        for key in
+            ["session_policy", "session_policy_arns", "duration", "external_id", "session_name"]
+        {
+            table.unsupported(key, "needs role_arn: it is about the role that is assumed on top");
+        }
+    }
+    Some(Role {
+        arn: arn?.value,
+        session_policy: session_policy.map(|policy| policy.value),
+        session_policy_arns: arns.iter().map(|arn| arn.value.to_owned()).collect(),
+        duration: duration.map(|duration| duration.value),
+        external_id,
+        session_name: session_name.map(|name| name.value),
+    })
+}
+
+/// `"15m"`, `"1h"`: what STS allows, 15 minutes to 12 hours.
+fn duration(text: &str) -> Result<Duration, String> {
+    let unit = |suffix, seconds: u64| {
+        let number: u64 = text.strip_suffix(suffix)?.parse().ok()?;
+        number.checked_mul(seconds)
+    };
+    unit("s", 1)
+        .or_else(|| unit("m", 60))
+        .or_else(|| unit("h", 3600))
+        .filter(|seconds| (900..=43_200).contains(seconds))
+        .map(Duration::from_secs)
+        .ok_or_else(|| "must be a time from \"15m\" to \"12h\"".to_owned())
+}
+
+/// What STS allows in a role session name.
+fn session_name(text: &str) -> Result<String, String> {
+    let fits = (2..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b));
+    fits.then(|| text.to_owned())
+        .ok_or_else(|| "must be 2 to 64 letters, digits or any of _+=,.@-".to_owned())
+}
+
+fn rules<'a>(
+    root: &Table<'a>,
+    endpoints: &Declared<'a, Arc<Endpoint>>,
+    profiles: &Declared<'a, Profile>,
+) -> Vec<Rule> {
+    let tables = root.tables("rule").into_iter();
+    let rules = tables.map(|table| {
+        let peer = match table.table("peer") {
+            Some(peer) => peer_pattern(peer),
+            None => {
+                if !table.has("peer") {
+                    table.missing("peer", "is missing: say whom the rule is about, { uid = 1000 }");
+                }
+                PeerPattern::default()
+            }
+        };
+        if !table.has("profiles") {
+            table.missing("profiles", "is missing: name what the rule allows, or [\"*\"]");
+        }
+        let profiles = names(&table, "profiles", |texts| profiles.references(texts, "profile"));
+        let endpoints = names(&table, "endpoints", |texts| endpoints.references(texts, "endpoint"));
+        let tools = table.table("tools").map(tools);
+        let rate = table.table("rate").map(rate);
+        table.done();
+        Rule { peer, profiles, endpoints, tools, rate }
+    });
+    rules.collect()
+}
+
+fn names<'a>(
+    table: &Table<'a>,
+    key: &'static str,
+    references: impl FnOnce(Vec<Value<'a, &'a str>>) -> Vec<String>,
+) -> Names {
+    match table.texts(key) {
+        None => Names::All,
+        Some(texts) if matches!(texts.as_slice(), [text] if text.value == "*") => Names::All,
+        Some(texts) if texts.is_empty() => {
+            table.missing(key, "is empty: the rule would never allow anything");
+            Names::Only(Vec::new())
+        }
+        Some(texts) => Names::Only(references(texts)),
+    }
+}
+
+fn peer_pattern(table: Table<'_>) -> PeerPattern {
+    let uid = table.number("uid", 0..u32::MAX).map(|uid| uid.value);
+    let gid = table.number("gid", 0..u32::MAX).map(|gid| gid.value);
+    let exe = table.text("exe").and_then(absolute);
+    table
+        .unsupported("spiffe_id", "comes with TLS only, and this version serves Unix sockets only");
+    if !["uid", "gid", "exe", "spiffe_id"].iter().any(|key| table.has(key)) {
+        table.missing("uid", "is missing: a peer is told by uid, gid or exe");
+    }
+    table.done();
+    PeerPattern { uid, gid, exe }
+}
+
+fn tools(table: Table<'_>) -> Tools {
+    let globs =
+        |texts: Vec<Value<'_, &str>>| texts.iter().map(|text| text.value.to_owned()).collect();
+    let allow = table.texts("allow").map(globs);
+    let deny: Option<Vec<String>> = table.texts("deny").map(globs);
+    if !table.has("allow") && !table.has("deny") {
+        table.missing("allow", "is missing: give allow, deny or both");
+    }
+    table.done();
+    Tools { allow, deny: deny.unwrap_or_default() }
+}
+
+fn rate(table: Table<'_>) -> Rate {
+    const RANGE: std::ops::Range<u32> = 1..1_000_001;
+    let per_second = table.number("per_second", RANGE).map(|number| number.value);
+    if per_second.is_none() && !table.has("per_second") {
+        table.missing("per_second", "is missing: say how many signatures a second");
+    }
+    let burst = table.number("burst", RANGE).map(|number| number.value);
+    table.done();
+    let per_second = per_second.unwrap_or(1);
+    Rate { per_second, burst: burst.unwrap_or(per_second) }
+}
+
+fn audit(table: Option<Table<'_>>) -> Audit {
+    let Some(table) = table else {
+        return Audit { target: AuditTarget::Stderr, sign_unrecorded: false };
+    };
+    let target =
+        table.text("file").and_then(absolute).map_or(AuditTarget::Stderr, AuditTarget::File);
+    let on_failure = table.text("on_failure").and_then(|text| {
+        text.parse(|text| match text {
+            "deny" => Ok(false),
+            "allow" => Ok(true),
+            _ => Err("must be \"deny\" or \"allow\"".to_owned()),
+        })
+    });
+    table.done();
+    Audit { target, sign_unrecorded: on_failure.is_some_and(|on_failure| on_failure.value) }
+}

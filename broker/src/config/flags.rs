@@ -1,0 +1,132 @@
+//! A configuration from the flags of `serve`: the broker's own user may use all profiles at all
+//! endpoints.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{
+    Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Listen, Names, Profile, ProfileName,
+    Rule,
+};
+use crate::endpoint::{Endpoint, EndpointUrl, Region, Scope, Service, scope_of_host};
+use crate::error::Error;
+use crate::peer::PeerPattern;
+
+/// What the command line and the environment say.
+#[derive(Debug, Default)]
+pub struct Flags {
+    /// `--profile`; none is the SDK's default chain, under the name `default`.
+    pub profiles: Vec<String>,
+    /// `--endpoint`.
+    pub endpoints: Vec<String>,
+    /// `--service`, for all endpoints.
+    pub service: Option<String>,
+    /// `--region`, for all endpoints.
+    pub region: Option<String>,
+    /// `AWS_REGION`, where neither the flag nor the host names a region.
+    pub aws_region: Option<String>,
+    /// `--socket`.
+    pub socket: Option<PathBuf>,
+}
+
+impl Flags {
+    /// The configuration that they mean, for the user `uid`.
+    ///
+    /// # Errors
+    /// Every fault, in one text.
+    pub fn into_config(self, uid: u32) -> Result<Config, Error> {
+        let mut faults = Vec::new();
+        let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
+        for text in &self.endpoints {
+            match self.endpoint(text) {
+                Ok(endpoint) if endpoints.iter().any(|known| known.url == endpoint.url) => {
+                    faults.push(format!("--endpoint {text}: is given twice"));
+                }
+                Ok(endpoint) => endpoints.push(Arc::new(endpoint)),
+                Err(why) => faults.push(format!("--endpoint {text}: {why}")),
+            }
+        }
+        if self.endpoints.is_empty() {
+            faults.push("give --config FILE, or --endpoint URL".to_owned());
+        }
+        let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
+        let mut profiles: Vec<Profile> = Vec::new();
+        for text in &self.profiles {
+            match ProfileName::parse(text) {
+                Ok(name) if profiles.iter().any(|known| known.name == name) => {
+                    faults.push(format!("--profile {text}: is given twice"));
+                }
+                Ok(name) => {
+                    profiles.push(profile(name, CredentialsFrom::AwsProfile(text.clone()), &names));
+                }
+                Err(why) => faults.push(format!("--profile {text:?}: {why}")),
+            }
+        }
+        if self.profiles.is_empty() {
+            let name = ProfileName("default".into());
+            profiles.push(profile(name, CredentialsFrom::DefaultChain, &names));
+        }
+        if !faults.is_empty() {
+            return Err(Error::Usage(faults.join("\n")));
+        }
+        Ok(Config {
+            listen: Listen { unix: self.socket, mode: None, group: None },
+            aws: AwsFiles::default(),
+            endpoints,
+            profiles,
+            rules: vec![own_user(uid)],
+            audit: Audit { target: AuditTarget::Stderr, sign_unrecorded: false },
+        })
+    }
+
+    fn endpoint(&self, text: &str) -> Result<Endpoint, String> {
+        let url = EndpointUrl::parse(text)?;
+        let known = scope_of_host(url.host());
+        let service = match (&self.service, &known) {
+            (Some(service), _) => {
+                Service::parse(service).map_err(|why| format!("--service {why}"))?
+            }
+            (None, Some(scope)) => scope.service.clone(),
+            (None, None) if url.is_bare_host() => {
+                return Err("its host doesn't tell the service: give --service".to_owned());
+            }
+            // What mcp-proxy-for-aws does with hosts that it doesn't know.
+            (None, None) => {
+                let label = url.host().split('.').next().unwrap_or_default();
+                Service::parse(label)
+                    .map_err(|_| "its host doesn't tell the service: give --service".to_owned())?
+            }
+        };
+        let region = match (&self.region, &known, &self.aws_region) {
+            (Some(region), _, _) => {
+                Region::parse(region).map_err(|why| format!("--region {why}"))?
+            }
+            (None, Some(scope), _) => scope.region.clone(),
+            (None, None, Some(region)) => {
+                Region::parse(region).map_err(|why| format!("AWS_REGION {why}"))?
+            }
+            (None, None, None) => {
+                return Err(
+                    "its host doesn't tell the region: give --region, or set AWS_REGION".to_owned()
+                );
+            }
+        };
+        Ok(Endpoint { name: url.to_string(), url, scope: Scope { service, region } })
+    }
+}
+
+fn profile(name: ProfileName, from: CredentialsFrom, endpoints: &[String]) -> Profile {
+    let endpoints = endpoints.to_vec();
+    Profile { name, from, description: String::new(), endpoints, role: None }
+}
+
+/// What holds where nobody wrote a rule: whoever runs the broker could read its files anyway.
+pub(super) fn own_user(uid: u32) -> Rule {
+    Rule {
+        peer: PeerPattern { uid: Some(uid), ..PeerPattern::default() },
+        profiles: Names::All,
+        endpoints: Names::All,
+        tools: None,
+        rate: None,
+    }
+}

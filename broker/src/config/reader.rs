@@ -1,0 +1,246 @@
+//! Walks a TOML document and collects every fault on the way, instead of stopping at the first.
+//!
+//! A [`Table`] remembers the keys that were asked for; [`Table::done`] reports those that nobody
+//! asked for. So the list of known keys is the code that reads them.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::error::{Fault, Faults};
+
+/// The document, and the faults found so far.
+pub(super) struct Reader<'a> {
+    text: &'a str,
+    faults: RefCell<Vec<Fault>>,
+}
+
+/// A table of the document.
+pub(super) struct Table<'a> {
+    reader: &'a Reader<'a>,
+    entries: &'a DeTable<'a>,
+    path: String,
+    span: Range<usize>,
+    asked: RefCell<Vec<&'static str>>,
+}
+
+/// A value, and where it stands.
+pub(super) struct Value<'a, T> {
+    reader: &'a Reader<'a>,
+    path: String,
+    span: Range<usize>,
+    pub(super) value: T,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, faults: RefCell::default() }
+    }
+
+    /// The document's own table.
+    pub(super) fn root(&'a self, document: &'a Spanned<DeTable<'a>>) -> Table<'a> {
+        Table {
+            reader: self,
+            entries: document.get_ref(),
+            path: String::new(),
+            span: 0..0,
+            asked: RefCell::default(),
+        }
+    }
+
+    /// Adds a fault.
+    pub(super) fn fault(&self, at: usize, key: &str, message: impl Into<String>) {
+        let line = 1 + self.text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+        let fault = Fault { line, key: key.to_owned(), message: message.into() };
+        self.faults.borrow_mut().push(fault);
+    }
+
+    /// All faults, by line; none is `Ok`.
+    pub(super) fn finish(&self, file: &Path) -> Result<(), Faults> {
+        let mut faults = self.faults.take();
+        if faults.is_empty() {
+            return Ok(());
+        }
+        faults.sort_by_key(|fault| fault.line);
+        Err(Faults { file: file.to_owned(), faults })
+    }
+}
+
+impl<'a> Table<'a> {
+    /// The key path of an entry.
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    fn entry(&self, key: &'static str) -> Option<Value<'a, &'a DeValue<'a>>> {
+        self.asked.borrow_mut().push(key);
+        let value = self.entries.get(key)?;
+        Some(Value {
+            reader: self.reader,
+            path: self.path_of(key),
+            span: value.span(),
+            value: value.get_ref(),
+        })
+    }
+
+    /// Whether the key is there, whatever it says.
+    pub(super) fn has(&self, key: &'static str) -> bool {
+        self.entry(key).is_some()
+    }
+
+    /// A text.
+    pub(super) fn text(&self, key: &'static str) -> Option<Value<'a, &'a str>> {
+        self.entry(key)?.typed("a text in quotes", |value| value.as_str())
+    }
+
+    /// A whole number of the range.
+    pub(super) fn number(&self, key: &'static str, range: Range<u32>) -> Option<Value<'a, u32>> {
+        let what = format!("a whole number from {} to {}", range.start, range.end - 1);
+        self.entry(key)?.typed(&what, |value| {
+            let integer = value.as_integer()?;
+            let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok()?;
+            range.contains(&number).then_some(number)
+        })
+    }
+
+    /// A list of texts.
+    pub(super) fn texts(&self, key: &'static str) -> Option<Vec<Value<'a, &'a str>>> {
+        let list =
+            self.entry(key)?.typed("a list of texts: [\"…\"]", |value| value.as_array())?;
+        let texts = list.value.iter().enumerate().filter_map(|(index, item)| {
+            let item = Value {
+                reader: self.reader,
+                path: format!("{}[{index}]", list.path),
+                span: item.span(),
+                value: item.get_ref(),
+            };
+            item.typed("a text in quotes", |value| value.as_str())
+        });
+        Some(texts.collect())
+    }
+
+    /// A table.
+    pub(super) fn table(&self, key: &'static str) -> Option<Table<'a>> {
+        self.entry(key)?.typed("a table", |value| value.as_table()).map(Table::from)
+    }
+
+    /// Every table of an array of tables: `[[key]]`.
+    pub(super) fn tables(&self, key: &'static str) -> Vec<Table<'a>> {
+        let Some(list) = self
+            .entry(key)
+            .and_then(|entry| entry.typed(&format!("written [[{key}]]"), |value| value.as_array()))
+        else {
+            return Vec::new();
+        };
+        let tables = list.value.iter().enumerate().filter_map(|(index, item)| {
+            let item = Value {
+                reader: self.reader,
+                path: format!("{}[{index}]", list.path),
+                span: item.span(),
+                value: item.get_ref(),
+            };
+            item.typed("a table", |value| value.as_table()).map(Table::from)
+        });
+        tables.collect()
+    }
+
+    /// Reports that a key is missing.
+    pub(super) fn missing(&self, key: &str, message: &str) {
+        self.reader.fault(self.span.start, &self.path_of(key), message);
+    }
+
+    /// Reports a key that this version can't honour. Ignoring it would be worse: someone relies on it.
+    pub(super) fn unsupported(&self, key: &'static str, message: &str) {
+        if let Some(entry) = self.entry(key) {
+            entry.fault(message);
+        }
+    }
+
+    /// Reports every key that nobody asked for.
+    pub(super) fn done(self) {
+        let asked = self.asked.into_inner();
+        for key in self.entries.keys() {
+            let name = key.get_ref().as_ref();
+            if asked.contains(&name) {
+                continue;
+            }
+            let path = if self.path.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{}.{name}", self.path)
+            };
+            let message =
+                format!("is not a key of this table{}", did_you_mean(name, asked.iter().copied()));
+            self.reader.fault(key.span().start, &path, message);
+        }
+    }
+}
+
+impl<'a> From<Value<'a, &'a DeTable<'a>>> for Table<'a> {
+    fn from(from: Value<'a, &'a DeTable<'a>>) -> Self {
+        let Value { reader, path, span, value: entries } = from;
+        Self { reader, entries, path, span, asked: RefCell::default() }
+    }
+}
+
+impl<'a, T> Value<'a, T> {
+    /// Reports a fault at this value.
+    pub(super) fn fault(&self, message: impl Into<String>) {
+        self.reader.fault(self.span.start, &self.path, message);
+    }
+
+    /// The value in another form, or a fault that says why not.
+    pub(super) fn parse<U>(self, parse: impl FnOnce(T) -> Result<U, String>) -> Option<Value<'a, U>>
+    where
+        T: Copy,
+    {
+        match parse(self.value) {
+            Ok(value) => {
+                Some(Value { reader: self.reader, path: self.path, span: self.span, value })
+            }
+            Err(message) => {
+                self.fault(message);
+                None
+            }
+        }
+    }
+
+    fn typed<U>(self, what: &str, form: impl FnOnce(T) -> Option<U>) -> Option<Value<'a, U>>
+    where
+        T: Copy,
+    {
+        self.parse(|value| form(value).ok_or_else(|| format!("must be {what}")))
+    }
+}
+
+/// `: did you mean "x"?`, if one of the candidates is near enough.
+pub(super) fn did_you_mean<'c>(given: &str, known: impl Iterator<Item = &'c str>) -> String {
+    known
+        .map(|candidate| (distance(given, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .min()
+        .map(|(_, candidate)| format!(": did you mean \"{candidate}\"?"))
+        .unwrap_or_default()
+}
+
+/// The number of characters to insert, delete or replace (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        if let Some(first) = row.first_mut() {
+            *first = left;
+        }
+        for (cell, y) in row.iter_mut().skip(1).zip(&b) {
+            let next = (diagonal + usize::from(x != *y)).min(*cell + 1).min(left + 1);
+            diagonal = std::mem::replace(cell, next);
+            left = next;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}

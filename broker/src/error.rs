@@ -1,0 +1,130 @@
+//! What can go wrong, by who has to act on it: [`Error`] is for the person who runs the broker,
+//! [`Denial`] for the caller who asked for a signature.
+//!
+//! Invariant: nothing of a denial's detail reaches a caller. A caller gets the reason and a constant
+//! sentence; the detail goes to the log and to `sigward-broker check`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use sigward_proto::v1::Reason;
+
+/// Why the broker can't start, or a command can't do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The options on the command line don't make a configuration.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration file can't be read.
+    #[error("cannot read the configuration {path}")]
+    ReadConfig {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration has faults: all of them.
+    #[error("{0}")]
+    Config(Faults),
+    /// The socket can't be made or taken over.
+    #[error("cannot listen on {socket}: {why}")]
+    Listen {
+        /// The socket.
+        socket: String,
+        /// What stands in the way, and what to do.
+        why: String,
+        /// The system's word for it, where there is one.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// The audit log can't be opened.
+    #[error("cannot open the audit log {path}")]
+    Audit {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The process can't protect itself, or its runtime doesn't start.
+    #[error("cannot {what}")]
+    Process {
+        /// What failed.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The running broker that `status` asks doesn't answer.
+    #[error("{0}")]
+    Status(String),
+    /// The server stopped by itself.
+    #[error("the server failed")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// One fault of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The line, from 1.
+    pub line: usize,
+    /// The key path: `endpoint[1].url`.
+    pub key: String,
+    /// What is wrong and what to do about it.
+    pub message: String,
+}
+
+/// All faults of one configuration, in the order of its lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Faults {
+    /// The file.
+    pub file: PathBuf,
+    /// At least one.
+    pub faults: Vec<Fault>,
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        let count = self.faults.len();
+        write!(f, "{file} has {count} {}:", if count == 1 { "fault" } else { "faults" })?;
+        for Fault { line, key, message } in &self.faults {
+            write!(f, "\n  {file}:{line}: ")?;
+            if !key.is_empty() {
+                write!(f, "{key}: ")?;
+            }
+            write!(f, "{message}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a caller gets no signature.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}: {detail}", reason.name())]
+pub struct Denial {
+    reason: Reason,
+    detail: Cow<'static, str>,
+}
+
+impl Denial {
+    /// A denial; `detail` is for the log alone.
+    pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+
+    /// The code that the caller gets.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// For the log and for the person at the broker. Never for a caller.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+}

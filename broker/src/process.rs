@@ -1,0 +1,49 @@
+//! What the process does to itself before anything else: the first lines of `main`.
+//!
+//! `no_new_privs` is left to the unit that starts the broker (`deploy/`): it is inherited, and a
+//! `credential_process` may well be set-gid (1Password's `op` is) or run through `sudo`.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit};
+
+use crate::error::Error;
+
+/// Closes the doors to this process's memory and to the files that it makes.
+///
+/// # Errors
+/// The kernel refused; a broker that can't protect its memory doesn't start.
+pub fn harden() -> Result<(), Error> {
+    // Whatever is made from here on is for this user alone until someone widens it on purpose.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    // Another process of the same user could read the keys from /proc/PID/mem, or attach a debugger.
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|source| failed("make the process undumpable", source))?;
+    // A core file would hold them.
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(Resource::Core, none)
+        .map_err(|source| failed("switch off core files", source))
+}
+
+/// Takes what standard input is and leaves `/dev/null` in its place: a `credential_process` inherits
+/// our standard input, and would read from it what was meant for us.
+///
+/// # Errors
+/// There is no standard input, or no `/dev/null`.
+pub fn take_stdin() -> Result<OwnedFd, Error> {
+    let duplicate = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| Error::Process { what: "take over standard input", source })?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|source| failed("open /dev/null", source))?;
+    rustix::stdio::dup2_stdin(&null).map_err(|source| failed("replace standard input", source))?;
+    Ok(duplicate)
+}
+
+fn failed(what: &'static str, source: rustix::io::Errno) -> Error {
+    Error::Process { what, source: source.into() }
+}

@@ -1,0 +1,156 @@
+//! The profiles: whose credentials sign, and what state they are in.
+//!
+//! Invariant: credentials leave this module only against a [`Grant`]. [`source`] makes them, anew for
+//! each load; [`refresh`] keeps them fresh.
+
+mod identity;
+mod refresh;
+mod source;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use sigward_proto::v1::{ProfileState, Reason};
+use tokio::sync::watch;
+
+pub use self::identity::Identity;
+use self::refresh::Refresh;
+use self::source::Source;
+pub use self::source::Surroundings;
+use crate::config::{Config, ProfileName};
+use crate::error::Denial;
+use crate::policy::Grant;
+use crate::secret::Credentials;
+
+/// All profiles, in the order of the configuration.
+#[derive(Debug)]
+pub struct Profiles {
+    profiles: Vec<Profile>,
+    changes: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Profile {
+    name: ProfileName,
+    description: String,
+    source: Arc<Source>,
+    refresh: Arc<Refresh>,
+}
+
+/// What can be told about a profile: never a key.
+#[derive(Debug)]
+pub struct View {
+    /// What callers call it.
+    pub name: ProfileName,
+    /// For people and models.
+    pub description: String,
+    /// The region that it works in, where its file names one.
+    pub region: Option<String>,
+    /// Where its credentials come from.
+    pub source: &'static str,
+    /// How its credentials are.
+    pub state: ProfileState,
+    /// Why it can't sign, or why its last load failed.
+    pub failure: Option<Denial>,
+    /// When its credentials end.
+    pub expiry: Option<SystemTime>,
+    /// Which credentials they are; 0 for none yet.
+    pub generation: u64,
+}
+
+impl Profiles {
+    /// The profiles of a configuration. Nothing is loaded.
+    #[must_use]
+    pub fn new(config: &Config, surroundings: &Surroundings) -> Self {
+        let changes = watch::Sender::new(());
+        let profiles = config.profiles.iter().map(|profile| {
+            let source = Arc::new(Source::new(profile, config, surroundings));
+            let refresh = Refresh::new(source.clone(), changes.clone());
+            Profile {
+                name: profile.name.clone(),
+                description: profile.description.clone(),
+                source,
+                refresh: Arc::new(refresh),
+            }
+        });
+        Self { profiles: profiles.collect(), changes }
+    }
+
+    /// Fresh credentials of the profile that the grant is for.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub async fn credentials(
+        &self,
+        grant: &Grant<'_>,
+        now: SystemTime,
+    ) -> Result<Arc<Credentials>, Denial> {
+        self.find(grant.profile())?.refresh.credentials(now).await
+    }
+
+    /// Takes note that upstream refused a signature of this generation, and loads once.
+    ///
+    /// # Errors
+    /// Why that load failed.
+    pub async fn reject(
+        &self,
+        name: &ProfileName,
+        generation: u64,
+        now: SystemTime,
+    ) -> Result<u64, Denial> {
+        self.find(name)?.refresh.reject(generation, now).await
+    }
+
+    /// Starts to load the first profile, which a private broker is about to be asked for.
+    pub fn prefetch(&self, now: SystemTime) {
+        if let Some(profile) = self.profiles.first() {
+            profile.refresh.start(now);
+        }
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &ProfileName> {
+        self.profiles.iter().map(|profile| &profile.name)
+    }
+
+    /// What can be told about a profile now. Reads its files, and loads nothing.
+    ///
+    /// # Errors
+    /// There is no such profile.
+    pub async fn view(&self, name: &ProfileName, now: SystemTime) -> Result<View, Denial> {
+        let profile = self.find(name)?;
+        let about = profile.source.describe().await;
+        let status = profile.refresh.status(now);
+        Ok(View {
+            name: profile.name.clone(),
+            description: profile.description.clone(),
+            region: about.region,
+            source: about.source,
+            state: status.state,
+            failure: status.failure,
+            expiry: status.expiry,
+            generation: status.generation,
+        })
+    }
+
+    /// Whose identity the profile's credentials are, by `sts:GetCallerIdentity`.
+    ///
+    /// # Errors
+    /// Why they can't be had, or AWS doesn't accept them.
+    pub async fn identity(&self, name: &ProfileName, now: SystemTime) -> Result<Identity, Denial> {
+        let profile = self.find(name)?;
+        let credentials = profile.refresh.credentials(now).await?;
+        identity::ask(&profile.source, &credentials).await
+    }
+
+    /// Wakes up after each change of any profile's state.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn find(&self, name: &ProfileName) -> Result<&Profile, Denial> {
+        let unknown = || Denial::new(Reason::ProfileNotAllowed, "no such profile");
+        self.profiles.iter().find(|profile| profile.name == *name).ok_or_else(unknown)
+    }
+}

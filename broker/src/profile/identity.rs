@@ -1,0 +1,28 @@
+//! Whose credentials they are, by asking AWS. Only `check` does: a signature doesn't need it.
+
+use sigward_proto::v1::Reason;
+
+use super::source::Source;
+use crate::error::Denial;
+use crate::secret::Credentials;
+use aws_smithy_types::error::display::DisplayErrorContext;
+
+/// Who AWS says that the credentials belong to.
+#[derive(Debug)]
+pub struct Identity {
+    /// The account's number.
+    pub account: String,
+    /// The user's or the role session's ARN.
+    pub arn: String,
+}
+
+pub(super) async fn ask(source: &Source, credentials: &Credentials) -> Result<Identity, Denial> {
+    let config = source.sts(credentials.expose_keys().clone()).await;
+    let answer = aws_sdk_sts::Client::new(&config).get_caller_identity().send().await;
+    let answer = answer.map_err(|error| {
+        let detail = format!("sts:GetCallerIdentity: {}", DisplayErrorContext(&error));
+        Denial::new(Reason::CredentialsUnavailable, detail)
+    })?;
+    let text = |text: Option<String>| text.unwrap_or_default();
+    Ok(Identity { account: text(answer.account), arn: text(answer.arn) })
+}

@@ -1,0 +1,118 @@
+//! The type that holds keys.
+//!
+//! Invariant: [`Credentials`] has no `Display`, no `Serialize` and no `Clone`, its `Debug` shows no
+//! key, and its strings are zeroed on drop (the inner type of the AWS SDK does that; copies that
+//! libraries leave on the heap are zeroed by [`crate::memory`]). The places that see a key are found
+//! by looking for `expose`.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use aws_smithy_runtime_api::client::identity::Identity;
+
+/// Credentials in the last seconds of their life sign nothing: the request may arrive after the end.
+const LAST_SECONDS: Duration = Duration::from_secs(15);
+
+/// One profile's credentials, as one load brought them.
+pub struct Credentials {
+    keys: aws_credential_types::Credentials,
+    identity: Identity,
+    loaded: SystemTime,
+    generation: u64,
+}
+
+impl Credentials {
+    /// Takes over what a provider answered, at the time `loaded`.
+    pub(crate) fn new(
+        keys: aws_credential_types::Credentials,
+        loaded: SystemTime,
+        generation: u64,
+    ) -> Self {
+        let identity = Identity::from(keys.clone());
+        Self { keys, identity, loaded, generation }
+    }
+
+    /// The public half of the key.
+    #[must_use]
+    pub fn access_key_id(&self) -> &str {
+        self.keys.access_key_id()
+    }
+
+    /// When they end, if they do.
+    #[must_use]
+    pub fn expiry(&self) -> Option<SystemTime> {
+        self.keys.expiry()
+    }
+
+    /// Grows whenever a load brings other credentials.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether they may sign at `now`.
+    #[must_use]
+    pub fn usable(&self, now: SystemTime) -> bool {
+        self.expiry().is_none_or(|expiry| now + LAST_SECONDS < expiry)
+    }
+
+    /// When to load again, while they still sign: half of their life, or `refresh` where they don't
+    /// expire.
+    pub(crate) fn due(&self, refresh: Duration) -> SystemTime {
+        match self.expiry().and_then(|expiry| expiry.duration_since(self.loaded).ok()) {
+            Some(life) => self.loaded + life / 2,
+            None => self.loaded + refresh,
+        }
+    }
+
+    /// The keys, for the signature alone.
+    pub(crate) fn expose_identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The keys, to compare them with those of another load.
+    pub(crate) fn expose_keys(&self) -> &aws_credential_types::Credentials {
+        &self.keys
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("generation", &self.generation)
+            .field("keys", &"** redacted **")
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_key() {
+        let keys = aws_credential_types::Credentials::new(
+            "AKIDCANARY",
+            "secretcanary",
+            Some("tokencanary".to_owned()),
+            None,
+            "test",
+        );
+        let shown = format!("{:?}", Credentials::new(keys, SystemTime::UNIX_EPOCH, 1));
+        assert!(!shown.contains("canary") && !shown.contains("CANARY"), "{shown}");
+    }
+
+    #[test]
+    fn the_last_seconds_sign_nothing() {
+        let expiry = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let keys = aws_credential_types::Credentials::new("A", "s", None, Some(expiry), "test");
+        let credentials = Credentials::new(keys, SystemTime::UNIX_EPOCH, 1);
+        assert!(credentials.usable(expiry - Duration::from_secs(16)));
+        assert!(!credentials.usable(expiry - Duration::from_secs(15)));
+        assert!(!credentials.usable(expiry + Duration::from_secs(1)));
+        assert_eq!(
+            credentials.due(Duration::ZERO),
+            SystemTime::UNIX_EPOCH + Duration::from_secs(500)
+        );
+    }
+}

@@ -1,0 +1,289 @@
+//! The whole broker over real sockets, in one process.
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use hyper_util::rt::TokioIo;
+use sigward_proto::v1;
+use sigward_proto::v1::Reason;
+use sigward_proto::v1::broker_client::BrokerClient;
+use sigward_proto::v1::sign_request::Payload;
+use tokio::task::JoinHandle;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::*;
+use crate::config;
+
+const SECRET: &str = "canarysecretcanarysecretcanarysecret1234";
+
+/// A directory with AWS files and a configuration, and a broker on it.
+struct Broker {
+    directory: tempfile::TempDir,
+    serving: JoinHandle<Result<(), Error>>,
+    stop: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Broker {
+    fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
+        let path = directory.join(name);
+        std::fs::File::create(&path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .expect(name);
+        path
+    }
+
+    /// Starts one; `rules` goes to the end of the configuration.
+    fn start(rules: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = directory.path();
+        Self::write(
+            at,
+            "credentials",
+            &format!(
+                "[dev]\naws_access_key_id = AKIDDEV\naws_secret_access_key = {SECRET}\naws_session_token = canarytoken\n"
+            ),
+        );
+        Self::write(
+            at,
+            "config",
+            "[profile dev]\nregion = eu-west-1\n[profile mfa]\nmfa_serial = x\naws_access_key_id = A\naws_secret_access_key = b\n",
+        );
+        let text = format!(
+            "[listen]\nunix = \"{0}/sub/broker.sock\"\n\
+             [aws]\nconfig_file = \"{0}/config\"\ncredentials_file = \"{0}/credentials\"\n\
+             [audit]\nfile = \"{0}/audit.jsonl\"\n\
+             [[endpoint]]\nname = \"one\"\nurl = \"https://aws-mcp.us-east-1.api.aws/mcp\"\n\
+             [[endpoint]]\nname = \"two\"\nurl = \"http://127.0.0.1:9/mcp\"\nservice = \"x\"\nregion = \"us-west-2\"\n\
+             [[profile]]\nname = \"dev\"\ndescription = \"For tests\"\nendpoints = [\"one\"]\n\
+             [[profile]]\nname = \"mfa\"\nendpoints = [\"one\"]\n\
+             [[profile]]\nname = \"ghost\"\nendpoints = [\"one\", \"two\"]\n{rules}",
+            at.display()
+        );
+        let config = config::parse(&text, Path::new("broker.toml"), uid()).expect("valid");
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let serving = tokio::spawn(async move {
+            let surroundings = Surroundings::default();
+            let shutdown = async { stopped.await.unwrap_or_default() };
+            serve(config, &surroundings, Path::new("/nowhere"), shutdown).await
+        });
+        Self { directory, serving, stop }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("sub/broker.sock")
+    }
+
+    async fn client(&self) -> BrokerClient<Channel> {
+        let path = self.socket();
+        while !path.exists() {
+            assert!(!self.serving.is_finished(), "the broker has ended");
+            tokio::task::yield_now().await;
+        }
+        let connector = tower::service_fn(move |_: Uri| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        let channel =
+            Endpoint::from_static("http://broker").connect_with_connector(connector).await;
+        BrokerClient::new(channel.expect("a connection"))
+    }
+
+    fn audit(&self) -> Vec<serde_json::Value> {
+        let text =
+            std::fs::read_to_string(self.directory.path().join("audit.jsonl")).expect("a log");
+        text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
+    }
+}
+
+fn uid() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+fn request(profile: &str) -> v1::SignRequest {
+    let header = |name: &str, value: &str| v1::Header {
+        name: name.to_owned(),
+        value: value.to_owned().into_bytes().into(),
+    };
+    let body = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"aws___call"}}"#;
+    v1::SignRequest {
+        profile: profile.to_owned(),
+        method: "POST".to_owned(),
+        uri: "https://aws-mcp.us-east-1.api.aws/mcp".to_owned(),
+        headers: vec![
+            header("accept", "application/json, text/event-stream"),
+            header("content-type", "application/json"),
+        ],
+        payload: Some(Payload::Body(body.as_slice().into())),
+    }
+}
+
+fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    let info = details.error_info().expect("an ErrorInfo");
+    assert_eq!(info.domain, "sigward");
+    info.reason.clone()
+}
+
+#[tokio::test]
+async fn a_signature_and_its_record() {
+    let broker = Broker::start("");
+    let mut client = broker.client().await;
+    let answer = client.sign(request("dev")).await.expect("a signature").into_inner();
+    assert_eq!(answer.access_key_id, "AKIDDEV");
+    assert_eq!(answer.path_and_query, "/mcp");
+    assert!(answer.credential_scope.ends_with("/us-east-1/aws-mcp/aws4_request"));
+    assert_eq!(answer.credential_generation, 1);
+    let names: Vec<&str> = answer.headers.iter().map(|header| header.name.as_str()).collect();
+    assert_eq!(names, ["x-amz-date", "authorization", "x-amz-security-token"]);
+
+    let status = client.sign(request("nobody")).await.expect_err("no such profile");
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::PermissionDenied, "PROFILE_NOT_ALLOWED")
+    );
+
+    let records = broker.audit();
+    assert_eq!(records.len(), 2);
+    assert_eq!(records[0]["decision"], "allow");
+    assert_eq!(records[0]["id"], answer.audit_id);
+    assert_eq!(records[0]["tool"], "aws___call");
+    assert_eq!(records[0]["access_key_id"], "AKIDDEV");
+    assert_eq!(records[0]["uid"], uid());
+    assert_eq!(records[1]["decision"], "deny");
+    assert_eq!(records[1]["reason"], "PROFILE_NOT_ALLOWED");
+    let log = format!("{records:?}");
+    assert!(!log.contains(SECRET) && !log.contains("canarytoken"));
+}
+
+#[tokio::test]
+async fn unknown_and_forbidden_profiles_look_the_same() {
+    let rule = format!(
+        "[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\"]\nendpoints = [\"one\"]\n",
+        uid()
+    );
+    let broker = Broker::start(&rule);
+    let mut client = broker.client().await;
+    let forbidden = client.sign(request("ghost")).await.expect_err("forbidden");
+    let unknown = client.sign(request("nobody")).await.expect_err("unknown");
+    assert_eq!(forbidden.code(), unknown.code());
+    assert_eq!(forbidden.message(), unknown.message());
+    assert_eq!(forbidden.details(), unknown.details());
+    let report = |profile: &str| v1::ReportRejectionRequest {
+        profile: profile.to_owned(),
+        credential_generation: 1,
+    };
+    let forbidden = client.report_rejection(report("ghost")).await.expect_err("forbidden");
+    let unknown = client.report_rejection(report("nobody")).await.expect_err("unknown");
+    assert_eq!(forbidden.details(), unknown.details());
+    let list = client.list_profiles(v1::ListProfilesRequest {}).await.expect("a list").into_inner();
+    let names: Vec<&str> = list.profiles.iter().map(|profile| profile.name.as_str()).collect();
+    assert_eq!(names, ["dev"]);
+}
+
+#[tokio::test]
+async fn another_user_gets_nothing() {
+    let rule = format!("[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"*\"]\n", uid() + 1);
+    let broker = Broker::start(&rule);
+    let mut client = broker.client().await;
+    let status = client.sign(request("dev")).await.expect_err("denied");
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::PermissionDenied, "PEER_NOT_ALLOWED")
+    );
+    let status = client.list_profiles(v1::ListProfilesRequest {}).await.expect_err("denied");
+    assert_eq!(reason(&status), "PEER_NOT_ALLOWED");
+    assert!(client.watch_profiles(v1::WatchProfilesRequest {}).await.is_err());
+}
+
+#[tokio::test]
+async fn profiles_are_listed_and_watched() {
+    let broker = Broker::start("");
+    let mut client = broker.client().await;
+    let mut changes =
+        client.watch_profiles(v1::WatchProfilesRequest {}).await.expect("a stream").into_inner();
+    let first = changes.message().await.expect("a list").expect("a list").profiles;
+    let dev = &first[0];
+    assert_eq!(
+        (dev.name.as_str(), dev.region.as_str(), dev.source.as_str()),
+        ("dev", "eu-west-1", "static keys")
+    );
+    assert_eq!((dev.description.as_str(), dev.state()), ("For tests", v1::ProfileState::Unloaded));
+    assert_eq!(dev.endpoints[0].url, "https://aws-mcp.us-east-1.api.aws/mcp");
+    assert_eq!(
+        (dev.endpoints[0].service.as_str(), dev.endpoints[0].region.as_str()),
+        ("aws-mcp", "us-east-1")
+    );
+    assert_eq!(first[2].endpoints.len(), 2);
+    client.sign(request("dev")).await.expect("a signature");
+    loop {
+        let profiles = changes.message().await.expect("a list").expect("a list").profiles;
+        if profiles[0].state() == v1::ProfileState::Fresh {
+            break;
+        }
+    }
+    // The stream doesn't keep the broker from draining.
+    broker.stop.send(()).expect("a broker");
+    assert!(changes.message().await.expect("an end").is_none());
+    broker.serving.await.expect("no panic").expect("a clean end");
+    assert!(!broker.directory.path().join("sub/broker.sock").exists());
+}
+
+#[tokio::test]
+async fn profiles_that_cannot_sign_say_why() {
+    let broker = Broker::start("");
+    let mut client = broker.client().await;
+    let status = client.sign(request("mfa")).await.expect_err("mfa");
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::FailedPrecondition, "MFA_REQUIRED")
+    );
+    let status = client.sign(request("ghost")).await.expect_err("not in the files");
+    assert_eq!(reason(&status), Reason::ProfileMisconfigured.name());
+    assert!(!status.message().contains("ghost"));
+}
+
+#[tokio::test]
+async fn the_private_broker_ends_with_its_connection() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let credentials =
+        format!("[default]\naws_access_key_id = A\naws_secret_access_key = {SECRET}\n");
+    let path = Broker::write(directory.path(), "credentials", &credentials);
+    let flags = config::Flags {
+        profiles: vec!["default".to_owned()],
+        endpoints: vec!["https://aws-mcp.us-east-1.api.aws/mcp".to_owned()],
+        ..config::Flags::default()
+    };
+    let mut config = flags.into_config(uid()).expect("valid");
+    config.aws.config = Some(path.clone());
+    config.aws.credentials = Some(path);
+    config.audit.target = config::AuditTarget::None;
+
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let serving = tokio::spawn(async move {
+        serve_connection(config, &Surroundings::default(), OwnedFd::from(theirs), pending()).await
+    });
+    ours.set_nonblocking(true).expect("non-blocking");
+    let mut stream = Some(UnixStream::from_std(ours).expect("a stream"));
+    let connector = tower::service_fn(move |_: Uri| {
+        let stream = stream.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
+        async move { stream.map(TokioIo::new) }
+    });
+    let channel = Endpoint::from_static("http://broker").connect_with_connector(connector).await;
+    let mut client = BrokerClient::new(channel.expect("a connection"));
+    let answer = client.sign(request("default")).await.expect("a signature").into_inner();
+    assert_eq!(answer.access_key_id, "A");
+    drop(client);
+    serving.await.expect("no panic").expect("a clean end");
+}
+
+#[tokio::test]
+async fn standard_input_must_be_a_unix_socket() {
+    let null = std::fs::File::open("/dev/null").expect("/dev/null");
+    assert!(unix::inherited_connection(OwnedFd::from(null)).is_err());
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let error = unix::inherited_connection(OwnedFd::from(tcp)).expect_err("not a Unix socket");
+    assert!(error.to_string().contains("Unix socket"));
+}

@@ -1,0 +1,233 @@
+//! The RPCs. A signature's life, phase by phase: *accept* (in [`crate::listen`]), *identify*, *parse*,
+//! *authorize*, *resolve*, *sign*, *audit*, *reply*.
+//!
+//! Invariant: every decision about a signature has its record before it is answered, and callers get
+//! constant texts.
+
+mod status;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use futures_util::{Stream, StreamExt, stream};
+use sigward_proto::v1;
+use sigward_proto::v1::broker_server::Broker;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+use tracing::Instrument;
+
+use crate::audit::{Audit, Record};
+use crate::clock;
+use crate::config::ProfileName;
+use crate::endpoint::Endpoint;
+use crate::error::Denial;
+use crate::listen::Caller;
+use crate::peer::Peer;
+use crate::policy::Policy;
+use crate::profile::{Profiles, View};
+use crate::request::CheckedRequest;
+use crate::sign;
+
+/// The broker's service.
+#[derive(Clone)]
+pub(crate) struct Service {
+    state: Arc<State>,
+}
+
+/// What all calls share.
+pub(crate) struct State {
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
+    pub(crate) policy: Policy,
+    pub(crate) profiles: Profiles,
+    pub(crate) audit: Audit,
+    /// Ends the streams when the broker drains.
+    pub(crate) draining: watch::Receiver<bool>,
+}
+
+impl Service {
+    pub(crate) fn new(state: State) -> Self {
+        Self { state: Arc::new(state) }
+    }
+}
+
+#[tonic::async_trait]
+impl Broker for Service {
+    async fn sign(
+        &self,
+        request: Request<v1::SignRequest>,
+    ) -> Result<Response<v1::SignResponse>, Status> {
+        let peer = identify(&request).map_err(|denial| status::of(&denial))?;
+        let request = request.into_inner();
+        let now = clock::now();
+        let audit = &self.state.audit;
+        let mut record = audit.begin(&peer, &request.profile, &request.method, now);
+        let outcome = self.state.sign(&peer, request, &mut record, now).await;
+        if let Err(denial) = &outcome {
+            record.deny(denial);
+            tracing::info!(uid = peer.uid, id = record.id, %denial, "denied");
+        }
+        let written = audit.write(&record);
+        // A denial is answered as it is, recorded or not; a signature isn't.
+        let answer = outcome.and_then(|answer| written.map(|()| answer));
+        answer.map(Response::new).map_err(|denial| status::of(&denial))
+    }
+
+    async fn list_profiles(
+        &self,
+        request: Request<v1::ListProfilesRequest>,
+    ) -> Result<Response<v1::ListProfilesResponse>, Status> {
+        let peer = self.admit(&request)?;
+        let profiles = self.state.visible_profiles(&peer, clock::now()).await;
+        Ok(Response::new(v1::ListProfilesResponse { profiles }))
+    }
+
+    type WatchProfilesStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchProfilesResponse, Status>> + Send>>;
+
+    async fn watch_profiles(
+        &self,
+        request: Request<v1::WatchProfilesRequest>,
+    ) -> Result<Response<Self::WatchProfilesStream>, Status> {
+        let peer = self.admit(&request)?;
+        let state = Arc::clone(&self.state);
+        let mut changes = state.profiles.changes();
+        changes.mark_changed();
+        let lists = stream::unfold((state, changes, None), move |(state, mut changes, last)| {
+            let peer = peer.clone();
+            async move {
+                loop {
+                    let mut draining = state.draining.clone();
+                    tokio::select! {
+                        changed = changes.changed() => changed.ok()?,
+                        _ = draining.wait_for(|draining| *draining) => return None,
+                    }
+                    let profiles = state.visible_profiles(&peer, clock::now()).await;
+                    // A change of a profile that this caller doesn't see is none.
+                    if last.as_ref() != Some(&profiles) {
+                        let list = v1::WatchProfilesResponse { profiles: profiles.clone() };
+                        return Some((Ok(list), (state, changes, Some(profiles))));
+                    }
+                }
+            }
+        });
+        Ok(Response::new(lists.boxed()))
+    }
+
+    async fn report_rejection(
+        &self,
+        request: Request<v1::ReportRejectionRequest>,
+    ) -> Result<Response<v1::ReportRejectionResponse>, Status> {
+        let peer = self.admit(&request)?;
+        let v1::ReportRejectionRequest { profile, credential_generation } = request.into_inner();
+        let outcome = self.state.reject(&peer, &profile, credential_generation).await;
+        let generation = outcome.map_err(|denial| {
+            tracing::info!(uid = peer.uid, %denial, "a rejection led to no other credentials");
+            status::of(&denial)
+        })?;
+        let answer = v1::ReportRejectionResponse { credential_generation: generation };
+        Ok(Response::new(answer))
+    }
+}
+
+impl Service {
+    fn admit<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
+        let admitted =
+            identify(request).and_then(|peer| self.state.policy.admit(&peer).map(|()| peer));
+        admitted.map_err(|denial| status::of(&denial))
+    }
+}
+
+/// Phase *identify*: the kernel named the peer when its connection was accepted, or nobody did.
+fn identify<T>(request: &Request<T>) -> Result<Peer, Denial> {
+    let peer = request.extensions().get::<Caller>().and_then(|caller| caller.peer.clone());
+    peer.ok_or_else(|| {
+        Denial::new(v1::Reason::PeerUnknown, "the connection has no peer credentials")
+    })
+}
+
+impl State {
+    async fn sign(
+        &self,
+        peer: &Peer,
+        request: v1::SignRequest,
+        record: &mut Record,
+        now: SystemTime,
+    ) -> Result<v1::SignResponse, Denial> {
+        self.policy.admit(peer)?;
+        // parse
+        let request = CheckedRequest::parse(request, &self.endpoints)?;
+        record.request(&request);
+        // authorize
+        let grant = self.policy.authorize(peer, &request, Instant::now())?;
+        // resolve
+        let resolve = self.profiles.credentials(&grant, now);
+        let credentials = resolve.instrument(tracing::debug_span!("resolve")).await?;
+        // sign: a load may have taken a while, and a signature is only good for minutes
+        let signature = sign::sign(&grant, &credentials, clock::now())?;
+        record.allow(&grant, &credentials, &signature);
+        let headers = signature.headers.into_iter().map(|(name, value)| v1::Header {
+            name: name.to_owned(),
+            value: value.into_bytes().into(),
+        });
+        Ok(v1::SignResponse {
+            headers: headers.collect(),
+            path_and_query: request.path_and_query().to_owned(),
+            access_key_id: credentials.access_key_id().to_owned(),
+            credential_scope: signature.scope,
+            credential_expiry: credentials.expiry().map(Into::into),
+            credential_generation: credentials.generation(),
+            audit_id: record.id.clone(),
+        })
+    }
+
+    async fn reject(&self, peer: &Peer, profile: &str, generation: u64) -> Result<u64, Denial> {
+        let not_allowed =
+            || Denial::new(v1::Reason::ProfileNotAllowed, "no rule allows the profile");
+        let name = ProfileName::parse(profile).map_err(|_| not_allowed())?;
+        if self.policy.endpoints_of(peer, &name).is_empty() {
+            return Err(not_allowed());
+        }
+        self.profiles.reject(&name, generation, clock::now()).await
+    }
+
+    async fn visible_profiles(&self, peer: &Peer, now: SystemTime) -> Vec<v1::Profile> {
+        let mut visible = Vec::new();
+        for name in self.profiles.names() {
+            let allowed = self.policy.endpoints_of(peer, name);
+            if allowed.is_empty() {
+                continue;
+            }
+            if let Ok(view) = self.profiles.view(name, now).await {
+                let endpoints = self.endpoints.iter();
+                let endpoints = endpoints.filter(|e| allowed.contains(&e.name.as_str()));
+                visible.push(message(view, endpoints.map(|e| endpoint(e)).collect()));
+            }
+        }
+        visible
+    }
+}
+
+fn message(view: View, endpoints: Vec<v1::Endpoint>) -> v1::Profile {
+    v1::Profile {
+        name: view.name.to_string(),
+        description: view.description,
+        region: view.region.unwrap_or_default(),
+        state: view.state.into(),
+        reason: view.failure.map_or("", |denial| denial.reason().name()).to_owned(),
+        credential_expiry: view.expiry.map(Into::into),
+        endpoints,
+        identity_arn: String::new(),
+        source: view.source.to_owned(),
+        credential_generation: view.generation,
+    }
+}
+
+fn endpoint(endpoint: &Endpoint) -> v1::Endpoint {
+    v1::Endpoint {
+        name: endpoint.name.clone(),
+        url: endpoint.url.to_string(),
+        service: endpoint.scope.service.as_str().to_owned(),
+        region: endpoint.scope.region.as_str().to_owned(),
+    }
+}

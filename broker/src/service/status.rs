@@ -1,0 +1,60 @@
+//! Denials as gRPC statuses: one exhaustive map, constant texts.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sigward_proto::ERROR_DOMAIN;
+use sigward_proto::v1::Reason;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::error::Denial;
+
+/// When to ask again after UNAVAILABLE: a failure is remembered for about as long.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The status of a denial. Its detail stays here.
+pub(super) fn of(denial: &Denial) -> Status {
+    let reason = denial.reason();
+    let (code, text) = code_and_text(reason);
+    let mut details = ErrorDetails::with_error_info(
+        reason.name(),
+        ERROR_DOMAIN,
+        HashMap::<String, String>::new(),
+    );
+    if code == Code::Unavailable {
+        details.set_retry_info(Some(RETRY));
+    }
+    Status::with_error_details(code, text, details)
+}
+
+fn code_and_text(reason: Reason) -> (Code, &'static str) {
+    match reason {
+        Reason::Unspecified => (Code::Internal, "internal error"),
+        Reason::PeerNotAllowed => (Code::PermissionDenied, "no rule is about this peer"),
+        Reason::ProfileNotAllowed => (Code::PermissionDenied, "the profile is not allowed"),
+        Reason::EndpointNotAllowed => (Code::PermissionDenied, "the endpoint is not allowed"),
+        Reason::MethodNotAllowed => (Code::PermissionDenied, "the method is not allowed"),
+        Reason::ToolNotAllowed => (Code::PermissionDenied, "the tool is not allowed"),
+        Reason::InvalidMethod => (Code::InvalidArgument, "the method is not a token"),
+        Reason::InvalidUri => (Code::InvalidArgument, "the URI is not valid"),
+        Reason::InvalidHeader => (Code::InvalidArgument, "a header is not valid"),
+        Reason::ReservedHeader => (Code::InvalidArgument, "a header is reserved"),
+        Reason::NonCanonicalQuery => (Code::InvalidArgument, "the query is not canonical"),
+        Reason::AmbiguousJson => (Code::InvalidArgument, "the body is ambiguous"),
+        Reason::BodyRequired => (Code::InvalidArgument, "the body is required"),
+        Reason::InvalidBodyHash => (Code::InvalidArgument, "the body or its hash is not valid"),
+        Reason::LoginRequired => (Code::FailedPrecondition, "the profile needs a sign-in"),
+        Reason::MfaRequired => (Code::FailedPrecondition, "the profile needs a second factor"),
+        Reason::ProfileMisconfigured => {
+            (Code::FailedPrecondition, "the profile's configuration is wrong")
+        }
+        Reason::UnsupportedProfileSetting => {
+            (Code::FailedPrecondition, "the profile has a setting that is not supported")
+        }
+        Reason::CredentialsUnavailable => (Code::Unavailable, "no credentials at the moment"),
+        Reason::AuditUnavailable => (Code::Unavailable, "the audit log can't be written"),
+        Reason::RateLimited => (Code::ResourceExhausted, "the rate is used up"),
+        Reason::PeerUnknown => (Code::Unauthenticated, "the peer is unknown"),
+    }
+}
