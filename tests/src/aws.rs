@@ -23,6 +23,8 @@ const SSO_SESSION: &str = "sigward-tests";
 const SSO_CACHE: &str = "8e90ade0d3aba3b6c0d242f71d15f9072f7dfac1";
 /// The bearer token that the portal takes.
 const SSO_TOKEN: &str = "SgwCanaryToken/portal-bearer";
+/// The token of a web identity that STS takes, instead of a signature.
+pub const WEB_IDENTITY_TOKEN: &str = "SgwCanaryToken/web-identity";
 /// How long the credentials last.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -107,31 +109,38 @@ fn sts(keys: &KeyTable, parts: &Parts, body: &Bytes, issued: &Mutex<Vec<Issued>>
         parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let request = Request { method: parts.method.as_str(), target, headers: &headers, body };
-    let region = region_of(parts);
-    let verifier = Verifier::new(keys.clone(), "sts", &region);
-    let caller = match verifier.verify(&request, now()) {
-        Ok(verified) => verified.key,
-        Err(refusal) => return error(403, "SignatureDoesNotMatch", &refusal.to_string()),
-    };
     let field = |name: &str| {
         let found = form_urlencoded::parse(body).find(|(key, _)| key == name);
         found.map(|(_, value)| value.into_owned()).unwrap_or_default()
     };
+    let action = field("Action");
+    let caller = if action == "AssumeRoleWithWebIdentity" {
+        if field("WebIdentityToken") != WEB_IDENTITY_TOKEN {
+            return error(400, "InvalidIdentityToken", "not this one");
+        }
+        Key::user("web-identity")
+    } else {
+        let verifier = Verifier::new(keys.clone(), "sts", &region_of(parts));
+        match verifier.verify(&request, now()) {
+            Ok(verified) => verified.key,
+            Err(refusal) => return error(403, "SignatureDoesNotMatch", &refusal.to_string()),
+        }
+    };
     let record = Issued {
-        action: field("Action"),
+        action,
         caller: caller.identity.clone(),
         role: field("RoleArn"),
         session: field("RoleSessionName"),
     };
     let answer = match record.action.as_str() {
-        "AssumeRole" => {
+        name @ ("AssumeRole" | "AssumeRoleWithWebIdentity") => {
             let role = record.role.rsplit('/').next().unwrap_or_default();
             let key = Key::role(role, &record.session);
             keys.insert(key.clone());
             let expiry = date(now() + LIFETIME);
             let token = key.session_token.unwrap_or_default();
             format!(
-                "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials><AccessKeyId>{}</AccessKeyId><SecretAccessKey>{}</SecretAccessKey><SessionToken>{token}</SessionToken><Expiration>{expiry}</Expiration></Credentials><AssumedRoleUser><AssumedRoleId>AROAEXAMPLE:{}</AssumedRoleId><Arn>{}</Arn></AssumedRoleUser></AssumeRoleResult></AssumeRoleResponse>",
+                "<{name}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{name}Result><Credentials><AccessKeyId>{}</AccessKeyId><SecretAccessKey>{}</SecretAccessKey><SessionToken>{token}</SessionToken><Expiration>{expiry}</Expiration></Credentials><AssumedRoleUser><AssumedRoleId>AROAEXAMPLE:{}</AssumedRoleId><Arn>{}</Arn></AssumedRoleUser></{name}Result></{name}Response>",
                 key.access_key_id, key.secret, record.session, key.identity
             )
         }

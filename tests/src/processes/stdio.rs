@@ -59,10 +59,14 @@ impl StdioClient {
     /// Sends one line as it is.
     pub async fn send(&mut self, line: &str) {
         self.note("→", line);
+        self.send_bytes(format!("{line}\n").as_bytes()).await;
+    }
+
+    /// Sends bytes as they are, without an end of line.
+    pub async fn send_bytes(&mut self, bytes: &[u8]) {
         let input = self.input.as_mut().expect("the input is open");
         let written = async {
-            input.write_all(line.as_bytes()).await?;
-            input.write_all(b"\n").await?;
+            input.write_all(bytes).await?;
             input.flush().await
         };
         let written = deadline::within(written, || "the process doesn't read its input".to_owned());

@@ -1,0 +1,92 @@
+//! Endings: of the client, of the proxy, of the brokers. Nobody is left behind.
+
+use std::path::Path;
+
+use sigward_tests::{deadline, processes};
+
+use crate::setup::{THREE, World, own_uid, text};
+
+/// Waits until a process that isn't our child is gone, by what the kernel offers for that.
+async fn gone(pid: u32) {
+    let raw = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+    let flags = rustix::process::PidfdFlags::NONBLOCK;
+    let Ok(handle) = rustix::process::pidfd_open(raw, flags) else { return };
+    let handle = tokio::io::unix::AsyncFd::register(handle).unwrap();
+    let waiting = deadline::within(handle.readable(), || format!("process {pid} lives on"));
+    let _ready = waiting.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_end_of_input_ends_everything() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    for profile in THREE {
+        let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
+        assert_eq!(text(&called), world.home.identity(profile));
+    }
+    let sessions: Vec<_> = THREE
+        .iter()
+        .flat_map(|name| world.upstream.sessions_of(world.home.identity(name)))
+        .collect();
+    assert_eq!(sessions.len(), 3);
+    let broker = processes::children(client.process().pid());
+    assert_eq!(broker.len(), 1);
+
+    let started = tokio::time::Instant::now();
+    let (status, unread, errors) = client.close().await;
+    assert!(status.success(), "{errors}");
+    assert_eq!(unread, [""; 0], "nothing is said at the end");
+    assert!(started.elapsed().as_secs() < 5, "took {:?}", started.elapsed());
+    for session in sessions {
+        let ended = world.upstream.requests().into_iter().any(|request| {
+            request.http_method == "DELETE"
+                && request.signature.is_ok()
+                && request.header("mcp-session-id") == Some(&session)
+        });
+        assert!(ended, "{session} was not ended by a signed DELETE");
+    }
+    gone(broker[0]).await;
+}
+
+/// A call that never ends doesn't keep the proxy.
+#[tokio::test]
+async fn the_end_of_input_ends_calls_in_flight() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    client.start_request("tools/call", &processes::call("slow", "{}")).await;
+    let call = world.upstream.expect("the slow call", |request| request.calls("slow")).await;
+    let (status, ..) = client.close().await;
+    assert!(status.success());
+    world.upstream.expect_abandoned(&call).await;
+}
+
+#[tokio::test]
+async fn the_proxy_s_death_ends_its_broker() {
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::KILL] {
+        let world = World::new().await;
+        let mut client = world.client(&["dev"], &[]).await;
+        let called = client.call("whoami", "{}").await;
+        assert_eq!(text(&called), world.home.identity("dev"));
+        let broker = processes::children(client.process().pid())[0];
+        client.process().signal(signal);
+        client.ended().await;
+        gone(broker).await;
+    }
+}
+
+#[tokio::test]
+async fn a_broker_drains_and_takes_its_socket_along() {
+    let world = World::new().await;
+    let rule = format!(
+        "[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\"]\nendpoints = [\"upstream\"]",
+        own_uid()
+    );
+    let mut broker = world.broker(&world.configuration(&rule)).await;
+    let mut client = world.client_of(&world.socket(), &["dev"]).await;
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("dev"));
+    broker.signal(rustix::process::Signal::TERM);
+    let (status, errors) = broker.ended().await;
+    assert!(status.success(), "{errors}");
+    assert!(!Path::new(&world.socket()).exists(), "the socket is gone");
+}

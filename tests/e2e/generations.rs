@@ -1,0 +1,332 @@
+//! Both generations of the protocol: what a server does to a session, and what a stateless one asks for.
+
+use serde_json::{Value, json};
+use sigward_tests::processes::{StdioClient, call};
+use sigward_tests::upstream::{Answers, Era, Gate, Received, Reply, Step};
+
+use crate::setup::{THREE, World, assert_names, failure, rpc_error, stateless, text};
+
+#[tokio::test]
+async fn every_request_is_signed_and_in_its_session() {
+    for version in ["2025-03-26", "2025-06-18", "2025-11-25"] {
+        let world = World::new().await;
+        let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
+        let result = client.initialize_as(version, "{}").await;
+        assert_eq!(result["protocolVersion"], version);
+        assert_eq!(result["serverInfo"]["name"], "verifying-upstream", "the server's own");
+        let called = client.call("whoami", r#"{"aws_profile":"prod"}"#).await;
+        assert_eq!(text(&called), world.home.identity("prod"));
+        let opened = world.upstream.expect("the GET stream", |it| it.http_method == "GET").await;
+        assert!(opened.signature.is_ok());
+        for request in world.upstream.requests() {
+            assert!(request.signature.is_ok(), "{request:?}");
+            let opens = request.method() == "initialize";
+            assert_eq!(request.header("mcp-session-id").is_none(), opens, "{}", request.text());
+            assert_eq!(request.header("mcp-method"), None, "not of this generation");
+            let accept = request.header("accept").unwrap_or_default();
+            assert!(accept.contains("text/event-stream"), "{accept}");
+        }
+        // The opening of another profile's session is the client's own handshake, word for word.
+        let opened = world.upstream.requests_of("initialize");
+        assert_eq!(opened.len(), 2);
+        let params = |request: &Received| request.message.as_ref().unwrap().params.clone().unwrap();
+        assert_eq!(params(&opened[1]).contains(version), params(&opened[0]).contains(version));
+        assert_eq!(opened[1].param("/clientInfo"), opened[0].param("/clientInfo"));
+    }
+}
+
+#[tokio::test]
+async fn a_lost_session_is_renewed_once_for_all() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    for profile in ["dev", "staging"] {
+        text(&client.call("whoami", &json!({"aws_profile": profile}).to_string()).await);
+    }
+    world.upstream.forget_sessions();
+    let mut ids = Vec::new();
+    for number in 0..10 {
+        let profile = ["dev", "staging"][number % 2];
+        let params = call("whoami", &json!({"aws_profile": profile}).to_string());
+        ids.push((profile, client.start_request("tools/call", &params).await));
+    }
+    for (profile, id) in ids {
+        let called = client.response(&id).await;
+        assert_eq!(text(&called), world.home.identity(profile));
+    }
+    for profile in ["dev", "staging"] {
+        let mut opened = world.upstream.requests_of("initialize");
+        opened.retain(|request| request.identity() == world.home.identity(profile));
+        assert_eq!(opened.len(), 2, "{profile}: opened once, renewed once");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_lost_again_is_an_error() {
+    let world = World::new().await;
+    let mut client = world.client(&["dev"], &[]).await;
+    let lost = || Reply::Http(404, Vec::new(), String::new());
+    world.upstream.next("tools/call", lost());
+    world.upstream.next("tools/call", lost());
+    let failed = client.call("whoami", "{}").await;
+    assert_names(failure(&failed), &["session"]);
+    assert_eq!(world.upstream.requests_of("tools/call").len(), 2, "no loop");
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("dev"));
+}
+
+#[tokio::test]
+async fn a_refused_signature_is_made_again_once() {
+    let world = World::new().await;
+    let mut client = world.client(&["dev"], &[]).await;
+    text(&client.call("whoami", "{}").await);
+    let before = world.upstream.requests().len();
+    // Whether fresh credentials help is the broker's to say: static keys are what they were.
+    world.upstream.refuse_signatures(5);
+    let failed = client.call("write_note", "{}").await;
+    assert_names(failure(&failed), &["403"]);
+    let sent = world.upstream.requests().len() - before;
+    assert!((1..=2).contains(&sent), "sent {sent} times");
+}
+
+#[tokio::test]
+async fn one_message_is_one_line() {
+    let world = World::new().await;
+    let mut client = world.client(&["dev"], &[]).await;
+    let pretty = "{\n  \"jsonrpc\": \"2.0\",\r\n  \"id\": $ID,\n\t\"result\": {\n \"content\": [ ],\n \"odd\": \"a\\nb \\u2028\" , \"n\": 1.10\n }\n}\n";
+    for reply in
+        [Reply::Json(pretty.to_owned()), Reply::Stream(vec![Step::Data(pretty.replace('\r', ""))])]
+    {
+        world.upstream.next("tools/call", reply);
+        let id = client.start_request("tools/call", &call("echo", "{}")).await;
+        let line = client.expect_line("the answer", |line| line.contains("odd")).await;
+        let message: Value = serde_json::from_str(&line).expect("one line, one message");
+        assert_eq!(message["id"], id);
+        assert_names(&line, &[r#""a\nb \u2028""#, "1.10"]);
+    }
+}
+
+#[tokio::test]
+async fn answers_that_bend_json_rpc_still_reach_their_call() {
+    let world = World::new().await;
+    let mut client = world.client(&["dev"], &[]).await;
+    for text in [
+        r#"{"jsonrpc":"2.0","id":$ID,"result":null,"error":{"code":-32050,"message":"bent"}}"#,
+        r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32050,"message":"bent"}}"#,
+        r#"{"jsonrpc":"2.0","id":"","error":{"code":-32050,"message":"bent"}}"#,
+    ] {
+        for status in [200, 400] {
+            world.upstream.next("tools/call", Reply::Http(status, Vec::new(), text.to_owned()));
+            let failed = client.call("echo", "{}").await;
+            assert_eq!(rpc_error(&failed), (-32050, "bent"), "{status} {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn ids_come_back_as_they_were() {
+    let world = World::with(|builder| builder.answers(Answers::Events)).await;
+    let mut client = world.client(&["dev"], &[]).await;
+    for id in ["1.0", "1e2", "123456789012345678901", "\"1\"", "-0", "\"\\u0061\"", "\"\""] {
+        client.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#)).await;
+        let wanted = format!("\"id\":{id},");
+        client.expect_line(&wanted, |line| line.contains(&wanted) && line.contains("result")).await;
+    }
+}
+
+#[tokio::test]
+async fn notifications_before_the_answer_pass() {
+    for profile in ["dev", "staging"] {
+        let world = World::new().await;
+        let mut client = world.client(&THREE, &[]).await;
+        let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"t","progress":0.50,"x":1e1}}"#;
+        let gate = Gate::default();
+        world.upstream.next(
+            "tools/call",
+            Reply::Stream(vec![
+                Step::Raw(": comment\nunknown: field\nid\n\n".to_owned()),
+                Step::Event("1".to_owned(), progress.to_owned()),
+                Step::Wait(gate.clone()),
+                Step::UsualResponse,
+            ]),
+        );
+        let id = client
+            .start_request(
+                "tools/call",
+                &call("echo", &json!({"aws_profile": profile}).to_string()),
+            )
+            .await;
+        let line = client.expect_line("the progress", |line| line.contains("progress")).await;
+        assert_eq!(line, progress, "word for word, before the answer is there");
+        gate.open();
+        assert_eq!(text(&client.response(&id).await), "{}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_asks_the_client_through_any_session() {
+    let world = World::new().await;
+    let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
+    client.initialize_as("2025-11-25", r#"{"roots":{}}"#).await;
+    let question = r#"{"jsonrpc":"2.0","id":0,"method":"roots/list"}"#;
+    let mut calls = Vec::new();
+    for profile in ["dev", "staging"] {
+        world.upstream.next(
+            "tools/call",
+            Reply::Stream(vec![
+                Step::Data(question.to_owned()),
+                Step::AwaitResponse("0".to_owned()),
+                Step::UsualResponse,
+            ]),
+        );
+        let params = call("echo", &json!({"aws_profile": profile, "from": profile}).to_string());
+        calls.push((profile, client.start_request("tools/call", &params).await));
+        // In turn: both wait for a response with the id 0, each in its own session.
+        let asked = client.expect("a question", |it| it["method"] == "roots/list").await;
+        client
+            .send(&format!(
+                r#"{{"jsonrpc":"2.0","id":{},"result":{{"roots":[],"for":"{profile}"}}}}"#,
+                asked["id"]
+            ))
+            .await;
+        let answered = world
+            .upstream
+            .expect("the response", |it| it.is_response_to("0") && it.text().contains(profile))
+            .await;
+        assert_eq!(answered.identity(), world.home.identity(profile), "back where it came from");
+    }
+    for (profile, id) in calls {
+        let answer = client.response(&id).await;
+        assert_names(text(&answer), &[profile]);
+    }
+}
+
+#[tokio::test]
+async fn cancelling_reaches_the_session_that_has_the_call() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    let id =
+        client.start_request("tools/call", &call("slow", r#"{"aws_profile":"staging"}"#)).await;
+    world.upstream.expect("the call", |request| request.calls("slow")).await;
+    client
+        .send(&format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"enough"}}}}"#
+        ))
+        .await;
+    let cancelled = world
+        .upstream
+        .expect("the cancellation", |it| it.method() == "notifications/cancelled")
+        .await;
+    assert_eq!(cancelled.identity(), world.home.identity("staging"));
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("dev"));
+}
+
+#[tokio::test]
+async fn what_a_server_pushes_arrives() {
+    let world = World::new().await;
+    let mut client = world.client(&["dev"], &[]).await;
+    world.upstream.expect("the GET stream", |it| it.http_method == "GET").await;
+    let session = world.upstream.sessions_of(world.home.identity("dev")).remove(0);
+    let pushed = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+    world.upstream.push(&session, pushed).await;
+    client.expect_line("the notification", |line| line == pushed).await;
+}
+
+#[tokio::test]
+async fn a_cut_stream_is_resumed_after_its_last_event() {
+    let world = World::new().await;
+    let mut client = world.client(&["dev"], &[]).await;
+    world.upstream.expect("the GET stream", |it| it.http_method == "GET").await;
+    world.upstream.next(
+        "tools/call",
+        Reply::Stream(vec![Step::Raw("id: stream-7/1\nretry: 1\ndata:\n\n".to_owned()), Step::Cut]),
+    );
+    let answer =
+        r#"{"jsonrpc":"2.0","id":4242,"result":{"content":[{"type":"text","text":"resumed"}]}}"#;
+    world.upstream.next("GET", Reply::Stream(vec![Step::Data(answer.to_owned())]));
+    client
+        .send(&format!(
+            r#"{{"jsonrpc":"2.0","id":4242,"method":"tools/call","params":{}}}"#,
+            call("write_note", "{}")
+        ))
+        .await;
+    let called = client.response(&Value::from(4242)).await;
+    assert_eq!(text(&called), "resumed");
+    let resumed = world
+        .upstream
+        .expect("the resumption", |it| it.header("last-event-id") == Some("stream-7/1"))
+        .await;
+    assert!(resumed.signature.is_ok());
+    assert_eq!(
+        world.upstream.requests_of("tools/call").len(),
+        1,
+        "the call itself isn't sent again"
+    );
+}
+
+#[tokio::test]
+async fn stateless_requests_carry_their_headers() {
+    let world = World::with(|builder| builder.era(Era::Stateless)).await;
+    let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
+    let discovered = client.request("server/discover", &stateless("{}")).await;
+    assert_eq!(discovered["result"]["supportedVersions"], json!(["2026-07-28"]));
+    // A call before any list: the server wants a header that only the tool's schema tells of.
+    for (arguments, header) in [
+        (r#"{"region":"us-west-1"}"#, Some("us-west-1")),
+        (r#"{"region":" padded "}"#, Some("=?base64?IHBhZGRlZCA=?=")),
+        (r#"{"region":"日本"}"#, Some("=?base64?5pel5pys?=")),
+        (r#"{"region":null}"#, None),
+        (r#"{"aws_profile":"staging"}"#, None),
+    ] {
+        let params = stateless(&format!(r#"{{"name":"lookup","arguments":{arguments}}}"#));
+        let called = client.request("tools/call", &params).await;
+        text(&called);
+        let call = world.upstream.requests_of("tools/call").pop().unwrap();
+        assert_eq!(call.header("mcp-param-region"), header, "{arguments}");
+        assert_eq!(call.header("mcp-name"), Some("lookup"));
+    }
+    let read = client.request("resources/read", &stateless(r#"{"uri":"test://nöte"}"#)).await;
+    assert!(read["result"].is_object(), "{read}");
+    let unknown = client.request("no/such", &stateless("{}")).await;
+    assert_eq!(rpc_error(&unknown).0, -32601, "a 404 with this code is no lost session");
+    assert!(world.upstream.requests().iter().all(|it| it.header("mcp-session-id").is_none()));
+    assert!(world.upstream.requests().iter().all(|it| it.http_method == "POST"));
+}
+
+#[tokio::test]
+async fn an_older_server_lets_a_newer_client_fall_back() {
+    let world = World::with(|builder| builder.era(Era::Sessions)).await;
+    let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
+    let refused = client.request("server/discover", &stateless("{}")).await;
+    let (code, _) = rpc_error(&refused);
+    assert!(![-32020, -32021, -32022].contains(&code), "that would say that the server is new");
+    client.initialize().await;
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("dev"));
+}
+
+#[tokio::test]
+async fn a_newer_server_tells_an_older_client_so() {
+    let world = World::with(|builder| builder.era(Era::Stateless)).await;
+    let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
+    let params = r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
+    let refused = client.request("initialize", params).await;
+    assert_eq!(rpc_error(&refused).0, -32020);
+}
+
+#[tokio::test]
+async fn stateless_cancelling_closes_the_response() {
+    let world = World::with(|builder| builder.era(Era::Stateless)).await;
+    let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
+    let params = stateless(r#"{"name":"slow","arguments":{"aws_profile":"prod"}}"#);
+    let id = client.start_request("tools/call", &params).await;
+    let call = world.upstream.expect("the call", |request| request.calls("slow")).await;
+    client
+        .send(&format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#))
+        .await;
+    world.upstream.expect_abandoned(&call).await;
+    assert_eq!(world.upstream.requests_of("notifications/cancelled").len(), 0);
+    let discovered = client.request("server/discover", &stateless("{}")).await;
+    assert!(discovered["result"].is_object());
+    assert!(client.unread().iter().all(|line| !line.contains(&format!("\"id\":{id}"))));
+}

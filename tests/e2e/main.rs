@@ -1,0 +1,25 @@
+//! Sigward end to end: real processes, real sockets, a server that verifies every signature on its own.
+//!
+//! One module per behaviour; each allow has its deny. Every process has a home, a runtime directory and ports of its
+//! own, so that all tests run at once. Nothing waits without a deadline, and no line of any process may hold a canary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed unwrap is a failed test"
+)]
+
+mod audit;
+mod bad_input;
+mod broker;
+mod clients;
+mod commands;
+mod endings;
+mod generations;
+mod isolation;
+mod options;
+mod private;
+mod profiles;
+mod setup;
+mod signatures;
+mod sources;

@@ -1,0 +1,214 @@
+//! The options of the reference proxy and our own: each changes what it says, and nothing without it.
+
+use sigward_tests::processes::StdioClient;
+use sigward_tests::upstream::{REGION, Reply, SERVICE};
+
+use crate::setup::{THREE, World, assert_names, failure, rpc_error, text, tool_error};
+
+async fn listed(client: &mut StdioClient) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut params = "{}".to_owned();
+    loop {
+        let page = client.request("tools/list", &params).await;
+        for tool in page["result"]["tools"].as_array().unwrap() {
+            names.push(tool["name"].as_str().unwrap().to_owned());
+        }
+        let cursor = &page["result"]["nextCursor"];
+        if cursor.is_null() {
+            return names;
+        }
+        params = serde_json::json!({ "cursor": cursor }).to_string();
+    }
+}
+
+#[tokio::test]
+async fn tools_can_be_hidden_and_are_refused_then() {
+    let all = ["whoami", "echo", "slow", "switch_account", "write_note", "lookup"];
+    for (options, kept) in [
+        (vec![], all.to_vec()),
+        (vec!["--read-only"], vec!["whoami", "slow", "lookup"]),
+        (vec!["--tools-allow", "who*", "echo"], vec!["whoami", "echo"]),
+        (vec!["--tools-deny", "*o*"], vec![]),
+        (vec!["--tools-deny", "echo", "s*"], vec!["whoami", "write_note", "lookup"]),
+        (
+            vec!["--tools-allow", "*o*", "--tools-deny", "echo"],
+            ["whoami", "slow", "switch_account", "write_note", "lookup"].to_vec(),
+        ),
+        (vec!["--read-only", "--tools-deny", "lookup"], vec!["whoami", "slow"]),
+    ] {
+        let kept: Vec<_> = if options == ["--tools-deny", "*o*"] {
+            all.iter().copied().filter(|name| !name.contains('o')).collect()
+        } else {
+            kept
+        };
+        let world = World::new().await;
+        world.upstream.slow().open();
+        let mut client = world.client(&["dev"], &options).await;
+        // Before any list, too.
+        for tool in all {
+            let called = client.call(tool, r#"{"region":"x"}"#).await;
+            if kept.contains(&tool) {
+                text(&called);
+            } else {
+                assert_names(failure(&called), &[tool]);
+            }
+        }
+        let called: Vec<_> = world.upstream.requests_of("tools/call");
+        assert_eq!(called.len(), kept.len(), "{options:?}: the others went nowhere");
+        assert_eq!(listed(&mut client).await, kept, "{options:?}");
+    }
+}
+
+/// Read-only holds for what a tool is called and for how it is spelled.
+#[tokio::test]
+async fn a_refused_tool_has_no_second_spelling() {
+    let world = World::new().await;
+    let mut client = world.client(&["dev"], &["--tools-deny", "write_note"]).await;
+    for params in [
+        r#"{"name":"write\u005fnote","arguments":{}}"#,
+        r#"{"n\u0061me":"write_note","arguments":{}}"#,
+        r#"{"name":"whoami","name":"write_note","arguments":{}}"#,
+        r#"{"name":"write_note","name":"whoami","arguments":{}}"#,
+    ] {
+        let called = client.request("tools/call", params).await;
+        failure(&called);
+    }
+    assert_eq!(world.upstream.requests_of("tools/call").len(), 0);
+}
+
+#[tokio::test]
+async fn headers_are_sent_and_signed() {
+    let world = World::new().await;
+    let options = ["--header", "X-Team=platform", "--header", "x-trace=a=b c"];
+    let mut client = world.client(&["dev"], &options).await;
+    client.call("whoami", "{}").await;
+    let requests = world.upstream.requests();
+    assert!(requests.len() >= 3);
+    for request in requests {
+        let signed = request.signature.as_ref().unwrap();
+        for (name, value) in [("x-team", "platform"), ("x-trace", "a=b c")] {
+            assert_eq!(request.header(name), Some(value));
+            assert!(signed.signed_headers.iter().any(|it| it == name), "{signed:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn metadata_goes_into_meta_and_the_client_s_own_wins() {
+    let world = World::new().await;
+    let options = ["--metadata", "team=platform", "cost=42"];
+    let mut client = world.client(&["dev"], &options).await;
+    client
+        .request("tools/call", r#"{"name":"whoami","_meta":{"cost":"mine","more":[1.10]}}"#)
+        .await;
+    client.request("resources/list", "{}").await;
+    let call = &world.upstream.requests_of("tools/call")[0];
+    assert_eq!(call.param("/_meta/team"), "platform");
+    assert_eq!(call.param("/_meta/cost"), "mine");
+    assert_eq!(call.param("/_meta/AWS_REGION"), "us-west-2");
+    assert_names(call.text(), &["[1.10]"]);
+    let list = &world.upstream.requests_of("resources/list")[0];
+    assert_eq!(list.param("/_meta/cost"), "42");
+
+    let world = World::new().await;
+    let mut client = world.client(&["dev"], &[]).await;
+    client.call("whoami", "{}").await;
+    let call = &world.upstream.requests_of("tools/call")[0];
+    assert_eq!(call.param("/_meta/team"), serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn the_endpoint_may_stand_behind_the_profiles() {
+    let world = World::new().await;
+    let usual = world.proxy(&[]);
+    let mut command = sigward_tests::processes::command(usual.as_std().get_program().as_ref());
+    command.envs(world.home.environment()).env("XDG_RUNTIME_DIR", world.directory.path());
+    command.args(["--service", SERVICE, "--region", REGION, "--broker", "private"]);
+    command.args(["--profile", "staging", "dev", &world.upstream.url()]);
+    let mut client = StdioClient::start(command);
+    client.initialize().await;
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("staging"));
+}
+
+#[tokio::test]
+async fn profiles_come_from_the_environment_too() {
+    let world = World::new().await;
+    for (name, value, expected) in
+        [("AWS_MCP_PROXY_PROFILES", "staging dev", "staging"), ("AWS_PROFILE", "prod", "prod")]
+    {
+        let mut command = world.proxy(&["--broker", "private"]);
+        command.env(name, value);
+        let mut client = StdioClient::start(command);
+        client.initialize().await;
+        let called = client.call("whoami", "{}").await;
+        assert_eq!(text(&called), world.home.identity(expected), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn retries_are_for_lists_and_read_only_tools() {
+    let unavailable = || Reply::Http(503, Vec::new(), String::new());
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &["--retries", "2"]).await;
+    world.upstream.next("tools/list", unavailable());
+    assert_eq!(listed(&mut client).await.len(), 6);
+    assert_eq!(world.upstream.requests_of("tools/list").len(), 3, "two pages and one repetition");
+
+    world.upstream.next("tools/call", unavailable());
+    world.upstream.next("tools/call", unavailable());
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("dev"));
+    assert_eq!(world.upstream.requests_of("tools/call").len(), 3);
+
+    world.upstream.next("tools/call", unavailable());
+    let failed = client.call("write_note", "{}").await;
+    assert_names(failure(&failed), &["503"]);
+    assert_eq!(world.upstream.requests_of("tools/call").len(), 4, "it may have written");
+
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    world.upstream.next("tools/list", unavailable());
+    let failed = client.request("tools/list", "{}").await;
+    assert_names(rpc_error(&failed).1, &["503"]);
+    assert_eq!(world.upstream.requests_of("tools/list").len(), 1, "no retries unless asked for");
+}
+
+#[tokio::test]
+async fn skip_auth_sends_unsigned_where_there_are_no_keys() {
+    let world = World::new().await;
+    for (options, received) in [(vec!["--skip-auth"], 1), (vec![], 0)] {
+        let mut client = StdioClient::start(world.private_proxy(&["misspelt"], &options));
+        let params = r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
+        let before = world.upstream.requests().len();
+        let answer = client.request("initialize", params).await;
+        rpc_error(&answer);
+        let unsigned: Vec<_> = world.upstream.requests().split_off(before);
+        assert_eq!(unsigned.len(), received, "{options:?}");
+        assert!(unsigned.iter().all(|request| request.header("authorization").is_none()));
+    }
+}
+
+#[tokio::test]
+async fn a_tool_call_has_its_limit() {
+    let world = World::new().await;
+    let mut client = world.client(&["dev"], &["--tool-timeout", "0.3"]).await;
+    let failed = client.call("slow", "{}").await;
+    assert_names(failure(&failed), &["tool-timeout"]);
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("dev"));
+}
+
+/// Whatever a tool answers as an error is the tool's word, not the proxy's.
+#[tokio::test]
+async fn a_tool_s_own_error_passes() {
+    let world = World::new().await;
+    let mut client = world.client(&["dev"], &[]).await;
+    let own = r#"{"content":[{"type":"text","text":"its own"}],"isError":true}"#;
+    world.upstream.next("tools/call", Reply::Result(own.to_owned()));
+    let failed = client.call("echo", "{}").await;
+    assert_eq!(tool_error(&failed), "its own");
+    world.upstream.next("tools/call", Reply::Error(-32050, "its own code".to_owned()));
+    let failed = client.call("echo", "{}").await;
+    assert_eq!(rpc_error(&failed), (-32050, "its own code"));
+}

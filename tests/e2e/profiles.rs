@@ -1,0 +1,397 @@
+//! Per-call profiles, row by row of the design, each with its opposite.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+use sigward_tests::upstream::{Gate, Received, Reply};
+
+use crate::setup::{THREE, World, assert_names, own_uid, rpc_error, stateless, text, tool_error};
+
+/// Those of `requests` that a profile signed.
+fn signed_by(world: &World, method: &str, profile: &str) -> Vec<Received> {
+    let mut requests = world.upstream.requests_of(method);
+    requests.retain(|request| request.identity() == world.home.identity(profile));
+    requests
+}
+
+#[tokio::test]
+async fn every_tool_offers_the_profiles_and_nothing_else_changes() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    let mut page = client.request("tools/list", "{}").await;
+    let cursor = page["result"]["nextCursor"].take();
+    let mut tools = page["result"]["tools"].as_array().unwrap().clone();
+    let next = client.request("tools/list", &json!({"cursor": cursor}).to_string()).await;
+    tools.extend(next["result"]["tools"].as_array().unwrap().clone());
+    assert_eq!(tools.len(), 6);
+    for tool in &tools {
+        let own = tool["name"] == "switch_account";
+        let argument = if own { "proxy_aws_profile" } else { "aws_profile" };
+        let property = &tool["inputSchema"]["properties"][argument];
+        assert_eq!(property["type"], "string", "{tool}");
+        assert_eq!(property["enum"], json!(THREE), "{tool}");
+        assert_names(property["description"].as_str().unwrap(), &["dev"]);
+        let required = tool["inputSchema"]["required"].as_array();
+        let required = required.is_some_and(|names| names.contains(&argument.into()));
+        assert!(!required, "the argument is optional: {tool}");
+    }
+    let own = &tools[3]["inputSchema"]["properties"]["aws_profile"];
+    assert_eq!(own["description"], "the server's own meaning");
+}
+
+#[tokio::test]
+async fn the_list_keeps_its_text() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    client.start_request("tools/list", "{}").await;
+    let line = client.expect_line("the list", |line| line.contains("\"tools\"")).await;
+    assert_names(&line, &[r#""maximum":1e2"#, r#""x-odd":1.10"#, r#""taskSupport":"optional""#]);
+}
+
+#[tokio::test]
+async fn one_profile_is_no_choice() {
+    let world = World::new().await;
+    let mut client = world.client(&["staging"], &[]).await;
+    client.start_request("tools/list", "{}").await;
+    let line = client.expect_line("the list", |line| line.contains("\"tools\"")).await;
+    assert!(!line.contains("aws_profile"), "{line}");
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("staging"));
+    // The argument is nothing to the proxy now: it goes to the server, which has the last word.
+    let echoed = client.call("echo", r#"{"aws_profile":"dev"}"#).await;
+    assert_eq!(text(&echoed), r#"{"aws_profile":"dev"}"#);
+}
+
+#[tokio::test]
+async fn descriptions_of_the_broker_reach_the_model() {
+    let world = World::new().await;
+    let rule = format!(
+        "[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\", \"staging\", \"prod\"]\nendpoints = [\"upstream\"]",
+        own_uid()
+    );
+    let _broker = world.broker(&world.configuration(&rule)).await;
+    let mut client = world.client_of(&world.socket(), &THREE).await;
+    let page = client.request("tools/list", "{}").await;
+    let property = &page["result"]["tools"][0]["inputSchema"]["properties"]["aws_profile"];
+    let words = ["dev", "Development, everything goes", "Production, be careful"];
+    assert_names(property["description"].as_str().unwrap(), &words);
+}
+
+#[tokio::test]
+async fn absent_null_and_named() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    for (arguments, profile) in [
+        ("{}", "dev"),
+        (r#"{"aws_profile":null}"#, "dev"),
+        (r#"{"aws_profile":"dev"}"#, "dev"),
+        (r#"{"aws_profile":"staging"}"#, "staging"),
+        (r#"{"aws_profile":"prod"}"#, "prod"),
+        (r#"{"aws_profile":"st\u0061ging"}"#, "staging"),
+        (r#"{"aws\u005fprofile":"staging"}"#, "staging"),
+        ("{}", "dev"),
+    ] {
+        let called = client.call("whoami", arguments).await;
+        assert_eq!(text(&called), world.home.identity(profile), "{arguments}");
+    }
+    let without = client.request("tools/call", r#"{"name":"whoami"}"#).await;
+    assert_eq!(text(&without), world.home.identity("dev"));
+
+    for (profile, calls) in [("dev", 5), ("staging", 3), ("prod", 1)] {
+        let identity = world.home.identity(profile);
+        let calls_seen = signed_by(&world, "tools/call", profile);
+        assert_eq!(calls_seen.len(), calls, "{profile}");
+        let sessions = world.upstream.sessions_of(identity);
+        assert_eq!(sessions.len(), 1, "{profile} has one session");
+        for call in calls_seen {
+            assert_eq!(call.header("mcp-session-id"), Some(sessions[0].as_str()), "{profile}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_region_follows_the_profile() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    for (profile, region) in sigward_tests::aws_home::PROFILES {
+        let called = client.call("whoami", &json!({"aws_profile": profile}).to_string()).await;
+        assert_eq!(called["result"]["structuredContent"]["region"], region, "{profile}");
+    }
+    let own = r#"{"name":"whoami","arguments":{"aws_profile":"prod"},"_meta":{"AWS_REGION":"sa-east-1"}}"#;
+    let called = client.request("tools/call", own).await;
+    assert_eq!(
+        called["result"]["structuredContent"]["region"], "sa-east-1",
+        "the client's own wins"
+    );
+}
+
+#[tokio::test]
+async fn anything_else_is_refused_and_goes_nowhere() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    client.request("tools/list", "{}").await;
+    for given in [
+        r#""nobody""#,
+        r#""DEV""#,
+        r#""dev ""#,
+        r#""""#,
+        "5",
+        "true",
+        "{}",
+        r#"["staging"]"#,
+        r#""..""#,
+    ] {
+        let arguments = format!(r#"{{"text":"secret","aws_profile":{given}}}"#);
+        let called = client.call("echo", &arguments).await;
+        let message = tool_error(&called);
+        assert_names(message, &["dev", "staging", "prod"]);
+        assert_names(message, &[given.trim_matches('"')]);
+    }
+    let twice = client.call("echo", r#"{"aws_profile":"dev","aws_profile":"staging"}"#).await;
+    assert_names(tool_error(&twice), &["aws_profile"]);
+    let spelled = client.call("echo", r#"{"aws_profile":"dev","aws\u005fprofile":"prod"}"#).await;
+    assert_names(tool_error(&spelled), &["aws_profile"]);
+
+    assert_eq!(world.upstream.requests_of("tools/call").len(), 0, "nothing went upstream");
+    let called = client.call("echo", r#"{"aws_profile":"staging"}"#).await;
+    assert_eq!(text(&called), "{}", "and a good call passes");
+}
+
+#[tokio::test]
+async fn the_argument_is_cut_out_and_every_other_byte_stays() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    for (sent, received) in [
+        (r#"{"aws_profile":"staging"}"#, "{}"),
+        (r#"{"aws_profile":"staging","b":1.10}"#, r#"{"b":1.10}"#),
+        (r#"{"b":1.10,"aws_profile":"staging"}"#, r#"{"b":1.10}"#),
+        (
+            r#"{"b":1.10,"aws_profile":"staging","a":123456789012345678901,"e":1e400}"#,
+            r#"{"b":1.10,"a":123456789012345678901,"e":1e400}"#,
+        ),
+        (
+            r#"{"x":{"aws_profile":"prod"},"aws_profile":"staging","s":"\u00e9\/ \"aws_profile\""}"#,
+            r#"{"x":{"aws_profile":"prod"},"s":"\u00e9\/ \"aws_profile\""}"#,
+        ),
+        (r#"{"lone":"\ud800","aws\u005fprofile":"staging"}"#, r#"{"lone":"\ud800"}"#),
+        (r#"{"z":1,"a":2,"z":3,"aws_profile":"staging"}"#, r#"{"z":1,"a":2,"z":3}"#),
+    ] {
+        client.start_request("tools/call", &sigward_tests::processes::call("echo", sent)).await;
+        let request = world
+            .upstream
+            .expect(received, |request| {
+                request.calls("echo")
+                    && request.text().contains(&format!("\"arguments\":{received}"))
+            })
+            .await;
+        assert_eq!(request.identity(), world.home.identity("staging"), "{sent}");
+    }
+    // What isn't chosen isn't touched: white space, order, and the names that only look like it.
+    let odd = "{ \"aws_profiles\" : 1.0 ,\t\"AWS_PROFILE\":null, \"n\": -0 }";
+    client.start_request("tools/call", &sigward_tests::processes::call("echo", odd)).await;
+    let request = world.upstream.expect(odd, |request| request.text().contains(odd)).await;
+    assert_eq!(request.identity(), world.home.identity("dev"));
+}
+
+#[tokio::test]
+async fn a_session_is_opened_once_and_delays_no_other_profile() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    // The session of the default profile is there; the next one to be opened waits.
+    let gate = Gate::default();
+    let held = gate.clone();
+    let staging = world.home.identity("staging").to_owned();
+    world.upstream.hook(move |request| {
+        let opens = request.method() == "initialize" && request.identity() == staging;
+        opens.then(|| Reply::Usual.held(&held))
+    });
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        waiting.push(
+            client
+                .start_request(
+                    "tools/call",
+                    r#"{"name":"whoami","arguments":{"aws_profile":"staging"}}"#,
+                )
+                .await,
+        );
+    }
+    let opens = |request: &Received| {
+        request.method() == "initialize" && request.identity() == world.home.identity("staging")
+    };
+    world.upstream.expect("the opening for staging", opens).await;
+    for profile in ["prod", "dev"] {
+        let called = client.call("whoami", &json!({"aws_profile": profile}).to_string()).await;
+        assert_eq!(text(&called), world.home.identity(profile), "{profile} doesn't wait");
+    }
+    assert_eq!(signed_by(&world, "tools/call", "staging").len(), 0);
+
+    gate.open();
+    for id in &waiting {
+        let called = client.response(id).await;
+        assert_eq!(text(&called), world.home.identity("staging"));
+    }
+    assert_eq!(signed_by(&world, "initialize", "staging").len(), 1, "opened once for all eight");
+    assert_eq!(signed_by(&world, "notifications/initialized", "staging").len(), 1);
+}
+
+/// A session that can't be opened is an error for its callers alone, and is tried again by the next one.
+#[tokio::test]
+async fn a_session_that_fails_to_open_fails_alone() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    world.upstream.next("initialize", Reply::Http(500, Vec::new(), "{}".to_owned()));
+    let failed = client.call("whoami", r#"{"aws_profile":"prod"}"#).await;
+    assert_names(crate::setup::failure(&failed), &["500"]);
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("dev"));
+    let again = client.call("whoami", r#"{"aws_profile":"prod"}"#).await;
+    assert_eq!(text(&again), world.home.identity("prod"));
+}
+
+#[tokio::test]
+async fn a_tool_keeps_an_argument_of_that_name() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    // Before any list: the proxy has to find out by itself.
+    let called = client.call("switch_account", r#"{"aws_profile":"the server's"}"#).await;
+    assert_eq!(text(&called), r#"{"aws_profile":"the server's"}"#);
+    assert_eq!(signed_by(&world, "tools/call", "dev").len(), 1);
+
+    let both = r#"{"aws_profile":"the server's","proxy_aws_profile":"prod"}"#;
+    let called = client.call("switch_account", both).await;
+    assert_eq!(text(&called), r#"{"aws_profile":"the server's"}"#);
+    assert_eq!(signed_by(&world, "tools/call", "prod").len(), 1);
+
+    let refused = client.call("switch_account", r#"{"proxy_aws_profile":"nobody"}"#).await;
+    assert_names(tool_error(&refused), &["nobody"]);
+    // On a tool without the collision, the longer name is nothing special.
+    let echoed = client.call("echo", r#"{"proxy_aws_profile":"prod"}"#).await;
+    assert_eq!(text(&echoed), r#"{"proxy_aws_profile":"prod"}"#);
+    assert_eq!(signed_by(&world, "tools/call", "prod").len(), 1);
+}
+
+#[tokio::test]
+async fn other_requests_choose_by_meta() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    for (method, params) in [
+        ("resources/list", ""),
+        ("resources/templates/list", ""),
+        ("resources/read", r#""uri":"test://note","#),
+        ("prompts/list", ""),
+        ("prompts/get", r#""name":"greet","#),
+        (
+            "completion/complete",
+            r#""ref":{"type":"ref/prompt","name":"greet"},"argument":{"name":"a","value":""},"#,
+        ),
+    ] {
+        for profile in ["prod", "dev"] {
+            let params = format!(r#"{{{params}"_meta":{{"sigward/profile":"{profile}"}}}}"#);
+            let answer = client.request(method, &params).await;
+            assert!(answer["result"].is_object(), "{method}: {answer}");
+            assert_eq!(signed_by(&world, method, profile).len(), 1, "{method} with {profile}");
+        }
+        let plain = format!("{{{}}}", params.trim_end_matches(','));
+        client.request(method, &plain).await;
+        assert_eq!(signed_by(&world, method, "dev").len(), 2, "{method} without a choice");
+
+        let before = world.upstream.requests().len();
+        for given in [r#""nobody""#, "7", "[]"] {
+            let params = format!(r#"{{{params}"_meta":{{"sigward/profile":{given}}}}}"#);
+            let answer = client.request(method, &params).await;
+            let (_, message) = rpc_error(&answer);
+            assert_names(message, &["dev", "staging", "prod"]);
+        }
+        assert_eq!(world.upstream.requests().len(), before, "{method}: nothing went upstream");
+    }
+}
+
+#[tokio::test]
+async fn a_task_stays_with_the_profile_that_made_it() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    let created = |id: &str| {
+        Reply::Result(format!(
+            r#"{{"task":{{"taskId":"{id}","status":"working","createdAt":"2026-11-23T22:00:00Z","ttl":null}}}}"#
+        ))
+    };
+    for (id, profile) in [("task-1", "staging"), ("task-2", "dev")] {
+        world.upstream.next("tools/call", created(id));
+        let params = format!(
+            r#"{{"name":"echo","arguments":{{"aws_profile":"{profile}"}},"task":{{"ttl":60000}}}}"#
+        );
+        let answer = client.request("tools/call", &params).await;
+        assert_eq!(answer["result"]["task"]["taskId"], id);
+    }
+    let mut seen = String::new();
+    for method in ["tasks/get", "tasks/result", "tasks/cancel"] {
+        for (id, profile) in [("task-1", "staging"), ("task-2", "dev"), ("task-3", "dev")] {
+            world.upstream.next(method, Reply::Result("{}".to_owned()));
+            client.request(method, &json!({"taskId": id}).to_string()).await;
+            let request = world
+                .upstream
+                .expect(method, |request| {
+                    request.method() == method && request.param("/taskId") == id
+                })
+                .await;
+            assert_eq!(request.identity(), world.home.identity(profile), "{method} of {id}");
+            let _ = write!(seen, "{method} ");
+        }
+    }
+    assert_eq!(seen.split_whitespace().count(), 9);
+}
+
+#[tokio::test]
+async fn the_argument_has_another_name_if_told_so() {
+    let world = World::new().await;
+    let options = ["--profile-argument", "account", "--profile-tools", "who*", "l?okup"];
+    let mut client = world.client(&THREE, &options).await;
+    let page = client.request("tools/list", "{}").await;
+    for tool in page["result"]["tools"].as_array().unwrap() {
+        let offered = tool["inputSchema"]["properties"]["account"].is_object();
+        assert_eq!(offered, tool["name"] == "whoami", "{tool}");
+        assert!(tool["inputSchema"]["properties"]["aws_profile"].is_null());
+    }
+    let called = client.call("whoami", r#"{"account":"prod"}"#).await;
+    assert_eq!(text(&called), world.home.identity("prod"));
+    let called = client.call("whoami", r#"{"aws_profile":"prod"}"#).await;
+    assert_eq!(text(&called), world.home.identity("dev"), "that name means nothing now");
+    // A tool that doesn't offer it never runs under another profile than the one asked for.
+    let refused = client.call("echo", r#"{"account":"prod"}"#).await;
+    tool_error(&refused);
+    assert_eq!(signed_by(&world, "tools/call", "prod").len(), 1);
+}
+
+/// The same in the generation without sessions.
+#[tokio::test]
+async fn stateless_calls_choose_too() {
+    let world = World::new().await;
+    let mut client = sigward_tests::processes::StdioClient::start(world.private_proxy(&THREE, &[]));
+    let page = client.request("tools/list", &stateless("{}")).await;
+    assert_eq!(
+        page["result"]["tools"][0]["inputSchema"]["properties"]["aws_profile"]["enum"],
+        json!(THREE)
+    );
+    assert_eq!(page["result"]["cacheScope"], "private", "an injected list is the user's own");
+
+    let call = async |client: &mut sigward_tests::processes::StdioClient, arguments: &str| {
+        let params = stateless(&format!(r#"{{"name":"lookup","arguments":{arguments}}}"#));
+        client.request("tools/call", &params).await
+    };
+    let called = call(&mut client, r#"{"region":"x","aws_profile":"staging"}"#).await;
+    assert_eq!(text(&called), r#"{"region":"x"}"#);
+    let called = call(&mut client, r#"{"region":"naïve","aws_profile":null}"#).await;
+    assert_eq!(text(&called), r#"{"region":"naïve"}"#);
+    let refused = call(&mut client, r#"{"region":"x","aws_profile":"nobody"}"#).await;
+    assert_names(tool_error(&refused), &["nobody", "dev", "staging", "prod"]);
+
+    let calls = world.upstream.requests_of("tools/call");
+    let identities: Vec<_> = calls.iter().map(Received::identity).collect();
+    assert_eq!(identities, [world.home.identity("staging"), world.home.identity("dev")]);
+    for call in calls {
+        assert!(!format!("{:?}{}", call.headers, call.text()).contains("aws_profile"));
+        assert_eq!(call.header("mcp-name"), Some("lookup"));
+    }
+    assert_eq!(Value::from(0), world.upstream.requests_of("initialize").len());
+}

@@ -1,0 +1,216 @@
+//! A world for one test: a home with keys, a server that knows them, and the two programs on demand.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use sigward_proto::v1::broker_client::BrokerClient;
+use sigward_tests::aws_home::AwsHome;
+use sigward_tests::deadline;
+use sigward_tests::processes::{self, Process, StdioClient};
+use sigward_tests::upstream::{Builder, REGION, SERVICE, Upstream};
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::process::Command;
+use tonic::transport::{Channel, Endpoint};
+
+/// The three profiles that most tests offer, the default first.
+pub(crate) const THREE: [&str; 3] = ["dev", "staging", "prod"];
+
+/// Everything that one test talks to.
+pub(crate) struct World {
+    pub(crate) home: AwsHome,
+    pub(crate) upstream: Upstream,
+    /// `XDG_RUNTIME_DIR`, sockets and configurations.
+    pub(crate) directory: TempDir,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(|builder| builder).await
+    }
+
+    /// A world whose server is not the usual one.
+    pub(crate) async fn with(build: impl FnOnce(Builder) -> Builder) -> Self {
+        Self::at_home(AwsHome::new(), build).await
+    }
+
+    /// A world in a home that was prepared.
+    pub(crate) async fn at_home(home: AwsHome, build: impl FnOnce(Builder) -> Builder) -> Self {
+        let upstream = build(Upstream::builder(home.keys())).start().await;
+        let directory = tempfile::tempdir().unwrap();
+        Self { home, upstream, directory }
+    }
+
+    /// The world after its server came back, on the port that it had.
+    pub(crate) async fn revived(home: AwsHome, directory: TempDir, port: u16) -> Self {
+        let upstream = Upstream::builder(home.keys()).port(port).start().await;
+        Self { home, upstream, directory }
+    }
+
+    /// `sigward-proxy URL --service … --region … ARGUMENTS`, with a person's environment.
+    pub(crate) fn proxy(&self, arguments: &[&str]) -> Command {
+        let mut command = processes::command(&processes::binaries().proxy);
+        command.envs(self.home.environment());
+        command.env("XDG_RUNTIME_DIR", self.directory.path());
+        command.arg(self.upstream.url());
+        command.args(["--service", SERVICE, "--region", REGION]).args(arguments);
+        command
+    }
+
+    /// A proxy with a broker of its own that offers `profiles`.
+    pub(crate) fn private_proxy(&self, profiles: &[&str], arguments: &[&str]) -> Command {
+        let mut command = self.proxy(&["--broker", "private", "--profile"]);
+        command.args(profiles).args(arguments);
+        command
+    }
+
+    /// A session with a proxy with a broker of its own.
+    pub(crate) async fn client(&self, profiles: &[&str], arguments: &[&str]) -> StdioClient {
+        let mut client = StdioClient::start(self.private_proxy(profiles, arguments));
+        client.initialize().await;
+        client
+    }
+
+    /// A session with a proxy that asks the broker at `socket`.
+    pub(crate) async fn client_of(&self, socket: &Path, profiles: &[&str]) -> StdioClient {
+        let socket = format!("unix:{}", socket.display());
+        let mut command = self.proxy(&["--broker", &socket, "--profile"]);
+        command.args(profiles);
+        let mut client = StdioClient::start(command);
+        client.initialize().await;
+        client
+    }
+
+    /// A configuration of a broker: socket, files, this endpoint, the three profiles, and whatever `more` says.
+    pub(crate) fn configuration(&self, more: &str) -> String {
+        format!(
+            r#"
+[listen]
+unix = "{socket}"
+mode = "0666"
+
+[aws]
+config_file = "{config}"
+credentials_file = "{credentials}"
+
+[[endpoint]]
+name = "upstream"
+url = "{url}"
+service = "{SERVICE}"
+region = "{REGION}"
+
+[[profile]]
+name = "dev"
+description = "Development, everything goes"
+endpoints = ["upstream"]
+
+[[profile]]
+name = "staging"
+endpoints = ["upstream"]
+
+[[profile]]
+name = "prod"
+description = "Production, be careful"
+endpoints = ["upstream"]
+{more}
+"#,
+            socket = self.socket().display(),
+            config = self.home.config_file().display(),
+            credentials = self.home.credentials_file().display(),
+            url = self.upstream.url(),
+        )
+    }
+
+    /// Where [`World::configuration`] has a broker listen.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("broker.sock")
+    }
+
+    /// Writes a configuration into a file of its own.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// `sigward-broker ARGUMENTS`, with the environment of the home.
+    pub(crate) fn broker_command(&self, arguments: &[&str]) -> Command {
+        let mut command = processes::command(&processes::binaries().broker);
+        command.envs(self.home.environment());
+        command.env("XDG_RUNTIME_DIR", self.directory.path());
+        command.args(arguments);
+        command
+    }
+
+    /// A broker with the configuration `text`, listening.
+    pub(crate) async fn broker(&self, text: &str) -> Process {
+        let config = self.write("broker.toml", text);
+        let arguments = ["serve", "--config", config.to_str().unwrap()];
+        let broker = Process::start(self.broker_command(&arguments));
+        broker.logged("listening").await;
+        broker
+    }
+}
+
+/// What the current user is to the kernel.
+pub(crate) fn own_uid() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+/// A gRPC client of the broker at `socket`.
+pub(crate) async fn connect(socket: &Path) -> BrokerClient<Channel> {
+    let path = socket.to_owned();
+    let connector = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    let endpoint = Endpoint::from_static("http://broker.invalid");
+    let connecting = endpoint.connect_with_connector(connector);
+    let channel = deadline::within(connecting, || format!("no broker at {}", socket.display()));
+    BrokerClient::new(channel.await.unwrap())
+}
+
+/// The first text of a tool's result, which must not be an error.
+pub(crate) fn text(response: &Value) -> &str {
+    assert_ne!(response["result"]["isError"], true, "the tool failed: {response}");
+    first_text(response)
+}
+
+/// The text of a tool error: a result with `isError`, not a JSON-RPC error.
+pub(crate) fn tool_error(response: &Value) -> &str {
+    assert_eq!(response["result"]["isError"], true, "not a tool error: {response}");
+    first_text(response)
+}
+
+fn first_text(response: &Value) -> &str {
+    let text = response["result"]["content"][0]["text"].as_str();
+    text.unwrap_or_else(|| panic!("no text content: {response}"))
+}
+
+/// Code and message of a JSON-RPC error.
+pub(crate) fn rpc_error(response: &Value) -> (i64, &str) {
+    let error = &response["error"];
+    let parts = error["code"].as_i64().zip(error["message"].as_str());
+    parts.unwrap_or_else(|| panic!("not a JSON-RPC error: {response}"))
+}
+
+/// What failed, told as a tool error or as a JSON-RPC error: either is a clear answer.
+pub(crate) fn failure(response: &Value) -> &str {
+    if response["error"].is_object() { rpc_error(response).1 } else { tool_error(response) }
+}
+
+/// Fails unless `text` names each of `words`.
+pub(crate) fn assert_names(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+}
+
+/// The parameters of a request of 2026-07-28: `params` (an object's text) with the `_meta` that it wants.
+pub(crate) fn stateless(params: &str) -> String {
+    let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"sigward-tests","version":"1.0"},"io.modelcontextprotocol/clientCapabilities":{}}"#;
+    let rest = params.strip_prefix('{').expect("an object");
+    if rest == "}" { format!("{{{meta}}}") } else { format!("{{{meta},{rest}") }
+}

@@ -1,0 +1,141 @@
+//! Where keys come from: each kind of profile, end to end, to the identity that the server verifies.
+
+use serde_json::json;
+use sigward_tests::aws::Aws;
+use sigward_tests::aws_home::AwsHome;
+use sigward_tests::keys::Key;
+use sigward_tests::processes::StdioClient;
+
+use crate::setup::{World, assert_names, failure, text};
+
+/// A session with a proxy that offers `dev` and `profile`, in a world with an STS and a portal.
+async fn client(world: &World, aws: &Aws, profile: &str) -> StdioClient {
+    let mut command = world.private_proxy(&["dev", profile], &[]);
+    command.envs(aws.environment());
+    let mut client = StdioClient::start(command);
+    client.initialize().await;
+    client
+}
+
+async fn whoami(client: &mut StdioClient, profile: &str) -> serde_json::Value {
+    client.call("whoami", &json!({"aws_profile": profile}).to_string()).await
+}
+
+#[tokio::test]
+async fn a_role_by_source_profile() {
+    let home = AwsHome::new();
+    home.role("reader", "dev", "arn:aws:iam::123456789012:role/Reader");
+    let world = World::at_home(home, |builder| builder).await;
+    let aws = Aws::start(world.home.keys()).await;
+    let mut client = client(&world, &aws, "reader").await;
+
+    let called = whoami(&mut client, "reader").await;
+    assert_names(text(&called), &[":assumed-role/Reader/sigward-tests"]);
+    assert_eq!(called["result"]["structuredContent"]["region"], "us-east-2");
+    let called = whoami(&mut client, "dev").await;
+    assert_eq!(text(&called), world.home.identity("dev"), "the source itself is another identity");
+    let mut assumed = aws.issued();
+    assumed.retain(|issued| issued.action == "AssumeRole");
+    assert_eq!(assumed.len(), 1, "{assumed:?}");
+    assert_eq!(assumed[0].caller, world.home.identity("dev"));
+    assert_eq!(assumed[0].role, "arn:aws:iam::123456789012:role/Reader");
+}
+
+#[tokio::test]
+async fn a_role_over_two_hops() {
+    let home = AwsHome::new();
+    home.role("first", "staging", "arn:aws:iam::123456789012:role/First");
+    home.role("second", "first", "arn:aws:iam::210987654321:role/Second");
+    let world = World::at_home(home, |builder| builder).await;
+    let aws = Aws::start(world.home.keys()).await;
+    let mut client = client(&world, &aws, "second").await;
+    let called = whoami(&mut client, "second").await;
+    assert_names(text(&called), &[":assumed-role/Second/"]);
+    let callers: Vec<_> = aws.issued().into_iter().map(|issued| issued.caller).collect();
+    assert_eq!(callers[0], world.home.identity("staging"));
+    assert_names(&callers[1], &[":assumed-role/First/"]);
+}
+
+#[tokio::test]
+async fn a_role_that_sts_refuses() {
+    let home = AwsHome::new();
+    home.role("reader", "dev", "arn:aws:iam::123456789012:role/Reader");
+    let world = World::at_home(home, |builder| builder).await;
+    // An STS that knows nobody.
+    let aws = Aws::start(sigward_tests::keys::KeyTable::default()).await;
+    let mut client = client(&world, &aws, "reader").await;
+    let refused = whoami(&mut client, "reader").await;
+    assert_names(failure(&refused), &["reader"]);
+    let called = whoami(&mut client, "dev").await;
+    assert_eq!(text(&called), world.home.identity("dev"), "the session goes on");
+}
+
+#[tokio::test]
+async fn a_web_identity() {
+    let home = AwsHome::new();
+    let token = home.path().join("token");
+    std::fs::write(&token, sigward_tests::aws::WEB_IDENTITY_TOKEN).unwrap();
+    home.config(&format!(
+        "[profile pod]\nregion = us-east-2\nrole_arn = arn:aws:iam::123456789012:role/Pod\nrole_session_name = pod-1\nweb_identity_token_file = {}\n",
+        token.display()
+    ));
+    let world = World::at_home(home, |builder| builder).await;
+    let aws = Aws::start(world.home.keys()).await;
+    let mut client = client(&world, &aws, "pod").await;
+    let called = whoami(&mut client, "pod").await;
+    assert_names(text(&called), &[":assumed-role/Pod/pod-1"]);
+    assert_eq!(aws.issued()[0].action, "AssumeRoleWithWebIdentity");
+}
+
+#[tokio::test]
+async fn a_credential_process() {
+    let mut home = AwsHome::new();
+    let key = Key::role("FromProcess", "p");
+    home.process("tool", &key);
+    home.config("[profile broken]\nregion = us-west-1\ncredential_process = /bin/false\n");
+    let world = World::at_home(home, |builder| builder).await;
+    let aws = Aws::start(world.home.keys()).await;
+    let mut client = client(&world, &aws, "tool").await;
+    let called = whoami(&mut client, "tool").await;
+    assert_eq!(text(&called), key.identity);
+
+    let mut client = self::client(&world, &aws, "broken").await;
+    let refused = whoami(&mut client, "broken").await;
+    assert_names(failure(&refused), &["broken"]);
+}
+
+#[tokio::test]
+async fn identity_center() {
+    let home = AwsHome::new();
+    Aws::sign_in(&home, "person", "Developer");
+    let world = World::at_home(home, |builder| builder).await;
+    let aws = Aws::start(world.home.keys()).await;
+    let mut client = client(&world, &aws, "person").await;
+    let called = whoami(&mut client, "person").await;
+    assert_names(text(&called), &["AWSReservedSSO_Developer"]);
+    assert_eq!(called["result"]["structuredContent"]["region"], "eu-west-1");
+}
+
+#[tokio::test]
+async fn identity_center_without_a_sign_in_says_what_to_do() {
+    let home = AwsHome::new();
+    Aws::sign_in(&home, "person", "Developer");
+    std::fs::remove_dir_all(home.path().join(".aws/sso")).unwrap();
+    let world = World::at_home(home, |builder| builder).await;
+    let aws = Aws::start(world.home.keys()).await;
+    let mut client = client(&world, &aws, "person").await;
+    let refused = whoami(&mut client, "person").await;
+    assert_names(failure(&refused), &["person", "login"]);
+    assert_eq!(aws.issued(), []);
+}
+
+#[tokio::test]
+async fn a_profile_that_is_not_there() {
+    let world = World::new().await;
+    let aws = Aws::start(world.home.keys()).await;
+    let mut client = client(&world, &aws, "misspelt").await;
+    let refused = whoami(&mut client, "misspelt").await;
+    assert_names(failure(&refused), &["misspelt"]);
+    let called = whoami(&mut client, "dev").await;
+    assert_eq!(text(&called), world.home.identity("dev"));
+}
