@@ -137,15 +137,15 @@ impl Broker {
         };
         match tokio::time::timeout(self.timeout, attempts).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(self.error(profile, &status)),
+            Ok(Err(status)) => Err(self.error(profile, &status).await),
             Err(_) => Err(Error::BrokerSlow { broker: self.address.clone(), after: self.timeout }),
         }
     }
 
-    fn error(&self, profile: &ProfileName, status: &Status) -> Error {
+    async fn error(&self, profile: &ProfileName, status: &Status) -> Error {
         if is_transport(status) {
             let detail = match &self.private {
-                Some(private) => private.failure().unwrap_or_else(|| {
+                Some(private) => private.failure().await.unwrap_or_else(|| {
                     "it ended without a word; its standard error, above, may say why".to_owned()
                 }),
                 None => unix_detail(&self.address, status),

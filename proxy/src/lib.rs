@@ -44,6 +44,7 @@ pub mod error;
 pub mod wire;
 
 pub mod config;
+pub mod log;
 
 mod run;
 

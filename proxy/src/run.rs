@@ -13,6 +13,7 @@ use crate::config::{Config, MAX_CLIENT_MESSAGE};
 use crate::downstream::stdio;
 use crate::environment::Environment;
 use crate::launch;
+use crate::log;
 use crate::relay::Relay;
 use crate::signer::Signer;
 use crate::upstream::{Settings, Upstream};
@@ -32,7 +33,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    log_to_stderr(&invocation.log_level);
+    log::start(&invocation.log_level);
     let Invocation { config, broker, log_level } = invocation;
     let route = match launch::route(&config, &broker, &log_level, &environment) {
         Ok(route) => route,
@@ -90,25 +91,4 @@ async fn serve(config: Config, route: Route) -> ExitCode {
 fn fail(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("sigward-proxy: {error}");
     ExitCode::FAILURE
-}
-
-/// Lines in the form of the reference proxy: `time | LEVEL | target | message`.
-fn log_to_stderr(level: &str) {
-    use tracing_subscriber::filter::{LevelFilter, Targets};
-    use tracing_subscriber::layer::SubscriberExt;
-    use tracing_subscriber::util::SubscriberInitExt;
-
-    let level = match level {
-        "DEBUG" => LevelFilter::DEBUG,
-        "INFO" => LevelFilter::INFO,
-        "WARNING" => LevelFilter::WARN,
-        _ => LevelFilter::ERROR,
-    };
-    // What HTTP libraries log at debug level may hold headers.
-    let ours = Targets::new().with_target("sigward_proxy", level).with_default(LevelFilter::ERROR);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(true);
-    let _ = tracing_subscriber::registry().with(lines).with(ours).try_init();
 }

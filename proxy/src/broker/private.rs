@@ -12,6 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// How to start it.
 #[derive(Debug, Clone)]
@@ -56,6 +57,9 @@ pub enum StartError {
     },
 }
 
+/// How long a broker may take to say what is wrong with its arguments.
+const OBJECTION: Duration = Duration::from_secs(2);
+
 /// The process and our end of its socket.
 #[derive(Debug)]
 pub struct PrivateBroker {
@@ -68,7 +72,7 @@ pub struct PrivateBroker {
 struct State {
     /// A connection that nobody uses yet.
     ready: Option<UnixStream>,
-    child: Option<Child>,
+    children: Vec<Child>,
     /// A child of this process's life before it re-executed itself.
     inherited: Option<rustix::process::Pid>,
     failure: Option<String>,
@@ -160,7 +164,7 @@ impl PrivateBroker {
         match started {
             Ok((socket, child)) => {
                 tracing::info!(pid = child.id(), "started a private broker");
-                state.child = Some(child);
+                state.children.push(child);
                 state.failure = None;
                 socket.set_nonblocking(true)?;
                 Ok(socket)
@@ -172,20 +176,49 @@ impl PrivateBroker {
         }
     }
 
-    /// Why the last start failed.
-    pub(super) fn failure(&self) -> Option<String> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).failure.clone()
+    /// Why there is no connection: the failure of the last start, or what a broker with the same
+    /// arguments has to say against them.
+    pub(super) async fn failure(&self) -> Option<String> {
+        let known = self.state.lock().unwrap_or_else(PoisonError::into_inner).failure.clone();
+        match known {
+            Some(failure) => Some(failure),
+            None => self.objection().await,
+        }
+    }
+
+    /// Starts a broker without a connection. One that accepts its arguments ends for want of it; one
+    /// that doesn't says why, and that is what the person at the client needs to read: the standard
+    /// error of both programs is in some log file.
+    async fn objection(&self) -> Option<String> {
+        let mut command = tokio::process::Command::new(&self.start.program);
+        command
+            .args(&self.start.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .envs(&self.restart.environment);
+        for name in &self.restart.forget {
+            command.env_remove(name);
+        }
+        let output = tokio::time::timeout(OBJECTION, command.output()).await.ok()?.ok()?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        let line = words.lines().rfind(|line| !line.trim().is_empty())?;
+        // That it has no connection is what it was asked to find.
+        (!output.status.success() && !line.contains("standard input")).then_some(())?;
+        Some(line.trim_start_matches("sigward-broker: ").to_owned())
     }
 }
 
 impl State {
-    /// Collects a child that ended, so that it doesn't stay as a zombie.
+    /// Collects children that ended, so that none stays as a zombie.
     fn reap(&mut self) {
-        if let Some(pid) = self.inherited.take() {
-            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG);
+        if let Some(pid) = self.inherited {
+            let ended = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG);
+            if !matches!(ended, Ok(None)) {
+                self.inherited = None;
+            }
         }
-        if let Some(mut child) = self.child.take() {
-            let _ = child.try_wait();
-        }
+        self.children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 }
