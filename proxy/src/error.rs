@@ -319,3 +319,61 @@ pub fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     }
     cause.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_is_a_sentence_of_its_own() {
+        let reasons: Vec<Reason> = (0..1000).filter_map(|n| Reason::try_from(n).ok()).collect();
+        assert!(reasons.len() >= 20);
+        let mut seen = HashSet::new();
+        for broker in [BrokerAddress::Private, BrokerAddress::Unix("/run/b.sock".into())] {
+            for &reason in &reasons {
+                let refusal = Refusal {
+                    reason: Some(reason),
+                    profile: ProfileName::new("dev"),
+                    broker: broker.clone(),
+                };
+                let text = refusal.to_string();
+                assert!(text.len() > 20 && !text.ends_with('.'), "{reason:?}: {text}");
+                seen.insert(text);
+            }
+        }
+        assert!(seen.len() > reasons.len());
+    }
+
+    #[test]
+    fn only_what_never_left_is_safe_to_send_again() {
+        let host = || "h".to_owned();
+        let detail = || "d".to_owned();
+        let status = |code| Error::Status {
+            host: host(),
+            status: StatusCode::from_u16(code).unwrap(),
+            detail: None,
+        };
+        assert_eq!(Error::Connect { host: host(), detail: detail() }.resend(), Resend::Safe);
+        let interrupted = Error::Interrupted { host: host(), detail: detail() };
+        assert_eq!(interrupted.resend(), Resend::IfReadOnly);
+        assert_eq!(status(503).resend(), Resend::IfReadOnly);
+        assert_eq!(status(400).resend(), Resend::Pointless);
+        assert_eq!(status(307).resend(), Resend::Pointless);
+        assert_eq!(Error::SignatureMismatch.resend(), Resend::Pointless);
+    }
+
+    #[test]
+    fn policy_is_no_lack_of_credentials() {
+        let lacks = |reason| {
+            let profile = ProfileName::new("dev");
+            let broker = BrokerAddress::Private;
+            Error::Refused(Refusal { reason: Some(reason), profile, broker }).lacks_credentials()
+        };
+        assert!(lacks(Reason::LoginRequired) && lacks(Reason::CredentialsUnavailable));
+        for reason in [Reason::ProfileNotAllowed, Reason::ToolNotAllowed, Reason::PeerNotAllowed] {
+            assert!(!lacks(reason), "{reason:?}");
+        }
+    }
+}
