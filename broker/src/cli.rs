@@ -4,7 +4,6 @@ mod check;
 mod status;
 mod table;
 
-use std::error::Error as _;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +11,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, AuditTarget, Config, Flags};
-use crate::error::Error;
+use crate::error::{Error, in_words};
 use crate::log::{self, LogLevel};
 use crate::process;
 use crate::profile::Surroundings;
@@ -188,14 +187,8 @@ fn default_sockets() -> [PathBuf; 2] {
     [user.unwrap_or_else(|| machine.clone()), machine]
 }
 
-/// An error for the person at the terminal: what failed, and the causes.
+/// An error for the person at the terminal.
 fn report(error: &Error) {
-    let mut text = format!("sigward-broker: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
     // Nobody is left to tell if standard error is gone.
-    drop(writeln!(std::io::stderr(), "{text}"));
+    drop(writeln!(std::io::stderr(), "sigward-broker: {}", in_words(error)));
 }

@@ -5,8 +5,10 @@
 //! sentence; the detail goes to the log and to `sigward-broker check`.
 
 use std::borrow::Cow;
+use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::iter;
 use std::path::PathBuf;
 
 use sigward_proto::v1::Reason;
@@ -127,4 +129,28 @@ impl Denial {
     pub fn detail(&self) -> &str {
         &self.detail
     }
+}
+
+/// An error and its causes, the outermost first.
+pub fn causes<'e>(
+    error: &'e (dyn StdError + 'static),
+) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    let cause = |error: &&'e (dyn StdError + 'static)| -> Option<&'e (dyn StdError + 'static)> {
+        (*error).source()
+    };
+    iter::successors(Some(error), cause)
+}
+
+/// An error and its causes in their own words. The AWS SDK's way to show them would add their `Debug`:
+/// that prints whole answers of servers, with the credentials in them.
+#[must_use]
+pub fn in_words(error: &(dyn StdError + 'static)) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for text in causes(error).map(ToString::to_string) {
+        // Some say their cause's words too.
+        if !words.last().is_some_and(|last| last.ends_with(&text)) {
+            words.push(text);
+        }
+    }
+    words.join(": ")
 }

@@ -7,7 +7,7 @@ use sigward_proto::v1::Reason;
 
 use super::table::{Table, or_dash, print, time_left};
 use crate::clock;
-use crate::config::{Config, Profile};
+use crate::config::{Config, CredentialsFrom, Profile};
 use crate::error::Denial;
 use crate::profile::{Profiles, Surroundings};
 
@@ -56,8 +56,8 @@ pub(super) async fn run(config: &Config, surroundings: &Surroundings) -> ExitCod
 /// What failed, and what to do next. The detail is shown: whoever runs `check` could read it anyway.
 fn explain(profile: &Profile, denial: &Denial) -> String {
     let name = match &profile.from {
-        crate::config::CredentialsFrom::AwsProfile(name) => name.as_str(),
-        crate::config::CredentialsFrom::DefaultChain => "default",
+        CredentialsFrom::AwsProfile(name) => name.as_str(),
+        CredentialsFrom::DefaultChain => "default",
     };
     let next = match denial.reason() {
         Reason::LoginRequired => format!("sign in: aws sso login --profile {name}"),
@@ -67,6 +67,10 @@ fn explain(profile: &Profile, denial: &Denial) -> String {
         ),
         Reason::UnsupportedProfileSetting => {
             "take the setting out of the profile, or use another profile".to_owned()
+        }
+        _ if profile.from == CredentialsFrom::DefaultChain => {
+            "name a profile (--profile NAME), or put credentials where the AWS SDKs look for them"
+                .to_owned()
         }
         Reason::ProfileMisconfigured => {
             format!("look at the profile: aws configure list --profile {name}")

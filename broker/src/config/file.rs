@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::reader::{Reader, Table, Value, did_you_mean};
-use super::{
+use super::model::{
     Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Group, Listen, Names, Profile,
-    ProfileName, Rate, Role, Rule, Tools, flags,
+    ProfileName, Rate, Role, Rule, Tools,
 };
+use super::reader::{Reader, Table, Value, did_you_mean};
 use crate::endpoint::{Endpoint, EndpointUrl, Region, Scope, Service, scope_of_host};
 use crate::error::{Error, Faults};
 use crate::peer::PeerPattern;
@@ -50,7 +50,7 @@ pub fn parse(text: &str, path: &Path, uid: u32) -> Result<Config, Faults> {
     let profiles = profiles(&root, &endpoints);
     let mut rules = rules(&root, &endpoints, &profiles);
     if !root.has("rule") {
-        rules.push(flags::own_user(uid));
+        rules.push(Rule::own_user(uid));
     }
     let audit = audit(root.table("audit"));
     root.unsupported("metrics", "this version serves no metrics: leave the table out");

@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{
-    Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Listen, Names, Profile, ProfileName,
-    Rule,
+    Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Listen, Profile, ProfileName, Rule,
 };
 use crate::endpoint::{Endpoint, EndpointUrl, Region, Scope, Service, scope_of_host};
 use crate::error::Error;
-use crate::peer::PeerPattern;
 
 /// What the command line and the environment say.
 #[derive(Debug, Default)]
@@ -63,7 +61,7 @@ impl Flags {
             }
         }
         if self.profiles.is_empty() {
-            let name = ProfileName("default".into());
+            let name = ProfileName::default_chain();
             profiles.push(profile(name, CredentialsFrom::DefaultChain, &names));
         }
         if !faults.is_empty() {
@@ -74,7 +72,7 @@ impl Flags {
             aws: AwsFiles::default(),
             endpoints,
             profiles,
-            rules: vec![own_user(uid)],
+            rules: vec![Rule::own_user(uid)],
             audit: Audit { target: AuditTarget::Stderr, sign_unrecorded: false },
         })
     }
@@ -118,15 +116,4 @@ impl Flags {
 fn profile(name: ProfileName, from: CredentialsFrom, endpoints: &[String]) -> Profile {
     let endpoints = endpoints.to_vec();
     Profile { name, from, description: String::new(), endpoints, role: None }
-}
-
-/// What holds where nobody wrote a rule: whoever runs the broker could read its files anyway.
-pub(super) fn own_user(uid: u32) -> Rule {
-    Rule {
-        peer: PeerPattern { uid: Some(uid), ..PeerPattern::default() },
-        profiles: Names::All,
-        endpoints: Names::All,
-        tools: None,
-        rate: None,
-    }
 }

@@ -220,7 +220,7 @@ impl<'a, T> Value<'a, T> {
 pub(super) fn did_you_mean<'c>(given: &str, known: impl Iterator<Item = &'c str>) -> String {
     known
         .map(|candidate| (distance(given, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .filter(|(distance, candidate)| *distance <= candidate.len().saturating_sub(1).min(2))
         .min()
         .map(|(_, candidate)| format!(": did you mean \"{candidate}\"?"))
         .unwrap_or_default()

@@ -1,1 +1,295 @@
+use std::path::Path;
 
+use super::*;
+use crate::error::{Error, Faults};
+
+const MINIMAL: &str = r#"
+[[endpoint]]
+name = "aws-mcp"
+url = "https://aws-mcp.us-east-1.api.aws/mcp"
+
+[[profile]]
+name = "dev"
+endpoints = ["aws-mcp"]
+"#;
+
+fn parsed(text: &str) -> Result<Config, Faults> {
+    parse(text, Path::new("broker.toml"), 1000)
+}
+
+/// The faults of the minimal configuration with something added: line, key and message.
+fn faults(added: &str) -> Vec<(usize, String, String)> {
+    let faults = parsed(&format!("{MINIMAL}{added}")).expect_err(added).faults;
+    faults.into_iter().map(|fault| (fault.line, fault.key, fault.message)).collect()
+}
+
+#[test]
+fn the_annotated_file_is_valid_and_says_what_it_says() {
+    let config = parsed(include_str!("../../deploy/broker.toml")).expect("valid");
+    assert_eq!(config.endpoints.len(), 2);
+    assert_eq!(config.profiles.len(), 2);
+    assert_eq!(config.rules.len(), 2);
+    assert_eq!(config.listen.mode, Some(0o660));
+    let role = config.profiles[1].role.as_ref().expect("a role");
+    assert_eq!(role.duration, Some(std::time::Duration::from_secs(3600)));
+    assert!(role.session_policy.is_some());
+    let tools = config.rules[0].tools.as_ref().expect("tools");
+    assert_eq!(tools.deny, ["aws___run_script"]);
+    assert_eq!(config.rules[0].rate, Some(Rate { per_second: 50, burst: 100 }));
+    assert_eq!(config.rules[1].endpoints, Names::All);
+}
+
+#[test]
+fn without_a_rule_the_own_user_may_use_all() {
+    let config = parsed(MINIMAL).expect("valid");
+    let [rule] = config.rules.as_slice() else { panic!("{:?}", config.rules) };
+    assert_eq!(rule.peer.uid, Some(1000));
+    assert_eq!(rule.profiles, Names::All);
+    // An empty list of rules isn't "no rule was written": it allows nothing.
+    let config = parsed(&format!("rule = []\n{MINIMAL}")).expect("valid");
+    assert!(config.rules.is_empty());
+}
+
+#[test]
+fn five_faults_are_five_reports() {
+    let text = r#"
+[listen]
+gruop = "mcp"
+[[endpoint]]
+name = "aws-mcp"
+url = "http://example.com/mcp"
+[[profile]]
+name = "dev"
+endpoints = ["aws-mpc"]
+[[rule]]
+profiles = ["dve"]
+"#;
+    let error = parsed(text).expect_err("faulty");
+    let found: Vec<(usize, &str)> =
+        error.faults.iter().map(|fault| (fault.line, fault.key.as_str())).collect();
+    assert_eq!(
+        found,
+        [
+            (3, "listen.gruop"),
+            (6, "endpoint[0].url"),
+            (9, "profile[0].endpoints[0]"),
+            (10, "rule[0].peer"),
+            (11, "rule[0].profiles[0]"),
+        ]
+    );
+    let shown = error.to_string();
+    assert!(shown.starts_with("broker.toml has 5 faults:"), "{shown}");
+    assert!(shown.contains("broker.toml:3: listen.gruop: "), "{shown}");
+    assert!(shown.contains("did you mean \"group\"?"), "{shown}");
+    assert!(shown.contains("did you mean \"aws-mcp\"?"), "{shown}");
+    assert!(shown.contains("did you mean \"dev\"?"), "{shown}");
+}
+
+#[test]
+fn every_syntax_error_has_its_line() {
+    let error = parsed("[listen\nunix = = 1\n").expect_err("faulty");
+    let lines: Vec<usize> = error.faults.iter().map(|fault| fault.line).collect();
+    assert!(lines.contains(&1) && lines.contains(&2), "{error}");
+}
+
+#[test]
+fn each_fault_says_where_and_what() {
+    for (added, key, message) in [
+        ("[listen]\nunix = \"x/y.sock\"", "listen.unix", "absolute"),
+        ("[listen]\nmode = \"0666\"", "listen.mode", "every user"),
+        ("[listen]\nmode = \"0060\"", "listen.mode", "octal"),
+        ("[listen]\nmode = \"9\"", "listen.mode", "octal"),
+        ("[listen]\nmode = 432", "listen.mode", "text in quotes"),
+        ("[listen]\ngroup = \"no-such-group\"", "listen.group", "groupadd"),
+        ("[listen]\ntcp = \"0.0.0.0:7443\"", "listen.tcp", "Unix sockets only"),
+        ("[listen]\ntls = { cert = \"x\" }", "listen.tls", "Unix sockets only"),
+        ("[aws]\nconfig_file = \"~/.aws/config\"", "aws.config_file", "absolute"),
+        ("[metrics]\nlisten = \"127.0.0.1:1\"", "metrics", "no metrics"),
+        ("[audit]\non_failure = \"ignore\"", "audit.on_failure", "\"deny\" or \"allow\""),
+        ("[audit]\nfile = \"a.log\"", "audit.file", "absolute"),
+        ("[audti]\nfile = \"/a\"", "audti", "did you mean \"audit\"?"),
+        (
+            "[[endpoint]]\nname = \"aws-mcp\"\nurl = \"https://eks-mcp.us-east-1.api.aws/\"",
+            "endpoint[1].name",
+            "twice",
+        ),
+        (
+            "[[endpoint]]\nname = \"b\"\nurl = \"https://aws-mcp.us-east-1.api.aws/mcp\"",
+            "endpoint[1].url",
+            "already",
+        ),
+        ("[[endpoint]]\nname = \"b\"", "endpoint[1].url", "missing"),
+        (
+            "[[endpoint]]\nurl = \"https://eks-mcp.us-east-1.api.aws/\"",
+            "endpoint[1].name",
+            "missing",
+        ),
+        (
+            "[[endpoint]]\nname = \"b\"\nurl = \"https://h/\"\nservice = \"x\"",
+            "endpoint[1].region",
+            "missing",
+        ),
+        (
+            "[[endpoint]]\nname = \"b\"\nurl = \"https://h/\"\nregion = \"r\"",
+            "endpoint[1].service",
+            "missing",
+        ),
+        (
+            "[[endpoint]]\nname = \"b\"\nurl = \"https://eks-mcp.us-east-1.api.aws/\"\nservice = \"a/b\"",
+            "endpoint[1].service",
+            "signing name",
+        ),
+        (
+            "[[endpoint]]\nname = \"b\"\nurl = \"https://eks-mcp.us-east-1.api.aws/\"\nregion = \"*\"",
+            "endpoint[1].region",
+            "region",
+        ),
+        (
+            "[[profile]]\nname = \"a b\"\nendpoints = [\"aws-mcp\"]",
+            "profile[1].name",
+            "white space",
+        ),
+        ("[[profile]]\nname = \"b\"", "profile[1].endpoints", "missing"),
+        ("[[profile]]\nname = \"b\"\nendpoints = []", "profile[1].endpoints", "empty"),
+        ("[[profile]]\nname = \"b\"\nendpoints = \"aws-mcp\"", "profile[1].endpoints", "list"),
+        (
+            "[[profile]]\nname = \"b\"\nendpoints = [\"aws-mcp\", \"aws-mcp\"]",
+            "profile[1].endpoints[1]",
+            "twice",
+        ),
+        (
+            "[[profile]]\nname = \"b\"\nendpoints = [\"aws-mcp\"]\nrole_arn = \"x\"",
+            "profile[1].role_arn",
+            "ARN",
+        ),
+        (
+            "[[profile]]\nname = \"b\"\nendpoints = [\"aws-mcp\"]\nsession_policy = \"{}\"",
+            "profile[1].session_policy",
+            "role_arn",
+        ),
+        ("[[rule]]\nprofiles = [\"dev\"]", "rule[0].peer", "missing"),
+        ("[[rule]]\npeer = {}\nprofiles = [\"dev\"]", "rule[0].peer.uid", "missing"),
+        ("[[rule]]\npeer = { uid = -1 }\nprofiles = [\"dev\"]", "rule[0].peer.uid", "whole number"),
+        (
+            "[[rule]]\npeer = { exe = \"agent\" }\nprofiles = [\"dev\"]",
+            "rule[0].peer.exe",
+            "absolute",
+        ),
+        (
+            "[[rule]]\npeer = { spiffe_id = \"spiffe://a/b\" }\nprofiles = [\"dev\"]",
+            "rule[0].peer.spiffe_id",
+            "TLS",
+        ),
+        ("[[rule]]\npeer = { uid = 1 }", "rule[0].profiles", "missing"),
+        ("[[rule]]\npeer = { uid = 1 }\nprofiles = []", "rule[0].profiles", "empty"),
+        (
+            "[[rule]]\npeer = { uid = 1 }\nprofiles = [\"dev\"]\nendpoints = [\"x\"]",
+            "rule[0].endpoints[0]",
+            "no endpoint",
+        ),
+        (
+            "[[rule]]\npeer = { uid = 1 }\nprofiles = [\"dev\"]\ntools = {}",
+            "rule[0].tools.allow",
+            "missing",
+        ),
+        (
+            "[[rule]]\npeer = { uid = 1 }\nprofiles = [\"dev\"]\nrate = { burst = 1 }",
+            "rule[0].rate.per_second",
+            "missing",
+        ),
+        (
+            "[[rule]]\npeer = { uid = 1 }\nprofiles = [\"dev\"]\nrate = { per_second = 0 }",
+            "rule[0].rate.per_second",
+            "from 1",
+        ),
+        ("[rule]\npeer = { uid = 1 }", "rule", "[[rule]]"),
+    ] {
+        let found = faults(added);
+        let [(_, found_key, found_message)] = found.as_slice() else {
+            panic!("{added}: {found:?}")
+        };
+        assert_eq!(found_key, key, "{added}");
+        assert!(found_message.contains(message), "{added}: {found_message}");
+    }
+}
+
+#[test]
+fn role_keys_are_checked() {
+    let role = "[[profile]]\nname = \"b\"\nendpoints = [\"aws-mcp\"]\nrole_arn = \"arn:aws:iam::123456789012:role/R\"\n";
+    for (added, key) in [
+        ("duration = \"10m\"", "profile[1].duration"),
+        ("duration = 900", "profile[1].duration"),
+        ("session_policy = \"not json\"", "profile[1].session_policy"),
+        ("session_name = \"a b\"", "profile[1].session_name"),
+    ] {
+        let found = faults(&format!("{role}{added}"));
+        assert_eq!(
+            found.iter().map(|fault| fault.1.as_str()).collect::<Vec<_>>(),
+            [key],
+            "{added}"
+        );
+    }
+    assert!(parsed(&format!("{MINIMAL}{role}duration = \"15m\"\nexternal_id = \"x\"\n")).is_ok());
+}
+
+fn flags(endpoints: &[&str]) -> Flags {
+    let endpoints = endpoints.iter().map(|url| (*url).to_owned()).collect();
+    Flags { endpoints, ..Flags::default() }
+}
+
+fn scope(flags: Flags) -> (String, String) {
+    let config = flags.into_config(1000).expect("valid");
+    let scope = &config.endpoints[0].scope;
+    (scope.service.as_str().to_owned(), scope.region.as_str().to_owned())
+}
+
+#[test]
+fn flags_allow_the_own_user_and_nobody_else() {
+    let mut given = flags(&["https://aws-mcp.us-east-1.api.aws/mcp"]);
+    given.profiles = vec!["dev".to_owned(), "prod".to_owned()];
+    let config = given.into_config(1000).expect("valid");
+    assert_eq!(config.rules.len(), 1);
+    assert_eq!(config.rules[0].peer.uid, Some(1000));
+    let from = |name: &str| CredentialsFrom::AwsProfile(name.to_owned());
+    assert_eq!(config.profiles[0].from, from("dev"));
+    assert_eq!(config.profiles[1].from, from("prod"));
+    let config = flags(&["https://aws-mcp.us-east-1.api.aws/mcp"]).into_config(0).expect("valid");
+    assert_eq!(config.profiles[0].from, CredentialsFrom::DefaultChain);
+    assert_eq!(config.profiles[0].name.as_str(), "default");
+}
+
+#[test]
+fn flags_find_service_and_region() {
+    let pair = |service: &str, region: &str| (service.to_owned(), region.to_owned());
+    let known = || flags(&["https://aws-mcp.us-east-1.api.aws/mcp"]);
+    let environment = Some("eu-west-1".to_owned());
+    assert_eq!(scope(known()), pair("aws-mcp", "us-east-1"));
+    // The host's region comes before that of the environment, a flag before both.
+    assert_eq!(
+        scope(Flags { aws_region: environment.clone(), ..known() }),
+        pair("aws-mcp", "us-east-1")
+    );
+    let region = Some("us-west-2".to_owned());
+    assert_eq!(scope(Flags { region: region.clone(), ..known() }), pair("aws-mcp", "us-west-2"));
+    let unknown = || flags(&["https://tools.example.com/mcp"]);
+    assert_eq!(scope(Flags { aws_region: environment, ..unknown() }), pair("tools", "eu-west-1"));
+    let service = Some("x".to_owned());
+    assert_eq!(scope(Flags { region, service, ..unknown() }), pair("x", "us-west-2"));
+}
+
+#[test]
+fn flags_that_are_not_enough_say_what_to_give() {
+    let region = Some("us-west-2".to_owned());
+    for (flags, why) in [
+        (flags(&[]), "--endpoint URL"),
+        (flags(&["https://tools.example.com/mcp"]), "give --region"),
+        (Flags { region: region.clone(), ..flags(&["http://127.0.0.1:1/"]) }, "give --service"),
+        (Flags { region: region.clone(), ..flags(&["http://localhost/"]) }, "give --service"),
+        (Flags { region: region.clone(), ..flags(&["https://10.0.0.1/"]) }, "give --service"),
+        (Flags { region, ..flags(&["https://a.b/", "https://a.b:443/"]) }, "given twice"),
+    ] {
+        let shown = format!("{flags:?}");
+        let error = flags.into_config(0).expect_err(&shown);
+        assert!(matches!(&error, Error::Usage(text) if text.contains(why)), "{shown}: {error}");
+    }
+}

@@ -3,9 +3,8 @@
 use sigward_proto::v1::Reason;
 
 use super::source::Source;
-use crate::error::Denial;
+use crate::error::{Denial, in_words};
 use crate::secret::Credentials;
-use aws_smithy_types::error::display::DisplayErrorContext;
 
 /// Who AWS says that the credentials belong to.
 #[derive(Debug)]
@@ -20,7 +19,7 @@ pub(super) async fn ask(source: &Source, credentials: &Credentials) -> Result<Id
     let config = source.sts(credentials.expose_keys().clone()).await;
     let answer = aws_sdk_sts::Client::new(&config).get_caller_identity().send().await;
     let answer = answer.map_err(|error| {
-        let detail = format!("sts:GetCallerIdentity: {}", DisplayErrorContext(&error));
+        let detail = format!("sts:GetCallerIdentity: {}", in_words(&error));
         Denial::new(Reason::CredentialsUnavailable, detail)
     })?;
     let text = |text: Option<String>| text.unwrap_or_default();

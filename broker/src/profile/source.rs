@@ -23,7 +23,7 @@ use sigward_proto::v1::Reason;
 use self::chain::Chain;
 use super::refresh::Load;
 use crate::config::{self, AwsFiles, Config, CredentialsFrom, ProfileName, Role};
-use crate::error::Denial;
+use crate::error::{Denial, in_words};
 
 /// What the environment says, read once at the start.
 #[derive(Debug, Clone, Default)]
@@ -109,7 +109,7 @@ impl Source {
         .map_err(|error| {
             Denial::new(
                 Reason::ProfileMisconfigured,
-                format!("the AWS files: {}", failure::text(&error)),
+                format!("the AWS files: {}", in_words(&error)),
             )
         })?;
         Ok(Chain::of(&sections, &self.aws_profile))

@@ -33,12 +33,12 @@ pub(super) fn check(
     if authority.as_str().contains('@') {
         return Err(invalid("it has user info"));
     }
-    let port = match (authority.port(), authority.port_u16(), scheme) {
-        (None, _, "https") => 443,
-        (None, _, _) => 80,
-        (Some(_), Some(port), _) => port,
-        (Some(_), None, _) => return Err(invalid("its port is not a number")),
+    // `Uri` takes a port beyond 65535 for none.
+    let port = match authority.as_str().strip_prefix(authority.host()) {
+        Some("") => Some(if scheme == "https" { 443 } else { 80 }),
+        _ => authority.port_u16(),
     };
+    let port = port.ok_or_else(|| invalid("its port is not one"))?;
     let path = uri.path();
     if !path.bytes().all(is_path_byte) || !escapes_are_whole(path) {
         return Err(invalid("its path holds what must be encoded"));

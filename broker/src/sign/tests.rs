@@ -1,1 +1,286 @@
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use aws_sigv4::http_request::SessionTokenMode;
+use sigward_proto::v1::sign_request::Payload;
+use sigward_proto::v1::{Header, SignRequest};
+
+use super::*;
+use crate::config;
+use crate::endpoint::{Region, Service};
+use crate::peer::Peer;
+use crate::policy::Policy;
+use crate::request::CheckedRequest;
+
+const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+
+/// 2026-11-23 22:48:07
+fn time() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_474_087)
+}
+
+fn credentials(token: Option<&str>) -> Credentials {
+    let keys = aws_credential_types::Credentials::new(
+        "AKIDEXAMPLE",
+        SECRET,
+        token.map(str::to_owned),
+        None,
+        "test",
+    );
+    Credentials::new(keys, SystemTime::UNIX_EPOCH, 1)
+}
+
+struct Case<'a> {
+    endpoint: &'a str,
+    scope: Option<(&'a str, &'a str)>,
+    method: &'a str,
+    uri: &'a str,
+    headers: &'a [(&'a str, &'a str)],
+    body: Option<&'a str>,
+    token: Option<&'a str>,
+}
+
+/// Through all of the broker's own checks.
+fn signature(case: &Case<'_>, time: SystemTime) -> Signature {
+    let flags = config::Flags {
+        endpoints: vec![case.endpoint.to_owned()],
+        service: case.scope.map(|(service, _)| service.to_owned()),
+        region: case.scope.map(|(_, region)| region.to_owned()),
+        ..config::Flags::default()
+    };
+    let config = flags.into_config(1).expect("valid");
+    let headers = case.headers.iter().map(|(name, value)| Header {
+        name: (*name).to_owned(),
+        value: value.as_bytes().to_vec().into(),
+    });
+    let request = SignRequest {
+        profile: "default".to_owned(),
+        method: case.method.to_owned(),
+        uri: case.uri.to_owned(),
+        headers: headers.collect(),
+        payload: case.body.map(|body| Payload::Body(body.as_bytes().to_vec().into())),
+    };
+    let request = CheckedRequest::parse(request, &config.endpoints).expect("valid");
+    let peer = Peer { uid: 1, gid: 1, pid: None, exe: None };
+    let now = Instant::now();
+    let policy = Policy::new(&config, now);
+    let grant = policy.authorize(&peer, &request, now).expect("a grant");
+    sign(&grant, &credentials(case.token), time).expect("a signature")
+}
+
+fn header<'s>(signature: &'s Signature, name: &str) -> Option<&'s str> {
+    let found = signature.headers.iter().find(|(candidate, _)| *candidate == name);
+    found.map(|(_, value)| value.as_str())
+}
+
+/// The values are botocore's (1.44.5), for the same requests at the same time.
+#[test]
+fn botocore_signs_the_same() {
+    let arn = "https://bedrock-agentcore.us-west-2.amazonaws.com/runtimes/arn%3Aaws%3Abedrock-agentcore\
+               %3Aus-west-2%3A123456789012%3Aruntime%2Fagent-x/invocations";
+    let arn_uri = format!("{arn}?qualifier=DEFAULT");
+    let cases = [
+        (
+            Case {
+                endpoint: "https://aws-mcp.us-east-1.api.aws/mcp",
+                scope: None,
+                method: "POST",
+                uri: "https://aws-mcp.us-east-1.api.aws/mcp",
+                headers: &[
+                    ("mcp-session-id", "s-1"),
+                    ("accept", "application/json, text/event-stream"),
+                    ("Content-Type", "application/json"),
+                ],
+                body: Some(r#"{"jsonrpc":"2.0"}"#),
+                token: Some("token/with+chars=="),
+            },
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261123/us-east-1/aws-mcp/aws4_request, \
+             SignedHeaders=accept;content-type;host;mcp-session-id;x-amz-date;x-amz-security-token, \
+             Signature=0e62a4e96479211339a974e24d0fc85ff1e28b47b1f28911df5e9c8c5a9384aa",
+        ),
+        (
+            Case {
+                endpoint: arn,
+                scope: None,
+                method: "POST",
+                uri: &arn_uri,
+                headers: &[("content-type", "application/json")],
+                body: Some("{}"),
+                token: None,
+            },
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261123/us-west-2/bedrock-agentcore/aws4_request, \
+             SignedHeaders=content-type;host;x-amz-date, \
+             Signature=0ede3740a1d6c43ed0c69c64bd8b4fb7a91b666a30124012d94da0f672e6d4b3",
+        ),
+        (
+            Case {
+                endpoint: "http://127.0.0.1:8080/mcp",
+                scope: Some(("x", "us-west-2")),
+                method: "GET",
+                uri: "http://127.0.0.1:8080/mcp",
+                headers: &[("accept", "text/event-stream")],
+                body: None,
+                token: None,
+            },
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261123/us-west-2/x/aws4_request, \
+             SignedHeaders=accept;host;x-amz-date, \
+             Signature=d6b830313547eeb1dd10a3defe52936f2cc14c7fafaf003a8a2f4261fe0cf501",
+        ),
+        (
+            Case {
+                endpoint: "https://b.s3.us-east-1.amazonaws.com/",
+                scope: Some(("s3", "us-east-1")),
+                method: "GET",
+                uri: "https://b.s3.us-east-1.amazonaws.com/a%20b/c",
+                headers: &[],
+                body: None,
+                token: None,
+            },
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261123/us-east-1/s3/aws4_request, \
+             SignedHeaders=host;x-amz-content-sha256;x-amz-date, \
+             Signature=35df03187cc123fd6adbf8044e61921664cb52851db1246fcd936cc65d16f425",
+        ),
+    ];
+    for (case, expected) in cases {
+        let signature = signature(&case, time());
+        assert_eq!(header(&signature, "authorization"), Some(expected), "{}", case.uri);
+        assert_eq!(header(&signature, "x-amz-date"), Some("20261123T224807Z"));
+        assert_eq!(header(&signature, "x-amz-security-token"), case.token);
+        assert!(expected.contains(&signature.scope));
+    }
+}
+
+#[test]
+fn the_day_changes_at_midnight_utc() {
+    let case = Case {
+        endpoint: "https://aws-mcp.us-east-1.api.aws/mcp",
+        scope: None,
+        method: "GET",
+        uri: "https://aws-mcp.us-east-1.api.aws/mcp",
+        headers: &[],
+        body: None,
+        token: None,
+    };
+    let midnight = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_478_400);
+    for (time, scope, date) in [
+        (midnight - Duration::from_millis(1), "20261123/", "20261123T235959Z"),
+        (midnight, "20261124/", "20261124T000000Z"),
+    ] {
+        let signature = signature(&case, time);
+        assert!(signature.scope.starts_with(scope), "{}", signature.scope);
+        assert_eq!(header(&signature, "x-amz-date"), Some(date));
+        assert!(header(&signature, "authorization").is_some_and(|value| value.contains(scope)));
+    }
+}
+
+#[test]
+fn debug_shows_no_token() {
+    let case = Case {
+        endpoint: "https://aws-mcp.us-east-1.api.aws/mcp",
+        scope: None,
+        method: "GET",
+        uri: "https://aws-mcp.us-east-1.api.aws/mcp",
+        headers: &[],
+        body: None,
+        token: Some("canary"),
+    };
+    let signature = signature(&case, time());
+    assert_eq!(header(&signature, "x-amz-security-token"), Some("canary"));
+    assert!(!format!("{signature:?}").contains("canary"));
+}
+
+/// AWS's own vectors, which the signer's package carries. They are written for single encoding.
+#[test]
+fn the_published_vectors() {
+    let suite = package_of_the_signer().join("aws-signing-test-suite/v4");
+    let mut passed = 0;
+    for entry in std::fs::read_dir(&suite).expect("the suite") {
+        let directory = entry.expect("an entry").path();
+        if directory.join("context.json").exists() {
+            vector(&directory);
+            passed += 1;
+        }
+    }
+    assert_eq!(passed, 38);
+}
+
+fn package_of_the_signer() -> PathBuf {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo metadata");
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    let package =
+        packages.iter().find(|package| package["name"] == "aws-sigv4").expect("aws-sigv4");
+    let manifest = package["manifest_path"].as_str().expect("a path");
+    Path::new(manifest).parent().expect("a directory").to_owned()
+}
+
+fn vector(directory: &Path) {
+    let read = |name: &str| std::fs::read_to_string(directory.join(name)).expect(name);
+    let context: serde_json::Value = serde_json::from_str(&read("context.json")).expect("JSON");
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    let keys = &context["credentials"];
+    let identity = Identity::from(aws_credential_types::Credentials::new(
+        text(&keys["access_key_id"]).expect("a key"),
+        text(&keys["secret_access_key"]).expect("a key"),
+        text(&keys["token"]),
+        None,
+        "test",
+    ));
+    let scope = Scope {
+        service: Service::parse(&text(&context["service"]).expect("a service")).expect("a service"),
+        region: Region::parse(&text(&context["region"]).expect("a region")).expect("a region"),
+    };
+    let time = text(&context["timestamp"]).expect("a time");
+    let time = DateTime::from_str(&time, Format::DateTime).expect("a time");
+
+    let mut settings = SigningSettings::default();
+    settings.percent_encoding_mode = PercentEncodingMode::Single;
+    settings.excluded_headers = None;
+    settings.uri_path_normalization_mode = (context["normalize"] == true).into();
+    if context["sign_body"] == true {
+        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+    }
+    if context["omit_session_token"] == true {
+        settings.session_token_mode = SessionTokenMode::Exclude;
+    }
+
+    let request = read("request.txt");
+    let (head, body) = request.split_once("\n\n").unwrap_or((&request, ""));
+    let mut lines = head.lines();
+    let line = lines.next().expect("a request line");
+    let (method, rest) = line.split_once(' ').expect("a method");
+    let target = rest.strip_suffix(" HTTP/1.1").expect("a target");
+    let mut headers: Vec<(&str, String)> = Vec::new();
+    for line in lines {
+        match (line.starts_with(' '), headers.last_mut()) {
+            (true, Some((_, value))) => *value += line,
+            _ => {
+                let (name, value) = line.split_once(':').expect("a header");
+                headers.push((name, value.to_owned()));
+            }
+        }
+    }
+    let host = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")).expect("a host");
+    let uri = format!("https://{}{}", host.1, encoded(target));
+    let headers = headers.iter().map(|(name, value)| (*name, value.as_str()));
+    let body = SignableBody::Bytes(body.as_bytes());
+    let signable = SignableRequest::new(method, uri, headers, body).expect("a request");
+    let time = SystemTime::try_from(time).expect("a time");
+    let signed = signed(signable, &identity, &scope, settings, time).expect("a signature");
+    let authorization = signed.iter().find(|(name, _)| *name == "authorization").expect("a header");
+    let expected = read("header-signature.txt");
+    assert!(authorization.1.ends_with(&format!("Signature={expected}")), "{}", directory.display());
+}
+
+/// What an HTTP client does to a target before it is sent.
+fn encoded(target: &str) -> String {
+    let bytes = target.bytes().map(|byte| match byte {
+        b'!'..=b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    bytes.collect()
+}

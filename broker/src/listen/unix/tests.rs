@@ -1,1 +1,114 @@
+use std::os::unix::net::UnixStream;
 
+use super::*;
+
+fn mode(path: &Path) -> u32 {
+    std::fs::symlink_metadata(path).expect("a file").mode() & 0o777
+}
+
+fn bind(path: &Path) -> Result<Socket, Error> {
+    Socket::bind(path, &Listen::default())
+}
+
+#[test]
+fn the_socket_is_for_its_owner_and_gone_afterwards() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("a/b/broker.sock");
+    let socket = bind(&path).expect("a socket");
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(mode(path.parent().expect("a directory")), 0o700);
+    assert_eq!(mode(&directory.path().join("a")), 0o700);
+    UnixStream::connect(&path).expect("it listens");
+    drop(socket);
+    assert!(!path.exists());
+}
+
+#[test]
+fn mode_and_group_are_the_configured_ones() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("broker.sock");
+    let group = rustix::process::getgid().as_raw();
+    let listen = Listen { mode: Some(0o660), group: Some(crate::config::Group(group)), unix: None };
+    let _socket = Socket::bind(&path, &listen).expect("a socket");
+    assert_eq!(mode(&path), 0o660);
+    assert_eq!(std::fs::symlink_metadata(&path).expect("a file").gid(), group);
+}
+
+#[test]
+fn a_live_socket_is_left_alone_and_a_dead_one_replaced() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("broker.sock");
+    let first = bind(&path).expect("a socket");
+    let error = bind(&path).expect_err("it lives");
+    assert!(error.to_string().contains("serves it already"), "{error}");
+    assert!(error.to_string().contains(path.to_str().expect("a text")), "{error}");
+    UnixStream::connect(&path).expect("the first one still listens");
+    drop(first);
+
+    // Killed: the file stays, nobody listens.
+    drop(UnixListener::bind(&path).expect("a socket"));
+    assert!(path.exists());
+    let _second = bind(&path).expect("the dead one is replaced");
+    UnixStream::connect(&path).expect("it listens");
+}
+
+#[test]
+fn a_live_socket_of_someone_without_a_lock_is_left_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("broker.sock");
+    let _foreign = UnixListener::bind(&path).expect("a socket");
+    assert!(bind(&path).expect_err("it lives").to_string().contains("serves it already"));
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_left_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("broker.sock");
+    std::fs::write(&path, "precious").expect("a file");
+    let error = bind(&path).expect_err("not a socket");
+    assert!(error.to_string().contains("not a socket"), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).expect("a file"), "precious");
+}
+
+#[test]
+fn a_successors_socket_is_not_removed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("broker.sock");
+    let first = bind(&path).expect("a socket");
+    std::fs::remove_file(&path).expect("someone cleans up");
+    let _second = UnixListener::bind(&path).expect("and another serves");
+    drop(first);
+    assert!(path.exists());
+}
+
+#[test]
+fn a_directory_open_to_all_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let open = |mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(directory.path(), mode).expect("permissions");
+    };
+    let path = directory.path().join("broker.sock");
+    open(0o777);
+    assert!(bind(&path).expect_err("open").to_string().contains("open to all"));
+    // Like /tmp: nobody may remove what isn't theirs.
+    open(0o1777);
+    assert!(bind(&path).is_ok());
+}
+
+#[test]
+fn an_inherited_socket_must_be_the_configured_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("broker.sock");
+    let inherited = || UnixListener::bind(&path).expect("a socket");
+    let listen =
+        |unix: Option<&Path>, mode| Listen { unix: unix.map(Path::to_owned), mode, group: None };
+    assert!(Socket::inherited(inherited(), &listen(Some(&path), None)).is_ok());
+    std::fs::remove_file(&path).expect("a file");
+    let other = Some(Path::new("/other.sock"));
+    let error = Socket::inherited(inherited(), &listen(other, None)).expect_err("another path");
+    assert!(error.to_string().contains("another path"), "{error}");
+    std::fs::remove_file(&path).expect("a file");
+    let error = Socket::inherited(inherited(), &listen(None, Some(0o660))).expect_err("a mode");
+    assert!(error.to_string().contains("SocketMode="), "{error}");
+}

@@ -1,17 +1,14 @@
 //! What a failed load means to the caller: sign in, fix the profile, or try again.
 
-use std::error::Error;
-
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::error::ProvideErrorMetadata;
 use aws_sdk_sts::error::SdkError;
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use sigward_proto::v1::Reason;
 
 use super::chain::Kind;
-use crate::error::Denial;
+use crate::error::{Denial, causes, in_words};
 
 /// Turns the SDK's error into a denial.
 pub(super) fn classify(error: &CredentialsError, kind: Option<Kind>) -> Denial {
@@ -20,14 +17,9 @@ pub(super) fn classify(error: &CredentialsError, kind: Option<Kind>) -> Denial {
         Some(Kind::CredentialProcess) if refusal(error).is_none() => {
             "the credential process failed, or its output can't be read".to_owned()
         }
-        _ => text(error),
+        _ => in_words(error),
     };
     Denial::new(reason(error, kind, &detail), detail)
-}
-
-/// An error with all of its causes.
-pub(super) fn text(error: &(impl Error + 'static)) -> String {
-    DisplayErrorContext(error).to_string()
 }
 
 fn reason(error: &CredentialsError, kind: Option<Kind>, text: &str) -> Reason {
@@ -69,17 +61,11 @@ enum Refusal {
 
 /// STS's refusal, if it is one: anywhere among the causes.
 fn refusal(error: &CredentialsError) -> Option<Refusal> {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = cause {
+    causes(error).find_map(|error| {
         let assume = error.downcast_ref::<SdkError<AssumeRoleError>>();
         let web = error.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError>>();
-        let found = assume.and_then(of_service).or_else(|| web.and_then(of_service));
-        if found.is_some() {
-            return found;
-        }
-        cause = error.source();
-    }
-    None
+        assume.and_then(of_service).or_else(|| web.and_then(of_service))
+    })
 }
 
 fn of_service<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<Refusal> {

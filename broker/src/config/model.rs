@@ -1,0 +1,214 @@
+//! The types of a configuration.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::endpoint::Endpoint;
+use crate::peer::PeerPattern;
+
+/// The name under which callers ask for a profile.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProfileName(Arc<str>);
+
+/// Everything that the broker is told.
+#[derive(Debug)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: Listen,
+    /// Which AWS files it reads.
+    pub aws: AwsFiles,
+    /// Where signatures may go.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    /// What callers may ask for, in this order.
+    pub profiles: Vec<Profile>,
+    /// Who may ask for what. Nothing is allowed beside these.
+    pub rules: Vec<Rule>,
+    /// Where decisions are recorded.
+    pub audit: Audit,
+}
+
+/// The socket.
+#[derive(Debug, Default)]
+pub struct Listen {
+    /// Its path; the default one if none is given.
+    pub unix: Option<PathBuf>,
+    /// Its permissions.
+    pub mode: Option<u32>,
+    /// Its group.
+    pub group: Option<Group>,
+}
+
+/// A group, as it was looked up when the configuration was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group(pub u32);
+
+/// AWS files in place of those of the environment.
+#[derive(Debug, Clone, Default)]
+pub struct AwsFiles {
+    /// In place of `~/.aws/config`.
+    pub config: Option<PathBuf>,
+    /// In place of `~/.aws/credentials`.
+    pub credentials: Option<PathBuf>,
+}
+
+/// A profile that callers may ask for.
+#[derive(Debug)]
+pub struct Profile {
+    /// What callers call it.
+    pub name: ProfileName,
+    /// Where its credentials come from.
+    pub from: CredentialsFrom,
+    /// Shown to people and models.
+    pub description: String,
+    /// Where its signatures may go: names of endpoints, at least one.
+    pub endpoints: Vec<String>,
+    /// A narrower role on top.
+    pub role: Option<Role>,
+}
+
+/// Where a profile's credentials come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialsFrom {
+    /// A profile of the AWS files.
+    AwsProfile(String),
+    /// The SDK's default chain: the environment, its profile, the metadata services.
+    DefaultChain,
+}
+
+/// A role to assume with a profile's credentials, so that callers get less than the profile may do.
+#[derive(Debug, Clone)]
+pub struct Role {
+    /// Which.
+    pub arn: String,
+    /// An inline session policy, JSON.
+    pub session_policy: Option<String>,
+    /// Managed session policies.
+    pub session_policy_arns: Vec<String>,
+    /// How long its credentials live.
+    pub duration: Option<Duration>,
+    /// What the role's owner asks for.
+    pub external_id: Option<String>,
+    /// In place of `sigward-` and the profile's name.
+    pub session_name: Option<String>,
+}
+
+/// One rule.
+#[derive(Debug)]
+pub struct Rule {
+    /// Whom it is about.
+    pub peer: PeerPattern,
+    /// Which profiles it allows.
+    pub profiles: Names,
+    /// Which endpoints it allows.
+    pub endpoints: Names,
+    /// Which tools it allows; all where it says nothing.
+    pub tools: Option<Tools>,
+    /// How often.
+    pub rate: Option<Rate>,
+}
+
+/// A choice of names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// Every one there is.
+    All,
+    /// These.
+    Only(Vec<String>),
+}
+
+/// Tool names by glob. A deny wins over every allow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tools {
+    /// What may be called; all where it is absent.
+    pub allow: Option<Vec<String>>,
+    /// What may not.
+    pub deny: Vec<String>,
+}
+
+/// A token bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Tokens a second, at least one.
+    pub per_second: u32,
+    /// The bucket's size, at least one.
+    pub burst: u32,
+}
+
+/// Where decisions are recorded, and what happens when that fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// Where.
+    pub target: AuditTarget,
+    /// Whether a signature goes out that couldn't be recorded.
+    pub sign_unrecorded: bool,
+}
+
+/// Where decisions are recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditTarget {
+    /// On standard error, between the log lines.
+    Stderr,
+    /// Appended to a file.
+    File(PathBuf),
+    /// Nowhere.
+    None,
+}
+
+impl Names {
+    /// Whether the name is among them.
+    #[must_use]
+    pub fn contain(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.iter().any(|candidate| candidate == name),
+        }
+    }
+}
+
+impl Rule {
+    /// What holds where nobody wrote a rule: whoever runs the broker could read its files anyway.
+    pub(super) fn own_user(uid: u32) -> Self {
+        Self {
+            peer: PeerPattern { uid: Some(uid), ..PeerPattern::default() },
+            profiles: Names::All,
+            endpoints: Names::All,
+            tools: None,
+            rate: None,
+        }
+    }
+}
+
+impl ProfileName {
+    /// What the SDK's default chain is called where nobody named a profile.
+    pub(super) fn default_chain() -> Self {
+        Self("default".into())
+    }
+
+    /// Checks a name: what can stand in a table, a log line and a JSON enum without surprises.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.len() > 128 {
+            return Err("must be 1 to 128 characters long".to_owned());
+        }
+        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err("must not hold white space or control characters".to_owned());
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProfileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
