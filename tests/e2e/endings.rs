@@ -2,18 +2,21 @@
 
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use sigward_tests::{deadline, processes};
 
 use crate::setup::{THREE, World, own_uid, text};
 
 /// Waits until a process that isn't our child is gone, by what the kernel offers for that.
 async fn gone(pid: u32) {
-    let raw = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).unwrap();
-    let flags = rustix::process::PidfdFlags::NONBLOCK;
-    let Ok(handle) = rustix::process::pidfd_open(raw, flags) else { return };
-    let handle = tokio::io::unix::AsyncFd::register(handle).unwrap();
-    let waiting = deadline::within(handle.readable(), || format!("process {pid} lives on"));
-    let _ready = waiting.await.unwrap();
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
+    let Ok(handle) = pidfd_open(raw, PidfdFlags::empty()) else { return };
+    let limit = Timespec { tv_sec: deadline::DEADLINE.as_secs().try_into().unwrap(), tv_nsec: 0 };
+    let waiting = tokio::task::spawn_blocking(move || {
+        poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&limit))
+    });
+    assert_eq!(waiting.await.unwrap(), Ok(1), "process {pid} lives on");
 }
 
 #[tokio::test]
@@ -62,7 +65,7 @@ async fn the_end_of_input_ends_calls_in_flight() {
 
 #[tokio::test]
 async fn the_proxy_s_death_ends_its_broker() {
-    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::KILL] {
+    for signal in [Signal::TERM, Signal::KILL] {
         let world = World::new().await;
         let mut client = world.client(&["dev"], &[]).await;
         let called = client.call("whoami", "{}").await;
@@ -85,7 +88,7 @@ async fn a_broker_drains_and_takes_its_socket_along() {
     let mut client = world.client_of(&world.socket(), &["dev"]).await;
     let called = client.call("whoami", "{}").await;
     assert_eq!(text(&called), world.home.identity("dev"));
-    broker.signal(rustix::process::Signal::TERM);
+    broker.signal(Signal::TERM);
     let (status, errors) = broker.ended().await;
     assert!(status.success(), "{errors}");
     assert!(!Path::new(&world.socket()).exists(), "the socket is gone");

@@ -89,7 +89,7 @@ impl World {
             r#"
 [listen]
 unix = "{socket}"
-mode = "0666"
+mode = "0660"
 
 [aws]
 config_file = "{config}"

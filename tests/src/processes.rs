@@ -132,13 +132,15 @@ impl Process {
 
     /// Waits until standard error has a line with `text`, and answers that line.
     pub async fn logged(&self, text: &str) -> String {
-        let line = self
-            .errors
-            .until(|all| all.lines().find(|line| line.contains(text)).map(str::to_owned));
-        deadline::within(line, || {
-            format!("{} never wrote {text:?}; it wrote\n{}", self.name, self.errors())
-        })
-        .await
+        let line = |all: &str| all.lines().find(|line| line.contains(text)).map(str::to_owned);
+        let found = async {
+            tokio::select! {
+                found = self.errors.until(line) => Some(found),
+                () = self.errors.until_closed() => line(&self.errors()),
+            }
+        };
+        let explain = || format!("{} never wrote {text:?}; it wrote\n{}", self.name, self.errors());
+        deadline::within(found, explain).await.unwrap_or_else(|| panic!("{}", explain()))
     }
 
     /// Waits until it has ended; answers how, with its whole standard error.

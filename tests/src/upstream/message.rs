@@ -1,5 +1,7 @@
 //! One JSON-RPC message, read as far as the server needs and no further: ids and arguments stay text.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -51,12 +53,18 @@ impl Message {
         self.id.is_some() && self.method.is_some()
     }
 
-    /// The parameter at a JSON pointer (`/name`), or null.
+    /// The parameter at a JSON pointer (`/name`), or null. Numbers beside it may be as odd as they like.
     #[must_use]
     pub fn param(&self, pointer: &str) -> Value {
-        let params: Option<Value> =
-            self.params.as_deref().and_then(|text| serde_json::from_str(text).ok());
-        params.and_then(|params| params.pointer(pointer).cloned()).unwrap_or_default()
+        let mut text = self.params.clone().unwrap_or_default();
+        for step in pointer.split('/').skip(1) {
+            let name = step.replace("~1", "/").replace("~0", "~");
+            let members: BTreeMap<String, &RawValue> =
+                serde_json::from_str(&text).unwrap_or_default();
+            let Some(value) = members.get(&name) else { return Value::Null };
+            text = value.get().to_owned();
+        }
+        serde_json::from_str(&text).unwrap_or_default()
     }
 
     /// The text of `params.arguments`, exactly as received; `{}` where there are none.
