@@ -9,6 +9,7 @@
 pub mod aws;
 pub mod aws_home;
 pub mod deadline;
+pub mod demo;
 pub mod keys;
 mod loopback;
 pub mod memory;
