@@ -109,6 +109,7 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
         if serve.connection_on_stdin {
             server::serve_connection(config, &surroundings, stdin, shutdown).await
         } else {
+            drop(stdin);
             server::serve(config, &surroundings, &default_socket, shutdown).await
         }
     })??;
@@ -163,17 +164,26 @@ fn audit_target(text: &str) -> Result<AuditTarget, String> {
 struct Environment {
     aws_region: Option<String>,
     aws_profile: Option<String>,
+    /// Read by the AWS CLI, and by nobody here.
+    aws_ca_bundle: Option<String>,
 }
 
 impl Environment {
     #[allow(clippy::disallowed_methods, reason = "this is the module that reads it")]
     fn read() -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Self { aws_region: variable("AWS_REGION"), aws_profile: variable("AWS_PROFILE") }
+        Self {
+            aws_region: variable("AWS_REGION"),
+            aws_profile: variable("AWS_PROFILE"),
+            aws_ca_bundle: variable("AWS_CA_BUNDLE"),
+        }
     }
 
     fn surroundings(&self) -> Surroundings {
-        let Self { aws_region, aws_profile } = self;
+        if self.aws_ca_bundle.is_some() {
+            tracing::warn!("AWS_CA_BUNDLE is not read: set SSL_CERT_FILE to that file");
+        }
+        let Self { aws_region, aws_profile, .. } = self;
         Surroundings { aws_region: aws_region.clone(), aws_profile: aws_profile.clone() }
     }
 }

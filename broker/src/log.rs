@@ -83,3 +83,17 @@ where
         writeln!(writer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_utc_and_whole_seconds() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_474_087_999);
+        assert_eq!(timestamp(time, " "), "2026-11-23 22:48:07");
+        assert_eq!(timestamp(time, "T"), "2026-11-23T22:48:07");
+    }
+}

@@ -1,7 +1,7 @@
 //! What the process does to itself before anything else: the first lines of `main`.
 //!
-//! `no_new_privs` is left to the unit that starts the broker (`deploy/`): it is inherited, and a
-//! `credential_process` may well be set-gid (1Password's `op` is) or run through `sudo`.
+//! `no_new_privs` is left to whoever starts the broker (systemd's `NoNewPrivileges=`): children inherit
+//! it, and a `credential_process` may well be set-gid (1Password's `op` is) or run through `sudo`.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

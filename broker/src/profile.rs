@@ -1,7 +1,7 @@
 //! The profiles: whose credentials sign, and what state they are in.
 //!
-//! Invariant: credentials leave this module only against a [`Grant`]. [`source`] makes them, anew for
-//! each load; [`refresh`] keeps them fresh.
+//! Invariant: credentials leave this module only against a [`Grant`]. `source` makes them, anew for
+//! each load; `refresh` keeps them fresh.
 
 mod identity;
 mod refresh;

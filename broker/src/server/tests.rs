@@ -77,6 +77,10 @@ impl Broker {
     }
 
     async fn client(&self) -> BrokerClient<Channel> {
+        BrokerClient::new(self.channel().await)
+    }
+
+    async fn channel(&self) -> Channel {
         let path = self.socket();
         while !path.exists() {
             assert!(!self.serving.is_finished(), "the broker has ended");
@@ -88,7 +92,7 @@ impl Broker {
         });
         let channel =
             Endpoint::from_static("http://broker").connect_with_connector(connector).await;
-        BrokerClient::new(channel.expect("a connection"))
+        channel.expect("a connection")
     }
 
     fn audit(&self) -> Vec<serde_json::Value> {
@@ -156,6 +160,27 @@ async fn a_signature_and_its_record() {
     assert_eq!(records[1]["reason"], "PROFILE_NOT_ALLOWED");
     let log = format!("{records:?}");
     assert!(!log.contains(SECRET) && !log.contains("canarytoken"));
+}
+
+#[tokio::test]
+async fn a_body_of_some_megabytes_passes() {
+    let broker = Broker::start("");
+    let mut client = broker.client().await.max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let mut large = request("dev");
+    large.payload = Some(Payload::Body(vec![b'x'; 8 << 20].into()));
+    client.sign(large).await.expect("a signature");
+}
+
+#[tokio::test]
+async fn health_is_served() {
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+
+    let broker = Broker::start("");
+    let mut client = HealthClient::new(broker.channel().await);
+    let service = "sigward.broker.v1.Broker".to_owned();
+    let answer = client.check(HealthCheckRequest { service }).await.expect("an answer");
+    assert_eq!(answer.into_inner().status, 1);
 }
 
 #[tokio::test]

@@ -26,6 +26,11 @@ fn reason(error: &CredentialsError, kind: Option<Kind>, text: &str) -> Reason {
     if kind == Some(Kind::Sso) && refusal(error).is_none() && needs_login(text) {
         return Reason::LoginRequired;
     }
+    // The portal knows the token, and has no such account or role for it.
+    let no_role = ["ForbiddenException", "ResourceNotFoundException"];
+    if kind == Some(Kind::Sso) && no_role.iter().any(|sign| text.contains(sign)) {
+        return Reason::ProfileMisconfigured;
+    }
     match error {
         CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => {
             Reason::ProfileMisconfigured
