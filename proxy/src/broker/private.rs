@@ -14,6 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::process::WaitOptions;
+
 /// How to start it.
 #[derive(Debug, Clone)]
 pub struct Start {
@@ -72,9 +74,6 @@ pub struct PrivateBroker {
 struct State {
     /// A connection that nobody uses yet.
     ready: Option<UnixStream>,
-    children: Vec<Child>,
-    /// A child of this process's life before it re-executed itself.
-    inherited: Option<rustix::process::Pid>,
     failure: Option<String>,
 }
 
@@ -137,7 +136,12 @@ impl PrivateBroker {
         socket: UnixStream,
         pid: Option<rustix::process::Pid>,
     ) -> Self {
-        let state = State { ready: Some(socket), inherited: pid, ..State::default() };
+        if let Some(pid) = pid {
+            reap(move || {
+                let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+            });
+        }
+        let state = State { ready: Some(socket), failure: None };
         Self { start, restart, state: Mutex::new(state) }
     }
 
@@ -148,7 +152,6 @@ impl PrivateBroker {
             socket.set_nonblocking(true)?;
             return Ok(socket);
         }
-        state.reap();
         if self.restart.keys_are_gone {
             let failure = "it ended, and the AWS keys that it had came from the environment, which \
                            this process no longer holds; restart the MCP server in your client";
@@ -162,9 +165,11 @@ impl PrivateBroker {
             command.envs(&self.restart.environment);
         });
         match started {
-            Ok((socket, child)) => {
+            Ok((socket, mut child)) => {
                 tracing::info!(pid = child.id(), "started a private broker");
-                state.children.push(child);
+                reap(move || {
+                    let _ = child.wait();
+                });
                 state.failure = None;
                 socket.set_nonblocking(true)?;
                 Ok(socket)
@@ -210,15 +215,11 @@ impl PrivateBroker {
     }
 }
 
-impl State {
-    /// Collects children that ended, so that none stays as a zombie.
-    fn reap(&mut self) {
-        if let Some(pid) = self.inherited {
-            let ended = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG);
-            if !matches!(ended, Ok(None)) {
-                self.inherited = None;
-            }
-        }
-        self.children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+/// Waits for a broker's end on a thread of its own, so that none stays as a zombie. Asking now and
+/// then whether it ended would miss one whose socket is closed already, but which isn't gone yet.
+fn reap(wait: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().name("reaper".to_owned()).stack_size(64 << 10);
+    if let Err(error) = thread.spawn(wait) {
+        tracing::debug!(%error, "nobody waits for the private broker's end");
     }
 }
