@@ -33,6 +33,10 @@ pub enum Route {
     Private(PrivateBroker),
 }
 
+/// The pauses before a question is asked again whose connection broke.
+const PAUSES: [Duration; 3] =
+    [Duration::from_millis(5), Duration::from_millis(50), Duration::from_millis(250)];
+
 /// A handle to the broker. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Broker {
@@ -127,19 +131,29 @@ impl Broker {
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
         let attempts = async {
-            match call().await {
-                Err(status) if is_transport(&status) => {
-                    tracing::debug!(%status, "the broker's connection broke, asking once more");
-                    call().await
+            for pause in PAUSES {
+                match call().await {
+                    // A broker that has just died may fail more than one question: the first finds
+                    // the connection broken, the next may still find it there.
+                    Err(status) if is_transport(&status) && !self.is_lost() => {
+                        tracing::debug!(%status, "the broker's connection broke, asking once more");
+                        tokio::time::sleep(pause).await;
+                    }
+                    answer => return answer,
                 }
-                answer => answer,
             }
+            call().await
         };
         match tokio::time::timeout(self.timeout, attempts).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) => Err(self.error(profile, &status).await),
             Err(_) => Err(Error::BrokerSlow { broker: self.address.clone(), after: self.timeout }),
         }
+    }
+
+    /// Whether asking again is pointless: there is no broker any more, and we know why.
+    fn is_lost(&self) -> bool {
+        self.private.as_ref().is_some_and(|private| private.known_failure().is_some())
     }
 
     async fn error(&self, profile: &ProfileName, status: &Status) -> Error {

@@ -184,11 +184,15 @@ impl PrivateBroker {
     /// Why there is no connection: the failure of the last start, or what a broker with the same
     /// arguments has to say against them.
     pub(super) async fn failure(&self) -> Option<String> {
-        let known = self.state.lock().unwrap_or_else(PoisonError::into_inner).failure.clone();
-        match known {
+        match self.known_failure() {
             Some(failure) => Some(failure),
             None => self.objection().await,
         }
+    }
+
+    /// The failure of the last start.
+    pub(super) fn known_failure(&self) -> Option<String> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).failure.clone()
     }
 
     /// Starts a broker without a connection. One that accepts its arguments ends for want of it; one
