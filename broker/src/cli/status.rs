@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use hyper_util::rt::TokioIo;
@@ -16,6 +16,9 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use super::table::{Table, or_dash, print, time_left};
 use crate::clock;
 use crate::error::Error;
+
+/// A broker answers in microseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -40,12 +43,12 @@ pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCod
         print(&if redraws { format!("\x1b[H\x1b[J{text}") } else { text });
     };
     if !options.watch {
-        let answer = broker.list_profiles(ListProfilesRequest {}).await.map_err(refused)?;
+        let answer = in_time(broker.list_profiles(ListProfilesRequest {})).await?;
         show(&answer.into_inner().profiles);
         return Ok(ExitCode::SUCCESS);
     }
-    let mut changes =
-        broker.watch_profiles(WatchProfilesRequest {}).await.map_err(refused)?.into_inner();
+    let changes = in_time(broker.watch_profiles(WatchProfilesRequest {})).await?;
+    let mut changes = changes.into_inner();
     while let Some(change) = changes.message().await.map_err(refused)? {
         show(&change.profiles);
     }
@@ -89,6 +92,12 @@ async fn dial(path: &Path) -> Result<BrokerClient<Channel>, Error> {
     // The URI is only a name: the connection is there.
     let channel = Endpoint::from_static("http://broker").connect_with_connector(connector).await;
     Ok(BrokerClient::new(channel.map_err(|error| failed(error.to_string()))?))
+}
+
+/// A socket may accept and never answer: a broker that is stopped, or something else.
+async fn in_time<T>(call: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, Error> {
+    let late = |_| Error::Status("the broker doesn't answer: is it stopped?".to_owned());
+    tokio::time::timeout(PATIENCE, call).await.map_err(late)?.map_err(refused)
 }
 
 fn refused(status: tonic::Status) -> Error {
