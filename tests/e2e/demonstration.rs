@@ -1,16 +1,14 @@
 //! The demo that the README promises: it succeeds, and it is plain where no terminal is.
 
-use std::path::Path;
-
 use sigward_tests::{deadline, processes};
+use tokio::process::Command;
 
 use crate::setup::{THREE, assert_names};
 
 #[tokio::test]
 async fn the_demo_shows_what_it_should() {
-    let mut command = processes::command(Path::new(env!("CARGO_BIN_EXE_demo")));
-    // It builds the programs itself, as for a user.
-    command.envs(std::env::vars_os());
+    // With the environment of the tests: it builds the programs itself, as for a user.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
     let ended = deadline::within(command.output(), || "the demo hangs".to_owned()).await.unwrap();
     let shown = String::from_utf8(ended.stdout).unwrap();
     let errors = String::from_utf8(ended.stderr).unwrap();

@@ -56,6 +56,30 @@ async fn a_role_over_two_hops() {
     assert_names(&callers[1], &[":assumed-role/First/"]);
 }
 
+/// What AWS does when a session was revoked: the key is new, the call is signed once more, nobody notices.
+#[tokio::test]
+async fn a_refused_signature_is_made_again_with_a_fresh_key() {
+    let home = AwsHome::new();
+    home.role("reader", "dev", "arn:aws:iam::123456789012:role/Reader");
+    let world = World::at_home(home, |builder| builder).await;
+    let aws = Aws::start(world.home.keys()).await;
+    let mut client = client(&world, &aws, "reader").await;
+    text(&whoami(&mut client, "reader").await);
+    let before = world.upstream.requests_of("tools/call").remove(0);
+
+    world.upstream.refuse_signatures(1);
+    let called = whoami(&mut client, "reader").await;
+    assert_names(text(&called), &[":assumed-role/Reader/sigward-tests"]);
+    let calls = world.upstream.requests_of("tools/call");
+    assert_eq!(calls.len(), 3, "one call, one refused, the same once more");
+    let key = |number: usize| calls[number].signature.as_ref().unwrap().key.access_key_id.clone();
+    assert_eq!(key(0), before.signature.unwrap().key.access_key_id);
+    assert_eq!(key(1), key(0));
+    assert_ne!(key(2), key(1), "with the key of another load");
+    assert_eq!(calls[2].body, calls[1].body);
+    assert_eq!(aws.issued().len(), 2);
+}
+
 #[tokio::test]
 async fn a_role_that_sts_refuses() {
     let home = AwsHome::new();
