@@ -270,6 +270,28 @@ impl fmt::Display for Refusal {
                  credential_process) didn't give any; the broker's log says why. Repeat the call \
                  in a moment"
             ),
+            Reason::LoginNotAllowed => write!(
+                f,
+                "{} lets nobody sign in from here; run `sigward-broker login {profile}` as its \
+                 own user, or add login = true to the [[rule]]",
+                self.broker
+            ),
+            Reason::NotALoginProfile => write!(
+                f,
+                "profile {profile:?} doesn't get its credentials from IAM Identity Center, so \
+                 there is nothing to sign in to"
+            ),
+            Reason::LoginDenied => {
+                write!(
+                    f,
+                    "the sign-in for profile {profile:?} was declined; repeat the call to try again"
+                )
+            }
+            Reason::LoginExpired => write!(
+                f,
+                "nobody finished the sign-in for profile {profile:?} in time; repeat the call for \
+                 a new code"
+            ),
             Reason::AuditUnavailable => write!(
                 f,
                 "{} can't write its audit log, and signs nothing without it; check the disk and \

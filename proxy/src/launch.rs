@@ -82,11 +82,14 @@ pub fn route(
 
 /// What a private broker is told: our endpoint and profiles, nothing else.
 fn arguments(config: &Config, log_level: &str) -> Vec<OsString> {
+    // An endpoint is a place; `?qualifier=…` of an AgentCore runtime belongs to each request.
+    let mut endpoint = config.endpoint.clone();
+    endpoint.set_query(None);
     let audited = matches!(log_level, "DEBUG" | "INFO");
     let mut arguments: Vec<OsString> = ["serve", "--connection-on-stdin", "--endpoint"]
         .map(OsString::from)
         .into_iter()
-        .chain([config.endpoint.as_str().into(), "--log-level".into(), log_level.into()])
+        .chain([endpoint.as_str().into(), "--log-level".into(), log_level.into()])
         .chain(["--audit".into(), if audited { "stderr" } else { "none" }.into()])
         .collect();
     let settings = [("--service", &config.service), ("--region", &config.region)];

@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     drop(environment);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
