@@ -32,12 +32,27 @@ struct Rule {
     endpoints: Names,
     tools: Option<Tools>,
     bucket: Option<Bucket>,
+    login: bool,
 }
 
 #[derive(Debug)]
 struct Tools {
     allow: Option<Vec<WildMatch>>,
     deny: Vec<WildMatch>,
+}
+
+/// The permit to sign a person in for a profile.
+#[derive(Debug)]
+pub struct LoginGrant {
+    profile: ProfileName,
+}
+
+impl LoginGrant {
+    /// Whose sign-in it is.
+    #[must_use]
+    pub fn profile(&self) -> &ProfileName {
+        &self.profile
+    }
 }
 
 /// The permit for one signature of one request with one profile.
@@ -71,6 +86,7 @@ impl Policy {
             endpoints: rule.endpoints.clone(),
             tools: rule.tools.as_ref().map(Tools::new),
             bucket: rule.rate.map(|rate| Bucket::new(rate, now)),
+            login: rule.login,
         });
         let profiles = config.profiles.iter();
         Self {
@@ -142,6 +158,28 @@ impl Policy {
             return Err(Denial::new(Reason::RateLimited, "the rule's rate is used up"));
         }
         Ok(Grant { profile: profile.clone(), request })
+    }
+
+    /// Decides whether the peer may sign a person in for a profile.
+    ///
+    /// The attack: whoever can start a sign-in can send its code to a person who trusts the page of
+    /// AWS, and gets the profile signed in as that person.
+    ///
+    /// # Errors
+    /// The reason. A profile that the peer can't use is refused as one that doesn't exist.
+    pub fn authorize_login(&self, peer: &Peer, profile: &str) -> Result<LoginGrant, Denial> {
+        self.admit(peer)?;
+        let no_profile = || Denial::new(Reason::ProfileNotAllowed, "no rule allows the profile");
+        let profile = ProfileName::parse(profile).map_err(|_| no_profile())?;
+        if self.endpoints_of(peer, &profile).is_empty() {
+            return Err(no_profile());
+        }
+        let allows = |rule: &Rule| rule.login && rule.profiles.contain(profile.as_str());
+        if !self.rules_for(peer).any(allows) {
+            let detail = "no rule with login = true allows the profile";
+            return Err(Denial::new(Reason::LoginNotAllowed, detail));
+        }
+        Ok(LoginGrant { profile })
     }
 
     fn rules_for<'p>(&'p self, peer: &'p Peer) -> impl Iterator<Item = &'p Rule> {

@@ -114,6 +114,22 @@ impl Broker for Service {
         Ok(Response::new(lists.boxed()))
     }
 
+    type LoginStream = Pin<Box<dyn Stream<Item = Result<v1::LoginResponse, Status>> + Send>>;
+
+    async fn login(
+        &self,
+        request: Request<v1::LoginRequest>,
+    ) -> Result<Response<Self::LoginStream>, Status> {
+        let peer = identify(&request).map_err(|denial| status::of(&denial))?;
+        let v1::LoginRequest { profile } = request.into_inner();
+        let grant = self.state.policy.authorize_login(&peer, &profile).map_err(|denial| {
+            tracing::info!(uid = peer.uid, %denial, "sign-in denied");
+            status::of(&denial)
+        })?;
+        let denial = Denial::new(v1::Reason::NotALoginProfile, grant.profile().to_string());
+        Err(status::of(&denial))
+    }
+
     async fn report_rejection(
         &self,
         request: Request<v1::ReportRejectionRequest>,

@@ -313,8 +313,9 @@ fn rules<'a>(
         let endpoints = names(&table, "endpoints", |texts| endpoints.references(texts, "endpoint"));
         let tools = table.table("tools").map(tools);
         let rate = table.table("rate").map(rate);
+        let login = table.flag("login").is_some_and(|login| login.value);
         table.done();
-        Rule { peer, profiles, endpoints, tools, rate }
+        Rule { peer, profiles, endpoints, tools, rate, login }
     });
     rules.collect()
 }

@@ -107,6 +107,8 @@ pub struct Rule {
     pub tools: Option<Tools>,
     /// How often.
     pub rate: Option<Rate>,
+    /// Whether it allows to sign a person in.
+    pub login: bool,
 }
 
 /// A choice of names.
@@ -176,6 +178,7 @@ impl Rule {
             endpoints: Names::All,
             tools: None,
             rate: None,
+            login: true,
         }
     }
 }

@@ -96,6 +96,11 @@ impl<'a> Table<'a> {
         self.entry(key)?.typed("a text in quotes", |value| value.as_str())
     }
 
+    /// Yes or no.
+    pub(super) fn flag(&self, key: &'static str) -> Option<Value<'a, bool>> {
+        self.entry(key)?.typed("true or false", |value| value.as_bool())
+    }
+
     /// A whole number of the range.
     pub(super) fn number(&self, key: &'static str, range: Range<u32>) -> Option<Value<'a, u32>> {
         let what = format!("a whole number from {} to {}", range.start, range.end - 1);

@@ -37,6 +37,7 @@ fn the_annotated_file_is_valid_and_says_what_it_says() {
     assert_eq!(tools.deny, ["aws___run_script"]);
     assert_eq!(config.rules[0].rate, Some(Rate { per_second: 50, burst: 100 }));
     assert_eq!(config.rules[1].endpoints, Names::All);
+    assert!(config.rules[0].login && !config.rules[1].login);
 }
 
 #[test]
@@ -201,6 +202,11 @@ fn each_fault_says_where_and_what() {
             "[[rule]]\npeer = { uid = 1 }\nprofiles = [\"dev\"]\nrate = { per_second = 0 }",
             "rule[0].rate.per_second",
             "from 1",
+        ),
+        (
+            "[[rule]]\npeer = { uid = 1 }\nprofiles = [\"dev\"]\nlogin = \"yes\"",
+            "rule[0].login",
+            "true or false",
         ),
         ("[rule]\npeer = { uid = 1 }", "rule", "[[rule]]"),
     ] {

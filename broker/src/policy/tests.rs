@@ -154,6 +154,28 @@ fn the_rate_is_the_rules() {
 }
 
 #[test]
+fn a_sign_in_needs_a_rule_that_says_so() {
+    let rules = "[[rule]]\npeer = { uid = 7 }\nprofiles = [\"dev\"]\nlogin = true\n\
+                 [[rule]]\npeer = { uid = 7 }\nprofiles = [\"prod\"]\n\
+                 [[rule]]\npeer = { uid = 8 }\nprofiles = [\"*\"]\nlogin = false\n";
+    let policy = Policy::new(&config(rules), Instant::now());
+    let verdict = |uid, profile| {
+        let grant = policy.authorize_login(&peer(uid), profile);
+        grant.map(|grant| grant.profile().to_string()).map_err(|denial| denial.reason())
+    };
+    assert_eq!(verdict(7, "dev"), Ok("dev".to_owned()));
+    assert_eq!(verdict(7, "prod"), Err(Reason::LoginNotAllowed));
+    assert_eq!(verdict(8, "dev"), Err(Reason::LoginNotAllowed));
+    assert_eq!(verdict(9, "dev"), Err(Reason::PeerNotAllowed));
+    assert_eq!(verdict(8, "nobody"), Err(Reason::ProfileNotAllowed));
+    assert_eq!(verdict(8, "a b"), Err(Reason::ProfileNotAllowed));
+    // Where no rule was written, the own user could sign in with the AWS CLI as well.
+    let policy = Policy::new(&config(""), Instant::now());
+    assert!(policy.authorize_login(&peer(1000), "dev").is_ok());
+    assert!(policy.authorize_login(&peer(1001), "dev").is_err());
+}
+
+#[test]
 fn what_a_peer_may_see() {
     let rules = "[[rule]]\npeer = { uid = 7 }\nprofiles = [\"dev\"]\nendpoints = [\"two\"]\n\
                  [[rule]]\npeer = { uid = 8 }\nprofiles = [\"*\"]\n";

@@ -36,6 +36,7 @@ fn code_and_text(reason: Reason) -> (Code, &'static str) {
         Reason::EndpointNotAllowed => (Code::PermissionDenied, "the endpoint is not allowed"),
         Reason::MethodNotAllowed => (Code::PermissionDenied, "the method is not allowed"),
         Reason::ToolNotAllowed => (Code::PermissionDenied, "the tool is not allowed"),
+        Reason::LoginNotAllowed => (Code::PermissionDenied, "the sign-in is not allowed"),
         Reason::InvalidMethod => (Code::InvalidArgument, "the method is not a token"),
         Reason::InvalidUri => (Code::InvalidArgument, "the URI is not valid"),
         Reason::InvalidHeader => (Code::InvalidArgument, "a header is not valid"),
@@ -52,6 +53,11 @@ fn code_and_text(reason: Reason) -> (Code, &'static str) {
         Reason::UnsupportedProfileSetting => {
             (Code::FailedPrecondition, "the profile has a setting that is not supported")
         }
+        Reason::NotALoginProfile => {
+            (Code::FailedPrecondition, "the profile is not one of IAM Identity Center")
+        }
+        Reason::LoginDenied => (Code::FailedPrecondition, "the sign-in was declined"),
+        Reason::LoginExpired => (Code::FailedPrecondition, "nobody signed in in time"),
         Reason::CredentialsUnavailable => (Code::Unavailable, "no credentials at the moment"),
         Reason::AuditUnavailable => (Code::Unavailable, "the audit log can't be written"),
         Reason::RateLimited => (Code::ResourceExhausted, "the rate is used up"),
