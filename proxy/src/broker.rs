@@ -12,12 +12,13 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::{
-    ListProfilesRequest, Profile, Reason, ReportRejectionRequest, SignRequest, SignResponse,
+    ListProfilesRequest, LoginRequest, LoginResponse, Profile, Reason, ReportRejectionRequest,
+    SignRequest, SignResponse,
 };
 use sigward_proto::{ERROR_DOMAIN, MAX_MESSAGE_BYTES};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
 pub use self::private::{PrivateBroker, Restart, Start, StartError, start};
@@ -126,6 +127,23 @@ impl Broker {
         Ok(answer.credential_generation)
     }
 
+    /// Begins to sign a person in. To drop the stream is to give up.
+    pub async fn login(&self, profile: &ProfileName) -> Result<Streaming<LoginResponse>, Error> {
+        self.ask(profile, || {
+            let mut client = self.client.clone();
+            let request = LoginRequest { profile: profile.as_str().to_owned() };
+            async move { client.login(request).await }
+        })
+        .await
+    }
+
+    /// A refusal for a reason that this side knows by itself.
+    #[must_use]
+    pub fn refused(&self, reason: Reason, profile: &ProfileName) -> Error {
+        let (reason, profile, broker) = (Some(reason), profile.clone(), self.address.clone());
+        Error::Refused(Refusal { reason, profile, broker })
+    }
+
     async fn ask<T, F>(&self, profile: &ProfileName, call: impl Fn() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
@@ -156,7 +174,8 @@ impl Broker {
         self.private.as_ref().is_some_and(|private| private.known_failure().is_some())
     }
 
-    async fn error(&self, profile: &ProfileName, status: &Status) -> Error {
+    /// What a status means.
+    pub async fn error(&self, profile: &ProfileName, status: &Status) -> Error {
         if is_transport(status) {
             let detail = match &self.private {
                 Some(private) => private.failure().await.unwrap_or_else(|| {

@@ -92,6 +92,10 @@ struct Options {
     #[arg(long, value_name = "ADDRESS", env = "SIGWARD_BROKER", value_parser = broker)]
     broker: Option<BrokerChoice>,
 
+    /// Never send the client's user to sign in; only say in the error how to
+    #[arg(long)]
+    no_sign_in: bool,
+
     /// Name of the argument that chooses a profile
     #[arg(long, value_name = "NAME", default_value = "aws_profile", value_parser = argument)]
     profile_argument: String,
@@ -205,6 +209,7 @@ pub fn parse(
             tool: options.tool_timeout,
         },
         skip_auth: options.skip_auth,
+        sign_in: !options.no_sign_in,
         telemetry: !options.disable_telemetry,
         argument: ProfileArgument {
             name: options.profile_argument,

@@ -187,6 +187,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Send unsigned where the broker has no credentials.
     pub skip_auth: bool,
+    /// Whether the client's person may be sent to sign in.
+    pub sign_in: bool,
     /// Whether the client's name goes into `User-Agent`.
     pub telemetry: bool,
     /// The argument that chooses a profile.

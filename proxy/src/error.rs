@@ -144,6 +144,18 @@ impl Error {
         }
     }
 
+    /// The profile that needs a sign-in, if that is what is wrong.
+    #[must_use]
+    pub fn login_required(&self) -> Option<&ProfileName> {
+        match self {
+            Self::Refused(refusal) if refusal.reason == Some(Reason::LoginRequired) => {
+                Some(&refusal.profile)
+            }
+            Self::Shared(error) => error.login_required(),
+            _ => None,
+        }
+    }
+
     /// Whether the broker has no usable credentials: what `--skip-auth` sends unsigned for. A
     /// refusal by policy is not among these.
     #[must_use]
@@ -244,9 +256,8 @@ impl fmt::Display for Refusal {
             ),
             Reason::LoginRequired => write!(
                 f,
-                "profile {profile:?} needs a sign-in: run `aws sso login --profile {profile}` as \
-                 the user of {}, then repeat the call",
-                self.broker
+                "profile {profile:?} needs a sign-in: run `sigward-broker login {profile}`, then \
+                 repeat the call"
             ),
             Reason::MfaRequired => write!(
                 f,

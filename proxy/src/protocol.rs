@@ -22,6 +22,8 @@ const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");
 pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// Where it says who its sender is.
 pub const META_CLIENT: &str = "io.modelcontextprotocol/clientInfo";
+/// Where it says what its sender can do.
+pub const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// The prefix of all that describes the sender there.
 pub const META_PREFIX: &str = "io.modelcontextprotocol/";
 

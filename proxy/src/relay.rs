@@ -9,6 +9,7 @@ mod call;
 mod metadata;
 mod questions;
 mod server;
+mod sign_in;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,9 +21,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::call::Call;
+use self::call::{Call, Failed};
 use self::metadata::Metadata;
 use self::questions::Questions;
+use self::sign_in::{Next, SignIns};
 use crate::broker::Broker;
 use crate::config::{Config, ProfileName, Profiles};
 use crate::profile::Offer;
@@ -49,6 +51,7 @@ pub struct Relay {
     offer: Offer,
     catalog: Catalog,
     metadata: Metadata,
+    sign_ins: SignIns,
     out: mpsc::Sender<String>,
     sessions: Mutex<HashMap<ProfileName, Arc<Session>>>,
     flights: Mutex<HashMap<Id, Arc<Flight>>>,
@@ -90,6 +93,7 @@ impl Relay {
             context: Arc::new(context),
             offer: Offer::new(config.profiles.clone(), config.argument.clone()),
             catalog: Catalog::new(config.tools.clone()),
+            sign_ins: SignIns::new(config.sign_in, broker.clone()),
             metadata: Metadata::new(config, broker),
             out,
             sessions: Mutex::default(),
@@ -199,25 +203,57 @@ impl Relay {
     fn start(self: &Arc<Self>, call: Call, flight: Arc<Flight>) {
         let relay = Arc::clone(self);
         self.work.spawn(async move {
-            let limit = if call.is_tool_call() { relay.tool_timeout } else { Duration::MAX };
-            let done = tokio::select! {
-                biased;
-                () = flight.cancel.cancelled() => None,
-                done = relay.call(&call, &flight) => Some(done),
-                () = tokio::time::sleep(limit) => {
-                    relay.abandon(&call.head.id, &flight, "the call took too long");
-                    Some(Err(call::Failed::TimedOut(limit)))
-                }
-            };
+            let cancelled = flight.cancel.clone();
+            let done = cancelled.run_until_cancelled(relay.carry_out(&call, &flight)).await;
             // From here on the id is free, and nothing more is said about it.
             lock(&relay.flights).remove(&call.head.id);
             match done {
                 None => tracing::debug!(method = %call.head.method, "cancelled"),
-                Some(Ok(None)) => {}
-                Some(Ok(Some(response))) => relay.say(response).await,
+                Some(Ok(response)) => relay.say(response).await,
                 Some(Err(failed)) => relay.say(failed.into_response(&call)).await,
             }
         });
+    }
+
+    /// Makes a call; where a person must sign in first and can be sent, once more after that.
+    async fn carry_out(self: &Arc<Self>, call: &Call, flight: &Flight) -> Result<String, Failed> {
+        let resumed = match sign_in::resumed(call.text()) {
+            Some(resumed) if call.head.generation.is_stateless() => {
+                if let Some(profile) = self.profiles.named(&resumed.profile) {
+                    self.signed_in(profile, resumed.accepted).await?;
+                }
+                Some(call.head.clone().with(resumed.text))
+            }
+            _ => None,
+        };
+        let call = resumed.as_ref().unwrap_or(call);
+        let failed = match self.in_time(call, flight).await {
+            Err(failed) => failed,
+            done => return done,
+        };
+        let Some(profile) = failed.login_required().filter(|_| self.can_sign_in(call)) else {
+            return Err(failed);
+        };
+        match self.sign_in(call, profile).await {
+            Next::Again => self.in_time(call, flight).await,
+            Next::Respond(response) => Ok(response),
+            Next::Fail(failed) => Err(failed),
+        }
+    }
+
+    /// Makes a call, within `--tool-timeout` if it is one of a tool.
+    async fn in_time(self: &Arc<Self>, call: &Call, flight: &Flight) -> Result<String, Failed> {
+        if !call.is_tool_call() {
+            return self.call(call, flight).await;
+        }
+        let limit = self.tool_timeout;
+        match tokio::time::timeout(limit, self.call(call, flight)).await {
+            Ok(done) => done,
+            Err(_) => {
+                self.abandon(&call.head.id, flight, "the call took too long");
+                Err(Failed::TimedOut(limit))
+            }
+        }
     }
 
     fn notified(self: &Arc<Self>, envelope: &Envelope<'_>, text: &str) {
@@ -310,6 +346,9 @@ impl Relay {
 
     /// The client's answer to what a server asked.
     fn answered(&self, envelope: &Envelope<'_>, text: &str) {
+        if envelope.id.is_some_and(|id| self.questions.answer_ourselves(id, text)) {
+            return;
+        }
         match envelope.id.and_then(|id| self.questions.take(id)) {
             Some(question) => {
                 let text = call::with_id(text, envelope, &question.id).unwrap_or_default();

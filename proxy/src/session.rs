@@ -47,6 +47,12 @@ impl Handshake {
         *self.lock() = said;
     }
 
+    /// The `params` of the client's `initialize`.
+    #[must_use]
+    pub fn params(&self) -> Option<String> {
+        self.lock().initialize.clone()
+    }
+
     /// The client said `notifications/initialized`.
     pub fn initialized(&self) {
         self.lock().initialized = true;

@@ -12,6 +12,7 @@ use rmcp::model::ErrorCode;
 
 use self::follow::Followed;
 use super::{Flight, Relay};
+use crate::config::ProfileName;
 use crate::error::{Error, Resend};
 use crate::protocol::{self, Generation, ParameterHeader};
 use crate::session::Session;
@@ -78,12 +79,25 @@ impl Head {
 }
 
 impl Call {
+    /// What the client sent.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     pub(super) fn is_tool_call(&self) -> bool {
         self.head.method == "tools/call"
     }
 }
 
 impl Failed {
+    /// The profile that needs a sign-in, if that is what is wrong.
+    pub(super) fn login_required(&self) -> Option<&ProfileName> {
+        match self {
+            Self::Exchange(error) => error.login_required(),
+            Self::Tool(_) | Self::Params(_) | Self::TimedOut(_) => None,
+        }
+    }
+
     /// The response that says it. A failed tool call is one that the model shall read; other
     /// requests have JSON-RPC errors for that.
     pub(super) fn into_response(self, call: &Call) -> String {
@@ -131,12 +145,12 @@ pub(super) fn with_id(text: &str, envelope: &Envelope<'_>, id: &Id) -> Option<St
 }
 
 impl Relay {
-    /// Does what a request asks for. `Ok(None)` never happens to a request that isn't cancelled.
+    /// Does what a request asks for, up to its response.
     pub(super) async fn call(
         self: &Arc<Self>,
         call: &Call,
         flight: &Flight,
-    ) -> Result<Option<String>, Failed> {
+    ) -> Result<String, Failed> {
         self.metadata.load().await?;
         self.introduce(call);
         let route = self.route(call).await?;
@@ -144,7 +158,7 @@ impl Relay {
         let _ = flight.session.set(Arc::clone(&session));
         let text = wire::with_metadata(route.text.to_string(), &self.metadata.of(&route.profile));
         if call.head.method == "initialize" && !call.head.generation.is_stateless() {
-            return Ok(Some(self.initialize(call, &session, text, &flight.sent).await?));
+            return Ok(self.initialize(call, &session, text, &flight.sent).await?);
         }
         let request = Request { call, session: &session, text };
         let response = match &call.head.generation {
@@ -156,7 +170,7 @@ impl Relay {
                 self.on_its_own(&request, &version, route, &flight.sent).await
             }
         }?;
-        Ok(Some(response))
+        Ok(response)
     }
 
     /// Lets upstream know who the client is: from its handshake, or, in 2026-07-28, any request.

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::oneshot;
+
 use super::lock;
 use crate::session::Session;
 use crate::wire::Id;
@@ -15,6 +17,8 @@ use crate::wire::Id;
 pub(super) struct Questions {
     next: AtomicU64,
     open: Mutex<HashMap<String, Question>>,
+    /// Questions of our own: who waits for the answer.
+    ours: Mutex<HashMap<String, oneshot::Sender<String>>>,
 }
 
 /// One of them.
@@ -38,6 +42,27 @@ impl Questions {
         };
         lock(&self.open).insert(number.clone(), question);
         Id::from_token(&number)
+    }
+
+    /// The id under which the client is asked by the proxy itself; its response goes to `answer`.
+    pub(super) fn ask_ourselves(&self, answer: oneshot::Sender<String>) -> Id {
+        let number = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let mut ours = lock(&self.ours);
+        ours.retain(|_, waiting| !waiting.is_closed());
+        ours.insert(number.clone(), answer);
+        Id::from_token(&number)
+    }
+
+    /// Hands over the response to a question of our own, if `id` is one.
+    pub(super) fn answer_ourselves(&self, id: &str, response: &str) -> bool {
+        match lock(&self.ours).remove(id) {
+            // Nobody waits any more: the question has settled itself.
+            Some(waiting) => {
+                let _ = waiting.send(response.to_owned());
+                true
+            }
+            None => false,
+        }
     }
 
     /// The question that the client answers under `id`.

@@ -1,0 +1,72 @@
+//! A sign-in across two requests of 2026-07-28 (Multi Round-Trip Requests).
+//!
+//! The answer to the first one is an input request and an opaque state. The second one repeats the
+//! first, with the person's answer and the state in place of those that the first one may itself
+//! have carried for the server. These come back out of the state.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+
+use crate::config::ProfileName;
+use crate::wire::{self, Edits, Envelope, Object};
+
+/// The key of our input request.
+const KEY: &str = "sigward-sign-in";
+/// In front of our states.
+const PREFIX: &str = "sigward-sign-in:";
+/// What a client repeats.
+const MEMBERS: [&str; 2] = ["inputResponses", "requestState"];
+
+/// The result that asks for the sign-in; `params` are those of `elicitation/create`. `text` is the
+/// request that can't go on without it.
+pub(super) fn input_required(text: &str, profile: &ProfileName, params: &str) -> String {
+    let sent = Envelope::parse(text).ok().and_then(|envelope| envelope.params_object());
+    let kept: Vec<String> = MEMBERS
+        .into_iter()
+        .filter_map(|name| {
+            let value = sent.as_ref()?.find(name)?;
+            Some(format!(r#""{name}":{value}"#))
+        })
+        .collect();
+    let state = format!(
+        r#"{{"profile":{},"params":{{{}}}}}"#,
+        wire::quote(profile.as_str()),
+        kept.join(",")
+    );
+    format!(
+        r#"{{"resultType":"input_required","inputRequests":{{"{KEY}":{{"method":"elicitation/create","params":{params}}}}},"requestState":"{PREFIX}{}"}}"#,
+        BASE64.encode(state)
+    )
+}
+
+/// A request that comes with an answer to ours: as it was before, whose sign-in it waited for, and
+/// whether the person went.
+pub(in crate::relay) struct Resumed {
+    pub(in crate::relay) text: String,
+    pub(in crate::relay) profile: String,
+    pub(in crate::relay) accepted: bool,
+}
+
+/// Reads the answer to an [`input_required`]; none if the request carries no state of ours.
+pub(in crate::relay) fn resumed(text: &str) -> Option<Resumed> {
+    // Nearly every request is done here.
+    if !text.contains(PREFIX) {
+        return None;
+    }
+    let envelope = Envelope::parse(text).ok()?;
+    let params = envelope.params_object()?;
+    let state = params.get("requestState").ok()??;
+    let state = BASE64.decode(wire::string(state)?.strip_prefix(PREFIX)?).ok()?;
+    let state = String::from_utf8(state).ok()?;
+    let state = Object::parse(&state).ok()?;
+    let answer = params.find_object("inputResponses").and_then(|it| it.find_object(KEY));
+    let action = answer.as_ref().and_then(|answer| answer.find_string("action"));
+    let accepted = action.as_deref() == Some("accept");
+    let kept = state.find_object("params")?;
+    let add: Vec<(&str, &str)> =
+        MEMBERS.into_iter().filter_map(|name| kept.find(name).map(|value| (name, value))).collect();
+    let mut edits = Edits::new(text);
+    edits.members(&params, |member| MEMBERS.contains(&member.name().as_ref()), &add);
+    let profile = state.find_string("profile")?.into_owned();
+    Some(Resumed { text: edits.apply(), profile, accepted })
+}
