@@ -27,9 +27,14 @@ async fn every_decision_is_one_record() {
 
     let log = fs::read_to_string(&path).unwrap();
     let records: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let count = |decision: &str| records.iter().filter(|it| it["decision"] == decision).count();
-    assert_eq!(count("allow"), world.upstream.requests().len(), "{log}");
-    assert_eq!(count("allow") + count("deny"), records.len());
+    assert!(
+        records.iter().all(|it| it["decision"] == "allow" || it["decision"] == "deny"),
+        "{log}"
+    );
+    // Messages alone: the stream of a session may be on its way.
+    let allowed = records.iter().filter(|it| it["decision"] == "allow" && it["method"] == "POST");
+    let received = world.upstream.requests().into_iter().filter(|it| it.http_method == "POST");
+    assert_eq!(allowed.count(), received.count(), "{log}");
 
     let call = world.upstream.requests_of("tools/call").remove(0);
     let hash = hex::encode(Sha256::digest(&call.body));

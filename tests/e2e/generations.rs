@@ -79,12 +79,12 @@ async fn a_refused_signature_is_made_again_once() {
     let world = World::new().await;
     let mut client = world.client(&["dev"], &[]).await;
     text(&client.call("whoami", "{}").await);
-    let before = world.upstream.requests().len();
+    let before = world.upstream.requests_of("tools/call").len();
     // Whether fresh credentials help is the broker's to say: static keys are what they were.
     world.upstream.refuse_signatures(5);
     let failed = client.call("write_note", "{}").await;
     assert_names(failure(&failed), &["403"]);
-    let sent = world.upstream.requests().len() - before;
+    let sent = world.upstream.requests_of("tools/call").len() - before;
     assert!((1..=2).contains(&sent), "sent {sent} times");
 }
 

@@ -9,7 +9,7 @@ use sigward_tests::keys::CANARY;
 use sigward_tests::processes::{self, StdioClient};
 use sigward_tests::{memory, tools};
 
-use crate::setup::{THREE, World, text};
+use crate::setup::{THREE, World, own_uid, text};
 
 /// One traced process: what it ran, and the files that its calls named.
 #[derive(Default)]
@@ -76,6 +76,9 @@ async fn the_proxy_opens_no_aws_file() {
             command.env(name, value);
         }
     }
+    // The control: another program opens the file that the proxy must not open, within the same trace.
+    let script = "/bin/cat \"$AWS_SHARED_CREDENTIALS_FILE\" >/dev/null; exec \"$@\"";
+    command.args(["/bin/sh", "-c", script, "sh"]);
     command.arg(proxy.as_std().get_program()).args(proxy.as_std().get_args());
 
     let mut client = StdioClient::start(command);
@@ -91,24 +94,22 @@ async fn the_proxy_opens_no_aws_file() {
     assert!(status.success());
 
     let traced = read_trace(&directory, root);
-    let is_broker = |process: &&Traced| {
-        process.programs.iter().any(|program| program.ends_with("/sigward-broker"))
+    let runs = |name: &'static str| {
+        move |process: &&Traced| process.programs.iter().any(|program| program.ends_with(name))
     };
-    let proxy = &traced[0];
-    assert!(!is_broker(&proxy) && !proxy.programs.is_empty(), "{:?}", proxy.programs);
-    let opened: Vec<_> = proxy
-        .lines
-        .iter()
+    let opened = |process: &Traced| -> Vec<String> {
         // Its own arguments and the search for the broker's program are no files of AWS.
-        .filter(|line| !line.starts_with("execve(") && touches_aws(line))
-        .collect();
-    assert!(opened.is_empty(), "the proxy touched: {opened:#?}");
-    // The same search finds them where they belong.
-    let broker = traced.iter().find(is_broker).expect("the broker was traced too");
-    let opened = broker.lines.iter().any(|line| {
-        line.contains(".aws/credentials") && line.starts_with("open") && !line.contains("ENOENT")
-    });
-    assert!(opened, "the broker didn't open the credentials: {:#?}", broker.lines);
+        let calls = process.lines.iter().filter(|line| !line.starts_with("execve("));
+        calls.filter(|line| touches_aws(line)).cloned().collect()
+    };
+    let cat = traced.iter().find(runs("/cat")).expect("the control was traced");
+    assert!(!opened(cat).is_empty(), "the control opened no AWS file: {:#?}", cat.lines);
+    let proxy = traced.iter().find(runs("/sigward-proxy")).expect("the proxy was traced");
+    assert_eq!(opened(proxy), [""; 0], "the proxy touched AWS files");
+    let broker = traced.iter().find(runs("/sigward-broker")).expect("the broker was traced");
+    if own_uid() == 0 {
+        assert!(!opened(broker).is_empty(), "the broker opened none: {:#?}", broker.lines);
+    }
 }
 
 #[tokio::test]
@@ -135,7 +136,7 @@ async fn the_proxy_s_memory_holds_no_secret() {
         Ok(counts) => assert!(counts[2..].iter().all(|count| *count > 0), "{counts:?}"),
         Err(error) => {
             assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
-            assert_ne!(crate::setup::own_uid(), 0);
+            assert_ne!(own_uid(), 0);
         }
     }
 }
@@ -176,7 +177,7 @@ async fn nothing_written_holds_a_secret() {
     let audit = world.directory.path().join("audit.jsonl");
     let rules = format!(
         "[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\", \"staging\"]\nendpoints = [\"upstream\"]\n[audit]\nfile = {audit:?}",
-        crate::setup::own_uid()
+        own_uid()
     );
     let config = world.write("broker.toml", &world.configuration(&rules));
     let arguments = ["serve", "--config", config.to_str().unwrap(), "--log-level", "debug"];

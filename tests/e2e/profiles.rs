@@ -296,14 +296,15 @@ async fn other_requests_choose_by_meta() {
         client.request(method, &plain).await;
         assert_eq!(signed_by(&world, method, "dev").len(), 2, "{method} without a choice");
 
-        let before = world.upstream.requests().len();
+        let before = world.upstream.requests_of(method).len();
         for given in [r#""nobody""#, "7", "[]"] {
             let params = format!(r#"{{{params}"_meta":{{"sigward/profile":{given}}}}}"#);
             let answer = client.request(method, &params).await;
             let (_, message) = rpc_error(&answer);
             assert_names(message, &["dev", "staging", "prod"]);
         }
-        assert_eq!(world.upstream.requests().len(), before, "{method}: nothing went upstream");
+        let after = world.upstream.requests_of(method).len();
+        assert_eq!(after, before, "{method}: nothing went upstream");
     }
 }
 

@@ -2,7 +2,7 @@
 //! else.
 //!
 //! Three profiles are always there: `dev` and `prod` with long-lived keys, `staging` with a session token. Others are
-//! added by [`AwsHome::role`], [`AwsHome::process`], [`AwsHome::sso`].
+//! added by [`AwsHome::role`], [`AwsHome::process`], and [`Aws::sign_in`](crate::aws::Aws::sign_in).
 
 use std::fs;
 use std::io::Write as _;

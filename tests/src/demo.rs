@@ -120,16 +120,17 @@ async fn call_each(paper: &mut Paper, scene: &Scene) -> Result<(), String> {
 
 async fn refuse(paper: &mut Paper, scene: &Scene) -> Result<(), String> {
     paper.section("A profile that nobody offered");
-    let before = scene.upstream.requests().len();
+    // Calls alone: the stream of a session that was just opened may come in at any time.
+    let before = scene.upstream.requests_of("tools/call").len();
     let arguments = json!({ "aws_profile": STRANGER });
     let result = call(scene, &arguments).await.map_err(told)?;
-    let sent = scene.upstream.requests().len() - before;
+    let sent = scene.upstream.requests_of("tools/call").len() - before;
     let text = result.content.first().and_then(|content| content.as_text());
     let text = text.map(|text| text.text.clone()).unwrap_or_default();
     let refused = result.is_error == Some(true) && text.contains(STRANGER);
     paper.line(refused, &format!("whoami {arguments} is an error for the model:"));
     paper.quote(&text);
-    paper.line(sent == 0, &format!("requests that reached the server: {sent}"));
+    paper.line(sent == 0, &format!("calls that reached the server: {sent}"));
     let again = call(scene, &json!({})).await.map_err(told)?;
     paper.line(again.is_error != Some(true), "the next good call works");
     Ok(())
