@@ -21,6 +21,7 @@ mod isolation;
 mod options;
 mod private;
 mod profiles;
+mod readme;
 mod setup;
 mod signatures;
 mod sources;

@@ -1,0 +1,88 @@
+//! What the README shows is what the programs take.
+
+use std::ffi::OsString;
+
+use sigward_proxy::environment::Environment;
+use sigward_tests::processes;
+
+const README: &str = include_str!("../../README.md");
+const CI: &str = include_str!("../../.ci/run");
+
+/// The fenced blocks of a language.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let fence = format!("```{language}\n");
+    let starts = README.split(fence.as_str()).skip(1);
+    starts.map(|rest| rest.split("```").next().unwrap_or_default()).collect()
+}
+
+#[test]
+fn its_broker_configurations_are_valid() {
+    let blocks = blocks("toml");
+    assert!(!blocks.is_empty());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("broker.toml");
+    for block in blocks {
+        // The group is one that an administrator makes; here there is only our own.
+        let gid = rustix::process::getgid().as_raw();
+        let block = block.replace("group = \"mcp\"", &format!("group = \"{gid}\""));
+        std::fs::write(&path, &block).expect("a writable directory");
+        let config = sigward_broker::config::read(&path, 1000);
+        assert!(config.is_ok(), "{}\n{block}", config.expect_err("the error"));
+        // Its deny: one key more, and it isn't.
+        std::fs::write(&path, format!("unknown = 1\n{block}")).expect("a writable directory");
+        assert!(sigward_broker::config::read(&path, 1000).is_err());
+    }
+}
+
+#[test]
+fn its_client_configurations_are_commands_that_the_proxy_takes() {
+    let blocks = blocks("json");
+    assert!(blocks.len() >= 2);
+    for block in blocks {
+        let config: serde_json::Value = serde_json::from_str(block).expect(block);
+        let servers = config.get("mcpServers").or_else(|| config.get("servers"));
+        for (name, server) in servers.and_then(|it| it.as_object()).expect(block) {
+            assert_eq!(server["command"], "sigward-proxy", "{name}");
+            let arguments = server["args"].as_array().expect(block).iter();
+            let arguments = arguments.map(|argument| argument.as_str().expect(block));
+            let all = ["sigward-proxy"].into_iter().chain(arguments).map(OsString::from);
+            let parsed = sigward_proxy::cli::parse(all, &Environment::of_process());
+            assert!(parsed.is_ok(), "{}", parsed.expect_err("the error"));
+        }
+    }
+}
+
+fn is_option(word: &str) -> bool {
+    word.strip_prefix("--").is_some_and(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
+}
+
+#[tokio::test]
+async fn the_options_that_it_names_exist() {
+    let help = async |program: &std::path::Path, arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(program);
+        let output = command.args(arguments).arg("--help").output().await.expect("it starts");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let binaries = processes::binaries();
+    let mut known = help(&binaries.proxy, &[]).await;
+    for subcommand in ["serve", "check", "status"] {
+        known.push_str(&help(&binaries.broker, &[subcommand]).await);
+    }
+    let words = README.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+    let cargo = ["--release", "--bin", "--workspace", "--locked", "--path", "--bench"];
+    let options: Vec<&str> =
+        words.filter(|word| is_option(word) && !cargo.contains(word)).collect();
+    assert!(options.len() > 5);
+    for option in options {
+        assert!(known.contains(option), "{option} is in the README, and in no --help");
+    }
+}
+
+#[test]
+fn its_two_commands_are_those_that_ci_runs() {
+    let commands = blocks("sh");
+    for command in ["cargo run --release --bin demo", "cargo test --workspace"] {
+        assert!(commands.iter().any(|block| block.trim() == command), "{command}");
+        assert!(CI.lines().any(|line| line == command), "{command}");
+    }
+}
