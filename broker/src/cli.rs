@@ -1,9 +1,12 @@
-//! The command line: serve, check, status. The only place that reads the environment.
+//! The command line: serve, check, status, login. The only place that reads the environment.
 
 mod check;
+mod connection;
+mod login;
 mod status;
 mod table;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +36,8 @@ enum Command {
     Check(Check),
     /// The profiles of a running broker: state, source, time left, last error
     Status(status::Options),
+    /// Sign in to IAM Identity Center through a running broker
+    Login(login::Options),
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +91,7 @@ pub fn main() -> ExitCode {
     let outcome = process::harden().and_then(|()| match Options::parse().command {
         Command::Serve(serve) => run_serve(serve),
         Command::Check(check) => run_check(&check),
+        Command::Login(options) => block_on(login::run(options, &default_sockets()))?,
         Command::Status(options) => block_on(status::run(options, &default_sockets()))?,
     });
     outcome.unwrap_or_else(|error| {
@@ -160,12 +166,17 @@ fn audit_target(text: &str) -> Result<AuditTarget, String> {
     }
 }
 
+/// What no child is to see, whatever the configuration passes on.
+const KEYS: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+
 /// What the environment says to the broker itself; the SDK reads its own variables.
 struct Environment {
     aws_region: Option<String>,
     aws_profile: Option<String>,
-    /// Read by the AWS CLI, and by nobody here.
     aws_ca_bundle: Option<String>,
+    home: Option<String>,
+    /// All of them but keys: what children get is chosen from these.
+    variables: Vec<(OsString, OsString)>,
 }
 
 impl Environment {
@@ -176,15 +187,21 @@ impl Environment {
             aws_region: variable("AWS_REGION"),
             aws_profile: variable("AWS_PROFILE"),
             aws_ca_bundle: variable("AWS_CA_BUNDLE"),
+            home: variable("HOME"),
+            variables: std::env::vars_os()
+                .filter(|(name, _)| !KEYS.iter().any(|key| name == key))
+                .collect(),
         }
     }
 
     fn surroundings(&self) -> Surroundings {
-        if self.aws_ca_bundle.is_some() {
-            tracing::warn!("AWS_CA_BUNDLE is not read: set SSL_CERT_FILE to that file");
+        Surroundings {
+            aws_region: self.aws_region.clone(),
+            aws_profile: self.aws_profile.clone(),
+            ca_bundle: self.aws_ca_bundle.as_ref().map(PathBuf::from),
+            home: self.home.as_ref().map(PathBuf::from),
+            variables: self.variables.clone(),
         }
-        let Self { aws_region, aws_profile, .. } = self;
-        Surroundings { aws_region: aws_region.clone(), aws_profile: aws_profile.clone() }
     }
 }
 

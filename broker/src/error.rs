@@ -60,9 +60,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The running broker that `status` asks doesn't answer.
+    /// The running broker that `status` and `login` ask doesn't answer, or refuses.
     #[error("{0}")]
-    Status(String),
+    Broker(String),
     /// The server stopped by itself.
     #[error("the server failed")]
     Serve(#[from] tonic::transport::Error),

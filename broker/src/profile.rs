@@ -3,29 +3,38 @@
 //! Invariant: credentials leave this module only against a [`Grant`]. `source` makes them, anew for
 //! each load; `refresh` keeps them fresh.
 
+#[cfg(test)]
+mod fake;
 mod identity;
+mod login;
 mod refresh;
 mod source;
+mod token;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use sigward_proto::v1::{ProfileState, Reason};
 use tokio::sync::watch;
 
 pub use self::identity::Identity;
+use self::login::Logins;
+pub use self::login::{Done, Login, Prompt, Stage};
 use self::refresh::Refresh;
 use self::source::Source;
 pub use self::source::Surroundings;
+use self::token::Tokens;
+use crate::clock;
 use crate::config::{Config, ProfileName};
 use crate::error::Denial;
-use crate::policy::Grant;
+use crate::policy::{Grant, LoginGrant};
 use crate::secret::Credentials;
 
 /// All profiles, in the order of the configuration.
 #[derive(Debug)]
 pub struct Profiles {
     profiles: Vec<Profile>,
+    logins: Logins,
     changes: watch::Sender<()>,
 }
 
@@ -63,8 +72,9 @@ impl Profiles {
     #[must_use]
     pub fn new(config: &Config, surroundings: &Surroundings) -> Self {
         let changes = watch::Sender::new(());
+        let tokens = Arc::new(Tokens::new(surroundings.home.as_deref()));
         let profiles = config.profiles.iter().map(|profile| {
-            let source = Arc::new(Source::new(profile, config, surroundings));
+            let source = Arc::new(Source::new(profile, config, surroundings, tokens.clone()));
             let refresh = Refresh::new(source.clone(), changes.clone());
             Profile {
                 name: profile.name.clone(),
@@ -73,7 +83,8 @@ impl Profiles {
                 refresh: Arc::new(refresh),
             }
         });
-        Self { profiles: profiles.collect(), changes }
+        let profiles = profiles.collect();
+        Self { profiles, logins: Logins::new(tokens), changes }
     }
 
     /// Fresh credentials of the profile that the grant is for.
@@ -99,6 +110,33 @@ impl Profiles {
         now: SystemTime,
     ) -> Result<u64, Denial> {
         self.find(name)?.refresh.reject(generation, now).await
+    }
+
+    /// Signs a person in for the profile that the grant is for, or joins who does so already. Once that
+    /// is done, all profiles of the same session are loaded anew.
+    ///
+    /// # Errors
+    /// NOT_A_LOGIN_PROFILE, or what is wrong with the profile.
+    pub async fn login(&self, grant: &LoginGrant) -> Result<Arc<Login>, Denial> {
+        let profile = self.find(grant.profile())?;
+        let session = profile.source.session().await?;
+        let config = profile.source.client(None).await?;
+        let others: Vec<(Weak<Source>, Weak<Refresh>)> = self
+            .profiles
+            .iter()
+            .map(|profile| (Arc::downgrade(&profile.source), Arc::downgrade(&profile.refresh)))
+            .collect();
+        let key = session.key().to_owned();
+        Ok(self.logins.join(session, &config, async move {
+            for (source, refresh) in &others {
+                let (Some(source), Some(refresh)) = (source.upgrade(), refresh.upgrade()) else {
+                    continue;
+                };
+                if source.session().await.is_ok_and(|session| session.key() == key) {
+                    refresh.reload(clock::now());
+                }
+            }
+        }))
     }
 
     /// Starts to load the first profile, which a private broker is about to be asked for.

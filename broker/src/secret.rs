@@ -1,4 +1,4 @@
-//! The type that holds keys.
+//! The types that hold keys and tokens.
 //!
 //! Invariant: [`Credentials`] has no `Display`, no `Serialize` and no `Clone`, its `Debug` shows no
 //! key, and its strings are zeroed on drop (the inner type of the AWS SDK does that; copies that
@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use aws_smithy_runtime_api::client::identity::Identity;
+use zeroize::Zeroizing;
 
 /// Credentials in the last seconds of their life sign nothing: the request may arrive after the end.
 const LAST_SECONDS: Duration = Duration::from_secs(15);
@@ -76,6 +77,26 @@ impl Credentials {
     }
 }
 
+/// A token, or another text that isn't to be shown; zeroed on drop.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(Zeroizing<String>);
+
+impl Secret {
+    pub(crate) fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("** redacted **")
+    }
+}
+
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
@@ -100,6 +121,7 @@ mod tests {
         );
         let shown = format!("{:?}", Credentials::new(keys, SystemTime::UNIX_EPOCH, 1));
         assert!(!shown.contains("canary") && !shown.contains("CANARY"), "{shown}");
+        assert!(!format!("{:?}", Secret::new("canary".to_owned())).contains("canary"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::time::{Instant, SystemTime};
 use futures_util::{Stream, StreamExt, stream};
 use sigward_proto::v1;
 use sigward_proto::v1::broker_server::Broker;
+use sigward_proto::v1::login_response::Event;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
@@ -25,7 +26,7 @@ use crate::error::Denial;
 use crate::listen::Caller;
 use crate::peer::Peer;
 use crate::policy::Policy;
-use crate::profile::{Profiles, View};
+use crate::profile::{Done, Profiles, Prompt, Stage, View};
 use crate::request::CheckedRequest;
 use crate::sign;
 
@@ -126,8 +127,37 @@ impl Broker for Service {
             tracing::info!(uid = peer.uid, %denial, "sign-in denied");
             status::of(&denial)
         })?;
-        let denial = Denial::new(v1::Reason::NotALoginProfile, grant.profile().to_string());
-        Err(status::of(&denial))
+        let login = self.state.profiles.login(&grant).await.map_err(|denial| {
+            tracing::info!(profile = %grant.profile(), %denial, "nobody can sign in");
+            status::of(&denial)
+        })?;
+        tracing::info!(uid = peer.uid, profile = %grant.profile(), "a sign-in begins");
+        let draining = self.state.draining.clone();
+        let state = Some((login.stage(), draining, None, login));
+        let events = stream::unfold(state, |state| async move {
+            let (mut stage, mut draining, shown, login) = state?;
+            // Whoever joins gets the prompt that is there.
+            let news = |stage: &Stage| match stage {
+                Stage::Asking => false,
+                Stage::Prompted(prompt) => shown.as_ref() != Some(prompt),
+                Stage::Over(_) => true,
+            };
+            let next = tokio::select! {
+                next = stage.wait_for(news) => next.ok()?.clone(),
+                _ = draining.wait_for(|draining| *draining) => return None,
+            };
+            match next {
+                Stage::Asking => None,
+                Stage::Prompted(prompt) => {
+                    let event = prompted(&prompt);
+                    Some((Ok(event), Some((stage, draining, Some(prompt), login))))
+                }
+                Stage::Over(outcome) => {
+                    Some((outcome.map(done).map_err(|denial| status::of(&denial)), None))
+                }
+            }
+        });
+        Ok(Response::new(events.boxed()))
     }
 
     async fn report_rejection(
@@ -241,6 +271,21 @@ fn message(view: View, endpoints: Vec<v1::Endpoint>) -> v1::Profile {
         source: view.source.to_owned(),
         credential_generation: view.generation,
     }
+}
+
+fn prompted(prompt: &Prompt) -> v1::LoginResponse {
+    let prompt = v1::LoginPrompt {
+        verification_uri: prompt.uri.clone(),
+        verification_uri_complete: prompt.uri_complete.clone(),
+        user_code: prompt.code.clone(),
+        expiry: Some(prompt.expiry.into()),
+    };
+    v1::LoginResponse { event: Some(Event::Prompt(prompt)) }
+}
+
+fn done(done: Done) -> v1::LoginResponse {
+    let done = v1::LoginDone { expiry: Some(done.expiry.into()), in_memory: done.in_memory };
+    v1::LoginResponse { event: Some(Event::Done(done)) }
 }
 
 fn endpoint(endpoint: &Endpoint) -> v1::Endpoint {

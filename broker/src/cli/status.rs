@@ -1,24 +1,18 @@
 //! `status`: what a running broker says about its profiles.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use clap::Args;
-use hyper_util::rt::TokioIo;
 use serde::Serialize;
-use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::{ListProfilesRequest, Profile, ProfileState, WatchProfilesRequest};
-use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::connection::{connect, in_time, refused};
 use super::table::{Table, or_dash, print, time_left};
 use crate::clock;
 use crate::error::Error;
-
-/// A broker answers in microseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -53,55 +47,6 @@ pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCod
         show(&change.profiles);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn connect(
-    broker: Option<&str>,
-    sockets: &[PathBuf],
-) -> Result<BrokerClient<Channel>, Error> {
-    if let Some(address) = broker {
-        let Some(path) = address.strip_prefix("unix:") else {
-            let why =
-                format!("--broker {address}: write unix:PATH, this version has Unix sockets only");
-            return Err(Error::Status(why));
-        };
-        return dial(Path::new(path)).await;
-    }
-    let mut tried = Vec::new();
-    for socket in sockets {
-        match dial(socket).await {
-            Ok(broker) => return Ok(broker),
-            Err(error) if !tried.contains(&error.to_string()) => tried.push(error.to_string()),
-            Err(_) => {}
-        }
-    }
-    let tried = tried.join("\n  ");
-    let next = "start one (sigward-broker serve --help), or name its socket: --broker unix:PATH";
-    Err(Error::Status(format!("no broker answers:\n  {tried}\n{next}")))
-}
-
-async fn dial(path: &Path) -> Result<BrokerClient<Channel>, Error> {
-    let failed = |why: String| Error::Status(format!("{}: {why}", path.display()));
-    let stream = UnixStream::connect(path).await.map_err(|error| failed(error.to_string()))?;
-    let mut stream = Some(stream);
-    let connector = tower::service_fn(move |_: Uri| {
-        let stream =
-            stream.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected));
-        async move { stream.map(TokioIo::new) }
-    });
-    // The URI is only a name: the connection is there.
-    let channel = Endpoint::from_static("http://broker").connect_with_connector(connector).await;
-    Ok(BrokerClient::new(channel.map_err(|error| failed(error.to_string()))?))
-}
-
-/// A socket may accept and never answer: a broker that is stopped, or something else.
-async fn in_time<T>(call: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, Error> {
-    let late = |_| Error::Status("the broker doesn't answer: is it stopped?".to_owned());
-    tokio::time::timeout(PATIENCE, call).await.map_err(late)?.map_err(refused)
-}
-
-fn refused(status: tonic::Status) -> Error {
-    Error::Status(format!("the broker refused: {}", status.message()))
 }
 
 fn table(profiles: &[Profile], now: SystemTime) -> String {

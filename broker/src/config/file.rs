@@ -109,8 +109,11 @@ fn group(text: &str) -> Result<Group, String> {
 fn aws_files(table: Table<'_>) -> AwsFiles {
     let config = table.text("config_file").and_then(absolute);
     let credentials = table.text("credentials_file").and_then(absolute);
+    let process_environment = table.texts("process_environment").unwrap_or_default();
+    let process_environment =
+        process_environment.iter().map(|name| name.value.to_owned()).collect();
     table.done();
-    AwsFiles { config, credentials }
+    AwsFiles { config, credentials, process_environment }
 }
 
 /// A list of declared things, and every name that was declared: also those whose declaration has

@@ -45,16 +45,18 @@ pub struct Listen {
 pub struct Group(pub u32);
 
 /// AWS files in place of those of the environment.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AwsFiles {
     /// In place of `~/.aws/config`.
     pub config: Option<PathBuf>,
     /// In place of `~/.aws/credentials`.
     pub credentials: Option<PathBuf>,
+    /// What a `credential_process` gets of the environment, beside the usual.
+    pub process_environment: Vec<String>,
 }
 
 /// A profile that callers may ask for.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
     /// What callers call it.
     pub name: ProfileName,
@@ -78,7 +80,7 @@ pub enum CredentialsFrom {
 }
 
 /// A role to assume with a profile's credentials, so that callers get less than the profile may do.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Role {
     /// Which.
     pub arn: String,

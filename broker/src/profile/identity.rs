@@ -16,7 +16,7 @@ pub struct Identity {
 }
 
 pub(super) async fn ask(source: &Source, credentials: &Credentials) -> Result<Identity, Denial> {
-    let config = source.sts(credentials.expose_keys().clone()).await;
+    let config = source.client(Some(credentials.expose_keys().clone())).await?;
     let answer = aws_sdk_sts::Client::new(&config).get_caller_identity().send().await;
     let answer = answer.map_err(|error| {
         let detail = format!("sts:GetCallerIdentity: {}", in_words(&error));

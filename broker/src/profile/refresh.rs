@@ -29,10 +29,23 @@ const BETWEEN_FORCED: Duration = Duration::from_secs(10);
 /// How long credentials without an expiry are taken for current.
 const UNEXPIRING: Duration = Duration::from_secs(60);
 
+/// Who needs the outcome of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// A caller waits.
+    Waited,
+    /// Nobody does: there are valid credentials.
+    Background,
+}
+
 /// Where credentials come from.
 pub(super) trait Load: Send + Sync {
     /// Loads them anew, from the files up.
-    fn load(&self) -> BoxFuture<'_, Result<aws_credential_types::Credentials, Denial>>;
+    fn load(
+        &self,
+        effort: Effort,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<aws_credential_types::Credentials, Denial>>;
 }
 
 /// One profile's credentials.
@@ -87,6 +100,13 @@ impl Refresh {
     pub(super) fn start(self: &Arc<Self>, now: SystemTime) {
         // The outcome is kept, in `current` or in `failed`.
         drop(self.join(now, AFTER_FAILED_REFRESH));
+    }
+
+    /// Loads again now: something has changed that the credentials are made of.
+    pub(super) fn reload(self: &Arc<Self>, now: SystemTime) {
+        let mut flight = self.flight();
+        flight.failed = None;
+        drop(self.launch(&mut flight, now));
     }
 
     /// Upstream refused a signature of this generation. Loads again, and gives the generation to sign
@@ -156,8 +176,10 @@ impl Refresh {
         let (landed, running) = watch::channel(None);
         flight.running = Some(running.clone());
         let this = Arc::clone(self);
+        let served = self.current.load().as_ref().is_some_and(|current| current.usable(now));
+        let effort = if served { Effort::Background } else { Effort::Waited };
         tokio::spawn(async move {
-            let loaded = tokio::time::timeout(LOAD_DEADLINE, this.source.load()).await;
+            let loaded = tokio::time::timeout(LOAD_DEADLINE, this.source.load(effort, now)).await;
             let late = |_| Denial::new(Reason::CredentialsUnavailable, "the load took too long");
             let outcome = this.land(loaded.map_err(late).flatten(), now);
             landed.send_replace(Some(outcome));

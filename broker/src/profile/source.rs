@@ -1,27 +1,45 @@
 //! One load of one profile's credentials, from the AWS files up.
 //!
-//! The SDK's providers never read a file again, and one that failed stays broken: so each load builds
-//! new ones. What a profile asks for and the SDK would ignore without a word is refused here.
+//! The SDK's providers never read a file again, one that failed stays broken, and what they don't know
+//! they read over: so each load follows the files anew, and every step of it is ours. The SDK does the
+//! calls.
 //!
 //! Invariant: the role session name of a profile is the same in each load. Services bind sessions to
 //! it; the SDK would make up a new one every time.
 
 mod chain;
+mod child;
 mod failure;
+mod portal;
+mod roles;
 
-use aws_config::profile::ProfileFileCredentialsProvider;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use aws_config::ecs::EcsCredentialsProvider;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::imds::credentials::ImdsCredentialsProvider;
+use aws_config::login::LoginCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
-use aws_config::sts::AssumeRoleProvider;
+use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::os_shim_internal::{Env, Fs};
 use aws_types::region::Region;
 use futures_util::future::BoxFuture;
 use sigward_proto::v1::Reason;
 
-use self::chain::Chain;
-use super::refresh::Load;
+use self::chain::{Base, Chain, Hop, Kind, Named, WebIdentity};
+use super::refresh::{Effort, Load};
+use super::token::{Session, Tokens};
 use crate::config::{self, AwsFiles, Config, CredentialsFrom, ProfileName, Role};
 use crate::error::{Denial, in_words};
 
@@ -32,6 +50,19 @@ pub struct Surroundings {
     pub aws_region: Option<String>,
     /// `AWS_PROFILE`, which the default chain follows.
     pub aws_profile: Option<String>,
+    /// `AWS_CA_BUNDLE`.
+    pub ca_bundle: Option<PathBuf>,
+    /// `HOME`, where the SSO cache is.
+    pub home: Option<PathBuf>,
+    /// All variables but keys; a `credential_process` gets some of them.
+    pub variables: Vec<(OsString, OsString)>,
+}
+
+impl Surroundings {
+    fn variable(&self, name: &str) -> Option<&str> {
+        let found = self.variables.iter().find(|(found, _)| found == name);
+        found.and_then(|(_, value)| value.to_str()).filter(|value| !value.is_empty())
+    }
 }
 
 /// Where a profile's credentials come from.
@@ -45,6 +76,11 @@ pub(super) struct Source {
     role: Option<Role>,
     environment_region: Option<String>,
     endpoint_region: Option<String>,
+    ca_bundle: Option<PathBuf>,
+    /// `AWS_WEB_IDENTITY_TOKEN_FILE` and what goes with it, for the default chain.
+    web_identity: Option<WebIdentity>,
+    child_environment: Vec<(OsString, OsString)>,
+    tokens: Arc<Tokens>,
 }
 
 /// What the files say about a profile.
@@ -58,6 +94,7 @@ impl Source {
         profile: &config::Profile,
         config: &Config,
         surroundings: &Surroundings,
+        tokens: Arc<Tokens>,
     ) -> Self {
         let aws_profile = match &profile.from {
             CredentialsFrom::AwsProfile(name) => name.clone(),
@@ -75,6 +112,13 @@ impl Source {
             role: profile.role.clone(),
             environment_region: surroundings.aws_region.clone(),
             endpoint_region: endpoint.map(|endpoint| endpoint.scope.region.as_str().to_owned()),
+            ca_bundle: surroundings.ca_bundle.clone(),
+            web_identity: web_identity(surroundings),
+            child_environment: child::environment(
+                &surroundings.variables,
+                &config.aws.process_environment,
+            ),
+            tokens,
         }
     }
 
@@ -98,7 +142,7 @@ impl Source {
 
     /// The profile and those that it builds on.
     async fn chain(&self) -> Result<Chain, Denial> {
-        let files = self.files(None);
+        let files = self.files();
         let sections = aws_config::profile::load(
             &Fs::real(),
             &Env::real(),
@@ -115,79 +159,166 @@ impl Source {
         Ok(Chain::of(&sections, &self.aws_profile))
     }
 
-    async fn credentials(&self) -> Result<aws_credential_types::Credentials, Denial> {
+    async fn credentials(&self, effort: Effort, now: SystemTime) -> Result<Credentials, Denial> {
         let chain = self.chain().await?;
-        chain.check(&self.aws_profile, matches!(self.from, CredentialsFrom::AwsProfile(_)))?;
-        let files = self.files(Some(chain.session_names(&self.session_name())));
         let region = self.sts_region(&chain);
-        let provider = match self.from {
-            CredentialsFrom::AwsProfile(_) => {
-                let config = ProviderConfig::without_region().with_region(region.clone());
-                let provider = ProfileFileCredentialsProvider::builder()
-                    .configure(&config)
-                    .profile_files(files.clone())
-                    .profile_name(&self.aws_profile)
+        let ca_bundle = chain.ca_bundle.clone().or_else(|| self.ca_bundle.clone());
+        let must_exist = matches!(self.from, CredentialsFrom::AwsProfile(_));
+        let (base, hops) = match chain.resolve(&self.aws_profile, must_exist)? {
+            Some((base, hops)) => (Some(base), hops),
+            None => (None, Vec::new()),
+        };
+        let role = self.role.as_ref().map(|role| self.narrower(role));
+        // Keys that stand in the files need no call, and no client that takes time to be made.
+        if let (Some(Base::StaticKeys(keys)), None, []) = (&base, &role, hops.as_slice())
+            && must_exist
+        {
+            return Ok(keys.clone());
+        }
+        let http = ca_bundle.as_deref().map(http_client).transpose()?;
+        let config = self.sdk_config(region, http, effort).await;
+        let mut credentials = match (&self.from, base) {
+            (CredentialsFrom::AwsProfile(_), Some(base)) => self.base(base, &config, now).await?,
+            (_, base) => self.default_chain(base, &config, now).await?,
+        };
+        for hop in hops.iter().chain(&role) {
+            let name = self.session_name();
+            credentials = roles::assume(hop, credentials, &name, &config).await?;
+        }
+        Ok(credentials)
+    }
+
+    /// The credentials that a chain begins with.
+    async fn base(
+        &self,
+        base: Base,
+        config: &SdkConfig,
+        now: SystemTime,
+    ) -> Result<Credentials, Denial> {
+        match base {
+            Base::StaticKeys(keys) => Ok(keys),
+            Base::WebIdentity(role) => {
+                roles::assume_with_web_identity(&role, &self.session_name(), config).await
+            }
+            Base::Sso(role) => portal::credentials(&role, &self.tokens, config, now).await,
+            Base::CredentialProcess(command) => child::run(&command, &self.child_environment).await,
+            Base::LoginSession(session) => {
+                let provider = LoginCredentialsProvider::builder(session)
+                    .configure(&provider_config(config))
                     .build();
-                SharedCredentialsProvider::new(provider)
+                let provided = provider.provide_credentials().await;
+                provided.map_err(|error| failure::of_login_session(&error))
             }
-            CredentialsFrom::DefaultChain => {
-                let config = self.sdk_config(files.clone(), region.clone(), None).await;
-                let none = || Denial::new(Reason::ProfileMisconfigured, "no credentials provider");
-                config.credentials_provider().ok_or_else(none)?
+            Base::Named(named) => {
+                let provided = provide(named, config).await;
+                provided.map_err(|error| failure::of_provider(&error))
             }
-        };
-        let provider = match &self.role {
-            None => provider,
-            Some(role) => {
-                let config = self.sdk_config(files, region, Some(provider)).await;
-                SharedCredentialsProvider::new(self.assume(role, &config).await)
-            }
-        };
-        provider.provide_credentials().await.map_err(|error| failure::classify(&error, chain.kind))
+        }
+    }
+
+    /// The SDK's order: the environment, the profile, a web identity, the container, the machine.
+    async fn default_chain(
+        &self,
+        base: Option<Base>,
+        config: &SdkConfig,
+        now: SystemTime,
+    ) -> Result<Credentials, Denial> {
+        let absent =
+            |error: &CredentialsError| matches!(error, CredentialsError::CredentialsNotLoaded(_));
+        match provide(Named::Environment, config).await {
+            Err(error) if absent(&error) => {}
+            provided => return provided.map_err(|error| failure::of_provider(&error)),
+        }
+        if let Some(base) = base {
+            return self.base(base, config, now).await;
+        }
+        if let Some(role) = &self.web_identity {
+            return roles::assume_with_web_identity(role, &self.session_name(), config).await;
+        }
+        match provide(Named::Container, config).await {
+            Err(error) if absent(&error) => {}
+            provided => return provided.map_err(|error| failure::of_provider(&error)),
+        }
+        provide(Named::InstanceMetadata, config).await.map_err(|error| failure::of_provider(&error))
     }
 
     /// The narrower role of the broker's configuration.
-    async fn assume(&self, role: &Role, config: &SdkConfig) -> AssumeRoleProvider {
-        let name = role.session_name.clone().unwrap_or_else(|| self.session_name());
-        let mut builder =
-            AssumeRoleProvider::builder(&role.arn).configure(config).session_name(name);
-        if let Some(duration) = role.duration {
-            builder = builder.session_length(duration);
+    fn narrower(&self, role: &Role) -> Hop {
+        let seconds = |duration: std::time::Duration| i32::try_from(duration.as_secs()).ok();
+        Hop {
+            role_arn: role.arn.clone(),
+            session_name: role.session_name.clone(),
+            external_id: role.external_id.clone(),
+            source_identity: None,
+            duration: role.duration.and_then(seconds),
+            policy: role.session_policy.clone(),
+            policy_arns: role.session_policy_arns.clone(),
         }
-        if let Some(policy) = &role.session_policy {
-            builder = builder.policy(policy);
-        }
-        if !role.session_policy_arns.is_empty() {
-            builder = builder.policy_arns(role.session_policy_arns.clone());
-        }
-        if let Some(external_id) = &role.external_id {
-            builder = builder.external_id(external_id);
-        }
-        builder.build().await
     }
 
-    /// The SDK's configuration for calls of STS; without a provider, with the default chain.
+    /// The SDK's configuration for calls, without credentials.
     async fn sdk_config(
         &self,
-        files: EnvConfigFiles,
         region: Option<Region>,
-        provider: Option<SharedCredentialsProvider>,
+        http: Option<SharedHttpClient>,
+        effort: Effort,
     ) -> SdkConfig {
-        let loader = aws_config::defaults(BehaviorVersion::latest())
-            .profile_files(files)
+        let attempts = match effort {
+            Effort::Waited => 3,
+            // The machine itself tries again, and nobody waits.
+            Effort::Background => 1,
+        };
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .no_credentials()
+            .profile_files(self.files())
             .profile_name(&self.aws_profile)
+            .retry_config(RetryConfig::standard().with_max_attempts(attempts))
             .region(region);
-        match provider {
-            Some(provider) => loader.credentials_provider(provider).load().await,
-            None => loader.load().await,
+        if let Some(http) = http {
+            loader = loader.http_client(http);
         }
+        loader.load().await
     }
 
-    /// The configuration to call STS with the given credentials.
-    pub(super) async fn sts(&self, credentials: aws_credential_types::Credentials) -> SdkConfig {
-        let region = self.chain().await.ok().and_then(|chain| self.sts_region(&chain));
-        let provider = SharedCredentialsProvider::new(credentials);
-        self.sdk_config(self.files(None), region, Some(provider)).await
+    /// The configuration to call AWS for the profile: with credentials, or for a sign-in without.
+    pub(super) async fn client(
+        &self,
+        credentials: Option<Credentials>,
+    ) -> Result<SdkConfig, Denial> {
+        let chain = self.chain().await?;
+        let ca_bundle = chain.ca_bundle.as_deref().or(self.ca_bundle.as_deref());
+        let http = ca_bundle.map(http_client).transpose()?;
+        let config = self.sdk_config(self.sts_region(&chain), http, Effort::Waited).await;
+        Ok(match credentials {
+            None => config,
+            Some(credentials) => {
+                let provider = SharedCredentialsProvider::new(credentials);
+                config.to_builder().credentials_provider(provider).build()
+            }
+        })
+    }
+
+    /// The session of IAM Identity Center that the profile's credentials come from.
+    ///
+    /// # Errors
+    /// NOT_A_LOGIN_PROFILE, or what is wrong with the profile.
+    pub(super) async fn session(&self) -> Result<Session, Denial> {
+        let chain = self.chain().await?;
+        match (chain.session(), chain.kind) {
+            (Some(session), _) => Ok(session.clone()),
+            // Its own words say what is missing.
+            (None, Some(Kind::Sso)) => Err(chain
+                .resolve(&self.aws_profile, true)
+                .err()
+                .unwrap_or_else(|| Denial::new(Reason::ProfileMisconfigured, "no session"))),
+            (None, _) => {
+                let detail = format!(
+                    "the credentials of {} don't come from IAM Identity Center",
+                    self.aws_profile
+                );
+                Err(Denial::new(Reason::NotALoginProfile, detail))
+            }
+        }
     }
 
     /// The profile's region, else that of the environment, else the endpoint's: the SDK signs for STS
@@ -204,8 +335,8 @@ impl Source {
         format!("sigward-{}", self.name).chars().map(allowed).take(64).collect()
     }
 
-    /// The AWS files, with the additions on top.
-    fn files(&self, additions: Option<String>) -> EnvConfigFiles {
+    /// The AWS files.
+    fn files(&self) -> EnvConfigFiles {
         let mut builder = EnvConfigFiles::builder();
         builder = match &self.files.config {
             Some(path) => builder.with_file(EnvConfigFileKind::Config, path),
@@ -215,17 +346,68 @@ impl Source {
             Some(path) => builder.with_file(EnvConfigFileKind::Credentials, path),
             None => builder.include_default_credentials_file(true),
         };
-        if let Some(additions) = additions {
-            builder = builder.with_contents(EnvConfigFileKind::Config, additions);
-        }
         builder.build()
     }
 }
 
+/// One of the SDK's own providers.
+async fn provide(named: Named, config: &SdkConfig) -> Result<Credentials, CredentialsError> {
+    let config = provider_config(config);
+    match named {
+        Named::Environment => {
+            EnvironmentVariableCredentialsProvider::new().provide_credentials().await
+        }
+        Named::Container => {
+            let provider = EcsCredentialsProvider::builder().configure(&config).build();
+            provider.provide_credentials().await
+        }
+        Named::InstanceMetadata => {
+            let provider = ImdsCredentialsProvider::builder().configure(&config).build();
+            provider.provide_credentials().await
+        }
+    }
+}
+
+fn provider_config(config: &SdkConfig) -> ProviderConfig {
+    let mut provider = ProviderConfig::without_region().with_region(config.region().cloned());
+    if let Some(http) = config.http_client() {
+        provider = provider.with_http_client(http);
+    }
+    provider
+}
+
+fn web_identity(surroundings: &Surroundings) -> Option<WebIdentity> {
+    Some(WebIdentity {
+        token_file: surroundings.variable("AWS_WEB_IDENTITY_TOKEN_FILE")?.into(),
+        role_arn: surroundings.variable("AWS_ROLE_ARN")?.to_owned(),
+        session_name: surroundings.variable("AWS_ROLE_SESSION_NAME").map(str::to_owned),
+        duration: None,
+    })
+}
+
+/// A client that trusts the certificate authorities of one file and no others.
+fn http_client(ca_bundle: &Path) -> Result<SharedHttpClient, Denial> {
+    let wrong = |why: String| {
+        let detail = format!("ca_bundle {}: {why}", ca_bundle.display());
+        Denial::new(Reason::ProfileMisconfigured, detail)
+    };
+    let pem = std::fs::read(ca_bundle).map_err(|error| wrong(error.to_string()))?;
+    if !pem.windows(27).any(|part| part == b"-----BEGIN CERTIFICATE-----") {
+        return Err(wrong("no certificate in PEM form is in it".to_owned()));
+    }
+    let trust = TrustStore::empty().with_pem_certificate(pem);
+    let context = TlsContext::builder().with_trust_store(trust).build();
+    let context = context.map_err(|error| wrong(in_words(&error)))?;
+    Ok(aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
+        .tls_context(context)
+        .build_https())
+}
+
 impl Load for Source {
-    fn load(&self) -> BoxFuture<'_, Result<aws_credential_types::Credentials, Denial>> {
-        Box::pin(async {
-            let loaded = self.credentials().await;
+    fn load(&self, effort: Effort, now: SystemTime) -> BoxFuture<'_, Result<Credentials, Denial>> {
+        Box::pin(async move {
+            let loaded = self.credentials(effort, now).await;
             match &loaded {
                 Ok(_) => tracing::info!(profile = %self.name, "credentials loaded"),
                 Err(denial) => {

@@ -16,7 +16,7 @@ struct Script {
 }
 
 impl Load for Arc<Script> {
-    fn load(&self) -> BoxFuture<'_, Result<Keys, Denial>> {
+    fn load(&self, _: Effort, _: SystemTime) -> BoxFuture<'_, Result<Keys, Denial>> {
         Box::pin(async {
             self.loads.fetch_add(1, Ordering::SeqCst);
             self.gate.acquire().await.expect("open").forget();
@@ -153,7 +153,7 @@ async fn a_load_that_hangs_ends() {
 async fn a_load_that_panics_is_a_failure_and_the_next_one_runs() {
     struct Panics(AtomicUsize);
     impl Load for Panics {
-        fn load(&self) -> BoxFuture<'_, Result<Keys, Denial>> {
+        fn load(&self, _: Effort, _: SystemTime) -> BoxFuture<'_, Result<Keys, Denial>> {
             Box::pin(async {
                 assert!(self.0.fetch_add(1, Ordering::SeqCst) > 0, "the clock stepped back");
                 keys("A", None)

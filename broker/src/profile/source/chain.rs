@@ -1,9 +1,18 @@
 //! What a profile of the AWS files asks for, over all the profiles that it builds on.
+//!
+//! Invariant: nothing that a profile says about its credentials is read over. What can't be done is a
+//! refusal that names the key.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use aws_config::profile::{Profile, ProfileSet};
+use aws_credential_types::Credentials;
+use sha2::{Digest, Sha256};
 use sigward_proto::v1::Reason;
 
 use crate::error::Denial;
+use crate::profile::token::Session;
 
 /// How the first credentials of a chain are had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,128 +26,322 @@ pub(super) enum Kind {
     Named,
 }
 
+/// The same, with what it takes.
+#[derive(Debug)]
+pub(super) enum Base {
+    StaticKeys(Credentials),
+    WebIdentity(WebIdentity),
+    Sso(SsoRole),
+    CredentialProcess(String),
+    LoginSession(String),
+    Named(Named),
+}
+
+/// What `credential_source` may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    Environment,
+    InstanceMetadata,
+    Container,
+}
+
+/// A role that is assumed with a token in a file.
+#[derive(Debug, Clone)]
+pub(super) struct WebIdentity {
+    pub(super) token_file: PathBuf,
+    pub(super) role_arn: String,
+    pub(super) session_name: Option<String>,
+    pub(super) duration: Option<i32>,
+}
+
+/// A role of IAM Identity Center.
+#[derive(Debug)]
+pub(super) struct SsoRole {
+    pub(super) session: Session,
+    pub(super) account: String,
+    pub(super) role: String,
+}
+
+/// A role that is assumed with the credentials before it.
+#[derive(Debug, Default)]
+pub(super) struct Hop {
+    pub(super) role_arn: String,
+    pub(super) session_name: Option<String>,
+    pub(super) external_id: Option<String>,
+    pub(super) source_identity: Option<String>,
+    pub(super) duration: Option<i32>,
+    pub(super) policy: Option<String>,
+    pub(super) policy_arns: Vec<String>,
+}
+
 /// A profile and those that it builds on.
 pub(super) struct Chain {
     /// The profile's own region.
     pub(super) region: Option<String>,
+    /// In place of the machine's certificate authorities.
+    pub(super) ca_bundle: Option<PathBuf>,
     /// How the chain begins; none where the profile holds no credentials.
     pub(super) kind: Option<Kind>,
-    exists: bool,
-    assumes: bool,
-    /// Settings that the SDK would ignore: the profile and the key.
-    ignored: Vec<(String, &'static str)>,
-    /// Profiles that assume a role without a session name.
-    nameless: Vec<String>,
+    /// Whether the files have the profile at all.
+    pub(super) exists: bool,
+    base: Option<Base>,
+    /// In the order in which they are assumed.
+    hops: Vec<Hop>,
+    refusal: Option<Denial>,
+    fingerprint: Sha256,
 }
 
-/// What the SDK reads over without a word.
-const IGNORED: [&str; 4] = ["mfa_serial", "duration_seconds", "source_identity", "ca_bundle"];
+/// What decides about credentials: a change of any of these is another profile.
+const DECIDING: [&str; 23] = [
+    "aws_access_key_id",
+    "aws_account_id",
+    "aws_secret_access_key",
+    "aws_session_token",
+    "ca_bundle",
+    "credential_process",
+    "credential_source",
+    "duration_seconds",
+    "endpoint_url",
+    "external_id",
+    "login_session",
+    "mfa_serial",
+    "region",
+    "role_arn",
+    "role_session_name",
+    "services",
+    "source_identity",
+    "source_profile",
+    "sso_account_id",
+    "sso_region",
+    "sso_role_name",
+    "sso_session",
+    "sso_start_url",
+];
+
+fn wrong(profile: &Profile, what: &str) -> Denial {
+    let detail = format!("the profile {}: {what}", profile.name());
+    Denial::new(Reason::ProfileMisconfigured, detail)
+}
 
 impl Chain {
     /// Follows `source_profile` as the SDK does.
     pub(super) fn of(sections: &ProfileSet, name: &str) -> Self {
         let first = sections.get_profile(name);
+        let text = |key| first.and_then(|profile| profile.get(key)).map(str::to_owned);
         let mut chain = Self {
-            region: first.and_then(|profile| profile.get("region")).map(str::to_owned),
+            region: text("region"),
+            ca_bundle: text("ca_bundle").map(PathBuf::from),
             kind: None,
             exists: first.is_some(),
-            assumes: false,
-            ignored: Vec::new(),
-            nameless: Vec::new(),
+            base: None,
+            hops: Vec::new(),
+            refusal: None,
+            fingerprint: Sha256::new(),
         };
-        let mut visited = Vec::new();
-        let mut next = first;
-        while let Some(profile) = next.filter(|profile| !visited.contains(&profile.name())) {
-            // From the second profile on, static keys come before a role.
-            let stops = !visited.is_empty() && profile.get("aws_access_key_id").is_some();
-            visited.push(profile.name());
-            next = if stops { chain.base(profile) } else { chain.follow(sections, profile) };
+        if let Some(first) = first
+            && let Err(denial) = chain.walk(sections, first)
+        {
+            chain.refusal = Some(denial);
         }
+        chain.hops.reverse();
         chain
     }
 
-    fn follow<'s>(
-        &mut self,
-        sections: &'s ProfileSet,
-        profile: &'s Profile,
-    ) -> Option<&'s Profile> {
-        let role = profile.get("role_arn").is_some();
-        let token = profile.get("web_identity_token_file").is_some();
-        if role && profile.get("role_session_name").is_none() {
-            self.nameless.push(profile.name().to_owned());
-        }
-        self.assumes |= role;
-        let source = profile.get("source_profile").filter(|source| *source != profile.name());
-        match source {
-            Some(source) if role && !token => {
-                self.look_for_ignored(profile);
-                sections.get_profile(source)
+    fn walk(&mut self, sections: &ProfileSet, first: &Profile) -> Result<(), Denial> {
+        let mut visited = BTreeSet::new();
+        let mut profile = first;
+        loop {
+            self.take_note(profile);
+            if !visited.insert(profile.name()) {
+                return Err(wrong(profile, "its source_profile leads back to itself"));
             }
-            _ => self.base(profile),
-        }
-    }
-
-    fn base<'s>(&mut self, profile: &Profile) -> Option<&'s Profile> {
-        self.look_for_ignored(profile);
-        let has = |key| profile.get(key).is_some();
-        self.kind = if has("credential_source") {
-            Some(Kind::Named)
-        } else if has("web_identity_token_file") {
-            Some(Kind::WebIdentity)
-        } else if has("sso_session") || has("sso_start_url") {
-            Some(Kind::Sso)
-        } else if has("login_session") {
-            Some(Kind::LoginSession)
-        } else if has("credential_process") {
-            Some(Kind::CredentialProcess)
-        } else if has("aws_access_key_id") {
-            Some(Kind::StaticKeys)
-        } else {
-            None
-        };
-        None
-    }
-
-    fn look_for_ignored(&mut self, profile: &Profile) {
-        let keys = IGNORED.into_iter().filter(|key| profile.get(key).is_some());
-        self.ignored.extend(keys.map(|key| (profile.name().to_owned(), key)));
-    }
-
-    /// Refuses what the SDK would ignore. `must_exist` unless the default chain may do without files.
-    pub(super) fn check(&self, name: &str, must_exist: bool) -> Result<(), Denial> {
-        if must_exist && !self.exists {
-            let detail = format!("there is no profile {name} in the AWS files");
-            return Err(Denial::new(Reason::ProfileMisconfigured, detail));
-        }
-        if let Some((profile, key)) = self.ignored.first() {
-            let reason = match *key {
-                "mfa_serial" => Reason::MfaRequired,
-                _ => Reason::UnsupportedProfileSetting,
+            if profile.get("mfa_serial").is_some() {
+                let detail = format!(
+                    "mfa_serial in the profile {}: nobody is here to type a code; use a profile of IAM \
+                     Identity Center, or one whose credential_process asks for the code",
+                    profile.name()
+                );
+                return Err(Denial::new(Reason::MfaRequired, detail));
+            }
+            // From the second profile on, static keys come before a role.
+            if visited.len() > 1 && profile.get("aws_access_key_id").is_some() {
+                return self.static_keys(profile);
+            }
+            let role = profile.get("role_arn");
+            let role = role.filter(|_| profile.get("web_identity_token_file").is_none());
+            let Some(role) = role else { return self.base(sections, profile) };
+            self.hops.push(hop(profile, role)?);
+            profile = match (profile.get("source_profile"), profile.get("credential_source")) {
+                (Some(_), Some(_)) => {
+                    return Err(wrong(
+                        profile,
+                        "has source_profile and credential_source: keep one",
+                    ));
+                }
+                (None, None) => {
+                    return Err(wrong(profile, "has role_arn, and no source_profile to assume it"));
+                }
+                (None, Some(_)) => return self.base(sections, profile),
+                (Some(source), None) if source == profile.name() => {
+                    return self.base(sections, profile);
+                }
+                (Some(source), None) => sections.get_profile(source).ok_or_else(|| {
+                    wrong(profile, &format!("there is no source_profile {source}"))
+                })?,
             };
-            return Err(Denial::new(reason, format!("{key} in the profile {profile}")));
         }
-        if self.kind == Some(Kind::LoginSession) {
-            let detail = format!("login_session in the profile {name}");
-            return Err(Denial::new(Reason::UnsupportedProfileSetting, detail));
+    }
+
+    /// Adds a profile's settings to the fingerprint.
+    fn take_note(&mut self, profile: &Profile) {
+        self.fingerprint.update(profile.name());
+        for key in DECIDING {
+            if let Some(value) = profile.get(key) {
+                self.fingerprint.update(format!("\0{key}\0{value}"));
+            }
+        }
+    }
+
+    fn base(&mut self, sections: &ProfileSet, profile: &Profile) -> Result<(), Denial> {
+        let get = |key| profile.get(key);
+        if let Some(source) = get("credential_source") {
+            self.kind = Some(Kind::Named);
+            self.base = Some(Base::Named(match source {
+                "Environment" => Named::Environment,
+                "Ec2InstanceMetadata" => Named::InstanceMetadata,
+                "EcsContainer" => Named::Container,
+                _ => {
+                    let what = "credential_source must be Environment, Ec2InstanceMetadata or \
+                                EcsContainer";
+                    return Err(wrong(profile, what));
+                }
+            }));
+        } else if let Some(token_file) = get("web_identity_token_file") {
+            self.kind = Some(Kind::WebIdentity);
+            let role_arn = get("role_arn")
+                .ok_or_else(|| wrong(profile, "has web_identity_token_file, and no role_arn"))?;
+            if get("source_identity").is_some() {
+                // It would come from the token's own claims.
+                let detail = format!(
+                    "source_identity in the profile {}: a web identity can't set it",
+                    profile.name()
+                );
+                return Err(Denial::new(Reason::UnsupportedProfileSetting, detail));
+            }
+            self.base = Some(Base::WebIdentity(WebIdentity {
+                token_file: token_file.into(),
+                role_arn: role_arn.to_owned(),
+                session_name: get("role_session_name").map(str::to_owned),
+                duration: duration(profile)?,
+            }));
+        } else if get("sso_session").is_some() || get("sso_start_url").is_some() {
+            self.kind = Some(Kind::Sso);
+            self.base = Some(Base::Sso(self.sso(sections, profile)?));
+        } else if let Some(session) = get("login_session") {
+            self.kind = Some(Kind::LoginSession);
+            self.base = Some(Base::LoginSession(session.to_owned()));
+        } else if let Some(command) = get("credential_process") {
+            self.kind = Some(Kind::CredentialProcess);
+            self.base = Some(Base::CredentialProcess(command.to_owned()));
+        } else if get("aws_access_key_id").or(get("aws_secret_access_key")).is_some() {
+            return self.static_keys(profile);
+        } else if !self.hops.is_empty() {
+            return Err(wrong(profile, "holds no credentials to assume a role with"));
         }
         Ok(())
     }
 
-    /// A config file that gives each nameless role of the chain its session name, to be read on top of
-    /// the others. The names are of profiles that the SDK's parser took, so they can't break out.
-    pub(super) fn session_names(&self, session_name: &str) -> String {
-        let sections = self.nameless.iter().map(|profile| {
-            let prefix = if profile == "default" { "" } else { "profile " };
-            format!("[{prefix}{profile}]\nrole_session_name = {session_name}\n")
-        });
-        sections.collect()
+    fn sso(&mut self, sections: &ProfileSet, profile: &Profile) -> Result<SsoRole, Denial> {
+        let needed = |value: Option<&str>, key: &str| {
+            value.map(str::to_owned).ok_or_else(|| wrong(profile, &format!("has no {key}")))
+        };
+        let session = match profile.get("sso_session") {
+            None => Session {
+                name: None,
+                start_url: needed(profile.get("sso_start_url"), "sso_start_url")?,
+                region: needed(profile.get("sso_region"), "sso_region")?,
+                scopes: Vec::new(),
+            },
+            Some(name) => {
+                let section = sections.sso_session(name).ok_or_else(|| {
+                    wrong(profile, &format!("there is no sso-session {name} in the AWS files"))
+                })?;
+                for key in ["sso_start_url", "sso_region"] {
+                    // Two answers to one question; the SDK refuses that too.
+                    if profile.get(key).is_some_and(|value| section.get(key) != Some(value)) {
+                        let what = format!("its {key} isn't that of its sso_session: take it out");
+                        return Err(wrong(profile, &what));
+                    }
+                }
+                let scopes = section.get("sso_registration_scopes").unwrap_or("sso:account:access");
+                Session {
+                    name: Some(name.to_owned()),
+                    start_url: needed(section.get("sso_start_url"), "sso_start_url")?,
+                    region: needed(section.get("sso_region"), "sso_region")?,
+                    scopes: scopes.split(',').map(|scope| scope.trim().to_owned()).collect(),
+                }
+            }
+        };
+        self.fingerprint.update(format!("{session:?}"));
+        let account = needed(profile.get("sso_account_id"), "sso_account_id")?;
+        let role = needed(profile.get("sso_role_name"), "sso_role_name")?;
+        Ok(SsoRole { session, account, role })
+    }
+
+    fn static_keys(&mut self, profile: &Profile) -> Result<(), Denial> {
+        self.kind = Some(Kind::StaticKeys);
+        let needed = |key| profile.get(key).ok_or_else(|| wrong(profile, &format!("has no {key}")));
+        let (id, secret) = (needed("aws_access_key_id")?, needed("aws_secret_access_key")?);
+        let token = profile.get("aws_session_token").map(str::to_owned);
+        let keys = Credentials::new(id, secret, token, None, "profile");
+        self.base = Some(Base::StaticKeys(keys));
+        Ok(())
+    }
+
+    /// How the credentials are had: nothing where the profile says nothing about it.
+    ///
+    /// # Errors
+    /// What is wrong with the profile, or can't be done. It `must_exist` unless the default chain may
+    /// do without files.
+    pub(super) fn resolve(
+        self,
+        name: &str,
+        must_exist: bool,
+    ) -> Result<Option<(Base, Vec<Hop>)>, Denial> {
+        match (self.refusal, self.base) {
+            (Some(denial), _) => Err(denial),
+            (None, Some(base)) => Ok(Some((base, self.hops))),
+            (None, None) if must_exist => {
+                let detail = if self.exists {
+                    format!("the profile {name} holds no credentials")
+                } else {
+                    format!("there is no profile {name} in the AWS files")
+                };
+                Err(Denial::new(Reason::ProfileMisconfigured, detail))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The session of IAM Identity Center that the chain begins with.
+    pub(super) fn session(&self) -> Option<&Session> {
+        match &self.base {
+            Some(Base::Sso(role)) => Some(&role.session),
+            _ => None,
+        }
+    }
+
+    /// Tells whether two readings of the files mean the same credentials.
+    #[cfg(test)]
+    pub(super) fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint.clone().finalize().into()
     }
 
     /// Where the credentials come from, for people.
     pub(super) fn source(&self) -> &'static str {
         match self.kind {
             Some(Kind::WebIdentity) => "web identity",
-            _ if self.assumes => "assume role",
+            _ if !self.hops.is_empty() => "assume role",
             Some(Kind::StaticKeys) => "static keys",
             Some(Kind::Sso) => "sso",
             Some(Kind::CredentialProcess) => "credential process",
@@ -147,4 +350,24 @@ impl Chain {
             None => "",
         }
     }
+}
+
+fn hop(profile: &Profile, role_arn: &str) -> Result<Hop, Denial> {
+    let text = |key| profile.get(key).map(str::to_owned);
+    Ok(Hop {
+        role_arn: role_arn.to_owned(),
+        session_name: text("role_session_name"),
+        external_id: text("external_id"),
+        source_identity: text("source_identity"),
+        duration: duration(profile)?,
+        ..Hop::default()
+    })
+}
+
+/// `duration_seconds`, as STS allows it.
+fn duration(profile: &Profile) -> Result<Option<i32>, Denial> {
+    let Some(text) = profile.get("duration_seconds") else { return Ok(None) };
+    let seconds = text.parse().ok().filter(|seconds| (900..=43_200).contains(seconds));
+    let what = "duration_seconds must be a number from 900 to 43200";
+    seconds.map(Some).ok_or_else(|| wrong(profile, what))
 }

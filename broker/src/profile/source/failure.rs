@@ -1,89 +1,89 @@
 //! What a failed load means to the caller: sign in, fix the profile, or try again.
 
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_sts::error::ProvideErrorMetadata;
-use aws_sdk_sts::error::SdkError;
-use aws_sdk_sts::operation::assume_role::AssumeRoleError;
-use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
+use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use sigward_proto::v1::Reason;
 
-use super::chain::Kind;
-use crate::error::{Denial, causes, in_words};
+use crate::error::{Denial, in_words};
 
-/// Turns the SDK's error into a denial.
-pub(super) fn classify(error: &CredentialsError, kind: Option<Kind>) -> Denial {
-    // Its text holds what the child wrote to standard error: that may be a key.
-    let detail = match kind {
-        Some(Kind::CredentialProcess) if refusal(error).is_none() => {
-            "the credential process failed, or its output can't be read".to_owned()
-        }
-        _ => in_words(error),
-    };
-    Denial::new(reason(error, kind, &detail), detail)
+/// What passes by itself, though the status says that the client is at fault.
+const PASSING: [&str; 6] = [
+    "IDPCommunicationError",
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+    // A web identity token that its issuer is about to rotate.
+    "ExpiredTokenException",
+];
+
+/// Whether the same request will be refused again: no permission, no such role, a dead key.
+fn for_good<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    let SdkError::ServiceError(context) = error else { return false };
+    let passes = context.err().code().is_some_and(|code| PASSING.contains(&code));
+    context.raw().status().is_client_error() && !passes
 }
 
-fn reason(error: &CredentialsError, kind: Option<Kind>, text: &str) -> Reason {
-    if kind == Some(Kind::Sso) && refusal(error).is_none() && needs_login(text) {
-        return Reason::LoginRequired;
-    }
-    // The portal knows the token, and has no such account or role for it.
-    let no_role = ["ForbiddenException", "ResourceNotFoundException"];
-    if kind == Some(Kind::Sso) && no_role.iter().any(|sign| text.contains(sign)) {
-        return Reason::ProfileMisconfigured;
-    }
-    match error {
+/// STS didn't give a role's credentials.
+pub(super) fn of_sts<E>(error: &SdkError<E>, action: &str) -> Denial
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let reason = match for_good(error) {
+        true => Reason::ProfileMisconfigured,
+        false => Reason::CredentialsUnavailable,
+    };
+    Denial::new(reason, format!("sts:{action}: {}", in_words(error)))
+}
+
+/// The portal of IAM Identity Center didn't give a role's credentials.
+pub(super) fn of_portal<E>(error: &SdkError<E>) -> Denial
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    let reason = match status {
+        // The token is dead: expired, revoked, signed out.
+        Some(401) => Reason::LoginRequired,
+        // It lives, and has no such account or role.
+        _ if for_good(error) => Reason::ProfileMisconfigured,
+        _ => Reason::CredentialsUnavailable,
+    };
+    Denial::new(reason, format!("sso:GetRoleCredentials: {}", in_words(error)))
+}
+
+/// The token of IAM Identity Center wasn't renewed.
+pub(super) fn of_renewal<E>(error: &SdkError<E>) -> Denial
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let reason = match for_good(error) {
+        true => Reason::LoginRequired,
+        false => Reason::CredentialsUnavailable,
+    };
+    Denial::new(reason, format!("sso-oidc:CreateToken: {}", in_words(error)))
+}
+
+/// One of the SDK's own providers failed: metadata services, the environment.
+pub(super) fn of_provider(error: &CredentialsError) -> Denial {
+    let reason = match error {
         CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => {
-            Reason::ProfileMisconfigured
-        }
-        CredentialsError::ProviderError(_) if refusal(error) == Some(Refusal::ForGood) => {
             Reason::ProfileMisconfigured
         }
         // A non-exhaustive type of another crate: what it doesn't know may pass.
         _ => Reason::CredentialsUnavailable,
+    };
+    Denial::new(reason, in_words(error))
+}
+
+/// The session of `aws login` gave no credentials. The SDK's types for a missing or dead one are
+/// private, so their texts have to do.
+pub(super) fn of_login_session(error: &CredentialsError) -> Denial {
+    let text = in_words(error);
+    let dead = ["expired", "reauthenticate", "failed to load", "failed to read"];
+    if dead.iter().any(|sign| text.contains(sign)) {
+        let detail = format!("{text}; sign in again with: aws login");
+        return Denial::new(Reason::LoginRequired, detail);
     }
-}
-
-/// The SDK's types for a missing or dead token are private, so their texts have to do.
-fn needs_login(text: &str) -> bool {
-    [
-        "token has expired",
-        "failed to load the cached SSO token",
-        "failed to read `",
-        "UnauthorizedException",
-    ]
-    .iter()
-    .any(|sign| text.contains(sign))
-}
-
-/// How STS refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
-    /// The same request will be refused again: no permission, no such role, a dead key.
-    ForGood,
-    /// Throttled, or in trouble.
-    ForNow,
-}
-
-/// STS's refusal, if it is one: anywhere among the causes.
-fn refusal(error: &CredentialsError) -> Option<Refusal> {
-    causes(error).find_map(|error| {
-        let assume = error.downcast_ref::<SdkError<AssumeRoleError>>();
-        let web = error.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError>>();
-        assume.and_then(of_service).or_else(|| web.and_then(of_service))
-    })
-}
-
-fn of_service<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<Refusal> {
-    let SdkError::ServiceError(context) = error else { return None };
-    let passing = [
-        "Throttling",
-        "ThrottlingException",
-        "RequestLimitExceeded",
-        "IDPCommunicationError",
-        // A web identity token that its issuer is about to rotate.
-        "ExpiredTokenException",
-    ];
-    let refused = context.raw().status().is_client_error();
-    let passes = context.err().code().is_some_and(|code| passing.contains(&code));
-    Some(if refused && !passes { Refusal::ForGood } else { Refusal::ForNow })
+    of_provider(error)
 }

@@ -1,0 +1,149 @@
+//! `login`: signs a person in through the running broker.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::Args;
+use sigward_proto::v1::login_response::Event;
+use sigward_proto::v1::{ListProfilesRequest, LoginDone, LoginPrompt, LoginRequest, Reason};
+use tonic::Status;
+use tonic_types::StatusExt;
+
+use super::connection::{connect, in_time, refused};
+use super::table::{print, time_left};
+use crate::clock;
+use crate::error::Error;
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The profile to sign in for, as the broker calls it
+    profile: String,
+    /// The broker to ask [default: the user's own socket, then the machine's]
+    #[arg(long, value_name = "unix:PATH", env = "SIGWARD_BROKER")]
+    broker: Option<String>,
+}
+
+/// Shows the code, and waits until the person is done.
+pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCode, Error> {
+    let Options { profile, broker } = options;
+    let mut broker = connect(broker.as_deref(), sockets).await?;
+    let failed = |status: Status| Error::Broker(explain(&profile, &status));
+    let request = LoginRequest { profile: profile.clone() };
+    let mut events = broker.login(request).await.map_err(failed)?.into_inner();
+    while let Some(message) = events.message().await.map_err(failed)? {
+        match message.event {
+            Some(Event::Prompt(prompt)) => print(&invite(&profile, &prompt, clock::now())),
+            Some(Event::Done(done)) => {
+                let profiles = in_time(broker.list_profiles(ListProfilesRequest {})).await?;
+                let profiles = profiles.into_inner().profiles.into_iter();
+                let identity = profiles
+                    .filter(|listed| listed.name == profile)
+                    .map(|listed| listed.identity_arn)
+                    .next();
+                print(&report(&profile, &done, identity.as_deref(), clock::now()));
+                return Ok(ExitCode::SUCCESS);
+            }
+            // Of a newer broker.
+            None => {}
+        }
+    }
+    Err(Error::Broker("the broker ended before the sign-in was done: try again".to_owned()))
+}
+
+fn invite(profile: &str, prompt: &LoginPrompt, now: SystemTime) -> String {
+    let expiry = prompt.expiry.and_then(|expiry| expiry.try_into().ok());
+    format!(
+        "To sign in for the profile {profile}, open\n\n    {}\n\nand check that it shows the code {}. \
+         Without a browser on this machine: open\n{} elsewhere, and enter it there.\n\nWaiting, for {} at \
+         most …\n",
+        shown(&prompt.verification_uri_complete),
+        shown(&prompt.user_code),
+        shown(&prompt.verification_uri),
+        time_left(expiry, now),
+    )
+}
+
+fn report(profile: &str, done: &LoginDone, identity: Option<&str>, now: SystemTime) -> String {
+    let expiry: Option<SystemTime> = done.expiry.and_then(|expiry| expiry.try_into().ok());
+    let until = expiry.map(|expiry| crate::log::timestamp(expiry, " ")).unwrap_or_default();
+    let who = identity.filter(|identity| !identity.is_empty());
+    let who = who.map(|identity| format!(" as {}", shown(identity))).unwrap_or_default();
+    let left = time_left(expiry, now);
+    let mut text = format!("Signed in for {profile}{who}, until {until} UTC ({left}).\n");
+    if done.in_memory {
+        text += "The SSO cache can't be written: the broker keeps the token in its memory, and needs the next \
+                 sign-in when it is started again.\n";
+    }
+    text
+}
+
+/// What failed, and what to do next.
+fn explain(profile: &str, status: &Status) -> String {
+    let details = status.get_error_details();
+    let reason = details.error_info().and_then(|info| Reason::from_name(&info.reason));
+    match reason {
+        Some(Reason::ProfileNotAllowed) => {
+            format!("the broker has no profile {profile} for you: see sigward-broker status")
+        }
+        Some(Reason::LoginNotAllowed) => {
+            "no rule of the broker lets you sign in: its configuration needs login = true in one of your rules"
+                .to_owned()
+        }
+        Some(Reason::NotALoginProfile) => {
+            format!("{profile} needs no sign-in: its credentials don't come from IAM Identity Center")
+        }
+        Some(Reason::LoginDenied) => "the sign-in was declined".to_owned(),
+        Some(Reason::LoginExpired) => {
+            format!("nobody signed in in time: sigward-broker login {profile}")
+        }
+        Some(Reason::ProfileMisconfigured) => format!(
+            "the profile {profile} can't be signed in: look at its sso_session, sso_start_url and sso_region; the \
+             broker's log says more"
+        ),
+        Some(Reason::CredentialsUnavailable) => {
+            "IAM Identity Center can't be reached: the broker's log says why".to_owned()
+        }
+        _ => refused(status.clone()).to_string(),
+    }
+}
+
+/// A text of a server, on a terminal: without controls that could rewrite what stands there.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_prompt_says_where_and_what() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let prompt = LoginPrompt {
+            verification_uri: "https://x/device".to_owned(),
+            verification_uri_complete: "https://x/device?user_code=AB\u{1b}[2J".to_owned(),
+            user_code: "ABCD-EFGH".to_owned(),
+            expiry: Some((now + Duration::from_secs(600)).into()),
+        };
+        let text = invite("dev", &prompt, now);
+        for part in ["the profile dev", "user_code=AB[2J\n", "ABCD-EFGH", "for 10m at most"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_end_says_until_when_and_where_the_token_is() {
+        let now = SystemTime::UNIX_EPOCH;
+        let expiry = Some((now + Duration::from_secs(3600)).into());
+        let shared = report("dev", &LoginDone { expiry, in_memory: false }, Some("arn:x"), now);
+        assert_eq!(shared, "Signed in for dev as arn:x, until 1970-01-01 01:00:00 UTC (1h 00m).\n");
+        let kept = report("dev", &LoginDone { expiry, in_memory: true }, None, now);
+        assert!(
+            kept.starts_with("Signed in for dev, until") && kept.contains("in its memory"),
+            "{kept}"
+        );
+    }
+}

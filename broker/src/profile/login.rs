@@ -1,0 +1,295 @@
+//! Signing a person in to IAM Identity Center: OAuth 2.0 device authorization, RFC 8628.
+//!
+//! Invariant: there is one sign-in a session at a time, however many callers asked for it, and it ends
+//! with the last of them: a code that nobody shows any more can't be used.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_ssooidc::Client;
+use aws_sdk_ssooidc::error::SdkError;
+use aws_sdk_ssooidc::operation::create_token::{CreateTokenError, CreateTokenOutput};
+use aws_types::SdkConfig;
+use aws_types::region::Region;
+use sigward_proto::v1::Reason;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::token::{Renewal, Session, Token, Tokens};
+use crate::clock;
+use crate::error::{Denial, in_words};
+use crate::secret::Secret;
+
+const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
+/// What people see on the page where they allow the sign-in.
+const CLIENT_NAME: &str = "sigward";
+/// Where the server names no interval, and what `slow_down` adds to it (RFC 8628, 3.5).
+const INTERVAL: u32 = 5;
+
+/// What to show to the person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// Where the code is entered.
+    pub uri: String,
+    /// The same with the code filled in.
+    pub uri_complete: String,
+    /// The code.
+    pub code: String,
+    /// When it stops working.
+    pub expiry: SystemTime,
+}
+
+/// A sign-in that came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// When the token ends, unless it is renewed.
+    pub expiry: SystemTime,
+    /// Whether it is kept in memory alone.
+    pub in_memory: bool,
+}
+
+/// How far a sign-in is.
+#[derive(Debug, Clone)]
+pub enum Stage {
+    /// The server was asked for a code.
+    Asking,
+    /// A person has to act.
+    Prompted(Prompt),
+    /// It is over.
+    Over(Result<Done, Denial>),
+}
+
+/// One sign-in; it goes on as long as someone holds it.
+#[derive(Debug)]
+pub struct Login {
+    stage: watch::Receiver<Stage>,
+    task: AbortHandle,
+}
+
+/// The sign-ins under way.
+#[derive(Debug)]
+pub(super) struct Logins {
+    under_way: Mutex<HashMap<String, Weak<Login>>>,
+    tokens: Arc<Tokens>,
+    /// How long a second of the server lasts; shorter in tests alone.
+    second: Duration,
+}
+
+impl Login {
+    /// Follows it.
+    #[must_use]
+    pub fn stage(&self) -> watch::Receiver<Stage> {
+        self.stage.clone()
+    }
+}
+
+impl Drop for Login {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Logins {
+    pub(super) fn new(tokens: Arc<Tokens>) -> Self {
+        Self { under_way: Mutex::default(), tokens, second: Duration::from_secs(1) }
+    }
+
+    /// The session's sign-in that is under way, or a new one. `done` comes to its end once there is a
+    /// token, before anyone hears of it.
+    pub(super) fn join(
+        &self,
+        session: Session,
+        config: &SdkConfig,
+        done: impl Future<Output = ()> + Send + 'static,
+    ) -> Arc<Login> {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.retain(|_, login| login.strong_count() > 0);
+        let entry = under_way.entry(session.key().to_owned());
+        if let Entry::Occupied(entry) = &entry
+            && let Some(login) = entry.get().upgrade()
+            && !matches!(*login.stage.borrow(), Stage::Over(_))
+        {
+            return login;
+        }
+        let (told, stage) = watch::channel(Stage::Asking);
+        let region = Region::new(session.region.clone());
+        let flow = Flow {
+            client: Client::new(&config.to_builder().region(region).build()),
+            session,
+            tokens: Arc::clone(&self.tokens),
+            second: self.second,
+        };
+        let task = tokio::spawn(async move {
+            let outcome = flow.run(&told).await;
+            match &outcome {
+                Ok(_) => done.await,
+                Err(denial) => tracing::info!(%denial, "the sign-in failed"),
+            }
+            told.send_replace(Stage::Over(outcome));
+        });
+        let login = Arc::new(Login { stage, task: task.abort_handle() });
+        match entry {
+            Entry::Occupied(mut entry) => drop(entry.insert(Arc::downgrade(&login))),
+            Entry::Vacant(entry) => drop(entry.insert(Arc::downgrade(&login))),
+        }
+        login
+    }
+}
+
+struct Flow {
+    client: Client,
+    session: Session,
+    tokens: Arc<Tokens>,
+    second: Duration,
+}
+
+struct Registration {
+    client_id: String,
+    client_secret: Secret,
+    expiry: SystemTime,
+}
+
+impl Flow {
+    async fn run(self, told: &watch::Sender<Stage>) -> Result<Done, Denial> {
+        let registration = self.register().await?;
+        let authorization = self
+            .client
+            .start_device_authorization()
+            .client_id(&registration.client_id)
+            .client_secret(registration.client_secret.expose())
+            .start_url(&self.session.start_url)
+            .send()
+            .await
+            .map_err(|error| refused("StartDeviceAuthorization", &error))?;
+        let started = Instant::now();
+        let life = u32::try_from(authorization.expires_in).unwrap_or_default();
+        let (Some(code), Some(device_code), Some(uri)) =
+            (authorization.user_code, authorization.device_code, authorization.verification_uri)
+        else {
+            return Err(unreadable());
+        };
+        let uri_complete = authorization.verification_uri_complete.unwrap_or_else(|| uri.clone());
+        let expiry = clock::now() + self.second * life;
+        told.send_replace(Stage::Prompted(Prompt { uri, uri_complete, code, expiry }));
+        let deadline = started + self.second * life;
+        let interval = u32::try_from(authorization.interval).ok().filter(|given| *given > 0);
+        let device_code = Secret::new(device_code);
+        let polling = self.poll(&registration, &device_code, interval.unwrap_or(INTERVAL));
+        let late = |_| Denial::new(Reason::LoginExpired, "nobody entered the code in time");
+        let answer = tokio::time::timeout_at(deadline, polling).await.map_err(late)??;
+        self.keep(registration, answer)
+    }
+
+    async fn register(&self) -> Result<Registration, Denial> {
+        let scopes = Some(self.session.scopes.clone()).filter(|scopes| !scopes.is_empty());
+        let answer = self
+            .client
+            .register_client()
+            .client_name(CLIENT_NAME)
+            .client_type("public")
+            .set_scopes(scopes)
+            .send()
+            .await
+            .map_err(|error| refused("RegisterClient", &error))?;
+        let expiry = u64::try_from(answer.client_secret_expires_at).unwrap_or_default();
+        let (Some(client_id), Some(client_secret)) = (answer.client_id, answer.client_secret)
+        else {
+            return Err(unreadable());
+        };
+        Ok(Registration {
+            client_id,
+            client_secret: Secret::new(client_secret),
+            expiry: SystemTime::UNIX_EPOCH + Duration::from_secs(expiry),
+        })
+    }
+
+    /// Asks for the token until the person has decided.
+    async fn poll(
+        &self,
+        registration: &Registration,
+        device_code: &Secret,
+        interval: u32,
+    ) -> Result<CreateTokenOutput, Denial> {
+        let mut interval = interval;
+        loop {
+            tokio::time::sleep(self.second * interval).await;
+            let asked = self
+                .client
+                .create_token()
+                .client_id(&registration.client_id)
+                .client_secret(registration.client_secret.expose())
+                .grant_type(DEVICE_CODE)
+                .device_code(device_code.expose())
+                // The SDK would take `slow_down` for something to send again by itself.
+                .customize()
+                .config_override(
+                    aws_sdk_ssooidc::config::Builder::new()
+                        .retry_config(aws_sdk_ssooidc::config::retry::RetryConfig::disabled()),
+                )
+                .send()
+                .await;
+            let error = match asked {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            match error.as_service_error() {
+                Some(CreateTokenError::AuthorizationPendingException(_)) => {}
+                Some(CreateTokenError::SlowDownException(_)) => interval += INTERVAL,
+                Some(CreateTokenError::AccessDeniedException(_)) => {
+                    return Err(Denial::new(Reason::LoginDenied, "the person declined"));
+                }
+                Some(CreateTokenError::ExpiredTokenException(_)) => {
+                    return Err(Denial::new(Reason::LoginExpired, "the code has expired"));
+                }
+                // In trouble, or out of reach: the code is good for a while yet.
+                _ if !refuses(&error) => {
+                    tracing::debug!(error = in_words(&error), "the sign-in can't be asked about");
+                }
+                _ => return Err(refused("CreateToken", &error)),
+            }
+        }
+    }
+
+    fn keep(&self, registration: Registration, answer: CreateTokenOutput) -> Result<Done, Denial> {
+        let access = Secret::new(answer.access_token.ok_or_else(unreadable)?);
+        let life = u64::try_from(answer.expires_in).unwrap_or_default();
+        let expiry = clock::now() + Duration::from_secs(life);
+        let renewal = answer.refresh_token.map(|refresh| Renewal {
+            refresh: Secret::new(refresh),
+            client_id: registration.client_id,
+            client_secret: registration.client_secret,
+            registration_expiry: registration.expiry,
+        });
+        let in_memory = self.tokens.store(&self.session, Token { access, expiry, renewal });
+        Ok(Done { expiry, in_memory })
+    }
+}
+
+fn unreadable() -> Denial {
+    Denial::new(Reason::CredentialsUnavailable, "the sign-in server's answer lacks a field")
+}
+
+/// Whether the server will say the same again.
+fn refuses<E>(error: &SdkError<E>) -> bool {
+    let status = error.raw_response().map(|response| response.status());
+    status.is_some_and(|status| status.is_client_error() && status.as_u16() != 429)
+}
+
+/// The server refused a step that no person has a part in: the start URL or the region is wrong, or
+/// there is trouble.
+fn refused<E>(step: &str, error: &SdkError<E>) -> Denial
+where
+    E: std::error::Error + 'static,
+{
+    let reason = match refuses(error) {
+        true => Reason::ProfileMisconfigured,
+        false => Reason::CredentialsUnavailable,
+    };
+    Denial::new(reason, format!("sso-oidc:{step}: {}", in_words(error)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! `credential_process`: a program that prints credentials, run so that it can do no harm to anyone
+//! who asks.
+//!
+//! Invariant: the child gets no standard input and no variable beside those of [`PASSED_ON`] and the
+//! configuration, is dead with all
+//! of its children when this module is done with it, and what it writes to standard error goes nowhere.
+//!
+//! The format: <https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html>.
+
+use std::ffi::OsString;
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::Deserialize;
+use sigward_proto::v1::Reason;
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+
+use crate::error::Denial;
+use crate::secret::Secret;
+
+/// After so long the child is ended. People may have to touch a key, or answer a prompt.
+const DEADLINE: Duration = Duration::from_secs(45);
+/// An answer is a few kilobytes.
+const MAX_OUTPUT: u64 = 64 * 1024;
+
+/// The variables that a child gets: what finds programs, homes, agents, screens, proxies and AWS's own
+/// settings. Not among them: the credentials of the broker's own environment, and all else.
+const PASSED_ON: [&str; 31] = [
+    "ALL_PROXY",
+    "AWS_CA_BUNDLE",
+    "AWS_CONFIG_FILE",
+    "AWS_DEFAULT_REGION",
+    "AWS_REGION",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DISPLAY",
+    "GNUPGHOME",
+    "HOME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "LANG",
+    "LC_ALL",
+    "LOGNAME",
+    "NO_PROXY",
+    "PATH",
+    "SHELL",
+    "SSH_AUTH_SOCK",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "WAYLAND_DISPLAY",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+    "http_proxy",
+    "https_proxy",
+];
+
+/// Those of the given variables that a child may have: [`PASSED_ON`], and what the configuration adds.
+pub(super) fn environment(
+    variables: &[(OsString, OsString)],
+    added: &[String],
+) -> Vec<(OsString, OsString)> {
+    let passed = |name: &OsString| {
+        PASSED_ON.iter().any(|passed| name == passed)
+            || added.iter().any(|added| name == added.as_str())
+    };
+    variables.iter().filter(|(name, _)| passed(name)).cloned().collect()
+}
+
+/// Runs the command and reads its answer.
+pub(super) async fn run(
+    command: &str,
+    environment: &[(OsString, OsString)],
+) -> Result<Credentials, Denial> {
+    run_until(command, environment, DEADLINE).await
+}
+
+async fn run_until(
+    command: &str,
+    environment: &[(OsString, OsString)],
+    deadline: Duration,
+) -> Result<Credentials, Denial> {
+    let late = |_| failed("took too long, and was ended");
+    let output = tokio::time::timeout(deadline, output(command, environment)).await;
+    let output = output.map_err(late)??;
+    let credentials = parse(output.expose()).map_err(failed)?;
+    Ok(credentials)
+}
+
+/// The denial's words never hold a word of the child's: those may be keys.
+fn failed(what: &str) -> Denial {
+    Denial::new(Reason::CredentialsUnavailable, format!("the credential process {what}"))
+}
+
+/// What the child prints to standard output until it closes it, and ends well.
+async fn output(command: &str, environment: &[(OsString, OsString)]) -> Result<Secret, Denial> {
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", command])
+        .env_clear()
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(|error| failed(&format!("can't be started: {}", error.kind())))?;
+    // Dropped on every way out, also when whoever waits for us gives up.
+    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).map(Group);
+    let mut stdout = child.stdout.take().ok_or_else(|| failed("has no standard output"))?;
+    let mut bytes = Vec::new();
+    let reading = async {
+        let mut limited = (&mut stdout).take(MAX_OUTPUT + 1);
+        limited.read_to_end(&mut bytes).await
+    };
+    // A grandchild may hold standard output open after the child has ended: what is there counts.
+    let status = wait(&mut child, reading).await.map_err(|_| failed("can't be read"))?;
+    drop(group);
+    let text = String::from_utf8(bytes).map_err(|_| failed("printed what is no text"))?;
+    let text = Secret::new(text);
+    if text.expose().len() as u64 > MAX_OUTPUT {
+        return Err(failed("printed too much, and was ended"));
+    }
+    match status {
+        Some(status) if !status.success() => Err(failed("failed")),
+        _ => Ok(text),
+    }
+}
+
+/// Reads until the end or the limit, and waits for the child's own end. After that, what is still in the
+/// pipe is read, but nobody else is waited for.
+async fn wait(
+    child: &mut tokio::process::Child,
+    reading: impl Future<Output = io::Result<usize>>,
+) -> io::Result<Option<ExitStatus>> {
+    const REST: Duration = Duration::from_millis(100);
+    tokio::pin!(reading);
+    tokio::select! {
+        read = &mut reading => {
+            // At the limit the child is still writing, and will be ended.
+            if read? as u64 > MAX_OUTPUT {
+                return Ok(None);
+            }
+            child.wait().await.map(Some)
+        }
+        status = child.wait() => {
+            let status = status?;
+            if let Ok(read) = tokio::time::timeout(REST, &mut reading).await {
+                read?;
+            }
+            Ok(Some(status))
+        }
+    }
+}
+
+/// A process group that ends with this value.
+struct Group(Pid);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Its leader may be gone and reaped; the group lives on with any child of its.
+        kill_process_group(self.0, Signal::KILL).unwrap_or_default();
+    }
+}
+
+fn parse(text: &str) -> Result<Credentials, &'static str> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Answer {
+        version: u32,
+        access_key_id: String,
+        secret_access_key: String,
+        session_token: Option<String>,
+        expiration: Option<String>,
+    }
+    let answer: Answer = serde_json::from_str(text).map_err(
+        |_| "didn't print what it should: JSON with Version, AccessKeyId and SecretAccessKey",
+    )?;
+    if answer.version != 1 {
+        return Err("printed a Version other than 1");
+    }
+    let expiry = answer.expiration.as_deref().map(|text| {
+        let time = DateTime::from_str(text, Format::DateTimeWithOffset).ok();
+        time.and_then(|time| SystemTime::try_from(time).ok())
+    });
+    if expiry == Some(None) {
+        return Err("printed an Expiration that is no ISO 8601 time");
+    }
+    Ok(Credentials::new(
+        answer.access_key_id,
+        answer.secret_access_key,
+        answer.session_token,
+        expiry.flatten(),
+        "process",
+    ))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! Real children, and what they may try.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::*;
+
+const ANSWER: &str = r#"{"Version":1,"AccessKeyId":"A","SecretAccessKey":"s","SessionToken":"t","Expiration":"2099-01-01T00:00:00+00:00"}"#;
+
+fn path() -> Vec<(OsString, OsString)> {
+    vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())]
+}
+
+async fn detail(command: &str) -> String {
+    let denial = run_until(command, &path(), Duration::from_secs(20)).await.expect_err(command);
+    assert_eq!(denial.reason(), Reason::CredentialsUnavailable);
+    denial.detail().to_owned()
+}
+
+/// Whether the process whose id a child wrote down is gone (a zombie is).
+fn gone(pid_file: &Path) -> bool {
+    let pid = std::fs::read_to_string(pid_file).expect("a pid");
+    let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+    status.map_or(true, |status| status.contains(") Z "))
+}
+
+async fn until_gone(pid_file: &Path) {
+    while !gone(pid_file) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_read() {
+    let credentials = run(&format!("echo '{ANSWER}'"), &path()).await.expect("credentials");
+    assert_eq!(credentials.access_key_id(), "A");
+    assert_eq!(credentials.session_token(), Some("t"));
+    let expiry = credentials.expiry().expect("an expiry");
+    assert_eq!(crate::log::timestamp(expiry, "T"), "2099-01-01T00:00:00");
+    let unexpiring = r#"{"Version":1,"AccessKeyId":"A","SecretAccessKey":"s"}"#;
+    let credentials = run(&format!("echo '{unexpiring}'"), &path()).await.expect("credentials");
+    assert_eq!((credentials.expiry(), credentials.session_token()), (None, None));
+}
+
+#[tokio::test]
+async fn other_answers_are_none() {
+    for answer in [
+        "",
+        "not json",
+        r#"{"AccessKeyId":"A","SecretAccessKey":"s"}"#,
+        r#"{"Version":2,"AccessKeyId":"A","SecretAccessKey":"canary"}"#,
+        r#"{"Version":1,"AccessKeyId":"A"}"#,
+        r#"{"Version":1,"AccessKeyId":"A","SecretAccessKey":"canary","Expiration":"soon"}"#,
+        r#"{"Version":1,"AccessKeyId":"A","SecretAccessKey":"canary""#,
+    ] {
+        let detail = detail(&format!("echo '{answer}'")).await;
+        assert!(!detail.contains("canary"), "{detail}");
+    }
+    assert!(detail(&format!("echo '{ANSWER}'; exit 3")).await.contains("failed"));
+    assert!(detail("/no/such/program").await.contains("failed"));
+}
+
+#[tokio::test]
+async fn standard_input_is_empty() {
+    // `cat` would hang, or eat what was meant for us.
+    let command = format!("cat; echo '{ANSWER}'");
+    assert!(run(&command, &path()).await.is_ok());
+}
+
+#[tokio::test]
+async fn standard_error_goes_nowhere() {
+    let detail = detail("echo canary >&2; exit 1").await;
+    assert!(!detail.contains("canary"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_child_that_hangs_is_ended_with_its_children() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pid = directory.path().join("pid");
+    let command = format!("sleep 600 & echo $! > {}; wait", pid.display());
+    let denial = run_until(&command, &path(), Duration::from_millis(300)).await;
+    assert!(denial.expect_err("late").detail().contains("too long"));
+    until_gone(&pid).await;
+}
+
+#[tokio::test]
+async fn a_grandchild_that_holds_standard_output_is_not_waited_for() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pid = directory.path().join("pid");
+    let command = format!("sleep 600 & echo $! > {}; echo '{ANSWER}'", pid.display());
+    let started = Instant::now();
+    assert_eq!(run(&command, &path()).await.expect("credentials").access_key_id(), "A");
+    assert!(started.elapsed() < Duration::from_secs(10));
+    until_gone(&pid).await;
+}
+
+#[tokio::test]
+async fn whoever_gives_up_leaves_no_child_behind() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pid = directory.path().join("pid");
+    let command = format!("echo $$ > {}; exec sleep 600", pid.display());
+    let running = tokio::spawn(async move { run(&command, &path()).await });
+    while std::fs::read_to_string(&pid).map_or(true, |text| text.is_empty()) {
+        tokio::task::yield_now().await;
+    }
+    running.abort();
+    until_gone(&pid).await;
+}
+
+#[tokio::test]
+async fn a_gigabyte_is_cut_off() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pid = directory.path().join("pid");
+    let command = format!("echo $$ > {}; exec head -c 1000000000 /dev/zero", pid.display());
+    let started = Instant::now();
+    let detail = detail(&command).await;
+    assert!(detail.contains("too much"), "{detail}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    until_gone(&pid).await;
+}
+
+#[tokio::test]
+async fn the_environment_is_an_allowlist() {
+    let all = [
+        ("HOME", "/home/me"),
+        ("PATH", "/usr/bin:/bin"),
+        ("AWS_SECRET_ACCESS_KEY", "canary"),
+        ("GITHUB_TOKEN", "canary"),
+        ("VAULT_ADDR", "https://vault"),
+    ];
+    let all: Vec<_> = all.map(|(name, value)| (name.into(), value.into())).into();
+    let names = |added: &[String]| -> Vec<String> {
+        let chosen = environment(&all, added).into_iter();
+        chosen.map(|(name, _)| name.into_string().expect("text")).collect()
+    };
+    assert_eq!(names(&[]), ["HOME", "PATH"]);
+    assert_eq!(names(&["VAULT_ADDR".to_owned()]), ["HOME", "PATH", "VAULT_ADDR"]);
+    let command =
+        format!("test -z \"$GITHUB_TOKEN\" && test \"$HOME\" = /home/me && echo '{ANSWER}'");
+    assert!(run(&command, &environment(&all, &[])).await.is_ok());
+    assert!(run(&command, &all).await.is_err());
+}
