@@ -116,7 +116,13 @@ impl Upstream {
     /// An upstream without a connection yet. Fails if the machine's trusted roots can't be read.
     pub fn new(settings: Settings, signer: Signer) -> Result<Self, reqwest::Error> {
         let Settings { url, headers, timeouts, skip_auth, telemetry } = settings;
-        let client = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder();
+        // HTTP_PROXY would take what is for this machine to another one, in clear text: a signature
+        // and a session token that anybody on the way could use. HTTPS_PROXY sees a tunnel.
+        if url.scheme() == "http" {
+            builder = builder.no_proxy();
+        }
+        let client = builder
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)

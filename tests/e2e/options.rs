@@ -212,3 +212,21 @@ async fn a_tool_s_own_error_passes() {
     let failed = client.call("echo", "{}").await;
     assert_eq!(rpc_error(&failed), (-32050, "its own code"));
 }
+
+/// What is for this machine must not travel to a proxy in clear text, where its signature and token could be used.
+#[tokio::test]
+async fn a_loopback_endpoint_is_never_reached_through_a_proxy() {
+    let world = World::new().await;
+    let trap = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://{}", trap.local_addr().unwrap());
+    let mut command = world.proxy(&["--profile", "dev"]);
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        command.env(name, &proxy);
+    }
+    let mut client = sigward_tests::processes::StdioClient::start(command);
+    client.initialize().await;
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("dev"));
+    trap.set_nonblocking(true).unwrap();
+    assert!(trap.accept().is_err(), "something was sent to the proxy");
+}
