@@ -223,7 +223,7 @@ async fn a_loopback_endpoint_is_never_reached_through_a_proxy() {
     for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
         command.env(name, &proxy);
     }
-    let mut client = sigward_tests::processes::StdioClient::start(command);
+    let mut client = StdioClient::start(command);
     client.initialize().await;
     let called = client.call("whoami", "{}").await;
     assert_eq!(text(&called), world.home.identity("dev"));
