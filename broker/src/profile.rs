@@ -4,7 +4,7 @@
 //! each load; `refresh` keeps them fresh.
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod identity;
 mod login;
 mod refresh;
@@ -24,7 +24,7 @@ use self::refresh::Refresh;
 use self::source::Source;
 pub use self::source::Surroundings;
 use self::token::Tokens;
-use crate::clock;
+use crate::clock::Clock;
 use crate::config::{Config, ProfileName};
 use crate::error::Denial;
 use crate::policy::{Grant, LoginGrant};
@@ -75,7 +75,7 @@ impl Profiles {
         let tokens = Arc::new(Tokens::new(surroundings.home.as_deref()));
         let profiles = config.profiles.iter().map(|profile| {
             let source = Arc::new(Source::new(profile, config, surroundings, tokens.clone()));
-            let refresh = Refresh::new(source.clone(), changes.clone());
+            let refresh = Refresh::new(source.clone(), changes.clone(), Clock::system());
             Profile {
                 name: profile.name.clone(),
                 description: profile.description.clone(),
@@ -103,13 +103,8 @@ impl Profiles {
     ///
     /// # Errors
     /// Why that load failed.
-    pub async fn reject(
-        &self,
-        name: &ProfileName,
-        generation: u64,
-        now: SystemTime,
-    ) -> Result<u64, Denial> {
-        self.find(name)?.refresh.reject(generation, now).await
+    pub async fn reject(&self, name: &ProfileName, generation: u64) -> Result<u64, Denial> {
+        self.find(name)?.refresh.reject(generation).await
     }
 
     /// Signs a person in for the profile that the grant is for, or joins who does so already. Once that
@@ -133,16 +128,16 @@ impl Profiles {
                     continue;
                 };
                 if source.session().await.is_ok_and(|session| session.key() == key) {
-                    refresh.reload(clock::now());
+                    refresh.reload();
                 }
             }
         }))
     }
 
     /// Starts to load the first profile, which a private broker is about to be asked for.
-    pub fn prefetch(&self, now: SystemTime) {
+    pub fn prefetch(&self) {
         if let Some(profile) = self.profiles.first() {
-            profile.refresh.start(now);
+            profile.refresh.start();
         }
     }
 

@@ -57,13 +57,14 @@ impl Credentials {
         self.expiry().is_none_or(|expiry| now + LAST_SECONDS < expiry)
     }
 
-    /// When to load again, while they still sign: half of their life, or `refresh` where they don't
-    /// expire.
-    pub(crate) fn due(&self, refresh: Duration) -> SystemTime {
-        match self.expiry().and_then(|expiry| expiry.duration_since(self.loaded).ok()) {
-            Some(life) => self.loaded + life / 2,
-            None => self.loaded + refresh,
-        }
+    /// How long they live from their load on, where they end.
+    pub(crate) fn life(&self) -> Option<Duration> {
+        self.expiry().map(|expiry| expiry.duration_since(self.loaded).unwrap_or_default())
+    }
+
+    /// When they were loaded.
+    pub(crate) fn loaded(&self) -> SystemTime {
+        self.loaded
     }
 
     /// The keys, for the signature alone.
@@ -132,9 +133,6 @@ mod tests {
         assert!(credentials.usable(expiry - Duration::from_secs(16)));
         assert!(!credentials.usable(expiry - Duration::from_secs(15)));
         assert!(!credentials.usable(expiry + Duration::from_secs(1)));
-        assert_eq!(
-            credentials.due(Duration::ZERO),
-            SystemTime::UNIX_EPOCH + Duration::from_secs(500)
-        );
+        assert_eq!(credentials.life(), Some(Duration::from_secs(1000)));
     }
 }

@@ -109,7 +109,7 @@ pub async fn serve_connection(
     let (open, mut closed) = mpsc::channel(1);
     let connection = Connection::accept(stream, state.policy.asks_for_exe(), Some(open));
     // The first signature is about to be asked for.
-    state.profiles.prefetch(clock::now());
+    state.profiles.prefetch();
     let incoming = stream::iter([Ok::<_, io::Error>(connection)]);
     let incoming = futures_util::StreamExt::chain(incoming, stream::pending());
     tokio::select! {

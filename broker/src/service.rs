@@ -234,7 +234,7 @@ impl State {
         if self.policy.endpoints_of(peer, &name).is_empty() {
             return Err(not_allowed());
         }
-        self.profiles.reject(&name, generation, clock::now()).await
+        self.profiles.reject(&name, generation).await
     }
 
     async fn visible_profiles(&self, peer: &Peer, now: SystemTime) -> Vec<v1::Profile> {

@@ -11,23 +11,23 @@ use tokio::time::Instant;
 
 /// One request: when it came, its path and its body (null where that is no JSON).
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
-    pub(super) at: Instant,
-    pub(super) path: String,
-    pub(super) text: String,
-    pub(super) body: Value,
+pub(crate) struct Asked {
+    pub(crate) at: Instant,
+    pub(crate) path: String,
+    pub(crate) text: String,
+    pub(crate) body: Value,
 }
 
-pub(super) struct Fake {
-    pub(super) url: String,
+pub(crate) struct Fake {
+    pub(crate) url: String,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 /// A status and a body; the error's type is taken from its `__type`.
-pub(super) type Answer = (u16, String);
+pub(crate) type Answer = (u16, String);
 
 impl Fake {
-    pub(super) async fn start(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -41,17 +41,17 @@ impl Fake {
         Self { url, asked }
     }
 
-    pub(super) fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().expect("a lock").clone()
     }
 
     /// What was asked of one path.
-    pub(super) fn asked_of(&self, path: &str) -> Vec<Asked> {
+    pub(crate) fn asked_of(&self, path: &str) -> Vec<Asked> {
         self.asked().into_iter().filter(|asked| asked.path == path).collect()
     }
 
     /// A configuration that calls this server for every service.
-    pub(super) async fn config(&self) -> SdkConfig {
+    pub(crate) async fn config(&self) -> SdkConfig {
         let loader = aws_config::defaults(BehaviorVersion::latest()).no_credentials();
         loader.region(Region::new("us-east-1")).endpoint_url(&self.url).load().await
     }

@@ -1,33 +1,44 @@
-//! One profile's credentials over time: loaded once however many ask, loaded again before they end,
-//! served as long as they are valid.
+//! One profile's credentials over time: loaded once however many ask, loaded again in the background
+//! before they end, served as long as they are valid.
+//!
+//! ```text
+//!            load ok                  half of life, a change, a rejection
+//!  unloaded ────────▶ fresh ────────────────────────────────▶ refreshing
+//!     │                 ▲ ◀──────────── load ok ────────────────┤ │ load failed
+//!     │ load failed     └─────── load ok ─────── degraded ◀───────┘
+//!     ▼                                            │ the end of life
+//!  login_required, misconfigured ◀──────────────── expired
+//! ```
 //!
 //! Invariant: the path of a signature with fresh credentials takes no lock. A load is a task of its
-//! own, so that it survives whoever asked for it. Wall-clock time is an argument (it decides about
-//! expiry, and may step); intervals between loads are measured by the monotonic clock.
+//! own, so that it survives whoever asked for it, and a panic in it is a failed load. Wall-clock time
+//! decides about expiry, and may step; intervals are measured by the monotonic clock.
+
+mod pace;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sigward_proto::v1::{ProfileState, Reason};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use self::pace::Due;
+use crate::clock::Clock;
 use crate::error::Denial;
 use crate::secret::Credentials;
 
 /// Nobody waits longer for a load: a `credential_process` may hang.
 const LOAD_DEADLINE: Duration = Duration::from_secs(60);
-/// A failure is answered from memory for so long: a failing profile isn't hammered.
-const AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// The same while valid credentials are served anyway.
-const AFTER_FAILED_REFRESH: Duration = Duration::from_secs(30);
 /// Between two loads that rejections force: a caller can't make the broker storm STS.
 const BETWEEN_FORCED: Duration = Duration::from_secs(10);
-/// How long credentials without an expiry are taken for current.
-const UNEXPIRING: Duration = Duration::from_secs(60);
+/// The background looks at the clock at least so often: it may have stepped, or the machine slept.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// Who needs the outcome of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +62,18 @@ pub(super) trait Load: Send + Sync {
 /// One profile's credentials.
 pub(super) struct Refresh {
     source: Arc<dyn Load>,
-    current: ArcSwapOption<Credentials>,
+    current: ArcSwapOption<Held>,
     flight: Mutex<Flight>,
     changes: watch::Sender<()>,
+    clock: Clock,
+    /// Wakes the background task.
+    wake: Arc<Notify>,
+}
+
+/// What the last good load brought.
+struct Held {
+    credentials: Arc<Credentials>,
+    due: Due,
 }
 
 type Outcome = Option<Result<Arc<Credentials>, Denial>>;
@@ -62,11 +82,27 @@ type Outcome = Option<Result<Arc<Credentials>, Denial>>;
 struct Flight {
     /// The load that is on its way.
     running: Option<watch::Receiver<Outcome>>,
-    /// When the last load failed, and how; nothing after a success.
-    failed: Option<(Instant, Denial)>,
+    /// Something has changed since it began: its outcome is of yesterday.
+    again: bool,
+    /// The loads that failed since the last good one; nothing after a success.
+    failed: Option<Failed>,
     /// When the last load was forced.
     forced: Option<Instant>,
     generation: u64,
+    /// How often the keys were dropped: a load from before brings nothing back.
+    dropped: u64,
+    /// The profile is gone for good.
+    ended: bool,
+    /// Whether the background task was started.
+    kept: bool,
+}
+
+struct Failed {
+    at: Instant,
+    count: u32,
+    /// Of the pauses after it, from 0 to 1.
+    chance: f64,
+    denial: Denial,
 }
 
 /// What can be told from outside.
@@ -78,8 +114,9 @@ pub(super) struct Status {
 }
 
 impl Refresh {
-    pub(super) fn new(source: Arc<dyn Load>, changes: watch::Sender<()>) -> Self {
-        Self { source, current: ArcSwapOption::empty(), flight: Mutex::default(), changes }
+    pub(super) fn new(source: Arc<dyn Load>, changes: watch::Sender<()>, clock: Clock) -> Self {
+        let (current, flight) = (ArcSwapOption::empty(), Mutex::default());
+        Self { source, current, flight, changes, clock, wake: Arc::default() }
     }
 
     /// Credentials that may sign at `now`.
@@ -87,35 +124,64 @@ impl Refresh {
         self: &Arc<Self>,
         now: SystemTime,
     ) -> Result<Arc<Credentials>, Denial> {
-        if let Some(current) = self.current.load_full().filter(|current| current.usable(now)) {
-            if current.due(UNEXPIRING) <= now {
-                self.start(now);
+        let current = self.current.load_full();
+        if let Some(held) = current.filter(|held| held.credentials.usable(now)) {
+            if held.due.asked(now) {
+                self.start();
             }
-            return Ok(current);
+            return Ok(Arc::clone(&held.credentials));
         }
-        wait(self.join(now, AFTER_FAILURE)?).await
+        wait(self.join(pace::after_failure)?).await
     }
 
     /// Starts a load that nobody waits for, unless one runs or has just failed.
-    pub(super) fn start(self: &Arc<Self>, now: SystemTime) {
+    pub(super) fn start(self: &Arc<Self>) {
         // The outcome is kept, in `current` or in `failed`.
-        drop(self.join(now, AFTER_FAILED_REFRESH));
+        drop(self.join(pace::after_failed_refresh));
     }
 
     /// Loads again now: something has changed that the credentials are made of.
-    pub(super) fn reload(self: &Arc<Self>, now: SystemTime) {
+    pub(super) fn reload(self: &Arc<Self>) {
         let mut flight = self.flight();
-        flight.failed = None;
-        drop(self.launch(&mut flight, now));
+        if let Some(failed) = &mut flight.failed {
+            failed.count = 0;
+        }
+        if flight.running().is_some() {
+            flight.again = true;
+        } else if !flight.ended {
+            drop(self.launch(&mut flight));
+        }
+    }
+
+    /// Drops the keys: the profile isn't there any more. A later load may bring others.
+    #[allow(dead_code, reason = "the watch of the files is to come")]
+    pub(super) fn forget(&self, denial: Denial) {
+        let mut flight = self.flight();
+        flight.dropped += 1;
+        flight.failed = Some(Failed { at: Instant::now(), count: 1, chance: 0.0, denial });
+        self.current.store(None);
+        drop(flight);
+        self.changes.send_replace(());
+    }
+
+    /// Drops the keys for good.
+    #[allow(dead_code, reason = "the watch of the files is to come")]
+    pub(super) fn end(&self) {
+        self.flight().ended = true;
+        self.forget(Denial::new(Reason::ProfileNotAllowed, "the profile was removed"));
+        self.wake.notify_one();
+    }
+
+    /// Whether anyone has asked for the credentials yet.
+    #[allow(dead_code, reason = "the watch of the files is to come")]
+    pub(super) fn touched(&self) -> bool {
+        let flight = self.flight();
+        flight.running.is_some() || flight.failed.is_some() || flight.generation > 0
     }
 
     /// Upstream refused a signature of this generation. Loads again, and gives the generation to sign
     /// with: it is greater if the load brought other credentials.
-    pub(super) async fn reject(
-        self: &Arc<Self>,
-        generation: u64,
-        now: SystemTime,
-    ) -> Result<u64, Denial> {
+    pub(super) async fn reject(self: &Arc<Self>, generation: u64) -> Result<u64, Denial> {
         let flight = {
             let mut flight = self.flight();
             if flight.generation != generation {
@@ -124,10 +190,10 @@ impl Refresh {
             let recently = flight.forced.is_some_and(|forced| forced.elapsed() < BETWEEN_FORCED);
             match flight.running() {
                 Some(running) => running,
-                None if recently => return Ok(generation),
+                None if recently || flight.ended => return Ok(generation),
                 None => {
                     flight.forced = Some(Instant::now());
-                    self.launch(&mut flight, now)
+                    self.launch(&mut flight)
                 }
             }
         };
@@ -137,9 +203,9 @@ impl Refresh {
     pub(super) fn status(&self, now: SystemTime) -> Status {
         let mut flight = self.flight();
         let loading = flight.running().is_some();
-        let failure = flight.failed.as_ref().map(|(_, denial)| denial.clone());
+        let failure = flight.failed.as_ref().map(|failed| failed.denial.clone());
         let current = self.current.load_full();
-        let usable = current.as_ref().is_some_and(|current| current.usable(now));
+        let usable = current.as_ref().is_some_and(|held| held.credentials.usable(now));
         let state = match (usable, loading, failure.as_ref().map(Denial::reason)) {
             (true, true, _) => ProfileState::Refreshing,
             (true, false, Some(_)) => ProfileState::Degraded,
@@ -152,58 +218,95 @@ impl Refresh {
             (false, false, _) if current.is_some() => ProfileState::Expired,
             (false, false, _) => ProfileState::Unloaded,
         };
-        let expiry = current.as_ref().and_then(|current| current.expiry());
+        let expiry = current.as_ref().and_then(|held| held.credentials.expiry());
         Status { state, failure, expiry, generation: flight.generation }
     }
 
-    /// The load that runs, or a new one, or the failure of one that ended less than `pause` ago.
+    /// The load that runs, or a new one, or the failure of one whose `pause` isn't over.
     fn join(
         self: &Arc<Self>,
-        now: SystemTime,
-        pause: Duration,
+        pause: fn(count: u32, chance: f64) -> Duration,
     ) -> Result<watch::Receiver<Outcome>, Denial> {
         let mut flight = self.flight();
         if let Some(running) = flight.running() {
             return Ok(running);
         }
         match &flight.failed {
-            Some((at, denial)) if at.elapsed() < pause => Err(denial.clone()),
-            _ => Ok(self.launch(&mut flight, now)),
+            Some(failed)
+                if flight.ended || failed.at.elapsed() < pause(failed.count, failed.chance) =>
+            {
+                Err(failed.denial.clone())
+            }
+            _ => Ok(self.launch(&mut flight)),
         }
     }
 
-    fn launch(self: &Arc<Self>, flight: &mut Flight, now: SystemTime) -> watch::Receiver<Outcome> {
+    fn launch(self: &Arc<Self>, flight: &mut Flight) -> watch::Receiver<Outcome> {
         let (landed, running) = watch::channel(None);
         flight.running = Some(running.clone());
+        let dropped = flight.dropped;
         let this = Arc::clone(self);
-        let served = self.current.load().as_ref().is_some_and(|current| current.usable(now));
-        let effort = if served { Effort::Background } else { Effort::Waited };
         tokio::spawn(async move {
-            let loaded = tokio::time::timeout(LOAD_DEADLINE, this.source.load(effort, now)).await;
-            let late = |_| Denial::new(Reason::CredentialsUnavailable, "the load took too long");
-            let outcome = this.land(loaded.map_err(late).flatten(), now);
+            let outcome = loop {
+                let now = this.clock.now();
+                let loaded = this.load(now).await;
+                if let Some(outcome) = this.land(loaded, now, dropped) {
+                    break outcome;
+                }
+            };
             landed.send_replace(Some(outcome));
             this.changes.send_replace(());
+            this.wake.notify_one();
         });
+        if !flight.kept {
+            flight.kept = true;
+            tokio::spawn(keep(Arc::downgrade(self)));
+        }
         self.changes.send_replace(());
         running
     }
 
-    /// Takes over the outcome of a load.
+    async fn load(&self, now: SystemTime) -> Result<aws_credential_types::Credentials, Denial> {
+        let served = self.current.load().as_ref().is_some_and(|held| held.credentials.usable(now));
+        let effort = if served { Effort::Background } else { Effort::Waited };
+        let failed = |why| Denial::new(Reason::CredentialsUnavailable, why);
+        // Code of other crates, some of which expects the clock never to step.
+        let load = AssertUnwindSafe(async { self.source.load(effort, now).await }).catch_unwind();
+        match tokio::time::timeout(LOAD_DEADLINE, load).await {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(_)) => Err(failed("the load panicked: please report it as a bug")),
+            Err(_) => Err(failed("the load took too long")),
+        }
+    }
+
+    /// Takes over the outcome of a load, or says that it has to be done again.
     fn land(
         &self,
         loaded: Result<aws_credential_types::Credentials, Denial>,
         now: SystemTime,
-    ) -> Result<Arc<Credentials>, Denial> {
+        dropped: u64,
+    ) -> Outcome {
         let mut flight = self.flight();
+        if flight.dropped != dropped {
+            flight.running = None;
+            flight.again = false;
+            let gone = flight.failed.as_ref().map(|failed| failed.denial.clone());
+            return Some(Err(gone.unwrap_or_else(|| {
+                Denial::new(Reason::CredentialsUnavailable, "the keys were dropped meanwhile")
+            })));
+        }
+        if std::mem::take(&mut flight.again) {
+            return None;
+        }
         flight.running = None;
         let fresh = loaded.and_then(|keys| {
             let current = self.current.load();
-            let same = current.as_ref().is_some_and(|current| *current.expose_keys() == keys);
+            let same = |held: &Held| *held.credentials.expose_keys() == keys;
+            let same = current.as_ref().is_some_and(|held| same(held));
             let generation = flight.generation + u64::from(!same);
             let fresh = Credentials::new(keys, now, generation);
-            let expired = "the source gave credentials that have expired";
-            if fresh.usable(now) {
+            let expired = "the source gave credentials that have expired: is the clock right?";
+            if fresh.usable(self.clock.now()) {
                 Ok(Arc::new(fresh))
             } else {
                 Err(Denial::new(Reason::CredentialsUnavailable, expired))
@@ -213,15 +316,71 @@ impl Refresh {
             Ok(fresh) => {
                 flight.generation = fresh.generation();
                 flight.failed = None;
-                self.current.store(Some(Arc::clone(fresh)));
+                let due = Due::of(fresh, self.clock.chance());
+                self.current.store(Some(Arc::new(Held { credentials: Arc::clone(fresh), due })));
             }
-            Err(denial) => flight.failed = Some((Instant::now(), denial.clone())),
+            Err(denial) => {
+                let count = flight.failed.as_ref().map_or(0, |failed| failed.count) + 1;
+                let (at, chance, denial) = (Instant::now(), self.clock.chance(), denial.clone());
+                flight.failed = Some(Failed { at, count, chance, denial });
+            }
         }
-        fresh
+        Some(fresh)
+    }
+
+    /// When the background has to look again, at the latest.
+    fn pause(&self) -> Duration {
+        let flight = self.flight();
+        let current = self.current.load();
+        let Some(held) = current.as_ref() else { return LOOK };
+        let pause = match &flight.failed {
+            _ if flight.running.is_some() => LOOK,
+            Some(failed) => {
+                let pause = pace::after_failed_refresh(failed.count, failed.chance);
+                pause.saturating_sub(failed.at.elapsed())
+            }
+            None => held.due.left(self.clock.now()),
+        };
+        // Never in a circle, whatever the clocks say.
+        pause.clamp(Duration::from_millis(100), LOOK)
+    }
+
+    /// Whether the background should load.
+    fn wants_load(&self) -> bool {
+        let flight = self.flight();
+        let current = self.current.load();
+        let due = current.as_ref().is_some_and(|held| held.due.over(self.clock.now()));
+        let hopeless = |failed: &Failed| {
+            // Until a person acts; then the files change, or someone asks.
+            !matches!(
+                failed.denial.reason(),
+                Reason::CredentialsUnavailable | Reason::ProfileMisconfigured
+            )
+        };
+        due && !flight.failed.as_ref().is_some_and(hopeless)
     }
 
     fn flight(&self) -> MutexGuard<'_, Flight> {
         self.flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The background task of one profile: loads again when it is due, without any request, as long as the
+/// profile is there.
+async fn keep(refresh: Weak<Refresh>) {
+    loop {
+        let Some(this) = refresh.upgrade() else { return };
+        if this.flight().ended {
+            return;
+        }
+        let (pause, wake) = (this.pause(), Arc::clone(&this.wake));
+        // The profile may go meanwhile.
+        drop(this);
+        drop(tokio::time::timeout(pause, wake.notified()).await);
+        let Some(this) = refresh.upgrade() else { return };
+        if this.wants_load() {
+            this.start();
+        }
     }
 }
 
@@ -243,7 +402,7 @@ async fn wait(mut flight: watch::Receiver<Outcome>) -> Result<Arc<Credentials>, 
 
 impl fmt::Debug for Refresh {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refresh").field("current", &self.current).finish_non_exhaustive()
+        f.debug_struct("Refresh").finish_non_exhaustive()
     }
 }
 

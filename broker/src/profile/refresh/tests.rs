@@ -1,18 +1,51 @@
 //! In injected time: the wall clock is an argument, the monotonic one is the paused runtime's.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use aws_credential_types::Credentials as Keys;
 use tokio::sync::Semaphore;
 
 use super::*;
 
+/// The wall clock: it goes with the runtime's, and steps where a test sets it.
+struct Wall {
+    start: Instant,
+    /// What it showed at the start, in seconds.
+    offset: AtomicI64,
+}
+
+impl Wall {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { start: Instant::now(), offset: AtomicI64::new(0) })
+    }
+
+    fn now(&self) -> SystemTime {
+        let offset = u64::try_from(self.offset.load(Ordering::SeqCst)).expect("after 1970");
+        at(offset) + self.start.elapsed()
+    }
+
+    fn set(&self, seconds: u64) {
+        let elapsed = self.start.elapsed().as_secs().cast_signed();
+        self.offset.store(seconds.cast_signed() - elapsed, Ordering::SeqCst);
+    }
+
+    fn step(&self, seconds: i64) {
+        self.offset.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    fn clock(self: &Arc<Self>) -> Clock {
+        let this = Arc::clone(self);
+        Clock::new(move || this.now())
+    }
+}
+
 /// Answers from a list, when it is let.
 struct Script {
     loads: AtomicUsize,
     gate: Semaphore,
     answers: Mutex<VecDeque<Result<Keys, Denial>>>,
+    wall: Arc<Wall>,
 }
 
 impl Load for Arc<Script> {
@@ -23,6 +56,48 @@ impl Load for Arc<Script> {
             self.answers.lock().expect("a lock").pop_front().unwrap_or_else(|| Err(unavailable()))
         })
     }
+}
+
+/// An STS on the wall clock: an hour's credentials, except while it is away.
+struct Sts {
+    wall: Arc<Wall>,
+    away: std::ops::Range<u64>,
+    calls: Mutex<Vec<u64>>,
+}
+
+impl Load for Arc<Sts> {
+    fn load(&self, _: Effort, _: SystemTime) -> BoxFuture<'_, Result<Keys, Denial>> {
+        Box::pin(async {
+            // The server's clock is right, whatever ours says.
+            let now = self.wall.start.elapsed().as_secs() + EPOCH;
+            self.calls.lock().expect("a lock").push(now - EPOCH);
+            if self.away.contains(&(now - EPOCH)) {
+                return Err(unavailable());
+            }
+            keys(&format!("K{}", now - EPOCH), Some(now + 3600))
+        })
+    }
+}
+
+/// 2026-11-23, 22:00:00 UTC.
+const EPOCH: u64 = 1_795_471_200;
+
+/// A profile whose credentials come from an STS that is away at times (seconds from now).
+fn on_sts(away: std::ops::Range<u64>) -> (Arc<Refresh>, Arc<Sts>) {
+    let wall = Wall::new();
+    wall.set(EPOCH);
+    let sts = Arc::new(Sts { wall: Arc::clone(&wall), away, calls: Mutex::default() });
+    let source: Arc<dyn Load> = Arc::new(Arc::clone(&sts));
+    (Arc::new(Refresh::new(source, watch::Sender::new(()), wall.clock())), sts)
+}
+
+async fn sign(refresh: &Arc<Refresh>, sts: &Sts) -> Result<String, Reason> {
+    let credentials = refresh.credentials(sts.wall.now()).await;
+    credentials.map(|it| it.access_key_id().to_owned()).map_err(|denial| denial.reason())
+}
+
+fn calls(sts: &Sts) -> Vec<u64> {
+    sts.calls.lock().expect("a lock").clone()
 }
 
 fn at(seconds: u64) -> SystemTime {
@@ -42,20 +117,24 @@ fn machine(
     answers: impl IntoIterator<Item = Result<Keys, Denial>>,
     open: usize,
 ) -> (Arc<Refresh>, Arc<Script>) {
+    let wall = Wall::new();
     let script = Arc::new(Script {
         loads: AtomicUsize::new(0),
         gate: Semaphore::new(open),
         answers: Mutex::new(answers.into_iter().collect()),
+        wall: Arc::clone(&wall),
     });
     let source: Arc<dyn Load> = Arc::new(Arc::clone(&script));
-    (Arc::new(Refresh::new(source, watch::Sender::new(()))), script)
+    (Arc::new(Refresh::new(source, watch::Sender::new(()), wall.clock())), script)
 }
 
 fn loads(script: &Script) -> usize {
     script.loads.load(Ordering::SeqCst)
 }
 
-async fn id(refresh: &Arc<Refresh>, seconds: u64) -> Result<String, Reason> {
+/// The key that signs at a time of the wall clock.
+async fn id(refresh: &Arc<Refresh>, script: &Script, seconds: u64) -> Result<String, Reason> {
+    script.wall.set(seconds);
     let credentials = refresh.credentials(at(seconds)).await;
     credentials.map(|it| it.access_key_id().to_owned()).map_err(|denial| denial.reason())
 }
@@ -72,8 +151,8 @@ async fn one_load_for_all_who_ask_even_if_the_first_gives_up() {
     let (refresh, script) = machine([keys("A", None)], 0);
     let mut waiting: Vec<_> = (0..500)
         .map(|_| {
-            let refresh = Arc::clone(&refresh);
-            tokio::spawn(async move { id(&refresh, 0).await })
+            let (refresh, script) = (Arc::clone(&refresh), Arc::clone(&script));
+            tokio::spawn(async move { id(&refresh, &script, 0).await })
         })
         .collect();
     while loads(&script) == 0 {
@@ -90,33 +169,155 @@ async fn one_load_for_all_who_ask_even_if_the_first_gives_up() {
 #[tokio::test(start_paused = true)]
 async fn loaded_again_at_half_life_and_served_meanwhile() {
     let (refresh, script) = machine([keys("A", Some(1000)), keys("B", Some(2000))], 1);
-    assert_eq!(id(&refresh, 0).await, Ok("A".to_owned()));
-    assert_eq!(id(&refresh, 499).await, Ok("A".to_owned()));
+    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
+    assert_eq!(id(&refresh, &script, 499).await, Ok("A".to_owned()));
     assert_eq!(loads(&script), 1);
     assert_eq!(refresh.status(at(499)).state, ProfileState::Fresh);
-    assert_eq!(id(&refresh, 500).await, Ok("A".to_owned()));
+    assert_eq!(id(&refresh, &script, 500).await, Ok("A".to_owned()));
     assert_eq!(refresh.status(at(500)).state, ProfileState::Refreshing);
     script.gate.add_permits(1);
     settle(&refresh).await;
-    assert_eq!(id(&refresh, 501).await, Ok("B".to_owned()));
+    assert_eq!(id(&refresh, &script, 501).await, Ok("B".to_owned()));
     assert_eq!(loads(&script), 2);
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_profile_is_refreshed_without_being_asked() {
+    let (refresh, sts) = on_sts(0..0);
+    assert_eq!(sign(&refresh, &sts).await, Ok("K0".to_owned()));
+    tokio::time::sleep(Duration::from_secs(7210)).await;
+    assert_eq!(calls(&sts), [0, 1800, 3600, 5400, 7200]);
+    assert_eq!(sign(&refresh, &sts).await, Ok("K7200".to_owned()));
+    // With the profile the task goes too.
+    drop(refresh);
+    tokio::time::sleep(Duration::from_secs(7200)).await;
+    assert_eq!(calls(&sts).len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn valid_credentials_outlive_an_outage() {
-    let (refresh, script) = machine([keys("A", Some(1000))], 100);
-    assert_eq!(id(&refresh, 0).await, Ok("A".to_owned()));
-    for seconds in 500..985 {
-        assert_eq!(id(&refresh, seconds).await, Ok("A".to_owned()), "{seconds}");
-        tokio::time::advance(Duration::from_secs(1)).await;
-        settle(&refresh).await;
+    // From half of life, 30 minutes before the end, until the end.
+    let (refresh, sts) = on_sts(1800..3600);
+    for second in 0..3600 {
+        // The last 15 seconds of a key sign nothing.
+        if second < 3585 {
+            assert_eq!(sign(&refresh, &sts).await, Ok("K0".to_owned()), "{second}");
+        } else {
+            assert_eq!(sign(&refresh, &sts).await, Err(Reason::CredentialsUnavailable), "{second}");
+        }
+        if second == 2000 {
+            assert_eq!(refresh.status(sts.wall.now()).state, ProfileState::Degraded);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    assert_eq!(refresh.status(at(984)).state, ProfileState::Degraded);
-    let tried = loads(&script);
-    assert!(tried <= 1 + 485 / 30 + 1, "{tried} loads");
-    // In the last seconds nothing is signed.
-    assert_eq!(id(&refresh, 985).await, Err(Reason::CredentialsUnavailable));
-    assert_eq!(refresh.status(at(1001)).state, ProfileState::Expired);
+    // Up to the last seconds; then callers wait, and are answered from memory for 5 seconds each.
+    let before = calls(&sts).iter().filter(|call| (1800..3585).contains(*call)).count();
+    assert!(before <= 16, "{:?}", calls(&sts));
+    assert!(calls(&sts).len() <= 1 + 20, "{:?}", calls(&sts));
+    let back = sts.wall.start.elapsed();
+    while sign(&refresh, &sts).await.is_err() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(sts.wall.start.elapsed() - back <= Duration::from_secs(5));
+    assert_eq!(refresh.status(sts.wall.now()).state, ProfileState::Fresh);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_ends_early_is_over_within_one_pause_and_nobody_has_to_ask() {
+    let (refresh, sts) = on_sts(1800..3000);
+    assert_eq!(sign(&refresh, &sts).await, Ok("K0".to_owned()));
+    tokio::time::sleep(Duration::from_secs(3180)).await;
+    assert_eq!(refresh.status(sts.wall.now()).state, ProfileState::Fresh);
+    let last = calls(&sts).last().copied().expect("a call");
+    assert!((3000..3180).contains(&last), "{:?}", calls(&sts));
+    assert_eq!(sign(&refresh, &sts).await, Ok(format!("K{last}")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_an_hour_ahead_and_right_again() {
+    let (refresh, sts) = on_sts(0..0);
+    assert_eq!(sign(&refresh, &sts).await, Ok("K0".to_owned()));
+    sts.wall.step(3600);
+    // What STS gives now has no life left by our clock; AWS would refuse its signatures anyway.
+    assert_eq!(sign(&refresh, &sts).await, Err(Reason::CredentialsUnavailable));
+    sts.wall.step(-3600);
+    assert_eq!(sign(&refresh, &sts).await, Ok("K0".to_owned()));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(sign(&refresh, &sts).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_an_hour_back_does_not_keep_the_keys_for_longer() {
+    let (refresh, sts) = on_sts(0..0);
+    assert_eq!(sign(&refresh, &sts).await, Ok("K0".to_owned()));
+    sts.wall.step(-3600);
+    assert_eq!(sign(&refresh, &sts).await, Ok("K0".to_owned()));
+    tokio::time::sleep(Duration::from_secs(1830)).await;
+    // At half of life by the clock that never steps.
+    assert_eq!(calls(&sts), [0, 1800]);
+    assert_eq!(sign(&refresh, &sts).await, Ok("K1800".to_owned()));
+    sts.wall.step(3600);
+    assert_eq!(sign(&refresh, &sts).await, Ok("K1800".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn midnight_is_no_special_time() {
+    // From 22:00 to 02:00, UTC.
+    let (refresh, sts) = on_sts(0..0);
+    for _ in 0..4 * 60 {
+        assert!(sign(&refresh, &sts).await.is_ok());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    assert!(calls(&sts).len() <= 9, "{:?}", calls(&sts));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_loaded_at_once_and_what_ran_before_it_does_not_count() {
+    let login = Denial::new(Reason::LoginRequired, "expired");
+    let (refresh, script) = machine([Err(login), keys("B", None), keys("C", None)], 0);
+    let waiting = {
+        let (refresh, script) = (Arc::clone(&refresh), Arc::clone(&script));
+        tokio::spawn(async move { id(&refresh, &script, 0).await })
+    };
+    while loads(&script) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // Someone signs in while a load with the old token is on its way.
+    refresh.reload();
+    script.gate.add_permits(2);
+    assert_eq!(waiting.await.expect("an answer"), Ok("B".to_owned()));
+    script.gate.add_permits(1);
+    refresh.reload();
+    settle(&refresh).await;
+    assert_eq!(id(&refresh, &script, 0).await, Ok("C".to_owned()));
+    assert_eq!(loads(&script), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_dropped_is_gone_and_a_load_from_before_does_not_bring_it_back() {
+    let (refresh, script) = machine([keys("A", Some(1000)), keys("B", None), keys("C", None)], 1);
+    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
+    let keys = Arc::downgrade(&refresh.current.load_full().expect("held").credentials);
+    refresh.reload();
+    while loads(&script) < 2 {
+        tokio::task::yield_now().await;
+    }
+    refresh.forget(Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
+    assert!(keys.upgrade().is_none(), "the keys are freed, and zeroed with that");
+    script.gate.add_permits(1);
+    settle(&refresh).await;
+    assert_eq!(id(&refresh, &script, 0).await, Err(Reason::ProfileMisconfigured));
+    assert_eq!(refresh.status(at(0)).state, ProfileState::Misconfigured);
+    // It is there again.
+    script.gate.add_permits(1);
+    refresh.reload();
+    settle(&refresh).await;
+    assert_eq!(id(&refresh, &script, 0).await, Ok("C".to_owned()));
+    refresh.end();
+    refresh.reload();
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(id(&refresh, &script, 0).await, Err(Reason::ProfileNotAllowed));
+    assert_eq!(loads(&script), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,29 +325,29 @@ async fn a_failure_is_remembered_for_a_second() {
     let login = Denial::new(Reason::LoginRequired, "expired");
     let (refresh, script) = machine([Err(login), keys("A", None)], 100);
     for _ in 0..10 {
-        assert_eq!(id(&refresh, 0).await, Err(Reason::LoginRequired));
+        assert_eq!(id(&refresh, &script, 0).await, Err(Reason::LoginRequired));
     }
     assert_eq!(loads(&script), 1);
     assert_eq!(refresh.status(at(0)).state, ProfileState::LoginRequired);
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(id(&refresh, 1).await, Ok("A".to_owned()));
+    assert_eq!(id(&refresh, &script, 1).await, Ok("A".to_owned()));
     assert!(refresh.status(at(1)).failure.is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn expired_credentials_of_a_source_are_a_failure() {
-    let (refresh, _script) = machine([keys("A", Some(100))], 100);
-    assert_eq!(id(&refresh, 100).await, Err(Reason::CredentialsUnavailable));
+    let (refresh, script) = machine([keys("A", Some(100))], 100);
+    assert_eq!(id(&refresh, &script, 100).await, Err(Reason::CredentialsUnavailable));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_load_that_hangs_ends() {
     let (refresh, script) = machine([keys("A", None)], 0);
-    assert_eq!(id(&refresh, 0).await, Err(Reason::CredentialsUnavailable));
+    assert_eq!(id(&refresh, &script, 0).await, Err(Reason::CredentialsUnavailable));
     // And the next one isn't in its way.
     script.gate.add_permits(1);
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(id(&refresh, 61).await, Ok("A".to_owned()));
+    assert_eq!(id(&refresh, &script, 61).await, Ok("A".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,51 +362,53 @@ async fn a_load_that_panics_is_a_failure_and_the_next_one_runs() {
         }
     }
     let source: Arc<dyn Load> = Arc::new(Panics(AtomicUsize::new(0)));
-    let refresh = Arc::new(Refresh::new(source, watch::Sender::new(())));
-    assert_eq!(id(&refresh, 0).await, Err(Reason::CredentialsUnavailable));
-    assert_eq!(id(&refresh, 0).await, Ok("A".to_owned()));
+    let refresh = Arc::new(Refresh::new(source, watch::Sender::new(()), Wall::new().clock()));
+    let denial = refresh.credentials(at(0)).await.expect_err("a panic");
+    assert_eq!(denial.reason(), Reason::CredentialsUnavailable);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(refresh.credentials(at(0)).await.expect("keys").access_key_id(), "A");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_rejection_loads_once_and_only_for_the_current_generation() {
     let (refresh, script) = machine([keys("A", None), keys("B", None), keys("C", None)], 100);
-    assert_eq!(id(&refresh, 0).await, Ok("A".to_owned()));
-    assert_eq!(refresh.reject(1, at(0)).await.expect("a generation"), 2);
-    assert_eq!(id(&refresh, 0).await, Ok("B".to_owned()));
+    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
+    assert_eq!(refresh.reject(1).await.expect("a generation"), 2);
+    assert_eq!(id(&refresh, &script, 0).await, Ok("B".to_owned()));
     // An old one, and one that never was.
-    assert_eq!(refresh.reject(1, at(0)).await.expect("a generation"), 2);
-    assert_eq!(refresh.reject(9, at(0)).await.expect("a generation"), 2);
+    assert_eq!(refresh.reject(1).await.expect("a generation"), 2);
+    assert_eq!(refresh.reject(9).await.expect("a generation"), 2);
     // Too soon: the same generation says that signing again can't help.
-    assert_eq!(refresh.reject(2, at(0)).await.expect("a generation"), 2);
+    assert_eq!(refresh.reject(2).await.expect("a generation"), 2);
     assert_eq!(loads(&script), 2);
     tokio::time::advance(Duration::from_secs(10)).await;
-    assert_eq!(refresh.reject(2, at(10)).await.expect("a generation"), 3);
+    assert_eq!(refresh.reject(2).await.expect("a generation"), 3);
     assert_eq!(loads(&script), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_same_credentials_are_the_same_generation() {
     let (refresh, script) = machine([keys("A", None), keys("A", None)], 100);
-    assert_eq!(id(&refresh, 0).await, Ok("A".to_owned()));
-    assert_eq!(refresh.reject(1, at(0)).await.expect("a generation"), 1);
+    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
+    assert_eq!(refresh.reject(1).await.expect("a generation"), 1);
     assert_eq!(loads(&script), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn credentials_without_an_end_are_looked_at_again_after_a_minute() {
     let (refresh, script) = machine([keys("A", None), keys("B", None)], 100);
-    assert_eq!(id(&refresh, 0).await, Ok("A".to_owned()));
-    assert_eq!(id(&refresh, 59).await, Ok("A".to_owned()));
+    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
+    assert_eq!(id(&refresh, &script, 59).await, Ok("A".to_owned()));
     assert_eq!(loads(&script), 1);
-    assert_eq!(id(&refresh, 60).await, Ok("A".to_owned()));
+    assert_eq!(id(&refresh, &script, 60).await, Ok("A".to_owned()));
     settle(&refresh).await;
-    assert_eq!(id(&refresh, 60).await, Ok("B".to_owned()));
+    assert_eq!(id(&refresh, &script, 60).await, Ok("B".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_steps_back_keeps_what_is_there() {
     let (refresh, script) = machine([keys("A", Some(5000))], 100);
-    assert_eq!(id(&refresh, 4000).await, Ok("A".to_owned()));
-    assert_eq!(id(&refresh, 400).await, Ok("A".to_owned()));
+    assert_eq!(id(&refresh, &script, 4000).await, Ok("A".to_owned()));
+    assert_eq!(id(&refresh, &script, 400).await, Ok("A".to_owned()));
     assert_eq!(loads(&script), 1);
 }

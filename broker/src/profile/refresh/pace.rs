@@ -1,0 +1,88 @@
+//! When to load again: at half of life, and after failures.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::secret::Credentials;
+
+/// How long credentials without an end are taken for current.
+const UNEXPIRING: Duration = Duration::from_secs(60);
+/// Refreshes begin so much earlier, at most: as a part of the life, by chance.
+const JITTER: f64 = 0.05;
+
+/// When credentials are to be loaded again, while they still sign.
+pub(super) struct Due {
+    loaded: SystemTime,
+    /// The same moment by the clock that never steps.
+    at: Instant,
+    /// None where they don't end.
+    after: Option<Duration>,
+}
+
+impl Due {
+    pub(super) fn of(credentials: &Credentials, chance: f64) -> Self {
+        let after = credentials.life().map(|life| life.mul_f64(0.5 - JITTER * chance));
+        Self { loaded: credentials.loaded(), at: Instant::now(), after }
+    }
+
+    /// How long there is nothing to do for the background.
+    pub(super) fn left(&self, now: SystemTime) -> Duration {
+        match self.after {
+            None => Duration::MAX,
+            Some(after) => after.saturating_sub(self.age(now)),
+        }
+    }
+
+    /// Whether the background should load: not what has no end, which may be a program that asks a
+    /// person.
+    pub(super) fn over(&self, now: SystemTime) -> bool {
+        self.after.is_some_and(|after| after <= self.age(now))
+    }
+
+    /// Whether a caller's wish is a reason to load.
+    pub(super) fn asked(&self, now: SystemTime) -> bool {
+        self.after.unwrap_or(UNEXPIRING) <= self.age(now)
+    }
+
+    /// By the clock that says more: the wall clock misses what it was set back, the other one what the
+    /// machine slept.
+    fn age(&self, now: SystemTime) -> Duration {
+        self.at.elapsed().max(now.duration_since(self.loaded).unwrap_or_default())
+    }
+}
+
+/// The pause after failed refreshes, while valid credentials are served: 15 seconds, doubled up to 150,
+/// and up to a fifth more by chance.
+pub(super) fn after_failed_refresh(count: u32, chance: f64) -> Duration {
+    doubled(Duration::from_secs(15), count, Duration::from_secs(150)).mul_f64(1.0 + chance / 5.0)
+}
+
+/// How long a failure is answered from memory where nothing can be served: 1 second, doubled up to 5.
+pub(super) fn after_failure(count: u32, _: f64) -> Duration {
+    doubled(Duration::from_secs(1), count, Duration::from_secs(5))
+}
+
+/// Nothing after no failure: something has changed since.
+fn doubled(first: Duration, count: u32, most: Duration) -> Duration {
+    match count.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(times) => first.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX)).min(most),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_their_cap() {
+        let seconds = |pause: fn(u32, f64) -> Duration, chance| -> Vec<u64> {
+            (0..7).map(|count| pause(count, chance).as_secs()).collect()
+        };
+        assert_eq!(seconds(after_failed_refresh, 0.0), [0, 15, 30, 60, 120, 150, 150]);
+        assert_eq!(seconds(after_failed_refresh, 1.0), [0, 18, 36, 72, 144, 180, 180]);
+        assert_eq!(seconds(after_failure, 1.0), [0, 1, 2, 4, 5, 5, 5]);
+        assert_eq!(after_failed_refresh(u32::MAX, 0.0).as_secs(), 150);
+    }
+}
