@@ -23,5 +23,6 @@ mod private;
 mod profiles;
 mod readme;
 mod setup;
+mod sign_in;
 mod signatures;
 mod sources;

@@ -1,9 +1,10 @@
-//! The parts of AWS that hand out credentials: STS (AssumeRole, GetCallerIdentity) and the portal of IAM Identity
-//! Center (GetRoleCredentials).
+//! The parts of AWS that hand out credentials: STS (AssumeRole, GetCallerIdentity), and of IAM Identity Center the
+//! portal (GetRoleCredentials) and the device flow of its OIDC service.
 //!
 //! Signatures for STS are verified like those of the upstream; new keys become known to every server that shares the
 //! key table. A process is sent here by [`Aws::environment`].
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -41,28 +42,37 @@ pub struct Issued {
     pub session: String,
 }
 
-/// A running STS and portal.
+/// Where the device flow sends a person.
+pub const DEVICE_URL: &str = "https://device.sigward.example/?user_code=ABCD-EFGH";
+
+/// A running STS, portal and OIDC service.
 #[derive(Debug)]
 pub struct Aws {
     server: Loopback,
     issued: Arc<Mutex<Vec<Issued>>>,
+    approved: Arc<AtomicBool>,
 }
 
 impl Aws {
-    /// Starts both on one port; they know `keys`, and add to it.
+    /// Starts them on one port; they know `keys`, and add to it.
     pub async fn start(keys: KeyTable) -> Self {
         let issued = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&issued);
+        let approved = Arc::new(AtomicBool::new(false));
+        let person = Arc::clone(&approved);
         let handler = move |parts: Parts, body: Bytes| {
             let (status, kind, text) = match parts.uri.path() {
                 "/" => sts(&keys, &parts, &body, &shared),
                 "/federation/credentials" => portal(&keys, &parts, &shared),
+                path @ ("/client/register" | "/device_authorization" | "/token") => {
+                    oidc(path, person.load(Ordering::SeqCst))
+                }
                 _ => (404, "text/plain", "no such service".to_owned()),
             };
             let response = reply::http(status, &[("content-type", kind.to_owned())], text);
             std::future::ready(Ok(response))
         };
-        Self { server: Loopback::start(0, handler).await, issued }
+        Self { server: Loopback::start(0, handler).await, issued, approved }
     }
 
     /// What makes the SDK of a process come here.
@@ -72,6 +82,11 @@ impl Aws {
         ["STS", "SSO", "SSO_OIDC"]
             .map(|service| (format!("AWS_ENDPOINT_URL_{service}"), url.clone()))
             .to_vec()
+    }
+
+    /// The person has entered the code: the next poll of the device flow gets its token.
+    pub fn approve(&self) {
+        self.approved.store(true, Ordering::SeqCst);
     }
 
     /// Every request answered so far.
@@ -180,6 +195,32 @@ fn portal(keys: &KeyTable, parts: &Parts, issued: &Mutex<Vec<Issued>>) -> Answer
         session: "person".to_owned(),
     });
     (200, "application/json", credentials.to_string())
+}
+
+/// RegisterClient, StartDeviceAuthorization and CreateToken.
+fn oidc(path: &str, approved: bool) -> Answer {
+    let answer = match path {
+        "/client/register" => serde_json::json!({
+            "clientId": "client", "clientSecret": "SgwCanarySecret/oidc-client",
+            "clientIdIssuedAt": 1, "clientSecretExpiresAt": 4_102_444_800_u64,
+        }),
+        "/device_authorization" => serde_json::json!({
+            "deviceCode": "SgwCanarySecret/device", "userCode": "ABCD-EFGH",
+            "verificationUri": "https://device.sigward.example/",
+            "verificationUriComplete": DEVICE_URL,
+            "expiresIn": 600, "interval": 1,
+        }),
+        _ if approved => serde_json::json!({
+            "accessToken": SSO_TOKEN, "tokenType": "Bearer", "expiresIn": 28800,
+            "refreshToken": "SgwCanaryToken/refresh",
+        }),
+        _ => {
+            let kind = "AuthorizationPendingException";
+            let body = serde_json::json!({"__type": kind, "error": "authorization_pending"});
+            return (400, "application/json", body.to_string());
+        }
+    };
+    (200, "application/json", answer.to_string())
 }
 
 fn error(status: u16, code: &str, message: &str) -> Answer {
