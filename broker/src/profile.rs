@@ -10,12 +10,12 @@ mod login;
 mod refresh;
 mod source;
 mod token;
+mod watch;
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 use sigward_proto::v1::{ProfileState, Reason};
-use tokio::sync::watch;
 
 pub use self::identity::Identity;
 use self::login::Logins;
@@ -24,6 +24,7 @@ use self::refresh::Refresh;
 use self::source::Source;
 pub use self::source::Surroundings;
 use self::token::Tokens;
+use self::watch::Watch;
 use crate::clock::Clock;
 use crate::config::{Config, ProfileName};
 use crate::error::Denial;
@@ -33,9 +34,10 @@ use crate::secret::Credentials;
 /// All profiles, in the order of the configuration.
 #[derive(Debug)]
 pub struct Profiles {
-    profiles: Vec<Profile>,
+    profiles: Vec<Arc<Profile>>,
     logins: Logins,
-    changes: watch::Sender<()>,
+    changes: tokio::sync::watch::Sender<()>,
+    watch: OnceLock<Watch>,
 }
 
 #[derive(Debug)]
@@ -71,20 +73,20 @@ impl Profiles {
     /// The profiles of a configuration. Nothing is loaded.
     #[must_use]
     pub fn new(config: &Config, surroundings: &Surroundings) -> Self {
-        let changes = watch::Sender::new(());
+        let changes = tokio::sync::watch::Sender::new(());
         let tokens = Arc::new(Tokens::new(surroundings.home.as_deref()));
         let profiles = config.profiles.iter().map(|profile| {
             let source = Arc::new(Source::new(profile, config, surroundings, tokens.clone()));
             let refresh = Refresh::new(source.clone(), changes.clone(), Clock::system());
-            Profile {
+            Arc::new(Profile {
                 name: profile.name.clone(),
                 description: profile.description.clone(),
                 source,
                 refresh: Arc::new(refresh),
-            }
+            })
         });
         let profiles = profiles.collect();
-        Self { profiles, logins: Logins::new(tokens), changes }
+        Self { profiles, logins: Logins::new(tokens), changes, watch: OnceLock::new() }
     }
 
     /// Fresh credentials of the profile that the grant is for.
@@ -141,6 +143,11 @@ impl Profiles {
         }
     }
 
+    /// Begins to pick up changes of the AWS files and of the SSO cache.
+    pub fn watch(&self) {
+        self.watch.get_or_init(|| Watch::start(self.profiles.clone(), self.changes.clone()));
+    }
+
     /// The names, in order.
     pub fn names(&self) -> impl Iterator<Item = &ProfileName> {
         self.profiles.iter().map(|profile| &profile.name)
@@ -178,12 +185,13 @@ impl Profiles {
 
     /// Wakes up after each change of any profile's state.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<()> {
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<()> {
         self.changes.subscribe()
     }
 
     fn find(&self, name: &ProfileName) -> Result<&Profile, Denial> {
         let unknown = || Denial::new(Reason::ProfileNotAllowed, "no such profile");
-        self.profiles.iter().find(|profile| profile.name == *name).ok_or_else(unknown)
+        let mut profiles = self.profiles.iter().map(Arc::as_ref);
+        profiles.find(|profile| profile.name == *name).ok_or_else(unknown)
     }
 }

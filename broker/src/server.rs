@@ -43,6 +43,7 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let (drain, draining) = watch::channel(false);
     let state = assemble(&config, surroundings, draining)?;
+    state.profiles.watch();
     let look_up_exe = state.policy.asks_for_exe();
     let socket = unix::Socket::open(&config.listen, default_socket)?;
     socket.listener.set_nonblocking(true).map_err(listening)?;
@@ -110,6 +111,7 @@ pub async fn serve_connection(
     let connection = Connection::accept(stream, state.policy.asks_for_exe(), Some(open));
     // The first signature is about to be asked for.
     state.profiles.prefetch();
+    state.profiles.watch();
     let incoming = stream::iter([Ok::<_, io::Error>(connection)]);
     let incoming = futures_util::StreamExt::chain(incoming, stream::pending());
     tokio::select! {

@@ -154,7 +154,6 @@ impl Refresh {
     }
 
     /// Drops the keys: the profile isn't there any more. A later load may bring others.
-    #[allow(dead_code, reason = "the watch of the files is to come")]
     pub(super) fn forget(&self, denial: Denial) {
         let mut flight = self.flight();
         flight.dropped += 1;
@@ -173,7 +172,6 @@ impl Refresh {
     }
 
     /// Whether anyone has asked for the credentials yet.
-    #[allow(dead_code, reason = "the watch of the files is to come")]
     pub(super) fn touched(&self) -> bool {
         let flight = self.flight();
         flight.running.is_some() || flight.failed.is_some() || flight.generation > 0

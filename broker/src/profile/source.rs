@@ -15,7 +15,7 @@ mod roles;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use aws_config::ecs::EcsCredentialsProvider;
@@ -35,6 +35,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::os_shim_internal::{Env, Fs};
 use aws_types::region::Region;
 use futures_util::future::BoxFuture;
+use sha2::{Digest, Sha256};
 use sigward_proto::v1::Reason;
 
 use self::chain::{Base, Chain, Hop, Kind, Named, WebIdentity};
@@ -59,6 +60,22 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
+    /// The config and the credentials file, as the SDK finds them.
+    fn aws_files(&self, given: &AwsFiles) -> Vec<PathBuf> {
+        let at_home = |path: &str| self.home.as_ref().map(|home| home.join(path));
+        let named = |variable: &str| {
+            let path = self.variable(variable)?;
+            let in_home = path.strip_prefix("~/").and_then(at_home);
+            Some(in_home.unwrap_or_else(|| PathBuf::from(path)))
+        };
+        let config = || named("AWS_CONFIG_FILE").or_else(|| at_home(".aws/config"));
+        let credentials =
+            || named("AWS_SHARED_CREDENTIALS_FILE").or_else(|| at_home(".aws/credentials"));
+        let files =
+            [given.config.clone().or_else(config), given.credentials.clone().or_else(credentials)];
+        files.into_iter().flatten().collect()
+    }
+
     fn variable(&self, name: &str) -> Option<&str> {
         let found = self.variables.iter().find(|(found, _)| found == name);
         found.and_then(|(_, value)| value.to_str()).filter(|value| !value.is_empty())
@@ -81,6 +98,30 @@ pub(super) struct Source {
     web_identity: Option<WebIdentity>,
     child_environment: Vec<(OsString, OsString)>,
     tokens: Arc<Tokens>,
+    /// The AWS files, wherever they are.
+    watched: Vec<PathBuf>,
+    made: Mutex<Made>,
+}
+
+/// What a profile's credentials were last made of, and where that stands.
+#[derive(Debug, Default)]
+struct Made {
+    fingerprint: Option<[u8; 32]>,
+    /// The cache file of the token.
+    token: Option<PathBuf>,
+}
+
+/// What has become of what the last load read.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// It stands there as it did.
+    Same,
+    /// Another load would read something else.
+    Other,
+    /// The profile isn't there any more.
+    Gone,
+    /// Nobody can tell.
+    Unreadable(Denial),
 }
 
 /// What the files say about a profile.
@@ -119,6 +160,8 @@ impl Source {
                 &config.aws.process_environment,
             ),
             tokens,
+            watched: surroundings.aws_files(&config.aws),
+            made: Mutex::default(),
         }
     }
 
@@ -138,6 +181,47 @@ impl Source {
             CredentialsFrom::AwsProfile(_) => region,
         };
         About { region, source }
+    }
+
+    /// The files whose changes count for this profile.
+    pub(super) fn watched(&self) -> Vec<PathBuf> {
+        self.watched.iter().cloned().chain(self.made().token.clone()).collect()
+    }
+
+    /// Compares what stands there now with what the last load read.
+    pub(super) async fn look(&self) -> Seen {
+        let given = [&self.files.config, &self.files.credentials];
+        let taken_away = given.into_iter().flatten().any(|path| !path.exists());
+        let must_exist = matches!(self.from, CredentialsFrom::AwsProfile(_));
+        match self.chain().await {
+            Ok(chain) if must_exist && !chain.exists => Seen::Gone,
+            Err(_) if must_exist && taken_away => Seen::Gone,
+            Err(denial) => Seen::Unreadable(denial),
+            Ok(chain) => {
+                let now = self.made_of(&chain);
+                let mut made = self.made();
+                made.token = now.token;
+                match made.fingerprint == now.fingerprint {
+                    true => Seen::Same,
+                    false => Seen::Other,
+                }
+            }
+        }
+    }
+
+    fn made_of(&self, chain: &Chain) -> Made {
+        let Some(session) = chain.session() else {
+            return Made { fingerprint: Some(chain.fingerprint()), token: None };
+        };
+        let mut digest = Sha256::new_with_prefix(chain.fingerprint());
+        if let Some(token) = self.tokens.find(session) {
+            digest.update(token.access.expose());
+        }
+        Made { fingerprint: Some(digest.finalize().into()), token: self.tokens.path(session) }
+    }
+
+    fn made(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The profile and those that it builds on.
@@ -161,6 +245,7 @@ impl Source {
 
     async fn credentials(&self, effort: Effort, now: SystemTime) -> Result<Credentials, Denial> {
         let chain = self.chain().await?;
+        *self.made() = self.made_of(&chain);
         let region = self.sts_region(&chain);
         let ca_bundle = chain.ca_bundle.clone().or_else(|| self.ca_bundle.clone());
         let must_exist = matches!(self.from, CredentialsFrom::AwsProfile(_));

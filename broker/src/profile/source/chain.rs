@@ -332,7 +332,6 @@ impl Chain {
     }
 
     /// Tells whether two readings of the files mean the same credentials.
-    #[cfg(test)]
     pub(super) fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint.clone().finalize().into()
     }

@@ -501,6 +501,21 @@ async fn without_a_token_a_sign_in_is_needed() {
 }
 
 #[tokio::test]
+async fn a_sign_in_of_another_program_is_seen() {
+    let (home, _server) = identity_center(NOW + 3600, 401, 200).await;
+    let source = source(home.path(), "dev", "dev");
+    let denial = source.load(Effort::Waited, now()).await.expect_err("revoked");
+    assert_eq!(denial.reason(), Reason::LoginRequired);
+    assert!(matches!(source.look().await, Seen::Same));
+    let session = source.session().await.expect("a session");
+    let path = Tokens::new(Some(home.path())).path(&session).expect("a path");
+    assert!(source.watched().contains(&path));
+    let json = r#"{"accessToken":"canary-new","expiresAt":"2099-01-01T00:00:00Z"}"#;
+    std::fs::write(path, json).expect("signed in");
+    assert!(matches!(source.look().await, Seen::Other));
+}
+
+#[tokio::test]
 async fn only_profiles_of_identity_center_are_signed_in() {
     let directory = tempfile::tempdir().expect("a directory");
     write(directory.path(), "config", PROFILES);
