@@ -18,7 +18,7 @@ use crate::error::{Error, in_words};
 use crate::log::{self, LogLevel};
 use crate::process;
 use crate::profile::Surroundings;
-use crate::server;
+use crate::server::{self, Reread};
 
 /// Keeps AWS credentials, and signs HTTP requests for those who may not hold them.
 #[derive(Debug, Parser)]
@@ -104,19 +104,26 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     log::start(serve.log_level);
     let stdin = process::take_stdin()?;
     let environment = Environment::read();
-    let mut config = serve.what.config(&environment, serve.socket)?;
-    if let Some(target) = serve.audit {
-        config.audit.target = target;
-    }
+    let Serve { what, socket, audit, connection_on_stdin, .. } = serve;
+    let path = what.config.clone();
     let surroundings = environment.surroundings();
+    let read = move || {
+        let mut config = what.config(&environment, socket.clone())?;
+        if let Some(target) = &audit {
+            config.audit.target = target.clone();
+        }
+        Ok(config)
+    };
+    let config = read()?;
+    let reread = path.map(|path| Reread { path, read: Box::new(read) });
     let [default_socket, ..] = default_sockets();
     block_on(async {
         let shutdown = server::termination()?;
-        if serve.connection_on_stdin {
+        if connection_on_stdin {
             server::serve_connection(config, &surroundings, stdin, shutdown).await
         } else {
             drop(stdin);
-            server::serve(config, &surroundings, &default_socket, shutdown).await
+            server::serve(config, &surroundings, reread, &default_socket, shutdown).await
         }
     })??;
     Ok(ExitCode::SUCCESS)

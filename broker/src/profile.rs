@@ -35,7 +35,8 @@ use crate::secret::Credentials;
 #[derive(Debug)]
 pub struct Profiles {
     profiles: Vec<Arc<Profile>>,
-    logins: Logins,
+    tokens: Arc<Tokens>,
+    logins: Arc<Logins>,
     changes: tokio::sync::watch::Sender<()>,
     watch: OnceLock<Watch>,
 }
@@ -67,26 +68,75 @@ pub struct View {
     pub expiry: Option<SystemTime>,
     /// Which credentials they are; 0 for none yet.
     pub generation: u64,
+    /// Whose they are, where the configuration says to ask; else empty.
+    pub identity_arn: String,
 }
 
 impl Profiles {
     /// The profiles of a configuration. Nothing is loaded.
     #[must_use]
     pub fn new(config: &Config, surroundings: &Surroundings) -> Self {
-        let changes = tokio::sync::watch::Sender::new(());
         let tokens = Arc::new(Tokens::new(surroundings.home.as_deref()));
+        let logins = Arc::new(Logins::new(Arc::clone(&tokens)));
+        let changes = tokio::sync::watch::Sender::new(());
+        let empty = Self { profiles: Vec::new(), tokens, logins, changes, watch: OnceLock::new() };
+        empty.next(config, surroundings)
+    }
+
+    /// Those of the configuration that follows. A profile whose credentials come from where they came
+    /// from before keeps them.
+    #[must_use]
+    pub fn next(&self, config: &Config, surroundings: &Surroundings) -> Self {
         let profiles = config.profiles.iter().map(|profile| {
-            let source = Arc::new(Source::new(profile, config, surroundings, tokens.clone()));
-            let refresh = Refresh::new(source.clone(), changes.clone(), Clock::system());
-            Arc::new(Profile {
-                name: profile.name.clone(),
-                description: profile.description.clone(),
-                source,
-                refresh: Arc::new(refresh),
-            })
+            let changes = self.changes.clone();
+            let tokens = Arc::clone(&self.tokens);
+            let source = Source::new(profile, config, surroundings, tokens, changes.clone());
+            let same = |before: &&Arc<Profile>| before.source.is_like(&source);
+            let (source, refresh) = match self.profiles.iter().find(same) {
+                Some(before) => (Arc::clone(&before.source), Arc::clone(&before.refresh)),
+                None => {
+                    let source = Arc::new(source);
+                    let load = Arc::new(Arc::clone(&source));
+                    let refresh = Refresh::new(load, changes, Clock::system());
+                    (source, Arc::new(refresh))
+                }
+            };
+            let (name, description) = (profile.name.clone(), profile.description.clone());
+            Arc::new(Profile { name, description, source, refresh })
         });
-        let profiles = profiles.collect();
-        Self { profiles, logins: Logins::new(tokens), changes, watch: OnceLock::new() }
+        Self {
+            profiles: profiles.collect(),
+            tokens: Arc::clone(&self.tokens),
+            logins: Arc::clone(&self.logins),
+            changes: self.changes.clone(),
+            watch: OnceLock::new(),
+        }
+    }
+
+    /// Takes over from the profiles of the configuration before: keys that nobody may use any more are
+    /// dropped, and what was in use under the same name is loaded.
+    pub fn succeed(&self, before: &Self) {
+        for old in &before.profiles {
+            let kept = |new: &Arc<Profile>| Arc::ptr_eq(&new.refresh, &old.refresh);
+            if self.profiles.iter().any(kept) {
+                continue;
+            }
+            if old.refresh.touched()
+                && let Ok(new) = self.find(&old.name)
+            {
+                new.refresh.start();
+            }
+            old.refresh.end();
+        }
+        if before.watch.get().is_some() {
+            self.watch();
+        }
+        self.announce();
+    }
+
+    /// Wakes up whoever waits for changes.
+    pub fn announce(&self) {
+        self.changes.send_replace(());
     }
 
     /// Fresh credentials of the profile that the grant is for.
@@ -170,6 +220,7 @@ impl Profiles {
             failure: status.failure,
             expiry: status.expiry,
             generation: status.generation,
+            identity_arn: profile.source.identity_arn(),
         })
     }
 
@@ -180,7 +231,8 @@ impl Profiles {
     pub async fn identity(&self, name: &ProfileName, now: SystemTime) -> Result<Identity, Denial> {
         let profile = self.find(name)?;
         let credentials = profile.refresh.credentials(now).await?;
-        identity::ask(&profile.source, &credentials).await
+        let keys = credentials.expose_keys().clone();
+        identity::ask(&profile.source.client(Some(keys)).await?).await
     }
 
     /// Wakes up after each change of any profile's state.
@@ -195,3 +247,6 @@ impl Profiles {
         profiles.find(|profile| profile.name == *name).ok_or_else(unknown)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,12 @@
-//! Puts the broker together and takes it apart: bind, assemble, serve, drain.
+//! Puts the broker together and takes it apart: bind, assemble, serve, reload, drain.
+
+mod reload;
 
 use std::future::{Future, pending};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream;
@@ -15,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 
+pub use self::reload::Reread;
 use crate::audit::Audit;
 use crate::clock;
 use crate::config::Config;
@@ -22,7 +26,7 @@ use crate::error::Error;
 use crate::listen::{Connection, unix};
 use crate::policy::Policy;
 use crate::profile::{Profiles, Surroundings};
-use crate::service::{Service, State};
+use crate::service::{Current, Service, State};
 
 /// After a signal, calls in flight get so long to end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -31,20 +35,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// HTTP/2 windows: a body of some hundred kilobytes comes in one go.
 const WINDOW: u32 = 1 << 20;
 
-/// Serves on a Unix socket until `shutdown`, then drains.
+/// Serves on a Unix socket until `shutdown`, then drains. With `reread`, SIGHUP and a change of the
+/// configuration file put the new configuration in force.
 ///
 /// # Errors
 /// It can't listen, or can't open its audit log.
 pub async fn serve(
     config: Config,
     surroundings: &Surroundings,
+    reread: Option<Reread>,
     default_socket: &Path,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let (drain, draining) = watch::channel(false);
     let state = assemble(&config, surroundings, draining)?;
     state.profiles.watch();
-    let look_up_exe = state.policy.asks_for_exe();
+    let current = Current::new(state);
     let socket = unix::Socket::open(&config.listen, default_socket)?;
     socket.listener.set_nonblocking(true).map_err(listening)?;
     let address = socket.listener.local_addr().map_err(listening)?;
@@ -56,12 +62,18 @@ pub async fn serve(
         endpoints = config.endpoints.len(),
         "listening"
     );
-    let incoming = stream::unfold(listener, move |listener| async move {
+    let reload = reread.map(|reread| {
+        let listen = config.listen;
+        tokio::spawn(reload::follow(reread, Arc::clone(&current), listen, surroundings.clone()))
+    });
+    let accepting = (listener, Arc::clone(&current));
+    let incoming = stream::unfold(accepting, |(listener, current)| async move {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    let look_up_exe = current.state().policy.asks_for_exe();
                     let connection = Connection::accept(stream, look_up_exe, None);
-                    return Some((Ok::<_, io::Error>(connection), listener));
+                    return Some((Ok::<_, io::Error>(connection), (listener, current)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection can't be accepted");
@@ -78,7 +90,7 @@ pub async fn serve(
         // Nobody listens any more if everything has ended already.
         started.send(()).ok();
     };
-    let serving = router(state).await.serve_with_incoming_shutdown(incoming, shutdown);
+    let serving = router(current).await.serve_with_incoming_shutdown(incoming, shutdown);
     let deadline = async {
         match stopping.await {
             Ok(()) => tokio::time::sleep(DRAIN).await,
@@ -88,6 +100,9 @@ pub async fn serve(
     tokio::select! {
         served = serving => served?,
         () = deadline => tracing::warn!("calls were still in flight when the time to drain was over"),
+    }
+    if let Some(reload) = reload {
+        reload.abort();
     }
     tracing::info!("stopped");
     Ok(())
@@ -115,7 +130,7 @@ pub async fn serve_connection(
     let incoming = stream::iter([Ok::<_, io::Error>(connection)]);
     let incoming = futures_util::StreamExt::chain(incoming, stream::pending());
     tokio::select! {
-        served = router(state).await.serve_with_incoming(incoming) => served?,
+        served = router(Current::new(state)).await.serve_with_incoming(incoming) => served?,
         _ = closed.recv() => {}
         () = shutdown => {}
     }
@@ -153,8 +168,8 @@ fn assemble(
     })
 }
 
-async fn router(state: State) -> Router {
-    let service = BrokerServer::new(Service::new(state))
+async fn router(current: Arc<Current>) -> Router {
+    let service = BrokerServer::new(Service::new(current))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let (health, health_service) = tonic_health::server::health_reporter();

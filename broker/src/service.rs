@@ -8,8 +8,10 @@ mod status;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
+use arc_swap::ArcSwap;
 use futures_util::{Stream, StreamExt, stream};
 use sigward_proto::v1;
 use sigward_proto::v1::broker_server::Broker;
@@ -33,7 +35,14 @@ use crate::sign;
 /// The broker's service.
 #[derive(Clone)]
 pub(crate) struct Service {
-    state: Arc<State>,
+    current: Arc<Current>,
+}
+
+/// What holds now: a reload puts another state in its place, as a whole.
+pub(crate) struct Current {
+    state: ArcSwap<State>,
+    /// The configuration has changed, and has faults.
+    rejected: AtomicBool,
 }
 
 /// What all calls share.
@@ -46,9 +55,38 @@ pub(crate) struct State {
     pub(crate) draining: watch::Receiver<bool>,
 }
 
+impl Current {
+    pub(crate) fn new(state: State) -> Arc<Self> {
+        Arc::new(Self { state: ArcSwap::from_pointee(state), rejected: AtomicBool::new(false) })
+    }
+
+    /// The state of this moment; whoever needs it for longer holds it.
+    pub(crate) fn state(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    /// Puts another state in place of the one that holds. Calls in flight end with the one that they
+    /// began with.
+    pub(crate) fn replace(&self, state: State) {
+        let old = self.state.swap(Arc::new(state));
+        self.rejected.store(false, Ordering::Relaxed);
+        self.state.load().profiles.succeed(&old.profiles);
+    }
+
+    /// Takes note of a configuration with faults.
+    pub(crate) fn reject(&self) {
+        self.rejected.store(true, Ordering::Relaxed);
+        self.state.load().profiles.announce();
+    }
+
+    fn rejected(&self) -> bool {
+        self.rejected.load(Ordering::Relaxed)
+    }
+}
+
 impl Service {
-    pub(crate) fn new(state: State) -> Self {
-        Self { state: Arc::new(state) }
+    pub(crate) fn new(current: Arc<Current>) -> Self {
+        Self { current }
     }
 }
 
@@ -61,9 +99,10 @@ impl Broker for Service {
         let peer = identify(&request).map_err(|denial| status::of(&denial))?;
         let request = request.into_inner();
         let now = clock::now();
-        let audit = &self.state.audit;
+        let state = self.current.state();
+        let audit = &state.audit;
         let mut record = audit.begin(&peer, &request.profile, &request.method, now);
-        let outcome = self.state.sign(&peer, request, &mut record, now).await;
+        let outcome = state.sign(&peer, request, &mut record, now).await;
         if let Err(denial) = &outcome {
             record.deny(denial);
             tracing::info!(uid = peer.uid, id = record.id, %denial, "denied");
@@ -79,8 +118,9 @@ impl Broker for Service {
         request: Request<v1::ListProfilesRequest>,
     ) -> Result<Response<v1::ListProfilesResponse>, Status> {
         let peer = self.admit(&request)?;
-        let profiles = self.state.visible_profiles(&peer, clock::now()).await;
-        Ok(Response::new(v1::ListProfilesResponse { profiles }))
+        let profiles = self.current.state().visible_profiles(&peer, clock::now()).await;
+        let config_rejected = self.current.rejected();
+        Ok(Response::new(v1::ListProfilesResponse { profiles, config_rejected }))
     }
 
     type WatchProfilesStream =
@@ -91,27 +131,29 @@ impl Broker for Service {
         request: Request<v1::WatchProfilesRequest>,
     ) -> Result<Response<Self::WatchProfilesStream>, Status> {
         let peer = self.admit(&request)?;
-        let state = Arc::clone(&self.state);
-        let mut changes = state.profiles.changes();
+        let current = Arc::clone(&self.current);
+        let mut changes = current.state().profiles.changes();
         changes.mark_changed();
-        let lists = stream::unfold((state, changes, None), move |(state, mut changes, last)| {
-            let peer = peer.clone();
-            async move {
-                loop {
-                    let mut draining = state.draining.clone();
-                    tokio::select! {
-                        changed = changes.changed() => changed.ok()?,
-                        _ = draining.wait_for(|draining| *draining) => return None,
-                    }
-                    let profiles = state.visible_profiles(&peer, clock::now()).await;
-                    // A change of a profile that this caller doesn't see is none.
-                    if last.as_ref() != Some(&profiles) {
-                        let list = v1::WatchProfilesResponse { profiles: profiles.clone() };
-                        return Some((Ok(list), (state, changes, Some(profiles))));
+        let lists =
+            stream::unfold((current, changes, None), move |(current, mut changes, last)| {
+                let peer = peer.clone();
+                async move {
+                    loop {
+                        let mut draining = current.state().draining.clone();
+                        tokio::select! {
+                            changed = changes.changed() => changed.ok()?,
+                            _ = draining.wait_for(|draining| *draining) => return None,
+                        }
+                        let profiles = current.state().visible_profiles(&peer, clock::now()).await;
+                        let config_rejected = current.rejected();
+                        let list = v1::WatchProfilesResponse { profiles, config_rejected };
+                        // A change of a profile that this caller doesn't see is none.
+                        if last.as_ref() != Some(&list) {
+                            return Some((Ok(list.clone()), (current, changes, Some(list))));
+                        }
                     }
                 }
-            }
-        });
+            });
         Ok(Response::new(lists.boxed()))
     }
 
@@ -123,16 +165,17 @@ impl Broker for Service {
     ) -> Result<Response<Self::LoginStream>, Status> {
         let peer = identify(&request).map_err(|denial| status::of(&denial))?;
         let v1::LoginRequest { profile } = request.into_inner();
-        let grant = self.state.policy.authorize_login(&peer, &profile).map_err(|denial| {
+        let state = self.current.state();
+        let grant = state.policy.authorize_login(&peer, &profile).map_err(|denial| {
             tracing::info!(uid = peer.uid, %denial, "sign-in denied");
             status::of(&denial)
         })?;
-        let login = self.state.profiles.login(&grant).await.map_err(|denial| {
+        let login = state.profiles.login(&grant).await.map_err(|denial| {
             tracing::info!(profile = %grant.profile(), %denial, "nobody can sign in");
             status::of(&denial)
         })?;
         tracing::info!(uid = peer.uid, profile = %grant.profile(), "a sign-in begins");
-        let draining = self.state.draining.clone();
+        let draining = state.draining.clone();
         let state = Some((login.stage(), draining, None, login));
         let events = stream::unfold(state, |state| async move {
             let (mut stage, mut draining, shown, login) = state?;
@@ -166,7 +209,7 @@ impl Broker for Service {
     ) -> Result<Response<v1::ReportRejectionResponse>, Status> {
         let peer = self.admit(&request)?;
         let v1::ReportRejectionRequest { profile, credential_generation } = request.into_inner();
-        let outcome = self.state.reject(&peer, &profile, credential_generation).await;
+        let outcome = self.current.state().reject(&peer, &profile, credential_generation).await;
         let generation = outcome.map_err(|denial| {
             tracing::info!(uid = peer.uid, %denial, "a rejection led to no other credentials");
             status::of(&denial)
@@ -178,8 +221,8 @@ impl Broker for Service {
 
 impl Service {
     fn admit<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
-        let admitted =
-            identify(request).and_then(|peer| self.state.policy.admit(&peer).map(|()| peer));
+        let admitted = identify(request)
+            .and_then(|peer| self.current.state().policy.admit(&peer).map(|()| peer));
         admitted.map_err(|denial| status::of(&denial))
     }
 }
@@ -267,7 +310,7 @@ fn message(view: View, endpoints: Vec<v1::Endpoint>) -> v1::Profile {
         reason: failure.map_or("", |denial| denial.reason().name()).to_owned(),
         credential_expiry: view.expiry.map(Into::into),
         endpoints,
-        identity_arn: String::new(),
+        identity_arn: view.identity_arn,
         source: view.source.to_owned(),
         credential_generation: view.generation,
     }

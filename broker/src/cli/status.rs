@@ -3,16 +3,19 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use serde::Serialize;
-use sigward_proto::v1::{ListProfilesRequest, Profile, ProfileState, WatchProfilesRequest};
+use sigward_proto::v1::{ListProfilesRequest, Profile, ProfileState, Reason, WatchProfilesRequest};
 
 use super::connection::{connect, in_time, refused};
 use super::table::{Table, or_dash, print, time_left};
 use crate::clock;
 use crate::error::Error;
+
+/// How often a table on a terminal is drawn again, for the time that is left.
+const REDRAW: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -31,45 +34,101 @@ pub(super) struct Options {
 pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCode, Error> {
     let mut broker = connect(options.broker.as_deref(), sockets).await?;
     let redraws = options.watch && !options.json && std::io::stdout().is_terminal();
-    let show = |profiles: &[Profile]| {
-        let text = if options.json { json(profiles) } else { table(profiles, clock::now()) };
+    let show = |profiles: &[Profile], config_rejected: bool| {
+        let text = match options.json {
+            true => json(profiles, config_rejected),
+            false => table(profiles, config_rejected, clock::now()),
+        };
         // Home, and clear to the end: no flicker.
         print(&if redraws { format!("\x1b[H\x1b[J{text}") } else { text });
     };
     if !options.watch {
         let answer = in_time(broker.list_profiles(ListProfilesRequest {})).await?;
-        show(&answer.into_inner().profiles);
+        let answer = answer.into_inner();
+        show(&answer.profiles, answer.config_rejected);
         return Ok(ExitCode::SUCCESS);
     }
     let changes = in_time(broker.watch_profiles(WatchProfilesRequest {})).await?;
     let mut changes = changes.into_inner();
-    while let Some(change) = changes.message().await.map_err(refused)? {
-        show(&change.profiles);
+    let mut shown = None;
+    loop {
+        // Time goes on between two changes.
+        match tokio::time::timeout(REDRAW, changes.message()).await {
+            Ok(change) => match change.map_err(refused)? {
+                Some(change) => shown = Some(change),
+                None => break,
+            },
+            Err(_) if !redraws => continue,
+            Err(_) => {}
+        }
+        if let Some(change) = &shown {
+            show(&change.profiles, change.config_rejected);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(profiles: &[Profile], now: SystemTime) -> String {
+fn table(profiles: &[Profile], config_rejected: bool, now: SystemTime) -> String {
+    let fault = "The configuration file has changed and has faults: the one before is in force. See them with: \
+                 sigward-broker check --config FILE\n\n";
+    let fault = if config_rejected { fault } else { "" };
     if profiles.is_empty() {
-        return "No rule of this broker gives you a profile.\n".to_owned();
+        return format!("{fault}No rule of this broker gives you a profile.\n");
     }
-    let mut table =
-        Table::new(&["PROFILE", "SOURCE", "STATE", "TIME LEFT", "REGION", "LAST ERROR"]);
+    let identities = profiles.iter().any(|profile| !profile.identity_arn.is_empty());
+    let mut heading = vec!["PROFILE", "SOURCE", "STATE", "TIME LEFT", "REGION"];
+    if identities {
+        heading.extend(["ACCOUNT", "IDENTITY"]);
+    }
+    heading.push("LAST ERROR");
+    let mut table = Table::new(&heading);
     for profile in profiles {
         let left = match (profile.credential_generation, profile.credential_expiry) {
             (0, _) => String::new(),
             (_, expiry) => time_left(expiry.and_then(|expiry| expiry.try_into().ok()), now),
         };
-        table.row(vec![
+        let mut row = vec![
             profile.name.clone(),
             or_dash(&profile.source),
             state(profile).to_owned(),
             or_dash(&left),
             or_dash(&profile.region),
-            or_dash(&profile.reason),
-        ]);
+        ];
+        if identities {
+            let (account, identity) = account_and_name(&profile.identity_arn);
+            row.extend([or_dash(account), or_dash(identity)]);
+        }
+        row.push(or_dash(&in_words(profile)));
+        table.row(row);
     }
-    table.render()
+    format!("{fault}{}", table.render())
+}
+
+/// `arn:aws:sts::123456789012:assumed-role/Name/session` as the account and `assumed-role/Name/session`.
+fn account_and_name(arn: &str) -> (&str, &str) {
+    let mut parts = arn.splitn(6, ':').skip(4);
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+}
+
+/// What is wrong with a profile, and what to do about it.
+fn in_words(profile: &Profile) -> String {
+    let name = &profile.name;
+    match Reason::from_name(&profile.reason) {
+        None => profile.reason.clone(),
+        Some(Reason::LoginRequired) if profile.source == "sso" => {
+            format!("needs a sign-in: sigward-broker login {name}")
+        }
+        Some(Reason::LoginRequired) => "needs a sign-in: aws login, or aws sso login".to_owned(),
+        Some(Reason::MfaRequired) => "has mfa_serial, and nobody is here to type a code".to_owned(),
+        Some(Reason::ProfileMisconfigured) => "is set up wrongly: sigward-broker check".to_owned(),
+        Some(Reason::UnsupportedProfileSetting) => {
+            "has a setting that can't be honoured: sigward-broker check".to_owned()
+        }
+        Some(Reason::CredentialsUnavailable) => {
+            "AWS or the program behind it can't be reached".to_owned()
+        }
+        Some(other) => other.name().to_owned(),
+    }
 }
 
 fn state(profile: &Profile) -> &'static str {
@@ -87,7 +146,7 @@ fn state(profile: &Profile) -> &'static str {
 }
 
 /// The answer as JSON; names as in the proto.
-fn json(profiles: &[Profile]) -> String {
+fn json(profiles: &[Profile], config_rejected: bool) -> String {
     #[derive(Serialize)]
     struct Row<'a> {
         name: &'a str,
@@ -95,6 +154,7 @@ fn json(profiles: &[Profile]) -> String {
         source: &'a str,
         state: String,
         reason: &'a str,
+        identity_arn: &'a str,
         region: &'a str,
         credential_expiry: Option<String>,
         credential_generation: u64,
@@ -106,6 +166,7 @@ fn json(profiles: &[Profile]) -> String {
         source: &profile.source,
         state: state(profile).replace(' ', "_"),
         reason: &profile.reason,
+        identity_arn: &profile.identity_arn,
         region: &profile.region,
         credential_expiry: profile
             .credential_expiry
@@ -115,5 +176,61 @@ fn json(profiles: &[Profile]) -> String {
         endpoints: profile.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect(),
     });
     let rows: Vec<Row<'_>> = rows.collect();
-    serde_json::to_string(&serde_json::json!({ "profiles": rows })).unwrap_or_default() + "\n"
+    serde_json::to_string(
+        &serde_json::json!({ "profiles": rows, "config_rejected": config_rejected }),
+    )
+    .unwrap_or_default()
+        + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(name: &str) -> Profile {
+        Profile {
+            name: name.to_owned(),
+            source: "sso".to_owned(),
+            state: ProfileState::Fresh.into(),
+            credential_generation: 1,
+            ..Profile::default()
+        }
+    }
+
+    #[test]
+    fn a_table_says_what_is_wrong_and_what_to_do() {
+        let fresh = Profile {
+            identity_arn: "arn:aws:sts::123456789012:assumed-role/Reader/me".to_owned(),
+            ..profile("dev")
+        };
+        let dead = Profile {
+            state: ProfileState::LoginRequired.into(),
+            reason: "LOGIN_REQUIRED".to_owned(),
+            credential_generation: 0,
+            ..profile("prod")
+        };
+        let text = table(&[fresh.clone(), dead], false, SystemTime::UNIX_EPOCH);
+        let lines: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+            .collect();
+        assert_eq!(
+            lines[1],
+            ["dev", "sso", "fresh", "never", "-", "123456789012", "assumed-role/Reader/me", "-"]
+        );
+        assert_eq!(lines[2][2], "login required");
+        assert_eq!(lines[2][7], "needs a sign-in: sigward-broker login prod");
+        let without = table(&[profile("dev")], false, SystemTime::UNIX_EPOCH);
+        assert!(!without.contains("ACCOUNT"), "{without}");
+    }
+
+    #[test]
+    fn a_configuration_that_is_not_in_force_is_said_first() {
+        let text = table(&[profile("dev")], true, SystemTime::UNIX_EPOCH);
+        assert!(text.starts_with("The configuration file has changed and has faults"), "{text}");
+        let json: serde_json::Value =
+            serde_json::from_str(&json(&[profile("dev")], true)).expect("JSON");
+        assert_eq!(json["config_rejected"], true);
+        assert_eq!(json["profiles"][0]["identity_arn"], "");
+    }
 }

@@ -112,8 +112,9 @@ fn aws_files(table: Table<'_>) -> AwsFiles {
     let process_environment = table.texts("process_environment").unwrap_or_default();
     let process_environment =
         process_environment.iter().map(|name| name.value.to_owned()).collect();
+    let identity = table.flag("identity").is_some_and(|identity| identity.value);
     table.done();
-    AwsFiles { config, credentials, process_environment }
+    AwsFiles { config, credentials, process_environment, identity }
 }
 
 /// A list of declared things, and every name that was declared: also those whose declaration has

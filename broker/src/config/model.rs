@@ -30,7 +30,7 @@ pub struct Config {
 }
 
 /// The socket.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Listen {
     /// Its path; the default one if none is given.
     pub unix: Option<PathBuf>,
@@ -53,6 +53,8 @@ pub struct AwsFiles {
     pub credentials: Option<PathBuf>,
     /// What a `credential_process` gets of the environment, beside the usual.
     pub process_environment: Vec<String>,
+    /// Whether to ask AWS whose credentials they are, for `status`.
+    pub identity: bool,
 }
 
 /// A profile that callers may ask for.

@@ -1,10 +1,10 @@
-//! Whose credentials they are, by asking AWS. Only `check` does: a signature doesn't need it.
+//! Whose credentials they are, by asking AWS. A signature doesn't need it: `check` asks, and the broker
+//! where its configuration says so.
 
+use aws_types::SdkConfig;
 use sigward_proto::v1::Reason;
 
-use super::source::Source;
 use crate::error::{Denial, in_words};
-use crate::secret::Credentials;
 
 /// Who AWS says that the credentials belong to.
 #[derive(Debug)]
@@ -15,9 +15,9 @@ pub struct Identity {
     pub arn: String,
 }
 
-pub(super) async fn ask(source: &Source, credentials: &Credentials) -> Result<Identity, Denial> {
-    let config = source.client(Some(credentials.expose_keys().clone())).await?;
-    let answer = aws_sdk_sts::Client::new(&config).get_caller_identity().send().await;
+/// Asks with a configuration that has the credentials.
+pub(super) async fn ask(config: &SdkConfig) -> Result<Identity, Denial> {
+    let answer = aws_sdk_sts::Client::new(config).get_caller_identity().send().await;
     let answer = answer.map_err(|error| {
         let detail = format!("sts:GetCallerIdentity: {}", in_words(&error));
         Denial::new(Reason::CredentialsUnavailable, detail)

@@ -164,10 +164,10 @@ impl Refresh {
     }
 
     /// Drops the keys for good.
-    #[allow(dead_code, reason = "the watch of the files is to come")]
     pub(super) fn end(&self) {
         self.flight().ended = true;
-        self.forget(Denial::new(Reason::ProfileNotAllowed, "the profile was removed"));
+        let detail = "the configuration has just changed";
+        self.forget(Denial::new(Reason::CredentialsUnavailable, detail));
         self.wake.notify_one();
     }
 

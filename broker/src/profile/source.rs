@@ -37,8 +37,10 @@ use aws_types::region::Region;
 use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use sigward_proto::v1::Reason;
+use tokio::sync::watch;
 
 use self::chain::{Base, Chain, Hop, Kind, Named, WebIdentity};
+use super::identity;
 use super::refresh::{Effort, Load};
 use super::token::{Session, Tokens};
 use crate::config::{self, AwsFiles, Config, CredentialsFrom, ProfileName, Role};
@@ -101,6 +103,11 @@ pub(super) struct Source {
     /// The AWS files, wherever they are.
     watched: Vec<PathBuf>,
     made: Mutex<Made>,
+    /// Whether to ask whose credentials they are.
+    identify: bool,
+    /// Whose they are: the access key id, and the ARN that belongs to it.
+    identity: Mutex<(String, String)>,
+    changes: watch::Sender<()>,
 }
 
 /// What a profile's credentials were last made of, and where that stands.
@@ -136,6 +143,7 @@ impl Source {
         config: &Config,
         surroundings: &Surroundings,
         tokens: Arc<Tokens>,
+        changes: watch::Sender<()>,
     ) -> Self {
         let aws_profile = match &profile.from {
             CredentialsFrom::AwsProfile(name) => name.clone(),
@@ -162,6 +170,9 @@ impl Source {
             tokens,
             watched: surroundings.aws_files(&config.aws),
             made: Mutex::default(),
+            identify: config.aws.identity,
+            identity: Mutex::default(),
+            changes,
         }
     }
 
@@ -181,6 +192,43 @@ impl Source {
             CredentialsFrom::AwsProfile(_) => region,
         };
         About { region, source }
+    }
+
+    /// Whether another one would bring the same credentials.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let what = |it: &Self| {
+            let (region, bundle) = (it.endpoint_region.clone(), it.ca_bundle.clone());
+            (it.name.clone(), it.from.clone(), it.files.clone(), it.role.clone(), region, bundle)
+        };
+        what(self) == what(other)
+    }
+
+    /// Whose the credentials are, where that was asked; else empty.
+    pub(super) fn identity_arn(&self) -> String {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    /// Asks whose they are, once for each key. Nobody waits for the answer.
+    fn identify(self: &Arc<Self>, keys: &Credentials) {
+        let known = |this: &Self| {
+            let known = this.identity.lock().unwrap_or_else(PoisonError::into_inner);
+            known.0 == keys.access_key_id()
+        };
+        if !self.identify || known(self) {
+            return;
+        }
+        let (this, keys) = (Arc::clone(self), keys.clone());
+        tokio::spawn(async move {
+            let asked = async { identity::ask(&this.client(Some(keys.clone())).await?).await };
+            match asked.await {
+                Ok(identity) => {
+                    let told = (keys.access_key_id().to_owned(), identity.arn);
+                    *this.identity.lock().unwrap_or_else(PoisonError::into_inner) = told;
+                    this.changes.send_replace(());
+                }
+                Err(denial) => tracing::info!(profile = %this.name, %denial, "identity not known"),
+            }
+        });
     }
 
     /// The files whose changes count for this profile.
@@ -489,12 +537,15 @@ fn http_client(ca_bundle: &Path) -> Result<SharedHttpClient, Denial> {
         .build_https())
 }
 
-impl Load for Source {
+impl Load for Arc<Source> {
     fn load(&self, effort: Effort, now: SystemTime) -> BoxFuture<'_, Result<Credentials, Denial>> {
         Box::pin(async move {
             let loaded = self.credentials(effort, now).await;
             match &loaded {
-                Ok(_) => tracing::info!(profile = %self.name, "credentials loaded"),
+                Ok(keys) => {
+                    tracing::info!(profile = %self.name, "credentials loaded");
+                    self.identify(keys);
+                }
                 Err(denial) => {
                     tracing::warn!(profile = %self.name, %denial, "credentials not loaded");
                 }

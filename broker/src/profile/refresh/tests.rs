@@ -316,7 +316,7 @@ async fn what_is_dropped_is_gone_and_a_load_from_before_does_not_bring_it_back()
     refresh.end();
     refresh.reload();
     tokio::time::advance(Duration::from_secs(60)).await;
-    assert_eq!(id(&refresh, &script, 0).await, Err(Reason::ProfileNotAllowed));
+    assert_eq!(id(&refresh, &script, 0).await, Err(Reason::CredentialsUnavailable));
     assert_eq!(loads(&script), 3);
 }
 

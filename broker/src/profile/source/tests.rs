@@ -231,12 +231,12 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000)
 }
 
-fn source(directory: &Path, name: &str, aws_profile: &str) -> Source {
+fn source(directory: &Path, name: &str, aws_profile: &str) -> Arc<Source> {
     source_at(directory, name, aws_profile, "")
 }
 
 /// With keys added to the profile in the broker's configuration.
-fn source_at(directory: &Path, name: &str, aws_profile: &str, added: &str) -> Source {
+fn source_at(directory: &Path, name: &str, aws_profile: &str, added: &str) -> Arc<Source> {
     let text = format!(
         "[aws]\nconfig_file = \"{0}/config\"\ncredentials_file = \"{0}/credentials\"\n\
          [[endpoint]]\nname = \"e\"\nurl = \"https://aws-mcp.us-east-1.api.aws/mcp\"\n\
@@ -250,7 +250,13 @@ fn source_at(directory: &Path, name: &str, aws_profile: &str, added: &str) -> So
         ..Surroundings::default()
     };
     let tokens = Arc::new(Tokens::new(Some(directory)));
-    Source::new(&config.profiles[0], &config, &surroundings, tokens)
+    Arc::new(Source::new(
+        &config.profiles[0],
+        &config,
+        &surroundings,
+        tokens,
+        watch::Sender::new(()),
+    ))
 }
 
 fn write(directory: &Path, name: &str, text: &str) {
