@@ -16,36 +16,62 @@ const CHUNK: usize = 1 << 20;
 /// # Errors
 /// Where the kernel doesn't let this process look, or the process is gone.
 pub fn count(pid: u32, needles: &[&[u8]]) -> io::Result<Vec<usize>> {
-    let finders: Vec<_> = needles.iter().map(memmem::Finder::new).collect();
-    let overlap = needles.iter().map(|needle| needle.len()).max().unwrap_or(1) - 1;
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let memory = File::open(format!("/proc/{pid}/mem"))?;
-    let mut counts = vec![0; needles.len()];
-    let mut buffer = Vec::new();
-    for (start, end) in maps.lines().filter_map(readable) {
+    let mut search = Search::new(needles);
+    for range in maps.lines().filter_map(readable) {
+        search.scan(range, CHUNK, |buffer, at| memory.read_at(buffer, at));
+    }
+    Ok(search.counts)
+}
+
+/// A count of needles over several ranges.
+struct Search<'n> {
+    finders: Vec<memmem::Finder<'n>>,
+    overlap: usize,
+    counts: Vec<usize>,
+    buffer: Vec<u8>,
+}
+
+impl<'n> Search<'n> {
+    fn new(needles: &[&'n [u8]]) -> Self {
+        Self {
+            finders: needles.iter().map(|needle| memmem::Finder::new(*needle)).collect(),
+            overlap: needles.iter().map(|needle| needle.len()).max().unwrap_or(1) - 1,
+            counts: vec![0; needles.len()],
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Reads a range piece by piece; what stands across two pieces counts once.
+    fn scan(
+        &mut self,
+        (start, end): (u64, u64),
+        piece: usize,
+        read_at: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+    ) {
         let mut kept = 0;
         let mut at = start;
         while at < end {
-            let wanted = usize::try_from(end - at).map_or(CHUNK, |left| left.min(CHUNK));
-            buffer.resize(kept + wanted, 0);
+            let wanted = usize::try_from(end - at).map_or(piece, |left| left.min(piece));
+            self.buffer.resize(kept + wanted, 0);
             // Pages may go away while the process runs.
-            let Ok(read) = memory.read_at(&mut buffer[kept..], at) else { break };
+            let Ok(read) = read_at(&mut self.buffer[kept..], at) else { break };
             if read == 0 {
                 break;
             }
-            let bytes = &buffer[..kept + read];
-            for (count, finder) in counts.iter_mut().zip(&finders) {
+            let bytes = &self.buffer[..kept + read];
+            for (count, finder) in self.counts.iter_mut().zip(&self.finders) {
                 // What lies wholly in the part kept from before was counted then.
                 let seen = kept.saturating_sub(finder.needle().len() - 1);
                 *count += finder.find_iter(&bytes[seen..]).count();
             }
-            let tail = bytes.len().saturating_sub(overlap);
+            let tail = bytes.len().saturating_sub(self.overlap);
             kept = bytes.len() - tail;
-            buffer.copy_within(tail..tail + kept, 0);
+            self.buffer.copy_within(tail..tail + kept, 0);
             at += read as u64;
         }
     }
-    Ok(counts)
 }
 
 /// The environment that the kernel shows for `pid`, `NAME=value` each.
@@ -112,17 +138,18 @@ mod tests {
     }
 
     #[test]
-    fn a_match_across_two_chunks_counts_once() {
-        let mut bytes = vec![b'.'; 3 * CHUNK];
-        let needle = *b"across-the-border";
-        // Memory of this size is a mapping of its own: some chunk of the scan ends within these places.
-        let places: Vec<_> = (0..64).map(|number| number * (bytes.len() / 65)).collect();
-        for place in &places {
-            bytes[*place..*place + needle.len()].copy_from_slice(&needle);
+    fn a_match_across_two_pieces_counts_once() {
+        let bytes = b"needle..needle.....needleneedle...nee.dle..pin";
+        let read_at = |buffer: &mut [u8], at: u64| {
+            let from = &bytes[usize::try_from(at).unwrap()..];
+            let length = buffer.len().min(from.len());
+            buffer[..length].copy_from_slice(&from[..length]);
+            Ok(length)
+        };
+        for piece in 1..=bytes.len() {
+            let mut search = Search::new(&[b"needle", b"pin", b"none"]);
+            search.scan((0, bytes.len() as u64), piece, read_at);
+            assert_eq!(search.counts, [4, 1, 0], "pieces of {piece}");
         }
-        let counts = count(std::process::id(), &[&needle]).unwrap();
-        drop(bytes);
-        // The places, the needle itself, and whatever the buffer of the scan holds.
-        assert!(counts[0] >= places.len(), "{counts:?}");
     }
 }
