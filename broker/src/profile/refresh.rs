@@ -35,6 +35,8 @@ use crate::secret::Credentials;
 
 /// Nobody waits longer for a load: a `credential_process` may hang.
 const LOAD_DEADLINE: Duration = Duration::from_secs(60);
+/// After so long without an answer from their source, keys that never end are dropped.
+const DISOWNED: Duration = Duration::from_secs(60);
 /// Between two loads that rejections force: a caller can't make the broker storm STS.
 const BETWEEN_FORCED: Duration = Duration::from_secs(10);
 /// The background looks at the clock at least so often: it may have stepped, or the machine slept.
@@ -99,6 +101,8 @@ struct Flight {
 
 struct Failed {
     at: Instant,
+    /// When the first of them failed.
+    since: Instant,
     count: u32,
     /// Of the pauses after it, from 0 to 1.
     chance: f64,
@@ -157,7 +161,8 @@ impl Refresh {
     pub(super) fn forget(&self, denial: Denial) {
         let mut flight = self.flight();
         flight.dropped += 1;
-        flight.failed = Some(Failed { at: Instant::now(), count: 1, chance: 0.0, denial });
+        let at = Instant::now();
+        flight.failed = Some(Failed { at, since: at, count: 1, chance: 0.0, denial });
         self.current.store(None);
         drop(flight);
         self.changes.send_replace(());
@@ -320,7 +325,8 @@ impl Refresh {
             Err(denial) => {
                 let count = flight.failed.as_ref().map_or(0, |failed| failed.count) + 1;
                 let (at, chance, denial) = (Instant::now(), self.clock.chance(), denial.clone());
-                flight.failed = Some(Failed { at, count, chance, denial });
+                let since = flight.failed.as_ref().map_or(at, |failed| failed.since);
+                flight.failed = Some(Failed { at, since, count, chance, denial });
             }
         }
         Some(fresh)
@@ -358,6 +364,18 @@ impl Refresh {
         due && !flight.failed.as_ref().is_some_and(hopeless)
     }
 
+    /// Why keys that never end are served no more: their source has long been without them. A file that
+    /// is being written is right again sooner.
+    fn disowned(&self) -> Option<Denial> {
+        let flight = self.flight();
+        let current = self.current.load();
+        let unending = current.as_ref().is_some_and(|held| held.credentials.expiry().is_none());
+        let failed = flight.failed.as_ref().filter(|_| unending)?;
+        let passing = failed.denial.reason() == Reason::CredentialsUnavailable;
+        let long = failed.since.elapsed() >= DISOWNED;
+        (long && !passing).then(|| failed.denial.clone())
+    }
+
     fn flight(&self) -> MutexGuard<'_, Flight> {
         self.flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -378,6 +396,9 @@ async fn keep(refresh: Weak<Refresh>) {
         let Some(this) = refresh.upgrade() else { return };
         if this.wants_load() {
             this.start();
+        }
+        if let Some(denial) = this.disowned() {
+            this.forget(denial);
         }
     }
 }

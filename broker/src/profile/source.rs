@@ -292,27 +292,43 @@ impl Source {
     }
 
     async fn credentials(&self, effort: Effort, now: SystemTime) -> Result<Credentials, Denial> {
-        let chain = self.chain().await?;
-        *self.made() = self.made_of(&chain);
-        let region = self.sts_region(&chain);
-        let ca_bundle = chain.ca_bundle.clone().or_else(|| self.ca_bundle.clone());
-        let must_exist = matches!(self.from, CredentialsFrom::AwsProfile(_));
-        let (base, hops) = match chain.resolve(&self.aws_profile, must_exist)? {
-            Some((base, hops)) => (Some(base), hops),
-            None => (None, Vec::new()),
-        };
+        let chain = self.chain().await;
+        if let Ok(chain) = &chain {
+            *self.made() = self.made_of(chain);
+        }
         let role = self.role.as_ref().map(|role| self.narrower(role));
-        // Keys that stand in the files need no call, and no client that takes time to be made.
-        if let (Some(Base::StaticKeys(keys)), None, []) = (&base, &role, hops.as_slice())
-            && must_exist
-        {
+        let named = matches!(self.from, CredentialsFrom::AwsProfile(_));
+        // In the default chain the environment comes first, whatever the files say.
+        let mut keys = if named { None } else { environment().await? };
+        let (mut base, mut hops) = (None, Vec::new());
+        let (mut region, mut ca_bundle) = (None, None);
+        match chain {
+            Err(denial) if keys.is_none() => return Err(denial),
+            Err(_) => {}
+            Ok(chain) => {
+                region = self.sts_region(&chain);
+                ca_bundle.clone_from(&chain.ca_bundle);
+                if keys.is_none()
+                    && let Some(resolved) = chain.resolve(&self.aws_profile, named)?
+                {
+                    (base, hops) = (Some(resolved.0), resolved.1);
+                }
+            }
+        }
+        if let Some(Base::StaticKeys(found)) = &base {
+            keys = Some(found.clone());
+        }
+        // Keys that need no call need no client either, which takes time to be made.
+        if let (Some(keys), None, []) = (&keys, &role, hops.as_slice()) {
             return Ok(keys.clone());
         }
+        let ca_bundle = ca_bundle.or_else(|| self.ca_bundle.clone());
         let http = ca_bundle.as_deref().map(http_client).transpose()?;
         let config = self.sdk_config(region, http, effort).await;
-        let mut credentials = match (&self.from, base) {
-            (CredentialsFrom::AwsProfile(_), Some(base)) => self.base(base, &config, now).await?,
-            (_, base) => self.default_chain(base, &config, now).await?,
+        let mut credentials = match (keys, base) {
+            (Some(keys), _) => keys,
+            (None, Some(base)) => self.base(base, &config, now).await?,
+            (None, None) => self.without_profile(&config).await?,
         };
         for hop in hops.iter().chain(&role) {
             let name = self.session_name();
@@ -349,30 +365,18 @@ impl Source {
         }
     }
 
-    /// The SDK's order: the environment, the profile, a web identity, the container, the machine.
-    async fn default_chain(
-        &self,
-        base: Option<Base>,
-        config: &SdkConfig,
-        now: SystemTime,
-    ) -> Result<Credentials, Denial> {
-        let absent =
-            |error: &CredentialsError| matches!(error, CredentialsError::CredentialsNotLoaded(_));
-        match provide(Named::Environment, config).await {
-            Err(error) if absent(&error) => {}
-            provided => return provided.map_err(|error| failure::of_provider(&error)),
-        }
-        if let Some(base) = base {
-            return self.base(base, config, now).await;
-        }
+    /// The rest of the default chain, in the SDK's order: a web identity, the container, the machine.
+    async fn without_profile(&self, config: &SdkConfig) -> Result<Credentials, Denial> {
         if let Some(role) = &self.web_identity {
             return roles::assume_with_web_identity(role, &self.session_name(), config).await;
         }
-        match provide(Named::Container, config).await {
-            Err(error) if absent(&error) => {}
-            provided => return provided.map_err(|error| failure::of_provider(&error)),
-        }
-        provide(Named::InstanceMetadata, config).await.map_err(|error| failure::of_provider(&error))
+        let provided = match provide(Named::Container, config).await {
+            Err(CredentialsError::CredentialsNotLoaded(_)) => {
+                provide(Named::InstanceMetadata, config).await
+            }
+            provided => provided,
+        };
+        provided.map_err(|error| failure::of_provider(&error))
     }
 
     /// The narrower role of the broker's configuration.
@@ -480,6 +484,15 @@ impl Source {
             None => builder.include_default_credentials_file(true),
         };
         builder.build()
+    }
+}
+
+/// The keys of the environment, if it has any.
+async fn environment() -> Result<Option<Credentials>, Denial> {
+    match EnvironmentVariableCredentialsProvider::new().provide_credentials().await {
+        Ok(keys) => Ok(Some(keys)),
+        Err(CredentialsError::CredentialsNotLoaded(_)) => Ok(None),
+        Err(error) => Err(failure::of_provider(&error)),
     }
 }
 

@@ -10,7 +10,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::error::Denial;
 
-/// When to ask again after UNAVAILABLE: a failure is remembered for about as long.
+/// When to ask again after UNAVAILABLE: a failure is remembered for as long, or up to five times where it
+/// comes again and again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The status of a denial. Its detail stays here.

@@ -294,6 +294,24 @@ async fn a_change_is_loaded_at_once_and_what_ran_before_it_does_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn keys_that_never_end_do_not_outlive_their_source_for_long() {
+    for (reason, served) in
+        [(Reason::ProfileMisconfigured, false), (Reason::CredentialsUnavailable, true)]
+    {
+        let failed = || Err(Denial::new(reason, "taken out"));
+        let (refresh, script) =
+            machine([keys("A", None), failed(), failed(), failed(), failed()], 100);
+        assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
+        refresh.reload();
+        settle(&refresh).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(id(&refresh, &script, 30).await, Ok("A".to_owned()));
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        assert_eq!(id(&refresh, &script, 100).await.is_ok(), served, "{reason:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_dropped_is_gone_and_a_load_from_before_does_not_bring_it_back() {
     let (refresh, script) = machine([keys("A", Some(1000)), keys("B", None), keys("C", None)], 1);
     assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
