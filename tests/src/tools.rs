@@ -15,6 +15,9 @@ const PYTHON_PACKAGES: &[&str] = &["mcp==1.30.0", "botocore==1.44.5"];
 /// The reference proxy, apart from it: its dependencies are its own.
 const REFERENCE_PROXY: &[&str] = &["mcp-proxy-for-aws==1.7.0"];
 
+/// An STS that others wrote.
+const MOTO: &[&str] = &["moto[server]==5.2.5"];
+
 /// A Python interpreter that can import `mcp` and `botocore`.
 ///
 /// # Panics
@@ -33,6 +36,15 @@ pub fn reference_proxy() -> &'static Path {
     PATH.get_or_init(|| {
         virtual_environment("reference-proxy", REFERENCE_PROXY).join("bin/mcp-proxy-for-aws")
     })
+}
+
+/// The program `moto_server`.
+///
+/// # Panics
+/// If it can't be installed.
+pub fn moto() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| virtual_environment("moto", MOTO).join("bin/moto_server"))
 }
 
 /// `strace`, and the directory of the libraries that it wants beside those of the system.

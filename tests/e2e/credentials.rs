@@ -1,0 +1,107 @@
+//! Credentials over time, as processes see them: an STS that others wrote, and keys that must go.
+
+use rustix::process::Signal;
+use sigward_tests::aws_home::AwsHome;
+use sigward_tests::keys::Key;
+use sigward_tests::processes::{self, Process};
+use sigward_tests::{memory, tools};
+
+use crate::setup::{THREE, World, assert_names, own_uid, text};
+
+fn rule(profiles: &[&str]) -> String {
+    let uid = own_uid();
+    format!(
+        "[[rule]]\npeer = {{ uid = {uid} }}\nprofiles = {profiles:?}\nendpoints = [\"upstream\"]\n"
+    )
+}
+
+#[tokio::test]
+async fn roles_over_several_hops_against_moto() {
+    let home = AwsHome::new();
+    home.role("first", "dev", "arn:aws:iam::123456789012:role/First");
+    home.role("second", "first", "arn:aws:iam::210987654321:role/Second");
+    let mut command = processes::command(tools::moto());
+    command.env("PYTHONUNBUFFERED", "1").args(["-H", "127.0.0.1", "-p", "0"]);
+    let moto = Process::start(command);
+    let line = moto.logged("Running on http://").await;
+    let url = line.split_whitespace().last().unwrap().to_owned();
+
+    let world = World::at_home(home, |builder| builder).await;
+    let mut command = world.broker_command(&[
+        "check",
+        "--profile",
+        "first",
+        "second",
+        "--endpoint",
+        &world.upstream.url(),
+        "--service",
+        "aws-mcp",
+        "--region",
+        "us-east-1",
+    ]);
+    command.env("AWS_ENDPOINT_URL_STS", url);
+    let output = command.output().await.unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{shown}{}", String::from_utf8_lossy(&output.stderr));
+    assert_names(
+        &shown,
+        &[
+            "arn:aws:sts::123456789012:assumed-role/First/",
+            "arn:aws:sts::210987654321:assumed-role/Second/",
+        ],
+    );
+}
+
+/// The number of copies of each key's secret in the broker; `None` where only root may look.
+fn copies(broker: &Process, keys: &[&Key]) -> Option<Vec<usize>> {
+    let needles: Vec<&[u8]> = keys.iter().map(|key| key.secret.as_bytes()).collect();
+    match memory::count(broker.pid(), &needles) {
+        Ok(counts) => Some(counts),
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+            assert_ne!(own_uid(), 0, "root can look");
+            None
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_keys_of_a_removed_profile_are_gone_from_memory() {
+    let world = World::new().await;
+    let broker = world.broker(&world.configuration(&rule(&THREE))).await;
+    let mut client = world.client_of(&world.socket(), &["dev", "prod"]).await;
+    for profile in ["dev", "prod"] {
+        let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
+        assert_eq!(text(&called), world.home.identity(profile));
+    }
+    let keys = [world.home.key("dev"), world.home.key("prod")];
+    if let Some(counts) = copies(&broker, &keys) {
+        assert!(counts.iter().all(|count| *count > 0), "the control: both are there {counts:?}");
+    }
+
+    let all = world.configuration(&rule(&["dev", "staging"]));
+    let (before, after) = all.split_once("[[profile]]\nname = \"prod\"").unwrap();
+    let after = after.split_once("[[rule]]").unwrap().1;
+    world.write("broker.toml", &format!("{before}[[rule]]{after}"));
+    broker.signal(Signal::HUP);
+    broker.logged("the configuration was loaded again").await;
+    let refused = client.call("whoami", r#"{"aws_profile":"prod"}"#).await;
+    assert_names(crate::setup::failure(&refused), &["prod"]);
+    let called = client.call("whoami", r#"{"aws_profile":"dev"}"#).await;
+    assert_eq!(text(&called), world.home.identity("dev"), "the other goes on");
+    if let Some(counts) = copies(&broker, &keys) {
+        assert!(counts[0] > 0 && counts[1] == 0, "dev and prod: {counts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_configuration_keeps_the_old_one() {
+    let world = World::new().await;
+    let broker = world.broker(&world.configuration(&rule(&THREE))).await;
+    let mut client = world.client_of(&world.socket(), &["dev"]).await;
+    world.write("broker.toml", &world.configuration("nonsense = 1\n"));
+    broker.signal(Signal::HUP);
+    assert_names(&broker.logged("nonsense").await, &["broker.toml"]);
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("dev"));
+}
