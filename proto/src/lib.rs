@@ -6,7 +6,10 @@
 use self::v1::Reason;
 
 /// The generated messages, client and server of the package `sigward.broker.v1`.
-#[allow(missing_docs, reason = "generated; the comments of the proto are carried over where there are any")]
+#[allow(
+    missing_docs,
+    reason = "generated; the comments of the proto are carried over where there are any"
+)]
 #[allow(unreachable_pub, clippy::unwrap_used, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("sigward.broker.v1");
