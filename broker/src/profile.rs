@@ -9,6 +9,7 @@ mod identity;
 mod login;
 mod refresh;
 mod source;
+mod surroundings;
 mod token;
 mod watch;
 
@@ -22,7 +23,7 @@ use self::login::Logins;
 pub use self::login::{Done, Login, Prompt, Stage};
 use self::refresh::Refresh;
 use self::source::Source;
-pub use self::source::Surroundings;
+pub use self::surroundings::Surroundings;
 use self::token::Tokens;
 use self::watch::Watch;
 use crate::clock::Clock;

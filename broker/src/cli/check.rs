@@ -31,7 +31,7 @@ pub(super) async fn run(config: &Config, surroundings: &Surroundings) -> ExitCod
                 identity.arn.as_str(),
             ),
             Err(denial) => {
-                failures.push_str(&explain(profile, denial));
+                failures.push_str(&explain(profile, view.source, denial));
                 ("failed", String::new(), "", denial.reason().name())
             }
         };
@@ -54,13 +54,19 @@ pub(super) async fn run(config: &Config, surroundings: &Surroundings) -> ExitCod
 }
 
 /// What failed, and what to do next. The detail is shown: whoever runs `check` could read it anyway.
-fn explain(profile: &Profile, denial: &Denial) -> String {
+fn explain(profile: &Profile, source: &str, denial: &Denial) -> String {
     let name = match &profile.from {
         CredentialsFrom::AwsProfile(name) => name.as_str(),
         CredentialsFrom::DefaultChain => "default",
     };
     let next = match denial.reason() {
-        Reason::LoginRequired => format!("sign in: aws sso login --profile {name}"),
+        Reason::LoginRequired if source == "login session" => {
+            format!("sign in: aws login --profile {name}")
+        }
+        Reason::LoginRequired => format!(
+            "sign in: sigward-broker login {}, where a broker runs, else aws sso login --profile {name}",
+            profile.name
+        ),
         Reason::MfaRequired => format!(
             "a second factor can't be asked for here: use a profile without mfa_serial, for example \
              one of IAM Identity Center (aws configure sso --profile {name})"

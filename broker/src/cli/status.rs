@@ -115,10 +115,10 @@ fn in_words(profile: &Profile) -> String {
     let name = &profile.name;
     match Reason::from_name(&profile.reason) {
         None => profile.reason.clone(),
-        Some(Reason::LoginRequired) if profile.source == "sso" => {
-            format!("needs a sign-in: sigward-broker login {name}")
+        Some(Reason::LoginRequired) if profile.source == "login session" => {
+            "needs a sign-in: aws login".to_owned()
         }
-        Some(Reason::LoginRequired) => "needs a sign-in: aws login, or aws sso login".to_owned(),
+        Some(Reason::LoginRequired) => format!("needs a sign-in: sigward-broker login {name}"),
         Some(Reason::MfaRequired) => "has mfa_serial, and nobody is here to type a code".to_owned(),
         Some(Reason::ProfileMisconfigured) => "is set up wrongly: sigward-broker check".to_owned(),
         Some(Reason::UnsupportedProfileSetting) => {

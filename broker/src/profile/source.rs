@@ -12,26 +12,19 @@ mod child;
 mod failure;
 mod portal;
 mod roles;
+mod sdk;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use aws_config::ecs::EcsCredentialsProvider;
-use aws_config::environment::EnvironmentVariableCredentialsProvider;
-use aws_config::imds::credentials::ImdsCredentialsProvider;
+use aws_config::SdkConfig;
 use aws_config::login::LoginCredentialsProvider;
-use aws_config::provider_config::ProviderConfig;
-use aws_config::retry::RetryConfig;
-use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::os_shim_internal::{Env, Fs};
 use aws_types::region::Region;
 use futures_util::future::BoxFuture;
@@ -42,47 +35,10 @@ use tokio::sync::watch;
 use self::chain::{Base, Chain, Hop, Kind, Named, WebIdentity};
 use super::identity;
 use super::refresh::{Effort, Load};
+use super::surroundings::Surroundings;
 use super::token::{Session, Tokens};
 use crate::config::{self, AwsFiles, Config, CredentialsFrom, ProfileName, Role};
 use crate::error::{Denial, in_words};
-
-/// What the environment says, read once at the start.
-#[derive(Debug, Clone, Default)]
-pub struct Surroundings {
-    /// `AWS_REGION`.
-    pub aws_region: Option<String>,
-    /// `AWS_PROFILE`, which the default chain follows.
-    pub aws_profile: Option<String>,
-    /// `AWS_CA_BUNDLE`.
-    pub ca_bundle: Option<PathBuf>,
-    /// `HOME`, where the SSO cache is.
-    pub home: Option<PathBuf>,
-    /// All variables but keys; a `credential_process` gets some of them.
-    pub variables: Vec<(OsString, OsString)>,
-}
-
-impl Surroundings {
-    /// The config and the credentials file, as the SDK finds them.
-    fn aws_files(&self, given: &AwsFiles) -> Vec<PathBuf> {
-        let at_home = |path: &str| self.home.as_ref().map(|home| home.join(path));
-        let named = |variable: &str| {
-            let path = self.variable(variable)?;
-            let in_home = path.strip_prefix("~/").and_then(at_home);
-            Some(in_home.unwrap_or_else(|| PathBuf::from(path)))
-        };
-        let config = || named("AWS_CONFIG_FILE").or_else(|| at_home(".aws/config"));
-        let credentials =
-            || named("AWS_SHARED_CREDENTIALS_FILE").or_else(|| at_home(".aws/credentials"));
-        let files =
-            [given.config.clone().or_else(config), given.credentials.clone().or_else(credentials)];
-        files.into_iter().flatten().collect()
-    }
-
-    fn variable(&self, name: &str) -> Option<&str> {
-        let found = self.variables.iter().find(|(found, _)| found == name);
-        found.and_then(|(_, value)| value.to_str()).filter(|value| !value.is_empty())
-    }
-}
 
 /// Where a profile's credentials come from.
 #[derive(Debug)]
@@ -299,7 +255,7 @@ impl Source {
         let role = self.role.as_ref().map(|role| self.narrower(role));
         let named = matches!(self.from, CredentialsFrom::AwsProfile(_));
         // In the default chain the environment comes first, whatever the files say.
-        let mut keys = if named { None } else { environment().await? };
+        let mut keys = if named { None } else { sdk::environment().await? };
         let (mut base, mut hops) = (None, Vec::new());
         let (mut region, mut ca_bundle) = (None, None);
         match chain {
@@ -323,8 +279,7 @@ impl Source {
             return Ok(keys.clone());
         }
         let ca_bundle = ca_bundle.or_else(|| self.ca_bundle.clone());
-        let http = ca_bundle.as_deref().map(http_client).transpose()?;
-        let config = self.sdk_config(region, http, effort).await;
+        let config = self.sdk_config(region, ca_bundle.as_deref(), effort).await?;
         let mut credentials = match (keys, base) {
             (Some(keys), _) => keys,
             (None, Some(base)) => self.base(base, &config, now).await?,
@@ -353,13 +308,13 @@ impl Source {
             Base::CredentialProcess(command) => child::run(&command, &self.child_environment).await,
             Base::LoginSession(session) => {
                 let provider = LoginCredentialsProvider::builder(session)
-                    .configure(&provider_config(config))
+                    .configure(&sdk::provider_config(config))
                     .build();
                 let provided = provider.provide_credentials().await;
                 provided.map_err(|error| failure::of_login_session(&error))
             }
             Base::Named(named) => {
-                let provided = provide(named, config).await;
+                let provided = sdk::provide(named, config).await;
                 provided.map_err(|error| failure::of_provider(&error))
             }
         }
@@ -370,9 +325,9 @@ impl Source {
         if let Some(role) = &self.web_identity {
             return roles::assume_with_web_identity(role, &self.session_name(), config).await;
         }
-        let provided = match provide(Named::Container, config).await {
+        let provided = match sdk::provide(Named::Container, config).await {
             Err(CredentialsError::CredentialsNotLoaded(_)) => {
-                provide(Named::InstanceMetadata, config).await
+                sdk::provide(Named::InstanceMetadata, config).await
             }
             provided => provided,
         };
@@ -397,24 +352,10 @@ impl Source {
     async fn sdk_config(
         &self,
         region: Option<Region>,
-        http: Option<SharedHttpClient>,
+        ca_bundle: Option<&Path>,
         effort: Effort,
-    ) -> SdkConfig {
-        let attempts = match effort {
-            Effort::Waited => 3,
-            // The machine itself tries again, and nobody waits.
-            Effort::Background => 1,
-        };
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .no_credentials()
-            .profile_files(self.files())
-            .profile_name(&self.aws_profile)
-            .retry_config(RetryConfig::standard().with_max_attempts(attempts))
-            .region(region);
-        if let Some(http) = http {
-            loader = loader.http_client(http);
-        }
-        loader.load().await
+    ) -> Result<SdkConfig, Denial> {
+        sdk::config(self.files(), &self.aws_profile, region, ca_bundle, effort).await
     }
 
     /// The configuration to call AWS for the profile: with credentials, or for a sign-in without.
@@ -424,8 +365,8 @@ impl Source {
     ) -> Result<SdkConfig, Denial> {
         let chain = self.chain().await?;
         let ca_bundle = chain.ca_bundle.as_deref().or(self.ca_bundle.as_deref());
-        let http = ca_bundle.map(http_client).transpose()?;
-        let config = self.sdk_config(self.sts_region(&chain), http, Effort::Waited).await;
+        let region = self.sts_region(&chain);
+        let config = self.sdk_config(region, ca_bundle, Effort::Waited).await?;
         Ok(match credentials {
             None => config,
             Some(credentials) => {
@@ -487,41 +428,6 @@ impl Source {
     }
 }
 
-/// The keys of the environment, if it has any.
-async fn environment() -> Result<Option<Credentials>, Denial> {
-    match EnvironmentVariableCredentialsProvider::new().provide_credentials().await {
-        Ok(keys) => Ok(Some(keys)),
-        Err(CredentialsError::CredentialsNotLoaded(_)) => Ok(None),
-        Err(error) => Err(failure::of_provider(&error)),
-    }
-}
-
-/// One of the SDK's own providers.
-async fn provide(named: Named, config: &SdkConfig) -> Result<Credentials, CredentialsError> {
-    let config = provider_config(config);
-    match named {
-        Named::Environment => {
-            EnvironmentVariableCredentialsProvider::new().provide_credentials().await
-        }
-        Named::Container => {
-            let provider = EcsCredentialsProvider::builder().configure(&config).build();
-            provider.provide_credentials().await
-        }
-        Named::InstanceMetadata => {
-            let provider = ImdsCredentialsProvider::builder().configure(&config).build();
-            provider.provide_credentials().await
-        }
-    }
-}
-
-fn provider_config(config: &SdkConfig) -> ProviderConfig {
-    let mut provider = ProviderConfig::without_region().with_region(config.region().cloned());
-    if let Some(http) = config.http_client() {
-        provider = provider.with_http_client(http);
-    }
-    provider
-}
-
 fn web_identity(surroundings: &Surroundings) -> Option<WebIdentity> {
     Some(WebIdentity {
         token_file: surroundings.variable("AWS_WEB_IDENTITY_TOKEN_FILE")?.into(),
@@ -529,25 +435,6 @@ fn web_identity(surroundings: &Surroundings) -> Option<WebIdentity> {
         session_name: surroundings.variable("AWS_ROLE_SESSION_NAME").map(str::to_owned),
         duration: None,
     })
-}
-
-/// A client that trusts the certificate authorities of one file and no others.
-fn http_client(ca_bundle: &Path) -> Result<SharedHttpClient, Denial> {
-    let wrong = |why: String| {
-        let detail = format!("ca_bundle {}: {why}", ca_bundle.display());
-        Denial::new(Reason::ProfileMisconfigured, detail)
-    };
-    let pem = std::fs::read(ca_bundle).map_err(|error| wrong(error.to_string()))?;
-    if !pem.windows(27).any(|part| part == b"-----BEGIN CERTIFICATE-----") {
-        return Err(wrong("no certificate in PEM form is in it".to_owned()));
-    }
-    let trust = TrustStore::empty().with_pem_certificate(pem);
-    let context = TlsContext::builder().with_trust_store(trust).build();
-    let context = context.map_err(|error| wrong(in_words(&error)))?;
-    Ok(aws_smithy_http_client::Builder::new()
-        .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
-        .tls_context(context)
-        .build_https())
 }
 
 impl Load for Arc<Source> {

@@ -370,3 +370,6 @@ fn duration(profile: &Profile) -> Result<Option<i32>, Denial> {
     let what = "duration_seconds must be a number from 900 to 43200";
     seconds.map(Some).ok_or_else(|| wrong(profile, what))
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,8 +82,7 @@ pub(super) fn of_login_session(error: &CredentialsError) -> Denial {
     let text = in_words(error);
     let dead = ["expired", "reauthenticate", "failed to load", "failed to read"];
     if dead.iter().any(|sign| text.contains(sign)) {
-        let detail = format!("{text}; sign in again with: aws login");
-        return Denial::new(Reason::LoginRequired, detail);
+        return Denial::new(Reason::LoginRequired, text);
     }
     of_provider(error)
 }

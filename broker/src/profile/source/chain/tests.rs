@@ -1,0 +1,226 @@
+use std::path::Path;
+
+use aws_runtime::env_config::file::EnvConfigFileKind::Config as ConfigFile;
+use aws_runtime::env_config::file::EnvConfigFiles;
+use aws_types::os_shim_internal::{Env, Fs};
+
+use super::*;
+
+async fn chain(config: &str, name: &str) -> Chain {
+    let files = EnvConfigFiles::builder().with_contents(ConfigFile, config).build();
+    let sections = aws_config::profile::load(
+        &Fs::real(),
+        &Env::from_slice(&[]),
+        &files,
+        Some(name.to_owned().into()),
+    )
+    .await
+    .expect("a file");
+    Chain::of(&sections, name)
+}
+
+const PROFILES: &str = "
+[default]
+role_arn = arn:aws:iam::1:role/D
+source_profile = keys
+[profile keys]
+region = eu-west-1
+aws_access_key_id = A
+aws_secret_access_key = b
+[profile hops]
+region = us-west-2
+role_arn = arn:aws:iam::1:role/X
+source_profile = middle
+[profile middle]
+role_arn = arn:aws:iam::1:role/Y
+role_session_name = mine
+source_profile = keys
+[profile self]
+role_arn = arn:aws:iam::1:role/X
+source_profile = self
+aws_access_key_id = A
+aws_secret_access_key = b
+[profile loop]
+role_arn = arn:aws:iam::1:role/X
+source_profile = loop2
+[profile loop2]
+role_arn = arn:aws:iam::1:role/X
+source_profile = loop
+[profile web]
+role_arn = arn:aws:iam::1:role/X
+web_identity_token_file = /token
+[profile sso]
+sso_session = s
+sso_account_id = 1
+sso_role_name = R
+output = text
+[sso-session s]
+sso_region = us-east-1
+sso_start_url = https://x/start
+[profile process]
+credential_process = /bin/true
+[profile box]
+role_arn = arn:aws:iam::1:role/X
+credential_source = EcsContainer
+[profile login]
+login_session = arn:aws:iam::1:user/U
+[profile mfa]
+role_arn = arn:aws:iam::1:role/X
+source_profile = keys
+mfa_serial = arn:aws:iam::1:mfa/m
+[profile onmfa]
+role_arn = arn:aws:iam::1:role/X
+source_profile = mfa
+[profile long]
+role_arn = arn:aws:iam::1:role/X
+source_profile = keys
+duration_seconds = 7200
+[profile who]
+role_arn = arn:aws:iam::1:role/X
+source_profile = keys
+source_identity = me
+[profile bundle]
+aws_access_key_id = A
+aws_secret_access_key = b
+ca_bundle = /ca.pem
+[profile empty]
+region = us-east-1
+[profile longer]
+role_arn = arn:aws:iam::1:role/X
+source_profile = keys
+duration_seconds = forever
+[profile lonely]
+role_arn = arn:aws:iam::1:role/X
+[profile both]
+role_arn = arn:aws:iam::1:role/X
+source_profile = keys
+credential_source = Environment
+[profile gone]
+role_arn = arn:aws:iam::1:role/X
+source_profile = nobody
+[profile hollow]
+role_arn = arn:aws:iam::1:role/X
+source_profile = empty
+[profile mars]
+role_arn = arn:aws:iam::1:role/X
+credential_source = Mars
+[profile token]
+web_identity_token_file = /token
+[profile webwho]
+role_arn = arn:aws:iam::1:role/X
+web_identity_token_file = /token
+source_identity = me
+[profile nosession]
+sso_session = x
+[profile norole]
+sso_session = s
+sso_account_id = 1
+[profile twourls]
+sso_session = s
+sso_start_url = https://other/start
+[profile half]
+aws_access_key_id = A
+[profile legacy]
+sso_start_url = https://y/start
+sso_region = us-east-1
+sso_account_id = 1
+sso_role_name = R
+";
+
+#[tokio::test]
+async fn where_the_credentials_come_from() {
+    for (name, kind, source) in [
+        ("keys", Some(Kind::StaticKeys), "static keys"),
+        ("hops", Some(Kind::StaticKeys), "assume role"),
+        ("self", Some(Kind::StaticKeys), "assume role"),
+        ("web", Some(Kind::WebIdentity), "web identity"),
+        ("sso", Some(Kind::Sso), "sso"),
+        ("process", Some(Kind::CredentialProcess), "credential process"),
+        ("box", Some(Kind::Named), "assume role"),
+        ("login", Some(Kind::LoginSession), "login session"),
+        ("empty", None, ""),
+        ("loop", None, "assume role"),
+        ("nobody", None, ""),
+    ] {
+        let chain = chain(PROFILES, name).await;
+        assert_eq!((chain.kind, chain.source()), (kind, source), "{name}");
+    }
+    assert_eq!(chain(PROFILES, "hops").await.region.as_deref(), Some("us-west-2"));
+    assert_eq!(chain(PROFILES, "middle").await.region, None);
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_refused_with_its_reason() {
+    for (name, reason, word) in [
+        ("mfa", Reason::MfaRequired, "mfa_serial"),
+        ("onmfa", Reason::MfaRequired, "profile mfa"),
+        ("nobody", Reason::ProfileMisconfigured, "no profile nobody"),
+        ("empty", Reason::ProfileMisconfigured, "holds no credentials"),
+        ("loop", Reason::ProfileMisconfigured, "leads back"),
+        ("longer", Reason::ProfileMisconfigured, "duration_seconds"),
+        ("lonely", Reason::ProfileMisconfigured, "no source_profile"),
+        ("both", Reason::ProfileMisconfigured, "keep one"),
+        ("gone", Reason::ProfileMisconfigured, "there is no source_profile nobody"),
+        ("hollow", Reason::ProfileMisconfigured, "holds no credentials"),
+        ("mars", Reason::ProfileMisconfigured, "credential_source must be"),
+        ("token", Reason::ProfileMisconfigured, "no role_arn"),
+        ("webwho", Reason::UnsupportedProfileSetting, "source_identity"),
+        ("nosession", Reason::ProfileMisconfigured, "no sso-session x"),
+        ("norole", Reason::ProfileMisconfigured, "no sso_role_name"),
+        ("twourls", Reason::ProfileMisconfigured, "sso_start_url"),
+        ("half", Reason::ProfileMisconfigured, "no aws_secret_access_key"),
+    ] {
+        let denial = chain(PROFILES, name).await.resolve(name, true).expect_err(name);
+        assert_eq!(denial.reason(), reason, "{name}");
+        assert!(denial.detail().contains(word), "{name}: {denial}");
+    }
+    for name in ["keys", "hops", "web", "sso", "legacy", "process", "box", "login", "long", "who"] {
+        assert!(chain(PROFILES, name).await.resolve(name, true).is_ok(), "{name}");
+    }
+    // The default chain goes on without a profile.
+    for name in ["nobody", "empty"] {
+        assert!(chain(PROFILES, name).await.resolve(name, false).expect(name).is_none());
+    }
+}
+
+#[tokio::test]
+async fn hops_are_assumed_from_the_base_up_with_all_that_they_say() {
+    let (base, hops) = chain(PROFILES, "hops").await.resolve("", true).expect("ok").expect("some");
+    assert!(matches!(base, Base::StaticKeys(_)));
+    let names: Vec<_> =
+        hops.iter().map(|hop| (hop.role_arn.as_str(), hop.session_name.as_deref())).collect();
+    assert_eq!(names, [("arn:aws:iam::1:role/Y", Some("mine")), ("arn:aws:iam::1:role/X", None)]);
+    let (_, hops) = chain(PROFILES, "long").await.resolve("", true).expect("ok").expect("some");
+    assert_eq!(hops[0].duration, Some(7200));
+    let (_, hops) = chain(PROFILES, "who").await.resolve("", true).expect("ok").expect("some");
+    assert_eq!(hops[0].source_identity.as_deref(), Some("me"));
+    let bundle = chain(PROFILES, "bundle").await;
+    assert_eq!(bundle.ca_bundle.as_deref(), Some(Path::new("/ca.pem")));
+}
+
+#[tokio::test]
+async fn a_fingerprint_tells_changes_that_matter() {
+    let of = async |config: &str| chain(config, "hops").await.fingerprint();
+    let before = of(PROFILES).await;
+    assert_eq!(of(&format!("{PROFILES}\n[profile another]\nregion = x\n")).await, before);
+    assert_eq!(
+        of(&PROFILES.replace("[profile sso]", "[profile sso]\noutput = json")).await,
+        before
+    );
+    // In the base, two profiles away.
+    let changed = PROFILES.replacen("aws_secret_access_key = b", "aws_secret_access_key = c", 1);
+    assert_ne!(of(&changed).await, before);
+    assert_ne!(of(&PROFILES.replace("role/Y", "role/Z")).await, before);
+}
+
+#[tokio::test]
+async fn sessions_of_identity_center() {
+    let session = |chain: Chain| chain.session().cloned().expect("a session");
+    let named = session(chain(PROFILES, "sso").await);
+    assert_eq!((named.key(), named.region.as_str()), ("s", "us-east-1"));
+    assert_eq!(named.scopes, ["sso:account:access"]);
+    let legacy = session(chain(PROFILES, "legacy").await);
+    assert_eq!(legacy.key(), "https://y/start");
+    assert!(legacy.scopes.is_empty());
+    assert!(chain(PROFILES, "keys").await.session().is_none());
+}

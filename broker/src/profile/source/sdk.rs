@@ -1,0 +1,106 @@
+//! What the SDK does for a load: its clients' configuration, and the providers that are its own.
+
+use std::path::Path;
+
+use aws_config::ecs::EcsCredentialsProvider;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::imds::credentials::ImdsCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_runtime::env_config::file::EnvConfigFiles;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_types::region::Region;
+use sigward_proto::v1::Reason;
+
+use super::chain::Named;
+use super::failure;
+use crate::error::{Denial, in_words};
+use crate::profile::refresh::Effort;
+
+/// The configuration for calls of a profile, without credentials.
+pub(super) async fn config(
+    files: EnvConfigFiles,
+    aws_profile: &str,
+    region: Option<Region>,
+    ca_bundle: Option<&Path>,
+    effort: Effort,
+) -> Result<SdkConfig, Denial> {
+    let attempts = match effort {
+        Effort::Waited => 3,
+        // The machine itself tries again, and nobody waits.
+        Effort::Background => 1,
+    };
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .no_credentials()
+        .profile_files(files)
+        .profile_name(aws_profile)
+        .retry_config(RetryConfig::standard().with_max_attempts(attempts))
+        .region(region);
+    if let Some(ca_bundle) = ca_bundle {
+        loader = loader.http_client(http_client(ca_bundle)?);
+    }
+    Ok(loader.load().await)
+}
+
+/// The keys of the environment, if it has any.
+pub(super) async fn environment() -> Result<Option<Credentials>, Denial> {
+    match EnvironmentVariableCredentialsProvider::new().provide_credentials().await {
+        Ok(keys) => Ok(Some(keys)),
+        Err(CredentialsError::CredentialsNotLoaded(_)) => Ok(None),
+        Err(error) => Err(failure::of_provider(&error)),
+    }
+}
+
+/// One of the SDK's own providers.
+pub(super) async fn provide(
+    named: Named,
+    config: &SdkConfig,
+) -> Result<Credentials, CredentialsError> {
+    let config = provider_config(config);
+    match named {
+        Named::Environment => {
+            EnvironmentVariableCredentialsProvider::new().provide_credentials().await
+        }
+        Named::Container => {
+            let provider = EcsCredentialsProvider::builder().configure(&config).build();
+            provider.provide_credentials().await
+        }
+        Named::InstanceMetadata => {
+            let provider = ImdsCredentialsProvider::builder().configure(&config).build();
+            provider.provide_credentials().await
+        }
+    }
+}
+
+pub(super) fn provider_config(config: &SdkConfig) -> ProviderConfig {
+    let mut provider = ProviderConfig::without_region().with_region(config.region().cloned());
+    if let Some(http) = config.http_client() {
+        provider = provider.with_http_client(http);
+    }
+    provider
+}
+
+/// A client that trusts the certificate authorities of one file and no others.
+fn http_client(ca_bundle: &Path) -> Result<SharedHttpClient, Denial> {
+    let wrong = |why: String| {
+        let detail = format!("ca_bundle {}: {why}", ca_bundle.display());
+        Denial::new(Reason::ProfileMisconfigured, detail)
+    };
+    let pem = std::fs::read(ca_bundle).map_err(|error| wrong(error.to_string()))?;
+    if !pem.windows(27).any(|part| part == b"-----BEGIN CERTIFICATE-----") {
+        return Err(wrong("no certificate in PEM form is in it".to_owned()));
+    }
+    let trust = TrustStore::empty().with_pem_certificate(pem);
+    let context = TlsContext::builder().with_trust_store(trust).build();
+    let context = context.map_err(|error| wrong(in_words(&error)))?;
+    Ok(aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
+        .tls_context(context)
+        .build_https())
+}

@@ -1,0 +1,149 @@
+//! Tokens that live, end, are renewed or revoked, against a portal and an OIDC server in the test.
+
+use super::*;
+use crate::profile::token::{Renewal, Token, parse};
+use crate::secret::Secret;
+
+/// A home that is signed in until `expiry` (seconds), with a portal and an OIDC server behind it.
+async fn identity_center(expiry: u64, portal: u16, renewal: u16) -> (tempfile::TempDir, Fake) {
+    let server = Fake::start(move |asked| match asked.path.as_str() {
+        "/federation/credentials" if portal == 200 => {
+            let token = if asked.text.contains("canary-new") { "NEW" } else { "OLD" };
+            (200, format!(
+                r#"{{"roleCredentials":{{"accessKeyId":"{token}","secretAccessKey":"s","sessionToken":"t","expiration":4102444800000}}}}"#
+            ))
+        }
+        "/federation/credentials" => (portal, r#"{"__type":"UnauthorizedException"}"#.to_owned()),
+        "/token" if renewal == 200 => {
+            (200, r#"{"accessToken":"canary-new","expiresIn":3600,"refreshToken":"r2"}"#.to_owned())
+        }
+        _ => (renewal, r#"{"__type":"InvalidGrantException","error":"invalid_grant"}"#.to_owned()),
+    })
+    .await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    write(at, "credentials", "");
+    write(
+        at,
+        "config",
+        &format!(
+            "[profile dev]\nsso_session = team\nsso_account_id = 1\nsso_role_name = R\nendpoint_url = {}\n\
+             [sso-session team]\nsso_region = us-east-1\nsso_start_url = https://x/start\n",
+            server.url
+        ),
+    );
+    let tokens = Tokens::new(Some(at));
+    let renewal = Renewal {
+        refresh: Secret::new("canary-refresh".to_owned()),
+        client_id: "c".to_owned(),
+        client_secret: Secret::new("s".to_owned()),
+        registration_expiry: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(4_000_000_000),
+    };
+    let expiry = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(expiry);
+    let token =
+        Token { access: Secret::new("canary-old".to_owned()), expiry, renewal: Some(renewal) };
+    let session = source(at, "dev", "dev").session().await.expect("a session");
+    assert!(!tokens.store(&session, token));
+    (directory, server)
+}
+
+const NOW: u64 = 1_800_000_000;
+
+#[tokio::test]
+async fn identity_center_with_a_living_token() {
+    let (home, server) = identity_center(NOW + 3600, 200, 200).await;
+    let keys = source(home.path(), "dev", "dev").load(Effort::Waited, now()).await.expect("keys");
+    assert_eq!(keys.access_key_id(), "OLD");
+    assert!(server.asked_of("/token").is_empty());
+}
+
+#[tokio::test]
+async fn a_token_near_its_end_is_renewed_and_shared() {
+    for end in [NOW + 200, NOW - 200] {
+        let (home, server) = identity_center(end, 200, 200).await;
+        let source = source(home.path(), "dev", "dev");
+        let keys = source.load(Effort::Waited, now()).await.expect("keys");
+        assert_eq!(keys.access_key_id(), "NEW");
+        assert_eq!(server.asked_of("/token")[0].body["refreshToken"], "canary-refresh");
+        let session = source.session().await.expect("a session");
+        let token = Tokens::new(Some(home.path())).find(&session).expect("a token");
+        assert_eq!(token.renewal.expect("a renewal").refresh.expose(), "r2");
+        source.load(Effort::Waited, now()).await.expect("keys");
+        assert_eq!(server.asked_of("/token").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_that_cannot_be_written_is_kept_and_used() {
+    let (home, server) = identity_center(NOW - 200, 200, 200).await;
+    let source = source(home.path(), "dev", "dev");
+    // What is in the way of the temporary file and of the rename alike: the file is a directory's.
+    let cache = source.tokens.path(&source.session().await.expect("a session")).expect("a path");
+    let token = std::fs::read(&cache).expect("a token");
+    let directory = cache.parent().expect("a directory");
+    let elsewhere = home.path().join("elsewhere");
+    std::fs::write(&elsewhere, token).expect("a copy");
+    std::fs::remove_dir_all(directory).expect("there");
+    std::os::unix::fs::symlink("/proc/self/fdinfo", directory).expect("a link");
+    source.tokens.store(
+        &source.session().await.expect("a session"),
+        parse(&std::fs::read(&elsewhere).expect("a copy")).expect("a token"),
+    );
+    for _ in 0..2 {
+        let keys = source.load(Effort::Waited, now()).await.expect("keys");
+        assert_eq!(keys.access_key_id(), "NEW");
+    }
+    assert_eq!(server.asked_of("/token").len(), 1, "the refresh token is used once");
+}
+
+#[tokio::test]
+async fn a_renewal_that_fails_uses_the_token_up() {
+    let (home, _server) = identity_center(NOW + 200, 200, 500).await;
+    let keys = source(home.path(), "dev", "dev").load(Effort::Waited, now()).await.expect("keys");
+    assert_eq!(keys.access_key_id(), "OLD");
+}
+
+#[tokio::test]
+async fn a_dead_token_needs_a_sign_in_and_an_outage_does_not() {
+    for (end, portal, renewal, reason) in [
+        (NOW + 3600, 401, 200, Reason::LoginRequired),
+        (NOW + 3600, 403, 200, Reason::ProfileMisconfigured),
+        (NOW + 3600, 500, 200, Reason::CredentialsUnavailable),
+        (NOW - 200, 200, 400, Reason::LoginRequired),
+        (NOW - 200, 200, 500, Reason::CredentialsUnavailable),
+    ] {
+        let (home, _server) = identity_center(end, portal, renewal).await;
+        let loaded = source(home.path(), "dev", "dev")
+            .load(Effort::Background, now())
+            .await
+            .expect_err("dead");
+        assert_eq!(loaded.reason(), reason, "{end} {portal} {renewal}: {loaded}");
+        assert!(!loaded.to_string().contains("canary"), "{loaded}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_a_sign_in_is_needed() {
+    let (home, server) = identity_center(NOW + 3600, 200, 200).await;
+    std::fs::remove_dir_all(home.path().join(".aws")).expect("a cache");
+    let source = source(home.path(), "dev", "dev");
+    let denial = source.load(Effort::Waited, now()).await.expect_err("nobody has signed in");
+    assert_eq!(denial.reason(), Reason::LoginRequired);
+    assert!(server.asked().is_empty());
+    assert!(source.session().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_sign_in_of_another_program_is_seen() {
+    let (home, _server) = identity_center(NOW + 3600, 401, 200).await;
+    let source = source(home.path(), "dev", "dev");
+    let denial = source.load(Effort::Waited, now()).await.expect_err("revoked");
+    assert_eq!(denial.reason(), Reason::LoginRequired);
+    assert!(matches!(source.look().await, Seen::Same));
+    let session = source.session().await.expect("a session");
+    let path = Tokens::new(Some(home.path())).path(&session).expect("a path");
+    assert!(source.watched().contains(&path));
+    let json = r#"{"accessToken":"canary-new","expiresAt":"2099-01-01T00:00:00Z"}"#;
+    std::fs::write(path, json).expect("signed in");
+    assert!(matches!(source.look().await, Seen::Other));
+}

@@ -1,0 +1,46 @@
+//! What the environment says to the profiles.
+//!
+//! Invariant: it is read once, by the command line, and holds no key.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::config::AwsFiles;
+
+/// What the environment says, read once at the start.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// `AWS_REGION`.
+    pub aws_region: Option<String>,
+    /// `AWS_PROFILE`, which the default chain follows.
+    pub aws_profile: Option<String>,
+    /// `AWS_CA_BUNDLE`.
+    pub ca_bundle: Option<PathBuf>,
+    /// `HOME`, where the SSO cache is.
+    pub home: Option<PathBuf>,
+    /// All variables but keys; a `credential_process` gets some of them.
+    pub variables: Vec<(OsString, OsString)>,
+}
+
+impl Surroundings {
+    /// The config and the credentials file, as the SDK finds them.
+    pub(super) fn aws_files(&self, given: &AwsFiles) -> Vec<PathBuf> {
+        let at_home = |path: &str| self.home.as_ref().map(|home| home.join(path));
+        let named = |variable: &str| {
+            let path = self.variable(variable)?;
+            let in_home = path.strip_prefix("~/").and_then(at_home);
+            Some(in_home.unwrap_or_else(|| PathBuf::from(path)))
+        };
+        let config = || named("AWS_CONFIG_FILE").or_else(|| at_home(".aws/config"));
+        let credentials =
+            || named("AWS_SHARED_CREDENTIALS_FILE").or_else(|| at_home(".aws/credentials"));
+        let files =
+            [given.config.clone().or_else(config), given.credentials.clone().or_else(credentials)];
+        files.into_iter().flatten().collect()
+    }
+
+    pub(super) fn variable(&self, name: &str) -> Option<&str> {
+        let found = self.variables.iter().find(|(found, _)| found == name);
+        found.and_then(|(_, value)| value.to_str()).filter(|value| !value.is_empty())
+    }
+}
