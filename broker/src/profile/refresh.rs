@@ -277,7 +277,9 @@ impl Refresh {
         let load = AssertUnwindSafe(async { self.source.load(effort, now).await }).catch_unwind();
         match tokio::time::timeout(LOAD_DEADLINE, load).await {
             Ok(Ok(loaded)) => loaded,
-            Ok(Err(_)) => Err(failed("the load panicked: please report it as a bug")),
+            Ok(Err(_)) => {
+                Err(failed("the load ended in a panic: a bug, of which the log says more"))
+            }
             Err(_) => Err(failed("the load took too long")),
         }
     }

@@ -16,6 +16,9 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::region::Region;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use sigward_proto::v1::Reason;
 
 use super::chain::Named;
@@ -93,7 +96,13 @@ fn http_client(ca_bundle: &Path) -> Result<SharedHttpClient, Denial> {
         Denial::new(Reason::ProfileMisconfigured, detail)
     };
     let pem = std::fs::read(ca_bundle).map_err(|error| wrong(error.to_string()))?;
-    if !pem.windows(27).any(|part| part == b"-----BEGIN CERTIFICATE-----") {
+    // The SDK's client would panic at what it can't read, and not before its first call.
+    let mut found = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+        found.add(certificate).map_err(|error| wrong(error.to_string()))?;
+    }
+    if found.is_empty() {
         return Err(wrong("no certificate in PEM form is in it".to_owned()));
     }
     let trust = TrustStore::empty().with_pem_certificate(pem);

@@ -182,9 +182,16 @@ async fn a_ca_bundle_is_read_or_refused() {
         at.display()
     );
     write(at, "config", &profile);
-    for text in [None, Some("no certificate")] {
+    let block = |text: &str, end: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n{end}");
+    let end = "-----END CERTIFICATE-----\n";
+    for text in [
+        None,
+        Some("no certificate".to_owned()),
+        Some(block("%%", "")),
+        Some(block("Z2FyYmFnZQ==", end)),
+    ] {
         if let Some(text) = text {
-            write(at, "ca.pem", text);
+            write(at, "ca.pem", &text);
         }
         let denial =
             source(at, "dev", "dev").load(Effort::Waited, now()).await.expect_err("no file");
