@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper_util::rt::TokioIo;
 use sigward_proto::v1;
@@ -320,13 +321,16 @@ async fn standard_input_must_be_a_unix_socket() {
     assert!(error.to_string().contains("Unix socket"));
 }
 
-/// What a server of IAM Identity Center answers to someone who signs in at once.
-async fn identity_center() -> Fake {
-    Fake::start(|asked| {
+/// What a server of IAM Identity Center answers to someone who signs in once they are let.
+async fn identity_center(let_in: Arc<AtomicBool>) -> Fake {
+    Fake::start(move |asked| {
         let answer = match asked.path.as_str() {
             "/client/register" => r#"{"clientId":"c","clientSecret":"s","clientSecretExpiresAt":4102444800}"#,
             "/device_authorization" => {
                 r#"{"deviceCode":"d","userCode":"ABCD","verificationUri":"https://x/","expiresIn":600,"interval":1}"#
+            }
+            "/token" if !let_in.load(Ordering::SeqCst) => {
+                return (400, r#"{"__type":"AuthorizationPendingException"}"#.to_owned());
             }
             "/token" => r#"{"accessToken":"canary","expiresIn":3600}"#,
             _ => {
@@ -352,7 +356,8 @@ fn haunt(broker: &Broker, server: &Fake) {
 async fn a_person_signs_in_and_the_next_signature_is_theirs() {
     use sigward_proto::v1::login_response::Event;
 
-    let (broker, server) = (Broker::start(""), identity_center().await);
+    let let_in = Arc::new(AtomicBool::new(false));
+    let (broker, server) = (Broker::start(""), identity_center(Arc::clone(&let_in)).await);
     haunt(&broker, &server);
     let mut client = broker.client().await;
     let status = client.sign(request("ghost")).await.expect_err("nobody has signed in");
@@ -371,11 +376,12 @@ async fn a_person_signs_in_and_the_next_signature_is_theirs() {
     }
     // One hangs up; the other one's goes on.
     drop(joined);
+    let_in.store(true, Ordering::SeqCst);
     let event = events.message().await.expect("an end").expect("an end").event;
     // This broker has no home to write a cache to.
     assert!(matches!(event, Some(Event::Done(v1::LoginDone { in_memory: true, .. }))), "{event:?}");
     assert!(events.message().await.expect("an end").is_none());
-    assert_eq!(server.asked_of("/token").len(), 1);
+    assert_eq!(server.asked_of("/client/register").len(), 1);
     let answer = client.sign(request("ghost")).await.expect("a signature").into_inner();
     assert_eq!(answer.access_key_id, "PERSON");
 }
@@ -389,7 +395,7 @@ async fn who_may_not_sign_in_is_told_so() {
         )
     };
     let login = |profile: &str| v1::LoginRequest { profile: profile.to_owned() };
-    let server = identity_center().await;
+    let server = identity_center(Arc::default()).await;
     for (allowed, profile, expected) in [
         (false, "ghost", "LOGIN_NOT_ALLOWED"),
         (true, "dev", "NOT_A_LOGIN_PROFILE"),
