@@ -42,12 +42,12 @@ const BETWEEN_FORCED: Duration = Duration::from_secs(10);
 /// The background looks at the clock at least so often: it may have stepped, or the machine slept.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Who needs the outcome of a load.
+/// How hard a load tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effort {
-    /// A caller waits.
+    /// A caller waits: a hiccup of the network is nothing to tell them.
     Waited,
-    /// Nobody does: there are valid credentials.
+    /// Once: there are valid credentials, or the load before failed too.
     Background,
 }
 
@@ -271,7 +271,8 @@ impl Refresh {
 
     async fn load(&self, now: SystemTime) -> Result<aws_credential_types::Credentials, Denial> {
         let served = self.current.load().as_ref().is_some_and(|held| held.credentials.usable(now));
-        let effort = if served { Effort::Background } else { Effort::Waited };
+        let failing = self.flight().failed.as_ref().is_some_and(|failed| failed.count > 0);
+        let effort = if served || failing { Effort::Background } else { Effort::Waited };
         let failed = |why| Denial::new(Reason::CredentialsUnavailable, why);
         // Code of other crates, some of which expects the clock never to step.
         let load = AssertUnwindSafe(async { self.source.load(effort, now).await }).catch_unwind();

@@ -36,7 +36,7 @@ pub(super) async fn config(
 ) -> Result<SdkConfig, Denial> {
     let attempts = match effort {
         Effort::Waited => 3,
-        // The machine itself tries again, and nobody waits.
+        // The machine itself tries again.
         Effort::Background => 1,
     };
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
