@@ -24,6 +24,8 @@ mod listen;
 
 pub mod audit;
 
+pub mod metrics;
+
 pub mod sign;
 
 pub mod profile;

@@ -1,6 +1,7 @@
 //! Puts the broker together and takes it apart: bind, assemble, serve, reload, drain.
 
 mod reload;
+mod scrape;
 
 use std::future::{Future, pending};
 use std::io;
@@ -62,6 +63,11 @@ pub async fn serve(
         endpoints = config.endpoints.len(),
         "listening"
     );
+    let metrics = match config.metrics {
+        Some(address) => Some(scrape::serve(address, Arc::clone(&current)).await?),
+        None => None,
+    };
+    let metrics = metrics.map(tokio::spawn);
     let reload = reread.map(|reread| {
         let listen = config.listen;
         tokio::spawn(reload::follow(reread, Arc::clone(&current), listen, surroundings.clone()))
@@ -101,8 +107,8 @@ pub async fn serve(
         served = serving => served?,
         () = deadline => tracing::warn!("calls were still in flight when the time to drain was over"),
     }
-    if let Some(reload) = reload {
-        reload.abort();
+    for task in [reload, metrics].into_iter().flatten() {
+        task.abort();
     }
     tracing::info!("stopped");
     Ok(())

@@ -26,6 +26,7 @@ use crate::config::ProfileName;
 use crate::endpoint::Endpoint;
 use crate::error::Denial;
 use crate::listen::Caller;
+use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::policy::Policy;
 use crate::profile::{Done, Profiles, Prompt, Stage, View};
@@ -43,6 +44,7 @@ pub(crate) struct Current {
     state: ArcSwap<State>,
     /// The configuration has changed, and has faults.
     rejected: AtomicBool,
+    metrics: Metrics,
 }
 
 /// What all calls share.
@@ -57,7 +59,11 @@ pub(crate) struct State {
 
 impl Current {
     pub(crate) fn new(state: State) -> Arc<Self> {
-        Arc::new(Self { state: ArcSwap::from_pointee(state), rejected: AtomicBool::new(false) })
+        Arc::new(Self {
+            state: ArcSwap::from_pointee(state),
+            rejected: AtomicBool::new(false),
+            metrics: Metrics::default(),
+        })
     }
 
     /// The state of this moment; whoever needs it for longer holds it.
@@ -77,6 +83,16 @@ impl Current {
     pub(crate) fn reject(&self) {
         self.rejected.store(true, Ordering::Relaxed);
         self.state.load().profiles.announce();
+    }
+
+    /// All that is counted, for a collector.
+    pub(crate) async fn metrics_text(&self, now: SystemTime) -> String {
+        let state = self.state();
+        let mut views = Vec::new();
+        for name in state.profiles.names() {
+            views.extend(state.profiles.view(name, now).await.ok());
+        }
+        self.metrics.text(&views, self.rejected())
     }
 
     fn rejected(&self) -> bool {
@@ -99,6 +115,7 @@ impl Broker for Service {
         let peer = identify(&request).map_err(|denial| status::of(&denial))?;
         let request = request.into_inner();
         let now = clock::now();
+        let asked = request.profile.clone();
         let state = self.current.state();
         let audit = &state.audit;
         let mut record = audit.begin(&peer, &request.profile, &request.method, now);
@@ -107,6 +124,9 @@ impl Broker for Service {
             record.deny(denial);
             tracing::info!(uid = peer.uid, id = record.id, %denial, "denied");
         }
+        let profile = state.profiles.names().find(|name| name.as_str() == asked);
+        let counted = outcome.as_ref().map(drop);
+        self.current.metrics.decided(profile.map_or("", ProfileName::as_str), counted);
         let written = audit.write(&record);
         // A denial is answered as it is, recorded or not; a signature isn't.
         let answer = outcome.and_then(|answer| written.map(|()| answer));

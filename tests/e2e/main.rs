@@ -19,6 +19,7 @@ mod demonstration;
 mod endings;
 mod generations;
 mod isolation;
+mod metrics;
 mod options;
 mod private;
 mod profiles;

@@ -1,5 +1,6 @@
 //! The configuration file: TOML to [`Config`], all faults at once.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,11 +54,11 @@ pub fn parse(text: &str, path: &Path, uid: u32) -> Result<Config, Faults> {
         rules.push(Rule::own_user(uid));
     }
     let audit = audit(root.table("audit"));
-    root.unsupported("metrics", "this version serves no metrics: leave the table out");
+    let metrics = root.table("metrics").and_then(metrics);
     root.done();
     reader.finish(path)?;
     let (endpoints, profiles) = (endpoints.list, profiles.list);
-    Ok(Config { listen, aws, endpoints, profiles, rules, audit })
+    Ok(Config { listen, aws, endpoints, profiles, rules, audit, metrics })
 }
 
 fn listen(table: Table<'_>) -> Listen {
@@ -68,6 +69,19 @@ fn listen(table: Table<'_>) -> Listen {
     table.unsupported("tls", NO_TLS);
     table.done();
     Listen { unix, mode, group }
+}
+
+fn metrics(table: Table<'_>) -> Option<SocketAddr> {
+    let address = |text: &str| {
+        text.parse()
+            .map_err(|_| "must be an address and a port, as in \"127.0.0.1:9464\"".to_owned())
+    };
+    let listen = table.text("listen");
+    if listen.is_none() && !table.has("listen") {
+        table.missing("listen", "say where metrics are served: \"127.0.0.1:9464\"");
+    }
+    table.done();
+    listen.and_then(|text| text.parse(address)).map(|address| address.value)
 }
 
 fn absolute(text: Value<'_, &str>) -> Option<PathBuf> {

@@ -68,6 +68,7 @@ impl Flags {
             return Err(Error::Usage(faults.join("\n")));
         }
         Ok(Config {
+            metrics: None,
             listen: Listen { unix: self.socket, mode: None, group: None },
             aws: AwsFiles::default(),
             endpoints,

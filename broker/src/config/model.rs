@@ -1,6 +1,7 @@
 //! The types of a configuration.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// Where decisions are recorded.
     pub audit: Audit,
+    /// Where metrics are served; nowhere if not given.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// The socket.
