@@ -205,17 +205,26 @@ fn the_published_vectors() {
 }
 
 fn package_of_the_signer() -> PathBuf {
-    let output = std::process::Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .expect("cargo metadata");
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let version = cargo(&["-vV"]);
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("a host");
+    // Packages of other platforms were never downloaded.
+    let arguments = ["metadata", "--format-version", "1", "--offline", "--filter-platform", host];
+    let metadata: serde_json::Value = serde_json::from_str(&cargo(&arguments)).expect("JSON");
     let packages = metadata["packages"].as_array().expect("packages");
     let package =
         packages.iter().find(|package| package["name"] == "aws-sigv4").expect("aws-sigv4");
     let manifest = package["manifest_path"].as_str().expect("a path");
     Path::new(manifest).parent().expect("a directory").to_owned()
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
 }
 
 fn vector(directory: &Path) {
