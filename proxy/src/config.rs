@@ -209,3 +209,9 @@ pub const MAX_CLIENT_MESSAGE: usize = 64 << 20;
 
 /// The largest message taken from upstream, in bytes: one JSON body or one event.
 pub const MAX_UPSTREAM_MESSAGE: usize = 256 << 20;
+
+/// What messages from upstream may take together on their way, in bytes, beside one of the largest.
+pub const MESSAGES_IN_TRANSIT: usize = 128 << 20;
+
+/// What requests of clients may take together until they are answered, in bytes.
+pub const REQUESTS_IN_TRANSIT: usize = 128 << 20;

@@ -39,6 +39,7 @@ pub mod sse;
 
 pub mod broker;
 
+pub mod budget;
 pub mod environment;
 pub mod error;
 pub mod wire;

@@ -148,9 +148,11 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
 /// A value as it may stand in a header: as it is, or in the Base64 sentinel of the specification
 /// (Streamable HTTP, "Value Encoding").
 fn encode(text: &str) -> String {
-    let plain = text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~'))
-        && !text.starts_with([' ', '\t'])
-        && !text.ends_with([' ', '\t']);
+    let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        && !text.starts_with(' ')
+        && !text.ends_with(' ')
+        // The signature folds runs of spaces, and a tab isn't one on every way.
+        && !text.contains("  ");
     let looks_encoded = text.starts_with("=?base64?") && text.ends_with("?=");
     if plain && !looks_encoded {
         text.to_owned()
@@ -168,6 +170,7 @@ mod tests {
         for (text, encoded) in [
             ("us-west1", "us-west1"),
             ("Hello, 世界", "=?base64?SGVsbG8sIOS4lueVjA==?="),
+            ("two  spaces", "=?base64?dHdvICBzcGFjZXM=?="),
             (" padded ", "=?base64?IHBhZGRlZCA=?="),
             ("line1\nline2", "=?base64?bGluZTEKbGluZTI=?="),
             ("=?base64?literal?=", "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?="),

@@ -6,6 +6,7 @@
 //! as it came.
 
 mod call;
+mod lines;
 mod metadata;
 mod questions;
 mod server;
@@ -16,23 +17,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rmcp::model::ErrorCode;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::call::{Call, Failed};
+pub(crate) use self::call::{Call, Failed, Head};
+pub(crate) use self::lines::fault_response;
 use self::metadata::Metadata;
 use self::questions::Questions;
 use self::sign_in::{Next, SignIns};
 use crate::broker::Broker;
-use crate::config::{Config, ProfileName, Profiles};
+use crate::budget::Message;
+use crate::config::{Config, ProfileName, Profiles, ToolPolicy};
 use crate::profile::Offer;
 use crate::protocol::{self, Generation};
-use crate::session::{Context, Handshake, Session, Unsolicited};
+use crate::session::{Context, Handshake, Ownership, Session, Unsolicited};
 use crate::tools::Catalog;
 use crate::upstream::Upstream;
-use crate::wire::{self, Envelope, Fault, Id, Kind, Object};
+use crate::wire::{self, Envelope, Id, Object};
 
 /// Requests of one client at work at the same time.
 const MAX_FLIGHTS: usize = 1024;
@@ -41,18 +43,46 @@ const GRACE: Duration = Duration::from_millis(500);
 /// How long sessions may take to end after that.
 const FAREWELL: Duration = Duration::from_millis(1200);
 
+/// Where messages to the client go.
+pub type Outlet = mpsc::Sender<Message>;
+
+/// What all clients of a process share.
+#[derive(Debug)]
+pub struct Shared {
+    pub(crate) profiles: Profiles,
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) tool_timeout: Duration,
+    retries: u32,
+    offer: Offer,
+    tools: ToolPolicy,
+    metadata: Metadata,
+    sign_ins: SignIns,
+}
+
+impl Shared {
+    /// What `config` says, and the ways to the server and to the broker.
+    #[must_use]
+    pub fn new(config: &Config, upstream: Arc<Upstream>, broker: Broker) -> Arc<Self> {
+        Arc::new(Self {
+            profiles: config.profiles.clone(),
+            upstream,
+            tool_timeout: config.timeouts.tool,
+            retries: config.retries,
+            offer: Offer::new(config.profiles.clone(), config.argument.clone()),
+            tools: config.tools.clone(),
+            sign_ins: SignIns::new(config.sign_in, broker.clone()),
+            metadata: Metadata::new(config, broker),
+        })
+    }
+}
+
 /// Everything about one client.
 #[derive(Debug)]
 pub struct Relay {
-    profiles: Profiles,
-    retries: u32,
-    tool_timeout: Duration,
+    shared: Arc<Shared>,
     context: Arc<Context>,
-    offer: Offer,
     catalog: Catalog,
-    metadata: Metadata,
-    sign_ins: SignIns,
-    out: mpsc::Sender<String>,
+    out: Outlet,
     sessions: Mutex<HashMap<ProfileName, Arc<Session>>>,
     flights: Mutex<HashMap<Id, Arc<Flight>>>,
     questions: Questions,
@@ -66,39 +96,44 @@ pub struct Relay {
 
 /// A request at work.
 #[derive(Debug)]
-struct Flight {
-    cancel: CancellationToken,
+pub(crate) struct Flight {
+    pub(crate) cancel: CancellationToken,
     session: OnceLock<Arc<Session>>,
     /// Whether upstream may know of it.
-    sent: AtomicBool,
+    pub(crate) sent: AtomicBool,
     stateless: bool,
+    /// Where what the server says on the way to the response goes.
+    out: Outlet,
+}
+
+impl Flight {
+    pub(crate) fn new(head: &Head, out: Outlet) -> Arc<Self> {
+        Arc::new(Self {
+            cancel: CancellationToken::new(),
+            session: OnceLock::new(),
+            sent: AtomicBool::new(false),
+            stateless: head.generation.is_stateless(),
+            out,
+        })
+    }
 }
 
 impl Relay {
-    /// A relay that answers to `out`. Messages that servers send on their own account are read by a
-    /// task that ends with the relay.
+    /// A relay of a client whose messages go to `out`. Those that servers send on their own account
+    /// are read by a task that ends with the relay.
     #[must_use]
-    pub fn new(
-        config: &Config,
-        upstream: Arc<Upstream>,
-        broker: Broker,
-        out: mpsc::Sender<String>,
-    ) -> Arc<Self> {
+    pub fn new(shared: Arc<Shared>, ownership: Ownership, out: Outlet) -> Arc<Self> {
         let (unsolicited, mut inbox) = mpsc::channel(16);
-        let context = Context { upstream, handshake: Handshake::default(), unsolicited };
+        let upstream = Arc::clone(&shared.upstream);
+        let context = Context { upstream, handshake: Handshake::default(), ownership, unsolicited };
         let relay = Arc::new(Self {
-            profiles: config.profiles.clone(),
-            retries: config.retries,
-            tool_timeout: config.timeouts.tool,
             context: Arc::new(context),
-            offer: Offer::new(config.profiles.clone(), config.argument.clone()),
-            catalog: Catalog::new(config.tools.clone()),
-            sign_ins: SignIns::new(config.sign_in, broker.clone()),
-            metadata: Metadata::new(config, broker),
+            catalog: Catalog::new(shared.tools.clone()),
+            shared,
             out,
             sessions: Mutex::default(),
             flights: Mutex::default(),
-            questions: Questions::default(),
+            questions: Questions::new(ownership),
             tasks: Mutex::default(),
             settled: watch::Sender::new(true),
             listing: tokio::sync::Mutex::default(),
@@ -106,34 +141,12 @@ impl Relay {
         });
         let reader = Arc::downgrade(&relay);
         tokio::spawn(async move {
-            while let Some(Unsolicited { session, text }) = inbox.recv().await {
+            while let Some(Unsolicited { session, message }) = inbox.recv().await {
                 let Some(relay) = reader.upgrade() else { return };
-                relay.pass_on(&session, &text).await;
+                relay.pass_on(&session, message, &relay.out).await;
             }
         });
         relay
-    }
-
-    /// Takes one message of the client. Waits only for room in the output.
-    pub async fn receive(self: &Arc<Self>, text: String) {
-        match wire::batch(&text) {
-            Ok(None) => self.dispatch(text).await,
-            Ok(Some(batch)) => self.batch(batch).await,
-            Err(fault) => self.refuse(&text, &fault).await,
-        }
-    }
-
-    /// Answers what can't be read at all.
-    pub async fn refuse(&self, text: &str, fault: &Fault) {
-        let code = if fault.is_parse_error() {
-            ErrorCode::PARSE_ERROR
-        } else {
-            ErrorCode::INVALID_REQUEST
-        };
-        let kind = if fault.is_parse_error() { "Parse error" } else { "Invalid request" };
-        let id = Object::parse(text).ok().and_then(|object| object.find("id").map(Id::from_token));
-        let id = id.unwrap_or_else(Id::null);
-        self.say(wire::error_response(&id, code, &format!("{kind}: {fault}"))).await;
     }
 
     /// Ends everything: requests at work, then the sessions. Within two seconds.
@@ -148,84 +161,47 @@ impl Relay {
         let _ = tokio::time::timeout(FAREWELL, futures_util::future::join_all(closing)).await;
     }
 
-    /// Batches existed in 2025-03-26 alone. Their messages are taken one by one, in order.
-    async fn batch(self: &Arc<Self>, batch: Vec<&str>) {
-        let current = self.existing(self.profiles.default()).and_then(|session| session.current());
-        let version = current.as_ref().and_then(|live| live.version()).unwrap_or_default();
-        if version != rmcp::model::ProtocolVersion::V_2025_03_26.as_str() {
-            let fault = Fault::NotMessage("batches aren't part of this protocol version");
-            return self.refuse("", &fault).await;
-        }
-        if batch.is_empty() {
-            return self.refuse("", &Fault::NotMessage("an empty batch")).await;
-        }
-        for message in batch {
-            self.dispatch(message.to_owned()).await;
-        }
-    }
-
-    async fn dispatch(self: &Arc<Self>, text: String) {
-        let read = wire::check_depth(&text).and_then(|()| Envelope::parse(&text));
-        let envelope = match read {
-            Ok(envelope) => envelope,
-            Err(fault) => return self.refuse(&text, &fault).await,
-        };
-        match envelope.kind {
-            Kind::Request => match self.register(&envelope) {
-                Ok((call, flight)) => self.start(call.with(text), flight),
-                Err(refusal) => self.say(refusal).await,
-            },
-            Kind::Notification => self.notified(&envelope, &text),
-            Kind::Response => self.answered(&envelope, &text),
-        }
-    }
-
-    fn register(&self, envelope: &Envelope<'_>) -> Result<(call::Head, Arc<Flight>), String> {
-        let head = call::Head::read(envelope);
-        let flight = Arc::new(Flight {
-            cancel: CancellationToken::new(),
-            session: OnceLock::new(),
-            sent: AtomicBool::new(false),
-            stateless: head.generation.is_stateless(),
-        });
-        let refuse = |why| Err(wire::error_response(&head.id, ErrorCode::INVALID_REQUEST, why));
+    /// Takes note of a request, so that it can be cancelled. An error says why it can't be taken.
+    pub(crate) fn register(&self, head: &Head, out: Outlet) -> Result<Arc<Flight>, &'static str> {
+        let flight = Flight::new(head, out);
         let mut flights = lock(&self.flights);
         if flights.len() >= MAX_FLIGHTS {
-            return refuse("Too many requests at the same time; wait for some of the answers.");
+            return Err("Too many requests at the same time; wait for some of the answers.");
         }
         if flights.contains_key(&head.id) {
-            return refuse("Invalid request: another request with this id isn't answered yet");
+            return Err("Invalid request: another request with this id isn't answered yet");
         }
         flights.insert(head.id.clone(), Arc::clone(&flight));
-        Ok((head, flight))
+        Ok(flight)
     }
 
-    fn start(self: &Arc<Self>, call: Call, flight: Arc<Flight>) {
-        let relay = Arc::clone(self);
-        self.work.spawn(async move {
-            let cancelled = flight.cancel.clone();
-            let done = cancelled.run_until_cancelled(relay.carry_out(&call, &flight)).await;
-            // From here on the id is free, and nothing more is said about it.
-            lock(&relay.flights).remove(&call.head.id);
-            match done {
-                None => tracing::debug!(method = %call.head.method, "cancelled"),
-                Some(Ok(response)) => relay.say(response).await,
-                Some(Err(failed)) => relay.say(failed.into_response(&call)).await,
+    /// From here on the id is free, and nothing more is said about it.
+    pub(crate) fn forget(&self, id: &Id) {
+        lock(&self.flights).remove(id);
+    }
+
+    /// The response to a request; none if the client cancelled it.
+    pub(crate) async fn respond_to(
+        self: &Arc<Self>,
+        call: &Call,
+        flight: &Arc<Flight>,
+    ) -> Option<Message> {
+        let cancelled = flight.cancel.clone();
+        let done = cancelled.run_until_cancelled(self.carry_out(call, flight)).await;
+        self.forget(&call.head.id);
+        match done {
+            None => {
+                tracing::debug!(method = %call.head.method, "cancelled");
+                None
             }
-        });
+            Some(Ok(response)) => Some(response),
+            Some(Err(failed)) => Some(failed.into_response(call).into()),
+        }
     }
 
     /// Makes a call; where a person must sign in first and can be sent, once more after that.
-    async fn carry_out(self: &Arc<Self>, call: &Call, flight: &Flight) -> Result<String, Failed> {
-        let resumed = match sign_in::resumed(call.text()) {
-            Some(resumed) if call.head.generation.is_stateless() => {
-                if let Some(profile) = self.profiles.named(&resumed.profile) {
-                    self.signed_in(profile, resumed.accepted).await?;
-                }
-                Some(call.head.clone().with(resumed.text))
-            }
-            _ => None,
-        };
+    async fn carry_out(self: &Arc<Self>, call: &Call, flight: &Flight) -> Result<Message, Failed> {
+        let resumed = self.resumed(call).await?;
         let call = resumed.as_ref().unwrap_or(call);
         let failed = match self.in_time(call, flight).await {
             Err(failed) => failed,
@@ -234,19 +210,19 @@ impl Relay {
         let Some(profile) = failed.login_required().filter(|_| self.can_sign_in(call)) else {
             return Err(failed);
         };
-        match self.sign_in(call, profile).await {
+        match self.sign_in(call, profile, &flight.out).await {
             Next::Again => self.in_time(call, flight).await,
-            Next::Respond(response) => Ok(response),
+            Next::Respond(response) => Ok(response.into()),
             Next::Fail(failed) => Err(failed),
         }
     }
 
     /// Makes a call, within `--tool-timeout` if it is one of a tool.
-    async fn in_time(self: &Arc<Self>, call: &Call, flight: &Flight) -> Result<String, Failed> {
+    async fn in_time(self: &Arc<Self>, call: &Call, flight: &Flight) -> Result<Message, Failed> {
         if !call.is_tool_call() {
             return self.call(call, flight).await;
         }
-        let limit = self.tool_timeout;
+        let limit = self.shared.tool_timeout;
         match tokio::time::timeout(limit, self.call(call, flight)).await {
             Ok(done) => done,
             Err(_) => {
@@ -360,7 +336,7 @@ impl Relay {
 
     async fn say(&self, text: String) {
         // A closed output means that the client is gone, and that the end has begun.
-        let _ = self.out.send(text).await;
+        let _ = self.out.send(text.into()).await;
     }
 
     fn existing(&self, profile: &ProfileName) -> Option<Arc<Session>> {
@@ -368,17 +344,17 @@ impl Relay {
     }
 
     fn default_session(&self) -> Arc<Session> {
-        self.session(self.profiles.default())
+        self.session(self.shared.profiles.default())
     }
 
     fn session(&self, profile: &ProfileName) -> Arc<Session> {
         let mut sessions = lock(&self.sessions);
         let session = sessions.entry(profile.clone()).or_insert_with(|| {
-            let is_default = profile == self.profiles.default();
+            let is_default = profile == self.shared.profiles.default();
             Arc::new(Session::new(
                 profile.clone(),
                 is_default,
-                self.metadata.of(profile),
+                self.shared.metadata.of(profile),
                 Arc::clone(&self.context),
             ))
         });

@@ -8,13 +8,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::broker::{Broker, Route};
+use crate::budget::Budget;
 use crate::cli::{self, Invocation};
-use crate::config::{Config, MAX_CLIENT_MESSAGE};
+use crate::config::{Config, MAX_CLIENT_MESSAGE, REQUESTS_IN_TRANSIT};
 use crate::downstream::stdio;
 use crate::environment::Environment;
 use crate::launch;
 use crate::log;
-use crate::relay::Relay;
+use crate::relay::{Relay, Shared};
+use crate::session::Ownership;
 use crate::signer::Signer;
 use crate::upstream::{Settings, Upstream};
 
@@ -73,10 +75,11 @@ async fn serve(config: Config, route: Route) -> ExitCode {
     let (input, output) = rmcp::transport::stdio_pipes();
     let (sender, receiver) = mpsc::channel(stdio::OUTPUT_QUEUE);
     let mut writer = tokio::spawn(stdio::write(output, receiver));
-    let relay = Relay::new(&config, upstream, broker, sender);
+    let relay = Relay::new(Shared::new(&config, upstream, broker), Ownership::Proxy, sender);
+    let requests = Budget::new(REQUESTS_IN_TRANSIT);
     let mut client_reads = true;
     tokio::select! {
-        () = stdio::serve(input, &relay, MAX_CLIENT_MESSAGE) => tracing::debug!("end of input"),
+        () = stdio::serve(input, &relay, MAX_CLIENT_MESSAGE, &requests) => tracing::debug!("end of input"),
         _ = &mut writer => client_reads = false,
         _ = terminated.recv() => tracing::info!("terminated"),
         _ = interrupted.recv() => tracing::info!("interrupted"),

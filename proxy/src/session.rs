@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::Message;
 use crate::config::ProfileName;
 use crate::error::Error;
 use crate::protocol::{self, AWS_SESSION_EXPIRED, LAST_EVENT_ID};
@@ -74,7 +75,19 @@ pub struct Unsolicited {
     /// Whose session it came from.
     pub session: Arc<Session>,
     /// The message.
-    pub text: String,
+    pub message: Message,
+}
+
+/// Whose the default profile's session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ownership {
+    /// Ours, made of the handshake of a client that knows nothing of sessions. We renew it.
+    Proxy,
+    /// The client's, that speaks HTTP itself: it opens, renews and ends it.
+    Client,
+    /// Nobody's: the server has no sessions, or the protocol. All clients are one to us, so nothing
+    /// that the server sends on its own account can be passed on.
+    Nobody,
 }
 
 /// What all sessions of one client share.
@@ -84,6 +97,8 @@ pub struct Context {
     pub upstream: Arc<Upstream>,
     /// What to replay.
     pub handshake: Handshake,
+    /// Who looks after the default profile's session.
+    pub ownership: Ownership,
     /// Where messages of GET streams go.
     pub unsolicited: mpsc::Sender<Unsolicited>,
 }
@@ -199,6 +214,9 @@ impl Session {
 
     /// The session in place of `lost`: one renewal, however many calls found it lost.
     pub async fn renew(self: &Arc<Self>, lost: &Live) -> Result<Arc<Live>, Error> {
+        if self.is_default && self.context.ownership != Ownership::Proxy {
+            return Err(Error::SessionLost { profile: self.profile.to_string() });
+        }
         {
             let mut state = self.lock();
             if state.live.as_ref().is_some_and(|live| live.generation == lost.generation) {
@@ -274,6 +292,9 @@ impl Session {
 
     /// Opens the stream of what the server has to say on its own account.
     pub fn listen(self: &Arc<Self>, live: &Arc<Live>) {
+        if self.context.ownership == Ownership::Nobody {
+            return;
+        }
         let stop = live.listening.clone();
         let (session, live) = (Arc::clone(self), Arc::downgrade(live));
         tokio::spawn(async move {
@@ -401,12 +422,12 @@ impl Session {
             }
         };
         while let Some(incoming) = messages.next().await.map_err(Err)? {
-            let Incoming::Message(text) = incoming else { continue };
-            let Ok(envelope) = Envelope::parse(&text) else {
+            let Incoming::Message(Message { text, .. }) = &incoming else { continue };
+            let Ok(envelope) = Envelope::parse(text) else {
                 return Err(Err(Error::NotMessage("not JSON-RPC")));
             };
             if envelope.kind == Kind::Response {
-                return match (envelope.result, error_message(&text)) {
+                return match (envelope.result, error_message(text)) {
                     (Some(result), None) => Ok(result.to_owned()),
                     (_, message) => Err(Ok(message.unwrap_or_default())),
                 };

@@ -4,7 +4,11 @@
 //! cuts at every byte) and bounded where it isn't: an event beyond the limit is dropped whole and
 //! reported, and the next one is read as if nothing had been.
 
+mod frames;
+
 use std::collections::VecDeque;
+
+pub use self::frames::{Boundaries, Frames, event, with_data};
 
 /// What a stream yields.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +54,16 @@ impl Parser {
             at_start: true,
             ready: VecDeque::new(),
         }
+    }
+
+    /// The bytes of events that aren't complete, and of those that wait to be popped.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let ready = self.ready.iter().map(|event| match event {
+            Event::Message(text) => text.len(),
+            Event::Dropped(_) => 0,
+        });
+        self.line.len() + self.data.len() + ready.sum::<usize>()
     }
 
     /// The id to resume after, if the stream named one.

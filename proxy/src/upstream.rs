@@ -17,7 +17,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
 
 pub use self::messages::{Incoming, Messages};
-use crate::config::{ProfileName, Timeouts};
+use crate::budget::Budget;
+use crate::config::{MESSAGES_IN_TRANSIT, ProfileName, Timeouts};
 use crate::error::{Error, innermost};
 use crate::signer::Signer;
 use crate::wire;
@@ -41,6 +42,22 @@ pub struct Outgoing {
     pub body: Bytes,
     /// No limit on silence: a stream that may have nothing to say for hours.
     pub patient: bool,
+}
+
+/// An answer for whoever passes it on as it came.
+#[derive(Debug)]
+pub enum Passed {
+    /// Success; the body is still on its way.
+    Success(reqwest::Response),
+    /// Anything else, and the body, where that may be shown.
+    Failure {
+        /// What it says.
+        failure: Failure,
+        /// Its headers.
+        headers: HeaderMap,
+        /// Empty if it was too long, or quoted the signature.
+        body: Bytes,
+    },
 }
 
 /// What came back.
@@ -95,6 +112,7 @@ pub struct Upstream {
     skip_auth: bool,
     user_agent: OnceLock<HeaderValue>,
     telemetry: bool,
+    budget: Budget,
 }
 
 /// The parts of an [`Upstream`].
@@ -145,6 +163,7 @@ impl Upstream {
             skip_auth,
             user_agent: OnceLock::new(),
             telemetry,
+            budget: Budget::new(MESSAGES_IN_TRANSIT),
         })
     }
 
@@ -166,8 +185,48 @@ impl Upstream {
         !self.telemetry || self.user_agent.get().is_some()
     }
 
-    /// Signs and sends. `sent` becomes true before the first byte may leave.
-    pub async fn exchange(&self, mut out: Outgoing, sent: &AtomicBool) -> Result<Answer, Error> {
+    /// Signs, sends and reads. `sent` becomes true before the first byte may leave.
+    pub async fn exchange(&self, out: Outgoing, sent: &AtomicBool) -> Result<Answer, Error> {
+        let patient = out.patient;
+        let (response, signature) = self.signed(out, sent).await?;
+        self.read(response, signature, patient).await
+    }
+
+    /// Signs and sends, and leaves the reading to the caller.
+    pub async fn pass(&self, out: Outgoing, sent: &AtomicBool) -> Result<Passed, Error> {
+        let (response, signature) = self.signed(out, sent).await?;
+        if response.status().is_success() {
+            return Ok(Passed::Success(response));
+        }
+        let headers = response.headers().clone();
+        let json = media_type(&response).as_deref() == Some("application/json");
+        let (failure, body) = self.failure(response, json, signature).await;
+        Ok(Passed::Failure { failure, headers, body })
+    }
+
+    /// The memory that messages share.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Host and port of the endpoint.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// How long an answer may be silent between two pieces.
+    #[must_use]
+    pub fn read_timeout(&self) -> Duration {
+        self.timeouts.read
+    }
+
+    async fn signed(
+        &self,
+        mut out: Outgoing,
+        sent: &AtomicBool,
+    ) -> Result<(reqwest::Response, Option<HeaderMap>), Error> {
         for (name, value) in &self.headers {
             if !out.headers.contains_key(name) {
                 out.headers.append(name, value.clone());
@@ -183,7 +242,7 @@ impl Upstream {
             signature = self.sign(&out).await?;
             response = self.send(&out, signature.as_ref().map(|it| &it.0), sent).await?;
         }
-        self.read(response, signature.map(|it| it.0), out.patient).await
+        Ok((response, signature.map(|it| it.0)))
     }
 
     /// The headers to add; `None` to send unsigned.
@@ -250,12 +309,11 @@ impl Upstream {
     ) -> Result<Answer, Error> {
         let status = response.status();
         let session_id = response.headers().get(SESSION_ID).cloned();
-        let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let kind = kind.map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_lowercase());
+        let kind = media_type(&response);
         let read = (!patient).then_some(self.timeouts.read);
         let reply = if !status.is_success() {
             let json = kind.as_deref() == Some("application/json");
-            Reply::Failure(self.failure(response, json, signature).await)
+            Reply::Failure(self.failure(response, json, signature).await.0)
         } else if status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT {
             Reply::Accepted
         } else {
@@ -264,10 +322,16 @@ impl Upstream {
                     response,
                     self.host.clone(),
                     read,
-                    None,
+                    self.budget.clone(),
                 ))),
                 Some("application/json") => {
-                    Reply::Messages(Box::new(Messages::json(response, self.host.clone(), read)))
+                    let budget = self.budget.clone();
+                    Reply::Messages(Box::new(Messages::json(
+                        response,
+                        self.host.clone(),
+                        read,
+                        budget,
+                    )))
                 }
                 _ if response.content_length() == Some(0) => Reply::Accepted,
                 _ => {
@@ -286,20 +350,27 @@ impl Upstream {
         mut response: reqwest::Response,
         json: bool,
         signature: Option<HeaderMap>,
-    ) -> Failure {
+    ) -> (Failure, Bytes) {
         let status = response.status();
         let mut body = Vec::new();
+        let mut complete = true;
         let limit = self.timeouts.read.min(Duration::from_secs(30));
         let reading = async {
             while let Ok(Some(piece)) = response.chunk().await {
                 if body.len() + piece.len() > MAX_ERROR_BODY {
+                    complete = false;
                     break;
                 }
                 body.extend_from_slice(&piece);
             }
         };
         let _ = tokio::time::timeout(limit, reading).await;
-        let text = String::from_utf8(body).unwrap_or_default();
+        let mut text = String::from_utf8(body).unwrap_or_default();
+        if !complete || quotes(&text, signature.as_ref()) {
+            text = own_words(&text).map_or_else(String::new, |words| {
+                format!(r#"{{"message":{}}}"#, wire::quote(&words))
+            });
+        }
         let message = (json && wire::Envelope::parse(&text).is_ok_and(|it| it.error.is_some()))
             .then(|| text.clone());
         let detail = if status.is_redirection() {
@@ -307,7 +378,9 @@ impl Upstream {
         } else {
             own_words(&text).filter(|words| !quotes(words, signature.as_ref()))
         };
-        Failure { host: self.host.clone(), status, message, detail }
+        let quoted = quotes(&text, signature.as_ref());
+        let body = if quoted { Bytes::new() } else { text.into() };
+        (Failure { host: self.host.clone(), status, message, detail }, body)
     }
 
     fn error(&self, error: reqwest::Error) -> Error {
@@ -328,6 +401,13 @@ impl Upstream {
     }
 }
 
+/// The media type of an answer, without its parameters.
+#[must_use]
+pub fn media_type(response: &reqwest::Response) -> Option<String> {
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    kind.map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_lowercase())
+}
+
 const USER_AGENT_NAME: &str = concat!("sigward-proxy/", env!("CARGO_PKG_VERSION"));
 
 /// The first line of the message in an AWS error body (`message` or `Message`).
@@ -342,6 +422,8 @@ fn own_words(body: &str) -> Option<String> {
 /// Whether an upstream's words quote what only the signature holds: `SignatureDoesNotMatch` answers
 /// with the whole canonical request, session token included.
 fn quotes(words: &str, signature: Option<&HeaderMap>) -> bool {
+    // In JSON a slash may be written as \\/, and tokens are full of them.
+    let words = words.replace("\\/", "/");
     let values = signature.into_iter().flat_map(|headers| headers.iter());
     values.filter_map(|(name, value)| value.to_str().ok().map(|value| (name, value))).any(
         |(name, value)| {

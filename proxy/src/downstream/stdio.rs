@@ -9,11 +9,15 @@ use std::sync::Arc;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 
+use crate::budget::{Budget, Message, Share};
 use crate::relay::Relay;
 use crate::wire::Fault;
 
 /// Messages that wait for a client that reads slowly.
 pub const OUTPUT_QUEUE: usize = 64;
+
+/// Shorter messages get their line break by a copy, longer ones by a write of its own.
+const COPIED: usize = 64 << 10;
 
 /// One line of the client.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,11 +30,26 @@ enum Line {
 }
 
 /// Hands the client's lines to `relay` until its input ends.
-pub async fn serve(input: impl AsyncRead + Unpin, relay: &Arc<Relay>, limit: usize) {
+pub async fn serve(
+    input: impl AsyncRead + Unpin,
+    relay: &Arc<Relay>,
+    limit: usize,
+    budget: &Budget,
+) {
     let mut lines = Lines::new(input, limit);
     loop {
         match lines.next().await {
-            Ok(Some(Line::Text(text))) => relay.receive(text).await,
+            Ok(Some(Line::Text(text))) => {
+                let mut share = Share::default();
+                // To wait could mean for ever: what holds the memory may wait for an answer of the
+                // client, which would come behind this line.
+                if share.try_cover(budget, text.len()) {
+                    relay.receive(Message::new(text, share)).await;
+                } else {
+                    let why = "too many large requests at the same time; wait for some answers";
+                    relay.refuse(&text, &Fault::NotMessage(why)).await;
+                }
+            }
             Ok(Some(Line::NotText)) => {
                 relay.refuse("", &Fault::NotMessage("the line isn't UTF-8")).await;
             }
@@ -47,11 +66,16 @@ pub async fn serve(input: impl AsyncRead + Unpin, relay: &Arc<Relay>, limit: usi
 }
 
 /// Writes what comes, a line each, until all senders are gone or the client is.
-pub async fn write(mut output: impl AsyncWrite + Unpin, mut messages: mpsc::Receiver<String>) {
+pub async fn write(mut output: impl AsyncWrite + Unpin, mut messages: mpsc::Receiver<Message>) {
     while let Some(mut message) = messages.recv().await {
-        message.push('\n');
         let written = async {
-            output.write_all(message.as_bytes()).await?;
+            if message.text.len() < COPIED {
+                message.text.push('\n');
+                output.write_all(message.text.as_bytes()).await?;
+            } else {
+                output.write_all(message.text.as_bytes()).await?;
+                output.write_all(b"\n").await?;
+            }
             // What is ready goes out together.
             if messages.is_empty() { output.flush().await } else { Ok(()) }
         };

@@ -11,7 +11,8 @@ use std::time::Duration;
 use rmcp::model::ErrorCode;
 
 use self::follow::Followed;
-use super::{Flight, Relay};
+use super::{Flight, Outlet, Relay};
+use crate::budget::Message;
 use crate::config::ProfileName;
 use crate::error::{Error, Resend};
 use crate::protocol::{self, Generation, ParameterHeader};
@@ -25,24 +26,24 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// What a request says of itself.
 #[derive(Debug, Clone)]
-pub(super) struct Head {
-    pub(super) id: Id,
-    pub(super) method: String,
-    pub(super) generation: Generation,
+pub(crate) struct Head {
+    pub(crate) id: Id,
+    pub(crate) method: String,
+    pub(crate) generation: Generation,
     /// The tool that is called.
-    pub(super) tool: Option<String>,
+    pub(crate) tool: Option<String>,
 }
 
 /// A request and its text.
 #[derive(Debug)]
-pub(super) struct Call {
-    pub(super) head: Head,
-    text: String,
+pub(crate) struct Call {
+    pub(crate) head: Head,
+    message: Message,
 }
 
 /// Why a request has no response from upstream.
 #[derive(Debug)]
-pub(super) enum Failed {
+pub(crate) enum Failed {
     /// For the model: the call can't be made as it was asked for.
     Tool(String),
     /// For the client: the request is wrong.
@@ -60,7 +61,7 @@ impl From<Error> for Failed {
 }
 
 impl Head {
-    pub(super) fn read(envelope: &Envelope<'_>) -> Self {
+    pub(crate) fn read(envelope: &Envelope<'_>) -> Self {
         let params = envelope.params_object();
         let tool = (envelope.method == "tools/call")
             .then(|| params.as_ref().and_then(|params| params.find_string("name")))
@@ -73,25 +74,30 @@ impl Head {
         }
     }
 
-    pub(super) fn with(self, text: String) -> Call {
-        Call { head: self, text }
+    pub(crate) fn with(self, message: Message) -> Call {
+        Call { head: self, message }
     }
 }
 
 impl Call {
     /// What the client sent.
-    pub(super) fn text(&self) -> &str {
-        &self.text
+    pub(crate) fn text(&self) -> &str {
+        &self.message.text
     }
 
-    pub(super) fn is_tool_call(&self) -> bool {
+    /// The same call in other words.
+    pub(super) fn with_text(&self, text: String) -> Self {
+        Self { head: self.head.clone(), message: self.message.clone().with(text) }
+    }
+
+    pub(crate) fn is_tool_call(&self) -> bool {
         self.head.method == "tools/call"
     }
 }
 
 impl Failed {
     /// The profile that needs a sign-in, if that is what is wrong.
-    pub(super) fn login_required(&self) -> Option<&ProfileName> {
+    pub(crate) fn login_required(&self) -> Option<&ProfileName> {
         match self {
             Self::Exchange(error) => error.login_required(),
             Self::Tool(_) | Self::Params(_) | Self::TimedOut(_) => None,
@@ -100,7 +106,7 @@ impl Failed {
 
     /// The response that says it. A failed tool call is one that the model shall read; other
     /// requests have JSON-RPC errors for that.
-    pub(super) fn into_response(self, call: &Call) -> String {
+    pub(crate) fn into_response(self, call: &Call) -> String {
         let (message, code) = match self {
             Self::Tool(message) => (message, ErrorCode::INVALID_PARAMS),
             Self::Params(message) => (message, ErrorCode::INVALID_PARAMS),
@@ -150,17 +156,18 @@ impl Relay {
         self: &Arc<Self>,
         call: &Call,
         flight: &Flight,
-    ) -> Result<String, Failed> {
-        self.metadata.load().await?;
+    ) -> Result<Message, Failed> {
+        self.shared.metadata.load().await?;
         self.introduce(call);
         let route = self.route(call).await?;
         let session = self.session(&route.profile);
         let _ = flight.session.set(Arc::clone(&session));
-        let text = wire::with_metadata(route.text.to_string(), &self.metadata.of(&route.profile));
+        let text =
+            wire::with_metadata(route.text.to_string(), &self.shared.metadata.of(&route.profile));
         if call.head.method == "initialize" && !call.head.generation.is_stateless() {
-            return Ok(self.initialize(call, &session, text, &flight.sent).await?);
+            return Ok(self.initialize(call, &session, text, flight).await?);
         }
-        let request = Request { call, session: &session, text };
+        let request = Request { call, session: &session, text, out: &flight.out };
         let response = match &call.head.generation {
             Generation::Sessions => {
                 self.over_session(&request, route.repeatable, &flight.sent).await
@@ -180,7 +187,7 @@ impl Relay {
         {
             return;
         }
-        let Ok(envelope) = Envelope::parse(&call.text) else { return };
+        let Ok(envelope) = Envelope::parse(call.text()) else { return };
         let Some(params) = envelope.params_object() else { return };
         let client = if stateless {
             params.find_object("_meta").and_then(|meta| meta.find_object(protocol::META_CLIENT))
@@ -199,26 +206,26 @@ impl Relay {
         call: &Call,
         session: &Arc<Session>,
         text: String,
-        sent: &AtomicBool,
-    ) -> Result<String, Error> {
+        flight: &Flight,
+    ) -> Result<Message, Error> {
         // A second handshake starts over.
         let stale: Vec<_> = super::lock(&self.sessions).values().cloned().collect();
         for session in stale {
             session.close().await;
         }
-        let request = Request { call, session, text };
+        let request = Request { call, session, text, out: &flight.out };
         let answer = self
-            .attempts(self.retries, false, || {
+            .attempts(self.shared.retries, false, || {
                 let text = request.text.clone();
-                session.post_unbound(protocol::post_headers(), text, false, sent)
+                session.post_unbound(protocol::post_headers(), text, false, &flight.sent)
             })
             .await?;
         let id = answer.session_id.clone();
         match self.follow(&request, None, answer).await? {
             Followed::Answered(response) => {
-                let envelope = Envelope::parse(&response).ok();
+                let envelope = Envelope::parse(&response.text).ok();
                 if let Some(result) = envelope.and_then(|envelope| envelope.result) {
-                    let sent = Envelope::parse(&call.text).ok();
+                    let sent = Envelope::parse(call.text()).ok();
                     if let Some(params) = sent.and_then(|envelope| envelope.params) {
                         self.context.handshake.initialize(params);
                     }
@@ -238,7 +245,7 @@ impl Relay {
         request: &Request<'_>,
         repeatable: bool,
         sent: &AtomicBool,
-    ) -> Result<String, Error> {
+    ) -> Result<Message, Error> {
         let session = request.session;
         if session.is_default {
             let mut settled = self.settled.subscribe();
@@ -248,7 +255,7 @@ impl Relay {
         let mut renewed = false;
         loop {
             let followed = self
-                .attempts(self.retries, repeatable, || async {
+                .attempts(self.shared.retries, repeatable, || async {
                     let answer = session.post(&live, request.text.clone(), sent).await?;
                     self.follow(request, Some(&live), answer).await?.retryable(repeatable)
                 })
@@ -275,13 +282,13 @@ impl Relay {
         version: &http::HeaderValue,
         route: route::Route<'_>,
         sent: &AtomicBool,
-    ) -> Result<String, Error> {
+    ) -> Result<Message, Error> {
         let patient = request.call.head.method == "subscriptions/listen";
         let mut parameters = route.headers;
         let mut relisted = false;
         loop {
             let followed = self
-                .attempts(self.retries, route.repeatable, || async {
+                .attempts(self.shared.retries, route.repeatable, || async {
                     let headers = request.headers(version, &parameters);
                     let text = request.text.clone();
                     let answer = request.session.post_unbound(headers, text, patient, sent).await?;
@@ -290,8 +297,8 @@ impl Relay {
                 .await?;
             match followed {
                 Followed::Answered(response) => {
-                    let mismatch =
-                        crate::session::error_code(&response) == Some(protocol::HEADER_MISMATCH);
+                    let mismatch = crate::session::error_code(&response.text)
+                        == Some(protocol::HEADER_MISMATCH);
                     let Some(tool) = request.call.head.tool.as_ref().filter(|_| mismatch) else {
                         return Ok(response);
                     };
@@ -347,6 +354,7 @@ pub(super) struct Request<'a> {
     call: &'a Call,
     session: &'a Arc<Session>,
     text: String,
+    out: &'a Outlet,
 }
 
 impl Request<'_> {

@@ -10,11 +10,13 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
 use super::lock;
-use crate::session::Session;
+use crate::session::{Ownership, Session};
 use crate::wire::Id;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Questions {
+    /// What the ids that we give begin and end with.
+    affixes: (String, &'static str),
     next: AtomicU64,
     open: Mutex<HashMap<String, Question>>,
     /// Questions of our own: who waits for the answer.
@@ -32,9 +34,31 @@ pub(super) struct Question {
 }
 
 impl Questions {
+    /// Where the client sees the server's own ids beside ours, ours are like no other.
+    pub(super) fn new(ownership: Ownership) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let affixes = match ownership {
+            Ownership::Proxy => (String::new(), ""),
+            Ownership::Client | Ownership::Nobody => {
+                (format!("\"sigward-{}-", NEXT.fetch_add(1, Ordering::Relaxed)), "\"")
+            }
+        };
+        Self { affixes, next: AtomicU64::new(0), open: Mutex::default(), ours: Mutex::default() }
+    }
+
+    fn number(&self) -> String {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("{}{number}{}", self.affixes.0, self.affixes.1)
+    }
+
+    /// Whether `id` is one under which the client was asked.
+    pub(super) fn knows(&self, id: &str) -> bool {
+        lock(&self.open).contains_key(id) || lock(&self.ours).contains_key(id)
+    }
+
     /// The id under which the client is asked.
     pub(super) fn ask(&self, session: &Arc<Session>, id: Id, progress_token: Option<&str>) -> Id {
-        let number = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let number = self.number();
         let question = Question {
             session: Arc::clone(session),
             id,
@@ -46,7 +70,7 @@ impl Questions {
 
     /// The id under which the client is asked by the proxy itself; its response goes to `answer`.
     pub(super) fn ask_ourselves(&self, answer: oneshot::Sender<String>) -> Id {
-        let number = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let number = self.number();
         let mut ours = lock(&self.ours);
         ours.retain(|_, waiting| !waiting.is_closed());
         ours.insert(number.clone(), answer);

@@ -22,9 +22,8 @@ use tokio::sync::{Mutex, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-pub(super) use self::state::resumed;
-use super::Relay;
 use super::call::{Call, Failed};
+use super::{Outlet, Relay};
 use crate::broker::Broker;
 use crate::config::ProfileName;
 use crate::error::Error;
@@ -55,7 +54,7 @@ struct SignIn {
 }
 
 /// How a call goes on.
-pub(super) enum Next {
+pub(crate) enum Next {
     /// Once more: its person has signed in.
     Again,
     /// With this response, which asks the client for what its person says.
@@ -138,8 +137,13 @@ async fn finish(
 
 impl Relay {
     /// What becomes of a call that failed for want of a sign-in of `profile`.
-    pub(super) async fn sign_in(self: &Arc<Self>, call: &Call, profile: &ProfileName) -> Next {
-        let sign_in = match self.sign_ins.begin(profile).await {
+    pub(crate) async fn sign_in(
+        self: &Arc<Self>,
+        call: &Call,
+        profile: &ProfileName,
+        out: &Outlet,
+    ) -> Next {
+        let sign_in = match self.shared.sign_ins.begin(profile).await {
             Ok(sign_in) => sign_in,
             Err(error) => return Next::Fail(error.into()),
         };
@@ -154,8 +158,8 @@ impl Relay {
             }
             if sign_in.is_new {
                 let relay = Arc::clone(self);
-                let (profile, sign_in) = (profile.clone(), sign_in.clone());
-                tokio::spawn(async move { relay.ask(&profile, &sign_in).await });
+                let (profile, sign_in, out) = (profile.clone(), sign_in.clone(), out.clone());
+                tokio::spawn(async move { relay.ask(&profile, &sign_in, &out).await });
             }
         }
         match sign_in.done.await {
@@ -164,13 +168,22 @@ impl Relay {
         }
     }
 
+    /// The call that was answered with an input request of ours, as it was before; none if `call`
+    /// is another. Waits for the sign-in that it was about.
+    pub(crate) async fn resumed(&self, call: &Call) -> Result<Option<Call>, Failed> {
+        if !call.head.generation.is_stateless() {
+            return Ok(None);
+        }
+        let Some(resumed) = state::resumed(call.text()) else { return Ok(None) };
+        if let Some(profile) = self.shared.profiles.named(&resumed.profile) {
+            self.signed_in(profile, resumed.accepted).await?;
+        }
+        Ok(Some(call.with_text(resumed.text)))
+    }
+
     /// Waits for the sign-in that the client was asked for in an earlier answer.
-    pub(super) async fn signed_in(
-        &self,
-        profile: &ProfileName,
-        accepted: bool,
-    ) -> Result<(), Failed> {
-        let sign_in = self.sign_ins.running.lock().await.get(profile).cloned();
+    async fn signed_in(&self, profile: &ProfileName, accepted: bool) -> Result<(), Failed> {
+        let sign_in = self.shared.sign_ins.running.lock().await.get(profile).cloned();
         // None is under way any more: the signature will tell how it ended.
         let Some(sign_in) = sign_in else { return Ok(()) };
         if !accepted {
@@ -180,8 +193,8 @@ impl Relay {
     }
 
     /// Whether the person behind a call can be sent somewhere.
-    pub(super) fn can_sign_in(&self, call: &Call) -> bool {
-        if !self.sign_ins.enabled || call.head.method == "initialize" {
+    pub(crate) fn can_sign_in(&self, call: &Call) -> bool {
+        if !self.shared.sign_ins.enabled || call.head.method == "initialize" {
             return false;
         }
         match &call.head.generation {
@@ -198,12 +211,12 @@ impl Relay {
     }
 
     /// Asks the client to send its person (2025-11-25, Elicitation, "URL Mode").
-    async fn ask(self: Arc<Self>, profile: &ProfileName, sign_in: &SignIn) {
+    async fn ask(self: Arc<Self>, profile: &ProfileName, sign_in: &SignIn, out: &Outlet) {
         let (answer, mut answered) = oneshot::channel();
         let id = self.questions.ask_ourselves(answer);
         let elicitation_id = format!("sigward-sign-in-{}", id.token());
         let params = elicitation(profile, &sign_in.prompt, Some(&elicitation_id));
-        self.say(wire::request(&id, "elicitation/create", &params)).await;
+        let _ = out.send(wire::request(&id, "elicitation/create", &params).into()).await;
         let mut done = sign_in.done.clone();
         tokio::select! {
             answer = &mut answered => {
@@ -215,7 +228,8 @@ impl Relay {
         }
         if done.await.is_ok() {
             let params = format!(r#"{{"elicitationId":{}}}"#, wire::quote(&elicitation_id));
-            self.say(wire::notification("notifications/elicitation/complete", Some(&params))).await;
+            let complete = wire::notification("notifications/elicitation/complete", Some(&params));
+            let _ = out.send(complete.into()).await;
         }
     }
 }

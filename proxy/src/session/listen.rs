@@ -21,8 +21,8 @@ pub(super) async fn listen(session: Arc<Session>, live: Weak<Live>) {
                     wait = RETRY;
                     told = messages.retry();
                     match incoming {
-                        Incoming::Message(text) => {
-                            let message = Unsolicited { session: Arc::clone(&session), text };
+                        Incoming::Message(message) => {
+                            let message = Unsolicited { session: Arc::clone(&session), message };
                             if session.context.unsolicited.send(message).await.is_err() {
                                 return;
                             }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::budget::{Budget, Message, Share};
 use crate::config::MAX_UPSTREAM_MESSAGE;
 use crate::error::{Error, innermost};
 use crate::sse::{Event, Parser};
@@ -12,7 +13,7 @@ use crate::wire;
 #[derive(Debug)]
 pub enum Incoming {
     /// One JSON text on one line.
-    Message(String),
+    Message(Message),
     /// A message had to be dropped; the stream goes on.
     Dropped(&'static str),
 }
@@ -23,29 +24,39 @@ pub struct Messages {
     response: reqwest::Response,
     host: String,
     read: Option<Duration>,
+    budget: Budget,
+    /// Of the message that is being read.
+    share: Share,
     format: Format,
 }
 
 #[derive(Debug)]
 enum Format {
-    Json { ready: VecDeque<String>, done: bool },
+    Json { ready: VecDeque<Message>, done: bool },
     Events(Parser),
 }
 
 impl Messages {
-    pub(super) fn json(response: reqwest::Response, host: String, read: Option<Duration>) -> Self {
+    /// The messages of a JSON body. `read` limits the silence between two pieces.
+    pub(super) fn json(
+        response: reqwest::Response,
+        host: String,
+        read: Option<Duration>,
+        budget: Budget,
+    ) -> Self {
         let format = Format::Json { ready: VecDeque::new(), done: false };
-        Self { response, host, read, format }
+        Self { response, host, read, budget, share: Share::default(), format }
     }
 
+    /// The messages of a stream of events.
     pub(super) fn events(
         response: reqwest::Response,
         host: String,
         read: Option<Duration>,
-        last_id: Option<String>,
+        budget: Budget,
     ) -> Self {
-        let format = Format::Events(Parser::new(MAX_UPSTREAM_MESSAGE, last_id));
-        Self { response, host, read, format }
+        let format = Format::Events(Parser::new(MAX_UPSTREAM_MESSAGE, None));
+        Self { response, host, read, budget, share: Share::default(), format }
     }
 
     /// Goes on where `earlier` was cut: with its last event id.
@@ -81,12 +92,16 @@ impl Messages {
             match &mut self.format {
                 Format::Events(parser) => match parser.pop() {
                     Some(Event::Message(text)) => {
-                        return Ok(Some(Incoming::Message(wire::one_line(text))));
+                        let share = std::mem::take(&mut self.share);
+                        let message = Message::new(wire::one_line(text), share);
+                        return Ok(Some(Incoming::Message(message)));
                     }
                     Some(Event::Dropped(why)) => return Ok(Some(Incoming::Dropped(why))),
                     None => match self.chunk().await? {
                         Some(piece) => {
                             if let Format::Events(parser) = &mut self.format {
+                                let held = parser.held() + piece.len();
+                                self.share.cover(&self.budget, held).await;
                                 parser.push(&piece);
                             }
                         }
@@ -105,25 +120,30 @@ impl Messages {
     }
 
     /// A JSON body, as one message or the messages of a batch (2025-03-26).
-    async fn whole(&mut self) -> Result<VecDeque<String>, Error> {
+    async fn whole(&mut self) -> Result<VecDeque<Message>, Error> {
         let expected = self.response.content_length().unwrap_or(0);
         let limit = MAX_UPSTREAM_MESSAGE;
         if expected > limit as u64 {
             return Err(Error::TooLarge { limit });
         }
-        let mut body = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
+        let expected = usize::try_from(expected).unwrap_or(0);
+        let mut share = Share::default();
+        share.cover(&self.budget, expected).await;
+        let mut body = Vec::with_capacity(expected);
         while let Some(piece) = self.chunk().await? {
             if body.len() + piece.len() > limit {
                 return Err(Error::TooLarge { limit });
             }
+            share.cover(&self.budget, body.len() + piece.len()).await;
             body.extend_from_slice(&piece);
         }
         let text = String::from_utf8(body).map_err(|_| Error::NotMessage("not UTF-8"))?;
-        match wire::batch(&text) {
+        let whole = Message::new(text, share);
+        match wire::batch(&whole.text) {
             Ok(Some(batch)) => {
-                Ok(batch.into_iter().map(|one| wire::one_line(one.to_owned())).collect())
+                Ok(batch.into_iter().map(|one| whole.part(one).map(wire::one_line)).collect())
             }
-            Ok(None) => Ok(VecDeque::from([wire::one_line(text)])),
+            Ok(None) => Ok(VecDeque::from([whole.map(wire::one_line)])),
             Err(_) => Err(Error::NotMessage("not JSON")),
         }
     }

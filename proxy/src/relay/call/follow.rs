@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Relay, Request};
+use crate::budget::Message;
 use crate::error::Error;
 use crate::protocol::AWS_SESSION_EXPIRED;
 use crate::relay::lock;
@@ -25,7 +26,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// How an answer ended.
 pub(super) enum Followed {
     /// With this response, ready for the client.
-    Answered(String),
+    Answered(Message),
     /// The session is gone, and the request wasn't acted on.
     Expired,
     /// With an HTTP status and no response.
@@ -57,8 +58,8 @@ impl Relay {
                 if live.is_some_and(|live| live.is_expired_by(&failure)) {
                     return Ok(Followed::Expired);
                 }
-                return Ok(match &failure.message {
-                    Some(text) => Followed::Answered(self.respond(request, text)?),
+                return Ok(match failure.message {
+                    Some(text) => Followed::Answered(self.respond(request, text.into())?),
                     None => Followed::Failed(failure),
                 });
             }
@@ -66,21 +67,23 @@ impl Relay {
         let mut resumes = 0;
         loop {
             let cut = match messages.next().await {
-                Ok(Some(Incoming::Message(text))) => {
+                Ok(Some(Incoming::Message(message))) => {
                     resumes = 0;
-                    match Envelope::parse(&text) {
+                    match Envelope::parse(&message.text) {
                         Ok(envelope) if envelope.kind == Kind::Response => {
-                            if live.is_some() && error_code(&text) == Some(AWS_SESSION_EXPIRED) {
+                            if live.is_some()
+                                && error_code(&message.text) == Some(AWS_SESSION_EXPIRED)
+                            {
                                 return Ok(Followed::Expired);
                             }
-                            let response = self.respond(request, &text)?;
+                            let response = self.respond(request, message)?;
                             drain(messages);
                             return Ok(Followed::Answered(response));
                         }
                         Ok(envelope) if live.is_none() && envelope.kind == Kind::Request => {
                             tracing::warn!(method = %envelope.method, "dropped a request that this protocol version doesn't have");
                         }
-                        _ => self.pass_on(request.session, &text).await,
+                        _ => self.pass_on(request.session, message, request.out).await,
                     }
                     continue;
                 }
@@ -106,17 +109,17 @@ impl Relay {
     }
 
     /// The client's version of a response.
-    fn respond(&self, request: &Request<'_>, text: &str) -> Result<String, Error> {
-        let text = repaired(text, request)?;
+    fn respond(&self, request: &Request<'_>, message: Message) -> Result<Message, Error> {
+        let text = repaired(&message.text, request)?;
         let call = request.call;
         if call.head.method == "tools/list" {
-            let describe = |profile: &_| self.metadata.description(profile);
+            let describe = |profile: &_| self.shared.metadata.description(profile);
             let stateless = call.head.generation.is_stateless();
-            let rewritten = self.catalog.rewrite(&text, stateless, &self.offer, describe);
-            return Ok(rewritten.unwrap_or(text));
+            let rewritten = self.catalog.rewrite(&text, stateless, &self.shared.offer, describe);
+            return Ok(message.with(rewritten.unwrap_or(text)));
         }
         self.learn(request, &text);
-        Ok(text)
+        Ok(message.with(text))
     }
 
     /// Keeps what a successful response means for later: log levels and subscriptions to replay,

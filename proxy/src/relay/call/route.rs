@@ -34,14 +34,14 @@ impl Relay {
         let choice = match method.split('/').next().unwrap_or_default() {
             "tools" if call.is_tool_call() => return self.route_tool(call).await,
             "resources" | "prompts" | "completion" => {
-                self.offer.of_request(&call.text).map_err(Failed::Params)?
+                self.shared.offer.of_request(call.text()).map_err(Failed::Params)?
             }
-            "tasks" => Choice { profile: self.profile_of_task(&call.text), text: None },
-            _ => Choice { profile: self.profiles.default().clone(), text: None },
+            "tasks" => Choice { profile: self.profile_of_task(call.text()), text: None },
+            _ => Choice { profile: self.shared.profiles.default().clone(), text: None },
         };
         Ok(Route {
             profile: choice.profile,
-            text: choice.text.map_or(Cow::Borrowed(call.text.as_str()), Cow::Owned),
+            text: choice.text.map_or(Cow::Borrowed(call.text()), Cow::Owned),
             repeatable,
             headers: Vec::new(),
         })
@@ -51,7 +51,7 @@ impl Relay {
         let name = call.head.tool.as_deref().unwrap_or_default();
         self.check_name(call, name)?;
         // Two names: policy would judge one, and the server might run the other.
-        if let Some(params) = Envelope::parse(&call.text).ok().and_then(|it| it.params_object())
+        if let Some(params) = Envelope::parse(call.text()).ok().and_then(|it| it.params_object())
             && let Err(fault) = params.get("name")
         {
             return Err(Failed::Tool(format!("The call is ambiguous: {fault}.")));
@@ -60,12 +60,13 @@ impl Relay {
         self.catalog.check(name, tool.as_deref()).map_err(Failed::Tool)?;
         let argument = match &tool {
             Some(tool) => tool.argument.clone(),
-            None => self.offer.argument_on(None),
+            None => self.shared.offer.argument_on(None),
         };
-        let choice = self.offer.of_tool_call(&call.text, name, &argument).map_err(Failed::Tool)?;
+        let choice =
+            self.shared.offer.of_tool_call(call.text(), name, &argument).map_err(Failed::Tool)?;
         Ok(Route {
             profile: choice.profile,
-            text: choice.text.map_or(Cow::Borrowed(call.text.as_str()), Cow::Owned),
+            text: choice.text.map_or(Cow::Borrowed(call.text()), Cow::Owned),
             repeatable: tool.as_ref().is_some_and(|tool| tool.read_only),
             headers: tool.map(|tool| tool.headers.clone()).unwrap_or_default(),
         })
@@ -84,7 +85,7 @@ impl Relay {
         let known = self.catalog.tool(name);
         let matters = call.head.generation.is_stateless()
             || self.catalog.judges_by_annotation()
-            || (self.offer.is_choice() && self.offer.may_choose(&call.text));
+            || (self.shared.offer.is_choice() && self.shared.offer.may_choose(call.text()));
         if known.is_some() || !matters {
             return Ok(known);
         }
@@ -103,15 +104,15 @@ impl Relay {
         for page in 0..MAX_PAGES {
             let id = Id::from_token(&format!("\"sigward-tools-{page}\""));
             let text = wire::request(&id, "tools/list", &list_params(call, cursor.as_deref()));
-            let text = wire::with_metadata(text, &self.metadata.of(&session.profile));
+            let text = wire::with_metadata(text, &self.shared.metadata.of(&session.profile));
             let head = super::Head {
                 id,
                 method: "tools/list".to_owned(),
                 generation: call.head.generation.clone(),
                 tool: None,
             };
-            let listing = head.with(text.clone());
-            let request = Request { call: &listing, session: &session, text };
+            let listing = head.with(text.clone().into());
+            let request = Request { call: &listing, session: &session, text, out: &self.out };
             let sent = AtomicBool::new(false);
             let response = match &call.head.generation {
                 Generation::Sessions => self.over_session(&request, true, &sent).await?,
@@ -126,7 +127,7 @@ impl Relay {
                     }
                 }
             };
-            let envelope = Envelope::parse(&response).ok();
+            let envelope = Envelope::parse(&response.text).ok();
             let result = envelope.and_then(|it| it.result).and_then(|it| Object::parse(it).ok());
             let Some(result) = result else {
                 return Err(Error::NotMessage("it can't list its tools"));
@@ -140,7 +141,7 @@ impl Relay {
     }
 
     fn profile_of_task(&self, text: &str) -> ProfileName {
-        let default = || self.profiles.default().clone();
+        let default = || self.shared.profiles.default().clone();
         let params = Envelope::parse(text).ok().and_then(|envelope| envelope.params_object());
         let Some(task) = params.as_ref().and_then(|params| params.find_string("taskId")) else {
             return default();
@@ -161,7 +162,7 @@ fn list_params(call: &Call, cursor: Option<&str>) -> String {
         members.push(format!(r#""cursor":{}"#, wire::quote(cursor)));
     }
     if call.head.generation.is_stateless()
-        && let Ok(envelope) = Envelope::parse(&call.text)
+        && let Ok(envelope) = Envelope::parse(call.text())
         && let Some(meta) = envelope.params_object().and_then(|it| it.find_object("_meta"))
     {
         let sender: Vec<String> = meta

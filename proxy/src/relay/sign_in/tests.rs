@@ -1,3 +1,4 @@
+use super::state::resumed;
 use super::*;
 
 fn prompt() -> LoginPrompt {
@@ -45,7 +46,7 @@ fn a_request_comes_back_as_it_was() {
         assert_eq!(resumed.text, before);
         assert!(resumed.text.contains(members));
         let declined = repeated.replace("accept", "decline");
-        assert!(!super::resumed(&declined).unwrap().accepted);
+        assert!(!super::state::resumed(&declined).unwrap().accepted);
     }
 }
 

@@ -1,0 +1,162 @@
+//! How much memory messages in transit may take, all together.
+//!
+//! A client that reads slowly must not make us hold what all its calls bring: a message may grow only
+//! as far as its [`Share`] covers it, and waits, and with it the server that sends it, where there is
+//! nothing left. Small messages are free. Large ones draw on a pool; when that is empty, one message
+//! at a time may grow to the limit of all messages out of a reserve. So somebody can always finish,
+//! and the bound is the sum of both (and what is free, times the number of requests).
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Messages up to this size are free: an answer of a tool is a few kilobytes.
+const FREE: usize = 64 << 10;
+/// What the pool is counted in.
+const UNIT: usize = 64 << 10;
+
+/// The memory that messages share.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    pool: Arc<Semaphore>,
+    reserve: Arc<Semaphore>,
+}
+
+/// What one message holds of it, until it is dropped.
+#[derive(Debug, Default)]
+pub struct Share {
+    pooled: Option<OwnedSemaphorePermit>,
+    reserve: Option<OwnedSemaphorePermit>,
+}
+
+impl Budget {
+    /// A budget of `pool` bytes, beside the reserve.
+    #[must_use]
+    pub fn new(pool: usize) -> Self {
+        Self { pool: Arc::new(Semaphore::new(pool / UNIT)), reserve: Arc::new(Semaphore::new(1)) }
+    }
+}
+
+impl Share {
+    /// Waits until `bytes` of the message are covered.
+    pub async fn cover(&mut self, budget: &Budget, bytes: usize) {
+        let Some(missing) = self.missing(bytes) else { return };
+        let pool = Arc::clone(&budget.pool).acquire_many_owned(missing);
+        let reserve = Arc::clone(&budget.reserve).acquire_owned();
+        tokio::select! {
+            biased;
+            Ok(permit) = pool => self.add(permit),
+            Ok(permit) = reserve => {
+                self.reserve = Some(permit);
+                self.pooled = None;
+            }
+            // Neither semaphore is ever closed.
+            else => {}
+        }
+    }
+
+    /// Covers `bytes` out of the pool, if that is possible at once.
+    pub fn try_cover(&mut self, budget: &Budget, bytes: usize) -> bool {
+        let Some(missing) = self.missing(bytes) else { return true };
+        let permit = Arc::clone(&budget.pool).try_acquire_many_owned(missing);
+        permit.map(|permit| self.add(permit)).is_ok()
+    }
+
+    /// How many units it takes to cover `bytes`; `None` if they are covered.
+    fn missing(&self, bytes: usize) -> Option<u32> {
+        let held = self.pooled.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let wanted = if bytes <= FREE { 0 } else { bytes.div_ceil(UNIT) };
+        if self.reserve.is_some() || wanted <= held {
+            return None;
+        }
+        // A message that grows asks in steps of its size, not at each piece.
+        let missing = (wanted - held).max(held / 4);
+        Some(u32::try_from(missing).unwrap_or(u32::MAX))
+    }
+
+    fn add(&mut self, permit: OwnedSemaphorePermit) {
+        match &mut self.pooled {
+            Some(pooled) => pooled.merge(permit),
+            None => self.pooled = Some(permit),
+        }
+    }
+}
+
+/// A message in transit, with its share of the memory.
+#[derive(Debug, Clone, Default)]
+pub struct Message {
+    /// JSON text on one line.
+    pub text: String,
+    share: Arc<Share>,
+}
+
+impl Message {
+    /// A message that holds `share` while it lives.
+    #[must_use]
+    pub fn new(text: String, share: Share) -> Self {
+        Self { text, share: Arc::new(share) }
+    }
+
+    /// A message that is a part of this one, and holds on to the same share.
+    #[must_use]
+    pub fn part(&self, text: &str) -> Self {
+        Self { text: text.to_owned(), share: Arc::clone(&self.share) }
+    }
+
+    /// The message with `change` made to its text.
+    #[must_use]
+    pub fn map(self, change: impl FnOnce(String) -> String) -> Self {
+        Self { text: change(self.text), share: self.share }
+    }
+
+    /// The message with another text in its place.
+    #[must_use]
+    pub fn with(self, text: String) -> Self {
+        Self { text, ..self }
+    }
+}
+
+impl From<String> for Message {
+    /// A message of our own: they are small.
+    fn from(text: String) -> Self {
+        Self { text, share: Arc::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn covers(share: &mut Share, budget: &Budget, bytes: usize) -> bool {
+        share.cover(budget, bytes).now_or_never().is_some()
+    }
+
+    #[test]
+    fn one_message_can_always_grow() {
+        let budget = Budget::new(4 * UNIT);
+        let [mut first, mut second, mut third] =
+            [const { Share { pooled: None, reserve: None } }; 3];
+        assert!(covers(&mut first, &budget, 3 * UNIT));
+        assert!(covers(&mut second, &budget, 2 * UNIT), "the reserve is free");
+        assert!(covers(&mut second, &budget, 1 << 40), "and has no end");
+        assert!(!covers(&mut first, &budget, 5 * UNIT));
+        assert!(!covers(&mut third, &budget, 2 * UNIT));
+        assert!(covers(&mut third, &budget, FREE));
+        drop(second);
+        assert!(covers(&mut first, &budget, 5 * UNIT), "now it has the reserve");
+        assert!(covers(&mut third, &budget, 4 * UNIT), "and gave the pool back");
+    }
+
+    #[test]
+    fn what_must_not_wait_is_refused() {
+        let budget = Budget::new(2 * UNIT);
+        let (mut first, mut second) = (Share::default(), Share::default());
+        assert!(first.try_cover(&budget, 2 * UNIT));
+        assert!(!second.try_cover(&budget, FREE + 1));
+        assert!(second.try_cover(&budget, FREE));
+        drop(first);
+        assert!(second.try_cover(&budget, FREE + 1));
+    }
+}

@@ -1,0 +1,93 @@
+//! A client that sends line by line: it knows nothing of sessions, and all its messages come and go
+//! over one pipe.
+
+use std::sync::Arc;
+
+use rmcp::model::{ErrorCode, ProtocolVersion};
+
+use super::call::{Call, Head};
+use super::{Flight, Relay};
+use crate::budget::Message;
+use crate::wire::{self, Envelope, Fault, Id, Kind, Object};
+
+impl Relay {
+    /// Takes one message of the client. Waits only for room in the output.
+    pub async fn receive(self: &Arc<Self>, message: Message) {
+        match wire::batch(&message.text) {
+            Ok(None) => self.dispatch(message).await,
+            Ok(Some(batch)) => self.batch(batch, &message).await,
+            Err(fault) => self.refuse(&message.text, &fault).await,
+        }
+    }
+
+    /// Answers what can't be read at all.
+    pub async fn refuse(&self, text: &str, fault: &Fault) {
+        self.say(fault_response(text, fault)).await;
+    }
+
+    /// Batches existed in 2025-03-26 alone. Their messages are taken one by one, in order.
+    async fn batch(self: &Arc<Self>, batch: Vec<&str>, whole: &Message) {
+        if let Err(fault) = self.check_batch(&batch) {
+            return self.refuse("", &fault).await;
+        }
+        for message in batch {
+            self.dispatch(whole.part(message)).await;
+        }
+    }
+
+    /// Whether the client's protocol version has batches.
+    pub(crate) fn check_batch(&self, batch: &[&str]) -> Result<(), Fault> {
+        let session = self.existing(self.shared.profiles.default());
+        let live = session.and_then(|session| session.current());
+        let version = live.as_ref().and_then(|live| live.version()).unwrap_or_default();
+        if version != ProtocolVersion::V_2025_03_26.as_str() {
+            return Err(Fault::NotMessage("batches aren't part of this protocol version"));
+        }
+        if batch.is_empty() {
+            return Err(Fault::NotMessage("an empty batch"));
+        }
+        Ok(())
+    }
+
+    async fn dispatch(self: &Arc<Self>, message: Message) {
+        let text = &message.text;
+        let envelope = match wire::check_depth(text).and_then(|()| Envelope::parse(text)) {
+            Ok(envelope) => envelope,
+            Err(fault) => return self.refuse(text, &fault).await,
+        };
+        match envelope.kind {
+            Kind::Request => {
+                let head = Head::read(&envelope);
+                match self.register(&head, self.out.clone()) {
+                    Ok(flight) => self.start(head.with(message), flight),
+                    Err(why) => {
+                        let code = ErrorCode::INVALID_REQUEST;
+                        self.say(wire::error_response(&head.id, code, why)).await;
+                    }
+                }
+            }
+            Kind::Notification => self.notified(&envelope, text),
+            Kind::Response => self.answered(&envelope, text),
+        }
+    }
+
+    fn start(self: &Arc<Self>, call: Call, flight: Arc<Flight>) {
+        let relay = Arc::clone(self);
+        self.work.spawn(async move {
+            if let Some(response) = relay.respond_to(&call, &flight).await {
+                let _ = flight.out.send(response).await;
+            }
+        });
+    }
+}
+
+/// The answer to a text that is no message, under its id where that can be seen.
+pub(crate) fn fault_response(text: &str, fault: &Fault) -> String {
+    let (code, kind) = if fault.is_parse_error() {
+        (ErrorCode::PARSE_ERROR, "Parse error")
+    } else {
+        (ErrorCode::INVALID_REQUEST, "Invalid request")
+    };
+    let id = Object::parse(text).ok().and_then(|object| object.find("id").map(Id::from_token));
+    wire::error_response(&id.unwrap_or_else(Id::null), code, &format!("{kind}: {fault}"))
+}

@@ -1,0 +1,164 @@
+//! Events as bytes, for whoever passes them on: where one ends, and one with other data.
+
+use memchr::memchr2;
+
+/// Follows a stream, and knows whether it stands between two events.
+#[derive(Debug, Clone, Copy)]
+pub struct Boundaries {
+    line_is_empty: bool,
+    after_cr: bool,
+    between: bool,
+}
+
+impl Default for Boundaries {
+    fn default() -> Self {
+        Self { line_is_empty: true, after_cr: false, between: true }
+    }
+}
+
+impl Boundaries {
+    /// Whether another event may be put in here.
+    #[must_use]
+    pub fn between_events(&self) -> bool {
+        self.between
+    }
+
+    /// Reads on. How much of `bytes` belongs to the event at work, its blank line included; `None`
+    /// if all does and it isn't complete.
+    pub fn advance(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            match byte {
+                // The second half of CR LF.
+                b'\n' if std::mem::take(&mut self.after_cr) => at += 1,
+                b'\n' | b'\r' => {
+                    self.after_cr = byte == b'\r';
+                    at += 1;
+                    if std::mem::replace(&mut self.line_is_empty, true) {
+                        self.between = true;
+                        if self.after_cr && bytes.get(at) == Some(&b'\n') {
+                            self.after_cr = false;
+                            at += 1;
+                        }
+                        return Some(at);
+                    }
+                }
+                _ => {
+                    (self.after_cr, self.line_is_empty, self.between) = (false, false, false);
+                    at += memchr2(b'\n', b'\r', &bytes[at..]).unwrap_or(bytes.len() - at);
+                }
+            }
+        }
+        None
+    }
+
+    /// Reads all of `bytes`.
+    pub fn pass(&mut self, mut bytes: &[u8]) {
+        while let Some(end) = self.advance(bytes) {
+            bytes = &bytes[end..];
+        }
+    }
+}
+
+/// Cuts a stream into whole events.
+#[derive(Debug, Default)]
+pub struct Frames {
+    boundaries: Boundaries,
+    event: Vec<u8>,
+}
+
+impl Frames {
+    /// The events that `bytes` complete.
+    pub fn push(&mut self, mut bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut events = Vec::new();
+        while let Some(end) = self.boundaries.advance(bytes) {
+            self.event.extend_from_slice(&bytes[..end]);
+            events.push(std::mem::take(&mut self.event));
+            bytes = &bytes[end..];
+        }
+        self.event.extend_from_slice(bytes);
+        events
+    }
+
+    /// The bytes of the event that isn't complete.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.event.len()
+    }
+
+    /// What is left at the end of the stream.
+    #[must_use]
+    pub fn rest(self) -> Vec<u8> {
+        self.event
+    }
+}
+
+/// A message as an event of its own. `message` is on one line.
+#[must_use]
+pub fn event(message: &str) -> Vec<u8> {
+    format!("event: message\ndata: {message}\n\n").into_bytes()
+}
+
+/// `event` with `data`, which is on one line, in the place of its own; its other fields stay.
+#[must_use]
+pub fn with_data(event: &[u8], data: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(event.len() + 16);
+    for line in event.split(|byte| matches!(byte, b'\n' | b'\r')) {
+        let is_data = line == b"data" || line.starts_with(b"data:");
+        if !line.is_empty() && !is_data {
+            out.extend_from_slice(line);
+            out.push(b'\n');
+        }
+    }
+    out.extend_from_slice(format!("data: {data}\n\n").as_bytes());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENTS: [&[u8]; 4] = [
+        b"\xef\xbb\xbf: hello\r\nid: 7\r\ndata: {\"a\":\r\ndata: 1}\r\n\r\n",
+        b"data: x\r\r",
+        b"\n",
+        b"event: ping\ndata: no\n\n",
+    ];
+
+    #[test]
+    fn events_are_whole_however_the_bytes_are_cut() {
+        let stream = EVENTS.concat();
+        for cut in 0..=stream.len() {
+            let mut frames = Frames::default();
+            let mut all = frames.push(&stream[..cut]);
+            all.extend(frames.push(&stream[cut..]));
+            assert_eq!(all.concat(), stream, "cut at {cut}");
+            assert_eq!(frames.held(), 0);
+            assert!(all[0].starts_with(b"\xef") && all.last().unwrap().ends_with(b"no\n\n"));
+        }
+    }
+
+    #[test]
+    fn an_event_may_be_put_in_between_two_and_nowhere_else() {
+        let stream = b"data: a\n\ndata: b\r\n\r\n: c\n\n";
+        let mut between = Vec::new();
+        let mut boundaries = Boundaries::default();
+        for (at, byte) in stream.iter().enumerate() {
+            if boundaries.between_events() {
+                between.push(at);
+            }
+            boundaries.pass(&[*byte]);
+        }
+        // 20 is within a CR LF; a line break more is no event.
+        assert_eq!(between, [0, 9, 20, 21]);
+        assert!(boundaries.between_events());
+        boundaries.pass(b"data: cut\n");
+        assert!(!boundaries.between_events());
+    }
+
+    #[test]
+    fn other_data_leaves_the_other_fields() {
+        let event = b"id: 7\r\ndata: {\"a\":\r\nevent: message\r\ndata: 1}\r\n\r\n";
+        assert_eq!(with_data(event, "{}"), b"id: 7\nevent: message\ndata: {}\n\n");
+    }
+}
