@@ -3,6 +3,8 @@
 //! Made so that a user changes one word in an MCP client's config. What is wrong is said with the
 //! option that is wrong.
 
+mod listen;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +13,9 @@ use clap::{CommandFactory, Parser};
 use http::{HeaderName, HeaderValue};
 use url::{Host, Url};
 
-use crate::config::{Config, Globs, ProfileArgument, Profiles, Timeouts, ToolPolicy};
+use crate::config::{
+    Config, Globs, ListenAddress, ProfileArgument, Profiles, Timeouts, ToolPolicy,
+};
 use crate::environment::Environment;
 
 /// Use MCP servers on AWS under several AWS identities, without ever holding a key.
@@ -91,6 +95,18 @@ struct Options {
     /// The broker to ask: unix:PATH, or private for one of our own
     #[arg(long, value_name = "ADDRESS", env = "SIGWARD_BROKER", value_parser = broker)]
     broker: Option<BrokerChoice>,
+
+    /// Serve Streamable HTTP at /mcp, not standard input and output: HOST:PORT, PORT or unix:PATH
+    #[arg(long, value_name = "ADDRESS", value_parser = listen::address)]
+    listen: Option<ListenAddress>,
+
+    /// File with the bearer token that HTTP clients must show
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    listen_token_file: Option<PathBuf>,
+
+    /// Permissions of the socket of --listen unix:PATH
+    #[arg(long, value_name = "MODE", requires = "listen", default_value = "0600", value_parser = listen::mode)]
+    listen_mode: u32,
 
     /// Never send the client's user to sign in; only say in the error how to
     #[arg(long)]
@@ -220,6 +236,8 @@ pub fn parse(
             deny: Globs::new(&options.tools_deny),
             read_only: options.read_only,
         },
+        listen: listen::checked(options.listen, options.listen_token_file, options.listen_mode)
+            .map_err(|why| fault(ErrorKind::ValueValidation, &why))?,
     };
     let broker = options.broker.unwrap_or(BrokerChoice::Any);
     Ok(Invocation { config, broker, log_level: options.log_level })

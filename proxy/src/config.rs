@@ -2,6 +2,7 @@
 //! environment or a file.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,6 +106,35 @@ impl fmt::Display for BrokerAddress {
     }
 }
 
+/// Where to serve Streamable HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A socket file.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// How to serve Streamable HTTP.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Where.
+    pub address: ListenAddress,
+    /// The permissions of a socket file.
+    pub mode: u32,
+    /// The file with the token that clients must show.
+    pub token_file: Option<PathBuf>,
+}
+
 /// The waits of the reference proxy, under its names.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
@@ -195,6 +225,8 @@ pub struct Config {
     pub argument: ProfileArgument,
     /// Which tools are there.
     pub tools: ToolPolicy,
+    /// Serve HTTP there, and not standard input and output.
+    pub listen: Option<Listen>,
 }
 
 impl Config {

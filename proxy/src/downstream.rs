@@ -1,3 +1,4 @@
 //! What speaks to MCP clients.
 
+pub mod http;
 pub mod stdio;

@@ -85,6 +85,9 @@ pub enum Error {
         /// Whose session.
         profile: String,
     },
+    /// The session of a client that opens its sessions itself is gone.
+    #[error("the server no longer knows the MCP session; initialize again")]
+    SessionExpired,
     /// The stream ended and can't be resumed.
     #[error("the server ended the response stream without an answer")]
     NoAnswer,
@@ -138,6 +141,7 @@ impl Error {
             | Self::BrokerSlow { .. }
             | Self::SignatureMismatch
             | Self::SessionLost { .. }
+            | Self::SessionExpired
             | Self::NotMessage(_)
             | Self::TooLarge { .. }
             | Self::Handshake { .. } => Resend::Pointless,

@@ -25,6 +25,8 @@ pub mod cli;
 pub mod launch;
 
 pub mod downstream;
+pub mod reverse;
+
 pub mod relay;
 pub mod session;
 pub mod tools;

@@ -8,6 +8,7 @@
 mod call;
 mod lines;
 mod metadata;
+mod passing;
 mod questions;
 mod server;
 mod sign_in;
@@ -21,11 +22,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::call::{Call, Failed, Head};
+pub(crate) use self::call::{Call, Failed, Head, Route, repaired, sentence};
 pub(crate) use self::lines::fault_response;
 use self::metadata::Metadata;
 use self::questions::Questions;
-use self::sign_in::{Next, SignIns};
+pub(crate) use self::sign_in::Next;
+use self::sign_in::SignIns;
 use crate::broker::Broker;
 use crate::budget::Message;
 use crate::config::{Config, ProfileName, Profiles, ToolPolicy};
@@ -52,7 +54,7 @@ pub struct Shared {
     pub(crate) profiles: Profiles,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) tool_timeout: Duration,
-    retries: u32,
+    pub(crate) retries: u32,
     offer: Offer,
     tools: ToolPolicy,
     metadata: Metadata,
@@ -116,6 +118,11 @@ impl Flight {
             out,
         })
     }
+
+    /// Where the server's messages go.
+    pub(crate) fn out(&self) -> &Outlet {
+        &self.out
+    }
 }
 
 impl Relay {
@@ -176,8 +183,11 @@ impl Relay {
     }
 
     /// From here on the id is free, and nothing more is said about it.
-    pub(crate) fn forget(&self, id: &Id) {
-        lock(&self.flights).remove(id);
+    pub(crate) fn forget(&self, id: &Id, flight: &Arc<Flight>) {
+        let mut flights = lock(&self.flights);
+        if flights.get(id).is_some_and(|known| Arc::ptr_eq(known, flight)) {
+            flights.remove(id);
+        }
     }
 
     /// The response to a request; none if the client cancelled it.
@@ -188,7 +198,7 @@ impl Relay {
     ) -> Option<Message> {
         let cancelled = flight.cancel.clone();
         let done = cancelled.run_until_cancelled(self.carry_out(call, flight)).await;
-        self.forget(&call.head.id);
+        self.forget(&call.head.id, flight);
         match done {
             None => {
                 tracing::debug!(method = %call.head.method, "cancelled");
@@ -283,7 +293,7 @@ impl Relay {
     }
 
     /// Sends a notification or a response, whose fate nobody waits for.
-    fn forward(&self, session: Arc<Session>, text: String) {
+    pub(crate) fn forward(&self, session: Arc<Session>, text: String) {
         self.work.spawn(async move {
             let Some(live) = session.current() else {
                 tracing::debug!(profile = %session.profile, "no open session to tell");
@@ -304,7 +314,7 @@ impl Relay {
     }
 
     /// We no longer wait for an answer.
-    fn abandon(&self, id: &Id, flight: &Flight, reason: &str) {
+    pub(crate) fn abandon(&self, id: &Id, flight: &Flight, reason: &str) {
         let params = format!(r#"{{"requestId":{},"reason":{}}}"#, id.token(), wire::quote(reason));
         self.tell_cancelled(flight, wire::notification("notifications/cancelled", Some(&params)));
     }
@@ -343,7 +353,7 @@ impl Relay {
         lock(&self.sessions).get(profile).cloned()
     }
 
-    fn default_session(&self) -> Arc<Session> {
+    pub(crate) fn default_session(&self) -> Arc<Session> {
         self.session(self.shared.profiles.default())
     }
 

@@ -1,27 +1,34 @@
 //! From the command line to the end: options, broker, runtime, relay, drain.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Route};
 use crate::budget::Budget;
 use crate::cli::{self, Invocation};
-use crate::config::{Config, MAX_CLIENT_MESSAGE, REQUESTS_IN_TRANSIT};
+use crate::config::{Config, Listen, MAX_CLIENT_MESSAGE, REQUESTS_IN_TRANSIT};
+use crate::downstream::http::{self, Guard, Service, Socket};
 use crate::downstream::stdio;
 use crate::environment::Environment;
 use crate::launch;
 use crate::log;
 use crate::relay::{Relay, Shared};
+use crate::reverse::Reverse;
 use crate::session::Ownership;
 use crate::signer::Signer;
 use crate::upstream::{Settings, Upstream};
 
 /// How long what is written already may take to reach the client at the end.
 const FLUSH: Duration = Duration::from_millis(250);
+
+/// How long answers that are at work may take to end when a listening proxy is told to stop.
+const DRAIN: Duration = Duration::from_millis(250);
 
 /// Runs the program. It ends with the client's input, or by a signal.
 #[must_use]
@@ -72,28 +79,85 @@ async fn serve(config: Config, route: Route) -> ExitCode {
             (Ok(terminated), Ok(interrupted)) => (terminated, interrupted),
             (Err(error), _) | (_, Err(error)) => return fail(&error),
         };
+    let shared = Shared::new(&config, upstream, broker);
+    let stop = async {
+        tokio::select! {
+            _ = terminated.recv() => tracing::info!("terminated"),
+            _ = interrupted.recv() => tracing::info!("interrupted"),
+        }
+    };
+    match &config.listen {
+        Some(listen) => over_http(shared, listen, stop).await,
+        None => {
+            over_stdio(shared, stop).await;
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Serves the client at the other end of standard input and output.
+async fn over_stdio(shared: Arc<Shared>, stop: impl Future<Output = ()>) {
     let (input, output) = rmcp::transport::stdio_pipes();
     let (sender, receiver) = mpsc::channel(stdio::OUTPUT_QUEUE);
     let mut writer = tokio::spawn(stdio::write(output, receiver));
-    let relay = Relay::new(Shared::new(&config, upstream, broker), Ownership::Proxy, sender);
+    let relay = Relay::new(shared, Ownership::Proxy, sender);
     let requests = Budget::new(REQUESTS_IN_TRANSIT);
     let mut client_reads = true;
     tokio::select! {
         () = stdio::serve(input, &relay, MAX_CLIENT_MESSAGE, &requests) => tracing::debug!("end of input"),
         _ = &mut writer => client_reads = false,
-        _ = terminated.recv() => tracing::info!("terminated"),
-        _ = interrupted.recv() => tracing::info!("interrupted"),
+        () = stop => {}
     }
     relay.close().await;
     drop(relay);
     if client_reads {
         let _ = tokio::time::timeout(FLUSH, writer).await;
     }
+}
+
+/// Serves clients that come over HTTP.
+async fn over_http(
+    shared: Arc<Shared>,
+    listen: &Listen,
+    stop: impl Future<Output = ()>,
+) -> ExitCode {
+    let guard = match Guard::new(listen) {
+        Ok(guard) => guard,
+        Err(error) => {
+            let file = listen.token_file.as_deref().unwrap_or(Path::new(""));
+            return fail(&format!("--listen-token-file {}: {error}", file.display()));
+        }
+    };
+    let opened = match Socket::open(listen).await {
+        Ok(socket) => socket.address().map(|address| (socket, address)),
+        Err(error) => Err(error),
+    };
+    let (socket, address) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return fail(&format!("--listen {}: {error}", listen.address)),
+    };
+    let reverse = Reverse::new(shared);
+    let draining = CancellationToken::new();
+    let service = Arc::new(Service {
+        guard,
+        reverse: Arc::clone(&reverse),
+        requests: Budget::new(REQUESTS_IN_TRANSIT),
+        draining: draining.clone(),
+    });
+    // Whoever started this waits for it, whatever the level of the log.
+    eprintln!("sigward-proxy: listening address={address} path=/mcp");
+    let connections = tokio::select! {
+        connections = http::serve(&socket, &service) => connections,
+        () = reverse.sweep() => return ExitCode::FAILURE,
+        () = async { stop.await; draining.cancel(); std::future::pending().await } => return ExitCode::FAILURE,
+    };
+    let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
+    reverse.close().await;
     ExitCode::SUCCESS
 }
 
 /// Says on standard error why there is nothing to run.
-fn fail(error: &dyn std::error::Error) -> ExitCode {
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("sigward-proxy: {error}");
     ExitCode::FAILURE
 }

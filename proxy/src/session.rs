@@ -215,7 +215,7 @@ impl Session {
     /// The session in place of `lost`: one renewal, however many calls found it lost.
     pub async fn renew(self: &Arc<Self>, lost: &Live) -> Result<Arc<Live>, Error> {
         if self.is_default && self.context.ownership != Ownership::Proxy {
-            return Err(Error::SessionLost { profile: self.profile.to_string() });
+            return Err(Error::SessionExpired);
         }
         {
             let mut state = self.lock();
@@ -309,6 +309,11 @@ impl Session {
             Some(params) => state.subscriptions.insert(uri.to_owned(), params.to_owned()),
             None => state.subscriptions.remove(uri),
         };
+    }
+
+    /// Whoever it belongs to has ended it.
+    pub fn forget(&self) {
+        self.lock().live = None;
     }
 
     /// Ends the session: with a DELETE, where the server gave it an id.

@@ -11,6 +11,8 @@ use std::time::Duration;
 use rmcp::model::ErrorCode;
 
 use self::follow::Followed;
+pub(crate) use self::follow::repaired;
+pub(crate) use self::route::Route;
 use super::{Flight, Outlet, Relay};
 use crate::budget::Message;
 use crate::config::ProfileName;
@@ -132,7 +134,7 @@ impl Failed {
 }
 
 /// An error's text, from lower case to a sentence.
-fn sentence(text: &str) -> String {
+pub(crate) fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     let end = if text.ends_with(['.', ')']) { "" } else { "." };
@@ -157,13 +159,10 @@ impl Relay {
         call: &Call,
         flight: &Flight,
     ) -> Result<Message, Failed> {
-        self.shared.metadata.load().await?;
-        self.introduce(call);
-        let route = self.route(call).await?;
+        let route = self.receive_call(call).await?;
         let session = self.session(&route.profile);
         let _ = flight.session.set(Arc::clone(&session));
-        let text =
-            wire::with_metadata(route.text.to_string(), &self.shared.metadata.of(&route.profile));
+        let text = self.final_text(&route);
         if call.head.method == "initialize" && !call.head.generation.is_stateless() {
             return Ok(self.initialize(call, &session, text, flight).await?);
         }
@@ -178,6 +177,21 @@ impl Relay {
             }
         }?;
         Ok(response)
+    }
+
+    /// Where a call goes, once all is known that it takes to tell.
+    pub(crate) async fn receive_call<'a>(
+        self: &Arc<Self>,
+        call: &'a Call,
+    ) -> Result<Route<'a>, Failed> {
+        self.shared.metadata.load().await?;
+        self.introduce(call);
+        self.route(call).await
+    }
+
+    /// What the server gets to read.
+    pub(crate) fn final_text(&self, route: &Route<'_>) -> String {
+        wire::with_metadata(route.text.to_string(), &self.shared.metadata.of(&route.profile))
     }
 
     /// Lets upstream know who the client is: from its handshake, or, in 2026-07-28, any request.
@@ -321,7 +335,7 @@ impl Relay {
 
     /// Tries until it works, fails for good, or `retries` are used up. What upstream may have acted
     /// on is only repeated where that is `repeatable`.
-    async fn attempts<T, F>(
+    pub(crate) async fn attempts<T, F>(
         &self,
         retries: u32,
         repeatable: bool,

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::{Relay, Request};
 use crate::budget::Message;
+use crate::config::ProfileName;
 use crate::error::Error;
 use crate::protocol::AWS_SESSION_EXPIRED;
 use crate::relay::lock;
 use crate::session::{Live, Session, error_code};
 use crate::upstream::{Answer, Failure, Incoming, Messages, Reply};
-use crate::wire::{self, Edits, Envelope, Kind, Object};
+use crate::wire::{self, Edits, Envelope, Id, Kind, Object};
 
 /// How often a stream is taken up again without anything coming of it.
 const MAX_RESUMES: u32 = 5;
@@ -110,7 +111,7 @@ impl Relay {
 
     /// The client's version of a response.
     fn respond(&self, request: &Request<'_>, message: Message) -> Result<Message, Error> {
-        let text = repaired(&message.text, request)?;
+        let text = repaired(&message.text, &request.call.head.id)?;
         let call = request.call;
         if call.head.method == "tools/list" {
             let describe = |profile: &_| self.shared.metadata.description(profile);
@@ -149,22 +150,27 @@ impl Relay {
             }
             "tools/call" if !request.session.is_default => {
                 let Ok(result) = Object::parse(result) else { return };
-                let task = result.find_object("task");
-                let id = task.as_ref().unwrap_or(&result).find_string("taskId");
-                if let Some(id) = id {
-                    let mut tasks = lock(&self.tasks);
-                    if tasks.len() == MAX_TASKS {
-                        tasks.pop_front();
-                    }
-                    tasks.push_back((id.into_owned(), request.session.profile.clone()));
-                }
+                self.remember_task(&request.session.profile, &result);
             }
             _ => {}
         }
     }
 
+    /// Keeps which profile made a task, if `result` is about one.
+    pub(crate) fn remember_task(&self, profile: &ProfileName, result: &Object<'_>) {
+        let task = result.find_object("task");
+        let id = task.as_ref().unwrap_or(result).find_string("taskId");
+        if let Some(id) = id {
+            let mut tasks = lock(&self.tasks);
+            if tasks.len() == MAX_TASKS {
+                tasks.pop_front();
+            }
+            tasks.push_back((id.into_owned(), profile.clone()));
+        }
+    }
+
     /// Tells the sessions of the other profiles, where they are open.
-    fn set_level(&self, params: &str) {
+    pub(crate) fn set_level(&self, params: &str) {
         let open: Vec<Arc<Session>> = lock(&self.sessions).values().cloned().collect();
         for session in open.into_iter().filter(|session| !session.is_default) {
             let params = params.to_owned();
@@ -178,11 +184,11 @@ impl Relay {
 }
 
 /// A response as the client can take it: under its own id, and with an error or a result, not both.
-fn repaired(text: &str, request: &Request<'_>) -> Result<String, Error> {
+pub(crate) fn repaired(text: &str, id: &Id) -> Result<String, Error> {
     let envelope =
         Envelope::parse(text).map_err(|_| Error::NotMessage("its response is ambiguous"))?;
-    let text = super::with_id(text, &envelope, &request.call.head.id)
-        .ok_or(Error::NotMessage("its response has no id"))?;
+    let text =
+        super::with_id(text, &envelope, id).ok_or(Error::NotMessage("its response has no id"))?;
     let both = envelope.error.is_some_and(|error| error != "null") && envelope.result.is_some();
     let neither = envelope.error == Some("null");
     if !both && !neither {

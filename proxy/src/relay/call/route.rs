@@ -17,12 +17,14 @@ use crate::wire::{self, Envelope, Id, Object};
 const MAX_PAGES: usize = 100;
 
 /// Where a request goes.
-pub(super) struct Route<'a> {
-    pub(super) profile: ProfileName,
+pub(crate) struct Route<'a> {
+    pub(crate) profile: ProfileName,
     /// The text without what chose the profile.
-    pub(super) text: Cow<'a, str>,
+    pub(crate) text: Cow<'a, str>,
     /// Whether it may be sent again after the server may have acted on it.
-    pub(super) repeatable: bool,
+    pub(crate) repeatable: bool,
+    /// The argument that was cut out of it.
+    pub(crate) cut: Option<String>,
     /// The parameters to mirror in headers.
     pub(super) headers: Vec<ParameterHeader>,
 }
@@ -43,6 +45,7 @@ impl Relay {
             profile: choice.profile,
             text: choice.text.map_or(Cow::Borrowed(call.text()), Cow::Owned),
             repeatable,
+            cut: None,
             headers: Vec::new(),
         })
     }
@@ -66,6 +69,7 @@ impl Relay {
             self.shared.offer.of_tool_call(call.text(), name, &argument).map_err(Failed::Tool)?;
         Ok(Route {
             profile: choice.profile,
+            cut: choice.text.is_some().then_some(argument),
             text: choice.text.map_or(Cow::Borrowed(call.text()), Cow::Owned),
             repeatable: tool.as_ref().is_some_and(|tool| tool.read_only),
             headers: tool.map(|tool| tool.headers.clone()).unwrap_or_default(),

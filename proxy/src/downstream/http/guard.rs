@@ -1,0 +1,219 @@
+//! Who may speak to the port: checked before anything of a request is used.
+
+use std::io;
+use std::path::Path;
+
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use crate::config::{Listen, ListenAddress};
+
+/// Shorter tokens can be guessed.
+const MIN_TOKEN: usize = 16;
+/// Longer ones don't fit into a header everywhere.
+const MAX_TOKEN: usize = 4096;
+
+/// What a request must show.
+#[derive(Debug)]
+pub struct Guard {
+    token: Option<Token>,
+    /// Whether `Host` must be a name of this machine.
+    names_this_machine: bool,
+}
+
+/// A bearer token.
+struct Token(Zeroizing<Vec<u8>>);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No token, or another.
+    Token,
+    /// A page of another site sent it.
+    Origin,
+    /// It was meant for another name.
+    Host,
+}
+
+impl Refusal {
+    /// Status and words.
+    #[must_use]
+    pub fn answer(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Token => {
+                (StatusCode::UNAUTHORIZED, "This needs the bearer token of --listen-token-file.")
+            }
+            Self::Origin => {
+                (StatusCode::FORBIDDEN, "Pages of other machines may not use this proxy (Origin).")
+            }
+            Self::Host => (
+                StatusCode::FORBIDDEN,
+                "This proxy is reached as localhost, 127.0.0.1 or [::1] only (Host).",
+            ),
+        }
+    }
+}
+
+impl Guard {
+    /// What `listen` asks for. Reads the token.
+    pub fn new(listen: &Listen) -> io::Result<Self> {
+        let token = listen.token_file.as_deref().map(token).transpose()?;
+        let names_this_machine =
+            matches!(listen.address, ListenAddress::Tcp(address) if address.ip().is_loopback());
+        Ok(Self { token, names_this_machine })
+    }
+
+    /// Lets a request pass, or not.
+    ///
+    /// `Origin` and `Host` stop DNS rebinding: a page in the browser of somebody on this machine
+    /// whose name suddenly stands for 127.0.0.1 (MCP, Streamable HTTP, "Security Warning").
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        if headers.get_all(ORIGIN).iter().any(|origin| !is_local_origin(origin)) {
+            return Err(Refusal::Origin);
+        }
+        if self.names_this_machine && !single(headers.get_all(HOST)).is_some_and(is_local_host) {
+            return Err(Refusal::Host);
+        }
+        let Some(Token(token)) = &self.token else { return Ok(()) };
+        let shown = single(headers.get_all(AUTHORIZATION)).and_then(bearer);
+        match shown {
+            Some(shown) if bool::from(shown.ct_eq(token.as_slice())) => Ok(()),
+            _ => Err(Refusal::Token),
+        }
+    }
+}
+
+fn token(file: &Path) -> io::Result<Token> {
+    let text = Zeroizing::new(std::fs::read(file)?);
+    let token = text.trim_ascii();
+    if !(MIN_TOKEN..=MAX_TOKEN).contains(&token.len()) || !token.iter().all(u8::is_ascii_graphic) {
+        return Err(io::Error::other(format!(
+            "it must hold one token of {MIN_TOKEN} to {MAX_TOKEN} visible ASCII characters, such as \
+             `openssl rand -hex 32` makes"
+        )));
+    }
+    Ok(Token(Zeroizing::new(token.to_vec())))
+}
+
+/// RFC 6750, section 2.1; the scheme's name in any case (RFC 9110, section 11.1).
+fn bearer(value: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+fn single(values: http::header::GetAll<'_, HeaderValue>) -> Option<&HeaderValue> {
+    let mut values = values.iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+fn is_local_origin(origin: &HeaderValue) -> bool {
+    let uri = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
+    uri.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_some_and(is_this_machine)
+    })
+}
+
+fn is_local_host(host: &HeaderValue) -> bool {
+    let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    authority.is_some_and(|authority| is_this_machine(&authority))
+}
+
+/// Any port: it may be forwarded.
+fn is_this_machine(authority: &Authority) -> bool {
+    let host = authority.host();
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    !authority.as_str().contains('@')
+        && (host.eq_ignore_ascii_case("localhost")
+            || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn guard(address: &str, token: Option<&str>) -> io::Result<Guard> {
+        let file = token.map(|token| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(token.as_bytes()).unwrap();
+            file
+        });
+        let token_file = file.as_ref().map(|file| file.path().to_owned());
+        let address = ListenAddress::Tcp(address.parse().unwrap());
+        Guard::new(&Listen { address, mode: 0o600, token_file })
+    }
+
+    fn check(guard: &Guard, headers: &[(&'static str, &str)]) -> Result<(), Refusal> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        guard.check(&map)
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_answered() {
+        let guard = guard("127.0.0.1:0", None).unwrap();
+        for host in ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "127.9.9.9", "[::1]:1"] {
+            assert_eq!(check(&guard, &[("host", host)]), Ok(()), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.1", ""] {
+            assert_eq!(check(&guard, &[("host", host)]), Err(Refusal::Host), "{host}");
+        }
+        assert_eq!(check(&guard, &[("host", "a@localhost")]), Err(Refusal::Host));
+        assert_eq!(check(&guard, &[]), Err(Refusal::Host));
+        let two = [("host", "localhost"), ("host", "evil.example")];
+        assert_eq!(check(&guard, &two), Err(Refusal::Host));
+    }
+
+    #[test]
+    fn only_pages_of_this_machine_are_answered() {
+        let guard = guard("127.0.0.1:0", None).unwrap();
+        for origin in ["http://localhost:6274", "https://127.0.0.1", "http://[::1]:1"] {
+            let headers = [("host", "localhost"), ("origin", origin)];
+            assert_eq!(check(&guard, &headers), Ok(()), "{origin}");
+        }
+        for origin in
+            ["http://evil.example", "null", "file://", "http://localhost.evil.example", ""]
+        {
+            let headers = [("host", "localhost"), ("origin", origin)];
+            assert_eq!(check(&guard, &headers), Err(Refusal::Origin), "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn the_token_is_asked_for_and_nothing_else_will_do() {
+        let token = "0123456789abcdef";
+        let guard = guard("0.0.0.0:0", Some("0123456789abcdef\n")).unwrap();
+        let right = format!("Bearer {token}");
+        for shown in [right.as_str(), "bearer 0123456789abcdef"] {
+            assert_eq!(check(&guard, &[("authorization", shown)]), Ok(()));
+        }
+        let longer = format!("{right}0");
+        for shown in ["Bearer 0123456789abcdeF", &longer, "Bearer ", "Basic 0123456789abcdef", ""] {
+            assert_eq!(check(&guard, &[("authorization", shown)]), Err(Refusal::Token), "{shown}");
+        }
+        assert_eq!(check(&guard, &[]), Err(Refusal::Token));
+        let two = [("authorization", right.as_str()), ("authorization", "Bearer x")];
+        assert_eq!(check(&guard, &two), Err(Refusal::Token));
+        assert!(!format!("{guard:?}").contains(token));
+    }
+
+    #[test]
+    fn tokens_that_can_be_guessed_are_refused() {
+        for token in ["", "\n", "short", "has a space in it, long", "0123456789abcde"] {
+            assert!(super::tests::guard("127.0.0.1:0", Some(token)).is_err(), "{token:?}");
+        }
+    }
+}

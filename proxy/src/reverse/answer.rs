@@ -1,0 +1,147 @@
+//! Answers: passed on, or made here.
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use rmcp::model::ErrorCode;
+use tokio::time::Instant;
+
+use super::body::{self, Body, Passing, full};
+use super::headers;
+use crate::error::Error;
+use crate::relay::{Call, Failed, fault_response, repaired, sentence};
+use crate::upstream::Failure;
+use crate::wire::{self, Fault, Id};
+
+/// When a call has taken too long, and what the client gets then.
+pub(super) type Deadline = (Instant, BoxFuture<'static, String>);
+
+/// An answer as it comes; `held` is dropped at its end. `adapt` may put something between the events,
+/// where these are events.
+pub(super) fn stream<T: Send + 'static>(
+    response: reqwest::Response,
+    held: T,
+    adapt: impl FnOnce(Passing) -> Passing,
+) -> Response<Body> {
+    let events = crate::upstream::media_type(&response).as_deref() == Some("text/event-stream");
+    let mut answer = head(&response);
+    if let Some(length) = response.headers().get(CONTENT_LENGTH) {
+        answer.headers_mut().insert(CONTENT_LENGTH, length.clone());
+    }
+    // A stream of events may have nothing to say for hours; a call ends by its deadline.
+    let mut passing = Passing::new(response);
+    if events {
+        passing = adapt(passing);
+    }
+    *answer.body_mut() = body::flowing(passing.pieces(held));
+    answer
+}
+
+/// Status and headers of an answer, without its body.
+pub(super) fn head(response: &reqwest::Response) -> Response<Body> {
+    let mut answer = Response::new(full(Bytes::new()));
+    *answer.status_mut() = response.status();
+    *answer.headers_mut() = headers::downstream(response.headers());
+    answer
+}
+
+/// An answer that isn't success, as it came where that helps the client.
+pub(super) fn failure(
+    call: Option<&Call>,
+    failure: Failure,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    let expired = super::is_expired(&failure);
+    let status = match failure.status {
+        _ if expired => StatusCode::NOT_FOUND,
+        // It is about our signature: a 401 would send the client into OAuth, a redirect elsewhere.
+        StatusCode::UNAUTHORIZED => StatusCode::BAD_GATEWAY,
+        status if status.is_redirection() => StatusCode::BAD_GATEWAY,
+        status => status,
+    };
+    let about_signature =
+        matches!(failure.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    let made_here = failure.status.is_redirection()
+        || body.is_empty() && failure.status != StatusCode::METHOD_NOT_ALLOWED
+        || about_signature && failure.message.is_none();
+    if made_here {
+        let error = Error::from(failure);
+        return match call {
+            Some(call) => json(status, error_text(call.head.id.clone(), &error)),
+            None => json(status, error_text(Id::null(), &error)),
+        };
+    }
+    let own_id = call.zip(failure.message.as_deref());
+    let repaired = own_id.and_then(|(call, message)| repaired(message, &call.head.id).ok());
+    let mut answer = Response::new(repaired.map_or_else(|| full(body), full));
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers::downstream(headers);
+    answer
+}
+
+/// A request that has no answer from upstream.
+pub(super) fn failed(failed: Failed, call: &Call) -> Response<Body> {
+    json(StatusCode::OK, failed.into_response(call))
+}
+
+/// The session of a request is gone, which has its client initialize again (Streamable HTTP,
+/// "Session Management").
+pub(super) fn lost(call: &Call) -> Response<Body> {
+    json(StatusCode::NOT_FOUND, error_text(call.head.id.clone(), &Error::SessionExpired))
+}
+
+/// A session that there isn't, or not any more: the same.
+pub(super) fn unknown_session() -> Response<Body> {
+    json(StatusCode::NOT_FOUND, error_text(Id::null(), &Error::SessionExpired))
+}
+
+/// What is no message.
+pub(super) fn malformed(text: &str, fault: &Fault) -> Response<Body> {
+    json(StatusCode::BAD_REQUEST, fault_response(text, fault))
+}
+
+/// A request that was cancelled: its stream ends, and nothing more is said of it.
+pub(super) fn nothing() -> Response<Body> {
+    events(full(Bytes::new()))
+}
+
+/// The endpoint or the broker can't be reached for what has no id of its own.
+pub(super) fn unreachable(error: &Error) -> Response<Body> {
+    tracing::error!(%error, "a request failed");
+    json(StatusCode::BAD_GATEWAY, error_text(Id::null(), error))
+}
+
+fn error_text(id: Id, error: &Error) -> String {
+    wire::error_response(&id, ErrorCode::INTERNAL_ERROR, &sentence(&error.to_string()))
+}
+
+/// A message of ours.
+pub(super) fn json(status: StatusCode, text: String) -> Response<Body> {
+    let mut answer = Response::new(full(text));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+/// A stream of ours.
+pub(super) fn events(body: Body) -> Response<Body> {
+    let mut answer = Response::new(body);
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    answer
+}
+
+/// Notifications and responses are taken without an answer.
+pub(super) fn accepted() -> Response<Body> {
+    let mut answer = Response::new(full(Bytes::new()));
+    *answer.status_mut() = StatusCode::ACCEPTED;
+    answer
+}
+
+/// A request that is refused here, and why.
+pub(crate) fn refusal(status: StatusCode, why: &str) -> Response<Body> {
+    json(status, wire::error_response(&Id::null(), ErrorCode::INVALID_REQUEST, why))
+}

@@ -1,0 +1,288 @@
+//! The bodies of answers: passed piece by piece, inspected event by event, or made here.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, Stream, StreamExt, stream};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use tokio::sync::{OwnedMutexGuard, mpsc};
+use tokio::time::Instant;
+
+use super::answer::Deadline;
+use crate::budget::{Budget, Message, Share};
+use crate::config::MAX_UPSTREAM_MESSAGE;
+use crate::sse::{self, Boundaries, Event, Frames};
+use crate::wire;
+
+/// Why a body ends before its end: the client sees a cut.
+pub(crate) type Cut = Box<dyn std::error::Error + Send + Sync>;
+/// Any body.
+pub(crate) type Body = UnsyncBoxBody<Bytes, Cut>;
+
+/// A body that is there.
+pub(crate) fn full(text: impl Into<Bytes>) -> Body {
+    Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body that comes.
+pub(super) fn flowing(pieces: impl Stream<Item = Result<Bytes, Cut>> + Send + 'static) -> Body {
+    StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync()
+}
+
+/// Messages of other sessions, for one reader at a time.
+pub(super) type Inbox = OwnedMutexGuard<mpsc::Receiver<Message>>;
+
+/// A stream that is passed on as it comes.
+pub(super) struct Passing {
+    response: reqwest::Response,
+    boundaries: Boundaries,
+    /// When the client gets this event in place of what is still to come.
+    deadline: Option<(Instant, BoxFuture<'static, String>)>,
+    inbox: Option<Others>,
+    done: bool,
+}
+
+enum Others {
+    Waiting(BoxFuture<'static, Inbox>),
+    Open(Inbox),
+}
+
+impl Passing {
+    pub(super) fn new(response: reqwest::Response) -> Self {
+        let boundaries = Boundaries::default();
+        Self { response, boundaries, deadline: None, inbox: None, done: false }
+    }
+
+    /// Ends the stream at `at`, with the message that `late` makes.
+    pub(super) fn until(mut self, at: Instant, late: BoxFuture<'static, String>) -> Self {
+        self.deadline = Some((at, late));
+        self
+    }
+
+    /// Puts in what comes out of `inbox`, between the server's own events.
+    pub(super) fn with(mut self, inbox: BoxFuture<'static, Inbox>) -> Self {
+        self.inbox = Some(Others::Waiting(inbox));
+        self
+    }
+
+    /// The pieces; `held` is dropped with the last.
+    pub(super) fn pieces<T: Send + 'static>(
+        self,
+        held: T,
+    ) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
+        stream::unfold((self, held), |(mut passing, held)| async {
+            let piece = passing.next().await?;
+            Some((piece, (passing, held)))
+        })
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, Cut>> {
+        if self.done {
+            return None;
+        }
+        loop {
+            let deadline = self.deadline.as_ref().map_or_else(far, |(at, _)| *at);
+            let between = self.boundaries.between_events();
+            tokio::select! {
+                piece = self.response.chunk() => {
+                    return match piece {
+                        Ok(Some(piece)) => {
+                            self.boundaries.pass(&piece);
+                            Some(Ok(piece))
+                        }
+                        Ok(None) => None,
+                        Err(error) => self.cut(error.into()),
+                    };
+                }
+                other = other(&mut self.inbox), if between && self.inbox.is_some() => {
+                    if let Some(message) = other {
+                        return Some(Ok(sse::event(&message.text).into()));
+                    }
+                }
+                () = tokio::time::sleep_until(deadline) => {
+                    let Some((_, late)) = self.deadline.take() else { continue };
+                    let late = late.await;
+                    if !between {
+                        return self.cut("the call took too long".into());
+                    }
+                    self.done = true;
+                    return Some(Ok(sse::event(&late).into()));
+                }
+            }
+        }
+    }
+
+    fn cut(&mut self, why: Cut) -> Option<Result<Bytes, Cut>> {
+        tracing::info!(%why, "a stream was cut");
+        self.done = true;
+        Some(Err(why))
+    }
+}
+
+/// `events`, which are whole, until they end or a deadline passes.
+pub(super) fn ending_at(
+    events: impl Stream<Item = Result<Bytes, Cut>> + Send + 'static,
+    deadline: Option<Deadline>,
+) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
+    let (at, late) = deadline.map_or((far(), None), |(at, late)| (at, Some(late)));
+    stream::unfold(Some((Box::pin(events), late)), move |state| async move {
+        let (mut events, late) = state?;
+        tokio::select! {
+            event = events.next() => event.map(|event| (event, Some((events, late)))),
+            () = tokio::time::sleep_until(at) => {
+                Some((Ok(sse::event(&late?.await).into()), None))
+            }
+        }
+    })
+}
+
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(365 * 24 * 3600)
+}
+
+/// The next message of the others; `None` where the wait was for the inbox itself.
+async fn other(inbox: &mut Option<Others>) -> Option<Message> {
+    match inbox {
+        Some(Others::Open(inbox)) => match inbox.recv().await {
+            Some(message) => Some(message),
+            None => std::future::pending().await,
+        },
+        Some(Others::Waiting(waiting)) => {
+            let open = waiting.await;
+            *inbox = Some(Others::Open(open));
+            None
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// What looks at the messages of an answer, and may put others in their place.
+pub(super) type Inspect = Box<dyn FnMut(&str) -> Option<String> + Send>;
+
+/// A stream of which each message is inspected before it goes on.
+pub(super) fn inspected<T: Send + 'static>(
+    response: reqwest::Response,
+    budget: Budget,
+    inspect: Inspect,
+    read: Option<Duration>,
+    held: T,
+) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
+    let ready = VecDeque::<Vec<u8>>::new();
+    let state = (response, Some(Frames::default()), ready, inspect, Share::default(), budget, held);
+    stream::unfold(state, move |mut state| async move {
+        let (response, frames, ready, inspect, share, budget, _) = &mut state;
+        loop {
+            if let Some(event) = ready.pop_front() {
+                return Some((Ok(Bytes::from(changed(event, inspect))), state));
+            }
+            let piece = match chunk(response, read).await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => {
+                    let rest = frames.take()?.rest();
+                    let rest = (!rest.is_empty()).then(|| Ok(Bytes::from(rest)))?;
+                    return Some((rest, state));
+                }
+                Err(cut) => {
+                    frames.take()?;
+                    return Some((Err(cut), state));
+                }
+            };
+            let frames = frames.as_mut()?;
+            if frames.held() + piece.len() > MAX_UPSTREAM_MESSAGE {
+                return Some((Err("an event is too large".into()), state));
+            }
+            share.cover(budget, frames.held() + piece.len()).await;
+            ready.extend(frames.push(&piece));
+        }
+    })
+}
+
+/// The next piece, within the longest silence.
+async fn chunk(
+    response: &mut reqwest::Response,
+    read: Option<Duration>,
+) -> Result<Option<Bytes>, Cut> {
+    let piece = match read {
+        Some(read) => tokio::time::timeout(read, response.chunk()).await?,
+        None => response.chunk().await,
+    };
+    Ok(piece?)
+}
+
+fn changed(event: Vec<u8>, inspect: &mut Inspect) -> Vec<u8> {
+    let mut parser = sse::Parser::new(MAX_UPSTREAM_MESSAGE, None);
+    parser.push(&event);
+    let changed = match parser.pop() {
+        Some(Event::Message(text)) => inspect(&text),
+        Some(Event::Dropped(_)) | None => None,
+    };
+    match changed {
+        Some(text) => sse::with_data(&event, &wire::one_line(text)),
+        None => event,
+    }
+}
+
+/// A JSON body, inspected as a whole.
+pub(super) async fn whole(
+    mut response: reqwest::Response,
+    budget: &Budget,
+    inspect: &mut Inspect,
+    read: Option<Duration>,
+) -> Result<Bytes, Cut> {
+    let mut share = Share::default();
+    let mut body = Vec::new();
+    while let Some(piece) = chunk(&mut response, read).await? {
+        if body.len() + piece.len() > MAX_UPSTREAM_MESSAGE {
+            return Err("an answer is too large".into());
+        }
+        share.cover(budget, body.len() + piece.len()).await;
+        body.extend_from_slice(&piece);
+    }
+    let changed = std::str::from_utf8(&body).ok().and_then(inspect);
+    Ok(changed.map_or_else(|| Bytes::from(body), Bytes::from))
+}
+
+/// What comes out of `messages`, then of `last`, as events; a comment now and then in between, so
+/// that nobody on the way takes a call that takes its time for a dead connection.
+pub(super) fn events<T: Send + 'static>(
+    first: Option<Message>,
+    messages: mpsc::Receiver<Message>,
+    last: BoxFuture<'static, Option<Message>>,
+    held: T,
+) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
+    let state = (first, messages, Some(last.fuse()), held);
+    stream::unfold(state, |mut state| async {
+        let (first, messages, last, _) = &mut state;
+        let message = match (first.take(), last.as_mut()) {
+            (Some(message), _) => message,
+            // Whatever was said before the response goes out before it.
+            (None, None) => messages.recv().await?,
+            (None, Some(waiting)) => tokio::select! {
+                biased;
+                Some(message) = messages.recv() => message,
+                response = waiting => {
+                    *last = None;
+                    messages.close();
+                    match (messages.try_recv().ok(), response) {
+                        (Some(earlier), response) => {
+                            *last = response.map(|it| async { Some(it) }.boxed().fuse());
+                            earlier
+                        }
+                        (None, response) => response?,
+                    }
+                }
+                () = tokio::time::sleep(KEEP_ALIVE) => {
+                    return Some((Ok(Bytes::from_static(b": \n\n")), state));
+                }
+            },
+        };
+        Some((Ok(Bytes::from(sse::event(&message.text))), state))
+    })
+}
+
+/// The longest silence in a stream of our own.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -1,0 +1,158 @@
+//! The clients that have a session with the server, by its id.
+//!
+//! The id is the server's own, passed through. With each goes what the proxy adds: the sessions of
+//! the other profiles. They end with it, or when nothing has been heard of it for long.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::HeaderValue;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::body::Inbox;
+use crate::budget::Message;
+use crate::relay::{Flight, Head, Outlet, Relay, Shared};
+use crate::session::Ownership;
+use crate::wire::Id;
+
+/// More sessions than this at a time are refused.
+const MAX_SESSIONS: usize = 4096;
+/// A client that is silent for so long, with no stream open, is gone.
+const IDLE: Duration = Duration::from_secs(3600);
+/// Messages of servers that wait for a client to open its GET stream.
+const WAITING: usize = 64;
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) relay: Arc<Relay>,
+    /// What the other profiles' servers say on their own account.
+    inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<Message>>>,
+    heard: Mutex<Instant>,
+}
+
+impl Client {
+    pub(super) fn new(shared: Arc<Shared>, ownership: Ownership) -> Arc<Self> {
+        let (out, inbox) = mpsc::channel(WAITING);
+        Arc::new(Self {
+            relay: Relay::new(shared, ownership, out),
+            inbox: Arc::new(tokio::sync::Mutex::new(inbox)),
+            heard: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// Waits for the turn to read the inbox: a message goes to one of the client's streams.
+    pub(super) fn inbox(&self) -> BoxFuture<'static, Inbox> {
+        Arc::clone(&self.inbox).lock_owned().boxed()
+    }
+}
+
+/// A client at work: it isn't idle while one of these is there.
+#[derive(Debug)]
+pub(super) struct Busy(pub(super) Arc<Client>);
+
+impl Busy {
+    fn new(client: &Arc<Client>) -> Self {
+        *lock(&client.heard) = Instant::now();
+        Self(Arc::clone(client))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        *lock(&self.0.heard) = Instant::now();
+    }
+}
+
+/// A request at work, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Underway {
+    pub(super) client: Busy,
+    pub(super) flight: Arc<Flight>,
+    /// Under which it can be cancelled. Clients without a session may use one id at the same time.
+    id: Option<Id>,
+}
+
+impl Underway {
+    /// Takes note of a request whose messages go to `out`; an error says why that can't be.
+    pub(super) fn begin(client: Busy, head: &Head, out: Outlet) -> Result<Self, &'static str> {
+        let id = client.0.relay.has_session().then(|| head.id.clone());
+        let flight = match id {
+            Some(_) => client.0.relay.register(head, out)?,
+            None => Flight::new(head, out),
+        };
+        Ok(Self { client, flight, id })
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if let Some(id) = &self.id {
+            self.client.0.relay.forget(id, &self.flight);
+        }
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Clients {
+    shared: Arc<Shared>,
+    /// Where there are no sessions, all clients are one.
+    nobody: Arc<Client>,
+    by_session: Mutex<HashMap<HeaderValue, Arc<Client>>>,
+}
+
+impl Clients {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let nobody = Client::new(Arc::clone(&shared), Ownership::Nobody);
+        Self { shared, nobody, by_session: Mutex::default() }
+    }
+
+    /// The client of a session; `None` if there is no such session (any more).
+    pub(super) fn find(&self, session: Option<&HeaderValue>) -> Option<Busy> {
+        match session {
+            None => Some(Busy::new(&self.nobody)),
+            Some(id) => lock(&self.by_session).get(id).map(Busy::new),
+        }
+    }
+
+    /// A client that is about to open a session; `None` if there are too many.
+    pub(super) fn begin(&self) -> Option<Busy> {
+        (lock(&self.by_session).len() < MAX_SESSIONS)
+            .then(|| Busy::new(&Client::new(Arc::clone(&self.shared), Ownership::Client)))
+    }
+
+    /// The server gave the client's session this id.
+    pub(super) fn insert(&self, id: HeaderValue, client: Arc<Client>) {
+        lock(&self.by_session).insert(id, client);
+    }
+
+    /// The session has ended.
+    pub(super) fn remove(&self, id: &HeaderValue) -> Option<Arc<Client>> {
+        lock(&self.by_session).remove(id)
+    }
+
+    /// Takes the clients out that are gone without a word.
+    pub(super) fn take_idle(&self, now: Instant) -> Vec<Arc<Client>> {
+        let is_idle = |client: &Arc<Client>| {
+            Arc::strong_count(client) == 1 && now.duration_since(*lock(&client.heard)) >= IDLE
+        };
+        let mut clients = lock(&self.by_session);
+        clients.extract_if(|_, client| is_idle(client)).map(|(_, client)| client).collect()
+    }
+
+    /// Takes all out.
+    pub(super) fn take_all(&self) -> Vec<Arc<Client>> {
+        let mut all: Vec<_> = lock(&self.by_session).drain().map(|(_, client)| client).collect();
+        all.push(Arc::clone(&self.nobody));
+        all
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

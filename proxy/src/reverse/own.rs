@@ -1,0 +1,114 @@
+//! Answers that the proxy makes out of messages: calls over the sessions of other profiles, and
+//! batches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use http::{Response, StatusCode};
+use rmcp::model::ErrorCode;
+use tokio::sync::{mpsc, oneshot};
+
+use super::answer;
+use super::body::{self, Body};
+use super::clients::{Busy, Underway};
+use crate::budget::Message;
+use crate::relay::{Call, Flight, Head, fault_response};
+use crate::wire::{self, Envelope, Fault, Kind};
+
+/// Messages that wait for a client that reads slowly.
+pub(super) const QUEUE: usize = 16;
+
+/// A call that is answered within this time, with nothing said before, is answered in JSON.
+const PROMPT: Duration = Duration::from_millis(500);
+
+/// 2025-03-26, Lifecycle, "Initialization".
+const INITIALIZE: Fault = Fault::NotMessage("initialize can't be part of a batch");
+
+/// Makes a call over a session of its profile. It goes on when the client's connection ends: with
+/// sessions, that is no cancellation (2025-11-25, Streamable HTTP, "Sending Messages").
+pub(super) async fn call(
+    underway: Underway,
+    call: Call,
+    mut messages: mpsc::Receiver<Message>,
+) -> Response<Body> {
+    let (done, response) = oneshot::channel();
+    tokio::spawn(async move {
+        let relay = &underway.client.0.relay;
+        let response = relay.respond_to(&call, &underway.flight).await;
+        // The client may be gone.
+        let _ = done.send(response);
+    });
+    let mut last: BoxFuture<'static, Option<Message>> =
+        async { response.await.ok().flatten() }.boxed();
+    let first = tokio::select! {
+        biased;
+        Some(message) = messages.recv() => Some(message),
+        response = &mut last => return match response {
+            Some(response) => answer::json(StatusCode::OK, response.text),
+            None => answer::nothing(),
+        },
+        () = tokio::time::sleep(PROMPT) => None,
+    };
+    answer::events(body::flowing(body::events(first, messages, last, ())))
+}
+
+/// Answers the messages of a batch (2025-03-26), in a stream.
+pub(super) fn batch(client: Busy, batch: &[&str], whole: &Message) -> Response<Body> {
+    let relay = Arc::clone(&client.0.relay);
+    if let Err(fault) = relay.check_batch(batch) {
+        return answer::malformed("", &fault);
+    }
+    let (out, messages) = mpsc::channel(QUEUE);
+    let (mut refused, mut calls) = (Vec::new(), Vec::<(Call, Arc<Flight>)>::new());
+    for &text in batch {
+        let envelope = match wire::check_depth(text).and_then(|()| Envelope::parse(text)) {
+            Ok(envelope) if envelope.method == "initialize" => {
+                refused.push(fault_response(text, &INITIALIZE));
+                continue;
+            }
+            Ok(envelope) => envelope,
+            Err(fault) => {
+                refused.push(fault_response(text, &fault));
+                continue;
+            }
+        };
+        match envelope.kind {
+            Kind::Request => {
+                relay.heed(&envelope);
+                let head = Head::read(&envelope);
+                match relay.register(&head, out.clone()) {
+                    Ok(flight) => calls.push((head.with(whole.part(text)), flight)),
+                    Err(why) => {
+                        let code = ErrorCode::INVALID_REQUEST;
+                        refused.push(wire::error_response(&head.id, code, why));
+                    }
+                }
+            }
+            Kind::Notification if relay.noted(&envelope, text) => {}
+            Kind::Response if relay.took_answer(&envelope, text) => {}
+            Kind::Notification | Kind::Response => {
+                relay.forward(relay.default_session(), text.to_owned());
+            }
+        }
+    }
+    if refused.is_empty() && calls.is_empty() {
+        return answer::accepted();
+    }
+    let (done, all) = oneshot::channel::<()>();
+    tokio::spawn(async move {
+        for response in refused {
+            let _ = out.send(response.into()).await;
+        }
+        let answers = calls.iter().map(|(call, flight)| async {
+            if let Some(response) = client.0.relay.respond_to(call, flight).await {
+                let _ = out.send(response).await;
+            }
+        });
+        join_all(answers).await;
+        drop(done);
+    });
+    let last = async { all.await.ok().and(None) }.boxed();
+    answer::events(body::flowing(body::events(None, messages, last, ())))
+}
