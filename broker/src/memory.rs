@@ -1,10 +1,13 @@
-//! A global allocator that zeroes what is freed.
+//! Memory that held keys is zeroed when it is given back: by a global allocator.
 //!
 //! Credentials are zeroed on drop, but the libraries around them leave copies: each signature a
 //! formatted `AWS4` + secret, a profile file two, an answer of STS one. Against a reader of this
 //! process's memory (a core dump, a swapped page, a heap overread) that is all the difference.
 //!
-//! Installed by `main.rs` alone, so that whoever links this crate as a library keeps their own.
+//! The allocator is installed by `main.rs` alone, so that whoever links this crate as a library keeps
+//! their own. It doesn't reach the stack, where a hash function keeps the last block of what it hashes,
+//! in a frame that nobody uses any more. The signer leaves no key there (its tests look); where we hash
+//! one ourselves, [`wiped`] does the same for the stack.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
@@ -37,3 +40,29 @@ unsafe impl GlobalAlloc for ZeroOnFree {
         }
     }
 }
+
+/// As deep as the hash of a text goes, with room to spare.
+const DEPTH: usize = 16 * 1024;
+
+/// Does work that may leave keys in its frames, and zeroes the stack that it used. What the work gives
+/// back is the caller's to look after.
+pub(crate) fn wiped<T>(work: impl FnOnce() -> T) -> T {
+    /// Its frames begin where that of `wipe` does.
+    #[inline(never)]
+    fn apart<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+
+    #[inline(never)]
+    fn wipe() {
+        black_box(&mut [0_u8; DEPTH]);
+    }
+
+    let done = apart(work);
+    wipe();
+    done
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+pub(crate) mod residue;

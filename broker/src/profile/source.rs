@@ -28,7 +28,6 @@ use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_types::os_shim_internal::{Env, Fs};
 use aws_types::region::Region;
 use futures_util::future::BoxFuture;
-use sha2::{Digest, Sha256};
 use sigward_proto::v1::Reason;
 use tokio::sync::watch;
 
@@ -214,14 +213,13 @@ impl Source {
     }
 
     fn made_of(&self, chain: &Chain) -> Made {
-        let Some(session) = chain.session() else {
-            return Made { fingerprint: Some(chain.fingerprint()), token: None };
-        };
-        let mut digest = Sha256::new_with_prefix(chain.fingerprint());
-        if let Some(token) = self.tokens.find(session) {
-            digest.update(token.access.expose());
+        let session = chain.session();
+        let token = session.and_then(|session| self.tokens.find(session));
+        let access = token.as_ref().map_or("", |token| token.access.expose());
+        Made {
+            fingerprint: Some(chain.fingerprint(access.as_bytes())),
+            token: session.and_then(|session| self.tokens.path(session)),
         }
-        Made { fingerprint: Some(digest.finalize().into()), token: self.tokens.path(session) }
     }
 
     fn made(&self) -> MutexGuard<'_, Made> {

@@ -73,6 +73,26 @@ fn header<'s>(signature: &'s Signature, name: &str) -> Option<&'s str> {
     found.map(|(_, value)| value.as_str())
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signature_leaves_no_key_on_the_stack() {
+    use crate::memory::residue;
+
+    let signed = || {
+        let case = Case {
+            endpoint: "https://aws-mcp.us-east-1.api.aws/mcp",
+            scope: None,
+            method: "POST",
+            uri: "https://aws-mcp.us-east-1.api.aws/mcp",
+            headers: &[],
+            body: Some("{}"),
+            token: Some("token"),
+        };
+        signature(&case, time());
+    };
+    assert_eq!(residue::after(SECRET, signed), 0);
+}
+
 /// The values are botocore's (1.44.5), for the same requests at the same time.
 #[test]
 fn botocore_signs_the_same() {

@@ -10,8 +10,10 @@ use aws_config::profile::{Profile, ProfileSet};
 use aws_credential_types::Credentials;
 use sha2::{Digest, Sha256};
 use sigward_proto::v1::Reason;
+use zeroize::Zeroizing;
 
 use crate::error::Denial;
+use crate::memory;
 use crate::profile::token::Session;
 
 /// How the first credentials of a chain are had.
@@ -88,7 +90,8 @@ pub(super) struct Chain {
     /// In the order in which they are assumed.
     hops: Vec<Hop>,
     refusal: Option<Denial>,
-    fingerprint: Sha256,
+    /// All that decides, as text; on the heap, where it is zeroed.
+    deciding: Zeroizing<String>,
 }
 
 /// What decides about credentials: a change of any of these is another profile.
@@ -136,7 +139,7 @@ impl Chain {
             base: None,
             hops: Vec::new(),
             refusal: None,
-            fingerprint: Sha256::new(),
+            deciding: Zeroizing::default(),
         };
         if let Some(first) = first
             && let Err(denial) = chain.walk(sections, first)
@@ -194,10 +197,12 @@ impl Chain {
 
     /// Adds a profile's settings to the fingerprint.
     fn take_note(&mut self, profile: &Profile) {
-        self.fingerprint.update(profile.name());
+        self.deciding.push_str(profile.name());
         for key in DECIDING {
             if let Some(value) = profile.get(key) {
-                self.fingerprint.update(format!("\0{key}\0{value}"));
+                for part in ["\0", key, "\0", value] {
+                    self.deciding.push_str(part);
+                }
             }
         }
     }
@@ -282,7 +287,7 @@ impl Chain {
                 }
             }
         };
-        self.fingerprint.update(format!("{session:?}"));
+        self.deciding.push_str(&format!("{session:?}"));
         let account = needed(profile.get("sso_account_id"), "sso_account_id")?;
         let role = needed(profile.get("sso_role_name"), "sso_role_name")?;
         Ok(SsoRole { session, account, role })
@@ -331,9 +336,12 @@ impl Chain {
         }
     }
 
-    /// Tells whether two readings of the files mean the same credentials.
-    pub(super) fn fingerprint(&self) -> [u8; 32] {
-        self.fingerprint.clone().finalize().into()
+    /// Tells whether two readings of the files mean the same credentials, with `more` that decides.
+    /// Static keys and tokens are among what it is made of.
+    pub(super) fn fingerprint(&self, more: &[u8]) -> [u8; 32] {
+        memory::wiped(|| {
+            Sha256::new_with_prefix(self.deciding.as_bytes()).chain_update(more).finalize().into()
+        })
     }
 
     /// Where the credentials come from, for people.

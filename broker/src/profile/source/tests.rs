@@ -1,4 +1,6 @@
 mod identity_center;
+#[cfg(target_os = "linux")]
+mod stack;
 
 use std::path::Path;
 

@@ -200,7 +200,7 @@ async fn hops_are_assumed_from_the_base_up_with_all_that_they_say() {
 
 #[tokio::test]
 async fn a_fingerprint_tells_changes_that_matter() {
-    let of = async |config: &str| chain(config, "hops").await.fingerprint();
+    let of = async |config: &str| chain(config, "hops").await.fingerprint(&[]);
     let before = of(PROFILES).await;
     assert_eq!(of(&format!("{PROFILES}\n[profile another]\nregion = x\n")).await, before);
     assert_eq!(
