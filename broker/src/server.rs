@@ -52,6 +52,8 @@ pub async fn serve(
     let state = assemble(&config, surroundings, draining)?;
     state.profiles.watch();
     let current = Current::new(state);
+    // Before anyone can know that we are here.
+    let hangups = reread.as_ref().and_then(|_| reload::hangups());
     let socket = unix::Socket::open(&config.listen, default_socket)?;
     socket.listener.set_nonblocking(true).map_err(listening)?;
     let address = socket.listener.local_addr().map_err(listening)?;
@@ -69,8 +71,9 @@ pub async fn serve(
     };
     let metrics = metrics.map(tokio::spawn);
     let reload = reread.map(|reread| {
-        let listen = config.listen;
-        tokio::spawn(reload::follow(reread, Arc::clone(&current), listen, surroundings.clone()))
+        let bound = reload::Bound { listen: config.listen, metrics: config.metrics };
+        let (current, surroundings) = (Arc::clone(&current), surroundings.clone());
+        tokio::spawn(reload::follow(reread, hangups, current, bound, surroundings))
     });
     let accepting = (listener, Arc::clone(&current));
     let incoming = stream::unfold(accepting, |(listener, current)| async move {

@@ -105,3 +105,27 @@ async fn a_bad_configuration_keeps_the_old_one() {
     let called = client.call("whoami", "{}").await;
     assert_eq!(text(&called), world.home.identity("dev"));
 }
+
+/// What is bound stays bound; whoever changed it is told, and the rest is in force.
+#[tokio::test]
+async fn another_address_waits_for_the_next_start() {
+    let world = World::new().await;
+    let metrics = |port: u16| format!("[metrics]\nlisten = \"127.0.0.1:{port}\"\n");
+    let broker = world.broker(&world.configuration(&(metrics(0) + &rule(&["dev"])))).await;
+    // The same addresses are nothing to warn of.
+    world.write("broker.toml", &world.configuration(&(metrics(0) + &rule(&["dev", "prod"]))));
+    broker.signal(Signal::HUP);
+    broker.logged("the configuration was loaded again").await;
+    assert!(!broker.errors().contains("started again"), "{}", broker.errors());
+
+    let moved = world.configuration(&(metrics(9) + &rule(&["staging"])));
+    let moved = moved.replace("broker.sock", "elsewhere.sock");
+    world.write("broker.toml", &moved);
+    broker.signal(Signal::HUP);
+    for section in ["[listen]", "[metrics]"] {
+        broker.logged(&format!("another {section} takes effect when")).await;
+    }
+    let mut client = world.client_of(&world.socket(), &["staging"]).await;
+    assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("staging"));
+    assert!(!world.directory.path().join("elsewhere.sock").exists());
+}

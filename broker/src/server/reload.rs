@@ -3,11 +3,12 @@
 //! Invariant: the new state is put in place as a whole, or not at all. A configuration with faults
 //! changes nothing, and says so.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::audit::Audit;
 use crate::clock;
@@ -28,15 +29,26 @@ pub struct Reread {
     pub read: Box<dyn Fn() -> Result<Config, Error> + Send + Sync>,
 }
 
+/// What stays as it was at the start: what this process has bound.
+pub(super) struct Bound {
+    pub(super) listen: Listen,
+    pub(super) metrics: Option<SocketAddr>,
+}
+
+/// SIGHUP is a reason to reload from now on: whoever sends it means that, and by default it would end
+/// the process.
+pub(super) fn hangups() -> Option<Signal> {
+    signal(SignalKind::hangup()).ok()
+}
+
 /// Reloads whenever there is a reason to, for ever.
 pub(super) async fn follow(
     reread: Reread,
+    mut hangup: Option<Signal>,
     current: Arc<Current>,
-    listen: Listen,
+    bound: Bound,
     surroundings: Surroundings,
 ) {
-    // Whoever sends it means a reload: by default it would end the process.
-    let mut hangup = signal(SignalKind::hangup()).ok();
     let mut in_force = std::fs::read(&reread.path).ok();
     let mut last = mark(&reread.path);
     let mut moved = false;
@@ -64,14 +76,17 @@ pub(super) async fn follow(
             }
             in_force = text;
         }
-        reload(&reread, &current, &listen, &surroundings);
+        reload(&reread, &current, &bound, &surroundings);
     }
 }
 
-fn reload(reread: &Reread, current: &Current, listen: &Listen, surroundings: &Surroundings) {
+fn reload(reread: &Reread, current: &Current, bound: &Bound, surroundings: &Surroundings) {
     let read = (reread.read)().and_then(|config| {
-        if config.listen != *listen {
+        if config.listen != bound.listen {
             tracing::warn!("another [listen] takes effect when the broker is started again");
+        }
+        if config.metrics != bound.metrics {
+            tracing::warn!("another [metrics] takes effect when the broker is started again");
         }
         successor(&config, surroundings, &current.state())
     });
