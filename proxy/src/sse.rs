@@ -10,6 +10,9 @@ use std::collections::VecDeque;
 
 pub use self::frames::{Boundaries, Frames, event, with_data};
 
+/// Longer ids are none: they would have to go into a header, and are kept for as long as the stream.
+const MAX_ID: usize = 4096;
+
 /// What a stream yields.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
@@ -26,7 +29,8 @@ pub struct Parser {
     line: Vec<u8>,
     data: Vec<u8>,
     has_data: bool,
-    kind: Vec<u8>,
+    /// Whether the event is of another type than `message`.
+    is_other: bool,
     /// The id in force, which outlives events and, for a resumed stream, connections.
     last_id: Option<String>,
     retry_ms: Option<u64>,
@@ -46,7 +50,7 @@ impl Parser {
             line: Vec::new(),
             data: Vec::new(),
             has_data: false,
-            kind: Vec::new(),
+            is_other: false,
             last_id,
             retry_ms: None,
             oversize: false,
@@ -145,9 +149,12 @@ impl Parser {
                 self.has_data = true;
                 self.data.extend_from_slice(value);
             }
-            b"event" => self.kind = value.to_vec(),
+            b"event" => self.is_other = !matches!(value, b"" | b"message"),
+            // An empty one takes back those before it.
             b"id" if !value.contains(&0) => {
-                self.last_id = std::str::from_utf8(value).ok().map(str::to_owned);
+                let id = std::str::from_utf8(value).ok();
+                let id = id.filter(|id| !id.is_empty() && id.len() <= MAX_ID);
+                self.last_id = id.map(str::to_owned);
             }
             b"retry" if value.iter().all(u8::is_ascii_digit) => {
                 self.retry_ms = std::str::from_utf8(value).ok().and_then(|ms| ms.parse().ok());
@@ -159,10 +166,10 @@ impl Parser {
     fn dispatch(&mut self) {
         let data = std::mem::take(&mut self.data);
         let has_data = std::mem::take(&mut self.has_data);
-        let kind = std::mem::take(&mut self.kind);
+        let is_other = std::mem::take(&mut self.is_other);
         if std::mem::take(&mut self.oversize) {
             self.ready.push_back(Event::Dropped("larger than the limit"));
-        } else if has_data && !data.is_empty() && (kind.is_empty() || kind == b"message") {
+        } else if has_data && !data.is_empty() && !is_other {
             self.ready.push_back(match String::from_utf8(data) {
                 Ok(data) => Event::Message(data),
                 Err(_) => Event::Dropped("not UTF-8"),
@@ -220,6 +227,16 @@ mod tests {
         let (events, parser) = parse(&[&[b'x'; 4096]; 64].map(|piece| piece as &[u8]), 1024);
         assert_eq!(events, []);
         assert!(parser.line.capacity() + parser.data.capacity() <= 2048);
+    }
+
+    #[test]
+    fn an_id_is_one_to_resume_after_or_none() {
+        let long = format!("id: {}\n", "x".repeat(MAX_ID + 1));
+        for (stream, id) in
+            [("id: 1\n", Some("1")), ("id: 1\nid\n", None), ("id: 1\nid:\n", None), (&long, None)]
+        {
+            assert_eq!(parse(&[stream.as_bytes()], 1 << 20).1.last_id(), id, "{stream}");
+        }
     }
 
     #[test]

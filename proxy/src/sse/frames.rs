@@ -104,7 +104,9 @@ pub fn event(message: &str) -> Vec<u8> {
 pub fn with_data(event: &[u8], data: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(event.len() + 16);
     for line in event.split(|byte| matches!(byte, b'\n' | b'\r')) {
-        let is_data = line == b"data" || line.starts_with(b"data:");
+        // A stream may begin with a mark of byte order, which is no part of its first field.
+        let field = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        let is_data = field == b"data" || field.starts_with(b"data:");
         if !line.is_empty() && !is_data {
             out.extend_from_slice(line);
             out.push(b'\n');
@@ -160,5 +162,6 @@ mod tests {
     fn other_data_leaves_the_other_fields() {
         let event = b"id: 7\r\ndata: {\"a\":\r\nevent: message\r\ndata: 1}\r\n\r\n";
         assert_eq!(with_data(event, "{}"), b"id: 7\nevent: message\ndata: {}\n\n");
+        assert_eq!(with_data(b"\xef\xbb\xbfdata: 1\n\n", "{}"), b"data: {}\n\n");
     }
 }
