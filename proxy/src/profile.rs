@@ -122,10 +122,13 @@ impl Offer {
             return Ok(unchanged);
         }
         let Ok(envelope) = Envelope::parse(text) else { return Ok(unchanged) };
-        let Some(meta) = envelope.params_object().and_then(|params| params.find_object("_meta"))
-        else {
-            return Ok(unchanged);
+        let Some(params) = envelope.params_object() else { return Ok(unchanged) };
+        // Twice: the profile would be read from one, and the server might read the other.
+        let meta = match params.get("_meta") {
+            Ok(meta) => meta.and_then(|text| Object::parse(text).ok()),
+            Err(fault) => return Err(format!("params is ambiguous: {fault}")),
         };
+        let Some(meta) = meta else { return Ok(unchanged) };
         let value = match meta.get(META_KEY) {
             Ok(None) => return Ok(unchanged),
             Ok(Some(value)) => value,

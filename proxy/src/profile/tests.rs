@@ -110,6 +110,8 @@ fn other_requests_choose_in_meta() {
     assert_eq!((choice.profile.as_str(), choice.text), ("dev", Some(read(r#"{"k":1}"#))));
     assert_eq!(offer.of_request(&read("{}")).unwrap().text, None);
     assert!(offer.of_request(&read(r#"{"sigward/profile":"x"}"#)).is_err());
+    let twice = read(r#"{"sigward/profile":"dev"},"_meta":{}"#);
+    assert!(offer.of_request(&twice).unwrap_err().contains("_meta"));
 }
 
 #[test]
