@@ -119,7 +119,8 @@ impl Catalog {
             edits.elements(&spans, |index| hidden[index]);
         }
         // With the user's profiles in it, the list is no longer one that others may be served.
-        if let (Some("\"public\""), true) = (result.find("cacheScope"), offer.is_choice())
+        if offer.is_choice()
+            && result.find_string("cacheScope").as_deref() == Some("public")
             && let Some(scope) = result.find("cacheScope")
         {
             edits.replace(scope, "\"private\"");

@@ -50,6 +50,9 @@ fn with_two_profiles_every_tool_offers_the_argument() {
     assert_eq!(catalog.tool("own").unwrap().argument, "proxy_aws_profile");
     assert_eq!(list["result"]["nextCursor"], "2");
     assert_eq!(list["result"]["cacheScope"], "private");
+    let spelled = LIST.replace("public", r"p\u0075blic");
+    let text = catalog.rewrite(&spelled, false, &offer(&["dev", "prod"]), |_| None).unwrap();
+    assert!(text.contains(r#""cacheScope":"private""#), "{text}");
     assert_eq!(list["result"]["ttlMs"], 5);
 }
 
