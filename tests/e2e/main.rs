@@ -14,6 +14,7 @@ mod bad_input;
 mod broker;
 mod clients;
 mod commands;
+mod corpus;
 mod credentials;
 mod demonstration;
 mod endings;

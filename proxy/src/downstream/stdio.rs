@@ -21,7 +21,8 @@ const COPIED: usize = 64 << 10;
 
 /// One line of the client.
 #[derive(Debug, PartialEq, Eq)]
-enum Line {
+pub enum Line {
+    /// What it says, without its line break.
     Text(String),
     /// Not UTF-8.
     NotText,
@@ -88,18 +89,19 @@ pub async fn write(mut output: impl AsyncWrite + Unpin, mut messages: mpsc::Rece
 
 /// Lines of bounded length.
 #[derive(Debug)]
-struct Lines<R> {
+pub struct Lines<R> {
     input: BufReader<R>,
     limit: usize,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
-    fn new(input: R, limit: usize) -> Self {
+    /// The lines of `input`, of at most `limit` bytes each.
+    pub fn new(input: R, limit: usize) -> Self {
         Self { input: BufReader::with_capacity(64 << 10, input), limit }
     }
 
     /// The next line that isn't blank; the last one needs no line break.
-    async fn next(&mut self) -> io::Result<Option<Line>> {
+    pub async fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
             let mut line = Vec::new();
             let (mut too_long, mut ended) = (false, false);

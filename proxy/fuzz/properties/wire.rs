@@ -1,0 +1,261 @@
+//! What holds for every text that the proxy reads as JSON and cuts: the fuzz target `wire` looks for
+//! one where it doesn't.
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use sigward_proxy::config::{Globs, ProfileArgument, Profiles, ToolPolicy};
+use sigward_proxy::profile::{Choice, Offer};
+use sigward_proxy::tools::Catalog;
+use sigward_proxy::wire::{self, Edits, Envelope, Object};
+
+/// Which members go, by where they stand.
+const CUTS: [usize; 7] = [0, 0xffff, 0x5555, 0xaaaa, 0x0001, 0xfffe, 0x0ff0];
+
+const PROFILES: [&str; 2] = ["dev", "prod"];
+const ARGUMENT: &str = "aws_profile";
+const META_KEY: &str = "sigward/profile";
+
+/// Fails if something doesn't hold for `data`.
+pub(crate) fn check(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    depth(text);
+    lines(text);
+    spans(text);
+    cuts(text);
+    array_cuts(text);
+    metadata(text);
+    if let Ok(envelope) = Envelope::parse(text) {
+        let offer = offer();
+        let called = offer.of_tool_call(text, "t", ARGUMENT);
+        choice(called, &envelope, text, "arguments", ARGUMENT);
+        choice(offer.of_request(text), &envelope, text, "_meta", META_KEY);
+        for stateless in [false, true] {
+            listing(&offer, text, stateless);
+        }
+    }
+}
+
+fn offer() -> Offer {
+    let argument = ProfileArgument { name: ARGUMENT.to_owned(), tools: Globs::default() };
+    Offer::new(Profiles::new(&PROFILES.map(str::to_owned)), argument)
+}
+
+/// Whether `text` is JSON in any spelling: depth, numbers and surrogates that no value holds too.
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<&RawValue>(text).is_ok()
+}
+
+fn value(text: &str) -> Option<Value> {
+    serde_json::from_str(text).ok()
+}
+
+/// What other parsers read (128 levels) isn't too deep for us.
+fn depth(text: &str) {
+    assert!(wire::check_depth(text).is_ok() || value(text).is_none());
+}
+
+/// A message on one line means what it meant, and a batch is the array that it is.
+fn lines(text: &str) {
+    let line = wire::one_line(text.to_owned());
+    assert!(!line.contains(['\n', '\r']));
+    if is_json(text) {
+        assert!(is_json(&line));
+        assert_eq!(value(text), value(&line));
+        let is_array = text.trim_start().starts_with('[');
+        assert_eq!(wire::batch(text).map(|batch| batch.is_some()), Ok(is_array));
+    }
+}
+
+/// The members of an object are its whole text, but for what stands between them.
+fn spans(text: &str) {
+    let trimmed = text.trim_matches([' ', '\t', '\n', '\r']);
+    let Ok(object) = Object::parse(text) else {
+        assert!(!is_json(text) || !trimmed.starts_with('{'), "an object is refused");
+        return;
+    };
+    assert!(is_json(text) && object.text() == trimmed);
+    let mut at = 0;
+    for member in object.members() {
+        for span in [member.key, member.value] {
+            let start = offset(object.text(), span);
+            let between = &object.text()[at..start];
+            assert!(between.bytes().all(|byte| b" \t\n\r{,:".contains(&byte)), "{between:?}");
+            assert!(is_json(span));
+            at = start + span.len();
+        }
+    }
+    assert!(object.text()[at..].bytes().all(|byte| b" \t\n\r{}".contains(&byte)));
+}
+
+/// Where a span that borrows from `text` stands in it.
+fn offset(text: &str, span: &str) -> usize {
+    span.as_ptr() as usize - text.as_ptr() as usize
+}
+
+/// Members that are cut are gone, those that are added stand at the end, and every byte of the
+/// others is where it was.
+fn cuts(text: &str) {
+    let Ok(object) = Object::parse(text) else { return };
+    for mask in CUTS {
+        let goes = |key: &str| mask >> (offset(object.text(), key) % 16) & 1 == 1;
+        for add in [&[][..], &[("n", "1.0")], &[("n", "[]"), ("m", "{}")]] {
+            let mut edits = Edits::new(text);
+            edits.members(&object, |member| goes(member.key), add);
+            let out = edits.apply();
+            let edited = Object::parse(&out).expect("an object stays one");
+
+            let all = object.members();
+            let kept: Vec<usize> = (0..all.len()).filter(|&index| !goes(all[index].key)).collect();
+            let left = kept.iter().map(|&index| (all[index].key, all[index].value));
+            let quoted: Vec<_> = add.iter().map(|(key, it)| (wire::quote(key), *it)).collect();
+            let added = quoted.iter().map(|(key, value)| (key.as_str(), *value));
+            let found = edited.members().iter().map(|member| (member.key, member.value));
+            assert!(found.eq(left.chain(added)), "{text} became {out}");
+
+            // The gap between two neighbours that stay.
+            for (place, pair) in kept.windows(2).enumerate() {
+                if let [one, next] = *pair
+                    && one + 1 == next
+                {
+                    let before = between(object.text(), all[one].value, all[next].key);
+                    let [first, second] = [edited.members()[place], edited.members()[place + 1]];
+                    assert_eq!(before, between(edited.text(), first.value, second.key));
+                }
+            }
+            let start = offset(text, object.text());
+            assert_eq!(&out[..start], &text[..start]);
+            assert!(out.ends_with(&text[start + object.text().len()..]));
+            assert!(out != text || (kept.len() == all.len() && add.is_empty()));
+        }
+    }
+}
+
+fn between<'a>(text: &'a str, one: &str, next: &str) -> &'a str {
+    &text[offset(text, one) + one.len()..offset(text, next)]
+}
+
+/// The same for arrays.
+fn array_cuts(text: &str) {
+    let Ok(all) = wire::elements(text) else { return };
+    for mask in CUTS {
+        let goes = |index: usize| mask >> (index % 16) & 1 == 1;
+        let mut edits = Edits::new(text);
+        edits.elements(&all, goes);
+        let out = edits.apply();
+        let left = wire::elements(&out).expect("an array stays one");
+        let kept = all.iter().enumerate().filter(|(index, _)| !goes(*index));
+        assert!(left.into_iter().eq(kept.map(|(_, element)| *element)), "{text} became {out}");
+    }
+}
+
+/// What is added to `_meta` is one insertion, once, and never in the place of the client's own.
+fn metadata(text: &str) {
+    let metadata = [("AWS_REGION".to_owned(), "\"eu-west-1\"".to_owned())];
+    let out = wire::with_metadata(text.to_owned(), &metadata);
+    assert!(is_insertion(text, &out), "{text} became {out}");
+    assert_eq!(wire::with_metadata(out.clone(), &metadata), out);
+    if is_json(text) {
+        assert!(is_json(&out));
+    }
+    if let Some(before) = value(text) {
+        let after = value(&out).expect("values stay values");
+        let known = before.pointer("/params/_meta/AWS_REGION");
+        let room = |name: &str| before.pointer(name).is_none_or(Value::is_object);
+        let room = before.is_object() && room("/params") && room("/params/_meta");
+        let added = Value::from("eu-west-1");
+        let expected = known.or_else(|| room.then_some(&added));
+        assert_eq!(after.pointer("/params/_meta/AWS_REGION"), expected);
+        assert_eq!(text == out, known.is_some() || !room);
+    }
+}
+
+/// Whether `longer` is `shorter` with something put in at one place.
+fn is_insertion(shorter: &str, longer: &str) -> bool {
+    let (shorter, longer) = (shorter.as_bytes(), longer.as_bytes());
+    let head = shorter.iter().zip(longer).take_while(|(one, other)| one == other).count();
+    longer.len() >= shorter.len() && longer.ends_with(&shorter[head..])
+}
+
+/// A call is made with the profile that it names, and what named it is gone; a call that names none
+/// is left alone; anything else is refused.
+fn choice(
+    chosen: Result<Choice, String>,
+    envelope: &Envelope<'_>,
+    text: &str,
+    place: &str,
+    key: &str,
+) {
+    let places = members(envelope.params_object().as_ref(), place);
+    let values: Vec<String> =
+        places.iter().flat_map(|place| members(Object::parse(place).ok().as_ref(), key)).collect();
+    match chosen {
+        Ok(Choice { profile, text: None }) => {
+            assert_eq!((profile.as_str(), values.len()), (PROFILES[0], 0), "{text}");
+        }
+        Ok(Choice { profile, text: Some(cut) }) => {
+            assert_eq!((places.len(), values.len()), (1, 1), "{text}");
+            assert_eq!(named(&values[0]).as_deref(), Some(profile.as_str()), "{text}");
+            assert!(is_insertion(&cut, text), "{text} became {cut}");
+            let params = Envelope::parse(&cut).expect("a message stays one").params_object();
+            let rest = members(params.as_ref(), place).pop().expect("the place stays");
+            let rest = Object::parse(&rest).expect("an object stays one");
+            let before = Object::parse(&places[0]).expect("it was read before");
+            let kept = before.members().iter().filter(|member| member.name() != key);
+            let kept = kept.map(|member| (member.key, member.value));
+            assert!(rest.members().iter().map(|member| (member.key, member.value)).eq(kept));
+        }
+        Err(_) => {
+            let wrong = values.iter().any(|value| named(value).is_none());
+            assert!(wrong || places.len() > 1 || values.len() > 1, "{text} is refused");
+        }
+    }
+}
+
+/// The values of all members of that name.
+fn members(object: Option<&Object<'_>>, name: &str) -> Vec<String> {
+    let members = object.map(Object::members).unwrap_or_default();
+    let named = members.iter().filter(|member| member.name() == name);
+    named.map(|member| member.value.to_owned()).collect()
+}
+
+/// The profile that a value names, as another parser reads it.
+fn named(value: &str) -> Option<String> {
+    let name: Option<String> = serde_json::from_str(value).ok()?;
+    let name = name.unwrap_or_else(|| PROFILES[0].to_owned());
+    PROFILES.contains(&name.as_str()).then_some(name)
+}
+
+/// A list of tools says the same of each tool as before, and offers the profiles besides.
+fn listing(offer: &Offer, text: &str, stateless: bool) {
+    let catalog = Catalog::new(ToolPolicy::default());
+    let Some(out) = catalog.rewrite(text, stateless, offer, |_| None) else { return };
+    assert!(is_json(&out));
+    let (Some(before), after) = (value(text), value(&out)) else { return };
+    let after = after.expect("values stay values");
+    assert_ne!(after["result"]["cacheScope"], "public");
+    let tools = |list: &Value| list["result"]["tools"].as_array().cloned().unwrap_or_default();
+    let (before, mut after) = (tools(&before), tools(&after));
+    if before.len() != after.len() {
+        assert!(stateless && before.len() > after.len(), "only the newer generation hides tools");
+        return;
+    }
+    for (was, is) in before.into_iter().zip(&mut after) {
+        let Some(name) = was["name"].as_str() else {
+            assert_eq!(was, *is);
+            continue;
+        };
+        let known = was["inputSchema"].get("properties");
+        if !was["inputSchema"].is_object() || known.is_some_and(|it| !it.is_object()) {
+            continue;
+        }
+        let argument = &catalog.tool(name).expect("it was listed").argument;
+        let properties = is["inputSchema"]["properties"].as_object_mut().expect("an object");
+        // Of two tools with one name, the catalog knows the later one.
+        let offered = properties.remove(argument).or_else(|| properties.remove(ARGUMENT));
+        assert!(offered.is_some_and(|it| it["enum"] == Value::from(PROFILES.to_vec())));
+        if known.is_none() {
+            is["inputSchema"].as_object_mut().expect("an object").remove("properties");
+        }
+        assert_eq!(was, *is);
+    }
+}
