@@ -1,5 +1,6 @@
 //! From the command line to the end: options, broker, runtime, relay, drain.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -145,7 +146,9 @@ async fn over_http(
         draining: draining.clone(),
     });
     // Whoever started this waits for it, whatever the level of the log.
-    eprintln!("sigward-proxy: listening address={address} path=/mcp");
+    // At once: who reads it shall not see half a line.
+    let ready = format!("sigward-proxy: listening address={address} path=/mcp\n");
+    let _ = std::io::stderr().write_all(ready.as_bytes());
     let connections = tokio::select! {
         connections = http::serve(&socket, &service) => connections,
         () = reverse.sweep() => return ExitCode::FAILURE,

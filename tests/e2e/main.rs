@@ -20,6 +20,7 @@ mod demonstration;
 mod endings;
 mod generations;
 mod isolation;
+mod listening;
 mod metrics;
 mod options;
 mod private;
