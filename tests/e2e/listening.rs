@@ -156,7 +156,10 @@ async fn a_signal_ends_every_session() {
     let world = World::new().await;
     let mut proxy = Listening::start(&world, &[]).await;
     let session = proxy.session().await;
-    proxy.post(&[&session], &whoami(2, r#"{"aws_profile":"prod"}"#)).await;
+    let ready = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+    proxy.post(&[&session], ready).await;
+    let called = proxy.post(&[&session], &whoami(2, r#"{"aws_profile":"prod"}"#)).await;
+    assert!(called.contains(world.home.identity("prod")), "{called}");
     proxy.proxy.signal(rustix::process::Signal::TERM);
     let (status, errors) = proxy.proxy.ended().await;
     assert!(status.success(), "{errors}");
