@@ -236,7 +236,7 @@ impl Upstream {
         let mut response = self.send(&out, signature.as_ref().map(|it| &it.0), sent).await?;
         if let Some((_, generation)) = signature
             && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-            && self.signer.refreshed(&out.profile, generation).await
+            && self.signer.refreshed(&out.profile, generation).await?
         {
             tracing::info!(profile = %out.profile, "signature refused, once more with fresh credentials");
             signature = self.sign(&out).await?;
