@@ -17,7 +17,7 @@ use crate::config::{self, AuditTarget};
 use crate::error::{Denial, Error};
 use crate::log;
 use crate::peer::Peer;
-use crate::policy::Grant;
+use crate::policy::{Grant, LoginGrant};
 use crate::request::{CheckedRequest, Tool};
 use crate::secret::Credentials;
 use crate::sign::Signature;
@@ -51,8 +51,11 @@ pub struct Record {
     uid: u32,
     gid: u32,
     pid: Option<i32>,
+    /// `sign` or `login`.
+    action: &'static str,
     profile: String,
     endpoint: Option<String>,
+    /// Of the request to be signed; empty for a sign-in.
     method: String,
     path: Option<String>,
     tool: Option<String>,
@@ -95,6 +98,7 @@ impl Audit {
             uid: peer.uid,
             gid: peer.gid,
             pid: peer.pid,
+            action: "sign",
             profile: short(profile),
             endpoint: None,
             method: short(method),
@@ -107,6 +111,12 @@ impl Audit {
             scope: None,
             generation: None,
         }
+    }
+
+    /// Begins the record of a sign-in, in the same way.
+    #[must_use]
+    pub fn begin_login(&self, peer: &Peer, profile: &str, now: SystemTime) -> Record {
+        Record { action: "login", ..self.begin(peer, profile, "", now) }
     }
 
     /// Writes the record of a decision. Gives back why the decision can't stand without it.
@@ -153,6 +163,12 @@ impl Record {
     /// It was denied.
     pub fn deny(&mut self, denial: &Denial) {
         self.reason = Some(denial.reason().name());
+    }
+
+    /// The peer may sign a person in.
+    pub fn allow_login(&mut self, grant: &LoginGrant) {
+        self.profile = grant.profile().to_string();
+        self.decision = "allow";
     }
 
     /// It was signed.

@@ -29,7 +29,7 @@ use crate::listen::Caller;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::policy::Policy;
-use crate::profile::{Done, Profiles, Prompt, Stage, View};
+use crate::profile::{Done, Login, Profiles, Prompt, Stage, View};
 use crate::request::CheckedRequest;
 use crate::sign;
 
@@ -186,15 +186,17 @@ impl Broker for Service {
         let peer = identify(&request).map_err(|denial| status::of(&denial))?;
         let v1::LoginRequest { profile } = request.into_inner();
         let state = self.current.state();
-        let grant = state.policy.authorize_login(&peer, &profile).map_err(|denial| {
-            tracing::info!(uid = peer.uid, %denial, "sign-in denied");
-            status::of(&denial)
-        })?;
-        let login = state.profiles.login(&grant).await.map_err(|denial| {
-            tracing::info!(profile = %grant.profile(), %denial, "nobody can sign in");
-            status::of(&denial)
-        })?;
-        tracing::info!(uid = peer.uid, profile = %grant.profile(), "a sign-in begins");
+        let mut record = state.audit.begin_login(&peer, &profile, clock::now());
+        let outcome = state.login(&peer, &profile, &mut record).await;
+        if let Err(denial) = &outcome {
+            record.deny(denial);
+            tracing::info!(uid = peer.uid, id = record.id, %denial, "sign-in denied");
+        }
+        // As with signatures: what can't be recorded doesn't happen.
+        let written = state.audit.write(&record);
+        let login = outcome.and_then(|login| written.map(|()| login));
+        let login = login.map_err(|denial| status::of(&denial))?;
+        tracing::info!(uid = peer.uid, id = record.id, profile, "a sign-in begins");
         let draining = state.draining.clone();
         let state = Some((login.stage(), draining, None, login));
         let events = stream::unfold(state, |state| async move {
@@ -288,6 +290,18 @@ impl State {
             credential_generation: credentials.generation(),
             audit_id: record.id.clone(),
         })
+    }
+
+    async fn login(
+        &self,
+        peer: &Peer,
+        profile: &str,
+        record: &mut Record,
+    ) -> Result<Arc<Login>, Denial> {
+        let grant = self.policy.authorize_login(peer, profile)?;
+        let login = self.profiles.login(&grant).await?;
+        record.allow_login(&grant);
+        Ok(login)
     }
 
     async fn reject(&self, peer: &Peer, profile: &str, generation: u64) -> Result<u64, Denial> {

@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 use sigward_tests::aws::{Aws, DEVICE_URL};
 use sigward_tests::aws_home::AwsHome;
-use sigward_tests::processes::{StdioClient, call};
+use sigward_tests::deadline;
+use sigward_tests::processes::{Process, StdioClient, assert_no_canary, call};
 
-use crate::setup::{World, assert_names, failure, stateless, text};
+use crate::setup::{World, assert_names, connect, failure, own_uid, stateless, text};
 
 /// What a client says that opens URLs for its user.
 const OPENS_URLS: &str = r#"{"elicitation":{"url":{}}}"#;
@@ -132,4 +133,127 @@ async fn without_sessions_the_answer_asks_and_the_call_comes_again() {
     let sent = world.upstream.requests_of("tools/call");
     assert_eq!(sent.len(), 1);
     assert!(!sent[0].text().contains("sigward-sign-in"), "{}", sent[0].text());
+}
+
+/// A broker that serves `person`, and where it records what it decides.
+async fn broker(world: &World, aws: &Aws, login: bool) -> (Process, std::path::PathBuf) {
+    let audit = world.directory.path().join("audit.jsonl");
+    let more = format!(
+        "[[profile]]\nname = \"person\"\nendpoints = [\"upstream\"]\n[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\", \"person\"]\nlogin = {login}\n[audit]\nfile = {audit:?}\n",
+        own_uid()
+    );
+    let config = world.write("broker.toml", &world.configuration(&more));
+    let mut command = world.broker_command(&["serve", "--config", config.to_str().unwrap()]);
+    command.envs(aws.environment());
+    let broker = Process::start(command);
+    broker.logged("listening").await;
+    (broker, audit)
+}
+
+/// `sigward-broker login PROFILE`: whether it succeeded, and what it wrote.
+async fn login(world: &World, profile: &str) -> (bool, String) {
+    let socket = format!("unix:{}", world.socket().display());
+    let mut command = world.broker_command(&["login", profile, "--broker", &socket]);
+    let ended = deadline::within(command.output(), || "the sign-in doesn't end".to_owned()).await;
+    let output = ended.unwrap();
+    let written = [output.stdout, output.stderr].concat();
+    let written = String::from_utf8(written).unwrap();
+    assert_no_canary("the output of login", &written);
+    (output.status.success(), written)
+}
+
+fn records(path: &std::path::Path, action: &str) -> Vec<Value> {
+    let log = std::fs::read_to_string(path).unwrap();
+    assert_no_canary("the audit log", &log);
+    let records = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    records.filter(|record| record["action"] == action).collect()
+}
+
+/// The token is dead, and the keys that it brought: nothing works but a sign-in, and after it everything does.
+#[tokio::test]
+async fn a_revoked_session_works_again_after_a_sign_in() {
+    let home = AwsHome::new();
+    Aws::sign_in(&home, "person", "Developer");
+    let world = World::at_home(home, |builder| builder).await;
+    let aws = Aws::start(world.home.keys()).await;
+    let (broker, audit) = broker(&world, &aws, true).await;
+    let mut client = world.client_of(&world.socket(), &["dev", "person"]).await;
+    let mut used = Vec::new();
+    for sign_in in ["of before", "by the broker", "by another program"] {
+        let called = client.request("tools/call", &whoami()).await;
+        assert_names(text(&called), &["AWSReservedSSO_Developer"]);
+        let last = world.upstream.requests_of("tools/call").pop().unwrap();
+        let key = last.signature.unwrap().key.access_key_id;
+        assert!(!used.contains(&key), "{sign_in}: the key of before was used again");
+        match sign_in {
+            "of before" => {
+                end_session(&world, &aws, &key);
+                let refused = client.request("tools/call", &whoami()).await;
+                assert_names(failure(&refused), &["person", "sigward-broker login person"]);
+                aws.approve();
+                let (good, shown) = login(&world, "person").await;
+                assert!(good, "{shown}");
+                assert_names(&shown, &[DEVICE_URL, "ABCD-EFGH", "Signed in for person"]);
+            }
+            "by the broker" => {
+                // The forced load of the rejection before is less than ten seconds ago: the broker's own
+                // sight of the new token has to do.
+                end_session(&world, &aws, &key);
+                aws.sign_in_again(&world.home);
+                broker.logged("changed: its credentials are loaded again").await;
+                let mut broker = connect(&world.socket()).await;
+                fresh(&mut broker).await;
+            }
+            _ => {}
+        }
+        used.push(key);
+    }
+    let logins = records(&audit, "login");
+    assert_eq!(logins.len(), 1, "{logins:?}");
+    assert_eq!(
+        (&logins[0]["decision"], &logins[0]["profile"]),
+        (&json!("allow"), &json!("person"))
+    );
+    assert_eq!(logins[0]["uid"], own_uid());
+    assert!(!records(&audit, "sign").is_empty());
+}
+
+/// The portal refuses the token, and AWS the key.
+fn end_session(world: &World, aws: &Aws, key: &str) {
+    aws.revoke();
+    world.home.keys().remove(key);
+}
+
+/// Waits until the third credentials of `person` are there.
+async fn fresh(
+    broker: &mut sigward_proto::v1::broker_client::BrokerClient<tonic::transport::Channel>,
+) {
+    use sigward_proto::v1::{ProfileState, WatchProfilesRequest};
+
+    let mut lists = broker.watch_profiles(WatchProfilesRequest {}).await.unwrap().into_inner();
+    let seen = async {
+        while let Some(list) = lists.message().await.unwrap() {
+            let person = list.profiles.iter().find(|profile| profile.name == "person").unwrap();
+            if person.credential_generation == 3 && person.state() == ProfileState::Fresh {
+                return;
+            }
+        }
+        panic!("the broker has ended");
+    };
+    deadline::within(seen, || "the new credentials don't come".to_owned()).await;
+}
+
+#[tokio::test]
+async fn who_may_not_sign_in_is_refused_and_recorded() {
+    let (world, aws) = signed_out().await;
+    let (_broker, audit) = broker(&world, &aws, false).await;
+    let (good, shown) = login(&world, "person").await;
+    assert!(!good);
+    assert_names(&shown, &["login = true"]);
+    let logins = records(&audit, "login");
+    assert_eq!(logins.len(), 1, "{logins:?}");
+    assert_eq!(logins[0]["decision"], "deny");
+    assert_eq!(logins[0]["reason"], "LOGIN_NOT_ALLOWED");
+    assert_eq!(logins[0]["profile"], "person");
+    assert_eq!(aws.issued(), []);
 }

@@ -4,7 +4,7 @@
 //! Signatures for STS are verified like those of the upstream; new keys become known to every server that shares the
 //! key table. A process is sent here by [`Aws::environment`].
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,7 +22,7 @@ use crate::upstream::reply;
 const SSO_SESSION: &str = "sigward-tests";
 /// Its SHA-1: the name of the token's cache file.
 const SSO_CACHE: &str = "8e90ade0d3aba3b6c0d242f71d15f9072f7dfac1";
-/// The bearer token that the portal takes.
+/// The bearer token that the portal takes, until it is revoked.
 const SSO_TOKEN: &str = "SgwCanaryToken/portal-bearer";
 /// The token of a web identity that STS takes, instead of a signature.
 pub const WEB_IDENTITY_TOKEN: &str = "SgwCanaryToken/web-identity";
@@ -51,6 +51,7 @@ pub struct Aws {
     server: Loopback,
     issued: Arc<Mutex<Vec<Issued>>>,
     approved: Arc<AtomicBool>,
+    revoked: Arc<AtomicU32>,
 }
 
 impl Aws {
@@ -60,19 +61,22 @@ impl Aws {
         let shared = Arc::clone(&issued);
         let approved = Arc::new(AtomicBool::new(false));
         let person = Arc::clone(&approved);
+        let revoked = Arc::new(AtomicU32::new(0));
+        let revocations = Arc::clone(&revoked);
         let handler = move |parts: Parts, body: Bytes| {
+            let token = portal_token(revocations.load(Ordering::SeqCst));
             let (status, kind, text) = match parts.uri.path() {
                 "/" => sts(&keys, &parts, &body, &shared),
-                "/federation/credentials" => portal(&keys, &parts, &shared),
+                "/federation/credentials" => portal(&keys, &parts, &token, &shared),
                 path @ ("/client/register" | "/device_authorization" | "/token") => {
-                    oidc(path, person.load(Ordering::SeqCst))
+                    oidc(path, &token, person.load(Ordering::SeqCst))
                 }
                 _ => (404, "text/plain", "no such service".to_owned()),
             };
             let response = reply::http(status, &[("content-type", kind.to_owned())], text);
             std::future::ready(Ok(response))
         };
-        Self { server: Loopback::start(0, handler).await, issued, approved }
+        Self { server: Loopback::start(0, handler).await, issued, approved, revoked }
     }
 
     /// What makes the SDK of a process come here.
@@ -87,6 +91,20 @@ impl Aws {
     /// The person has entered the code: the next poll of the device flow gets its token.
     pub fn approve(&self) {
         self.approved.store(true, Ordering::SeqCst);
+    }
+
+    /// The session has ended: its token is refused, and the next sign-in brings another one.
+    pub fn revoke(&self) {
+        self.approved.store(false, Ordering::SeqCst);
+        self.revoked.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Signs the person of [`Aws::sign_in`] in once more, with another program.
+    ///
+    /// # Panics
+    /// If the home isn't writable.
+    pub fn sign_in_again(&self, home: &AwsHome) {
+        cache_token(home, &portal_token(self.revoked.load(Ordering::SeqCst)));
     }
 
     /// Every request answered so far.
@@ -104,17 +122,28 @@ impl Aws {
         home.config(&format!(
             "[profile {profile}]\nregion = eu-west-1\nsso_session = {SSO_SESSION}\nsso_account_id = 111122223333\nsso_role_name = {role}\n[sso-session {SSO_SESSION}]\nsso_start_url = https://sigward.example/start\nsso_region = eu-west-1\nsso_registration_scopes = sso:account:access\n"
         ));
-        let cache = home.path().join(".aws/sso/cache");
-        std::fs::create_dir_all(&cache).expect("a writable home");
-        let token = serde_json::json!({
-            "startUrl": "https://sigward.example/start",
-            "region": "eu-west-1",
-            "accessToken": SSO_TOKEN,
-            "expiresAt": "2099-01-01T00:00:00Z",
-        });
-        std::fs::write(cache.join(format!("{SSO_CACHE}.json")), token.to_string())
-            .expect("a writable home");
+        cache_token(home, SSO_TOKEN);
     }
+}
+
+/// What `aws sso login` leaves: the whole file at once.
+fn cache_token(home: &AwsHome, token: &str) {
+    let cache = home.path().join(".aws/sso/cache");
+    std::fs::create_dir_all(&cache).expect("a writable home");
+    let token = serde_json::json!({
+        "startUrl": "https://sigward.example/start",
+        "region": "eu-west-1",
+        "accessToken": token,
+        "expiresAt": "2099-01-01T00:00:00Z",
+    });
+    let (file, temporary) = (cache.join(format!("{SSO_CACHE}.json")), cache.join("new"));
+    std::fs::write(&temporary, token.to_string()).expect("a writable home");
+    std::fs::rename(temporary, file).expect("a writable home");
+}
+
+/// The token after so many revocations.
+fn portal_token(revoked: u32) -> String {
+    if revoked == 0 { SSO_TOKEN.to_owned() } else { format!("{SSO_TOKEN}-{revoked}") }
 }
 
 type Answer = (u16, &'static str, String);
@@ -169,9 +198,9 @@ fn sts(keys: &KeyTable, parts: &Parts, body: &Bytes, issued: &Mutex<Vec<Issued>>
     (200, "text/xml", answer)
 }
 
-fn portal(keys: &KeyTable, parts: &Parts, issued: &Mutex<Vec<Issued>>) -> Answer {
+fn portal(keys: &KeyTable, parts: &Parts, good: &str, issued: &Mutex<Vec<Issued>>) -> Answer {
     let token = parts.headers.get("x-amz-sso_bearer_token").and_then(|value| value.to_str().ok());
-    if token != Some(SSO_TOKEN) {
+    if token != Some(good) {
         let body = r#"{"message":"Session token not found or invalid"}"#.to_owned();
         return (401, "application/json", body);
     }
@@ -198,7 +227,7 @@ fn portal(keys: &KeyTable, parts: &Parts, issued: &Mutex<Vec<Issued>>) -> Answer
 }
 
 /// RegisterClient, StartDeviceAuthorization and CreateToken.
-fn oidc(path: &str, approved: bool) -> Answer {
+fn oidc(path: &str, token: &str, approved: bool) -> Answer {
     let answer = match path {
         "/client/register" => serde_json::json!({
             "clientId": "client", "clientSecret": "SgwCanarySecret/oidc-client",
@@ -211,7 +240,7 @@ fn oidc(path: &str, approved: bool) -> Answer {
             "expiresIn": 600, "interval": 1,
         }),
         _ if approved => serde_json::json!({
-            "accessToken": SSO_TOKEN, "tokenType": "Bearer", "expiresIn": 28800,
+            "accessToken": token, "tokenType": "Bearer", "expiresIn": 28800,
             "refreshToken": "SgwCanaryToken/refresh",
         }),
         _ => {
