@@ -255,8 +255,8 @@ impl fmt::Display for Refusal {
             ),
             Reason::LoginRequired if private => write!(
                 f,
-                "profile {profile:?} needs a sign-in: run `aws sso login --profile {profile}`, \
-                 then repeat the call"
+                "profile {profile:?} needs a sign-in: run `aws sso login --profile {profile}` \
+                 (`aws login`, if it has a login_session), then repeat the call"
             ),
             Reason::LoginRequired => write!(
                 f,
@@ -291,10 +291,17 @@ impl fmt::Display for Refusal {
                  own user, or add login = true to the [[rule]]",
                 self.broker
             ),
+            // Asked for only where LOGIN_REQUIRED was said: a sign-in, but not one that we can start.
+            Reason::NotALoginProfile if private => write!(
+                f,
+                "profile {profile:?} needs a sign-in that only the AWS CLI can do: run `aws login \
+                 --profile {profile}`, then repeat the call"
+            ),
             Reason::NotALoginProfile => write!(
                 f,
-                "profile {profile:?} doesn't get its credentials from IAM Identity Center, so \
-                 there is nothing to sign in to"
+                "profile {profile:?} needs a sign-in that only the AWS CLI can do: run `aws login` \
+                 as the user of {}, then repeat the call",
+                self.broker
             ),
             Reason::LoginDenied => {
                 write!(
