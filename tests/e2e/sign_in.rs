@@ -1,9 +1,10 @@
 //! A profile that needs a sign-in: the person is sent there, and the call goes on.
 
 use serde_json::{Value, json};
-use sigward_tests::aws::{Aws, DEVICE_URL};
+use sigward_tests::aws::{self, Aws, DEVICE_URL};
 use sigward_tests::aws_home::AwsHome;
 use sigward_tests::deadline;
+use sigward_tests::keys::Key;
 use sigward_tests::processes::{Process, StdioClient, assert_no_canary, call};
 
 use crate::setup::{World, assert_names, connect, failure, own_uid, stateless, text};
@@ -135,6 +136,41 @@ async fn without_sessions_the_answer_asks_and_the_call_comes_again() {
     assert!(!sent[0].text().contains("sigward-sign-in"), "{}", sent[0].text());
 }
 
+/// A sign-in that only the AWS CLI can do: the person is told so, and what it leaves is picked up.
+#[tokio::test]
+async fn a_login_session_names_its_command() {
+    let home = AwsHome::new();
+    aws::login_session(&home, "person");
+    let world = World::at_home(home, |builder| builder).await;
+    let aws = Aws::start(world.home.keys()).await;
+    let (broker, _) = broker(&world, &aws, true).await;
+    let socket = format!("unix:{}", world.socket().display());
+    let mut own = start(&world, &aws, &[]);
+    let command = world.proxy(&["--broker", &socket, "--profile", "dev", "person"]);
+    let mut shared = StdioClient::start(command);
+    for (client, command) in
+        [(&mut own, "`aws login --profile person`"), (&mut shared, "`aws login`")]
+    {
+        client.initialize_as("2025-11-25", OPENS_URLS).await;
+        let refused = client.request("tools/call", &whoami()).await;
+        assert_names(failure(&refused), &["person", command]);
+    }
+    let (good, shown) = login(&world, "person").await;
+    assert!(!good);
+    assert_names(&shown, &["aws login"]);
+
+    let key = Key::role("Console", "person");
+    world.home.keys().insert(key.clone());
+    aws::login(&world.home, &key);
+    broker.logged("changed: its credentials are loaded again").await;
+    fresh(&mut connect(&world.socket()).await, 1).await;
+    let called = shared.request("tools/call", &whoami()).await;
+    assert_eq!(text(&called), key.identity);
+    assert_eq!(called["result"]["structuredContent"]["region"], "eu-north-1");
+    let (_, unread, _) = own.close().await;
+    assert!(!unread.iter().any(|line| line.contains("elicitation/create")), "{unread:?}");
+}
+
 /// A broker that serves `person`, and where it records what it decides.
 async fn broker(world: &World, aws: &Aws, login: bool) -> (Process, std::path::PathBuf) {
     let audit = world.directory.path().join("audit.jsonl");
@@ -202,7 +238,7 @@ async fn a_revoked_session_works_again_after_a_sign_in() {
                 aws.sign_in_again(&world.home);
                 broker.logged("changed: its credentials are loaded again").await;
                 let mut broker = connect(&world.socket()).await;
-                fresh(&mut broker).await;
+                fresh(&mut broker, 3).await;
             }
             _ => {}
         }
@@ -224,9 +260,10 @@ fn end_session(world: &World, aws: &Aws, key: &str) {
     world.home.keys().remove(key);
 }
 
-/// Waits until the third credentials of `person` are there.
+/// Waits until credentials of that generation of `person` are there.
 async fn fresh(
     broker: &mut sigward_proto::v1::broker_client::BrokerClient<tonic::transport::Channel>,
+    generation: u64,
 ) {
     use sigward_proto::v1::{ProfileState, WatchProfilesRequest};
 
@@ -234,7 +271,7 @@ async fn fresh(
     let seen = async {
         while let Some(list) = lists.message().await.unwrap() {
             let person = list.profiles.iter().find(|profile| profile.name == "person").unwrap();
-            if person.credential_generation == 3 && person.state() == ProfileState::Fresh {
+            if person.credential_generation == generation && person.state() == ProfileState::Fresh {
                 return;
             }
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::request::Parts;
+use sha2::{Digest as _, Sha256};
 use url::form_urlencoded;
 
 use crate::aws_home::AwsHome;
@@ -26,6 +27,8 @@ const SSO_CACHE: &str = "8e90ade0d3aba3b6c0d242f71d15f9072f7dfac1";
 const SSO_TOKEN: &str = "SgwCanaryToken/portal-bearer";
 /// The token of a web identity that STS takes, instead of a signature.
 pub const WEB_IDENTITY_TOKEN: &str = "SgwCanaryToken/web-identity";
+/// The `login_session` of [`login_session`].
+const LOGIN_SESSION: &str = "arn:aws:iam::111122223333:user/person";
 /// How long the credentials last.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -124,6 +127,39 @@ impl Aws {
         ));
         cache_token(home, SSO_TOKEN);
     }
+}
+
+/// Adds a profile of `aws login` to `home`. Nobody has signed in.
+pub fn login_session(home: &AwsHome, profile: &str) {
+    home.config(&format!(
+        "[profile {profile}]\nregion = eu-north-1\nlogin_session = {LOGIN_SESSION}\n"
+    ));
+}
+
+/// What `aws login` leaves for the profile of [`login_session`], with a key of the console's session.
+///
+/// # Panics
+/// If the home isn't writable.
+pub fn login(home: &AwsHome, key: &Key) {
+    let cache = home.path().join(".aws/login/cache");
+    std::fs::create_dir_all(&cache).expect("a writable home");
+    let session = serde_json::json!({
+        "accessToken": {
+            "accessKeyId": key.access_key_id,
+            "secretAccessKey": key.secret,
+            "sessionToken": key.session_token,
+            "accountId": key.account,
+            "expiresAt": "2099-01-01T00:00:00Z",
+        },
+        "tokenType": "aws_sigv4",
+        "refreshToken": "SgwCanaryToken/login-refresh",
+        "clientId": "arn:aws:signin:::devtools/same-device",
+        "dpopKey": "SgwCanarySecret/dpop",
+    });
+    let name = hex::encode(Sha256::digest(LOGIN_SESSION)) + ".json";
+    let (file, temporary) = (cache.join(name), cache.join("new"));
+    std::fs::write(&temporary, session.to_string()).expect("a writable home");
+    std::fs::rename(temporary, file).expect("a writable home");
 }
 
 /// What `aws sso login` leaves: the whole file at once.

@@ -91,7 +91,10 @@ fn explain(profile: &str, status: &Status) -> String {
                 .to_owned()
         }
         Some(Reason::NotALoginProfile) => {
-            format!("{profile} needs no sign-in: its credentials don't come from IAM Identity Center")
+            format!(
+                "{profile} can't be signed in here: its credentials don't come from IAM Identity Center. If it has a \
+                 login_session, run aws login as the broker's user"
+            )
         }
         Some(Reason::LoginDenied) => "the sign-in was declined".to_owned(),
         Some(Reason::LoginExpired) => {

@@ -28,8 +28,10 @@ use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_types::os_shim_internal::{Env, Fs};
 use aws_types::region::Region;
 use futures_util::future::BoxFuture;
+use sha2::{Digest, Sha256};
 use sigward_proto::v1::Reason;
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use self::chain::{Base, Chain, Hop, Kind, Named, WebIdentity};
 use super::identity;
@@ -54,6 +56,8 @@ pub(super) struct Source {
     /// `AWS_WEB_IDENTITY_TOKEN_FILE` and what goes with it, for the default chain.
     web_identity: Option<WebIdentity>,
     child_environment: Vec<(OsString, OsString)>,
+    /// Where `aws login` keeps its sessions.
+    login_cache: Option<PathBuf>,
     tokens: Arc<Tokens>,
     /// The AWS files, wherever they are.
     watched: Vec<PathBuf>,
@@ -69,7 +73,7 @@ pub(super) struct Source {
 #[derive(Debug, Default)]
 struct Made {
     fingerprint: Option<[u8; 32]>,
-    /// The cache file of the token.
+    /// The cache file of the token, or of the login session.
     token: Option<PathBuf>,
 }
 
@@ -122,6 +126,7 @@ impl Source {
                 &surroundings.variables,
                 &config.aws.process_environment,
             ),
+            login_cache: surroundings.login_cache(),
             tokens,
             watched: surroundings.aws_files(&config.aws),
             made: Mutex::default(),
@@ -213,6 +218,13 @@ impl Source {
     }
 
     fn made_of(&self, chain: &Chain) -> Made {
+        if let (Some(session), Some(directory)) = (chain.login_session(), &self.login_cache) {
+            // The SDK names and reads it in the same way.
+            let name = hex::encode(Sha256::digest(session.trim())) + ".json";
+            let path = directory.join(name);
+            let cached = Zeroizing::new(std::fs::read(&path).unwrap_or_default());
+            return Made { fingerprint: Some(chain.fingerprint(&cached)), token: Some(path) };
+        }
         let session = chain.session();
         let token = session.and_then(|session| self.tokens.find(session));
         let access = token.as_ref().map_or("", |token| token.access.expose());

@@ -39,6 +39,12 @@ impl Surroundings {
         files.into_iter().flatten().collect()
     }
 
+    /// Where `aws login` keeps its sessions, as the SDK finds it.
+    pub(super) fn login_cache(&self) -> Option<PathBuf> {
+        let named = self.variable("AWS_LOGIN_CACHE_DIRECTORY").map(PathBuf::from);
+        named.or_else(|| self.home.as_ref().map(|home| home.join(".aws/login/cache")))
+    }
+
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
         let found = self.variables.iter().find(|(found, _)| found == name);
         found.and_then(|(_, value)| value.to_str()).filter(|value| !value.is_empty())

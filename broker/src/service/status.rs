@@ -46,7 +46,9 @@ fn code_and_text(reason: Reason) -> (Code, &'static str) {
         Reason::AmbiguousJson => (Code::InvalidArgument, "the body is ambiguous"),
         Reason::BodyRequired => (Code::InvalidArgument, "the body is required"),
         Reason::InvalidBodyHash => (Code::InvalidArgument, "the body or its hash is not valid"),
-        Reason::LoginRequired => (Code::FailedPrecondition, "the profile needs a sign-in"),
+        Reason::LoginRequired => {
+            (Code::FailedPrecondition, "the profile needs a sign-in (aws sso login, or aws login)")
+        }
         Reason::MfaRequired => (Code::FailedPrecondition, "the profile needs a second factor"),
         Reason::ProfileMisconfigured => {
             (Code::FailedPrecondition, "the profile's configuration is wrong")

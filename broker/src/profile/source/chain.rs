@@ -336,6 +336,14 @@ impl Chain {
         }
     }
 
+    /// The session of `aws login` that the chain begins with.
+    pub(super) fn login_session(&self) -> Option<&str> {
+        match &self.base {
+            Some(Base::LoginSession(session)) => Some(session),
+            _ => None,
+        }
+    }
+
     /// Tells whether two readings of the files mean the same credentials, with `more` that decides.
     /// Static keys and tokens are among what it is made of.
     pub(super) fn fingerprint(&self, more: &[u8]) -> [u8; 32] {
