@@ -21,6 +21,7 @@ mod endings;
 mod generations;
 mod isolation;
 mod listening;
+mod metadata;
 mod metrics;
 mod options;
 mod private;

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod keys;
 mod loopback;
 pub mod memory;
+pub mod metadata;
 pub mod processes;
 pub mod sigv4;
 pub mod tools;
