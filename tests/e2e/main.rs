@@ -31,3 +31,4 @@ mod setup;
 mod sign_in;
 mod signatures;
 mod sources;
+mod status;

@@ -1,0 +1,152 @@
+//! `status` of a running broker, once and watching: whose identity each profile is, in a pipe and on a terminal.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use serde_json::Value;
+use sigward_tests::aws::Aws;
+use sigward_tests::deadline;
+use sigward_tests::processes::{Process, assert_no_canary};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::sync::mpsc;
+
+use crate::setup::{World, assert_names, own_uid, text};
+
+/// A broker that asks AWS whose its keys are.
+async fn broker(world: &World, aws: &Aws) -> Process {
+    let rule = format!(
+        "[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\", \"staging\"]\nendpoints = [\"upstream\"]\n",
+        own_uid()
+    );
+    let config = world.configuration(&rule).replace("[aws]\n", "[aws]\nidentity = true\n");
+    let config = world.write("broker.toml", &config);
+    let mut command = world.broker_command(&["serve", "--config", config.to_str().unwrap()]);
+    command.envs(aws.environment());
+    let broker = Process::start(command);
+    broker.logged("listening").await;
+    broker
+}
+
+fn status(world: &World, options: &[&str]) -> Command {
+    let socket = format!("unix:{}", world.socket().display());
+    let mut command = world.broker_command(&["status", "--broker", &socket]);
+    command.args(options).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+async fn use_dev(world: &World) {
+    let mut client = world.client_of(&world.socket(), &["dev"]).await;
+    assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("dev"));
+}
+
+#[tokio::test]
+async fn the_table_and_json_say_whose_identity_it_is() {
+    let world = World::new().await;
+    let aws = Aws::start(world.home.keys()).await;
+    let broker = broker(&world, &aws).await;
+    let mut watching = status(&world, &["--json", "--watch"]).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let first: Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+    assert_eq!(first["profiles"][0]["identity_arn"], "");
+
+    use_dev(&world).await;
+    let identity = world.home.identity("dev");
+    let told = async {
+        loop {
+            let line = lines.next_line().await.unwrap().expect("the broker goes on");
+            let answer: Value = serde_json::from_str(&line).unwrap();
+            let (dev, staging) = (&answer["profiles"][0], &answer["profiles"][1]);
+            assert_eq!(staging["identity_arn"], "", "nobody has used it");
+            if dev["identity_arn"] == identity {
+                assert_eq!(
+                    (&dev["state"], &dev["source"]),
+                    (&"fresh".into(), &"static keys".into())
+                );
+                break;
+            }
+        }
+    };
+    deadline::within(told, || "the identity is never told".to_owned()).await;
+    let asked = aws.issued();
+    assert_eq!((asked.len(), asked[0].action.as_str()), (1, "GetCallerIdentity"), "{asked:?}");
+
+    let table = status(&world, &[]).output().await.unwrap();
+    let table = String::from_utf8(table.stdout).unwrap();
+    let row = table.lines().find(|line| line.starts_with("dev")).unwrap();
+    assert_names(row, &["static keys", "fresh", &world.home.key("dev").account, "user/dev"]);
+    assert_names(table.lines().next().unwrap(), &["ACCOUNT", "IDENTITY", "TIME LEFT"]);
+
+    // It ends with the broker.
+    broker.signal(Signal::TERM);
+    let ended = deadline::within(watching.wait(), || "status goes on without a broker".to_owned());
+    assert!(ended.await.unwrap().success());
+}
+
+/// What a terminal shows, read by a thread until its other end is closed.
+fn terminal() -> (Stdio, mpsc::UnboundedReceiver<String>) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    let slave = File::options().read(true).write(true).open(name).unwrap();
+    let (shown, frames) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        let (mut master, mut bytes) = (File::from(master), vec![0; 8192]);
+        // A terminal that nobody writes to any more is an error, not an end.
+        while let Ok(count @ 1..) = master.read(&mut bytes) {
+            if shown.send(String::from_utf8_lossy(&bytes[..count]).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    (slave.into(), frames)
+}
+
+/// All that a terminal has shown.
+struct Screen {
+    frames: mpsc::UnboundedReceiver<String>,
+    text: String,
+}
+
+impl Screen {
+    /// Waits until it shows what is wanted; answers all of it.
+    async fn until(&mut self, reached: impl Fn(&str) -> bool) -> String {
+        let shown = async {
+            while !reached(&self.text) {
+                self.text += &self.frames.recv().await.expect("the terminal is still written to");
+            }
+            self.text.clone()
+        };
+        deadline::within(shown, || "the terminal never shows it".to_owned()).await
+    }
+}
+
+#[tokio::test]
+async fn a_terminal_is_drawn_again() {
+    const HOME: &str = "\u{1b}[H\u{1b}[J";
+    let world = World::new().await;
+    let aws = Aws::start(world.home.keys()).await;
+    let broker = broker(&world, &aws).await;
+    let (stdout, frames) = terminal();
+    let mut watching = status(&world, &["--watch"]).stdout(stdout).spawn().unwrap();
+
+    let mut screen = Screen { frames, text: String::new() };
+    // Nothing happens, and yet the time that is left is shown anew.
+    let drawn = screen.until(|screen| screen.matches(HOME).count() >= 3).await;
+    assert!(drawn.starts_with(HOME), "{drawn:?}");
+    for frame in drawn.split(HOME).skip(1).take(2) {
+        assert_names(frame, &["PROFILE", "dev", "staging", "unloaded"]);
+    }
+    use_dev(&world).await;
+    let told = |screen: &str| screen.rsplit(HOME).next().is_some_and(|it| it.contains("user/dev"));
+    let all = screen.until(told).await;
+    assert_names(all.rsplit(HOME).next().unwrap(), &["fresh", &world.home.key("dev").account]);
+    assert_no_canary("the terminal", &all);
+    broker.signal(Signal::TERM);
+    let ended = deadline::within(watching.wait(), || "status goes on without a broker".to_owned());
+    assert!(ended.await.unwrap().success());
+}
