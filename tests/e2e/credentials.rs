@@ -94,6 +94,34 @@ async fn the_keys_of_a_removed_profile_are_gone_from_memory() {
     }
 }
 
+/// The same where somebody takes the profile out of the AWS files.
+#[tokio::test]
+async fn the_keys_of_a_profile_that_left_the_files_are_gone_from_memory() {
+    let world = World::new().await;
+    let broker = world.broker(&world.configuration(&rule(&THREE))).await;
+    let mut client = world.client_of(&world.socket(), &["dev", "prod"]).await;
+    for profile in ["dev", "prod"] {
+        let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
+        assert_eq!(text(&called), world.home.identity(profile));
+    }
+    for file in [world.home.config_file(), world.home.credentials_file()] {
+        let all = std::fs::read_to_string(&file).unwrap();
+        // `prod` is the last one.
+        let (others, _) = all.rsplit_once("\n[").unwrap();
+        let new = file.with_extension("new");
+        std::fs::write(&new, format!("{others}\n")).unwrap();
+        std::fs::rename(new, file).unwrap();
+    }
+    broker.logged("not in the AWS files any more").await;
+    let refused = client.call("whoami", r#"{"aws_profile":"prod"}"#).await;
+    assert_names(crate::setup::failure(&refused), &["prod", "isn't in the AWS config"]);
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("dev"), "the other goes on");
+    if let Some(counts) = copies(&broker, &[world.home.key("dev"), world.home.key("prod")]) {
+        assert!(counts[0] > 0 && counts[1] == 0, "dev and prod: {counts:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_bad_configuration_keeps_the_old_one() {
     let world = World::new().await;
