@@ -7,7 +7,7 @@
 //! The allocator is installed by `main.rs` alone, so that whoever links this crate as a library keeps
 //! their own. It doesn't reach the stack, where a hash function keeps the last block of what it hashes,
 //! in a frame that nobody uses any more. The signer leaves no key there (its tests look); where we hash
-//! one ourselves, [`wiped`] does the same for the stack.
+//! one ourselves, `wiped` does the same for the stack.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
