@@ -8,6 +8,7 @@
 
 pub mod aws;
 pub mod aws_home;
+pub mod conformance;
 pub mod deadline;
 pub mod demo;
 pub mod keys;
