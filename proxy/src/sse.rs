@@ -89,6 +89,10 @@ impl Parser {
 
     /// Takes the next bytes of the stream, cut anywhere.
     pub fn push(&mut self, mut bytes: &[u8]) {
+        // No bytes don't come between CR and LF.
+        if bytes.is_empty() {
+            return;
+        }
         if std::mem::take(&mut self.after_cr) && bytes.first() == Some(&b'\n') {
             bytes = &bytes[1..];
         }
@@ -199,7 +203,7 @@ mod tests {
         let expected =
             vec![Event::Message("{\"a\":\n1}".into()), Event::Message("{\"b\":2}".into())];
         for cut in 0..=STREAM.len() {
-            let (events, parser) = parse(&[&STREAM[..cut], &STREAM[cut..]], 1 << 20);
+            let (events, parser) = parse(&[&STREAM[..cut], b"", &STREAM[cut..]], 1 << 20);
             assert_eq!(events, expected, "cut at {cut}");
             assert_eq!((parser.last_id(), parser.retry_ms()), (Some("8"), Some(250)));
         }

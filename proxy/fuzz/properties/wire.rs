@@ -239,23 +239,26 @@ fn listing(offer: &Offer, text: &str, stateless: bool) {
         assert!(stateless && before.len() > after.len(), "only the newer generation hides tools");
         return;
     }
-    for (was, is) in before.into_iter().zip(&mut after) {
+    for (was, is) in before.iter().zip(&mut after) {
         let Some(name) = was["name"].as_str() else {
-            assert_eq!(was, *is);
+            assert_eq!(was, is);
             continue;
         };
+        // Of two tools with one name, the catalog knows the later one.
+        if before.iter().filter(|tool| tool["name"] == name).count() > 1 {
+            continue;
+        }
         let known = was["inputSchema"].get("properties");
         if !was["inputSchema"].is_object() || known.is_some_and(|it| !it.is_object()) {
             continue;
         }
         let argument = &catalog.tool(name).expect("it was listed").argument;
         let properties = is["inputSchema"]["properties"].as_object_mut().expect("an object");
-        // Of two tools with one name, the catalog knows the later one.
-        let offered = properties.remove(argument).or_else(|| properties.remove(ARGUMENT));
+        let offered = properties.remove(argument);
         assert!(offered.is_some_and(|it| it["enum"] == Value::from(PROFILES.to_vec())));
         if known.is_none() {
             is["inputSchema"].as_object_mut().expect("an object").remove("properties");
         }
-        assert_eq!(was, *is);
+        assert_eq!(was, is);
     }
 }

@@ -2,6 +2,9 @@
 
 use memchr::memchr2;
 
+/// The mark of byte order in UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Follows a stream, and knows whether it stands between two events.
 #[derive(Debug, Clone, Copy)]
 pub struct Boundaries {
@@ -104,10 +107,14 @@ pub fn event(message: &str) -> Vec<u8> {
 pub fn with_data(event: &[u8], data: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(event.len() + 16);
     for line in event.split(|byte| matches!(byte, b'\n' | b'\r')) {
-        // A stream may begin with a mark of byte order, which is no part of its first field.
-        let field = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        // A stream may begin with a mark of byte order, which is no part of its first field. It
+        // stays where it is: in front of another line it would be one of that.
+        let field = line.strip_prefix(MARK).unwrap_or(line);
         let is_data = field == b"data" || field.starts_with(b"data:");
-        if !line.is_empty() && !is_data {
+        if is_data && field.len() < line.len() {
+            out.extend_from_slice(MARK);
+            out.extend_from_slice(b":\n");
+        } else if !line.is_empty() && !is_data {
             out.extend_from_slice(line);
             out.push(b'\n');
         }
@@ -162,6 +169,7 @@ mod tests {
     fn other_data_leaves_the_other_fields() {
         let event = b"id: 7\r\ndata: {\"a\":\r\nevent: message\r\ndata: 1}\r\n\r\n";
         assert_eq!(with_data(event, "{}"), b"id: 7\nevent: message\ndata: {}\n\n");
-        assert_eq!(with_data(b"\xef\xbb\xbfdata: 1\n\n", "{}"), b"data: {}\n\n");
+        let marked = with_data(b"\xef\xbb\xbfdata: 1\n\n", "{}");
+        assert_eq!(marked, b"\xef\xbb\xbf:\ndata: {}\n\n");
     }
 }
