@@ -139,17 +139,16 @@ impl Source {
     /// What the files say about the profile now; empty where they can't be read.
     pub(super) async fn describe(&self) -> About {
         let chain = self.chain().await.ok();
-        let region = chain.as_ref().and_then(|chain| chain.region.clone());
+        let region = match self.from {
+            CredentialsFrom::DefaultChain => self.region(chain.as_ref()),
+            CredentialsFrom::AwsProfile(_) => chain.as_ref().and_then(|it| it.region.as_ref()),
+        };
+        let region = region.cloned();
         let source = match (&self.role, &chain, &self.from) {
             (Some(_), _, _) => "assume role",
             (None, Some(chain), _) if chain.kind.is_some() => chain.source(),
             (None, _, CredentialsFrom::DefaultChain) => "default chain",
             (None, _, CredentialsFrom::AwsProfile(_)) => "",
-        };
-        // The SDK's order: the environment comes before the files where nobody named a profile.
-        let region = match self.from {
-            CredentialsFrom::DefaultChain => self.environment_region.clone().or(region),
-            CredentialsFrom::AwsProfile(_) => region,
         };
         About { region, source }
     }
@@ -267,12 +266,12 @@ impl Source {
         // In the default chain the environment comes first, whatever the files say.
         let mut keys = if named { None } else { sdk::environment().await? };
         let (mut base, mut hops) = (None, Vec::new());
-        let (mut region, mut ca_bundle) = (None, None);
+        let mut ca_bundle = None;
+        let region = self.sts_region(chain.as_ref().ok());
         match chain {
             Err(denial) if keys.is_none() => return Err(denial),
             Err(_) => {}
             Ok(chain) => {
-                region = self.sts_region(&chain);
                 ca_bundle.clone_from(&chain.ca_bundle);
                 if keys.is_none()
                     && let Some(resolved) = chain.resolve(&self.aws_profile, named)?
@@ -375,7 +374,7 @@ impl Source {
     ) -> Result<SdkConfig, Denial> {
         let chain = self.chain().await?;
         let ca_bundle = chain.ca_bundle.as_deref().or(self.ca_bundle.as_deref());
-        let region = self.sts_region(&chain);
+        let region = self.sts_region(Some(&chain));
         let config = self.sdk_config(region, ca_bundle, Effort::Waited).await?;
         Ok(match credentials {
             None => config,
@@ -409,11 +408,21 @@ impl Source {
         }
     }
 
-    /// The profile's region, else that of the environment, else the endpoint's: the SDK signs for STS
-    /// with what it is given, and fails where that is nothing.
-    fn sts_region(&self, chain: &Chain) -> Option<Region> {
-        let region = chain.region.as_ref().or(self.environment_region.as_ref());
-        region.or(self.endpoint_region.as_ref()).cloned().map(Region::new)
+    /// The profile's region, else that of the environment; the other way round, as for the SDK, where
+    /// nobody named a profile.
+    fn region<'a>(&'a self, chain: Option<&'a Chain>) -> Option<&'a String> {
+        let own = chain.and_then(|chain| chain.region.as_ref());
+        let environment = self.environment_region.as_ref();
+        match self.from {
+            CredentialsFrom::DefaultChain => environment.or(own),
+            CredentialsFrom::AwsProfile(_) => own.or(environment),
+        }
+    }
+
+    /// Where STS is asked, in the end in the endpoint's region: the SDK signs with what it is given,
+    /// and fails where that is nothing.
+    fn sts_region(&self, chain: Option<&Chain>) -> Option<Region> {
+        self.region(chain).or(self.endpoint_region.as_ref()).cloned().map(Region::new)
     }
 
     /// `sigward-` and the profile's name, as far as STS allows.
