@@ -1,10 +1,12 @@
-//! Keys of the machine or the container that the broker runs in: the end of the default chain, and the source of a role.
+//! Keys of the shell, the pod, the container or the machine that the broker runs in: the end of the default chain, and
+//! the source of a role.
 
 use std::path::PathBuf;
 
 use serde_json::json;
-use sigward_tests::aws::Aws;
+use sigward_tests::aws::{Aws, WEB_IDENTITY_TOKEN};
 use sigward_tests::aws_home::AwsHome;
+use sigward_tests::keys::Key;
 use sigward_tests::metadata::{CONTAINER_TOKEN, Metadata};
 use sigward_tests::processes::StdioClient;
 
@@ -46,7 +48,9 @@ async fn the_default_chain_ends_with_the_container_and_the_machine() {
 #[tokio::test]
 async fn a_role_by_credential_source() {
     let home = AwsHome::new();
-    for (profile, source) in [("task", "EcsContainer"), ("machine", "Ec2InstanceMetadata")] {
+    for (profile, source) in
+        [("task", "EcsContainer"), ("machine", "Ec2InstanceMetadata"), ("shell", "Environment")]
+    {
         home.config(&format!(
             "[profile {profile}]\nregion = us-east-2\nrole_arn = arn:aws:iam::123456789012:role/Reader\ncredential_source = {source}\n"
         ));
@@ -54,17 +58,91 @@ async fn a_role_by_credential_source() {
     let world = World::at_home(home, |builder| builder).await;
     let aws = Aws::start(world.home.keys()).await;
     let metadata = Metadata::start(world.home.keys()).await;
-    let mut command = world.private_proxy(&["dev", "task", "machine"], &[]);
+    let shell = Key::role("ShellRole", "login");
+    world.home.keys().insert(shell.clone());
+    let mut command = world.private_proxy(&["dev", "task", "machine", "shell"], &[]);
     let token = token_file(&world, CONTAINER_TOKEN);
     command.envs(aws.environment()).envs(metadata.instance()).envs(metadata.container(&token));
+    command.env("AWS_ACCESS_KEY_ID", &shell.access_key_id);
+    command.env("AWS_SECRET_ACCESS_KEY", &shell.secret);
+    command.env("AWS_SESSION_TOKEN", shell.session_token.as_deref().unwrap());
     let mut client = StdioClient::start(command);
     client.initialize().await;
-    for (profile, role) in [("task", "TaskRole"), ("machine", "InstanceRole")] {
+    for (profile, role) in
+        [("task", "TaskRole"), ("machine", "InstanceRole"), ("shell", "ShellRole")]
+    {
         let called = client.call("whoami", &json!({"aws_profile": profile}).to_string()).await;
         let session = format!(":assumed-role/Reader/sigward-{profile}");
         assert_names(text(&called), &[&session]);
         assert_names(&aws.issued().pop().unwrap().caller, &[&format!("/{role}/")]);
     }
+    // Keys of the environment are for who asks for them: a profile's own come first.
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("dev"));
+}
+
+/// A role whose source isn't there is a failure, and never signed with other keys.
+#[tokio::test]
+async fn a_credential_source_that_gives_nothing() {
+    let home = AwsHome::new();
+    home.config(
+        "[profile shell]\nregion = us-east-2\nrole_arn = arn:aws:iam::123456789012:role/Reader\ncredential_source = Environment\n",
+    );
+    let world = World::at_home(home, |builder| builder).await;
+    let aws = Aws::start(world.home.keys()).await;
+    let metadata = Metadata::start(world.home.keys()).await;
+    let mut command = world.private_proxy(&["dev", "shell"], &[]);
+    command.envs(aws.environment()).envs(metadata.instance());
+    let mut client = StdioClient::start(command);
+    client.initialize().await;
+    let refused = client.call("whoami", r#"{"aws_profile":"shell"}"#).await;
+    assert_names(failure(&refused), &["shell"]);
+    assert_eq!((aws.issued(), metadata.given()), (vec![], vec![]));
+}
+
+/// What EKS gives to a pod: a token in a file. It comes before the container and the machine, and after the files.
+#[tokio::test]
+async fn the_default_chain_takes_a_web_identity() {
+    let world = World::new().await;
+    let aws = Aws::start(world.home.keys()).await;
+    let metadata = Metadata::start(world.home.keys()).await;
+    let token = world.write("web-identity", WEB_IDENTITY_TOKEN);
+    let pod = |more: &[(&str, &str)]| {
+        let variables = [
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", token.to_str().unwrap()),
+            ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/Pod"),
+        ];
+        let variables = variables.iter().chain(more);
+        let variables = variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        [variables.collect(), aws.environment(), metadata.instance()].concat()
+    };
+    for (variables, session) in
+        [(pod(&[]), "sigward-default"), (pod(&[("AWS_ROLE_SESSION_NAME", "pod-7")]), "pod-7")]
+    {
+        let mut client = default_chain(&world, variables);
+        client.initialize().await;
+        let called = client.call("whoami", "{}").await;
+        assert_names(text(&called), &[&format!(":assumed-role/Pod/{session}")]);
+        let asked = aws.issued().pop().unwrap();
+        assert_eq!(asked.action, "AssumeRoleWithWebIdentity");
+        assert_eq!(asked.parameters["WebIdentityToken"], WEB_IDENTITY_TOKEN);
+        assert_eq!(asked.role, "arn:aws:iam::123456789012:role/Pod");
+    }
+    assert_eq!(metadata.given(), [], "the machine wasn't asked");
+
+    // Half of it is none: the chain goes on to the machine.
+    let mut half = pod(&[]);
+    half.retain(|(name, _)| name != "AWS_ROLE_ARN");
+    let mut client = default_chain(&world, half);
+    client.initialize().await;
+    assert_names(text(&client.call("whoami", "{}").await), &[":assumed-role/InstanceRole/"]);
+    assert_eq!(aws.issued().len(), 2);
+
+    // Keys of a profile come first.
+    let mut client = default_chain(&world, pod(&[("AWS_PROFILE", "dev")]));
+    client.initialize().await;
+    assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("dev"));
+    assert_eq!(aws.issued().len(), 2);
 }
 
 /// Who can't show the token, has no role, or is told to trust a stranger gets no key, and sends nothing.

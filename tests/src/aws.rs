@@ -4,6 +4,7 @@
 //! Signatures for STS are verified like those of the upstream; new keys become known to every server that shares the
 //! key table. A process is sent here by [`Aws::environment`].
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -35,7 +36,7 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 /// One request for credentials, and what it named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issued {
-    /// `AssumeRole`, `GetCallerIdentity`, `GetRoleCredentials`.
+    /// `AssumeRole`, `AssumeRoleWithWebIdentity`, `GetCallerIdentity`, `GetRoleCredentials`.
     pub action: String,
     /// The ARN of the caller; empty for the portal.
     pub caller: String,
@@ -43,6 +44,10 @@ pub struct Issued {
     pub role: String,
     /// The role session name.
     pub session: String,
+    /// The region that the request was signed for; empty for one without a signature.
+    pub region: String,
+    /// All that STS was told but action and version, by name; empty for the portal.
+    pub parameters: BTreeMap<String, String>,
 }
 
 /// Where the device flow sends a person.
@@ -193,14 +198,19 @@ fn sts(keys: &KeyTable, parts: &Parts, body: &Bytes, issued: &Mutex<Vec<Issued>>
         let found = form_urlencoded::parse(body).find(|(key, _)| key == name);
         found.map(|(_, value)| value.into_owned()).unwrap_or_default()
     };
+    let mut parameters: BTreeMap<String, String> =
+        form_urlencoded::parse(body).into_owned().collect();
+    parameters.retain(|name, _| name != "Action" && name != "Version");
     let action = field("Action");
+    let mut region = String::new();
     let caller = if action == "AssumeRoleWithWebIdentity" {
         if field("WebIdentityToken") != WEB_IDENTITY_TOKEN {
             return error(400, "InvalidIdentityToken", "not this one");
         }
         Key::user("web-identity")
     } else {
-        let verifier = Verifier::new(keys.clone(), "sts", &region_of(parts));
+        region = region_of(parts);
+        let verifier = Verifier::new(keys.clone(), "sts", &region);
         match verifier.verify(&request, now()) {
             Ok(verified) => verified.key,
             Err(refusal) => return error(403, "SignatureDoesNotMatch", &refusal.to_string()),
@@ -211,6 +221,8 @@ fn sts(keys: &KeyTable, parts: &Parts, body: &Bytes, issued: &Mutex<Vec<Issued>>
         caller: caller.identity.clone(),
         role: field("RoleArn"),
         session: field("RoleSessionName"),
+        region,
+        parameters,
     };
     let answer = match record.action.as_str() {
         name @ ("AssumeRole" | "AssumeRoleWithWebIdentity") => {
@@ -258,6 +270,8 @@ fn portal(keys: &KeyTable, parts: &Parts, good: &str, issued: &Mutex<Vec<Issued>
         caller: String::new(),
         role,
         session: "person".to_owned(),
+        region: String::new(),
+        parameters: BTreeMap::new(),
     });
     (200, "application/json", credentials.to_string())
 }

@@ -1,0 +1,132 @@
+//! What STS is asked for: a narrower role of the broker's configuration, and the region that it is asked in.
+
+use std::collections::BTreeMap;
+
+use sigward_tests::aws::Aws;
+use sigward_tests::aws_home::AwsHome;
+use sigward_tests::deadline;
+use sigward_tests::processes::Process;
+
+use crate::setup::{World, own_uid, text};
+
+const NARROW: &str = "arn:aws:iam::123456789012:role/Narrow";
+const POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:Get*","Resource":"*"}]}"#;
+
+fn parameters(named: &[(&str, &str)]) -> BTreeMap<String, String> {
+    named.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// All that the configuration says about a role reaches STS, and nothing else does.
+#[tokio::test]
+async fn a_narrower_role_is_asked_for_word_by_word() {
+    let world = World::new().await;
+    let aws = Aws::start(world.home.keys()).await;
+    let more = format!(
+        r#"
+[[profile]]
+name = "narrow"
+aws_profile = "dev"
+endpoints = ["upstream"]
+role_arn = "{NARROW}"
+external_id = "customer-7:a/b"
+session_name = "agent@7"
+session_policy = '{POLICY}'
+session_policy_arns = ["arn:aws:iam::aws:policy/ReadOnlyAccess", "arn:aws:iam::123456789012:policy/Own"]
+duration = "20m"
+
+[[profile]]
+name = "plain"
+aws_profile = "dev"
+endpoints = ["upstream"]
+role_arn = "{NARROW}"
+
+[[rule]]
+peer = {{ uid = {uid} }}
+profiles = ["dev", "narrow", "plain"]
+endpoints = ["upstream"]
+"#,
+        uid = own_uid()
+    );
+    let config = world.write("broker.toml", &world.configuration(&more));
+    let mut command = world.broker_command(&["serve", "--config", config.to_str().unwrap()]);
+    command.envs(aws.environment());
+    let broker = Process::start(command);
+    broker.logged("listening").await;
+    let mut client = world.client_of(&world.socket(), &["dev", "narrow", "plain"]).await;
+
+    for (profile, session, asked) in [
+        (
+            "narrow",
+            "agent@7",
+            parameters(&[
+                ("RoleArn", NARROW),
+                ("RoleSessionName", "agent@7"),
+                ("ExternalId", "customer-7:a/b"),
+                ("Policy", POLICY),
+                ("PolicyArns.member.1.arn", "arn:aws:iam::aws:policy/ReadOnlyAccess"),
+                ("PolicyArns.member.2.arn", "arn:aws:iam::123456789012:policy/Own"),
+                ("DurationSeconds", "1200"),
+            ]),
+        ),
+        (
+            "plain",
+            "sigward-plain",
+            parameters(&[("RoleArn", NARROW), ("RoleSessionName", "sigward-plain")]),
+        ),
+    ] {
+        let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
+        assert!(text(&called).ends_with(&format!(":assumed-role/Narrow/{session}")), "{called}");
+        let issued = aws.issued().pop().unwrap();
+        assert_eq!((issued.action.as_str(), issued.parameters), ("AssumeRole", asked));
+        assert_eq!(issued.caller, world.home.identity("dev"));
+    }
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("dev"), "the profile itself is as it was");
+    assert_eq!(aws.issued().len(), 2);
+}
+
+/// STS is asked in the profile's region, else in that of the environment, else in the endpoint's. For the default chain
+/// the environment comes first, as for the SDK. The region of a profile's source doesn't count.
+#[tokio::test]
+async fn the_region_of_sts() {
+    const ENVIRONMENT: Option<&str> = Some("ca-central-1");
+    let home = AwsHome::new();
+    for (profile, region) in
+        [("own", "region = sa-east-1\n"), ("plain", ""), ("default", "region = sa-east-1\n")]
+    {
+        let section =
+            if profile == "default" { "default".to_owned() } else { format!("profile {profile}") };
+        home.config(&format!(
+            "[{section}]\n{region}role_arn = arn:aws:iam::123456789012:role/{profile}\nsource_profile = dev\n"
+        ));
+    }
+    let world = World::at_home(home, |builder| builder).await;
+    let aws = Aws::start(world.home.keys()).await;
+    let endpoint = world.upstream.url();
+    for (profile, environment, region) in [
+        ("own", ENVIRONMENT, "sa-east-1"),
+        ("plain", ENVIRONMENT, "ca-central-1"),
+        ("plain", None, "eu-north-1"),
+        ("default", ENVIRONMENT, "ca-central-1"),
+        ("default", None, "sa-east-1"),
+    ] {
+        let mut command = world.broker_command(&["check", "--endpoint", &endpoint]);
+        command.args(["--service", "aws-mcp", "--region", "eu-north-1"]);
+        if profile != "default" {
+            command.args(["--profile", profile]);
+        }
+        command.envs(aws.environment());
+        command.envs(environment.map(|region| ("AWS_REGION", region)));
+        let ended = deadline::within(command.output(), || "check doesn't end".to_owned()).await;
+        let output = ended.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // The role, and whose identity it is.
+        let mut issued = aws.issued();
+        let issued = issued.split_off(issued.len() - 2);
+        assert_eq!(issued[0].role, format!("arn:aws:iam::123456789012:role/{profile}"));
+        assert_eq!(issued[1].action, "GetCallerIdentity");
+        for asked in issued {
+            assert_eq!(asked.region, region, "{profile} with {environment:?}: {}", asked.action);
+        }
+    }
+}
