@@ -22,12 +22,8 @@ fn any_message_arrives_as_it_was_sent() {
         client.initialize_as("2025-11-25", r#"{"sampling":{}}"#).await;
         (world, RefCell::new(client))
     });
-    let config = Config {
-        cases: 300,
-        max_shrink_iters: 0,
-        failure_persistence: None,
-        ..Config::default()
-    };
+    let config =
+        Config { cases: 300, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&messages::case(), |case| {
         runtime.block_on(exchange(&world, &mut client.borrow_mut(), &case))
     });
