@@ -42,14 +42,27 @@ fn its_client_configurations_are_commands_that_the_proxy_takes() {
         let config: serde_json::Value = serde_json::from_str(block).expect(block);
         let servers = config.get("mcpServers").or_else(|| config.get("servers"));
         for (name, server) in servers.and_then(|it| it.as_object()).expect(block) {
+            if let Some(url) = server["url"].as_str() {
+                let address = url.strip_prefix("http://").and_then(|it| it.strip_suffix("/mcp"));
+                let listens = format!("--listen {}", address.expect(url));
+                assert!(README.contains(&listens), "{name}: nothing listens at {url}");
+                continue;
+            }
             assert_eq!(server["command"], "sigward-proxy", "{name}");
             let arguments = server["args"].as_array().expect(block).iter();
-            let arguments = arguments.map(|argument| argument.as_str().expect(block));
-            let all = ["sigward-proxy"].into_iter().chain(arguments).map(OsString::from);
-            let parsed = sigward_proxy::cli::parse(all, &Environment::of_process());
-            assert!(parsed.is_ok(), "{}", parsed.expect_err("the error"));
+            takes(arguments.map(|argument| argument.as_str().expect(block)));
         }
     }
+    let lines = README.lines().filter_map(|line| line.strip_prefix("sigward-proxy "));
+    let commands: Vec<&str> = lines.collect();
+    assert!(!commands.is_empty());
+    commands.iter().for_each(|command| takes(command.split_whitespace()));
+}
+
+fn takes<'a>(arguments: impl Iterator<Item = &'a str>) {
+    let all = ["sigward-proxy"].into_iter().chain(arguments).map(OsString::from);
+    let parsed = sigward_proxy::cli::parse(all, &Environment::of_process());
+    assert!(parsed.is_ok(), "{}", parsed.expect_err("the error"));
 }
 
 fn is_option(word: &str) -> bool {
