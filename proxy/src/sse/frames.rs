@@ -105,21 +105,28 @@ pub fn event(message: &str) -> Vec<u8> {
 /// `event` with `data`, which is on one line, in the place of its own; its other fields stay.
 #[must_use]
 pub fn with_data(event: &[u8], data: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(event.len() + 16);
-    for line in event.split(|byte| matches!(byte, b'\n' | b'\r')) {
-        // A stream may begin with a mark of byte order, which is no part of its first field. It
-        // stays where it is: in front of another line it would be one of that.
-        let field = line.strip_prefix(MARK).unwrap_or(line);
-        let is_data = field == b"data" || field.starts_with(b"data:");
-        if is_data && field.len() < line.len() {
+    let data = format!("data: {data}\n");
+    let mut out = Vec::with_capacity(event.len() + data.len());
+    let mut written = false;
+    for (number, line) in event.split(|byte| matches!(byte, b'\n' | b'\r')).enumerate() {
+        // A stream may begin with a mark of byte order, which is no part of its first field. The first
+        // line stays the first: in front of another one, the mark would be one of that.
+        let marked = line.strip_prefix(MARK).filter(|_| number == 0);
+        let field = marked.unwrap_or(line);
+        if !(field == b"data" || field.starts_with(b"data:")) {
+            out.extend_from_slice(line);
+            out.extend_from_slice(if line.is_empty() { b"" } else { b"\n" });
+        } else if marked.is_some() {
             out.extend_from_slice(MARK);
             out.extend_from_slice(b":\n");
-        } else if !line.is_empty() && !is_data {
-            out.extend_from_slice(line);
-            out.push(b'\n');
+        } else if !std::mem::replace(&mut written, true) {
+            out.extend_from_slice(data.as_bytes());
         }
     }
-    out.extend_from_slice(format!("data: {data}\n\n").as_bytes());
+    if !written {
+        out.extend_from_slice(data.as_bytes());
+    }
+    out.push(b'\n');
     out
 }
 
@@ -168,8 +175,13 @@ mod tests {
     #[test]
     fn other_data_leaves_the_other_fields() {
         let event = b"id: 7\r\ndata: {\"a\":\r\nevent: message\r\ndata: 1}\r\n\r\n";
-        assert_eq!(with_data(event, "{}"), b"id: 7\nevent: message\ndata: {}\n\n");
-        let marked = with_data(b"\xef\xbb\xbfdata: 1\n\n", "{}");
-        assert_eq!(marked, b"\xef\xbb\xbf:\ndata: {}\n\n");
+        assert_eq!(with_data(event, "{}"), b"id: 7\ndata: {}\nevent: message\n\n");
+        for (event, with) in [
+            (&b"\xef\xbb\xbfdata: 1\n\n"[..], &b"\xef\xbb\xbf:\ndata: {}\n\n"[..]),
+            (b"\xef\xbb\xbfid: 7\ndata\n\n", b"\xef\xbb\xbfid: 7\ndata: {}\n\n"),
+            (b"data: 1\n\xef\xbb\xbfid: 7\n\n", b"data: {}\n\xef\xbb\xbfid: 7\n\n"),
+        ] {
+            assert_eq!(with_data(event, "{}"), with);
+        }
     }
 }
