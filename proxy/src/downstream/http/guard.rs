@@ -5,11 +5,14 @@ use std::path::Path;
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::config::{Listen, ListenAddress};
+
+/// What a browser says of the page that a request comes from (W3C, Fetch Metadata).
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Shorter tokens can be guessed.
 const MIN_TOKEN: usize = 16;
@@ -78,6 +81,12 @@ impl Guard {
     /// whose name suddenly stands for 127.0.0.1 (MCP, Streamable HTTP, "Security Warning").
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         if headers.get_all(ORIGIN).iter().any(|origin| !is_local_origin(origin)) {
+            return Err(Refusal::Origin);
+        }
+        // An image or a link sends no `Origin`, and would still be signed.
+        let mut sites = headers.get_all(FETCH_SITE).iter();
+        let of_a_page = sites.any(|site| site != "none" && site != "same-origin");
+        if of_a_page && !headers.contains_key(ORIGIN) {
             return Err(Refusal::Origin);
         }
         if self.names_this_machine && !single(headers.get_all(HOST)).is_some_and(is_local_host) {
@@ -189,6 +198,22 @@ mod tests {
         {
             let headers = [("host", "localhost"), ("origin", origin)];
             assert_eq!(check(&guard, &headers), Err(Refusal::Origin), "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_on_a_page_is_not_answered() {
+        let guard = guard("127.0.0.1:0", None).unwrap();
+        let host = ("host", "localhost");
+        for site in ["cross-site", "same-site", ""] {
+            let headers = [host, ("sec-fetch-site", site)];
+            assert_eq!(check(&guard, &headers), Err(Refusal::Origin), "{site:?}");
+            // What a page of this machine asks for is said with its origin.
+            let named = [host, ("sec-fetch-site", site), ("origin", "http://localhost:6274")];
+            assert_eq!(check(&guard, &named), Ok(()), "{site:?}");
+        }
+        for site in ["none", "same-origin"] {
+            assert_eq!(check(&guard, &[host, ("sec-fetch-site", site)]), Ok(()), "{site}");
         }
     }
 
