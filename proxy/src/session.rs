@@ -5,7 +5,9 @@
 //! session, one opens it; calls of other profiles don't wait at all. An opening outlives the call
 //! that asked for it.
 
+mod handshake;
 mod listen;
+mod live;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -17,57 +19,15 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use http::{HeaderMap, HeaderValue, Method};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
+pub use self::handshake::Handshake;
+pub use self::live::{Live, error_code};
 use crate::budget::Message;
 use crate::config::ProfileName;
 use crate::error::Error;
-use crate::protocol::{self, AWS_SESSION_EXPIRED, LAST_EVENT_ID};
-use crate::upstream::{Answer, Failure, Incoming, Outgoing, Reply, Upstream};
+use crate::protocol::{self, LAST_EVENT_ID};
+use crate::upstream::{Answer, Incoming, Outgoing, Reply, Upstream};
 use crate::wire::{self, Envelope, Id, Kind, Object};
-
-/// What a client said that a session of another profile must hear as well.
-#[derive(Debug, Default)]
-pub struct Handshake {
-    said: Mutex<Said>,
-}
-
-#[derive(Debug, Default, Clone)]
-struct Said {
-    /// The text of `params` of `initialize`.
-    initialize: Option<String>,
-    initialized: bool,
-    /// The text of `params` of `logging/setLevel`.
-    log_level: Option<String>,
-}
-
-impl Handshake {
-    /// Keeps the `params` of the client's `initialize`.
-    pub fn initialize(&self, params: &str) {
-        let said = Said { initialize: Some(params.to_owned()), ..Said::default() };
-        *self.lock() = said;
-    }
-
-    /// The `params` of the client's `initialize`.
-    #[must_use]
-    pub fn params(&self) -> Option<String> {
-        self.lock().initialize.clone()
-    }
-
-    /// The client said `notifications/initialized`.
-    pub fn initialized(&self) {
-        self.lock().initialized = true;
-    }
-
-    /// Keeps the `params` of `logging/setLevel`.
-    pub fn log_level(&self, params: &str) {
-        self.lock().log_level = Some(params.to_owned());
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Said> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A message that a server sent on its own account.
 #[derive(Debug)]
@@ -124,48 +84,6 @@ struct State {
     opening: Option<Opening>,
     generation: u64,
     subscriptions: BTreeMap<String, String>,
-}
-
-/// An open session.
-#[derive(Debug)]
-pub struct Live {
-    id: Option<HeaderValue>,
-    version: Option<HeaderValue>,
-    generation: u64,
-    listening: CancellationToken,
-}
-
-impl Live {
-    /// The version that was negotiated, if there was a handshake.
-    #[must_use]
-    pub fn version(&self) -> Option<&str> {
-        self.version.as_ref().and_then(|version| version.to_str().ok())
-    }
-
-    /// Whether a failure says that this session is gone.
-    #[must_use]
-    pub fn is_expired_by(&self, failure: &Failure) -> bool {
-        let code = failure.message.as_deref().and_then(error_code);
-        match code {
-            Some(AWS_SESSION_EXPIRED) => true,
-            // A server that has the session, but not the method, says so in JSON-RPC.
-            Some(-32601) => false,
-            _ => failure.status == http::StatusCode::NOT_FOUND && self.id.is_some(),
-        }
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.listening.cancel();
-    }
-}
-
-/// The code of a JSON-RPC error message.
-#[must_use]
-pub fn error_code(message: &str) -> Option<i64> {
-    let envelope = Envelope::parse(message).ok()?;
-    Object::parse(envelope.error?).ok()?.find("code")?.parse().ok()
 }
 
 impl Session {
@@ -280,12 +198,7 @@ impl Session {
     pub fn establish(&self, id: Option<HeaderValue>, result: &str) -> Arc<Live> {
         let mut state = self.lock();
         state.generation += 1;
-        let live = Arc::new(Live {
-            id,
-            version: negotiated(result),
-            generation: state.generation,
-            listening: CancellationToken::new(),
-        });
+        let live = Live::opened(id, result, state.generation);
         state.live = Some(Arc::clone(&live));
         live
     }
@@ -362,15 +275,14 @@ impl Session {
 
     /// Says everything again that the client said.
     async fn replay(self: &Arc<Self>, generation: u64) -> Result<Arc<Live>, Error> {
-        let said = self.context.handshake.lock().clone();
-        let listening = CancellationToken::new();
+        let said = self.context.handshake.said();
         let Some(initialize) = said.initialize else {
             // No handshake to replay: the server will say if it wants one.
-            return Ok(Arc::new(Live { id: None, version: None, generation, listening }));
+            return Ok(Live::unbound(generation));
         };
         tracing::debug!(profile = %self.profile, "opening a session");
         let (id, result) = self.handshake(&initialize).await?;
-        let live = Arc::new(Live { id, version: negotiated(&result), generation, listening });
+        let live = Live::opened(id, &result, generation);
         if said.initialized {
             let text = wire::notification("notifications/initialized", None);
             self.post(&live, text, &AtomicBool::new(false)).await?;
@@ -451,11 +363,6 @@ fn error_message(text: &str) -> Option<String> {
     let envelope = Envelope::parse(text).ok()?;
     let error = Object::parse(envelope.error?).ok()?;
     error.find_string("message").map(std::borrow::Cow::into_owned)
-}
-
-fn negotiated(result: &str) -> Option<HeaderValue> {
-    let result = Object::parse(result).ok()?;
-    HeaderValue::try_from(result.find_string("protocolVersion")?.as_ref()).ok()
 }
 
 /// How long to wait before a stream is taken up again, where the server didn't say.

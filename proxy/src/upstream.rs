@@ -4,6 +4,7 @@
 //! go: a signature is for one host. A refused signature is repeated once, if the broker has fresh
 //! credentials by then; nothing else is sent twice from here.
 
+mod answer;
 mod body;
 mod messages;
 
@@ -12,22 +13,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
 
+pub use self::answer::{Answer, Failure, Passed, Reply, media_type};
 pub use self::messages::{Incoming, Messages};
 use crate::budget::Budget;
 use crate::config::{MESSAGES_IN_TRANSIT, ProfileName, Timeouts};
 use crate::error::{Error, innermost};
 use crate::signer::Signer;
-use crate::wire;
 
 /// The session that a server binds requests to (Streamable HTTP, 2025-03-26 to 2025-11-25).
 pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-
-/// How much of an error answer is read.
-const MAX_ERROR_BODY: usize = 1 << 20;
 
 /// One request, as it will be signed and sent.
 #[derive(Debug, Clone)]
@@ -42,62 +40,6 @@ pub struct Outgoing {
     pub body: Bytes,
     /// No limit on silence: a stream that may have nothing to say for hours.
     pub patient: bool,
-}
-
-/// An answer for whoever passes it on as it came.
-#[derive(Debug)]
-pub enum Passed {
-    /// Success; the body is still on its way.
-    Success(reqwest::Response),
-    /// Anything else, and the body, where that may be shown.
-    Failure {
-        /// What it says.
-        failure: Failure,
-        /// Its headers.
-        headers: HeaderMap,
-        /// Empty if it was too long, or quoted the signature.
-        body: Bytes,
-    },
-}
-
-/// What came back.
-#[derive(Debug)]
-pub struct Answer {
-    /// The id that the server gave the session, if it did.
-    pub session_id: Option<HeaderValue>,
-    /// The rest.
-    pub reply: Reply,
-}
-
-/// The kinds of answers.
-#[derive(Debug)]
-pub enum Reply {
-    /// Success, and nothing to read.
-    Accepted,
-    /// Success, with messages: one in JSON, or a stream of events.
-    Messages(Box<Messages>),
-    /// Anything that isn't success.
-    Failure(Failure),
-}
-
-/// An answer that isn't success.
-#[derive(Debug)]
-pub struct Failure {
-    /// Host and port of the endpoint.
-    pub host: String,
-    /// The status.
-    pub status: StatusCode,
-    /// The body, where it is a JSON-RPC error.
-    pub message: Option<String>,
-    /// The first line of the server's own words.
-    pub detail: Option<String>,
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        let Failure { host, status, detail, .. } = failure;
-        Self::Status { host, status, detail }
-    }
 }
 
 /// The endpoint, and how to speak to it.
@@ -199,8 +141,7 @@ impl Upstream {
             return Ok(Passed::Success(response));
         }
         let headers = response.headers().clone();
-        let json = media_type(&response).as_deref() == Some("application/json");
-        let (failure, body) = self.failure(response, json, signature).await;
+        let (failure, body) = self.failure(response, signature).await;
         Ok(Passed::Failure { failure, headers, body })
     }
 
@@ -312,8 +253,7 @@ impl Upstream {
         let kind = media_type(&response);
         let read = (!patient).then_some(self.timeouts.read);
         let reply = if !status.is_success() {
-            let json = kind.as_deref() == Some("application/json");
-            Reply::Failure(self.failure(response, json, signature).await.0)
+            Reply::Failure(self.failure(response, signature).await.0)
         } else if status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT {
             Reply::Accepted
         } else {
@@ -347,40 +287,10 @@ impl Upstream {
 
     async fn failure(
         &self,
-        mut response: reqwest::Response,
-        json: bool,
+        response: reqwest::Response,
         signature: Option<HeaderMap>,
     ) -> (Failure, Bytes) {
-        let status = response.status();
-        let mut body = Vec::new();
-        let mut complete = true;
-        let limit = self.timeouts.read.min(Duration::from_secs(30));
-        let reading = async {
-            while let Ok(Some(piece)) = response.chunk().await {
-                if body.len() + piece.len() > MAX_ERROR_BODY {
-                    complete = false;
-                    break;
-                }
-                body.extend_from_slice(&piece);
-            }
-        };
-        let _ = tokio::time::timeout(limit, reading).await;
-        let mut text = String::from_utf8(body).unwrap_or_default();
-        if !complete || quotes(&text, signature.as_ref()) {
-            text = own_words(&text).map_or_else(String::new, |words| {
-                format!(r#"{{"message":{}}}"#, wire::quote(&words))
-            });
-        }
-        let message = (json && wire::Envelope::parse(&text).is_ok_and(|it| it.error.is_some()))
-            .then(|| text.clone());
-        let detail = if status.is_redirection() {
-            Some("redirects are never followed, since a signature is for one host".to_owned())
-        } else {
-            own_words(&text).filter(|words| !quotes(words, signature.as_ref()))
-        };
-        let quoted = quotes(&text, signature.as_ref());
-        let body = if quoted { Bytes::new() } else { text.into() };
-        (Failure { host: self.host.clone(), status, message, detail }, body)
+        Failure::read(response, self.host.clone(), signature, self.timeouts.read).await
     }
 
     fn error(&self, error: reqwest::Error) -> Error {
@@ -401,64 +311,4 @@ impl Upstream {
     }
 }
 
-/// The media type of an answer, without its parameters.
-#[must_use]
-pub fn media_type(response: &reqwest::Response) -> Option<String> {
-    let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    kind.map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_lowercase())
-}
-
 const USER_AGENT_NAME: &str = concat!("sigward-proxy/", env!("CARGO_PKG_VERSION"));
-
-/// The first line of the message in an AWS error body (`message` or `Message`).
-fn own_words(body: &str) -> Option<String> {
-    let object = wire::Object::parse(body).ok()?;
-    let message = object.find_string("message").or_else(|| object.find_string("Message"))?;
-    let line = message.lines().next()?.trim();
-    let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
-    (!line.is_empty()).then_some(line)
-}
-
-/// Whether an upstream's words quote what only the signature holds: `SignatureDoesNotMatch` answers
-/// with the whole canonical request, session token included.
-fn quotes(words: &str, signature: Option<&HeaderMap>) -> bool {
-    // In JSON a slash may be written as \\/, and tokens are full of them.
-    let words = words.replace("\\/", "/");
-    let values = signature.into_iter().flat_map(|headers| headers.iter());
-    values.filter_map(|(name, value)| value.to_str().ok().map(|value| (name, value))).any(
-        |(name, value)| {
-            words.contains(value)
-                || (name == AUTHORIZATION
-                    && value.rsplit('=').next().is_some_and(|signature| words.contains(signature)))
-        },
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_upstream_may_not_quote_the_signature() {
-        let mut signature = HeaderMap::new();
-        signature.insert("x-amz-security-token", HeaderValue::from_static("TOKEN/abc=="));
-        signature.insert(
-            AUTHORIZATION,
-            HeaderValue::from_static(
-                "AWS4-HMAC-SHA256 Credential=AK/s, SignedHeaders=host, Signature=c0ffee",
-            ),
-        );
-        assert!(quotes("got token TOKEN/abc== but", Some(&signature)));
-        assert!(quotes("signature c0ffee is wrong", Some(&signature)));
-        assert!(!quotes("The security token is invalid", Some(&signature)));
-    }
-
-    #[test]
-    fn only_the_first_line_of_an_error_is_shown() {
-        let body =
-            r#"{"message":"The signature does not match.\n\nThe Canonical String was 'POST"}"#;
-        assert_eq!(own_words(body).as_deref(), Some("The signature does not match."));
-        assert_eq!(own_words("<html>"), None);
-        assert_eq!(own_words(r#"{"Message":""}"#), None);
-    }
-}

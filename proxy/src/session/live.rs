@@ -1,0 +1,72 @@
+//! An open session, and what says that it is gone.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use tokio_util::sync::CancellationToken;
+
+use crate::protocol::AWS_SESSION_EXPIRED;
+use crate::upstream::Failure;
+use crate::wire::{Envelope, Object};
+
+/// An open session.
+#[derive(Debug)]
+pub struct Live {
+    pub(super) id: Option<HeaderValue>,
+    pub(super) version: Option<HeaderValue>,
+    /// Which of the sessions that were opened one after the other.
+    pub(super) generation: u64,
+    /// Ends its GET stream.
+    pub(super) listening: CancellationToken,
+}
+
+impl Live {
+    /// The session that a server calls `id`, where it gives it an id, and whose handshake had this
+    /// `result`.
+    pub(super) fn opened(id: Option<HeaderValue>, result: &str, generation: u64) -> Arc<Self> {
+        let version = negotiated(result);
+        Arc::new(Self { id, version, generation, listening: CancellationToken::new() })
+    }
+
+    /// What stands for a session where there was no handshake.
+    pub(super) fn unbound(generation: u64) -> Arc<Self> {
+        let listening = CancellationToken::new();
+        Arc::new(Self { id: None, version: None, generation, listening })
+    }
+
+    /// The version that was negotiated, if there was a handshake.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_ref().and_then(|version| version.to_str().ok())
+    }
+
+    /// Whether a failure says that this session is gone.
+    #[must_use]
+    pub fn is_expired_by(&self, failure: &Failure) -> bool {
+        let code = failure.message.as_deref().and_then(error_code);
+        match code {
+            Some(AWS_SESSION_EXPIRED) => true,
+            // A server that has the session, but not the method, says so in JSON-RPC.
+            Some(-32601) => false,
+            _ => failure.status == http::StatusCode::NOT_FOUND && self.id.is_some(),
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.listening.cancel();
+    }
+}
+
+/// The code of a JSON-RPC error message.
+#[must_use]
+pub fn error_code(message: &str) -> Option<i64> {
+    let envelope = Envelope::parse(message).ok()?;
+    Object::parse(envelope.error?).ok()?.find("code")?.parse().ok()
+}
+
+fn negotiated(result: &str) -> Option<HeaderValue> {
+    let result = Object::parse(result).ok()?;
+    HeaderValue::try_from(result.find_string("protocolVersion")?.as_ref()).ok()
+}
