@@ -1,12 +1,13 @@
 //! Credentials over time, as processes see them: an STS that others wrote, and keys that must go.
 
 use rustix::process::Signal;
+use sigward_proto::v1::WatchProfilesRequest;
 use sigward_tests::aws_home::AwsHome;
 use sigward_tests::keys::Key;
 use sigward_tests::processes::{self, Process};
-use sigward_tests::{memory, tools};
+use sigward_tests::{deadline, memory, tools};
 
-use crate::setup::{THREE, World, assert_names, own_uid, text};
+use crate::setup::{THREE, World, assert_names, connect, own_uid, text};
 
 fn rule(profiles: &[&str]) -> String {
     let uid = own_uid();
@@ -132,6 +133,39 @@ async fn a_bad_configuration_keeps_the_old_one() {
     assert_names(&broker.logged("nonsense").await, &["broker.toml"]);
     let called = client.call("whoami", "{}").await;
     assert_eq!(text(&called), world.home.identity("dev"));
+}
+
+/// What was in force before a signal isn't in force after it: the file that goes back to it has changed.
+#[tokio::test]
+async fn a_file_that_goes_back_to_what_it_was_is_in_force_again() {
+    let world = World::new().await;
+    let good = world.configuration(&rule(&["dev"]));
+    let broker = world.broker(&good).await;
+    let mut watched = connect(&world.socket()).await;
+    let lists = watched.watch_profiles(WatchProfilesRequest {}).await;
+    let mut lists = lists.unwrap().into_inner();
+    let mut told = async |rejected: bool, profiles: usize| {
+        let told = async {
+            loop {
+                let list = lists.message().await.unwrap().expect("the broker goes on");
+                if (list.config_rejected, list.profiles.len()) == (rejected, profiles) {
+                    return;
+                }
+            }
+        };
+        let explain = || format!("rejected {rejected} with {profiles} profiles is never told");
+        deadline::within(told, explain).await;
+    };
+    told(false, 1).await;
+    let (bad, wider) =
+        (world.configuration("nonsense = 1\n"), world.configuration(&rule(&["dev", "prod"])));
+    for (text, rejected, profiles) in [(bad, true, 1), (wider, false, 2)] {
+        world.write("broker.toml", &text);
+        broker.signal(Signal::HUP);
+        told(rejected, profiles).await;
+        world.write("broker.toml", &good);
+        told(false, 1).await;
+    }
 }
 
 /// What is bound stays bound; whoever changed it is told, and the rest is in force.

@@ -63,19 +63,18 @@ pub(super) async fn follow(
         let now = mark(&reread.path);
         let still = now == last;
         last = now;
-        if !asked {
-            if !still || !moved {
-                moved |= !still;
-                continue;
-            }
-            moved = false;
-            // An editor that wrote the same again is no reason.
-            let text = std::fs::read(&reread.path).ok();
-            if text == in_force {
-                continue;
-            }
-            in_force = text;
+        if !asked && !(still && moved) {
+            moved |= !still;
+            continue;
         }
+        // Read for a signal too, it may be half a file, which is looked at again.
+        moved = !still;
+        let text = std::fs::read(&reread.path).ok();
+        // An editor that wrote the same again is no reason.
+        if !asked && text == in_force {
+            continue;
+        }
+        in_force = text;
         reload(&reread, &current, &bound, &surroundings);
     }
 }
