@@ -10,13 +10,14 @@
 mod chain;
 mod child;
 mod failure;
+mod look;
 mod portal;
 mod roles;
 mod sdk;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use aws_config::SdkConfig;
@@ -28,12 +29,12 @@ use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_types::os_shim_internal::{Env, Fs};
 use aws_types::region::Region;
 use futures_util::future::BoxFuture;
-use sha2::{Digest, Sha256};
 use sigward_proto::v1::Reason;
 use tokio::sync::watch;
-use zeroize::Zeroizing;
 
 use self::chain::{Base, Chain, Hop, Kind, Named, WebIdentity};
+use self::look::Made;
+pub(super) use self::look::Seen;
 use super::identity;
 use super::refresh::{Effort, Load};
 use super::surroundings::Surroundings;
@@ -67,27 +68,6 @@ pub(super) struct Source {
     /// Whose they are: the access key id, and the ARN that belongs to it.
     identity: Mutex<(String, String)>,
     changes: watch::Sender<()>,
-}
-
-/// What a profile's credentials were last made of, and where that stands.
-#[derive(Debug, Default)]
-struct Made {
-    fingerprint: Option<[u8; 32]>,
-    /// The cache file of the token, or of the login session.
-    token: Option<PathBuf>,
-}
-
-/// What has become of what the last load read.
-#[derive(Debug)]
-pub(super) enum Seen {
-    /// It stands there as it did.
-    Same,
-    /// Another load would read something else.
-    Other,
-    /// The profile isn't there any more.
-    Gone,
-    /// Nobody can tell.
-    Unreadable(Denial),
 }
 
 /// What the files say about a profile.
@@ -188,53 +168,6 @@ impl Source {
                 Err(denial) => tracing::info!(profile = %this.name, %denial, "identity not known"),
             }
         });
-    }
-
-    /// The files whose changes count for this profile.
-    pub(super) fn watched(&self) -> Vec<PathBuf> {
-        self.watched.iter().cloned().chain(self.made().token.clone()).collect()
-    }
-
-    /// Compares what stands there now with what the last load read.
-    pub(super) async fn look(&self) -> Seen {
-        let given = [&self.files.config, &self.files.credentials];
-        let taken_away = given.into_iter().flatten().any(|path| !path.exists());
-        let must_exist = matches!(self.from, CredentialsFrom::AwsProfile(_));
-        match self.chain().await {
-            Ok(chain) if must_exist && !chain.exists => Seen::Gone,
-            Err(_) if must_exist && taken_away => Seen::Gone,
-            Err(denial) => Seen::Unreadable(denial),
-            Ok(chain) => {
-                let now = self.made_of(&chain);
-                let mut made = self.made();
-                made.token = now.token;
-                match made.fingerprint == now.fingerprint {
-                    true => Seen::Same,
-                    false => Seen::Other,
-                }
-            }
-        }
-    }
-
-    fn made_of(&self, chain: &Chain) -> Made {
-        if let (Some(session), Some(directory)) = (chain.login_session(), &self.login_cache) {
-            // The SDK names and reads it in the same way.
-            let name = hex::encode(Sha256::digest(session.trim())) + ".json";
-            let path = directory.join(name);
-            let cached = Zeroizing::new(std::fs::read(&path).unwrap_or_default());
-            return Made { fingerprint: Some(chain.fingerprint(&cached)), token: Some(path) };
-        }
-        let session = chain.session();
-        let token = session.and_then(|session| self.tokens.find(session));
-        let access = token.as_ref().map_or("", |token| token.access.expose());
-        Made {
-            fingerprint: Some(chain.fingerprint(access.as_bytes())),
-            token: session.and_then(|session| self.tokens.path(session)),
-        }
-    }
-
-    fn made(&self) -> MutexGuard<'_, Made> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The profile and those that it builds on.
