@@ -176,12 +176,13 @@ impl Session {
         self.context.upstream.exchange(out, sent).await
     }
 
-    /// Takes the stream of `after` up again where it was cut.
-    pub async fn resume(&self, live: &Live, after: &str) -> Result<Answer, Error> {
+    /// Opens a stream by GET: the one of what the server says on its own account, or the rest of the
+    /// one that was cut `after` an event.
+    pub async fn stream(&self, live: &Live, after: Option<&str>) -> Result<Answer, Error> {
         let mut headers = HeaderMap::with_capacity(6);
         headers.insert(http::header::ACCEPT, HeaderValue::from_static("text/event-stream"));
         protocol::bind(&mut headers, live.id.as_ref(), live.version.as_ref());
-        if let Ok(after) = HeaderValue::try_from(after) {
+        if let Some(after) = after.and_then(|after| HeaderValue::try_from(after).ok()) {
             headers.insert(LAST_EVENT_ID, after);
         }
         let out = Outgoing {

@@ -18,6 +18,7 @@ async fn every_request_is_signed_and_in_its_session() {
         assert_eq!(text(&called), world.home.identity("prod"));
         let opened = world.upstream.expect("the GET stream", |it| it.http_method == "GET").await;
         assert!(opened.signature.is_ok());
+        assert_eq!(opened.header("last-event-id"), None, "there is nothing to resume after");
         for request in world.upstream.requests() {
             assert!(request.signature.is_ok(), "{request:?}");
             let opens = request.method() == "initialize";

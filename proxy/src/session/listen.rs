@@ -7,11 +7,11 @@ use crate::upstream::{Incoming, Reply};
 
 /// Reads the stream, again and again, until the session is gone or the server has no such stream.
 pub(super) async fn listen(session: Arc<Session>, live: Weak<Live>) {
-    let mut after = String::new();
+    let mut after: Option<String> = None;
     let mut wait = RETRY;
     loop {
         let Some(live) = live.upgrade() else { return };
-        let answer = session.resume(&live, &after).await;
+        let answer = session.stream(&live, after.as_deref()).await;
         // The stream must not keep alive what its end depends on.
         drop(live);
         match answer.map(|answer| answer.reply) {
@@ -33,7 +33,7 @@ pub(super) async fn listen(session: Arc<Session>, live: Weak<Live>) {
                     }
                 }
                 if let Some(id) = messages.last_id() {
-                    after = id.to_owned();
+                    after = Some(id.to_owned());
                 }
                 wait =
                     told.or_else(|| messages.retry()).unwrap_or(wait).clamp(RETRY_MIN, RETRY_MAX);

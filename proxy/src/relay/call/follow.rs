@@ -211,7 +211,7 @@ enum Resumed {
 async fn resume(session: &Session, live: &Live, cut: &Messages) -> Resumed {
     let Some(after) = cut.last_id() else { return Resumed::Never };
     tokio::time::sleep(cut.retry().unwrap_or(RETRY).min(RETRY_MAX)).await;
-    match session.resume(live, after).await.map(|answer| answer.reply) {
+    match session.stream(live, Some(after)).await.map(|answer| answer.reply) {
         Ok(Reply::Messages(messages)) => Resumed::Messages(messages),
         Ok(Reply::Failure(failure)) if failure.status.is_server_error() => Resumed::NotYet,
         Ok(_) => Resumed::Never,
