@@ -233,6 +233,25 @@ async fn what_a_server_pushes_arrives() {
     client.expect_line("the notification", |line| line == pushed).await;
 }
 
+/// A GET stream that can't be had now is asked for again; one that can't be had at all isn't.
+#[tokio::test]
+async fn a_get_stream_is_opened_when_the_server_has_room() {
+    let world = World::new().await;
+    for status in [429, 403] {
+        world.upstream.next("GET", Reply::Http(status, Vec::new(), String::new()));
+    }
+    let pushed = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info"}}"#;
+    world.upstream.next(
+        "GET",
+        Reply::Stream(vec![Step::Raw("retry: 1\n".to_owned()), Step::Data(pushed.to_owned())]),
+    );
+    world.upstream.next("GET", Reply::Http(405, Vec::new(), String::new()));
+    let mut client = world.client(&["dev"], &[]).await;
+    client.expect_line("the notification", |line| line == pushed).await;
+    let refused = |it: &Received| it.http_method == "GET" && it.number == 5;
+    world.upstream.expect("the stream that there isn't", refused).await;
+}
+
 #[tokio::test]
 async fn a_cut_stream_is_resumed_after_its_last_event() {
     let world = World::new().await;

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Weak};
 
+use http::StatusCode;
+
 use super::{Live, RETRY, RETRY_MAX, RETRY_MIN, Session, Unsolicited};
 use crate::upstream::{Incoming, Reply};
 
@@ -39,7 +41,7 @@ pub(super) async fn listen(session: Arc<Session>, live: Weak<Live>) {
                     told.or_else(|| messages.retry()).unwrap_or(wait).clamp(RETRY_MIN, RETRY_MAX);
             }
             // Most often 405: a server needs no such stream.
-            Ok(Reply::Failure(failure)) if failure.status.is_client_error() => {
+            Ok(Reply::Failure(failure)) if is_final(failure.status) => {
                 tracing::debug!(profile = %session.profile, status = %failure.status, "no GET stream");
                 return;
             }
@@ -53,5 +55,18 @@ pub(super) async fn listen(session: Arc<Session>, live: Weak<Live>) {
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+/// Whether a status will be the same the next time. Credentials come and go, and so does a crowd.
+fn is_final(status: StatusCode) -> bool {
+    match status {
+        StatusCode::UNAUTHORIZED
+        | StatusCode::FORBIDDEN
+        | StatusCode::REQUEST_TIMEOUT
+        | StatusCode::TOO_EARLY
+        | StatusCode::TOO_MANY_REQUESTS => false,
+        StatusCode::NOT_IMPLEMENTED => true,
+        _ => !status.is_server_error(),
     }
 }
