@@ -9,22 +9,33 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use sigward_tests::processes::StdioClient;
 use sigward_tests::upstream::{Reply, Step};
 
-use self::messages::{Answer, Case};
+use self::messages::{Answer, Case, Generation};
 use crate::setup::{THREE, World};
 
-/// One proxy and one server for all of them.
 #[test]
 fn any_message_arrives_as_it_was_sent() {
+    run(Generation::Sessions);
+}
+
+#[test]
+fn any_message_without_a_session_arrives_as_it_was_sent() {
+    run(Generation::Stateless);
+}
+
+/// One proxy and one server for all messages of a generation.
+fn run(generation: Generation) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (world, client) = runtime.block_on(async {
         let world = World::new().await;
         let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
-        client.initialize_as("2025-11-25", r#"{"sampling":{}}"#).await;
+        if generation == Generation::Sessions {
+            client.initialize_as("2025-11-25", r#"{"sampling":{}}"#).await;
+        }
         (world, RefCell::new(client))
     });
     let config =
         Config { cases: 300, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
-    let outcome = TestRunner::new(config).run(&messages::case(), |case| {
+    let outcome = TestRunner::new(config).run(&messages::case(generation), |case| {
         runtime.block_on(exchange(&world, &mut client.borrow_mut(), &case))
     });
     if let Err(error) = outcome {
@@ -39,13 +50,11 @@ async fn exchange(
     case: &Case,
 ) -> Result<(), TestCaseError> {
     let before = world.upstream.requests().len();
-    let mut asked = None;
-    if let Some(answer) = &case.answer {
-        // What has no method is found under that of HTTP.
-        let name = if case.method.is_empty() { "POST" } else { &case.method };
-        world.upstream.next(name, reply(answer));
-        asked = answer.question.as_ref();
-    }
+    // What has no method is found under that of HTTP.
+    let name = if case.method.is_empty() { "POST" } else { &case.method };
+    let accepted = || Reply::Http(202, Vec::new(), String::new());
+    world.upstream.next(name, case.answer.as_ref().map_or_else(accepted, reply));
+    let asked = case.answer.as_ref().and_then(|answer| answer.question.as_ref());
     client.send(&case.sent).await;
     let received = world
         .upstream

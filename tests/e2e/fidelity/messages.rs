@@ -7,6 +7,22 @@ use proptest::prelude::*;
 /// What the proxy puts into `_meta` of every request.
 const REGION: &str = r#""AWS_REGION":"us-west-2""#;
 
+/// How messages are carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Generation {
+    /// 2025-11-25.
+    Sessions,
+    /// 2026-07-28: every request says so, and only clients ask.
+    Stateless,
+}
+
+/// What every request of 2026-07-28 says in `_meta`.
+const SAID: [(&str, &str); 3] = [
+    (r#""io.modelcontextprotocol\/protocolVersion""#, r#""2026-07-28""#),
+    (r#""io.modelcontextprotocol/clientInfo""#, r#"{"name":"c","version":"1.10"}"#),
+    (r#""io.modelcontextprotocol/clientCapabilities""#, "{ }"),
+];
+
 /// What a client sends, and what must come of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
@@ -150,10 +166,30 @@ fn braces(members: &[Member], added: &str) -> String {
     format!("{{{rest}{last}{comma}{added}{space}}}")
 }
 
-fn meta() -> impl Strategy<Value = Meta> {
+fn meta(generation: Generation) -> BoxedStrategy<Meta> {
+    let members = vec(member(key(), value()), 0..3);
+    if generation == Generation::Stateless {
+        let members = (members, any::<usize>(), gap()).prop_map(|(mut members, turn, gap)| {
+            let said = SAID.map(|(key, value)| format!("{key}:{gap}{value}"));
+            members.extend(said.map(|text| Member(text, gap.clone())));
+            let turn = turn % members.len();
+            members.rotate_left(turn);
+            members
+        });
+        let own = Member(r#""AWS\u005fREGION" : "sa-east-1""#.to_owned(), " ".to_owned());
+        return (members, prop::bool::weighted(0.2))
+            .prop_map(move |(mut members, has_own)| {
+                if has_own {
+                    members.insert(members.len() / 2, own.clone());
+                    return Meta::Other(braces(&members, ""));
+                }
+                Meta::Object(members)
+            })
+            .boxed();
+    }
     prop_oneof![
         2 => Just(Meta::Absent),
-        2 => vec(member(key(), value()), 0..3).prop_map(Meta::Object),
+        2 => members.prop_map(Meta::Object),
         1 => prop_oneof![
             number(),
             Just("null".to_owned()),
@@ -161,25 +197,31 @@ fn meta() -> impl Strategy<Value = Meta> {
             Just(r#"{ "a":1.0,"AWS\u005fREGION" : "sa-east-1" }"#.to_owned()),
         ].prop_map(Meta::Other),
     ]
+    .boxed()
 }
 
-fn params(is_call: bool) -> BoxedStrategy<Params> {
+fn params(is_call: bool, generation: Generation) -> BoxedStrategy<Params> {
     let members = vec(member(key(), value()), 0..4);
+    let meta = meta(generation);
     if is_call {
-        let call = (members, object(), meta()).prop_map(|(mut members, arguments, meta)| {
+        let call = (members, object(), meta).prop_map(|(mut members, arguments, meta)| {
             members.insert(0, Member(r#""name":"echo""#.to_owned(), String::new()));
             members.push(Member(format!(r#" "arguments": {arguments}"#), " ".to_owned()));
             Params::Object(members, meta)
         });
         return call.boxed();
     }
-    prop_oneof![
-        1 => Just(Params::Absent),
-        1 => vec(value(), 0..3).prop_map(|it| Params::Other(format!("[{}]", it.join(" , ")))),
-        1 => number().prop_map(Params::Other),
-        4 => (members, meta()).prop_map(|(members, meta)| Params::Object(members, meta)),
-    ]
-    .boxed()
+    let object = (members, meta).prop_map(|(members, meta)| Params::Object(members, meta));
+    match generation {
+        Generation::Stateless => object.boxed(),
+        Generation::Sessions => prop_oneof![
+            1 => Just(Params::Absent),
+            1 => vec(value(), 0..3).prop_map(|it| Params::Other(format!("[{}]", it.join(" , ")))),
+            1 => number().prop_map(Params::Other),
+            4 => object,
+        ]
+        .boxed(),
+    }
 }
 
 /// The text of an object of params; `added` goes where the region belongs.
@@ -224,7 +266,7 @@ fn extras() -> impl Strategy<Value = Vec<Member>> {
     vec(member("[a-z]{2}".prop_map(|key| format!("\"x-{key}\"")), value()), 0..3)
 }
 
-fn answer(id: String) -> impl Strategy<Value = Answer> {
+fn answer(id: String, generation: Generation) -> impl Strategy<Value = Answer> {
     // Between tokens, lines may end: a server may print its messages prettily.
     let response = (value(), any::<bool>(), extras(), any::<usize>(), any::<bool>()).prop_map(
         move |(value, failed, extra, turn, pretty)| {
@@ -244,7 +286,10 @@ fn answer(id: String) -> impl Strategy<Value = Answer> {
         let known = [r#""jsonrpc":"2.0""#.to_owned(), r#""method":"x/said""#.to_owned(), params];
         envelope(&known, &extra, turn, "")
     });
-    let question = of((self::id(), object(), value()));
+    let question = match generation {
+        Generation::Sessions => of((self::id(), object(), value())).boxed(),
+        Generation::Stateless => Just(None).boxed(),
+    };
     (response, any::<bool>(), notification, question).prop_map(
         |(response, as_events, notification, question)| Answer {
             response,
@@ -256,7 +301,7 @@ fn answer(id: String) -> impl Strategy<Value = Answer> {
 }
 
 /// A message of a client and all that belongs to it.
-pub(crate) fn case() -> impl Strategy<Value = Case> {
+pub(crate) fn case(generation: Generation) -> impl Strategy<Value = Case> {
     let methods = vec![
         (r#""tools/call""#, "tools/call"),
         (r#""tools\/c\u0061ll""#, "tools/call"),
@@ -266,14 +311,14 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
         (r#""""#, ""),
     ];
     let message = (prop::sample::select(methods), id(), 0..4_usize).prop_flat_map(
-        |((token, method), id, kind)| {
+        move |((token, method), id, kind)| {
             let notified = kind == 0 && method.starts_with("example");
             let answer = if notified {
                 Just(None).boxed()
             } else {
-                answer(id.clone()).prop_map(Some).boxed()
+                answer(id.clone(), generation).prop_map(Some).boxed()
             };
-            (Just((token, method, id)), params(method == "tools/call"), answer)
+            (Just((token, method, id)), params(method == "tools/call", generation), answer)
         },
     );
     (message, extras(), any::<usize>(), gap()).prop_map(
