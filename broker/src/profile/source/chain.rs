@@ -3,6 +3,8 @@
 //! Invariant: nothing that a profile says about its credentials is read over. What can't be done is a
 //! refusal that names the key.
 
+mod settings;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -94,33 +96,6 @@ pub(super) struct Chain {
     deciding: Zeroizing<String>,
 }
 
-/// What decides about credentials: a change of any of these is another profile.
-const DECIDING: [&str; 23] = [
-    "aws_access_key_id",
-    "aws_account_id",
-    "aws_secret_access_key",
-    "aws_session_token",
-    "ca_bundle",
-    "credential_process",
-    "credential_source",
-    "duration_seconds",
-    "endpoint_url",
-    "external_id",
-    "login_session",
-    "mfa_serial",
-    "region",
-    "role_arn",
-    "role_session_name",
-    "services",
-    "source_identity",
-    "source_profile",
-    "sso_account_id",
-    "sso_region",
-    "sso_role_name",
-    "sso_session",
-    "sso_start_url",
-];
-
 fn wrong(profile: &Profile, what: &str) -> Denial {
     let detail = format!("the profile {}: {what}", profile.name());
     Denial::new(Reason::ProfileMisconfigured, detail)
@@ -153,8 +128,10 @@ impl Chain {
     fn walk(&mut self, sections: &ProfileSet, first: &Profile) -> Result<(), Denial> {
         let mut visited = BTreeSet::new();
         let mut profile = first;
+        self.deciding.push_str(&settings::of_services(sections, first));
+        settings::of_calls(sections, first)?;
         loop {
-            self.take_note(profile);
+            self.deciding.push_str(&settings::deciding(profile));
             if !visited.insert(profile.name()) {
                 return Err(wrong(profile, "its source_profile leads back to itself"));
             }
@@ -166,6 +143,7 @@ impl Chain {
                 );
                 return Err(Denial::new(Reason::MfaRequired, detail));
             }
+            settings::of_roles(profile)?;
             // From the second profile on, static keys come before a role.
             if visited.len() > 1 && profile.get("aws_access_key_id").is_some() {
                 return self.static_keys(profile);
@@ -176,10 +154,7 @@ impl Chain {
             self.hops.push(hop(profile, role)?);
             profile = match (profile.get("source_profile"), profile.get("credential_source")) {
                 (Some(_), Some(_)) => {
-                    return Err(wrong(
-                        profile,
-                        "has source_profile and credential_source: keep one",
-                    ));
+                    return settings::only_one_of(profile, ["source_profile", "credential_source"]);
                 }
                 (None, None) => {
                     return Err(wrong(profile, "has role_arn, and no source_profile to assume it"));
@@ -195,20 +170,12 @@ impl Chain {
         }
     }
 
-    /// Adds a profile's settings to the fingerprint.
-    fn take_note(&mut self, profile: &Profile) {
-        self.deciding.push_str(profile.name());
-        for key in DECIDING {
-            if let Some(value) = profile.get(key) {
-                for part in ["\0", key, "\0", value] {
-                    self.deciding.push_str(part);
-                }
-            }
-        }
-    }
-
     fn base(&mut self, sections: &ProfileSet, profile: &Profile) -> Result<(), Denial> {
         let get = |key| profile.get(key);
+        // The SDK would take the one, and read over the role that the other is for.
+        for other in ["credential_source", "source_profile"] {
+            settings::only_one_of(profile, ["web_identity_token_file", other])?;
+        }
         if let Some(source) = get("credential_source") {
             self.kind = Some(Kind::Named);
             self.base = Some(Base::Named(match source {
@@ -225,14 +192,6 @@ impl Chain {
             self.kind = Some(Kind::WebIdentity);
             let role_arn = get("role_arn")
                 .ok_or_else(|| wrong(profile, "has web_identity_token_file, and no role_arn"))?;
-            if get("source_identity").is_some() {
-                // It would come from the token's own claims.
-                let detail = format!(
-                    "source_identity in the profile {}: a web identity can't set it",
-                    profile.name()
-                );
-                return Err(Denial::new(Reason::UnsupportedProfileSetting, detail));
-            }
             self.base = Some(Base::WebIdentity(WebIdentity {
                 token_file: token_file.into(),
                 role_arn: role_arn.to_owned(),
@@ -244,9 +203,11 @@ impl Chain {
             self.base = Some(Base::Sso(self.sso(sections, profile)?));
         } else if let Some(session) = get("login_session") {
             self.kind = Some(Kind::LoginSession);
+            settings::only_one_of(profile, ["login_session", "aws_access_key_id"])?;
             self.base = Some(Base::LoginSession(session.to_owned()));
         } else if let Some(command) = get("credential_process") {
             self.kind = Some(Kind::CredentialProcess);
+            settings::only_one_of(profile, ["credential_process", "aws_access_key_id"])?;
             self.base = Some(Base::CredentialProcess(command.to_owned()));
         } else if get("aws_access_key_id").or(get("aws_secret_access_key")).is_some() {
             return self.static_keys(profile);
@@ -295,7 +256,10 @@ impl Chain {
 
     fn static_keys(&mut self, profile: &Profile) -> Result<(), Denial> {
         self.kind = Some(Kind::StaticKeys);
-        let needed = |key| profile.get(key).ok_or_else(|| wrong(profile, &format!("has no {key}")));
+        let needed = |key| {
+            let value = profile.get(key).filter(|value| !value.is_empty());
+            value.ok_or_else(|| wrong(profile, &format!("has no {key}")))
+        };
         let (id, secret) = (needed("aws_access_key_id")?, needed("aws_secret_access_key")?);
         let token = profile.get("aws_session_token").map(str::to_owned);
         let keys = Credentials::new(id, secret, token, None, "profile");

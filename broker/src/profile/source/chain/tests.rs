@@ -120,6 +120,90 @@ sso_session = s
 sso_start_url = https://other/start
 [profile half]
 aws_access_key_id = A
+[profile webext]
+role_arn = arn:aws:iam::1:role/X
+web_identity_token_file = /token
+external_id = e
+[profile webkeys]
+role_arn = arn:aws:iam::1:role/X
+web_identity_token_file = /token
+source_profile = keys
+[profile webbox]
+role_arn = arn:aws:iam::1:role/X
+web_identity_token_file = /token
+credential_source = EcsContainer
+[profile weblong]
+role_arn = arn:aws:iam::1:role/X
+web_identity_token_file = /token
+duration_seconds = 7200
+role_session_name = pod
+[profile tags]
+role_arn = arn:aws:iam::1:role/X
+source_profile = keys
+session_tags = team=red
+[profile ontags]
+role_arn = arn:aws:iam::1:role/X
+source_profile = tags
+[profile policy]
+role_arn = arn:aws:iam::1:role/X
+source_profile = keys
+session_policy = {}
+[profile idle]
+sso_session = s
+sso_account_id = 1
+sso_role_name = R
+duration_seconds = 3600
+[profile idle2]
+aws_access_key_id = A
+aws_secret_access_key = b
+external_id = e
+[profile processkeys]
+credential_process = /bin/true
+aws_access_key_id = A
+aws_secret_access_key = b
+[profile loginkeys]
+login_session = arn:aws:iam::1:user/U
+aws_access_key_id = A
+aws_secret_access_key = b
+[profile nokey]
+aws_access_key_id =
+aws_secret_access_key = b
+[profile fips]
+aws_access_key_id = A
+aws_secret_access_key = b
+use_fips_endpoint = yes
+[profile somewhere]
+aws_access_key_id = A
+aws_secret_access_key = b
+endpoint_url = vpce-1.sts.us-east-1.vpce.amazonaws.com
+[profile elsewhere]
+aws_access_key_id = A
+aws_secret_access_key = b
+services = wrong
+[services wrong]
+sts =
+  endpoint_url = sts.example
+[profile oidc]
+aws_access_key_id = A
+aws_secret_access_key = b
+services = oidc
+[services oidc]
+sso_oidc =
+  endpoint_url = https://oidc.example
+[profile global]
+role_arn = arn:aws:iam::1:role/X
+source_profile = keys
+sts_regional_endpoints = legacy
+[profile regional]
+role_arn = arn:aws:iam::1:role/X
+source_profile = keys
+sts_regional_endpoints = regional
+use_fips_endpoint = True
+endpoint_url = http://localhost:4566
+services = fine
+[services fine]
+sts =
+  endpoint_url = https://sts.example
 [profile legacy]
 sso_start_url = https://y/start
 sso_region = us-east-1
@@ -169,12 +253,31 @@ async fn what_cannot_be_done_is_refused_with_its_reason() {
         ("norole", Reason::ProfileMisconfigured, "no sso_role_name"),
         ("twourls", Reason::ProfileMisconfigured, "sso_start_url"),
         ("half", Reason::ProfileMisconfigured, "no aws_secret_access_key"),
+        ("webext", Reason::UnsupportedProfileSetting, "external_id"),
+        ("webkeys", Reason::ProfileMisconfigured, "web_identity_token_file and source_profile"),
+        ("webbox", Reason::ProfileMisconfigured, "web_identity_token_file and credential_source"),
+        ("tags", Reason::UnsupportedProfileSetting, "session_tags"),
+        ("ontags", Reason::UnsupportedProfileSetting, "session_tags in the profile tags"),
+        ("policy", Reason::UnsupportedProfileSetting, "session_policy"),
+        ("idle", Reason::UnsupportedProfileSetting, "duration_seconds"),
+        ("idle2", Reason::UnsupportedProfileSetting, "external_id"),
+        ("processkeys", Reason::ProfileMisconfigured, "credential_process and aws_access_key_id"),
+        ("loginkeys", Reason::ProfileMisconfigured, "login_session and aws_access_key_id"),
+        ("nokey", Reason::ProfileMisconfigured, "no aws_access_key_id"),
+        ("fips", Reason::ProfileMisconfigured, "use_fips_endpoint must be"),
+        ("somewhere", Reason::ProfileMisconfigured, "endpoint_url"),
+        ("elsewhere", Reason::ProfileMisconfigured, "endpoint_url"),
+        ("oidc", Reason::UnsupportedProfileSetting, "sso_oidc"),
+        ("global", Reason::UnsupportedProfileSetting, "sts_regional_endpoints"),
     ] {
         let denial = chain(PROFILES, name).await.resolve(name, true).expect_err(name);
         assert_eq!(denial.reason(), reason, "{name}");
         assert!(denial.detail().contains(word), "{name}: {denial}");
     }
-    for name in ["keys", "hops", "web", "sso", "legacy", "process", "box", "login", "long", "who"] {
+    for name in [
+        "keys", "hops", "web", "weblong", "sso", "legacy", "process", "box", "login", "long",
+        "who", "regional",
+    ] {
         assert!(chain(PROFILES, name).await.resolve(name, true).is_ok(), "{name}");
     }
     // The default chain goes on without a profile.
@@ -211,6 +314,28 @@ async fn a_fingerprint_tells_changes_that_matter() {
     let changed = PROFILES.replacen("aws_secret_access_key = b", "aws_secret_access_key = c", 1);
     assert_ne!(of(&changed).await, before);
     assert_ne!(of(&PROFILES.replace("role/Y", "role/Z")).await, before);
+}
+
+/// What is changed is seen, wherever it stands.
+#[tokio::test]
+async fn a_fingerprint_is_made_of_all_that_decides() {
+    for (name, from, to) in [
+        ("web", "web_identity_token_file = /token", "web_identity_token_file = /other"),
+        ("weblong", "role_session_name = pod", "role_session_name = pod2"),
+        ("regional", "use_fips_endpoint = True", "use_fips_endpoint = false"),
+        ("regional", "http://localhost:4566", "http://localhost:4567"),
+        ("regional", "endpoint_url = https://sts.example", "endpoint_url = https://other"),
+        ("sso", "sso_start_url = https://x/start", "sso_start_url = https://z/start"),
+        ("process", "credential_process = /bin/true", "credential_process = /bin/false"),
+        ("box", "credential_source = EcsContainer", "credential_source = Environment"),
+        ("login", "login_session = arn:aws:iam::1:user/U", "login_session = arn:aws:iam::1:user/V"),
+        ("bundle", "ca_bundle = /ca.pem", "ca_bundle = /other.pem"),
+    ] {
+        let before = chain(PROFILES, name).await.fingerprint(&[]);
+        let changed = PROFILES.replace(from, to);
+        assert_ne!(changed, PROFILES, "{from}");
+        assert_ne!(chain(&changed, name).await.fingerprint(&[]), before, "{name}: {to}");
+    }
 }
 
 #[tokio::test]
