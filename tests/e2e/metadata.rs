@@ -8,7 +8,7 @@ use sigward_tests::aws::{Aws, WEB_IDENTITY_TOKEN};
 use sigward_tests::aws_home::AwsHome;
 use sigward_tests::keys::Key;
 use sigward_tests::metadata::{CONTAINER_TOKEN, Metadata};
-use sigward_tests::processes::StdioClient;
+use sigward_tests::processes::{Process, StdioClient};
 
 use crate::setup::{World, assert_names, failure, text};
 
@@ -79,6 +79,38 @@ async fn a_role_by_credential_source() {
     // Keys of the environment are for who asks for them: a profile's own come first.
     let called = client.call("whoami", "{}").await;
     assert_eq!(text(&called), world.home.identity("dev"));
+}
+
+/// Where a profile says that the machine's service is, it is asked, and not where a file says so that the broker doesn't
+/// read: here that of its home.
+#[tokio::test]
+async fn the_metadata_service_of_a_profile() {
+    let world = World::new().await;
+    let aws = Aws::start(world.home.keys()).await;
+    let (own, other) =
+        (Metadata::start(world.home.keys()).await, Metadata::start(world.home.keys()).await);
+    let named = |metadata: &Metadata| {
+        format!("ec2_metadata_service_endpoint = {}\n", metadata.instance().remove(0).1)
+    };
+    world.home.config(&format!("[default]\n{}", named(&other)));
+    let files = world.directory.path().join("files");
+    std::fs::create_dir(&files).unwrap();
+    let role = "region = us-east-2\nrole_arn = arn:aws:iam::123456789012:role/Reader\ncredential_source = Ec2InstanceMetadata\n";
+    let config = format!("[profile machine]\n{role}{}", named(&own));
+    std::fs::write(files.join("config"), config).unwrap();
+    std::fs::write(files.join("credentials"), "").unwrap();
+    let profile = "[[profile]]\nname = \"machine\"\nendpoints = [\"upstream\"]\n";
+    let broker = world.configuration(profile);
+    let broker =
+        broker.replace(world.home.path().join(".aws").to_str().unwrap(), files.to_str().unwrap());
+    let broker = world.write("broker.toml", &broker);
+    let mut command = world.broker_command(&["serve", "--config", broker.to_str().unwrap()]);
+    command.envs(aws.environment()).env("AWS_EC2_METADATA_DISABLED", "false");
+    let broker = Process::start(command);
+    broker.logged("listening").await;
+    let mut client = world.client_of(&world.socket(), &["machine"]).await;
+    assert_names(text(&client.call("whoami", "{}").await), &[":assumed-role/Reader/"]);
+    assert_eq!((own.given().len(), other.given()), (1, vec![]));
 }
 
 /// A role whose source isn't there is a failure, and never signed with other keys.

@@ -54,6 +54,8 @@ pub(super) struct Source {
     environment_region: Option<String>,
     endpoint_region: Option<String>,
     ca_bundle: Option<PathBuf>,
+    /// The environment says where the machine's metadata service is.
+    metadata_given: bool,
     /// `AWS_WEB_IDENTITY_TOKEN_FILE` and what goes with it, for the default chain.
     web_identity: Option<WebIdentity>,
     child_environment: Vec<(OsString, OsString)>,
@@ -101,6 +103,12 @@ impl Source {
             environment_region: surroundings.aws_region.clone(),
             endpoint_region: endpoint.map(|endpoint| endpoint.scope.region.as_str().to_owned()),
             ca_bundle: surroundings.ca_bundle.clone(),
+            metadata_given: [
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE",
+            ]
+            .iter()
+            .any(|name| surroundings.variable(name).is_some()),
             web_identity: web_identity(surroundings),
             child_environment: child::environment(
                 &surroundings.variables,
@@ -199,13 +207,14 @@ impl Source {
         // In the default chain the environment comes first, whatever the files say.
         let mut keys = if named { None } else { sdk::environment().await? };
         let (mut base, mut hops) = (None, Vec::new());
-        let mut ca_bundle = None;
+        let (mut ca_bundle, mut metadata) = (None, None);
         let region = self.sts_region(chain.as_ref().ok());
         match chain {
             Err(denial) if keys.is_none() => return Err(denial),
             Err(_) => {}
             Ok(chain) => {
                 ca_bundle.clone_from(&chain.ca_bundle);
+                metadata = Some(chain.metadata.clone()).filter(|_| !self.metadata_given);
                 if keys.is_none()
                     && let Some(resolved) = chain.resolve(&self.aws_profile, named)?
                 {
@@ -220,12 +229,14 @@ impl Source {
         if let (Some(keys), None, []) = (&keys, &role, hops.as_slice()) {
             return Ok(keys.clone());
         }
+        let of_a_role = matches!(base, Some(Base::Sso(_) | Base::WebIdentity(_)));
+        roles::check(hops.iter().chain(&role), of_a_role)?;
         let ca_bundle = ca_bundle.or_else(|| self.ca_bundle.clone());
         let config = self.sdk_config(region, ca_bundle.as_deref(), effort).await?;
         let mut credentials = match (keys, base) {
             (Some(keys), _) => keys,
-            (None, Some(base)) => self.base(base, &config, now).await?,
-            (None, None) => self.without_profile(&config).await?,
+            (None, Some(base)) => self.base(base, &config, metadata.as_deref(), now).await?,
+            (None, None) => self.without_profile(&config, metadata.as_deref()).await?,
         };
         for hop in hops.iter().chain(&role) {
             let name = self.session_name();
@@ -239,6 +250,7 @@ impl Source {
         &self,
         base: Base,
         config: &SdkConfig,
+        metadata: Option<&str>,
         now: SystemTime,
     ) -> Result<Credentials, Denial> {
         match base {
@@ -256,20 +268,24 @@ impl Source {
                 provided.map_err(|error| failure::of_login_session(&error))
             }
             Base::Named(named) => {
-                let provided = sdk::provide(named, config).await;
+                let provided = sdk::provide(named, config, metadata).await;
                 provided.map_err(|error| failure::of_provider(&error))
             }
         }
     }
 
     /// The rest of the default chain, in the SDK's order: a web identity, the container, the machine.
-    async fn without_profile(&self, config: &SdkConfig) -> Result<Credentials, Denial> {
+    async fn without_profile(
+        &self,
+        config: &SdkConfig,
+        metadata: Option<&str>,
+    ) -> Result<Credentials, Denial> {
         if let Some(role) = &self.web_identity {
             return roles::assume_with_web_identity(role, &self.session_name(), config).await;
         }
-        let provided = match sdk::provide(Named::Container, config).await {
+        let provided = match sdk::provide(Named::Container, config, metadata).await {
             Err(CredentialsError::CredentialsNotLoaded(_)) => {
-                sdk::provide(Named::InstanceMetadata, config).await
+                sdk::provide(Named::InstanceMetadata, config, metadata).await
             }
             provided => provided,
         };

@@ -84,6 +84,8 @@ pub(super) struct Chain {
     pub(super) region: Option<String>,
     /// In place of the machine's certificate authorities.
     pub(super) ca_bundle: Option<PathBuf>,
+    /// Where the profile says that the machine's metadata service is, else where it always is.
+    pub(super) metadata: String,
     /// How the chain begins; none where the profile holds no credentials.
     pub(super) kind: Option<Kind>,
     /// Whether the files have the profile at all.
@@ -109,6 +111,7 @@ impl Chain {
         let mut chain = Self {
             region: text("region"),
             ca_bundle: text("ca_bundle").map(PathBuf::from),
+            metadata: settings::metadata(first),
             kind: None,
             exists: first.is_some(),
             base: None,

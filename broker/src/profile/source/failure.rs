@@ -10,11 +10,10 @@ use crate::error::{Denial, in_words};
 const PASSING: [&str; 6] = [
     "IDPCommunicationError",
     "RequestLimitExceeded",
+    "SlowDownException",
     "Throttling",
     "ThrottlingException",
     "TooManyRequestsException",
-    // A web identity token that its issuer is about to rotate.
-    "ExpiredTokenException",
 ];
 
 /// Whether the same request will be refused again: no permission, no such role, a dead key.
@@ -29,7 +28,9 @@ pub(super) fn of_sts<E>(error: &SdkError<E>, action: &str) -> Denial
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let reason = match for_good(error) {
+    // A web identity's token, which its issuer is about to rotate.
+    let rotated = error.code() == Some("ExpiredTokenException");
+    let reason = match for_good(error) && !rotated {
         true => Reason::ProfileMisconfigured,
         false => Reason::CredentialsUnavailable,
     };

@@ -13,6 +13,29 @@ use super::chain::{Hop, WebIdentity};
 use super::failure;
 use crate::error::Denial;
 
+/// What STS allows a role that is assumed with another role's credentials.
+const CHAINED: i32 = 3600;
+
+/// Refuses a life that STS won't give. `of_a_role` says what the credentials are that the chain begins with.
+pub(super) fn check<'h>(
+    hops: impl Iterator<Item = &'h Hop>,
+    of_a_role: bool,
+) -> Result<(), Denial> {
+    let mut of_a_role = of_a_role;
+    for hop in hops {
+        if of_a_role && hop.duration.is_some_and(|seconds| seconds > CHAINED) {
+            let detail = format!(
+                "the role {}: assumed with another role's credentials, it can't live for more than an \
+                 hour: ask for {CHAINED} seconds at most",
+                hop.role_arn
+            );
+            return Err(Denial::new(Reason::ProfileMisconfigured, detail));
+        }
+        of_a_role = true;
+    }
+    Ok(())
+}
+
 /// Assumes a role with the credentials of the step before.
 pub(super) async fn assume(
     hop: &Hop,

@@ -60,10 +60,12 @@ pub(super) async fn environment() -> Result<Option<Credentials>, Denial> {
     }
 }
 
-/// One of the SDK's own providers.
+/// One of the SDK's own providers. `metadata` is where the machine's service is; by itself the SDK asks the
+/// environment, and then files that aren't those of this broker.
 pub(super) async fn provide(
     named: Named,
     config: &SdkConfig,
+    metadata: Option<&str>,
 ) -> Result<Credentials, CredentialsError> {
     let config = provider_config(config);
     match named {
@@ -75,7 +77,15 @@ pub(super) async fn provide(
             provider.provide_credentials().await
         }
         Named::InstanceMetadata => {
-            let provider = ImdsCredentialsProvider::builder().configure(&config).build();
+            let mut client = aws_config::imds::Client::builder().configure(&config);
+            if let Some(metadata) = metadata {
+                let wrong = CredentialsError::invalid_configuration;
+                client = client.endpoint(metadata).map_err(wrong)?;
+            }
+            let provider = ImdsCredentialsProvider::builder()
+                .configure(&config)
+                .imds_client(client.build())
+                .build();
             provider.provide_credentials().await
         }
     }

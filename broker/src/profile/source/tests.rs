@@ -120,6 +120,67 @@ async fn roles_on_top_of_a_credential_process() {
     }
 }
 
+#[tokio::test]
+async fn a_role_of_a_role_lives_an_hour_at_most() {
+    let server = Fake::start(|asked| {
+        let web = asked.text.contains("Action=AssumeRoleWithWebIdentity");
+        let action = if web { "AssumeRoleWithWebIdentity" } else { "AssumeRole" };
+        (200, assumed("T").replace("AssumeRole", action))
+    })
+    .await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    write(at, "token", "web");
+    write(at, "credentials", "[keys]\naws_access_key_id = A\naws_secret_access_key = s\n");
+    let role = |name: &str, source: &str| {
+        format!(
+            "[profile {name}]\nrole_arn = arn:aws:iam::1:role/{name}\n{source}\nendpoint_url = {}\n",
+            server.url
+        )
+    };
+    let long = "duration_seconds = 43200";
+    let (keys, web) =
+        ("source_profile = keys", format!("web_identity_token_file = {}/token", at.display()));
+    let profiles = [
+        format!("[profile keys]\nendpoint_url = {}\n", server.url),
+        role("once", &format!("{keys}\n{long}")),
+        role("twice", &format!("source_profile = once\n{long}")),
+        role("web", &format!("{web}\n{long}")),
+        role("onweb", &format!("source_profile = web\n{long}")),
+        role("short", "source_profile = once\nduration_seconds = 3600"),
+        "[profile sso]\nsso_start_url = https://x\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = R\n"
+            .to_owned(),
+        role("onsso", &format!("source_profile = sso\n{long}")),
+    ];
+    write(at, "config", &profiles.concat());
+    let top = "role_arn = \"arn:aws:iam::1:role/Top\"\nduration = \"2h\"\n";
+    for (profile, added, refused) in [
+        ("once", "", None),
+        ("web", "", None),
+        ("short", "", None),
+        ("keys", top, None),
+        ("twice", "", Some("role/twice")),
+        ("onweb", "", Some("role/onweb")),
+        ("onsso", "", Some("role/onsso")),
+        ("once", top, Some("role/Top")),
+    ] {
+        let before = server.asked().len();
+        let loaded = source_at(at, "dev", profile, added).load(Effort::Waited, now()).await;
+        match (loaded, refused) {
+            (Ok(_), None) => {}
+            (Err(denial), Some(role)) => {
+                assert_eq!(denial.reason(), Reason::ProfileMisconfigured);
+                assert!(
+                    denial.detail().contains(role) && denial.detail().contains("an hour"),
+                    "{denial}"
+                );
+                assert_eq!(server.asked().len(), before, "nobody was asked");
+            }
+            (loaded, _) => panic!("{profile} {added}: {loaded:?}"),
+        }
+    }
+}
+
 fn assumed(id: &str) -> String {
     format!(
         "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\

@@ -76,6 +76,18 @@ fn endpoint_url<'s>(sections: &'s ProfileSet, profile: &Profile, service: &str) 
     sections.other_sections().get(&key.build().ok()?).map(String::as_str)
 }
 
+/// Where the machine's metadata service is.
+pub(super) fn metadata(profile: Option<&Profile>) -> String {
+    let get = |key| profile.and_then(|profile| profile.get(key));
+    let mode = get("ec2_metadata_service_endpoint_mode").unwrap_or_default();
+    let usual = if mode.eq_ignore_ascii_case("ipv6") {
+        "http://[fd00:ec2::254]"
+    } else {
+        "http://169.254.169.254"
+    };
+    get("ec2_metadata_service_endpoint").unwrap_or(usual).to_owned()
+}
+
 /// Refuses what can't be done about roles.
 pub(super) fn of_roles(profile: &Profile) -> Result<(), Denial> {
     // What aws-vault reads, and what people expect here since our own configuration has it: all of it makes the role
@@ -114,12 +126,17 @@ pub(super) fn of_calls(sections: &ProfileSet, profile: &Profile) -> Result<(), D
             return Err(wrong(profile, &format!("{key} must be true or false")));
         }
     }
-    let own = profile.get("endpoint_url");
+    let mode = profile.get("ec2_metadata_service_endpoint_mode");
+    if mode.is_some_and(|mode| !["ipv4", "ipv6"].iter().any(|it| mode.eq_ignore_ascii_case(it))) {
+        return Err(wrong(profile, "ec2_metadata_service_endpoint_mode must be IPv4 or IPv6"));
+    }
+    let own = ["endpoint_url", "ec2_metadata_service_endpoint"].map(|key| profile.get(key));
     let of_services = SERVICES.map(|service| endpoint_url(sections, profile, service));
-    for url in of_services.into_iter().chain([own]).flatten() {
+    for url in of_services.into_iter().chain(own).flatten() {
         let url = Url::parse(url).ok();
         if !url.is_some_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host()) {
-            return Err(wrong(profile, "an endpoint_url must be a URL: https://…"));
+            let what = "endpoint_url and ec2_metadata_service_endpoint must be URLs: https://…";
+            return Err(wrong(profile, what));
         }
     }
     // The name that AWS documents, which the SDK doesn't know.

@@ -6,6 +6,16 @@ use crate::secret::Secret;
 
 /// A home that is signed in until `expiry` (seconds), with a portal and an OIDC server behind it.
 async fn identity_center(expiry: u64, portal: u16, renewal: u16) -> (tempfile::TempDir, Fake) {
+    renewing(expiry, portal, renewal, "InvalidGrantException").await
+}
+
+/// With the kind of error of a renewal that isn't 200.
+async fn renewing(
+    expiry: u64,
+    portal: u16,
+    renewal: u16,
+    error: &'static str,
+) -> (tempfile::TempDir, Fake) {
     let server = Fake::start(move |asked| match asked.path.as_str() {
         "/federation/credentials" if portal == 200 => {
             let token = if asked.text.contains("canary-new") { "NEW" } else { "OLD" };
@@ -17,7 +27,7 @@ async fn identity_center(expiry: u64, portal: u16, renewal: u16) -> (tempfile::T
         "/token" if renewal == 200 => {
             (200, r#"{"accessToken":"canary-new","expiresIn":3600,"refreshToken":"r2"}"#.to_owned())
         }
-        _ => (renewal, r#"{"__type":"InvalidGrantException","error":"invalid_grant"}"#.to_owned()),
+        _ => (renewal, format!(r#"{{"__type":"{error}","error":"x"}}"#)),
     })
     .await;
     let directory = tempfile::tempdir().expect("a directory");
@@ -119,6 +129,20 @@ async fn a_dead_token_needs_a_sign_in_and_an_outage_does_not() {
             .expect_err("dead");
         assert_eq!(loaded.reason(), reason, "{end} {portal} {renewal}: {loaded}");
         assert!(!loaded.to_string().contains("canary"), "{loaded}");
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_that_is_refused_needs_a_sign_in_unless_it_only_has_to_wait() {
+    for (error, reason) in [
+        ("ExpiredTokenException", Reason::LoginRequired),
+        ("UnauthorizedClientException", Reason::LoginRequired),
+        ("SlowDownException", Reason::CredentialsUnavailable),
+        ("TooManyRequestsException", Reason::CredentialsUnavailable),
+    ] {
+        let (home, _server) = renewing(NOW - 200, 200, 400, error).await;
+        let loaded = source(home.path(), "dev", "dev").load(Effort::Background, now()).await;
+        assert_eq!(loaded.expect_err(error).reason(), reason, "{error}");
     }
 }
 
