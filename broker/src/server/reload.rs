@@ -63,7 +63,8 @@ pub(super) async fn follow(
         let now = mark(&reread.path);
         let still = now == last;
         last = now;
-        if !asked && !(still && moved) {
+        let settled = still && moved;
+        if !(asked || settled) {
             moved |= !still;
             continue;
         }
