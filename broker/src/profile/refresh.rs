@@ -14,20 +14,20 @@
 //! own, so that it survives whoever asked for it, and a panic in it is a failed load. Wall-clock time
 //! decides about expiry, and may step; intervals are measured by the monotonic clock.
 
+mod flight;
 mod pace;
 
 use std::fmt;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sigward_proto::v1::{ProfileState, Reason};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use self::flight::{Failed, Flight, Outcome, Word, wait};
 use self::pace::Due;
 use crate::clock::Clock;
 use crate::error::Denial;
@@ -35,7 +35,7 @@ use crate::secret::Credentials;
 
 /// Nobody waits longer for a load: a `credential_process` may hang.
 const LOAD_DEADLINE: Duration = Duration::from_secs(60);
-/// After so long without an answer from their source, keys that never end are dropped.
+/// After so long without an answer from their source, keys that it may not stand behind any more are dropped.
 const DISOWNED: Duration = Duration::from_secs(60);
 /// Between two loads that rejections force: a caller can't make the broker storm STS.
 const BETWEEN_FORCED: Duration = Duration::from_secs(10);
@@ -59,6 +59,9 @@ pub(super) trait Load: Send + Sync {
         effort: Effort,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<aws_credential_types::Credentials, Denial>>;
+
+    /// Hears which ones sign from now on, if any.
+    fn in_force(&self, _keys: Option<&aws_credential_types::Credentials>) {}
 }
 
 /// One profile's credentials.
@@ -66,6 +69,8 @@ pub(super) struct Refresh {
     source: Arc<dyn Load>,
     current: ArcSwapOption<Held>,
     flight: Mutex<Flight>,
+    /// To the load that runs. It is sent with the flight locked.
+    word: watch::Sender<Word>,
     changes: watch::Sender<()>,
     clock: Clock,
     /// Wakes the background task.
@@ -76,37 +81,6 @@ pub(super) struct Refresh {
 struct Held {
     credentials: Arc<Credentials>,
     due: Due,
-}
-
-type Outcome = Option<Result<Arc<Credentials>, Denial>>;
-
-#[derive(Default)]
-struct Flight {
-    /// The load that is on its way.
-    running: Option<watch::Receiver<Outcome>>,
-    /// Something has changed since it began: its outcome is of yesterday.
-    again: bool,
-    /// The loads that failed since the last good one; nothing after a success.
-    failed: Option<Failed>,
-    /// When the last load was forced.
-    forced: Option<Instant>,
-    generation: u64,
-    /// How often the keys were dropped: a load from before brings nothing back.
-    dropped: u64,
-    /// The profile is gone for good.
-    ended: bool,
-    /// Whether the background task was started.
-    kept: bool,
-}
-
-struct Failed {
-    at: Instant,
-    /// When the first of them failed.
-    since: Instant,
-    count: u32,
-    /// Of the pauses after it, from 0 to 1.
-    chance: f64,
-    denial: Denial,
 }
 
 /// What can be told from outside.
@@ -120,7 +94,8 @@ pub(super) struct Status {
 impl Refresh {
     pub(super) fn new(source: Arc<dyn Load>, changes: watch::Sender<()>, clock: Clock) -> Self {
         let (current, flight) = (ArcSwapOption::empty(), Mutex::default());
-        Self { source, current, flight, changes, clock, wake: Arc::default() }
+        let (word, wake) = (watch::Sender::new(Word::Again), Arc::default());
+        Self { source, current, flight, word, changes, clock, wake }
     }
 
     /// Credentials that may sign at `now`.
@@ -147,12 +122,13 @@ impl Refresh {
     /// Loads again now: something has changed that the credentials are made of.
     pub(super) fn reload(self: &Arc<Self>) {
         let mut flight = self.flight();
-        if let Some(failed) = &mut flight.failed {
-            failed.count = 0;
+        if flight.ended {
+            return;
         }
+        flight.changed();
         if flight.running().is_some() {
-            flight.again = true;
-        } else if !flight.ended {
+            self.word.send_replace(Word::Again);
+        } else {
             drop(self.launch(&mut flight));
         }
     }
@@ -160,10 +136,11 @@ impl Refresh {
     /// Drops the keys: the profile isn't there any more. A later load may bring others.
     pub(super) fn forget(&self, denial: Denial) {
         let mut flight = self.flight();
-        flight.dropped += 1;
-        let at = Instant::now();
-        flight.failed = Some(Failed { at, since: at, count: 1, chance: 0.0, denial });
+        flight.failed = None;
+        flight.failed(denial, 0.0);
+        self.word.send_replace(Word::Gone);
         self.current.store(None);
+        self.source.in_force(None);
         drop(flight);
         self.changes.send_replace(());
     }
@@ -247,13 +224,22 @@ impl Refresh {
     fn launch(self: &Arc<Self>, flight: &mut Flight) -> watch::Receiver<Outcome> {
         let (landed, running) = watch::channel(None);
         flight.running = Some(running.clone());
-        let dropped = flight.dropped;
+        let mut word = self.word.subscribe();
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let outcome = loop {
                 let now = this.clock.now();
-                let loaded = this.load(now).await;
-                if let Some(outcome) = this.land(loaded, now, dropped) {
+                // A load that was overtaken goes on, and nobody listens: cut off, it could lose a refresh token that
+                // the server has just given out. It may also hang, and nobody waits for that.
+                let load = tokio::spawn(this.load(now));
+                let loaded = tokio::select! {
+                    loaded = load => Some(loaded.unwrap_or_else(|_| {
+                        let panicked = "the load ended in a panic: a bug, of which the log says more";
+                        Err(Denial::new(Reason::CredentialsUnavailable, panicked))
+                    })),
+                    _ = word.changed() => None,
+                };
+                if let Some(outcome) = this.land(loaded, now, &mut word) {
                     break outcome;
                 }
             };
@@ -269,41 +255,44 @@ impl Refresh {
         running
     }
 
-    async fn load(&self, now: SystemTime) -> Result<aws_credential_types::Credentials, Denial> {
+    /// One load, which ends in time.
+    fn load(
+        &self,
+        now: SystemTime,
+    ) -> impl Future<Output = Result<aws_credential_types::Credentials, Denial>> + use<> {
         let served = self.current.load().as_ref().is_some_and(|held| held.credentials.usable(now));
         let failing = self.flight().failed.as_ref().is_some_and(|failed| failed.count > 0);
         let effort = if served || failing { Effort::Background } else { Effort::Waited };
-        let failed = |why| Denial::new(Reason::CredentialsUnavailable, why);
-        // Code of other crates, some of which expects the clock never to step.
-        let load = AssertUnwindSafe(async { self.source.load(effort, now).await }).catch_unwind();
-        match tokio::time::timeout(LOAD_DEADLINE, load).await {
-            Ok(Ok(loaded)) => loaded,
-            Ok(Err(_)) => {
-                Err(failed("the load ended in a panic: a bug, of which the log says more"))
-            }
-            Err(_) => Err(failed("the load took too long")),
+        let source = Arc::clone(&self.source);
+        async move {
+            let late = |_| Denial::new(Reason::CredentialsUnavailable, "the load took too long");
+            let loaded = tokio::time::timeout(LOAD_DEADLINE, source.load(effort, now)).await;
+            loaded.map_err(late).flatten()
         }
     }
 
-    /// Takes over the outcome of a load, or says that it has to be done again.
+    /// Takes over the outcome of a load, or says that it has to be done again. None has been overtaken.
     fn land(
         &self,
-        loaded: Result<aws_credential_types::Credentials, Denial>,
+        loaded: Option<Result<aws_credential_types::Credentials, Denial>>,
         now: SystemTime,
-        dropped: u64,
+        word: &mut watch::Receiver<Word>,
     ) -> Outcome {
         let mut flight = self.flight();
-        if flight.dropped != dropped {
-            flight.running = None;
-            flight.again = false;
-            let gone = flight.failed.as_ref().map(|failed| failed.denial.clone());
-            return Some(Err(gone.unwrap_or_else(|| {
-                Denial::new(Reason::CredentialsUnavailable, "the keys were dropped meanwhile")
-            })));
-        }
-        if std::mem::take(&mut flight.again) {
-            return None;
-        }
+        let loaded = loaded.filter(|_| !word.has_changed().unwrap_or_default());
+        let Some(loaded) = loaded else {
+            return match *word.borrow_and_update() {
+                Word::Again => None,
+                Word::Gone => {
+                    flight.running = None;
+                    let gone = flight.failed.as_ref().map(|failed| failed.denial.clone());
+                    Some(Err(gone.unwrap_or_else(|| {
+                        let detail = "the keys were dropped meanwhile";
+                        Denial::new(Reason::CredentialsUnavailable, detail)
+                    })))
+                }
+            };
+        };
         flight.running = None;
         let fresh = loaded.and_then(|keys| {
             let current = self.current.load();
@@ -322,15 +311,12 @@ impl Refresh {
             Ok(fresh) => {
                 flight.generation = fresh.generation();
                 flight.failed = None;
+                flight.changed = false;
+                self.source.in_force(Some(fresh.expose_keys()));
                 let due = Due::of(fresh, self.clock.chance());
                 self.current.store(Some(Arc::new(Held { credentials: Arc::clone(fresh), due })));
             }
-            Err(denial) => {
-                let count = flight.failed.as_ref().map_or(0, |failed| failed.count) + 1;
-                let (at, chance, denial) = (Instant::now(), self.clock.chance(), denial.clone());
-                let since = flight.failed.as_ref().map_or(at, |failed| failed.since);
-                flight.failed = Some(Failed { at, since, count, chance, denial });
-            }
+            Err(denial) => flight.failed(denial.clone(), self.clock.chance()),
         }
         Some(fresh)
     }
@@ -367,16 +353,15 @@ impl Refresh {
         due && !flight.failed.as_ref().is_some_and(hopeless)
     }
 
-    /// Why keys that never end are served no more: their source has long been without them. A file that
-    /// is being written is right again sooner.
+    /// Why keys are served no more that would still sign: what they are made of was changed, or they never end, and
+    /// for long now their source gives none. A file that is being written is right again sooner.
     fn disowned(&self) -> Option<Denial> {
         let flight = self.flight();
         let current = self.current.load();
-        let unending = current.as_ref().is_some_and(|held| held.credentials.expiry().is_none());
-        let failed = flight.failed.as_ref().filter(|_| unending)?;
-        let passing = failed.denial.reason() == Reason::CredentialsUnavailable;
+        let unending = current.as_ref()?.credentials.expiry().is_none();
+        let failed = flight.failed.as_ref().filter(|_| unending || flight.changed)?;
         let long = failed.since.elapsed() >= DISOWNED;
-        (long && !passing).then(|| failed.denial.clone())
+        (long && !failed.passes()).then(|| failed.denial.clone())
     }
 
     fn flight(&self) -> MutexGuard<'_, Flight> {
@@ -404,22 +389,6 @@ async fn keep(refresh: Weak<Refresh>) {
             this.forget(denial);
         }
     }
-}
-
-impl Flight {
-    /// The load that runs. One whose task died without an outcome doesn't.
-    fn running(&mut self) -> Option<watch::Receiver<Outcome>> {
-        let alive = self.running.take().filter(|running| running.has_changed().is_ok());
-        self.running.clone_from(&alive);
-        alive
-    }
-}
-
-async fn wait(mut flight: watch::Receiver<Outcome>) -> Result<Arc<Credentials>, Denial> {
-    let outcome = flight.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
-    outcome.unwrap_or_else(|| {
-        Err(Denial::new(Reason::CredentialsUnavailable, "the load ended without an outcome"))
-    })
 }
 
 impl fmt::Debug for Refresh {

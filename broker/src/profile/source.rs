@@ -14,10 +14,11 @@ mod look;
 mod portal;
 mod roles;
 mod sdk;
+mod whose;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use aws_config::SdkConfig;
@@ -35,7 +36,7 @@ use tokio::sync::watch;
 use self::chain::{Base, Chain, Hop, Kind, Named, WebIdentity};
 use self::look::Made;
 pub(super) use self::look::Seen;
-use super::identity;
+use self::whose::Whose;
 use super::refresh::{Effort, Load};
 use super::surroundings::Surroundings;
 use super::token::{Session, Tokens};
@@ -67,8 +68,7 @@ pub(super) struct Source {
     made: Mutex<Made>,
     /// Whether to ask whose credentials they are.
     identify: bool,
-    /// Whose they are: the access key id, and the ARN that belongs to it.
-    identity: Mutex<(String, String)>,
+    whose: Mutex<Whose>,
     changes: watch::Sender<()>,
 }
 
@@ -119,7 +119,7 @@ impl Source {
             watched: surroundings.aws_files(&config.aws),
             made: Mutex::default(),
             identify: config.aws.identity,
-            identity: Mutex::default(),
+            whose: Mutex::default(),
             changes,
         }
     }
@@ -148,34 +148,6 @@ impl Source {
             (it.name.clone(), it.from.clone(), it.files.clone(), it.role.clone(), region, bundle)
         };
         what(self) == what(other)
-    }
-
-    /// Whose the credentials are, where that was asked; else empty.
-    pub(super) fn identity_arn(&self) -> String {
-        self.identity.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
-    }
-
-    /// Asks whose they are, once for each key. Nobody waits for the answer.
-    fn identify(self: &Arc<Self>, keys: &Credentials) {
-        let known = |this: &Self| {
-            let known = this.identity.lock().unwrap_or_else(PoisonError::into_inner);
-            known.0 == keys.access_key_id()
-        };
-        if !self.identify || known(self) {
-            return;
-        }
-        let (this, keys) = (Arc::clone(self), keys.clone());
-        tokio::spawn(async move {
-            let asked = async { identity::ask(&this.client(Some(keys.clone())).await?).await };
-            match asked.await {
-                Ok(identity) => {
-                    let told = (keys.access_key_id().to_owned(), identity.arn);
-                    *this.identity.lock().unwrap_or_else(PoisonError::into_inner) = told;
-                    this.changes.send_replace(());
-                }
-                Err(denial) => tracing::info!(profile = %this.name, %denial, "identity not known"),
-            }
-        });
     }
 
     /// The profile and those that it builds on.
@@ -410,16 +382,17 @@ impl Load for Arc<Source> {
         Box::pin(async move {
             let loaded = self.credentials(effort, now).await;
             match &loaded {
-                Ok(keys) => {
-                    tracing::info!(profile = %self.name, "credentials loaded");
-                    self.identify(keys);
-                }
+                Ok(_) => tracing::info!(profile = %self.name, "credentials loaded"),
                 Err(denial) => {
                     tracing::warn!(profile = %self.name, %denial, "credentials not loaded");
                 }
             }
             loaded
         })
+    }
+
+    fn in_force(&self, keys: Option<&Credentials>) {
+        self.identify(keys);
     }
 }
 

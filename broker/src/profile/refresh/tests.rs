@@ -8,6 +8,8 @@ use tokio::sync::Semaphore;
 
 use super::*;
 
+mod changes;
+
 /// The wall clock: it goes with the runtime's, and steps where a test sets it.
 struct Wall {
     start: Instant,
@@ -275,73 +277,6 @@ async fn midnight_is_no_special_time() {
         tokio::time::sleep(Duration::from_secs(60)).await;
     }
     assert!(calls(&sts).len() <= 9, "{:?}", calls(&sts));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_change_is_loaded_at_once_and_what_ran_before_it_does_not_count() {
-    let login = Denial::new(Reason::LoginRequired, "expired");
-    let (refresh, script) = machine([Err(login), keys("B", None), keys("C", None)], 0);
-    let waiting = {
-        let (refresh, script) = (Arc::clone(&refresh), Arc::clone(&script));
-        tokio::spawn(async move { id(&refresh, &script, 0).await })
-    };
-    while loads(&script) == 0 {
-        tokio::task::yield_now().await;
-    }
-    // Someone signs in while a load with the old token is on its way.
-    refresh.reload();
-    script.gate.add_permits(2);
-    assert_eq!(waiting.await.expect("an answer"), Ok("B".to_owned()));
-    script.gate.add_permits(1);
-    refresh.reload();
-    settle(&refresh).await;
-    assert_eq!(id(&refresh, &script, 0).await, Ok("C".to_owned()));
-    assert_eq!(loads(&script), 3);
-}
-
-#[tokio::test(start_paused = true)]
-async fn keys_that_never_end_do_not_outlive_their_source_for_long() {
-    for (reason, served) in
-        [(Reason::ProfileMisconfigured, false), (Reason::CredentialsUnavailable, true)]
-    {
-        let failed = || Err(Denial::new(reason, "taken out"));
-        let (refresh, script) =
-            machine([keys("A", None), failed(), failed(), failed(), failed()], 100);
-        assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
-        refresh.reload();
-        settle(&refresh).await;
-        tokio::time::sleep(Duration::from_secs(30)).await;
-        assert_eq!(id(&refresh, &script, 30).await, Ok("A".to_owned()));
-        tokio::time::sleep(Duration::from_secs(70)).await;
-        assert_eq!(id(&refresh, &script, 100).await.is_ok(), served, "{reason:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_dropped_is_gone_and_a_load_from_before_does_not_bring_it_back() {
-    let (refresh, script) = machine([keys("A", Some(1000)), keys("B", None), keys("C", None)], 1);
-    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
-    let keys = Arc::downgrade(&refresh.current.load_full().expect("held").credentials);
-    refresh.reload();
-    while loads(&script) < 2 {
-        tokio::task::yield_now().await;
-    }
-    refresh.forget(Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
-    assert!(keys.upgrade().is_none(), "the keys are freed, and zeroed with that");
-    script.gate.add_permits(1);
-    settle(&refresh).await;
-    assert_eq!(id(&refresh, &script, 0).await, Err(Reason::ProfileMisconfigured));
-    assert_eq!(refresh.status(at(0)).state, ProfileState::Misconfigured);
-    // It is there again.
-    script.gate.add_permits(1);
-    refresh.reload();
-    settle(&refresh).await;
-    assert_eq!(id(&refresh, &script, 0).await, Ok("C".to_owned()));
-    refresh.end();
-    refresh.reload();
-    tokio::time::advance(Duration::from_secs(60)).await;
-    assert_eq!(id(&refresh, &script, 0).await, Err(Reason::CredentialsUnavailable));
-    assert_eq!(loads(&script), 3);
 }
 
 #[tokio::test(start_paused = true)]

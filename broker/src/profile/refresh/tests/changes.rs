@@ -1,0 +1,191 @@
+//! What credentials are made of changes, or goes away.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_loaded_at_once_and_what_ran_before_it_does_not_count() {
+    let login = Denial::new(Reason::LoginRequired, "expired");
+    let (refresh, script) = machine([Err(login), keys("B", None), keys("C", None)], 0);
+    let waiting = {
+        let (refresh, script) = (Arc::clone(&refresh), Arc::clone(&script));
+        tokio::spawn(async move { id(&refresh, &script, 0).await })
+    };
+    while loads(&script) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // Someone signs in while a load with the old token is on its way.
+    refresh.reload();
+    script.gate.add_permits(2);
+    assert_eq!(waiting.await.expect("an answer"), Ok("B".to_owned()));
+    script.gate.add_permits(1);
+    refresh.reload();
+    settle(&refresh).await;
+    assert_eq!(id(&refresh, &script, 0).await, Ok("C".to_owned()));
+    assert_eq!(loads(&script), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_never_end_do_not_outlive_their_source_for_long() {
+    for (reason, served) in
+        [(Reason::ProfileMisconfigured, false), (Reason::CredentialsUnavailable, true)]
+    {
+        let failed = || Err(Denial::new(reason, "taken out"));
+        let (refresh, script) =
+            machine([keys("A", None), failed(), failed(), failed(), failed()], 100);
+        assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
+        refresh.reload();
+        settle(&refresh).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(id(&refresh, &script, 30).await, Ok("A".to_owned()));
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        assert_eq!(id(&refresh, &script, 100).await.is_ok(), served, "{reason:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_dropped_is_gone_and_a_load_from_before_does_not_bring_it_back() {
+    let (refresh, script) = machine([keys("A", Some(1000)), keys("B", None), keys("C", None)], 1);
+    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
+    let keys = Arc::downgrade(&refresh.current.load_full().expect("held").credentials);
+    refresh.reload();
+    while loads(&script) < 2 {
+        tokio::task::yield_now().await;
+    }
+    refresh.forget(Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
+    assert!(keys.upgrade().is_none(), "the keys are freed, and zeroed with that");
+    script.gate.add_permits(1);
+    settle(&refresh).await;
+    assert_eq!(id(&refresh, &script, 0).await, Err(Reason::ProfileMisconfigured));
+    assert_eq!(refresh.status(at(0)).state, ProfileState::Misconfigured);
+    // It is there again.
+    script.gate.add_permits(1);
+    refresh.reload();
+    settle(&refresh).await;
+    assert_eq!(id(&refresh, &script, 0).await, Ok("C".to_owned()));
+    refresh.end();
+    refresh.reload();
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(id(&refresh, &script, 0).await, Err(Reason::CredentialsUnavailable));
+    assert_eq!(loads(&script), 3);
+}
+
+/// Hangs where the list says so, and else answers from it.
+struct Moody {
+    loads: AtomicUsize,
+    answers: Mutex<VecDeque<Option<Result<Keys, Denial>>>>,
+}
+
+impl Load for Moody {
+    fn load(&self, _: Effort, _: SystemTime) -> BoxFuture<'_, Result<Keys, Denial>> {
+        Box::pin(async {
+            self.loads.fetch_add(1, Ordering::SeqCst);
+            let answer = self.answers.lock().expect("a lock").pop_front().expect("an answer");
+            match answer {
+                Some(answer) => answer,
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+fn moody(
+    answers: impl IntoIterator<Item = Option<Result<Keys, Denial>>>,
+) -> (Arc<Refresh>, Arc<Moody>) {
+    let answers = Mutex::new(answers.into_iter().collect());
+    let moody = Arc::new(Moody { loads: AtomicUsize::new(0), answers });
+    let source: Arc<dyn Load> = Arc::<Moody>::clone(&moody);
+    (Arc::new(Refresh::new(source, watch::Sender::new(()), Wall::new().clock())), moody)
+}
+
+/// Someone who waits for a signature, when the load for it has begun.
+async fn waiting(
+    refresh: &Arc<Refresh>,
+    moody: &Moody,
+) -> tokio::task::JoinHandle<Result<Arc<Credentials>, Denial>> {
+    let waiter = {
+        let refresh = Arc::clone(refresh);
+        tokio::spawn(async move { refresh.credentials(at(0)).await })
+    };
+    while moody.loads.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    waiter
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_that_hangs_does_not_hold_up_a_change() {
+    let (refresh, moody) = moody([None, Some(keys("B", None))]);
+    let waiter = waiting(&refresh, &moody).await;
+    let started = Instant::now();
+    refresh.reload();
+    let loaded = waiter.await.expect("an answer").expect("keys");
+    assert_eq!(loaded.access_key_id(), "B");
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_profile_that_goes_and_one_that_comes_back_is_loaded() {
+    let (refresh, moody) = moody([None, None, Some(keys("B", None))]);
+    let waiter = waiting(&refresh, &moody).await;
+    let started = Instant::now();
+    refresh.forget(Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
+    let denial = waiter.await.expect("an answer").expect_err("gone");
+    assert_eq!(denial.reason(), Reason::ProfileMisconfigured);
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+
+    // It goes and comes back while a load hangs, and nobody asks.
+    refresh.reload();
+    refresh.forget(Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
+    refresh.reload();
+    settle(&refresh).await;
+    assert_eq!(refresh.status(at(0)).state, ProfileState::Fresh);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_of_what_the_file_says_no_more_are_not_used_up() {
+    let refused = || Err(Denial::new(Reason::ProfileMisconfigured, "no such role"));
+    for (changed, answers, served) in [
+        // Another role was written down, which STS refuses: the one before isn't a substitute.
+        (true, vec![refused(), refused(), refused(), refused()], false),
+        (true, vec![Err(unavailable()), Err(unavailable()), Err(unavailable())], true),
+        // AWS refuses what the file has said all along: what it gave is good until its end.
+        (false, vec![refused(), refused(), refused(), refused()], true),
+    ] {
+        let first = [keys("A", Some(3600))];
+        let (refresh, script) = machine(first.into_iter().chain(answers), 100);
+        assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
+        if changed {
+            refresh.reload();
+        } else {
+            // Half of life.
+            tokio::time::sleep(Duration::from_secs(1801)).await;
+        }
+        settle(&refresh).await;
+        assert_eq!(refresh.status(script.wall.now()).state, ProfileState::Degraded);
+        let now = || script.wall.start.elapsed().as_secs();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(id(&refresh, &script, now()).await, Ok("A".to_owned()));
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        assert_eq!(id(&refresh, &script, now()).await.is_ok(), served, "changed: {changed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_file_in_an_outage_is_no_last_word() {
+    // Without an answer in its list, the source is away.
+    let (refresh, script) = machine([keys("A", Some(36_000))], 100);
+    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
+    refresh.reload();
+    settle(&refresh).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let half = Err(Denial::new(Reason::ProfileMisconfigured, "half a file"));
+    script.answers.lock().expect("a lock").push_back(half);
+    refresh.reload();
+    settle(&refresh).await;
+    let failure = refresh.status(at(100)).failure.expect("half a file");
+    assert_eq!(failure.reason(), Reason::ProfileMisconfigured);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    refresh.reload();
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(id(&refresh, &script, 405).await, Ok("A".to_owned()));
+}
