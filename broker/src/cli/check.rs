@@ -81,6 +81,11 @@ fn explain(profile: &Profile, source: &str, denial: &Denial) -> String {
         Reason::ProfileMisconfigured => {
             format!("look at the profile: aws configure list --profile {name}")
         }
+        _ if source == "credential process" => {
+            format!(
+                "run its credential_process yourself, or: aws sts get-caller-identity --profile {name}"
+            )
+        }
         _ => "look at the network and at the source of the credentials, and try again".to_owned(),
     };
     format!(

@@ -2,8 +2,8 @@
 //! who asks.
 //!
 //! Invariant: the child gets no standard input and no variable beside those of [`PASSED_ON`] and the
-//! configuration, is dead with all
-//! of its children when this module is done with it, and what it writes to standard error goes nowhere.
+//! configuration, is dead with all of its children when this module is done with it, and what it writes
+//! to standard error goes nowhere.
 //!
 //! The format: <https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html>.
 
@@ -31,7 +31,7 @@ const MAX_OUTPUT: u64 = 64 * 1024;
 
 /// The variables that a child gets: what finds programs, homes, agents, screens, proxies and AWS's own
 /// settings. Not among them: the credentials of the broker's own environment, and all else.
-const PASSED_ON: [&str; 31] = [
+const PASSED_ON: [&str; 34] = [
     "ALL_PROXY",
     "AWS_CA_BUNDLE",
     "AWS_CONFIG_FILE",
@@ -61,8 +61,11 @@ const PASSED_ON: [&str; 31] = [
     "XDG_CONFIG_HOME",
     "XDG_DATA_HOME",
     "XDG_RUNTIME_DIR",
+    "XDG_STATE_HOME",
+    "all_proxy",
     "http_proxy",
     "https_proxy",
+    "no_proxy",
 ];
 
 /// Those of the given variables that a child may have: [`PASSED_ON`], and what the configuration adds.
@@ -131,7 +134,9 @@ async fn output(command: &str, environment: &[(OsString, OsString)]) -> Result<S
         return Err(failed("printed too much, and was ended"));
     }
     match status {
-        Some(status) if !status.success() => Err(failed("failed")),
+        Some(status) if !status.success() => {
+            Err(failed(&format!("failed ({status}); what it writes to standard error isn't kept")))
+        }
         _ => Ok(text),
     }
 }
@@ -187,6 +192,9 @@ fn parse(text: &str) -> Result<Credentials, &'static str> {
     )?;
     if answer.version != 1 {
         return Err("printed a Version other than 1");
+    }
+    if answer.access_key_id.is_empty() || answer.secret_access_key.is_empty() {
+        return Err("printed an empty key");
     }
     let expiry = answer.expiration.as_deref().map(|text| {
         let time = DateTime::from_str(text, Format::DateTimeWithOffset).ok();

@@ -50,13 +50,15 @@ async fn other_answers_are_none() {
         r#"{"AccessKeyId":"A","SecretAccessKey":"s"}"#,
         r#"{"Version":2,"AccessKeyId":"A","SecretAccessKey":"canary"}"#,
         r#"{"Version":1,"AccessKeyId":"A"}"#,
+        r#"{"Version":1,"AccessKeyId":"","SecretAccessKey":"canary"}"#,
+        r#"{"Version":1,"AccessKeyId":"A","SecretAccessKey":""}"#,
         r#"{"Version":1,"AccessKeyId":"A","SecretAccessKey":"canary","Expiration":"soon"}"#,
         r#"{"Version":1,"AccessKeyId":"A","SecretAccessKey":"canary""#,
     ] {
         let detail = detail(&format!("echo '{answer}'")).await;
         assert!(!detail.contains("canary"), "{detail}");
     }
-    assert!(detail(&format!("echo '{ANSWER}'; exit 3")).await.contains("failed"));
+    assert!(detail(&format!("echo '{ANSWER}'; exit 3")).await.contains("failed (exit status: 3)"));
     assert!(detail("/no/such/program").await.contains("failed"));
 }
 
@@ -127,14 +129,15 @@ async fn the_environment_is_an_allowlist() {
         ("AWS_SECRET_ACCESS_KEY", "canary"),
         ("GITHUB_TOKEN", "canary"),
         ("VAULT_ADDR", "https://vault"),
+        ("no_proxy", "vault"),
     ];
     let all: Vec<_> = all.map(|(name, value)| (name.into(), value.into())).into();
     let names = |added: &[String]| -> Vec<String> {
         let chosen = environment(&all, added).into_iter();
         chosen.map(|(name, _)| name.into_string().expect("text")).collect()
     };
-    assert_eq!(names(&[]), ["HOME", "PATH"]);
-    assert_eq!(names(&["VAULT_ADDR".to_owned()]), ["HOME", "PATH", "VAULT_ADDR"]);
+    assert_eq!(names(&[]), ["HOME", "PATH", "no_proxy"]);
+    assert_eq!(names(&["VAULT_ADDR".to_owned()]), ["HOME", "PATH", "VAULT_ADDR", "no_proxy"]);
     let command =
         format!("test -z \"$GITHUB_TOKEN\" && test \"$HOME\" = /home/me && echo '{ANSWER}'");
     assert!(run(&command, &environment(&all, &[])).await.is_ok());
