@@ -1,12 +1,14 @@
 //! What the SDK does for a load: its clients' configuration, and the providers that are its own.
 
 use std::path::Path;
+use std::time::Duration;
 
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::imds::credentials::ImdsCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
@@ -26,6 +28,9 @@ use super::failure;
 use crate::error::{Denial, in_words};
 use crate::profile::refresh::Effort;
 
+/// A service that has taken a call and says nothing for so long is away: the SDK would wait for ever.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The configuration for calls of a profile, without credentials.
 pub(super) async fn config(
     files: EnvConfigFiles,
@@ -44,6 +49,7 @@ pub(super) async fn config(
         .profile_files(files)
         .profile_name(aws_profile)
         .retry_config(RetryConfig::standard().with_max_attempts(attempts))
+        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(PATIENCE).build())
         .region(region);
     if let Some(ca_bundle) = ca_bundle {
         loader = loader.http_client(http_client(ca_bundle)?);

@@ -218,6 +218,36 @@ async fn a_refusal_of_sts_is_for_good_and_trouble_is_not() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_service_that_takes_a_call_and_says_nothing_is_not_waited_for() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let (taken, calls) = std::sync::mpsc::channel();
+    tokio::spawn(async move {
+        let mut silent = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 64]).await.expect("a call");
+            silent.push(stream);
+            taken.send(()).ok();
+        }
+    });
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    write(at, "credentials", "[keys]\naws_access_key_id = A\naws_secret_access_key = s\n");
+    let role = "role_arn = arn:aws:iam::1:role/X\nsource_profile = keys\n";
+    write(at, "config", &format!("[profile dev]\n{role}endpoint_url = {url}\n"));
+    let source = source(at, "dev", "dev");
+    // The runtime's time stands still until the call has arrived.
+    let arrived = tokio::task::spawn_blocking(move || calls.recv());
+    let started = tokio::time::Instant::now();
+    let loading = source.load(Effort::Background, now());
+    let loaded = tokio::time::timeout(std::time::Duration::from_secs(60), loading).await;
+    arrived.await.expect("a thread").expect("the call arrived");
+    let denial = loaded.expect("in time").expect_err("no answer");
+    assert_eq!(denial.reason(), Reason::CredentialsUnavailable);
+    assert!(started.elapsed().as_secs() < 15, "{:?}: {denial}", started.elapsed());
+}
+
 #[tokio::test]
 async fn only_profiles_of_identity_center_are_signed_in() {
     let directory = tempfile::tempdir().expect("a directory");
