@@ -335,13 +335,15 @@ fn message(view: View, endpoints: Vec<v1::Endpoint>) -> v1::Profile {
     use v1::ProfileState::{Degraded, Fresh, Refreshing};
     // The reason is why the profile can't sign; these can.
     let signs = matches!(view.state, Fresh | Refreshing | Degraded);
-    let failure = view.failure.filter(|_| !signs);
+    let last_error = view.failure.map_or("", |denial| denial.reason().name());
+    let reason = if signs { "" } else { last_error };
     v1::Profile {
         name: view.name.to_string(),
         description: view.description,
         region: view.region.unwrap_or_default(),
         state: view.state.into(),
-        reason: failure.map_or("", |denial| denial.reason().name()).to_owned(),
+        reason: reason.to_owned(),
+        last_error: last_error.to_owned(),
         credential_expiry: view.expiry.map(Into::into),
         endpoints,
         identity_arn: view.identity_arn,

@@ -86,6 +86,43 @@ async fn the_table_and_json_say_whose_identity_it_is() {
     assert!(ended.await.unwrap().success());
 }
 
+/// What fails while the keys of before still sign is told too, until it is over.
+#[tokio::test]
+async fn the_last_error_of_a_profile_that_still_signs() {
+    let world = World::new().await;
+    let aws = Aws::start(world.home.keys()).await;
+    let _broker = broker(&world, &aws).await;
+    use_dev(&world).await;
+    let mut watching = status(&world, &["--json", "--watch"]).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut told = async |state: &str, error: &str| {
+        let told = async {
+            loop {
+                let line = lines.next_line().await.unwrap().expect("the broker goes on");
+                let answer: Value = serde_json::from_str(&line).unwrap();
+                let dev = &answer["profiles"][0];
+                if (&dev["state"], &dev["last_error"]) == (&state.into(), &error.into()) {
+                    assert_eq!(dev["reason"], "", "it signs");
+                    return;
+                }
+            }
+        };
+        deadline::within(told, || format!("{state} {error:?} is never told")).await;
+    };
+    told("fresh", "").await;
+    let file = world.home.credentials_file();
+    let good = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, good.replace("aws_secret_access_key", "aws_secret")).unwrap();
+    told("degraded", "PROFILE_MISCONFIGURED").await;
+    use_dev(&world).await;
+    let table = status(&world, &[]).output().await.unwrap();
+    let table = String::from_utf8(table.stdout).unwrap();
+    let row = table.lines().find(|line| line.starts_with("dev")).unwrap();
+    assert_names(row, &["degraded", "is set up wrongly"]);
+    std::fs::write(&file, good).unwrap();
+    told("fresh", "").await;
+}
+
 /// What a terminal shows, read by a thread until its other end is closed.
 fn terminal() -> (Stdio, mpsc::UnboundedReceiver<String>) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();

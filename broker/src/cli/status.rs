@@ -113,8 +113,8 @@ fn account_and_name(arn: &str) -> (&str, &str) {
 /// What is wrong with a profile, and what to do about it.
 fn in_words(profile: &Profile) -> String {
     let name = &profile.name;
-    match Reason::from_name(&profile.reason) {
-        None => profile.reason.clone(),
+    match Reason::from_name(&profile.last_error) {
+        None => profile.last_error.clone(),
         Some(Reason::LoginRequired) if profile.source == "login session" => {
             "needs a sign-in: aws login".to_owned()
         }
@@ -154,6 +154,7 @@ fn json(profiles: &[Profile], config_rejected: bool) -> String {
         source: &'a str,
         state: String,
         reason: &'a str,
+        last_error: &'a str,
         identity_arn: &'a str,
         region: &'a str,
         credential_expiry: Option<String>,
@@ -166,6 +167,7 @@ fn json(profiles: &[Profile], config_rejected: bool) -> String {
         source: &profile.source,
         state: state(profile).replace(' ', "_"),
         reason: &profile.reason,
+        last_error: &profile.last_error,
         identity_arn: &profile.identity_arn,
         region: &profile.region,
         credential_expiry: profile
@@ -205,11 +207,16 @@ mod tests {
         };
         let dead = Profile {
             state: ProfileState::LoginRequired.into(),
-            reason: "LOGIN_REQUIRED".to_owned(),
+            last_error: "LOGIN_REQUIRED".to_owned(),
             credential_generation: 0,
             ..profile("prod")
         };
-        let text = table(&[fresh.clone(), dead], false, SystemTime::UNIX_EPOCH);
+        let degraded = Profile {
+            state: ProfileState::Degraded.into(),
+            last_error: "CREDENTIALS_UNAVAILABLE".to_owned(),
+            ..profile("staging")
+        };
+        let text = table(&[fresh.clone(), dead, degraded], false, SystemTime::UNIX_EPOCH);
         let lines: Vec<Vec<&str>> = text
             .lines()
             .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
@@ -220,6 +227,10 @@ mod tests {
         );
         assert_eq!(lines[2][2], "login required");
         assert_eq!(lines[2][7], "needs a sign-in: sigward-broker login prod");
+        assert_eq!(
+            (lines[3][2], lines[3][7]),
+            ("degraded", "AWS or the program behind it can't be reached")
+        );
         let without = table(&[profile("dev")], false, SystemTime::UNIX_EPOCH);
         assert!(!without.contains("ACCOUNT"), "{without}");
     }
