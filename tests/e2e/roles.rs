@@ -1,13 +1,15 @@
-//! What STS is asked for: a narrower role of the broker's configuration, and the region that it is asked in.
+//! What STS is asked for, and how often: a narrower role of the broker's configuration, the region that it is asked in,
+//! the name of a session.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sigward_tests::aws::Aws;
+use sigward_proto::v1::SignRequest;
+use sigward_tests::aws::{Aws, WEB_IDENTITY_TOKEN};
 use sigward_tests::aws_home::AwsHome;
 use sigward_tests::deadline;
-use sigward_tests::processes::Process;
+use sigward_tests::processes::{Process, StdioClient};
 
-use crate::setup::{World, own_uid, text};
+use crate::setup::{World, connect, own_uid, text};
 
 const NARROW: &str = "arn:aws:iam::123456789012:role/Narrow";
 const POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:Get*","Resource":"*"}]}"#;
@@ -129,4 +131,90 @@ async fn the_region_of_sts() {
             assert_eq!(asked.region, region, "{profile} with {environment:?}: {}", asked.action);
         }
     }
+}
+
+/// The services bind what they know of a caller to the session's name: each refresh has the same one.
+#[tokio::test]
+async fn a_session_keeps_its_name_over_refreshes() {
+    let home = AwsHome::new();
+    let token = home.path().join("token");
+    std::fs::write(&token, WEB_IDENTITY_TOKEN).unwrap();
+    let role = "role_arn = arn:aws:iam::123456789012:role/Reader\n";
+    home.config(&format!(
+        "[profile reader]\n{role}source_profile = dev\n[profile pod]\n{role}web_identity_token_file = {}\n",
+        token.display()
+    ));
+    let world = World::at_home(home, |builder| builder).await;
+    let aws = Aws::start(world.home.keys()).await;
+    let mut command = world.private_proxy(&["dev", "reader", "pod"], &[]);
+    command.envs(aws.environment());
+    let mut client = StdioClient::start(command);
+    client.initialize().await;
+    for profile in ["reader", "pod"] {
+        let whoami = format!(r#"{{"aws_profile":"{profile}"}}"#);
+        let first = text(&client.call("whoami", &whoami).await).to_owned();
+        assert!(first.ends_with(&format!(":assumed-role/Reader/sigward-{profile}")), "{first}");
+        let before = aws.issued().len();
+        // A revoked key: the broker loads another one.
+        let last = world.upstream.requests_of("tools/call").pop().unwrap();
+        world.home.keys().remove(&last.signature.unwrap().key.access_key_id);
+        assert_eq!(text(&client.call("whoami", &whoami).await), first);
+        let refreshed = &aws.issued()[before..];
+        assert_eq!(refreshed.len(), 1, "{refreshed:?}");
+        assert_eq!(refreshed[0].session, format!("sigward-{profile}"));
+    }
+}
+
+/// 500 signatures at once with a profile that nobody has used, and the first of the callers gives up.
+#[tokio::test]
+async fn five_hundred_callers_are_one_call_of_sts() {
+    const CONNECTIONS: usize = 5;
+    let home = AwsHome::new();
+    home.role("reader", "dev", "arn:aws:iam::123456789012:role/Reader");
+    let world = World::at_home(home, |builder| builder).await;
+    let aws = Aws::start(world.home.keys()).await;
+    let more = "[[profile]]\nname = \"reader\"\nendpoints = [\"upstream\"]\n";
+    let config = world.write("broker.toml", &world.configuration(more));
+    let arguments = ["serve", "--config", config.to_str().unwrap(), "--audit", "none"];
+    let mut command = world.broker_command(&arguments);
+    command.envs(aws.environment());
+    let broker = Process::start(command);
+    broker.logged("listening").await;
+
+    aws.hold();
+    let first = connect(&world.socket()).await;
+    let get = |profile: &str| SignRequest {
+        profile: profile.to_owned(),
+        method: "GET".to_owned(),
+        uri: world.upstream.url(),
+        ..SignRequest::default()
+    };
+    let request = get("reader");
+    let mut caller = first.clone();
+    let gives_up = tokio::spawn(async move { caller.sign(request).await });
+    aws.held().await;
+    let mut waiting = Vec::new();
+    for connection in 0..CONNECTIONS {
+        let mut broker = connect(&world.socket()).await;
+        for _ in 0..if connection == 0 { 99 } else { 100 } {
+            let (mut broker, request) = (broker.clone(), get("reader"));
+            waiting.push(tokio::spawn(async move { broker.sign(request).await }));
+        }
+        // What comes after them on their connection is answered: they have arrived.
+        broker.sign(get("dev")).await.expect("keys that need no call");
+    }
+    gives_up.abort();
+    assert!(gives_up.await.unwrap_err().is_cancelled());
+    drop(first);
+    assert!(waiting.iter().all(|caller| !caller.is_finished()), "they wait");
+    aws.release();
+    let mut keys = BTreeSet::new();
+    let count = waiting.len();
+    for caller in waiting {
+        let answer = deadline::within(caller, || "a caller waits for ever".to_owned()).await;
+        keys.insert(answer.unwrap().expect("a signature").into_inner().access_key_id);
+    }
+    assert_eq!((count, keys.len()), (499, 1));
+    let actions: Vec<_> = aws.issued().into_iter().map(|issued| issued.action).collect();
+    assert_eq!(actions, ["AssumeRole"]);
 }

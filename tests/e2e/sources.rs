@@ -3,8 +3,9 @@
 use serde_json::json;
 use sigward_tests::aws::Aws;
 use sigward_tests::aws_home::AwsHome;
+use sigward_tests::deadline;
 use sigward_tests::keys::Key;
-use sigward_tests::processes::StdioClient;
+use sigward_tests::processes::{StdioClient, assert_no_canary};
 use sigward_tests::upstream::Received;
 
 use crate::setup::{World, assert_names, failure, text};
@@ -130,6 +131,45 @@ async fn a_credential_process() {
     let mut client = self::client(&world, &aws, "broken").await;
     let refused = whoami(&mut client, "broken").await;
     assert_names(failure(&refused), &["broken"]);
+}
+
+/// A program that reads what isn't its own, tells its secret to standard error, and leaves somebody behind: the session
+/// goes on, and nobody hears of it.
+#[tokio::test]
+async fn a_credential_process_that_behaves_badly() {
+    let home = AwsHome::new();
+    let key = Key::role("FromProcess", "p");
+    home.keys().insert(key.clone());
+    let pid = home.path().join("left-behind");
+    let answer = json!({
+        "Version": 1, "AccessKeyId": key.access_key_id, "SecretAccessKey": key.secret,
+        "SessionToken": key.session_token, "Expiration": "2099-01-01T00:00:00Z",
+    });
+    let program = home.path().join("bad");
+    let script = format!(
+        "cat\necho {} >&2\nsleep 600 &\necho $! > {}\ncat <<'END'\n{answer}\nEND\n",
+        key.secret,
+        pid.display()
+    );
+    std::fs::write(&program, script).unwrap();
+    home.config(&format!("[profile bad]\ncredential_process = sh {}\n", program.display()));
+    let world = World::at_home(home, |builder| builder).await;
+    let aws = Aws::start(world.home.keys()).await;
+    let mut client = client(&world, &aws, "bad").await;
+    assert_eq!(text(&whoami(&mut client, "bad").await), key.identity);
+    let pid = std::fs::read_to_string(pid).unwrap();
+    let gone = async {
+        // A zombie is: whoever inherits it may take its time.
+        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        while stat().is_ok_and(|stat| !stat.contains(") Z ")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    deadline::within(gone, || "its child lives on".to_owned()).await;
+    text(&whoami(&mut client, "dev").await);
+    let (status, _, errors) = client.close().await;
+    assert!(status.success());
+    assert_no_canary("standard error", &errors);
 }
 
 #[tokio::test]

@@ -12,9 +12,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::request::Parts;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 use url::form_urlencoded;
 
 use crate::aws_home::AwsHome;
+use crate::deadline;
 use crate::keys::{Key, KeyTable};
 use crate::loopback::Loopback;
 use crate::sigv4::{Request, Verifier};
@@ -60,6 +62,8 @@ pub struct Aws {
     issued: Arc<Mutex<Vec<Issued>>>,
     approved: Arc<AtomicBool>,
     revoked: Arc<AtomicU32>,
+    /// Whether requests are held, and how many are.
+    gate: watch::Sender<(bool, usize)>,
 }
 
 impl Aws {
@@ -71,7 +75,9 @@ impl Aws {
         let person = Arc::clone(&approved);
         let revoked = Arc::new(AtomicU32::new(0));
         let revocations = Arc::clone(&revoked);
-        let handler = move |parts: Parts, body: Bytes| {
+        let gate = watch::Sender::new((false, 0));
+        let entrance = gate.clone();
+        let answer = Arc::new(move |parts: Parts, body: Bytes| {
             let token = portal_token(revocations.load(Ordering::SeqCst));
             let (status, kind, text) = match parts.uri.path() {
                 "/" => sts(&keys, &parts, &body, &shared),
@@ -81,10 +87,37 @@ impl Aws {
                 }
                 _ => (404, "text/plain", "no such service".to_owned()),
             };
-            let response = reply::http(status, &[("content-type", kind.to_owned())], text);
-            std::future::ready(Ok(response))
+            reply::http(status, &[("content-type", kind.to_owned())], text)
+        });
+        let handler = move |parts: Parts, body: Bytes| {
+            let (entrance, answer) = (entrance.clone(), Arc::clone(&answer));
+            async move {
+                entrance.send_modify(|(_, waiting)| *waiting += 1);
+                // The sender is here: it can't be closed.
+                let _ = entrance.subscribe().wait_for(|(held, _)| !held).await;
+                entrance.send_modify(|(_, waiting)| *waiting -= 1);
+                Ok(answer(parts, body))
+            }
         };
-        Self { server: Loopback::start(0, handler).await, issued, approved, revoked }
+        Self { server: Loopback::start(0, handler).await, issued, approved, revoked, gate }
+    }
+
+    /// From now on nobody is answered.
+    pub fn hold(&self) {
+        self.gate.send_modify(|(held, _)| *held = true);
+    }
+
+    /// Waits until a request is held.
+    pub async fn held(&self) {
+        let mut gate = self.gate.subscribe();
+        let waiting = gate.wait_for(|(held, waiting)| *held && *waiting > 0);
+        let asked = deadline::within(waiting, || "nobody asks for credentials".to_owned()).await;
+        drop(asked);
+    }
+
+    /// Whoever was held is answered, and everybody after them.
+    pub fn release(&self) {
+        self.gate.send_modify(|(held, _)| *held = false);
     }
 
     /// What makes the SDK of a process come here.
