@@ -20,9 +20,13 @@ fn time() -> SystemTime {
 }
 
 fn credentials(token: Option<&str>) -> Credentials {
+    with_secret(SECRET, token)
+}
+
+fn with_secret(secret: &str, token: Option<&str>) -> Credentials {
     let keys = aws_credential_types::Credentials::new(
         "AKIDEXAMPLE",
-        SECRET,
+        secret,
         token.map(str::to_owned),
         None,
         "test",
@@ -42,6 +46,10 @@ struct Case<'a> {
 
 /// Through all of the broker's own checks.
 fn signature(case: &Case<'_>, time: SystemTime) -> Signature {
+    signature_by(&credentials(case.token), case, time)
+}
+
+fn signature_by(credentials: &Credentials, case: &Case<'_>, time: SystemTime) -> Signature {
     let flags = config::Flags {
         endpoints: vec![case.endpoint.to_owned()],
         service: case.scope.map(|(service, _)| service.to_owned()),
@@ -65,7 +73,7 @@ fn signature(case: &Case<'_>, time: SystemTime) -> Signature {
     let now = Instant::now();
     let policy = Policy::new(&config, now);
     let grant = policy.authorize(&peer, &request, now).expect("a grant");
-    sign(&grant, &credentials(case.token), time).expect("a signature")
+    sign(&grant, credentials, time).expect("a signature")
 }
 
 fn header<'s>(signature: &'s Signature, name: &str) -> Option<&'s str> {
@@ -190,6 +198,38 @@ fn the_day_changes_at_midnight_utc() {
         assert!(signature.scope.starts_with(scope), "{}", signature.scope);
         assert_eq!(header(&signature, "x-amz-date"), Some(date));
         assert!(header(&signature, "authorization").is_some_and(|value| value.contains(scope)));
+    }
+}
+
+/// A clock that steps back over midnight and forward again, and another secret under the same id within the day: each
+/// signature depends on its own key and time alone.
+#[test]
+fn what_was_signed_before_does_not_count() {
+    let case = Case {
+        endpoint: "https://aws-mcp.us-east-1.api.aws/mcp",
+        scope: None,
+        method: "GET",
+        uri: "https://aws-mcp.us-east-1.api.aws/mcp",
+        headers: &[],
+        body: None,
+        token: None,
+    };
+    let after_midnight = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_478_400 + 60);
+    let hour = Duration::from_secs(3600);
+    let times = [after_midnight, after_midnight - hour, after_midnight + hour];
+    let keys =
+        [SECRET, "another+secret+of+the+same+length+as+EXAM"].map(|it| with_secret(it, None));
+    let sign = |key: usize, time: usize| {
+        let signature = signature_by(&keys[key], &case, times[time]);
+        header(&signature, "authorization").expect("a signature").to_owned()
+    };
+    let all: Vec<(usize, usize)> =
+        (0..2).flat_map(|key| (0..3).map(move |time| (key, time))).collect();
+    let first: Vec<String> = all.iter().map(|(key, time)| sign(*key, *time)).collect();
+    let different: std::collections::HashSet<&String> = first.iter().collect();
+    assert_eq!(different.len(), 6, "{first:?}");
+    for (index, (key, time)) in all.iter().enumerate().rev() {
+        assert_eq!(sign(*key, *time), first[index], "key {key} at time {time}");
     }
 }
 
