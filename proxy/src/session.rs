@@ -209,6 +209,7 @@ impl Session {
         if self.context.ownership == Ownership::Nobody {
             return;
         }
+        live.opening.send_replace(true);
         let stop = live.listening.clone();
         let (session, live) = (Arc::clone(self), Arc::downgrade(live));
         tokio::spawn(async move {

@@ -34,3 +34,4 @@ mod sign_in;
 mod signatures;
 mod sources;
 mod status;
+mod unsolicited;

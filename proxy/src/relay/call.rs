@@ -268,6 +268,7 @@ impl Relay {
         let mut live = session.live().await?;
         let mut renewed = false;
         loop {
+            live.settled().await;
             let followed = self
                 .attempts(self.shared.retries, repeatable, || async {
                     let answer = session.post(&live, request.text.clone(), sent).await?;

@@ -1,13 +1,18 @@
 //! An open session, and what says that it is gone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::protocol::AWS_SESSION_EXPIRED;
 use crate::upstream::Failure;
 use crate::wire::{Envelope, Object};
+
+/// How long the requests of a new session wait for the head of its stream.
+const OPENING: Duration = Duration::from_secs(1);
 
 /// An open session.
 #[derive(Debug)]
@@ -18,20 +23,38 @@ pub struct Live {
     pub(super) generation: u64,
     /// Ends its GET stream.
     pub(super) listening: CancellationToken,
+    /// True while that stream is asked for and not there yet.
+    pub(super) opening: watch::Sender<bool>,
 }
 
 impl Live {
     /// The session that a server calls `id`, where it gives it an id, and whose handshake had this
     /// `result`.
     pub(super) fn opened(id: Option<HeaderValue>, result: &str, generation: u64) -> Arc<Self> {
-        let version = negotiated(result);
-        Arc::new(Self { id, version, generation, listening: CancellationToken::new() })
+        Self::new(id, negotiated(result), generation)
     }
 
     /// What stands for a session where there was no handshake.
     pub(super) fn unbound(generation: u64) -> Arc<Self> {
-        let listening = CancellationToken::new();
-        Arc::new(Self { id: None, version: None, generation, listening })
+        Self::new(None, None, generation)
+    }
+
+    fn new(id: Option<HeaderValue>, version: Option<HeaderValue>, generation: u64) -> Arc<Self> {
+        let (listening, opening) = (CancellationToken::new(), watch::Sender::new(false));
+        Arc::new(Self { id, version, generation, listening, opening })
+    }
+
+    /// Waits until the server can speak on its own account, if it wants to: many drop what they have
+    /// to say, be it a question that a call waits for, while the stream for it isn't open.
+    ///
+    /// A server that is late with the head of the stream, which may come with the first event only,
+    /// holds nobody up for long, and only once.
+    pub async fn settled(&self) {
+        let mut opening = self.opening.subscribe();
+        let opened = opening.wait_for(|&opening| !opening);
+        if tokio::time::timeout(OPENING, opened).await.is_err() {
+            self.opening.send_replace(false);
+        }
     }
 
     /// The version that was negotiated, if there was a handshake.

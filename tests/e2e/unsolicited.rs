@@ -1,0 +1,75 @@
+//! What a server says on its own account, on the stream of a session: it is open before the first request is.
+//!
+//! Many servers drop what they have to say while there is no such stream: a question to the user, a line of the log.
+
+use std::time::Duration;
+
+use sigward_tests::upstream::{Gate, Reply, Step};
+use sigward_tests::{deadline, processes};
+
+use crate::setup::{THREE, World, text};
+
+/// How long a slow server takes for the head of its stream.
+const SLOW: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn the_stream_is_open_before_the_first_request_of_the_session() {
+    for profile in ["dev", "staging"] {
+        let world = World::new().await;
+        let open = Gate::default();
+        for _ in THREE {
+            world.upstream.next("GET", Reply::Usual.held(&open));
+        }
+        let mut client = world.client(&THREE, &[]).await;
+        let arguments = format!(r#"{{"aws_profile":"{profile}"}}"#);
+        let id = client.start_request("tools/call", &processes::call("whoami", &arguments)).await;
+
+        let identity = world.home.identity(profile);
+        let asked = |request: &sigward_tests::upstream::Received| {
+            request.http_method == "GET" && request.identity() == identity
+        };
+        world.upstream.expect("the stream of the session", asked).await;
+        // The server is slow here, no test waits for anything: without the wait in the proxy, the call is there first.
+        tokio::time::sleep(SLOW).await;
+        let calls = world.upstream.requests_of("tools/call");
+        assert!(calls.is_empty(), "{profile}: the call didn't wait for the stream");
+        open.open();
+        let called = client.response(&id).await;
+        assert_eq!(text(&called), identity);
+    }
+}
+
+/// A header of no event would make servers replay a stream that never was, and end it.
+#[tokio::test]
+async fn a_stream_is_resumed_only_after_an_event() {
+    let world = World::new().await;
+    let event = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"1"}}"#;
+    for piece in ["retry: 1\n\n", &format!("id: 7\ndata: {event}\n\n")] {
+        world.upstream.next("GET", Reply::Stream(vec![Step::Raw(piece.to_owned())]));
+    }
+    let mut client = world.client(&["dev"], &[]).await;
+    client.expect("the message of the second stream", |it| it["params"]["data"] == "1").await;
+    world.upstream.expect("the third stream", |it| it.header("last-event-id") == Some("7")).await;
+    let streams = world.upstream.requests();
+    let resumed = streams.iter().filter(|it| it.http_method == "GET");
+    let resumed: Vec<_> = resumed.map(|it| it.header("last-event-id")).collect();
+    assert_eq!(resumed, [None, None, Some("7")]);
+}
+
+/// Some servers send the head of a stream with its first event, which may never come.
+#[tokio::test]
+async fn a_server_that_never_answers_the_stream_doesn_t_stop_a_call() {
+    let world = World::new().await;
+    let never = Gate::default();
+    for _ in THREE {
+        world.upstream.next("GET", Reply::Usual.held(&never));
+    }
+    let mut client = world.client(&THREE, &[]).await;
+    for arguments in ["{}", r#"{"aws_profile":"prod"}"#, r#"{"aws_profile":"prod"}"#] {
+        let calling = client.call("whoami", arguments);
+        let called = deadline::within(calling, || format!("{arguments} waits for ever"));
+        text(&called.await);
+    }
+    let (status, _, errors) = client.close().await;
+    assert!(status.success(), "{errors}");
+}
