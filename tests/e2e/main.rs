@@ -15,6 +15,7 @@ mod broker;
 mod clients;
 mod commands;
 mod corpus;
+mod conformance;
 mod credentials;
 mod demonstration;
 mod endings;

@@ -51,10 +51,15 @@ impl World {
 
     /// `sigward-proxy URL --service … --region … ARGUMENTS`, with a person's environment.
     pub(crate) fn proxy(&self, arguments: &[&str]) -> Command {
+        self.proxy_to(&self.upstream.url(), arguments)
+    }
+
+    /// The same for another server than the world's.
+    pub(crate) fn proxy_to(&self, url: &str, arguments: &[&str]) -> Command {
         let mut command = processes::command(&processes::binaries().proxy);
         command.envs(self.home.environment());
         command.env("XDG_RUNTIME_DIR", self.directory.path());
-        command.arg(self.upstream.url());
+        command.arg(url);
         command.args(["--service", SERVICE, "--region", REGION]).args(arguments);
         command
     }
@@ -152,6 +157,16 @@ endpoints = ["upstream"]
         broker.logged("listening").await;
         broker
     }
+}
+
+/// A listening proxy, started by `command` with `--listen 127.0.0.1:0` added, and the URL that it serves.
+pub(crate) async fn listening(mut command: Command) -> (Process, String) {
+    command.args(["--listen", "127.0.0.1:0"]);
+    let proxy = Process::start(command);
+    let line = proxy.logged("listening address=").await;
+    let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next());
+    let url = format!("http://{}/mcp", address.unwrap());
+    (proxy, url)
 }
 
 /// What the current user is to the kernel.

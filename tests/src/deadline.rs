@@ -6,13 +6,35 @@ use std::time::Duration;
 /// How long anything may take that should be immediate, on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// How long a program of others may take that does a hundred things one after another.
+pub const LONG_DEADLINE: Duration = Duration::from_secs(120);
+
 /// The output of `future`, or a panic with `explanation` after [`DEADLINE`].
 ///
 /// # Panics
 /// After the deadline.
 pub async fn within<T>(future: impl Future<Output = T>, explanation: impl FnOnce() -> String) -> T {
-    match tokio::time::timeout(DEADLINE, future).await {
+    limited(DEADLINE, future, explanation).await
+}
+
+/// [`within`] for [`LONG_DEADLINE`].
+///
+/// # Panics
+/// After the deadline.
+pub async fn within_long<T>(
+    future: impl Future<Output = T>,
+    explanation: impl FnOnce() -> String,
+) -> T {
+    limited(LONG_DEADLINE, future, explanation).await
+}
+
+async fn limited<T>(
+    deadline: Duration,
+    future: impl Future<Output = T>,
+    explanation: impl FnOnce() -> String,
+) -> T {
+    match tokio::time::timeout(deadline, future).await {
         Ok(output) => output,
-        Err(_) => panic!("after {DEADLINE:?}: {}", explanation()),
+        Err(_) => panic!("after {deadline:?}: {}", explanation()),
     }
 }

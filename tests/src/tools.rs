@@ -18,6 +18,12 @@ const REFERENCE_PROXY: &[&str] = &["mcp-proxy-for-aws==1.7.0"];
 /// An STS that others wrote.
 const MOTO: &[&str] = &["moto[server]==5.2.5"];
 
+/// What the JavaScript of the tests has: the official conformance suite, and the official client.
+const NODE_PACKAGES: &[&str] =
+    &["@modelcontextprotocol/conformance@0.2.0-alpha.12", "@modelcontextprotocol/client@2.4.0"];
+/// The suite wants Node 22, which Debian doesn't have; the registry has it as a package.
+const NODE: &str = "22.23.3";
+
 /// A Python interpreter that can import `mcp` and `botocore`.
 ///
 /// # Panics
@@ -45,6 +51,48 @@ pub fn reference_proxy() -> &'static Path {
 pub fn moto() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| virtual_environment("moto", MOTO).join("bin/moto_server"))
+}
+
+/// Node, and the packages that it finds when `NODE_PATH` says where.
+#[derive(Debug)]
+pub struct Node {
+    /// The program.
+    pub program: PathBuf,
+    /// `node_modules`.
+    pub packages: PathBuf,
+}
+
+impl Node {
+    /// The program of the official conformance suite.
+    #[must_use]
+    pub fn conformance(&self) -> PathBuf {
+        self.packages.join("@modelcontextprotocol/conformance/dist/index.js")
+    }
+}
+
+/// Node 22, with the official conformance suite and the official client.
+///
+/// # Panics
+/// If they can't be installed.
+pub fn node() -> &'static Node {
+    static FOUND: OnceLock<Node> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
+        let platform = format!("node-linux-{machine}");
+        let program = format!("{platform}@{NODE}");
+        let packages = [NODE_PACKAGES, &[&program]].concat();
+        let directory = installed("node", &packages.join(" "), |directory| {
+            let mut npm = Command::new("npm");
+            npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]);
+            npm.arg(directory).args(&packages);
+            run(
+                &mut npm,
+                "install npm (apt-get install npm) and make a registry of its packages reachable",
+            );
+        });
+        let packages = directory.join("node_modules");
+        Node { program: packages.join(platform).join("bin/node"), packages }
+    })
 }
 
 /// `strace`, and the directory of the libraries that it wants beside those of the system.

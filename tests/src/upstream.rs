@@ -16,7 +16,7 @@ mod message;
 mod record;
 pub(crate) mod reply;
 mod script;
-mod serve;
+pub(crate) mod serve;
 mod sessions;
 mod stateless;
 #[cfg(test)]

@@ -150,7 +150,7 @@ pub(super) fn stream(
 }
 
 /// An event stream of whatever comes through the channel.
-pub(super) fn event_stream(received: mpsc::Receiver<io::Result<Bytes>>) -> Response<Body> {
+pub(crate) fn event_stream(received: mpsc::Receiver<io::Result<Bytes>>) -> Response<Body> {
     let chunks = stream::unfold(received, async |mut received| {
         let chunk = received.recv().await?;
         // An error makes hyper drop the connection; it writes what stands before when a body isn't ready.
@@ -167,7 +167,7 @@ pub(super) fn event_stream(received: mpsc::Receiver<io::Result<Bytes>>) -> Respo
 }
 
 /// The text of one server-sent event.
-pub(super) fn event(id: Option<&str>, data: &str) -> String {
+pub(crate) fn event(id: Option<&str>, data: &str) -> String {
     let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     let data: String = data.split('\n').map(|line| format!("data: {line}\n")).collect();
     format!("{id}{data}\n")

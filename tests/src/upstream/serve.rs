@@ -57,7 +57,8 @@ pub(super) async fn respond(
     response
 }
 
-fn verify(
+/// Whose signature a request carries, or why it doesn't hold.
+pub(crate) fn verify(
     verifier: &Verifier,
     method: &str,
     target: &str,

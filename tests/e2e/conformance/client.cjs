@@ -1,0 +1,93 @@
+// A client for the scenarios of the conformance suite, on the official SDK: the suite starts it with the URL of a
+// scenario's server. With SERVER_COMMAND, a JSON array, it reaches that server through a program instead, over stdio,
+// whose argument URL it replaces.
+
+const { Client, StreamableHTTPClientTransport } = require("@modelcontextprotocol/client");
+const { StdioClientTransport } = require("@modelcontextprotocol/client/stdio");
+
+const scenario = process.env.MCP_CONFORMANCE_SCENARIO;
+const version = process.env.MCP_CONFORMANCE_PROTOCOL_VERSION;
+const context = JSON.parse(process.env.MCP_CONFORMANCE_CONTEXT ?? "{}");
+
+function transport(url) {
+  const [command, ...args] = JSON.parse(process.env.SERVER_COMMAND ?? "[]");
+  if (command === undefined) return new StreamableHTTPClientTransport(new URL(url));
+  const placed = args.map((arg) => (arg === "URL" ? url : arg));
+  return new StdioClientTransport({ command, args: placed, env: process.env });
+}
+
+async function callEach(client, tools) {
+  for (const { name } of tools) await client.callTool({ name, arguments: {} });
+}
+
+// What the client does once it is connected. Those without an entry list the tools, and no more.
+const scenarios = {
+  async tools_call(client) {
+    const result = await client.callTool({ name: "add_numbers", arguments: { a: 5, b: 3 } });
+    if (!result.content[0].text.endsWith("is 8")) throw new Error(JSON.stringify(result));
+  },
+
+  async "elicitation-sep1034-client-defaults"(client, tools) {
+    await callEach(client, tools);
+  },
+
+  async "sse-retry"(client, tools) {
+    await callEach(client, tools);
+  },
+
+  // The last of them answers without resultType, as a server of 2026-07-28 must not. The SDK refuses that; what counts
+  // is that it doesn't take it for a question.
+  async "sep-2322-client-request-state"(client, tools) {
+    const last = tools.pop();
+    await callEach(client, tools);
+    await callEach(client, [last]).catch((error) => {
+      if (error.data?.violation !== "missing-resultType") throw error;
+    });
+  },
+
+  async "http-standard-headers"(client, tools) {
+    await callEach(client, tools);
+    const { resources } = await client.listResources();
+    for (const { uri } of resources) await client.readResource({ uri });
+    const { prompts } = await client.listPrompts();
+    for (const { name } of prompts) await client.getPrompt({ name });
+  },
+
+  async "http-custom-headers"(client) {
+    for (const call of context.toolCalls) await client.callTool(call);
+  },
+
+  // Whatever the list offers is called, so what must not be called must not be offered.
+  async "http-invalid-tool-headers"(client, tools) {
+    for (const { name } of tools) await client.callTool({ name, arguments: { region: "us-west1" } });
+  },
+
+  async "json-schema-2020-12-preservation"(client, tools) {
+    const { inputSchema } = tools.find(({ name }) => name === "json_schema_2020_12_tool");
+    await client.callTool({ name: "json_schema_echo", arguments: { schema: inputSchema } });
+  },
+};
+
+async function main() {
+  const stateless = version >= "2026-07-28";
+  const client = new Client(
+    { name: "sigward-tests", version: "1.0" },
+    {
+      capabilities: { elicitation: { form: { applyDefaults: true } }, roots: {}, sampling: {} },
+      versionNegotiation: { mode: stateless ? { pin: version } : "legacy" },
+    },
+  );
+  client.setRequestHandler("elicitation/create", async () => ({ action: "accept", content: {} }));
+  await client.connect(transport(process.argv.at(-1)));
+  try {
+    const { tools } = await client.listTools();
+    await scenarios[scenario]?.(client, tools);
+  } finally {
+    await client.close();
+  }
+}
+
+main().catch((error) => {
+  console.error(error);
+  process.exitCode = 1;
+});
