@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use self::call::{Call, Failed, Head, Route, repaired, sentence};
 pub(crate) use self::lines::fault_response;
 use self::metadata::Metadata;
-use self::questions::Questions;
+use self::questions::{Asker, Questions};
 pub(crate) use self::sign_in::Next;
 use self::sign_in::SignIns;
 use crate::broker::Broker;
@@ -33,7 +33,7 @@ use crate::budget::Message;
 use crate::config::{Config, ProfileName, Profiles, ToolPolicy};
 use crate::profile::Offer;
 use crate::protocol::{self, Generation};
-use crate::session::{Context, Handshake, Ownership, Session, Unsolicited};
+use crate::session::{Context, Handshake, Live, Ownership, Session, Unsolicited};
 use crate::tools::Catalog;
 use crate::upstream::Upstream;
 use crate::wire::{self, Envelope, Id, Object};
@@ -148,9 +148,9 @@ impl Relay {
         });
         let reader = Arc::downgrade(&relay);
         tokio::spawn(async move {
-            while let Some(Unsolicited { session, message }) = inbox.recv().await {
+            while let Some(Unsolicited { session, generation, message }) = inbox.recv().await {
                 let Some(relay) = reader.upgrade() else { return };
-                relay.pass_on(&session, message, &relay.out).await;
+                relay.pass_on(&session, generation, message, &relay.out).await;
             }
         });
         relay
@@ -255,8 +255,10 @@ impl Relay {
             }
             "notifications/progress" => {
                 let token = params.as_ref().and_then(|params| params.find("progressToken"));
-                let asked = token.and_then(|token| self.questions.asker_of(token));
-                self.forward(asked.unwrap_or_else(|| self.default_session()), text.to_owned());
+                match token.and_then(|token| self.questions.asker_of(token)) {
+                    Some(asker) => self.reply(asker, text.to_owned()),
+                    None => self.forward(self.default_session(), text.to_owned()),
+                }
             }
             _ => match Generation::of(params.as_ref()) {
                 Generation::Sessions => self.forward(self.default_session(), text.to_owned()),
@@ -294,8 +296,21 @@ impl Relay {
 
     /// Sends a notification or a response, whose fate nobody waits for.
     pub(crate) fn forward(&self, session: Arc<Session>, text: String) {
+        let live = session.current();
+        self.tell(session, live, text);
+    }
+
+    /// Sends what concerns a question to the session that asked it. One that took its place may have
+    /// a question of its own under the same id.
+    fn reply(&self, asker: Asker, text: String) {
+        let Asker { session, generation } = asker;
+        let live = session.current().filter(|live| live.generation() == generation);
+        self.tell(session, live, text);
+    }
+
+    fn tell(&self, session: Arc<Session>, live: Option<Arc<Live>>, text: String) {
         self.work.spawn(async move {
-            let Some(live) = session.current() else {
+            let Some(live) = live else {
                 tracing::debug!(profile = %session.profile, "no open session to tell");
                 return;
             };
@@ -338,7 +353,7 @@ impl Relay {
         match envelope.id.and_then(|id| self.questions.take(id)) {
             Some(question) => {
                 let text = call::with_id(text, envelope, &question.id).unwrap_or_default();
-                self.forward(question.session, text);
+                self.reply(question.asker, text);
             }
             None => tracing::warn!("the client answered what nobody asked"),
         }

@@ -34,6 +34,8 @@ use crate::wire::{self, Envelope, Id, Kind, Object};
 pub struct Unsolicited {
     /// Whose session it came from.
     pub session: Arc<Session>,
+    /// Which of the profile's sessions that was.
+    pub generation: u64,
     /// The message.
     pub message: Message,
 }
@@ -137,7 +139,7 @@ impl Session {
         }
         {
             let mut state = self.lock();
-            if state.live.as_ref().is_some_and(|live| live.generation == lost.generation) {
+            if state.live.as_ref().is_some_and(|live| live.generation() == lost.generation()) {
                 lost.listening.cancel();
                 tracing::info!(profile = %self.profile, "the server dropped the session, opening another");
                 state.live = None;

@@ -58,7 +58,7 @@ impl Relay {
             "notifications/progress" => {
                 let token = params.as_ref().and_then(|params| params.find("progressToken"));
                 let asker = token.and_then(|token| self.questions.asker_of(token));
-                asker.map(|asker| self.forward(asker, text.to_owned())).is_some()
+                asker.map(|asker| self.reply(asker, text.to_owned())).is_some()
             }
             "notifications/initialized" => {
                 self.context.handshake.initialized();

@@ -13,6 +13,11 @@ use super::lock;
 use crate::session::{Ownership, Session};
 use crate::wire::Id;
 
+/// Questions of one client that are open at a time: more are refused.
+const MAX_OPEN: usize = 1024;
+/// Longer ids and tokens are refused with their question: they are kept until it is answered.
+const MAX_TOKEN: usize = 1024;
+
 #[derive(Debug)]
 pub(super) struct Questions {
     /// What the ids that we give begin and end with.
@@ -27,10 +32,17 @@ pub(super) struct Questions {
 #[derive(Debug, Clone)]
 pub(super) struct Question {
     /// Who asked.
-    pub(super) session: Arc<Session>,
+    pub(super) asker: Asker,
     /// Under which id.
     pub(super) id: Id,
     progress_token: Option<String>,
+}
+
+/// A session as it was when it asked: one that was opened in its place knows nothing of the question.
+#[derive(Debug, Clone)]
+pub(super) struct Asker {
+    pub(super) session: Arc<Session>,
+    pub(super) generation: u64,
 }
 
 impl Questions {
@@ -56,16 +68,17 @@ impl Questions {
         lock(&self.open).contains_key(id) || lock(&self.ours).contains_key(id)
     }
 
-    /// The id under which the client is asked.
-    pub(super) fn ask(&self, session: &Arc<Session>, id: Id, progress_token: Option<&str>) -> Id {
+    /// The id under which the client is asked; `None` if this is more than it can be asked.
+    pub(super) fn ask(&self, asker: Asker, id: Id, progress_token: Option<&str>) -> Option<Id> {
+        let mut open = lock(&self.open);
+        let longest = id.token().len().max(progress_token.map_or(0, str::len));
+        if open.len() >= MAX_OPEN || longest > MAX_TOKEN {
+            return None;
+        }
         let number = self.number();
-        let question = Question {
-            session: Arc::clone(session),
-            id,
-            progress_token: progress_token.map(str::to_owned),
-        };
-        lock(&self.open).insert(number.clone(), question);
-        Id::from_token(&number)
+        let progress_token = progress_token.map(str::to_owned);
+        open.insert(number.clone(), Question { asker, id, progress_token });
+        Some(Id::from_token(&number))
     }
 
     /// The id under which the client is asked by the proxy itself; its response goes to `answer`.
@@ -99,17 +112,19 @@ impl Questions {
         let mut open = lock(&self.open);
         let number = open
             .iter()
-            .find(|(_, question)| Arc::ptr_eq(&question.session, session) && question.id == *id)
+            .find(|(_, question)| {
+                Arc::ptr_eq(&question.asker.session, session) && question.id == *id
+            })
             .map(|(number, _)| number.clone())?;
         open.remove(&number);
         Some(Id::from_token(&number))
     }
 
     /// Who asked under a progress token.
-    pub(super) fn asker_of(&self, token: &str) -> Option<Arc<Session>> {
+    pub(super) fn asker_of(&self, token: &str) -> Option<Asker> {
         lock(&self.open)
             .values()
             .find(|question| question.progress_token.as_deref() == Some(token))
-            .map(|question| Arc::clone(&question.session))
+            .map(|question| question.asker.clone())
     }
 }

@@ -2,16 +2,26 @@
 
 use std::sync::Arc;
 
+use rmcp::model::ErrorCode;
+
 use super::call::with_id;
+use super::questions::Asker;
 use super::{Outlet, Relay};
 use crate::budget::Message;
 use crate::session::Session;
-use crate::wire::{Edits, Envelope, Id, Kind};
+use crate::wire::{self, Edits, Envelope, Id, Kind};
 
 impl Relay {
     /// Passes on what a server sent over a session's streams.
-    pub(super) async fn pass_on(&self, session: &Arc<Session>, message: Message, out: &Outlet) {
-        let passed = self.passed(session, &message.text);
+    /// `generation` is which of the profile's sessions that was.
+    pub(super) async fn pass_on(
+        &self,
+        session: &Arc<Session>,
+        generation: u64,
+        message: Message,
+        out: &Outlet,
+    ) {
+        let passed = self.passed(session, generation, &message.text);
         if let Some(text) = passed {
             // A closed outlet means that nobody listens any more.
             let _ = out.send(message.with(text)).await;
@@ -19,7 +29,7 @@ impl Relay {
     }
 
     /// What the client sees of it.
-    fn passed(&self, session: &Arc<Session>, text: &str) -> Option<String> {
+    fn passed(&self, session: &Arc<Session>, generation: u64, text: &str) -> Option<String> {
         let envelope = match Envelope::parse(text) {
             Ok(envelope) => envelope,
             Err(fault) => {
@@ -32,8 +42,18 @@ impl Relay {
                 let params = envelope.params_object();
                 let meta = params.and_then(|params| params.find_object("_meta"));
                 let token = meta.and_then(|meta| meta.find("progressToken"));
-                let id = self.questions.ask(session, envelope.owned_id(), token);
-                with_id(text, &envelope, &id)
+                let asker = Asker { session: Arc::clone(session), generation };
+                match self.questions.ask(asker.clone(), envelope.owned_id(), token) {
+                    Some(id) => with_id(text, &envelope, &id),
+                    None => {
+                        tracing::warn!(profile = %session.profile, "refused a request of the server: there are too many");
+                        let why = "The client has too many requests to answer.";
+                        let code = ErrorCode::INTERNAL_ERROR;
+                        let refusal = wire::error_response(&envelope.owned_id(), code, why);
+                        self.reply(asker, refusal);
+                        None
+                    }
+                }
             }
             Kind::Notification => self.notice(session, &envelope, text),
             Kind::Response => {

@@ -13,6 +13,7 @@ pub(super) async fn listen(session: Arc<Session>, live: Weak<Live>) {
     let mut wait = RETRY;
     loop {
         let Some(live) = live.upgrade() else { return };
+        let generation = live.generation();
         let answer = session.stream(&live, after.as_deref()).await;
         live.opening.send_replace(false);
         // The stream must not keep alive what its end depends on.
@@ -25,7 +26,8 @@ pub(super) async fn listen(session: Arc<Session>, live: Weak<Live>) {
                     told = messages.retry();
                     match incoming {
                         Incoming::Message(message) => {
-                            let message = Unsolicited { session: Arc::clone(&session), message };
+                            let from = Arc::clone(&session);
+                            let message = Unsolicited { session: from, generation, message };
                             if session.context.unsolicited.send(message).await.is_err() {
                                 return;
                             }

@@ -20,7 +20,7 @@ pub struct Live {
     pub(super) id: Option<HeaderValue>,
     pub(super) version: Option<HeaderValue>,
     /// Which of the sessions that were opened one after the other.
-    pub(super) generation: u64,
+    generation: u64,
     /// Ends its GET stream.
     pub(super) listening: CancellationToken,
     /// True while that stream is asked for and not there yet.
@@ -55,6 +55,12 @@ impl Live {
         if tokio::time::timeout(OPENING, opened).await.is_err() {
             self.opening.send_replace(false);
         }
+    }
+
+    /// Which of the profile's sessions this is, counted from 1.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The version that was negotiated, if there was a handshake.

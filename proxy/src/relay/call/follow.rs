@@ -84,7 +84,10 @@ impl Relay {
                         Ok(envelope) if live.is_none() && envelope.kind == Kind::Request => {
                             tracing::warn!(method = %envelope.method, "dropped a request that this protocol version doesn't have");
                         }
-                        _ => self.pass_on(request.session, message, request.out).await,
+                        _ => {
+                            let generation = live.map_or(0, |live| live.generation());
+                            self.pass_on(request.session, generation, message, request.out).await;
+                        }
                     }
                     continue;
                 }
