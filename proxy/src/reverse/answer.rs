@@ -17,22 +17,29 @@ use crate::wire::{self, Fault, Id};
 /// When a call has taken too long, and what the client gets then.
 pub(super) type Deadline = (Instant, BoxFuture<'static, String>);
 
-/// An answer as it comes; `held` is dropped at its end. `adapt` may put something between the events,
-/// where these are events.
+/// An answer as it comes; `held` is dropped at its end. `adapt` may have an eye on it.
 pub(super) fn stream<T: Send + 'static>(
     response: reqwest::Response,
     held: T,
     adapt: impl FnOnce(Passing) -> Passing,
 ) -> Response<Body> {
-    let events = crate::upstream::media_type(&response).as_deref() == Some("text/event-stream");
+    stream_after(Vec::new(), response, held, adapt)
+}
+
+/// [`stream`] of an answer of which `begun` was read.
+pub(super) fn stream_after<T: Send + 'static>(
+    begun: Vec<u8>,
+    response: reqwest::Response,
+    held: T,
+    adapt: impl FnOnce(Passing) -> Passing,
+) -> Response<Body> {
     let mut answer = head(&response);
-    if let Some(length) = response.headers().get(CONTENT_LENGTH) {
-        answer.headers_mut().insert(CONTENT_LENGTH, length.clone());
-    }
+    let length = response.headers().get(CONTENT_LENGTH).cloned();
     // A stream of events may have nothing to say for hours; a call ends by its deadline.
-    let mut passing = Passing::new(response);
-    if events {
-        passing = adapt(passing);
+    let passing = adapt(Passing::new(begun, response));
+    // Events may change on their way, and others come between them.
+    if let Some(length) = length.filter(|_| !passing.is_events()) {
+        answer.headers_mut().insert(CONTENT_LENGTH, length);
     }
     *answer.body_mut() = body::flowing(passing.pieces(held));
     answer

@@ -36,12 +36,24 @@ pub(super) fn flowing(pieces: impl Stream<Item = Result<Bytes, Cut>> + Send + 's
 /// Messages of other sessions, for one reader at a time.
 pub(super) type Inbox = OwnedMutexGuard<mpsc::Receiver<Message>>;
 
+/// Larger events and bodies are passed on before they are complete.
+pub(super) const SMALL: usize = 64 << 10;
+
 /// A stream that is passed on as it comes.
 pub(super) struct Passing {
     response: reqwest::Response,
     boundaries: Boundaries,
+    /// What looks at small events.
+    inspect: Option<Inspect>,
+    /// The event at work, while it is small.
+    held: Vec<u8>,
+    is_large: bool,
+    /// What was read before.
+    begun: Bytes,
+    /// Whether these are events, and no other body.
+    is_events: bool,
     /// When the client gets this event in place of what is still to come.
-    deadline: Option<(Instant, BoxFuture<'static, String>)>,
+    deadline: Option<Deadline>,
     inbox: Option<Others>,
     done: bool,
 }
@@ -52,14 +64,38 @@ enum Others {
 }
 
 impl Passing {
-    pub(super) fn new(response: reqwest::Response) -> Self {
-        let boundaries = Boundaries::default();
-        Self { response, boundaries, deadline: None, inbox: None, done: false }
+    /// The rest of an answer after `begun`.
+    pub(super) fn new(begun: Vec<u8>, response: reqwest::Response) -> Self {
+        let is_events =
+            crate::upstream::media_type(&response).as_deref() == Some("text/event-stream");
+        Self {
+            response,
+            begun: begun.into(),
+            is_events,
+            boundaries: Boundaries::default(),
+            inspect: None,
+            held: Vec::new(),
+            is_large: false,
+            deadline: None,
+            inbox: None,
+            done: false,
+        }
     }
 
-    /// Ends the stream at `at`, with the message that `late` makes.
-    pub(super) fn until(mut self, at: Instant, late: BoxFuture<'static, String>) -> Self {
-        self.deadline = Some((at, late));
+    /// Has small events looked at, as soon as they are complete.
+    pub(super) fn inspected(mut self, inspect: Inspect) -> Self {
+        self.inspect = Some(inspect);
+        self
+    }
+
+    /// Whether these are events, and others can be put between them.
+    pub(super) fn is_events(&self) -> bool {
+        self.is_events
+    }
+
+    /// Ends the stream at the deadline, with its message where there is room for one.
+    pub(super) fn until(mut self, deadline: Option<Deadline>) -> Self {
+        self.deadline = deadline;
         self
     }
 
@@ -84,17 +120,24 @@ impl Passing {
         if self.done {
             return None;
         }
+        if !self.begun.is_empty() {
+            return Some(Ok(std::mem::take(&mut self.begun)));
+        }
         loop {
             let deadline = self.deadline.as_ref().map_or_else(far, |(at, _)| *at);
-            let between = self.boundaries.between_events();
+            let between = self.is_events && self.boundaries.between_events();
             tokio::select! {
                 piece = self.response.chunk() => {
                     return match piece {
-                        Ok(Some(piece)) => {
-                            self.boundaries.pass(&piece);
-                            Some(Ok(piece))
+                        Ok(Some(piece)) => match self.take(piece) {
+                            piece if piece.is_empty() => continue,
+                            piece => Some(Ok(piece)),
+                        },
+                        Ok(None) => {
+                            self.done = true;
+                            let rest = std::mem::take(&mut self.held);
+                            (!rest.is_empty()).then(|| Ok(rest.into()))
                         }
-                        Ok(None) => None,
                         Err(error) => self.cut(error.into()),
                     };
                 }
@@ -114,6 +157,30 @@ impl Passing {
                 }
             }
         }
+    }
+
+    /// What of a piece, and of those before, can go on.
+    fn take(&mut self, piece: Bytes) -> Bytes {
+        let Some(inspect) = &mut self.inspect else {
+            self.boundaries.pass(&piece);
+            return piece;
+        };
+        let (mut ready, mut rest) = (Vec::with_capacity(piece.len()), &piece[..]);
+        while let Some(end) = self.boundaries.advance(rest) {
+            self.held.extend_from_slice(&rest[..end]);
+            let event = std::mem::take(&mut self.held);
+            ready.extend(match std::mem::take(&mut self.is_large) {
+                true => event,
+                false => changed(event, inspect),
+            });
+            rest = &rest[end..];
+        }
+        self.held.extend_from_slice(rest);
+        if self.is_large || self.held.len() > SMALL {
+            self.is_large = true;
+            ready.append(&mut self.held);
+        }
+        ready.into()
     }
 
     fn cut(&mut self, why: Cut) -> Option<Result<Bytes, Cut>> {
@@ -226,15 +293,30 @@ fn changed(event: Vec<u8>, inspect: &mut Inspect) -> Vec<u8> {
     }
 }
 
-/// A JSON body, inspected as a whole.
+/// The beginning of a body, and whether that is all of it.
+pub(super) async fn beginning(
+    response: &mut reqwest::Response,
+    read: Option<Duration>,
+) -> Result<(Vec<u8>, bool), Cut> {
+    let mut body = Vec::new();
+    while body.len() <= SMALL {
+        match chunk(response, read).await? {
+            Some(piece) => body.extend_from_slice(&piece),
+            None => return Ok((body, true)),
+        }
+    }
+    Ok((body, false))
+}
+
+/// A JSON body, inspected as a whole. `body` is what was read of it.
 pub(super) async fn whole(
+    mut body: Vec<u8>,
     mut response: reqwest::Response,
     budget: &Budget,
     inspect: &mut Inspect,
     read: Option<Duration>,
 ) -> Result<Bytes, Cut> {
     let mut share = Share::default();
-    let mut body = Vec::new();
     while let Some(piece) = chunk(&mut response, read).await? {
         if body.len() + piece.len() > MAX_UPSTREAM_MESSAGE {
             return Err("an answer is too large".into());

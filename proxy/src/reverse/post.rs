@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::answer::{self, Deadline};
-use super::body::{self, Body, Inspect};
+use super::body::{self, Body, Inspect, Passing};
 use super::clients::{Busy, Client, Underway};
 use super::{Reverse, headers, session_is_lost};
 use crate::budget::Message;
@@ -22,10 +22,7 @@ use crate::error::Error;
 use crate::protocol::PROTOCOL_VERSION;
 use crate::relay::{Call, Failed, Head, Next, Relay, Route, repaired};
 use crate::upstream::{Outgoing, Passed, SESSION_ID};
-use crate::wire::{self, Envelope, Kind};
-
-/// JSON answers up to this size are read before they go on, since they may need a repair.
-const SMALL: u64 = 1 << 20;
+use crate::wire::{self, Envelope, Id, Kind};
 
 impl Reverse {
     /// Takes a message, or a batch.
@@ -134,7 +131,9 @@ impl Reverse {
                     let profile = (!is_default).then_some(route.profile.clone());
                     let inspect = self.inspection(&underway, &call, &response, profile);
                     let deadline = deadline.map(|at| (at, self.late(&underway, &call)));
-                    return self.passed(response, underway, &call, inspect, deadline).await;
+                    return self
+                        .passed(response, underway, headers, &call, inspect, deadline)
+                        .await;
                 }
                 Ok(Passed::Failure { failure, headers: answered, body }) => {
                     self.forget_if_lost(headers, &failure);
@@ -226,38 +225,54 @@ impl Reverse {
     /// A successful answer.
     async fn passed(
         &self,
-        response: reqwest::Response,
+        mut response: reqwest::Response,
         underway: Underway,
+        headers: &HeaderMap,
         call: &Call,
         inspect: Option<Inspect>,
         deadline: Option<Deadline>,
     ) -> Response<Body> {
         let upstream = &self.shared.upstream;
         let kind = crate::upstream::media_type(&response);
-        let small = response.content_length().is_some_and(|length| length <= SMALL);
         match (kind.as_deref(), inspect) {
             (Some("text/event-stream"), Some(inspect)) => {
                 let mut answer = answer::head(&response);
                 let budget = upstream.budget().clone();
+                let inspect = mending(call.head.id.clone(), Some(inspect));
                 // As in `answer::stream`, silence has no limit: the server may keep it alive or not.
                 let events = body::inspected(response, budget, inspect, None, underway);
                 *answer.body_mut() = body::flowing(body::ending_at(events, deadline));
                 answer
             }
-            (Some("application/json"), inspect) if small || inspect.is_some() => {
+            (Some("text/event-stream"), None) => {
+                let inspect = mending(call.head.id.clone(), None);
+                let adapt = |passing: Passing| passing.until(deadline).inspected(inspect);
+                answer::stream(response, underway, adapt)
+            }
+            (Some("application/json"), inspect) => {
+                let is_large =
+                    response.content_length().is_some_and(|length| length > body::SMALL as u64);
+                if is_large && inspect.is_none() {
+                    return answer::stream(response, underway, |passing| passing.until(deadline));
+                }
                 let mut answer = answer::head(&response);
                 let read = Some(upstream.read_timeout());
-                let id = call.head.id.clone();
-                let mut inspect = inspect;
-                let mut repair: Inspect = Box::new(move |message| {
-                    let repaired = repaired(message, &id).ok();
-                    let message = repaired.as_deref().unwrap_or(message);
-                    let changed = inspect.as_mut().and_then(|inspect| inspect(message));
-                    changed.or_else(|| Some(message.to_owned()))
-                });
-                match body::whole(response, upstream.budget(), &mut repair, read).await {
+                let begun = body::beginning(&mut response, read).await;
+                let text = match begun {
+                    Ok((begun, false)) if inspect.is_none() => {
+                        let adapt = |passing: Passing| passing.until(deadline);
+                        return answer::stream_after(begun, response, underway, adapt);
+                    }
+                    Ok((begun, _)) => {
+                        let mut repair = repairing(call.head.id.clone(), inspect);
+                        body::whole(begun, response, upstream.budget(), &mut repair, read).await
+                    }
+                    Err(cut) => Err(cut),
+                };
+                match text {
                     Ok(text) => {
                         if std::str::from_utf8(&text).is_ok_and(Relay::says_expired) {
+                            self.forget(headers);
                             return answer::lost(call);
                         }
                         *answer.body_mut() = body::full(text);
@@ -269,10 +284,7 @@ impl Reverse {
                     }
                 }
             }
-            _ => answer::stream(response, underway, |passing| match deadline {
-                Some((at, late)) => passing.until(at, late),
-                None => passing,
-            }),
+            _ => answer::stream(response, underway, |passing| passing.until(deadline)),
         }
     }
 
@@ -301,13 +313,48 @@ impl Reverse {
 
     /// Where the server says that the client's session is gone, those of the other profiles go too.
     pub(super) fn forget_if_lost(&self, headers: &HeaderMap, failure: &crate::upstream::Failure) {
-        let expired = super::is_expired(failure);
-        let lost = headers.get(SESSION_ID).filter(|_| expired);
-        if let Some(client) = lost.and_then(|id| self.clients.remove(id)) {
+        if super::is_expired(failure) {
+            self.forget(headers);
+        }
+    }
+
+    /// The session that a request came with is gone.
+    fn forget(&self, headers: &HeaderMap) {
+        let client = headers.get(SESSION_ID).and_then(|id| self.clients.remove(id));
+        if let Some(client) = client {
             client.relay.forget_default();
             end(client);
         }
     }
+}
+
+/// Repairs a response to the request `id`, and has it inspected after that.
+fn repairing(id: Id, mut inspect: Option<Inspect>) -> Inspect {
+    Box::new(move |message| {
+        let repaired = repaired(message, &id).ok();
+        let message = repaired.as_deref().unwrap_or(message);
+        let changed = inspect.as_mut().and_then(|inspect| inspect(message));
+        changed.or_else(|| Some(message.to_owned()))
+    })
+}
+
+/// Repairs an error in the stream of the request `id` that its client couldn't tell to be the
+/// response: one beside a result, or under no id. The other messages stay as they are. Then has each
+/// inspected.
+fn mending(id: Id, mut inspect: Option<Inspect>) -> Inspect {
+    Box::new(move |message| {
+        let mended = is_bent(message).then(|| repaired(message, &id).ok()).flatten();
+        let seen = mended.as_deref().unwrap_or(message);
+        let changed = inspect.as_mut().and_then(|inspect| inspect(seen));
+        changed.or(mended)
+    })
+}
+
+fn is_bent(message: &str) -> bool {
+    let Ok(envelope) = Envelope::parse(message) else { return false };
+    let has_id = envelope.id.is_some_and(|id| id != "null" && id != "\"\"");
+    let is_error = envelope.kind == Kind::Response && envelope.error.is_some();
+    is_error && (envelope.result.is_some() || !has_id)
 }
 
 /// Ends what belongs to a client; nobody waits for it.
