@@ -37,6 +37,8 @@ const MAX_HEADERS: usize = 128;
 const HEAD_LIMIT: Duration = Duration::from_secs(60);
 /// The longest wait for the next piece of a body.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
+/// The longest time for the rest of a body that is refused.
+const DISCARD_LIMIT: Duration = Duration::from_secs(5);
 
 /// What all connections share.
 #[derive(Debug)]
@@ -129,10 +131,16 @@ impl Service {
             return answer;
         }
         match head.method {
-            Method::POST => match self.message(&head.headers, body).await {
-                Ok(message) => self.reverse.post(&head.headers, message).await,
-                Err(refused) => refused,
-            },
+            Method::POST => {
+                let mut body = body;
+                match self.message(&head.headers, &mut body).await {
+                    Ok(message) => self.reverse.post(&head.headers, message).await,
+                    Err(refused) => {
+                        discard(body).await;
+                        refused
+                    }
+                }
+            }
             Method::GET => self.reverse.get(&head.headers).await,
             Method::DELETE => self.reverse.delete(&head.headers).await,
             _ => not_allowed("GET, POST, DELETE"),
@@ -157,7 +165,7 @@ impl Service {
     async fn message(
         &self,
         headers: &HeaderMap,
-        mut body: Incoming,
+        body: &mut Incoming,
     ) -> Result<Message, Response<Body>> {
         if !is_json(headers) {
             // A page of another site can send a form, but not this without asking first.
@@ -201,6 +209,21 @@ impl Service {
             .map_err(|_| refusal(StatusCode::BAD_REQUEST, "The message isn't UTF-8."))?;
         Ok(Message::new(text, share))
     }
+}
+
+/// Reads the rest of a body that is refused: a client that still sends would find its connection
+/// broken, and not the answer.
+async fn discard(mut body: Incoming) {
+    let mut left = MAX_CLIENT_MESSAGE;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, bytes::Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_LIMIT, reading).await;
 }
 
 fn not_allowed(methods: &'static str) -> Response<Body> {
