@@ -37,45 +37,6 @@ async fn every_request_is_signed_and_in_its_session() {
 }
 
 #[tokio::test]
-async fn a_lost_session_is_renewed_once_for_all() {
-    let world = World::new().await;
-    let mut client = world.client(&THREE, &[]).await;
-    for profile in ["dev", "staging"] {
-        text(&client.call("whoami", &json!({"aws_profile": profile}).to_string()).await);
-    }
-    world.upstream.forget_sessions();
-    let mut ids = Vec::new();
-    for number in 0..10 {
-        let profile = ["dev", "staging"][number % 2];
-        let params = call("whoami", &json!({"aws_profile": profile}).to_string());
-        ids.push((profile, client.start_request("tools/call", &params).await));
-    }
-    for (profile, id) in ids {
-        let called = client.response(&id).await;
-        assert_eq!(text(&called), world.home.identity(profile));
-    }
-    for profile in ["dev", "staging"] {
-        let mut opened = world.upstream.requests_of("initialize");
-        opened.retain(|request| request.identity() == world.home.identity(profile));
-        assert_eq!(opened.len(), 2, "{profile}: opened once, renewed once");
-    }
-}
-
-#[tokio::test]
-async fn a_session_that_is_lost_again_is_an_error() {
-    let world = World::new().await;
-    let mut client = world.client(&["dev"], &[]).await;
-    let lost = || Reply::Http(404, Vec::new(), String::new());
-    world.upstream.next("tools/call", lost());
-    world.upstream.next("tools/call", lost());
-    let failed = client.call("whoami", "{}").await;
-    assert_names(failure(&failed), &["session"]);
-    assert_eq!(world.upstream.requests_of("tools/call").len(), 2, "no loop");
-    let called = client.call("whoami", "{}").await;
-    assert_eq!(text(&called), world.home.identity("dev"));
-}
-
-#[tokio::test]
 async fn a_refused_signature_is_made_again_once() {
     let world = World::new().await;
     let mut client = world.client(&["dev"], &[]).await;
@@ -87,40 +48,6 @@ async fn a_refused_signature_is_made_again_once() {
     assert_names(failure(&failed), &["403"]);
     let sent = world.upstream.requests_of("tools/call").len() - before;
     assert!((1..=2).contains(&sent), "sent {sent} times");
-}
-
-#[tokio::test]
-async fn one_message_is_one_line() {
-    let world = World::new().await;
-    let mut client = world.client(&["dev"], &[]).await;
-    let pretty = "{\n  \"jsonrpc\": \"2.0\",\r\n  \"id\": $ID,\n\t\"result\": {\n \"content\": [ ],\n \"odd\": \"a\\nb \\u2028\" , \"n\": 1.10\n }\n}\n";
-    for reply in
-        [Reply::Json(pretty.to_owned()), Reply::Stream(vec![Step::Data(pretty.replace('\r', ""))])]
-    {
-        world.upstream.next("tools/call", reply);
-        let id = client.start_request("tools/call", &call("echo", "{}")).await;
-        let line = client.expect_line("the answer", |line| line.contains("odd")).await;
-        let message: Value = serde_json::from_str(&line).expect("one line, one message");
-        assert_eq!(message["id"], id);
-        assert_names(&line, &[r#""a\nb \u2028""#, "1.10"]);
-    }
-}
-
-#[tokio::test]
-async fn answers_that_bend_json_rpc_still_reach_their_call() {
-    let world = World::new().await;
-    let mut client = world.client(&["dev"], &[]).await;
-    for text in [
-        r#"{"jsonrpc":"2.0","id":$ID,"result":null,"error":{"code":-32050,"message":"bent"}}"#,
-        r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32050,"message":"bent"}}"#,
-        r#"{"jsonrpc":"2.0","id":"","error":{"code":-32050,"message":"bent"}}"#,
-    ] {
-        for status in [200, 400] {
-            world.upstream.next("tools/call", Reply::Http(status, Vec::new(), text.to_owned()));
-            let failed = client.call("echo", "{}").await;
-            assert_eq!(rpc_error(&failed), (-32050, "bent"), "{status} {text}");
-        }
-    }
 }
 
 #[tokio::test]
@@ -160,44 +87,6 @@ async fn notifications_before_the_answer_pass() {
         assert_eq!(line, progress, "word for word, before the answer is there");
         gate.open();
         assert_eq!(text(&client.response(&id).await), "{}");
-    }
-}
-
-#[tokio::test]
-async fn a_server_asks_the_client_through_any_session() {
-    let world = World::new().await;
-    let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
-    client.initialize_as("2025-11-25", r#"{"roots":{}}"#).await;
-    let question = r#"{"jsonrpc":"2.0","id":0,"method":"roots/list"}"#;
-    let mut calls = Vec::new();
-    for profile in ["dev", "staging"] {
-        world.upstream.next(
-            "tools/call",
-            Reply::Stream(vec![
-                Step::Data(question.to_owned()),
-                Step::AwaitResponse("0".to_owned()),
-                Step::UsualResponse,
-            ]),
-        );
-        let params = call("echo", &json!({"aws_profile": profile, "from": profile}).to_string());
-        calls.push((profile, client.start_request("tools/call", &params).await));
-        // In turn: both wait for a response with the id 0, each in its own session.
-        let asked = client.expect("a question", |it| it["method"] == "roots/list").await;
-        client
-            .send(&format!(
-                r#"{{"jsonrpc":"2.0","id":{},"result":{{"roots":[],"for":"{profile}"}}}}"#,
-                asked["id"]
-            ))
-            .await;
-        let answered = world
-            .upstream
-            .expect("the response", |it| it.is_response_to("0") && it.text().contains(profile))
-            .await;
-        assert_eq!(answered.identity(), world.home.identity(profile), "back where it came from");
-    }
-    for (profile, id) in calls {
-        let answer = client.response(&id).await;
-        assert_names(text(&answer), &[profile]);
     }
 }
 

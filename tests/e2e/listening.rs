@@ -1,62 +1,19 @@
 //! The listening proxy: Streamable HTTP for clients that can't start a process.
 
-use sigward_tests::processes::Process;
-use sigward_tests::upstream::Upstream;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+mod clients;
+mod limits;
+mod passing;
 
-use crate::setup::{THREE, World};
+use std::os::unix::fs::MetadataExt as _;
+
+use sigward_tests::processes::Process;
+use sigward_tests::upstream::Received;
+
+use crate::agent::{SESSIONS, STATELESS};
+use crate::http::{Listening, connect, lines};
+use crate::setup::{THREE, World, rpc_error, stateless, text, tool_error};
 
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}"#;
-
-/// A listening proxy and its address.
-struct Listening {
-    proxy: Process,
-    address: String,
-}
-
-impl Listening {
-    async fn start(world: &World, arguments: &[&str]) -> Self {
-        let arguments = [&["--listen", "127.0.0.1:0"], arguments].concat();
-        let proxy = Process::start(world.private_proxy(&THREE, &arguments));
-        proxy.logged("path=/mcp").await;
-        let errors = proxy.errors();
-        let address = errors.split("address=").nth(1).unwrap().split(' ').next().unwrap();
-        Self { address: address.to_owned(), proxy }
-    }
-
-    /// One request on a connection of its own; the whole answer as text.
-    async fn send(&self, method: &str, path: &str, headers: &[&str], body: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).await.unwrap();
-        let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
-        if !headers.iter().any(|header| header.starts_with("Host:")) {
-            head += "Host: localhost\r\n";
-        }
-        for header in headers {
-            head += &format!("{header}\r\n");
-        }
-        head += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        sigward_tests::processes::assert_no_canary("an answer over HTTP", &answer);
-        answer
-    }
-
-    async fn post(&self, more: &[&str], body: &str) -> String {
-        let accept = "Accept: application/json, text/event-stream";
-        let headers = [&["Content-Type: application/json", accept], more].concat();
-        self.send("POST", "/mcp", &headers, body).await
-    }
-
-    /// A session: the headers that go with it.
-    async fn session(&self) -> String {
-        let answer = self.post(&[], INITIALIZE).await;
-        let id = answer.lines().find_map(|line| line.strip_prefix("mcp-session-id: "));
-        let id = id.unwrap_or_else(|| panic!("no session: {answer}"));
-        format!("Mcp-Session-Id: {id}\r\nMCP-Protocol-Version: 2025-11-25")
-    }
-}
 
 fn whoami(id: u32, arguments: &str) -> String {
     format!(
@@ -64,55 +21,58 @@ fn whoami(id: u32, arguments: &str) -> String {
     )
 }
 
-fn deletes(upstream: &Upstream) -> usize {
-    upstream.requests().iter().filter(|it| it.http_method == "DELETE").count()
-}
-
 #[tokio::test]
 async fn each_profile_s_calls_are_signed_by_it_and_a_session_ends_with_its_client_s() {
     let world = World::new().await;
-    let proxy = Listening::start(&world, &[]).await;
-    let session = proxy.session().await;
-    let ready = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-    let taken = proxy.post(&[&session], ready).await;
-    assert!(taken.starts_with("HTTP/1.1 202"), "{session}: {taken}");
+    let proxy = Listening::start(&world, &THREE, &[]).await;
+    let session = proxy.session(SESSIONS).await;
+    let session = lines(&session);
     for (arguments, profile) in [
         ("{}", "dev"),
         (r#"{"aws_profile":"prod"}"#, "prod"),
         (r#"{"aws_profile":"staging"}"#, "staging"),
         (r#"{"aws_profile":"dev"}"#, "dev"),
     ] {
-        let answer = proxy.post(&[&session], &whoami(2, arguments)).await;
-        assert!(answer.contains(world.home.identity(profile)), "{arguments}: {answer}");
+        let called = proxy.post(&session, &whoami(2, arguments)).await.message().await;
+        assert_eq!(text(&called), world.home.identity(profile), "{arguments}");
     }
-    let refused = proxy.post(&[&session], &whoami(2, r#"{"aws_profile":"root"}"#)).await;
-    assert!(refused.contains("isError") && refused.contains("dev, staging, prod"), "{refused}");
+    let refused = proxy.post(&session, &whoami(2, r#"{"aws_profile":"root"}"#)).await;
+    assert!(tool_error(&refused.message().await).contains("dev, staging, prod"));
     assert!(world.upstream.requests().iter().all(|it| !it.text().contains("aws_profile")));
 
-    let ended = proxy.send("DELETE", "/mcp", &[&session], "").await;
-    assert!(ended.starts_with("HTTP/1.1 200"), "{ended}");
     let prod = world.upstream.sessions_of(world.home.identity("prod")).remove(0);
-    let of_prod = |request: &sigward_tests::upstream::Received| {
+    let ended = proxy.request("DELETE", "/mcp", &session, "").await;
+    assert_eq!(ended.status, 200);
+    let of_prod = |request: &Received| {
         request.http_method == "DELETE" && request.header("mcp-session-id") == Some(&prod)
     };
     world.upstream.expect("the end of prod's session", of_prod).await;
-    let gone = proxy.post(&[&session], &whoami(3, "{}")).await;
-    assert!(gone.starts_with("HTTP/1.1 404"), "{gone}");
+    assert_eq!(proxy.post(&session, &whoami(3, "{}")).await.status, 404);
 }
 
+/// DNS rebinding: a page of another site whose name suddenly stands for this machine.
 #[tokio::test]
 async fn other_names_and_other_pages_are_refused() {
     let world = World::new().await;
-    let proxy = Listening::start(&world, &[]).await;
-    for header in ["Host: evil.example", "Origin: http://evil.example", "Origin: null"] {
-        let refused = proxy.post(&[header], INITIALIZE).await;
-        assert!(refused.starts_with("HTTP/1.1 403"), "{header}: {refused}");
+    let proxy = Listening::start(&world, &THREE, &[]).await;
+    for header in [
+        ("host", "evil.example"),
+        ("host", "127.0.0.1.nip.io"),
+        ("origin", "http://evil.example"),
+        ("origin", "http://localhost.evil.example"),
+        ("origin", "null"),
+    ] {
+        assert_eq!(proxy.post(&[header], INITIALIZE).await.status, 403, "{header:?}");
+        for method in ["GET", "DELETE"] {
+            assert_eq!(proxy.request(method, "/mcp", &[header], "").await.status, 403);
+        }
     }
-    let form = proxy.send("POST", "/mcp", &["Content-Type: text/plain"], INITIALIZE).await;
-    assert!(form.starts_with("HTTP/1.1 415"), "{form}");
+    let form = [("content-type", "text/plain")];
+    assert_eq!(proxy.request("POST", "/mcp", &form, INITIALIZE).await.status, 415);
     assert_eq!(world.upstream.requests().len(), 0, "nothing went upstream");
-    let allowed = proxy.post(&["Origin: http://localhost:6274"], INITIALIZE).await;
-    assert!(allowed.starts_with("HTTP/1.1 200"), "{allowed}");
+    for header in [("origin", "http://localhost:6274"), ("host", "[::1]:9")] {
+        assert_eq!(proxy.post(&[header], INITIALIZE).await.status, 200, "{header:?}");
+    }
 }
 
 #[tokio::test]
@@ -120,48 +80,83 @@ async fn a_token_opens_the_port_and_stays_there() {
     let world = World::new().await;
     let file = world.write("token", "0123456789abcdef0123\n");
     let arguments = ["--listen-token-file", file.to_str().unwrap()];
-    let proxy = Listening::start(&world, &arguments).await;
-    for header in ["X-None: 1", "Authorization: Bearer wrong-wrong-wrong-wr"] {
-        let refused = proxy.post(&[header], INITIALIZE).await;
-        assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
-        assert!(refused.contains("www-authenticate: Bearer"), "{refused}");
+    let proxy = Listening::start(&world, &THREE, &arguments).await;
+    let wrong = [("authorization", "Bearer wrong-wrong-wrong-wr")];
+    let other = [("authorization", "Basic 0123456789abcdef0123")];
+    for headers in [&[][..], &wrong, &other] {
+        let refused = proxy.post(headers, INITIALIZE).await;
+        assert_eq!(refused.status, 401);
+        assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
     }
     assert_eq!(world.upstream.requests().len(), 0);
-    let right = "Authorization: Bearer 0123456789abcdef0123";
-    let allowed = proxy.post(&[right], INITIALIZE).await;
-    assert!(allowed.starts_with("HTTP/1.1 200"), "{allowed}");
-    let leaked = |it: &sigward_tests::upstream::Received| format!("{it:?}").contains("abcdef0123");
+    let right = [("authorization", "Bearer 0123456789abcdef0123")];
+    assert_eq!(proxy.post(&right, INITIALIZE).await.status, 200);
+    let leaked = |it: &Received| format!("{it:?}").contains("abcdef0123");
     assert!(!world.upstream.requests().iter().any(leaked), "the token went upstream");
-    let health = proxy.send("GET", "/healthz", &[], "").await;
-    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    let health = proxy.request("GET", "/healthz", &[], "").await;
+    assert_eq!((health.status, health.text().await.as_str()), (200, "ok\n"));
+}
+
+#[tokio::test]
+async fn a_socket_file_has_its_mode_and_its_token_and_no_name() {
+    let world = World::new().await;
+    let token = world.write("token", "0123456789abcdef0123\n");
+    let path = world.directory.path().join("mcp.sock");
+    let place = format!("unix:{}", path.display());
+    for (mode, expected) in [(None, 0o600), (Some("0660"), 0o660)] {
+        let mut arguments = vec!["--listen", &place, "--listen-token-file"];
+        arguments.push(token.to_str().unwrap());
+        arguments.extend(mode.iter().flat_map(|mode| ["--listen-mode", mode]));
+        let proxy = Process::start(world.private_proxy(&THREE, &arguments));
+        let mut proxy = Listening::started(proxy).await;
+        assert_eq!(proxy.address, place);
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, expected);
+
+        // Nobody is reached by a file's name over the network: any Host will do, but no Origin.
+        let token = ("authorization", "Bearer 0123456789abcdef0123");
+        let host = ("host", "agent.internal");
+        assert_eq!(proxy.post(&[host], INITIALIZE).await.status, 401);
+        let page = ("origin", "http://evil.example");
+        assert_eq!(proxy.post(&[host, token, page], INITIALIZE).await.status, 403);
+        let params = stateless(r#"{"name":"whoami","arguments":{"aws_profile":"prod"}}"#);
+        let call = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+        let headers = [
+            host,
+            token,
+            ("mcp-protocol-version", STATELESS),
+            ("mcp-method", "tools/call"),
+            ("mcp-name", "whoami"),
+        ];
+        let called = proxy.post(&headers, &call).await.message().await;
+        assert_eq!(text(&called), world.home.identity("prod"));
+
+        proxy.proxy.signal(rustix::process::Signal::TERM);
+        let (status, errors) = proxy.proxy.ended().await;
+        assert!(status.success(), "{errors}");
+        assert!(!path.exists(), "the file goes with its process");
+        assert!(connect(&place).await.is_err());
+    }
 }
 
 #[tokio::test]
 async fn bad_messages_are_refused_in_words() {
     let world = World::new().await;
-    let proxy = Listening::start(&world, &[]).await;
-    let cut = proxy.post(&[], "{").await;
-    assert!(cut.starts_with("HTTP/1.1 400") && cut.contains("-32700"), "{cut}");
-    let batch = proxy.post(&[], &format!("[{INITIALIZE}]")).await;
-    assert!(batch.starts_with("HTTP/1.1 400") && batch.contains("-32600"), "{batch}");
-    let unknown = proxy.post(&["Mcp-Session-Id: nobody"], &whoami(1, "{}")).await;
-    assert!(unknown.starts_with("HTTP/1.1 404"), "{unknown}");
-    let put = proxy.send("PUT", "/mcp", &[], "").await;
-    assert!(put.starts_with("HTTP/1.1 405") && put.contains("allow: GET, POST, DELETE"), "{put}");
+    let proxy = Listening::start(&world, &THREE, &[]).await;
+    for (body, code) in [
+        ("{", -32700),
+        ("", -32700),
+        ("5", -32600),
+        ("{}", -32600),
+        (&format!("[{INITIALIZE}]"), -32600),
+    ] {
+        let refused = proxy.post(&[], body).await;
+        assert_eq!(refused.status, 400, "{body}");
+        assert_eq!(rpc_error(&refused.message().await).0, code, "{body}");
+    }
+    let unknown = proxy.post(&[("mcp-session-id", "nobody")], &whoami(1, "{}")).await;
+    assert_eq!(unknown.status, 404);
+    let put = proxy.request("PUT", "/mcp", &[], "").await;
+    assert_eq!((put.status, put.header("allow")), (405, Some("GET, POST, DELETE")));
+    assert_eq!(proxy.request("GET", "/other", &[], "").await.status, 404);
     assert_eq!(world.upstream.requests().len(), 0);
-}
-
-#[tokio::test]
-async fn a_signal_ends_every_session() {
-    let world = World::new().await;
-    let mut proxy = Listening::start(&world, &[]).await;
-    let session = proxy.session().await;
-    let ready = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-    proxy.post(&[&session], ready).await;
-    let called = proxy.post(&[&session], &whoami(2, r#"{"aws_profile":"prod"}"#)).await;
-    assert!(called.contains(world.home.identity("prod")), "{called}");
-    proxy.proxy.signal(rustix::process::Signal::TERM);
-    let (status, errors) = proxy.proxy.ended().await;
-    assert!(status.success(), "{errors}");
-    assert_eq!(deletes(&world.upstream), 2, "dev's and prod's");
 }

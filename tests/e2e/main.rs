@@ -9,6 +9,7 @@
     reason = "a failed unwrap is a failed test"
 )]
 
+mod agent;
 mod audit;
 mod bad_input;
 mod broker;
@@ -21,10 +22,12 @@ mod demonstration;
 mod endings;
 mod fidelity;
 mod generations;
+mod http;
 mod isolation;
 mod listening;
 mod metadata;
 mod metrics;
+mod nasty;
 mod options;
 mod private;
 mod profiles;

@@ -186,21 +186,33 @@ impl Upstream {
         self.state.sessions.forget();
     }
 
+    /// Forgets the sessions of one identity.
+    pub fn forget_sessions_of(&self, identity: &str) {
+        self.state.sessions.forget_of(identity);
+    }
+
     /// The ids of the open sessions of an identity.
     #[must_use]
     pub fn sessions_of(&self, identity: &str) -> Vec<String> {
         self.state.sessions.of(identity)
     }
 
-    /// Sends a message on the GET stream of a session, which must be open.
+    /// Sends a message on the GET stream of a session, once that is open.
     ///
     /// # Panics
-    /// If there is no such stream.
+    /// If nobody opens it, or reads it.
     pub async fn push(&self, session: &str, message: &str) {
-        let stream = self.state.sessions.stream(session);
-        let stream = stream.unwrap_or_else(|| panic!("no GET stream of {session}"));
         let event = Bytes::from(reply::event(None, message));
-        stream.send(Ok(event)).await.expect("the client reads its GET stream");
+        let pushing = async {
+            let stream = self.state.sessions.stream(session).await;
+            stream.send(Ok(event)).await.expect("the client reads its GET stream");
+        };
+        deadline::within(pushing, || format!("no GET stream of {session}")).await;
+    }
+
+    /// Ends the GET stream of a session.
+    pub fn end_stream(&self, session: &str) {
+        self.state.sessions.end_stream(session);
     }
 
     /// What the tool `slow` waits for.

@@ -32,6 +32,8 @@ pub enum Reply {
     Http(u16, Vec<(&'static str, String)>, String),
     /// An event stream, ended well behind the last step.
     Stream(Vec<Step>),
+    /// A body of JSON in pieces, of unknown length. Of the steps, those that write events make no sense here.
+    Pieces(Vec<Step>),
     /// The other reply, once the gate is open.
     Held(Gate, Box<Reply>),
     /// The connection closed without an answer.
@@ -55,6 +57,8 @@ pub enum Step {
     Event(String, String),
     /// Bytes as they are: comments, unknown fields, half an event.
     Raw(String),
+    /// So many letters `x`, a piece at a time.
+    Filler(usize),
     /// The response that the server would give without a script.
     UsualResponse,
     /// Nothing more until the gate is open.
@@ -107,14 +111,31 @@ pub(crate) fn http(
     response
 }
 
-/// An event stream that plays `steps`; `usual` is the server's own response.
-pub(super) fn stream(
+type Pieces = mpsc::Sender<io::Result<Bytes>>;
+
+/// The pieces of [`Step::Filler`]; an error means that nobody reads any more.
+async fn fill(
+    events: &Pieces,
+    length: usize,
+) -> Result<(), mpsc::error::SendError<io::Result<Bytes>>> {
+    const PIECE: &[u8] = &[b'x'; 64 << 10];
+    let mut left = length;
+    while left > 0 {
+        let piece = &PIECE[..left.min(PIECE.len())];
+        events.send(Ok(Bytes::from_static(piece))).await?;
+        left -= piece.len();
+    }
+    Ok(())
+}
+
+/// What plays `steps`; `usual` is the server's own response.
+pub(super) fn played(
     steps: Vec<Step>,
     message: Option<Message>,
     usual: Option<String>,
     record: Record,
     number: usize,
-) -> Response<Body> {
+) -> mpsc::Receiver<io::Result<Bytes>> {
     let (events, received) = mpsc::channel(16);
     tokio::spawn(async move {
         let unread = record.unread(number);
@@ -124,6 +145,12 @@ pub(super) fn stream(
                 Step::Data(text) => Ok(event(None, &text.replace(ID, id))),
                 Step::Event(name, text) => Ok(event(Some(&name), &text.replace(ID, id))),
                 Step::Raw(text) => Ok(text.replace(ID, id)),
+                Step::Filler(length) => {
+                    if fill(&events, length).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 Step::UsualResponse => Ok(event(None, usual.as_deref().unwrap_or("null"))),
                 Step::Wait(gate) => {
                     tokio::select! {
@@ -146,11 +173,22 @@ pub(super) fn stream(
         }
         unread.was_read();
     });
-    event_stream(received)
+    received
 }
 
 /// An event stream of whatever comes through the channel.
 pub(crate) fn event_stream(received: mpsc::Receiver<io::Result<Bytes>>) -> Response<Body> {
+    let mut response = pieces(received, "text/event-stream");
+    let kept = http::HeaderValue::from_static("no-cache");
+    response.headers_mut().insert("cache-control", kept);
+    response
+}
+
+/// A body of whatever comes through the channel.
+pub(super) fn pieces(
+    received: mpsc::Receiver<io::Result<Bytes>>,
+    kind: &'static str,
+) -> Response<Body> {
     let chunks = stream::unfold(received, async |mut received| {
         let chunk = received.recv().await?;
         // An error makes hyper drop the connection; it writes what stands before when a body isn't ready.
@@ -160,9 +198,7 @@ pub(crate) fn event_stream(received: mpsc::Receiver<io::Result<Bytes>>) -> Respo
         Some((chunk.map(Frame::data), received))
     });
     let mut response = Response::new(BodyExt::boxed(StreamBody::new(chunks)));
-    let headers = response.headers_mut();
-    headers.insert("content-type", http::HeaderValue::from_static("text/event-stream"));
-    headers.insert("cache-control", http::HeaderValue::from_static("no-cache"));
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static(kind));
     response
 }
 

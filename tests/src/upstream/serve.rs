@@ -99,7 +99,7 @@ async fn answer(state: &State, request: &Received) -> Result<Response<Body>, Han
             }
             reply::http(status, &headers, body.replace(reply::ID, id))
         }
-        Reply::Stream(steps) => {
+        Reply::Stream(ref steps) | Reply::Pieces(ref steps) => {
             let needed = steps.iter().any(|step| matches!(step, Step::UsualResponse));
             let usual = match &message {
                 Some(message) if needed => {
@@ -107,7 +107,13 @@ async fn answer(state: &State, request: &Received) -> Result<Response<Body>, Han
                 }
                 _ => None,
             };
-            reply::stream(steps, message, usual, state.record.clone(), request.number)
+            let streamed = matches!(reply, Reply::Stream(_));
+            let record = state.record.clone();
+            let played = reply::played(steps.clone(), message, usual, record, request.number);
+            match streamed {
+                true => reply::event_stream(played),
+                false => reply::pieces(played, "application/json"),
+            }
         }
         Reply::HangUp => return Err(HangUp),
     })

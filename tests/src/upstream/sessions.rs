@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::Response;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::message::Message;
 use super::record::Received;
@@ -22,7 +22,10 @@ pub(super) const VERSIONS: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"
 
 /// All open sessions.
 #[derive(Debug, Default)]
-pub(super) struct Sessions(Mutex<Table>);
+pub(super) struct Sessions {
+    table: Mutex<Table>,
+    streams: watch::Sender<()>,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -53,9 +56,29 @@ impl Sessions {
         self.table().open.clear();
     }
 
-    /// The GET stream of a session.
-    pub(super) fn stream(&self, id: &str) -> Option<mpsc::Sender<io::Result<Bytes>>> {
-        self.table().open.get(id)?.stream.clone()
+    /// Closes those of an identity without a word.
+    pub(super) fn forget_of(&self, identity: &str) {
+        self.table().open.retain(|_, session| session.identity != identity);
+    }
+
+    /// The GET stream of a session, as soon as one is open.
+    pub(super) async fn stream(&self, id: &str) -> mpsc::Sender<io::Result<Bytes>> {
+        let mut opened = self.streams.subscribe();
+        loop {
+            let stream = self.table().open.get(id).and_then(|session| session.stream.clone());
+            if let Some(stream) = stream.filter(|stream| !stream.is_closed()) {
+                return stream;
+            }
+            // The sender lives in `self`.
+            let _ = opened.changed().await;
+        }
+    }
+
+    /// Ends the GET stream of a session from the server's side.
+    pub(super) fn end_stream(&self, id: &str) {
+        if let Some(session) = self.table().open.get_mut(id) {
+            session.stream = None;
+        }
     }
 
     /// Answers `initialize` and opens a session.
@@ -119,6 +142,7 @@ impl Sessions {
         if let Some(session) = self.table().open.get_mut(id) {
             session.stream = Some(sender);
         }
+        self.streams.send_replace(());
         reply::event_stream(receiver)
     }
 
@@ -129,7 +153,7 @@ impl Sessions {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,0 +1,354 @@
+//! One client for both sides of the proxy and both generations of the protocol: a test that is written for it holds
+//! for all four.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use sigward_tests::deadline;
+use sigward_tests::processes::{Process, StdioClient, call};
+use sigward_tests::upstream::Message;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinHandle};
+
+use crate::http::{self, Answer, Listening, data, lines};
+use crate::setup::{World, stateless};
+
+/// How the agent reaches the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Stdio,
+    Listening,
+}
+
+/// Both.
+pub(crate) const SIDES: [Side; 2] = [Side::Stdio, Side::Listening];
+
+/// The version without sessions.
+pub(crate) const STATELESS: &str = "2026-07-28";
+/// The last one with sessions.
+pub(crate) const SESSIONS: &str = "2025-11-25";
+
+/// The client of a proxy.
+pub(crate) struct Agent {
+    version: &'static str,
+    link: Link,
+    last_id: u64,
+}
+
+enum Link {
+    Stdio(StdioClient),
+    Http(Http),
+}
+
+/// What an HTTP client is made of: each request has a connection of its own, and all that comes over any of them goes
+/// into one list.
+struct Http {
+    listening: Listening,
+    session: Vec<(&'static str, String)>,
+    came: mpsc::UnboundedReceiver<String>,
+    into: mpsc::UnboundedSender<String>,
+    unread: Vec<String>,
+    requests: HashMap<u64, AbortHandle>,
+    streams: Vec<JoinHandle<()>>,
+    statuses: Arc<Mutex<HashMap<u64, u16>>>,
+}
+
+impl Agent {
+    /// An agent that speaks `version`, after its handshake where there is one.
+    pub(crate) async fn start(
+        world: &World,
+        side: Side,
+        version: &'static str,
+        profiles: &[&str],
+        arguments: &[&str],
+    ) -> Self {
+        let mut agent = Self::unready(world, side, version, profiles, arguments).await;
+        if version != STATELESS {
+            agent.initialize("{}").await;
+        }
+        agent
+    }
+
+    /// An agent that has said nothing yet.
+    pub(crate) async fn unready(
+        world: &World,
+        side: Side,
+        version: &'static str,
+        profiles: &[&str],
+        arguments: &[&str],
+    ) -> Self {
+        let link = match side {
+            Side::Stdio => {
+                Link::Stdio(StdioClient::start(world.private_proxy(profiles, arguments)))
+            }
+            Side::Listening => {
+                Link::Http(Http::new(Listening::start(world, profiles, arguments).await))
+            }
+        };
+        Self { version, link, last_id: 0 }
+    }
+
+    /// The handshake; over HTTP the stream of the server is opened too.
+    pub(crate) async fn initialize(&mut self, capabilities: &str) -> Value {
+        let version = self.version;
+        let result = match &mut self.link {
+            Link::Stdio(client) => client.initialize_as(version, capabilities).await,
+            Link::Http(client) => client.initialize(version, capabilities).await,
+        };
+        assert_eq!(result["protocolVersion"], version);
+        result
+    }
+
+    /// The proxy.
+    pub(crate) fn process(&self) -> &Process {
+        match &self.link {
+            Link::Stdio(client) => client.process(),
+            Link::Http(client) => &client.listening.proxy,
+        }
+    }
+
+    /// Where an HTTP client finds the proxy, and the headers of its session.
+    pub(crate) fn http(&self) -> (&Listening, Vec<(&str, &str)>) {
+        match &self.link {
+            Link::Stdio(_) => panic!("a client of a pipe"),
+            Link::Http(client) => (&client.listening, lines(&client.session)),
+        }
+    }
+
+    /// Sends a request; answers its id. `params` is an object's text, without what the generation adds.
+    pub(crate) async fn start_request(&mut self, method: &str, params: &str) -> Value {
+        self.last_id += 1;
+        let id = self.last_id;
+        let params = match self.version {
+            STATELESS => stateless(params),
+            _ => params.to_owned(),
+        };
+        let text =
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
+        self.send(&text).await;
+        Value::from(id)
+    }
+
+    /// Sends a message as it is.
+    pub(crate) async fn send(&mut self, text: &str) {
+        match &mut self.link {
+            Link::Stdio(client) => client.send(text).await,
+            Link::Http(client) => client.send(self.version, text).await,
+        }
+    }
+
+    /// A request and its response.
+    pub(crate) async fn request(&mut self, method: &str, params: &str) -> Value {
+        let id = self.start_request(method, params).await;
+        self.response(&id).await
+    }
+
+    /// The response with that id.
+    pub(crate) async fn response(&mut self, id: &Value) -> Value {
+        let what = format!("the response to {id}");
+        self.expect(&what, |message| message.get("method").is_none() && message["id"] == *id).await
+    }
+
+    /// Begins a tool call; answers its id.
+    pub(crate) async fn start_call(&mut self, tool: &str, arguments: &str) -> Value {
+        self.start_request("tools/call", &call(tool, arguments)).await
+    }
+
+    /// Calls a tool.
+    pub(crate) async fn call(&mut self, tool: &str, arguments: &str) -> Value {
+        self.request("tools/call", &call(tool, arguments)).await
+    }
+
+    /// Begins a tool call with a profile and nothing else; answers its id.
+    pub(crate) async fn call_later(&mut self, tool: &str, profile: &str) -> Value {
+        self.start_call(tool, &json!({ "aws_profile": profile }).to_string()).await
+    }
+
+    /// Calls a tool with a profile and nothing else.
+    pub(crate) async fn call_as(&mut self, tool: &str, profile: &str) -> Value {
+        self.call(tool, &json!({ "aws_profile": profile }).to_string()).await
+    }
+
+    /// Answers a request of the server with `result`, which is JSON text.
+    pub(crate) async fn answer(&mut self, request: &Value, result: &str) {
+        let id = &request["id"];
+        self.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)).await;
+    }
+
+    /// Gives a request up, as the generation and the side have it.
+    pub(crate) async fn cancel(&mut self, id: &Value) {
+        if let (Link::Http(client), STATELESS) = (&mut self.link, self.version) {
+            let id = id.as_u64().expect("a number");
+            client.requests.remove(&id).expect("a request").abort();
+            return;
+        }
+        self.send(&format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"enough"}}}}"#
+        ))
+        .await;
+    }
+
+    /// The first message, of those that came and those that will, that `matches`. Others stay for later.
+    pub(crate) async fn expect(&mut self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
+        let line = self
+            .expect_line(what, |line| {
+                serde_json::from_str(line).is_ok_and(|message| matches(&message))
+            })
+            .await;
+        serde_json::from_str(&line).expect("it was parsed before")
+    }
+
+    /// [`Agent::expect`] for a message's text.
+    pub(crate) async fn expect_line(
+        &mut self,
+        what: &str,
+        matches: impl Fn(&str) -> bool,
+    ) -> String {
+        match &mut self.link {
+            Link::Stdio(client) => client.expect_line(what, matches).await,
+            Link::Http(client) => client.expect_line(what, matches).await,
+        }
+    }
+
+    /// Messages that came and that nobody asked for.
+    pub(crate) fn unread(&mut self) -> Vec<String> {
+        match &mut self.link {
+            Link::Stdio(client) => client.unread().to_vec(),
+            Link::Http(client) => client.unread(),
+        }
+    }
+
+    /// The status of the answer to a request over HTTP, once its head is there.
+    pub(crate) fn status(&self, id: &Value) -> Option<u16> {
+        match &self.link {
+            Link::Stdio(_) => None,
+            Link::Http(client) => {
+                client.statuses.lock().unwrap().get(&id.as_u64().unwrap()).copied()
+            }
+        }
+    }
+}
+
+impl Http {
+    fn new(listening: Listening) -> Self {
+        let (into, came) = mpsc::unbounded_channel();
+        Self {
+            listening,
+            session: Vec::new(),
+            came,
+            into,
+            unread: Vec::new(),
+            requests: HashMap::new(),
+            streams: Vec::new(),
+            statuses: Arc::default(),
+        }
+    }
+
+    async fn initialize(&mut self, version: &'static str, capabilities: &str) -> Value {
+        let initialize = format!(
+            r#"{{"jsonrpc":"2.0","id":"hello","method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{capabilities},"clientInfo":{{"name":"sigward-tests","version":"1.0"}}}}}}"#
+        );
+        let answer = self.listening.post(&[], &initialize).await;
+        let id = answer.header("mcp-session-id").expect("a session").to_owned();
+        self.session = vec![("mcp-session-id", id), ("mcp-protocol-version", version.to_owned())];
+        let result = answer.message().await["result"].take();
+        self.send(version, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
+        let stream = self.listening.get(&lines(&self.session)).await;
+        let into = self.into.clone();
+        self.streams.push(tokio::spawn(read(stream, into)));
+        result
+    }
+
+    /// What is no request is taken when this returns; the answer to a request comes when it comes.
+    async fn send(&mut self, version: &'static str, text: &str) {
+        let message = Message::parse(text.as_bytes()).expect("a message");
+        let mut headers = vec![
+            ("content-type", "application/json".to_owned()),
+            ("accept", "application/json, text/event-stream".to_owned()),
+        ];
+        headers.extend(self.session.iter().cloned());
+        if version == STATELESS {
+            headers.push(("mcp-protocol-version", STATELESS.to_owned()));
+            let text = |pointer: &str| message.param(pointer).as_str().map(str::to_owned);
+            headers.extend(message.method.clone().map(|method| ("mcp-method", method)));
+            let name = ["/name", "/uri", "/taskId"].into_iter().find_map(text);
+            headers.extend(name.map(|name| ("mcp-name", name)));
+            let region = text("/arguments/region");
+            headers.extend(region.map(|region| ("mcp-param-region", region)));
+        }
+        let (address, body) = (self.listening.address.clone(), Bytes::from(text.to_owned()));
+        let posting =
+            async move { http::request(&address, "POST", "/mcp", &lines(&headers), body).await };
+        let id = message.id.filter(|_| message.method.is_some()).and_then(|id| id.parse().ok());
+        let Some(id) = id else {
+            let answer = posting.await;
+            return read(answer, self.into.clone()).await;
+        };
+        let (into, statuses) = (self.into.clone(), Arc::clone(&self.statuses));
+        let task = tokio::spawn(async move {
+            let answer = posting.await;
+            statuses.lock().unwrap().insert(id, answer.status);
+            read(answer, into).await;
+        });
+        self.requests.insert(id, task.abort_handle());
+        self.streams.push(task);
+    }
+
+    async fn expect_line(&mut self, what: &str, matches: impl Fn(&str) -> bool) -> String {
+        if let Some(found) = self.unread.iter().position(|line| matches(line)) {
+            return self.unread.remove(found);
+        }
+        let unread = &mut self.unread;
+        let coming = async {
+            loop {
+                let line = self.came.recv().await.expect("the sender lives here");
+                if matches(&line) {
+                    return line;
+                }
+                unread.push(line);
+            }
+        };
+        match tokio::time::timeout(deadline::DEADLINE, coming).await {
+            Ok(line) => line,
+            Err(_) => panic!(
+                "{what} never came; there came\n{}\n--- standard error:\n{}",
+                self.unread.join("\n"),
+                self.listening.proxy.errors()
+            ),
+        }
+    }
+
+    fn unread(&mut self) -> Vec<String> {
+        while let Ok(line) = self.came.try_recv() {
+            self.unread.push(line);
+        }
+        self.unread.clone()
+    }
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        for stream in &self.streams {
+            stream.abort();
+        }
+    }
+}
+
+/// Every message of an answer, as its text.
+async fn read(mut answer: Answer, into: mpsc::UnboundedSender<String>) {
+    if !answer.is_stream() {
+        let text = answer.text().await;
+        if !text.is_empty() {
+            let _ = into.send(text);
+        }
+        return;
+    }
+    while let Some(event) = answer.event().await {
+        let data = data(&event);
+        if !data.is_empty() {
+            let _ = into.send(data);
+        }
+    }
+}

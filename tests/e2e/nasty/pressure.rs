@@ -1,0 +1,1 @@
+//! Case 10: a client that reads slowly, or not at all.
