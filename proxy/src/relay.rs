@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +41,8 @@ use crate::wire::{self, Envelope, Id, Object};
 
 /// Requests of one client at work at the same time.
 const MAX_FLIGHTS: usize = 1024;
+/// Messages of our own that wait for a client to read. Beyond these, its input waits.
+const MAX_UNSAID: usize = 1024;
 /// How long requests that are at work may still take when the client's input ends.
 const GRACE: Duration = Duration::from_millis(500);
 /// How long sessions may take to end after that.
@@ -93,6 +96,8 @@ pub struct Relay {
     /// False while the client's `notifications/initialized` is on its way: what follows it waits.
     settled: watch::Sender<bool>,
     listing: tokio::sync::Mutex<()>,
+    /// What the proxy itself has to say, and finds no room for.
+    unsaid: Arc<Semaphore>,
     work: TaskTracker,
 }
 
@@ -144,6 +149,7 @@ impl Relay {
             tasks: Mutex::default(),
             settled: watch::Sender::new(true),
             listing: tokio::sync::Mutex::default(),
+            unsaid: Arc::new(Semaphore::new(MAX_UNSAID)),
             work: TaskTracker::new(),
         });
         let reader = Arc::downgrade(&relay);
@@ -359,9 +365,18 @@ impl Relay {
         }
     }
 
+    /// Says something of our own. The input is read on meanwhile: its end must be seen, even while
+    /// nobody reads the output.
     async fn say(&self, text: String) {
         // A closed output means that the client is gone, and that the end has begun.
-        let _ = self.out.send(text.into()).await;
+        let Err(TrySendError::Full(message)) = self.out.try_send(text.into()) else { return };
+        // Never closed.
+        let Ok(place) = Arc::clone(&self.unsaid).acquire_owned().await else { return };
+        let out = self.out.clone();
+        self.work.spawn(async move {
+            let _ = out.send(message).await;
+            drop(place);
+        });
     }
 
     fn existing(&self, profile: &ProfileName) -> Option<Arc<Session>> {

@@ -162,7 +162,11 @@ impl Process {
         self::signal(self.pid, signal);
     }
 
-    pub(crate) fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
+    /// Its standard input and output, once.
+    ///
+    /// # Panics
+    /// If they aren't pipes, or were taken.
+    pub fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
         let pipes = (self.child.stdin.take(), self.child.stdout.take());
         (pipes.0.expect("a piped input"), pipes.1.expect("a piped output"))
     }

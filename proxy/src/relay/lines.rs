@@ -11,7 +11,7 @@ use crate::budget::Message;
 use crate::wire::{self, Envelope, Fault, Id, Kind, Object};
 
 impl Relay {
-    /// Takes one message of the client. Waits only for room in the output.
+    /// Takes one message of the client. Waits for room in the output only where much is unread.
     pub async fn receive(self: &Arc<Self>, message: Message) {
         match wire::batch(&message.text) {
             Ok(None) => self.dispatch(message).await,
