@@ -6,7 +6,7 @@ use std::time::Duration;
 /// How long anything may take that should be immediate, on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// How long a program of others may take that does a hundred things one after another.
+/// How long a program of others may take that starts slowly, or does a hundred things one after another.
 pub const LONG_DEADLINE: Duration = Duration::from_secs(120);
 
 /// The output of `future`, or a panic with `explanation` after [`DEADLINE`].

@@ -12,15 +12,22 @@ use crate::processes;
 
 /// What the Python of the tests has: the official MCP client, and the AWS SDK's signer.
 const PYTHON_PACKAGES: &[&str] = &["mcp==1.30.0", "botocore==1.44.5"];
+/// `fastmcp`, apart from it: it wants the official client from 2.0 on, which others can't use yet.
+const FASTMCP: &[&str] = &["fastmcp==4.2.3", "mcp==2.3.0"];
 /// The reference proxy, apart from it: its dependencies are its own.
 const REFERENCE_PROXY: &[&str] = &["mcp-proxy-for-aws==1.7.0"];
 
 /// An STS that others wrote.
 const MOTO: &[&str] = &["moto[server]==5.2.5"];
 
-/// What the JavaScript of the tests has: the official conformance suite, and the official client.
-const NODE_PACKAGES: &[&str] =
-    &["@modelcontextprotocol/conformance@0.2.0-alpha.12", "@modelcontextprotocol/client@2.4.0"];
+/// What the JavaScript of the tests has: the official conformance suite, the official client in both its versions, and
+/// the Inspector.
+const NODE_PACKAGES: &[&str] = &[
+    "@modelcontextprotocol/conformance@0.2.0-alpha.12",
+    "@modelcontextprotocol/sdk@1.32.2",
+    "@modelcontextprotocol/client@2.4.0",
+    "@modelcontextprotocol/inspector@2.12.0",
+];
 /// The suite wants Node 22, which Debian doesn't have; the registry has it as a package.
 const NODE: &str = "22.23.3";
 
@@ -31,6 +38,15 @@ const NODE: &str = "22.23.3";
 pub fn python() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| virtual_environment("python", PYTHON_PACKAGES).join("bin/python"))
+}
+
+/// A Python interpreter that can import `fastmcp`, and `mcp` from 2.0 on.
+///
+/// # Panics
+/// If it can't be installed.
+pub fn fastmcp() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| virtual_environment("fastmcp", FASTMCP).join("bin/python"))
 }
 
 /// The program `mcp-proxy-for-aws`.
@@ -68,9 +84,15 @@ impl Node {
     pub fn conformance(&self) -> PathBuf {
         self.packages.join("@modelcontextprotocol/conformance/dist/index.js")
     }
+
+    /// The program of the MCP Inspector.
+    #[must_use]
+    pub fn inspector(&self) -> PathBuf {
+        self.packages.join("@modelcontextprotocol/inspector/clients/launcher/build/index.js")
+    }
 }
 
-/// Node 22, with the official conformance suite and the official client.
+/// Node 22, with the official conformance suite, the official client and the Inspector.
 ///
 /// # Panics
 /// If they can't be installed.

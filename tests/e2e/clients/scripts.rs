@@ -1,0 +1,189 @@
+//! Clients in Python and JavaScript, each a script that does the same things and prints what it saw.
+//!
+//! They list the tools, call under three profiles and under none that there is, answer a question of the server's that
+//! comes on the way, read a resource and get a prompt. Each over stdio and over HTTP, in each generation that it speaks.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sigward_tests::upstream::{Answers, Era, ID, Received, Reply, Step};
+use sigward_tests::{deadline, processes, tools};
+use tokio::process::Command;
+
+use super::{Way, assert_signed};
+use crate::setup::{THREE, World, assert_names, listening};
+
+const SESSIONS: &str = "sessions";
+const STATELESS: &str = "stateless";
+
+/// What the server asks on the way to the answer of `write_note`.
+const QUESTION: &str = "What is your name?";
+
+#[tokio::test]
+async fn the_official_python_client() {
+    let client = || script(tools::python(), "official.py");
+    both_ways(client, SESSIONS).await;
+}
+
+#[tokio::test]
+async fn the_official_python_client_from_2_0_on() {
+    let client = || script(tools::fastmcp(), "current.py");
+    both_ways(client, SESSIONS).await;
+    both_ways(client, STATELESS).await;
+}
+
+#[tokio::test]
+async fn fastmcp() {
+    let client = || script(tools::fastmcp(), "fast.py");
+    both_ways(client, SESSIONS).await;
+    both_ways(client, STATELESS).await;
+}
+
+#[tokio::test]
+async fn the_official_typescript_client() {
+    let client = || {
+        let mut command = script(&tools::node().program, "typescript.cjs");
+        command.env("NODE_PATH", &tools::node().packages);
+        command
+    };
+    both_ways(client, SESSIONS).await;
+    both_ways(client, STATELESS).await;
+}
+
+fn script(interpreter: &Path, name: &str) -> Command {
+    let mut command = processes::command(interpreter);
+    // Nothing is left beside the scripts.
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/clients").join(name));
+    command
+}
+
+/// The client's story, told over stdio and over HTTP.
+async fn both_ways(client: impl Fn() -> Command, generation: &str) {
+    let era = if generation == SESSIONS { Era::Sessions } else { Era::Stateless };
+    for (way, answers) in [(Way::Stdio, Answers::Events), (Way::Http, Answers::Json)] {
+        let world = World::with(|builder| builder.era(era).answers(answers)).await;
+        world.upstream.hook(asks_on_the_way);
+        let mut command = client();
+        command.envs(world.home.environment()).kill_on_drop(true).arg(generation);
+        let proxy = world.private_proxy(&THREE, &[]);
+        let mut served = None;
+        match way {
+            Way::Stdio => command.arg(proxy.as_std().get_program()).args(proxy.as_std().get_args()),
+            Way::Http => command.arg(&served.insert(listening(proxy).await).1),
+        };
+        let story = format!("{command:?}");
+        let output =
+            deadline::within_long(command.output(), || format!("{story} doesn't end")).await;
+        let output = output.unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        processes::assert_no_canary("what a client saw", &String::from_utf8_lossy(&output.stdout));
+        assert!(output.status.success(), "{story}\n{errors}");
+        let saw = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {errors}"));
+        check(&world, generation, &saw);
+    }
+}
+
+/// The server's way to the answer of `write_note`: a report of progress, a question, and, once that is answered, the
+/// usual. Without sessions, the question is a result, and the answer comes with another call.
+fn asks_on_the_way(request: &Received) -> Option<Reply> {
+    if !request.calls("write_note") || request.param("/inputResponses").is_object() {
+        return None;
+    }
+    let progress = json!({
+        "jsonrpc": "2.0",
+        "method": "notifications/progress",
+        "params": {
+            "progressToken": request.param("/_meta/progressToken"),
+            "progress": 0.5,
+            "total": 1.5,
+            "message": "half",
+        },
+    });
+    let question = json!({
+        "mode": "form",
+        "message": QUESTION,
+        "requestedSchema": {
+            "type": "object",
+            "properties": {"name": {"type": "string"}},
+            "required": ["name"],
+        },
+    });
+    let progress = Step::Data(progress.to_string());
+    if request.header("mcp-session-id").is_some() {
+        let question = json!({
+            "jsonrpc": "2.0",
+            "id": "question",
+            "method": "elicitation/create",
+            "params": question,
+        });
+        let answered = Step::AwaitResponse(r#""question""#.to_owned());
+        let question = Step::Data(question.to_string());
+        return Some(Reply::Stream(vec![progress, question, answered, Step::UsualResponse]));
+    }
+    let result = json!({
+        "resultType": "input_required",
+        "inputRequests": {"name": {"method": "elicitation/create", "params": question}},
+        "requestState": "as it was",
+    });
+    let response = format!(r#"{{"jsonrpc":"2.0","id":{ID},"result":{result}}}"#);
+    Some(Reply::Stream(vec![progress, Step::Data(response)]))
+}
+
+/// What every client must have seen, and what the server must have seen of it.
+fn check(world: &World, generation: &str, saw: &Value) {
+    let identity = |profile: &str| world.home.identity(profile);
+    let text = |result: &str| saw[result]["content"][0]["text"].clone();
+    let version = if generation == SESSIONS { "2025-11-25" } else { "2026-07-28" };
+    for request in world.upstream.requests_of("tools/call") {
+        assert_eq!(request.header("mcp-protocol-version"), Some(version));
+    }
+    assert_eq!(saw["server"], "verifying-upstream");
+
+    let tools = saw["tools"].as_array().unwrap();
+    let names: Vec<_> = tools.iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["whoami", "echo", "slow", "switch_account", "write_note", "lookup"]);
+    for tool in tools {
+        let own = tool["name"] == "switch_account";
+        let argument = if own { "proxy_aws_profile" } else { "aws_profile" };
+        assert_eq!(tool["inputSchema"]["properties"][argument]["enum"], json!(THREE), "{tool}");
+    }
+
+    assert_eq!(text("default"), identity("dev"));
+    assert_eq!(text("staging"), identity("staging"));
+    let structured = json!({"identity": identity("staging"), "region": "eu-central-1"});
+    assert_eq!(saw["staging"]["structuredContent"], structured);
+    assert_eq!(saw["refused"]["isError"], true);
+    let refusal = text("refused");
+    assert_names(refusal.as_str().unwrap(), &["nobody", "dev", "staging", "prod"]);
+    assert_names(saw["unknown"].as_str().unwrap(), &["Unknown tool: no_such"]);
+    assert_eq!(saw["resource"]["contents"][0]["text"], "a note");
+    assert_eq!(saw["prompt"]["messages"][0]["content"]["text"], "Hello");
+
+    // Behind it, a client may report progress of its own: that it has answered.
+    assert_eq!(saw["progress"][0], json!([0.5, 1.5, "half"]));
+    assert_eq!(saw["questions"], json!([QUESTION]));
+    assert_eq!(text("noted"), r#"{"note":"1"}"#);
+    let requests = world.upstream.requests();
+    let answered = requests.iter().find_map(|request| match generation {
+        SESSIONS => request.is_response_to(r#""question""#).then(|| {
+            let message: Value = serde_json::from_slice(&request.body).unwrap();
+            (request, message["result"].clone())
+        }),
+        _ => {
+            let answer = request.param("/inputResponses/name");
+            answer.is_object().then(|| {
+                assert_eq!(request.param("/requestState"), "as it was");
+                (request, answer)
+            })
+        }
+    });
+    let (request, answer) = answered.expect("an answer of the user");
+    assert_eq!(request.identity(), identity("prod"), "the profile whose call it was about");
+    assert_eq!(
+        (&answer["action"], &answer["content"]),
+        (&json!("accept"), &json!({"name": "Ada"}))
+    );
+    assert_signed(world);
+}

@@ -1,0 +1,53 @@
+"""What each client in Python does with a server, and what it saw of it, in the words of the protocol.
+
+usage of the clients: CLIENT GENERATION URL
+                      CLIENT GENERATION COMMAND ARGUMENT...
+
+GENERATION is "sessions" or "stateless". A client prints what it saw as one JSON object.
+"""
+
+import json
+import os
+import sys
+
+GENERATION = sys.argv[1]
+URL = sys.argv[2] if sys.argv[2].startswith("http") else None
+COMMAND, ARGUMENTS = sys.argv[2], sys.argv[3:]
+ENVIRONMENT = dict(os.environ)
+
+progress = []
+questions = []
+
+
+async def on_progress(done, total, message):
+    progress.append([done, total, message])
+
+
+def answer(question):
+    """The user's answer to every question."""
+    questions.append(question)
+    return {"name": "Ada"}
+
+
+def wire(result):
+    """A result, as it was on the wire."""
+    return result.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+async def tell(server, tools, call, read, prompt):
+    """Does it all, with the client's own functions, and prints what it saw."""
+    saw = {"server": server, "tools": [wire(tool) for tool in await tools()]}
+    for name, arguments in [
+        ("default", {}),
+        ("staging", {"aws_profile": "staging"}),
+        ("refused", {"aws_profile": "nobody"}),
+    ]:
+        saw[name] = wire(await call("whoami", arguments))
+    saw["noted"] = wire(await call("write_note", {"note": "1", "aws_profile": "prod"}))
+    try:
+        saw["unknown"] = str(await call("no_such", {}))
+    except Exception as error:
+        saw["unknown"] = str(error)
+    saw["resource"] = wire(await read("test://note"))
+    saw["prompt"] = wire(await prompt("greet"))
+    print(json.dumps(saw | {"progress": progress, "questions": questions}))

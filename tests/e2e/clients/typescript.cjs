@@ -1,0 +1,69 @@
+// The official TypeScript SDK: its first version for the generation with sessions, its second for the other. What it
+// does with a server, how it is started and what it prints: as the clients in Python, see story.py.
+
+const [generation, target, ...args] = process.argv.slice(2);
+const isFirst = generation === "sessions";
+const root = isFirst ? "@modelcontextprotocol/sdk/client" : "@modelcontextprotocol/client";
+const { Client } = require(isFirst ? `${root}/index.js` : root);
+const { StdioClientTransport } = require(isFirst ? `${root}/stdio.js` : `${root}/stdio`);
+const { StreamableHTTPClientTransport } = require(isFirst ? `${root}/streamableHttp.js` : root);
+
+const progress = [];
+const questions = [];
+
+async function main() {
+  const client = new Client(
+    { name: "sigward-tests", version: "1.0" },
+    // What the server speaks, the second finds out by itself; the first knows nothing of that option.
+    { capabilities: { elicitation: {} }, versionNegotiation: { mode: "auto" } },
+  );
+  const elicitation = isFirst
+    ? require("@modelcontextprotocol/sdk/types.js").ElicitRequestSchema
+    : "elicitation/create";
+  client.setRequestHandler(elicitation, async ({ params }) => {
+    questions.push(params.message);
+    return { action: "accept", content: { name: "Ada" } };
+  });
+  const transport = target.startsWith("http")
+    ? new StreamableHTTPClientTransport(new URL(target))
+    : new StdioClientTransport({ command: target, args, env: process.env });
+  await client.connect(transport);
+  try {
+    console.log(JSON.stringify(await tell(client)));
+  } finally {
+    await transport.terminateSession?.();
+    await client.close();
+  }
+}
+
+async function tell(client) {
+  const options = { onprogress: ({ progress: done, total, message }) => progress.push([done, total, message]) };
+  const call = (name, given) => {
+    const params = { name, arguments: given };
+    return isFirst ? client.callTool(params, undefined, options) : client.callTool(params, options);
+  };
+  const tools = [];
+  for (let cursor, more = true; more; more = cursor !== undefined) {
+    const page = await client.listTools(cursor && { cursor });
+    tools.push(...page.tools);
+    cursor = page.nextCursor;
+  }
+  return {
+    server: client.getServerVersion().name,
+    tools,
+    default: await call("whoami", {}),
+    staging: await call("whoami", { aws_profile: "staging" }),
+    refused: await call("whoami", { aws_profile: "nobody" }),
+    noted: await call("write_note", { note: "1", aws_profile: "prod" }),
+    unknown: await call("no_such", {}).then(JSON.stringify, ({ message }) => message),
+    resource: await client.readResource({ uri: "test://note" }),
+    prompt: await client.getPrompt({ name: "greet" }),
+    progress,
+    questions,
+  };
+}
+
+main().catch((error) => {
+  console.error(error);
+  process.exitCode = 1;
+});
