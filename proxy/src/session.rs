@@ -179,8 +179,13 @@ impl Session {
     }
 
     /// Opens a stream by GET: the one of what the server says on its own account, or the rest of the
-    /// one that was cut `after` an event.
-    pub async fn stream(&self, live: &Live, after: Option<&str>) -> Result<Answer, Error> {
+    /// one that was cut `after` an event. `patient` is for the former, which may be silent for hours.
+    pub async fn stream(
+        &self,
+        live: &Live,
+        after: Option<&str>,
+        patient: bool,
+    ) -> Result<Answer, Error> {
         let mut headers = HeaderMap::with_capacity(6);
         headers.insert(http::header::ACCEPT, HeaderValue::from_static("text/event-stream"));
         protocol::bind(&mut headers, live.id.as_ref(), live.version.as_ref());
@@ -192,7 +197,7 @@ impl Session {
             method: Method::GET,
             headers,
             body: Bytes::new(),
-            patient: true,
+            patient,
         };
         self.context.upstream.exchange(out, &AtomicBool::new(false)).await
     }

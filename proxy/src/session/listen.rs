@@ -14,7 +14,7 @@ pub(super) async fn listen(session: Arc<Session>, live: Weak<Live>) {
     loop {
         let Some(live) = live.upgrade() else { return };
         let generation = live.generation();
-        let answer = session.stream(&live, after.as_deref()).await;
+        let answer = session.stream(&live, after.as_deref(), true).await;
         live.opening.send_replace(false);
         // The stream must not keep alive what its end depends on.
         drop(live);

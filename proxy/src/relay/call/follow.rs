@@ -17,6 +17,8 @@ use crate::wire::{self, Edits, Envelope, Id, Kind, Object};
 const MAX_RESUMES: u32 = 5;
 /// The wait before, where the server names none.
 const RETRY: Duration = Duration::from_secs(1);
+/// The shortest: a server that cuts its streams and says 0 would have us spin.
+const RETRY_MIN: Duration = Duration::from_millis(50);
 /// The longest wait that a server may ask for.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Tasks remembered for profiles other than the default.
@@ -213,8 +215,8 @@ enum Resumed {
 /// The rest of a stream, from where it was cut.
 async fn resume(session: &Session, live: &Live, cut: &Messages) -> Resumed {
     let Some(after) = cut.last_id() else { return Resumed::Never };
-    tokio::time::sleep(cut.retry().unwrap_or(RETRY).min(RETRY_MAX)).await;
-    match session.stream(live, Some(after)).await.map(|answer| answer.reply) {
+    tokio::time::sleep(cut.retry().unwrap_or(RETRY).clamp(RETRY_MIN, RETRY_MAX)).await;
+    match session.stream(live, Some(after), false).await.map(|answer| answer.reply) {
         Ok(Reply::Messages(messages)) => Resumed::Messages(messages),
         Ok(Reply::Failure(failure)) if failure.status.is_server_error() => Resumed::NotYet,
         Ok(_) => Resumed::Never,
