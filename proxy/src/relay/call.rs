@@ -164,7 +164,7 @@ impl Relay {
         let _ = flight.session.set(Arc::clone(&session));
         let text = self.final_text(&route);
         if call.head.method == "initialize" && !call.head.generation.is_stateless() {
-            return Ok(self.initialize(call, &session, text, flight).await?);
+            return Ok(self.initialize(call, text, flight).await?);
         }
         let request = Request { call, session: &session, text, out: &flight.out };
         let response = match &call.head.generation {
@@ -218,15 +218,15 @@ impl Relay {
     async fn initialize(
         self: &Arc<Self>,
         call: &Call,
-        session: &Arc<Session>,
         text: String,
         flight: &Flight,
     ) -> Result<Message, Error> {
-        // A second handshake starts over.
-        let stale: Vec<_> = super::lock(&self.sessions).values().cloned().collect();
-        for session in stale {
-            session.close().await;
+        // A second handshake starts over. The sessions of the first one end by themselves.
+        super::lock(&self.tasks).clear();
+        for (_, stale) in super::lock(&self.sessions).drain() {
+            self.work.spawn(async move { stale.close().await });
         }
+        let session = &self.default_session();
         let request = Request { call, session, text, out: &flight.out };
         let answer = self
             .attempts(self.shared.retries, false, || {
