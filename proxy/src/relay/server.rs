@@ -11,6 +11,13 @@ use crate::budget::Message;
 use crate::session::Session;
 use crate::wire::{self, Edits, Envelope, Id, Kind};
 
+/// What the client sees of a message.
+struct Passed {
+    text: String,
+    /// Its id, where the client is to answer it.
+    question: Option<Id>,
+}
+
 impl Relay {
     /// Passes on what a server sent over a session's streams.
     /// `generation` is which of the profile's sessions that was.
@@ -21,15 +28,25 @@ impl Relay {
         message: Message,
         out: &Outlet,
     ) {
-        let passed = self.passed(session, generation, &message.text);
-        if let Some(text) = passed {
-            // A closed outlet means that nobody listens any more.
-            let _ = out.send(message.with(text)).await;
+        let Some(Passed { text, question }) = self.passed(session, generation, &message.text)
+        else {
+            return;
+        };
+        if out.send(message.with(text)).await.is_err() {
+            // Nobody listens any more, and the server would wait for an answer for ever.
+            let question = question.and_then(|number| self.questions.take(number.token()));
+            if let Some(question) = question {
+                self.refuse_question(question.asker, &question.id, "The client is gone.");
+            }
         }
     }
 
+    fn refuse_question(&self, asker: Asker, id: &Id, why: &str) {
+        self.reply(asker, wire::error_response(id, ErrorCode::INTERNAL_ERROR, why));
+    }
+
     /// What the client sees of it.
-    fn passed(&self, session: &Arc<Session>, generation: u64, text: &str) -> Option<String> {
+    fn passed(&self, session: &Arc<Session>, generation: u64, text: &str) -> Option<Passed> {
         let envelope = match Envelope::parse(text) {
             Ok(envelope) => envelope,
             Err(fault) => {
@@ -44,18 +61,22 @@ impl Relay {
                 let token = meta.and_then(|meta| meta.find("progressToken"));
                 let asker = Asker { session: Arc::clone(session), generation };
                 match self.questions.ask(asker.clone(), envelope.owned_id(), token) {
-                    Some(id) => with_id(text, &envelope, &id),
+                    Some(number) => Some(Passed {
+                        text: with_id(text, &envelope, &number)?,
+                        question: Some(number),
+                    }),
                     None => {
                         tracing::warn!(profile = %session.profile, "refused a request of the server: there are too many");
                         let why = "The client has too many requests to answer.";
-                        let code = ErrorCode::INTERNAL_ERROR;
-                        let refusal = wire::error_response(&envelope.owned_id(), code, why);
-                        self.reply(asker, refusal);
+                        self.refuse_question(asker, &envelope.owned_id(), why);
                         None
                     }
                 }
             }
-            Kind::Notification => self.notice(session, &envelope, text),
+            Kind::Notification => {
+                let text = self.notice(session, &envelope, text)?;
+                Some(Passed { text, question: None })
+            }
             Kind::Response => {
                 tracing::warn!(profile = %session.profile, "the server answered what nobody asked");
                 None

@@ -4,12 +4,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use tokio::sync::mpsc;
+
 use super::{Call, Failed, Request};
 use crate::config::ProfileName;
 use crate::error::Error;
 use crate::profile::Choice;
 use crate::protocol::{Generation, META_PREFIX, ParameterHeader};
-use crate::relay::{Relay, lock};
+use crate::relay::{Outlet, Relay, lock};
+use crate::session::Ownership;
 use crate::tools::Tool;
 use crate::wire::{self, Envelope, Id, Object};
 
@@ -104,6 +107,7 @@ impl Relay {
     /// Lists the tools for ourselves, all pages, in the generation of `call`.
     pub(super) async fn list_tools(self: &Arc<Self>, call: &Call) -> Result<(), Error> {
         let session = self.default_session();
+        let out = self.outlet_of_our_own();
         let mut cursor = None;
         for page in 0..MAX_PAGES {
             let id = Id::from_token(&format!("\"sigward-tools-{page}\""));
@@ -116,7 +120,7 @@ impl Relay {
                 tool: None,
             };
             let listing = head.with(text.clone().into());
-            let request = Request { call: &listing, session: &session, text, out: &self.out };
+            let request = Request { call: &listing, session: &session, text, out: &out };
             let sent = AtomicBool::new(false);
             let response = match &call.head.generation {
                 Generation::Sessions => self.over_session(&request, true, &sent).await?,
@@ -142,6 +146,15 @@ impl Relay {
             }
         }
         Err(Error::NotMessage("its list of tools never ends"))
+    }
+
+    /// Where what a server says on the way to an answer for ourselves goes. A client that speaks HTTP
+    /// may have no stream open for it, and a message that waits for one would hold up the answer.
+    fn outlet_of_our_own(&self) -> Outlet {
+        match self.context.ownership {
+            Ownership::Proxy => self.out.clone(),
+            Ownership::Client | Ownership::Nobody => mpsc::channel(1).0,
+        }
     }
 
     fn profile_of_task(&self, text: &str) -> ProfileName {
