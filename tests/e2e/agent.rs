@@ -2,7 +2,9 @@
 //! for all four.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -10,7 +12,7 @@ use sigward_tests::deadline;
 use sigward_tests::processes::{Process, StdioClient, call};
 use sigward_tests::upstream::Message;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
 
 use crate::http::{self, Answer, Listening, data, lines};
 use crate::setup::{World, stateless};
@@ -50,8 +52,8 @@ struct Http {
     came: mpsc::UnboundedReceiver<String>,
     into: mpsc::UnboundedSender<String>,
     unread: Vec<String>,
-    requests: HashMap<u64, AbortHandle>,
-    streams: Vec<JoinHandle<()>>,
+    requests: HashMap<u64, Task>,
+    streams: Vec<Task>,
     statuses: Arc<Mutex<HashMap<u64, u16>>>,
 }
 
@@ -121,14 +123,41 @@ impl Agent {
     pub(crate) async fn start_request(&mut self, method: &str, params: &str) -> Value {
         self.last_id += 1;
         let id = self.last_id;
-        let params = match self.version {
-            STATELESS => stateless(params),
+        let params = match (self.version, params.split_once(r#""_meta":{"#)) {
+            (STATELESS, None) => stateless(params),
+            (STATELESS, Some((before, meta))) => {
+                let added = stateless("{}");
+                let added = added.strip_prefix(r#"{"_meta":{"#).expect("metadata");
+                let added = added.strip_suffix("}}").expect("its end");
+                format!(r#"{before}"_meta":{{{added},{meta}"#)
+            }
             _ => params.to_owned(),
         };
         let text =
             format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
         self.send(&text).await;
         Value::from(id)
+    }
+
+    /// The id of the request that is sent next.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.last_id + 1
+    }
+
+    /// Sends a batch. Over HTTP its answer comes when it comes.
+    pub(crate) async fn send_batch(&mut self, batch: &str) {
+        match &mut self.link {
+            Link::Stdio(client) => client.send(batch).await,
+            Link::Http(client) => client.send_text(self.version, batch, None).await,
+        }
+    }
+
+    /// Waits until the answer to a request over HTTP has ended, well or not.
+    pub(crate) async fn ended(&mut self, id: &Value) {
+        let Link::Http(client) = &mut self.link else { panic!("a client of a pipe") };
+        let request = client.requests.remove(&id.as_u64().unwrap()).expect("a request");
+        let ending = deadline::within(request, || format!("the answer to {id} never ends"));
+        ending.await.expect("an answer");
     }
 
     /// Sends a message as it is.
@@ -181,7 +210,7 @@ impl Agent {
     pub(crate) async fn cancel(&mut self, id: &Value) {
         if let (Link::Http(client), STATELESS) = (&mut self.link, self.version) {
             let id = id.as_u64().expect("a number");
-            client.requests.remove(&id).expect("a request").abort();
+            client.requests.remove(&id).expect("a request");
             return;
         }
         self.send(&format!(
@@ -257,19 +286,23 @@ impl Http {
         self.send(version, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
         let stream = self.listening.get(&lines(&self.session)).await;
         let into = self.into.clone();
-        self.streams.push(tokio::spawn(read(stream, into)));
+        self.streams.push(Task(tokio::spawn(read(stream, into))));
         result
     }
 
     /// What is no request is taken when this returns; the answer to a request comes when it comes.
     async fn send(&mut self, version: &'static str, text: &str) {
         let message = Message::parse(text.as_bytes()).expect("a message");
+        self.send_text(version, text, Some(message)).await;
+    }
+
+    async fn send_text(&mut self, version: &'static str, text: &str, message: Option<Message>) {
         let mut headers = vec![
             ("content-type", "application/json".to_owned()),
             ("accept", "application/json, text/event-stream".to_owned()),
         ];
         headers.extend(self.session.iter().cloned());
-        if version == STATELESS {
+        if let (STATELESS, Some(message)) = (version, &message) {
             headers.push(("mcp-protocol-version", STATELESS.to_owned()));
             let text = |pointer: &str| message.param(pointer).as_str().map(str::to_owned);
             headers.extend(message.method.clone().map(|method| ("mcp-method", method)));
@@ -281,19 +314,19 @@ impl Http {
         let (address, body) = (self.listening.address.clone(), Bytes::from(text.to_owned()));
         let posting =
             async move { http::request(&address, "POST", "/mcp", &lines(&headers), body).await };
-        let id = message.id.filter(|_| message.method.is_some()).and_then(|id| id.parse().ok());
-        let Some(id) = id else {
+        let is_request = message.as_ref().is_none_or(Message::is_request);
+        if !is_request {
             let answer = posting.await;
             return read(answer, self.into.clone()).await;
-        };
+        }
+        let id = message.and_then(|message| message.id?.parse().ok()).unwrap_or_default();
         let (into, statuses) = (self.into.clone(), Arc::clone(&self.statuses));
         let task = tokio::spawn(async move {
             let answer = posting.await;
             statuses.lock().unwrap().insert(id, answer.status);
             read(answer, into).await;
         });
-        self.requests.insert(id, task.abort_handle());
-        self.streams.push(task);
+        self.requests.insert(id, Task(task));
     }
 
     async fn expect_line(&mut self, what: &str, matches: impl Fn(&str) -> bool) -> String {
@@ -328,11 +361,20 @@ impl Http {
     }
 }
 
-impl Drop for Http {
+/// A task that ends with its handle.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
     fn drop(&mut self) {
-        for stream in &self.streams {
-            stream.abort();
-        }
+        self.0.abort();
+    }
+}
+
+impl Future for Task {
+    type Output = Result<(), tokio::task::JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
     }
 }
 

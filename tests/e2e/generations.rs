@@ -1,8 +1,8 @@
 //! Both generations of the protocol: what a server does to a session, and what a stateless one asks for.
 
-use serde_json::{Value, json};
-use sigward_tests::processes::{StdioClient, call};
-use sigward_tests::upstream::{Answers, Era, Gate, Received, Reply, Step};
+use serde_json::json;
+use sigward_tests::processes::StdioClient;
+use sigward_tests::upstream::{Answers, Era, Received, Reply, Step};
 
 use crate::setup::{THREE, World, assert_names, failure, rpc_error, stateless, text};
 
@@ -61,67 +61,6 @@ async fn ids_come_back_as_they_were() {
     }
 }
 
-#[tokio::test]
-async fn notifications_before_the_answer_pass() {
-    for profile in ["dev", "staging"] {
-        let world = World::new().await;
-        let mut client = world.client(&THREE, &[]).await;
-        let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"t","progress":0.50,"x":1e1}}"#;
-        let gate = Gate::default();
-        world.upstream.next(
-            "tools/call",
-            Reply::Stream(vec![
-                Step::Raw(": comment\nunknown: field\nid\n\n".to_owned()),
-                Step::Event("1".to_owned(), progress.to_owned()),
-                Step::Wait(gate.clone()),
-                Step::UsualResponse,
-            ]),
-        );
-        let id = client
-            .start_request(
-                "tools/call",
-                &call("echo", &json!({"aws_profile": profile}).to_string()),
-            )
-            .await;
-        let line = client.expect_line("the progress", |line| line.contains("progress")).await;
-        assert_eq!(line, progress, "word for word, before the answer is there");
-        gate.open();
-        assert_eq!(text(&client.response(&id).await), "{}");
-    }
-}
-
-#[tokio::test]
-async fn cancelling_reaches_the_session_that_has_the_call() {
-    let world = World::new().await;
-    let mut client = world.client(&THREE, &[]).await;
-    let id =
-        client.start_request("tools/call", &call("slow", r#"{"aws_profile":"staging"}"#)).await;
-    world.upstream.expect("the call", |request| request.calls("slow")).await;
-    client
-        .send(&format!(
-            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"enough"}}}}"#
-        ))
-        .await;
-    let cancelled = world
-        .upstream
-        .expect("the cancellation", |it| it.method() == "notifications/cancelled")
-        .await;
-    assert_eq!(cancelled.identity(), world.home.identity("staging"));
-    let called = client.call("whoami", "{}").await;
-    assert_eq!(text(&called), world.home.identity("dev"));
-}
-
-#[tokio::test]
-async fn what_a_server_pushes_arrives() {
-    let world = World::new().await;
-    let mut client = world.client(&["dev"], &[]).await;
-    world.upstream.expect("the GET stream", |it| it.http_method == "GET").await;
-    let session = world.upstream.sessions_of(world.home.identity("dev")).remove(0);
-    let pushed = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
-    world.upstream.push(&session, pushed).await;
-    client.expect_line("the notification", |line| line == pushed).await;
-}
-
 /// A GET stream that can't be had now is asked for again; one that can't be had at all isn't.
 #[tokio::test]
 async fn a_get_stream_is_opened_when_the_server_has_room() {
@@ -139,38 +78,6 @@ async fn a_get_stream_is_opened_when_the_server_has_room() {
     client.expect_line("the notification", |line| line == pushed).await;
     let refused = |it: &Received| it.http_method == "GET" && it.number == 5;
     world.upstream.expect("the stream that there isn't", refused).await;
-}
-
-#[tokio::test]
-async fn a_cut_stream_is_resumed_after_its_last_event() {
-    let world = World::new().await;
-    let mut client = world.client(&["dev"], &[]).await;
-    world.upstream.expect("the GET stream", |it| it.http_method == "GET").await;
-    world.upstream.next(
-        "tools/call",
-        Reply::Stream(vec![Step::Raw("id: stream-7/1\nretry: 1\ndata:\n\n".to_owned()), Step::Cut]),
-    );
-    let answer =
-        r#"{"jsonrpc":"2.0","id":4242,"result":{"content":[{"type":"text","text":"resumed"}]}}"#;
-    world.upstream.next("GET", Reply::Stream(vec![Step::Data(answer.to_owned())]));
-    client
-        .send(&format!(
-            r#"{{"jsonrpc":"2.0","id":4242,"method":"tools/call","params":{}}}"#,
-            call("write_note", "{}")
-        ))
-        .await;
-    let called = client.response(&Value::from(4242)).await;
-    assert_eq!(text(&called), "resumed");
-    let resumed = world
-        .upstream
-        .expect("the resumption", |it| it.header("last-event-id") == Some("stream-7/1"))
-        .await;
-    assert!(resumed.signature.is_ok());
-    assert_eq!(
-        world.upstream.requests_of("tools/call").len(),
-        1,
-        "the call itself isn't sent again"
-    );
 }
 
 #[tokio::test]
@@ -221,21 +128,4 @@ async fn a_newer_server_tells_an_older_client_so() {
     let params = r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
     let refused = client.request("initialize", params).await;
     assert_eq!(rpc_error(&refused).0, -32020);
-}
-
-#[tokio::test]
-async fn stateless_cancelling_closes_the_response() {
-    let world = World::with(|builder| builder.era(Era::Stateless)).await;
-    let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
-    let params = stateless(r#"{"name":"slow","arguments":{"aws_profile":"prod"}}"#);
-    let id = client.start_request("tools/call", &params).await;
-    let call = world.upstream.expect("the call", |request| request.calls("slow")).await;
-    client
-        .send(&format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#))
-        .await;
-    world.upstream.expect_abandoned(&call).await;
-    assert_eq!(world.upstream.requests_of("notifications/cancelled").len(), 0);
-    let discovered = client.request("server/discover", &stateless("{}")).await;
-    assert!(discovered["result"].is_object());
-    assert!(client.unread().iter().all(|line| !line.contains(&format!("\"id\":{id}"))));
 }

@@ -19,6 +19,7 @@ mod conformance;
 mod corpus;
 mod credentials;
 mod demonstration;
+mod duties;
 mod endings;
 mod fidelity;
 mod generations;

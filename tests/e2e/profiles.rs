@@ -1,11 +1,9 @@
 //! Per-call profiles, row by row of the design, each with its opposite.
 
-use std::fmt::Write as _;
-
 use serde_json::{Value, json};
 use sigward_tests::upstream::{Gate, Received, Reply};
 
-use crate::setup::{THREE, World, assert_names, own_uid, rpc_error, stateless, text, tool_error};
+use crate::setup::{THREE, World, assert_names, own_uid, stateless, text, tool_error};
 
 /// Those of `requests` that a profile signed.
 fn signed_by(world: &World, method: &str, profile: &str) -> Vec<Received> {
@@ -269,78 +267,6 @@ async fn a_tool_keeps_an_argument_of_that_name() {
     let echoed = client.call("echo", r#"{"proxy_aws_profile":"prod"}"#).await;
     assert_eq!(text(&echoed), r#"{"proxy_aws_profile":"prod"}"#);
     assert_eq!(signed_by(&world, "tools/call", "prod").len(), 1);
-}
-
-#[tokio::test]
-async fn other_requests_choose_by_meta() {
-    let world = World::new().await;
-    let mut client = world.client(&THREE, &[]).await;
-    for (method, params) in [
-        ("resources/list", ""),
-        ("resources/templates/list", ""),
-        ("resources/read", r#""uri":"test://note","#),
-        ("prompts/list", ""),
-        ("prompts/get", r#""name":"greet","#),
-        (
-            "completion/complete",
-            r#""ref":{"type":"ref/prompt","name":"greet"},"argument":{"name":"a","value":""},"#,
-        ),
-    ] {
-        for profile in ["prod", "dev"] {
-            let params = format!(r#"{{{params}"_meta":{{"sigward/profile":"{profile}"}}}}"#);
-            let answer = client.request(method, &params).await;
-            assert!(answer["result"].is_object(), "{method}: {answer}");
-            assert_eq!(signed_by(&world, method, profile).len(), 1, "{method} with {profile}");
-        }
-        let plain = format!("{{{}}}", params.trim_end_matches(','));
-        client.request(method, &plain).await;
-        assert_eq!(signed_by(&world, method, "dev").len(), 2, "{method} without a choice");
-
-        let before = world.upstream.requests_of(method).len();
-        for given in [r#""nobody""#, "7", "[]"] {
-            let params = format!(r#"{{{params}"_meta":{{"sigward/profile":{given}}}}}"#);
-            let answer = client.request(method, &params).await;
-            let (_, message) = rpc_error(&answer);
-            assert_names(message, &["dev", "staging", "prod"]);
-        }
-        let after = world.upstream.requests_of(method).len();
-        assert_eq!(after, before, "{method}: nothing went upstream");
-    }
-}
-
-#[tokio::test]
-async fn a_task_stays_with_the_profile_that_made_it() {
-    let world = World::new().await;
-    let mut client = world.client(&THREE, &[]).await;
-    let created = |id: &str| {
-        Reply::Result(format!(
-            r#"{{"task":{{"taskId":"{id}","status":"working","createdAt":"2026-11-23T22:00:00Z","ttl":null}}}}"#
-        ))
-    };
-    for (id, profile) in [("task-1", "staging"), ("task-2", "dev")] {
-        world.upstream.next("tools/call", created(id));
-        let params = format!(
-            r#"{{"name":"echo","arguments":{{"aws_profile":"{profile}"}},"task":{{"ttl":60000}}}}"#
-        );
-        let answer = client.request("tools/call", &params).await;
-        assert_eq!(answer["result"]["task"]["taskId"], id);
-    }
-    let mut seen = String::new();
-    for method in ["tasks/get", "tasks/result", "tasks/cancel"] {
-        for (id, profile) in [("task-1", "staging"), ("task-2", "dev"), ("task-3", "dev")] {
-            world.upstream.next(method, Reply::Result("{}".to_owned()));
-            client.request(method, &json!({"taskId": id}).to_string()).await;
-            let request = world
-                .upstream
-                .expect(method, |request| {
-                    request.method() == method && request.param("/taskId") == id
-                })
-                .await;
-            assert_eq!(request.identity(), world.home.identity(profile), "{method} of {id}");
-            let _ = write!(seen, "{method} ");
-        }
-    }
-    assert_eq!(seen.split_whitespace().count(), 9);
 }
 
 #[tokio::test]

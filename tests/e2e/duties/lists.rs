@@ -1,0 +1,93 @@
+//! Lists, page by page.
+
+use serde_json::{Value, json};
+use sigward_tests::upstream::Reply;
+
+use super::all;
+use crate::agent::{Agent, SESSIONS, STATELESS, Side};
+use crate::setup::{THREE, World, rpc_error, text};
+
+/// Every page offers the profiles; the cursor is the server's own, and an injected list is for this user alone.
+#[tokio::test]
+async fn every_page_of_tools() {
+    for (side, version) in all() {
+        let world = World::new().await;
+        let mut agent = Agent::start(&world, side, version, &THREE, &[]).await;
+        let (mut cursor, mut names) = (None, Vec::new());
+        loop {
+            let params = cursor.map_or(json!({}), |cursor: Value| json!({ "cursor": cursor }));
+            let page = agent.request("tools/list", &params.to_string()).await;
+            let result = &page["result"];
+            for tool in result["tools"].as_array().unwrap() {
+                names.push(tool["name"].as_str().unwrap().to_owned());
+                let own = tool["name"] == "switch_account";
+                let argument = if own { "proxy_aws_profile" } else { "aws_profile" };
+                let offered = &tool["inputSchema"]["properties"][argument]["enum"];
+                assert_eq!(*offered, json!(THREE), "{side:?} {version}: {tool}");
+            }
+            if version == STATELESS {
+                assert_eq!(result["cacheScope"], "private", "{side:?}");
+                assert_eq!(result["ttlMs"], 60000);
+            }
+            if result["nextCursor"].is_null() {
+                break;
+            }
+            cursor = Some(result["nextCursor"].clone());
+        }
+        assert_eq!(names.len(), 6, "{side:?} {version}: {names:?}");
+        let lists = world.upstream.requests_of("tools/list");
+        assert_eq!(lists.len(), 2);
+        assert_eq!(lists[1].param("/cursor"), "page 2/+=");
+    }
+}
+
+/// With one profile nothing is injected, and nothing changes.
+#[tokio::test]
+async fn a_list_without_a_choice_stays_public() {
+    for side in crate::agent::SIDES {
+        let world = World::new().await;
+        let mut agent = Agent::start(&world, side, STATELESS, &["dev"], &[]).await;
+        let page = agent.request("tools/list", "{}").await;
+        assert_eq!(page["result"]["cacheScope"], "public", "{side:?}");
+        assert!(!page.to_string().contains("proxy_aws_profile"));
+    }
+}
+
+/// A server that talks while its tools are listed for the proxy's own needs doesn't stop anybody: over HTTP there may
+/// be nobody to listen.
+#[tokio::test]
+async fn a_talkative_list() {
+    let note = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{}}\n\n";
+    for (side, version) in all() {
+        let world = World::new().await;
+        let mut agent = Agent::start(&world, side, version, &THREE, &["--read-only"]).await;
+        let list = r#"{"jsonrpc":"2.0","id":$ID,"result":{"tools":[{"name":"whoami","inputSchema":{"type":"object"},"annotations":{"readOnlyHint":true}}]}}"#;
+        let steps = vec![
+            sigward_tests::upstream::Step::Raw(note.repeat(200)),
+            sigward_tests::upstream::Step::Data(list.to_owned()),
+        ];
+        world.upstream.next("tools/list", Reply::Stream(steps));
+        let called = agent.call_as("whoami", "prod").await;
+        assert_eq!(text(&called), world.home.identity("prod"), "{side:?} {version}");
+        if side == Side::Stdio && version == SESSIONS {
+            let notes = agent.unread().len();
+            assert!(notes <= 200, "{notes}");
+        }
+    }
+}
+
+/// A list that never ends is an error, not a loop.
+#[tokio::test]
+async fn a_list_without_an_end() {
+    let world = World::new().await;
+    let mut agent = Agent::start(&world, Side::Stdio, SESSIONS, &THREE, &["--read-only"]).await;
+    world.upstream.hook(|request| {
+        (request.method() == "tools/list")
+            .then(|| Reply::Result(r#"{"tools":[],"nextCursor":"again"}"#.to_owned()))
+    });
+    let failed = agent.call("whoami", "{}").await;
+    assert!(crate::setup::failure(&failed).contains("never ends"), "{failed}");
+    world.upstream.hook(|_| None);
+    text(&agent.call("whoami", "{}").await);
+    rpc_error(&agent.request("no/such", "{}").await);
+}

@@ -1,0 +1,164 @@
+//! What servers ask and say on their own account, over the streams of every session.
+
+use serde_json::json;
+use sigward_tests::upstream::{Received, Reply, Step};
+
+use crate::agent::{Agent, SESSIONS, SIDES, STATELESS, Side};
+use crate::setup::{THREE, World, assert_names, text};
+
+const CAPABILITIES: &str = r#"{"roots":{},"sampling":{},"elicitation":{"form":{},"url":{}}}"#;
+
+/// Sampling, elicitation and roots, from each profile's session, in the stream of a call and in the GET stream: the
+/// params pass word for word, and the answer goes back under the server's own id.
+#[tokio::test]
+async fn questions_of_every_session() {
+    for side in SIDES {
+        let world = World::new().await;
+        let mut agent = Agent::unready(&world, side, SESSIONS, &THREE, &[]).await;
+        agent.initialize(CAPABILITIES).await;
+        for profile in THREE {
+            text(&agent.call_as("whoami", profile).await);
+            let session = world.upstream.sessions_of(world.home.identity(profile)).remove(0);
+            for (number, method) in
+                ["sampling/createMessage", "elicitation/create", "roots/list"].iter().enumerate()
+            {
+                let params = format!(r#"{{"n":1.10,"of":"{profile}","é":"\u00e9"}}"#);
+                for pushed in [true, false] {
+                    let id = format!("\"q/{profile}/{number}/{pushed}\"");
+                    let question = format!(
+                        r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#
+                    );
+                    let call = if pushed {
+                        world.upstream.push(&session, &question).await;
+                        None
+                    } else {
+                        let steps = vec![
+                            Step::Data(question),
+                            Step::AwaitResponse(id.clone()),
+                            Step::UsualResponse,
+                        ];
+                        world.upstream.next("tools/call", Reply::Stream(steps));
+                        Some(agent.call_later("write_note", profile).await)
+                    };
+                    let asked = agent.expect_line("it", |line| line.contains(&params)).await;
+                    let asked = serde_json::from_str(&asked).unwrap();
+                    agent.answer(&asked, r#"{"m":2.50}"#).await;
+                    let back =
+                        world.upstream.expect("the answer", |it| it.is_response_to(&id)).await;
+                    assert_eq!(back.identity(), world.home.identity(profile), "{side:?}");
+                    assert_eq!(back.header("mcp-session-id"), Some(session.as_str()));
+                    assert_names(back.text(), &[r#""result":{"m":2.50}"#]);
+                    if let Some(call) = call {
+                        text(&agent.response(&call).await);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An error of the client is an answer too, and a question that the server takes back is taken back at the client,
+/// under the id that it knows.
+#[tokio::test]
+async fn questions_that_are_refused_or_withdrawn() {
+    for side in SIDES {
+        let world = World::new().await;
+        let mut agent = Agent::unready(&world, side, SESSIONS, &THREE, &[]).await;
+        agent.initialize(CAPABILITIES).await;
+        for profile in THREE {
+            text(&agent.call_as("whoami", profile).await);
+            let session = world.upstream.sessions_of(world.home.identity(profile)).remove(0);
+            let question = r#"{"jsonrpc":"2.0","id":0,"method":"roots/list"}"#;
+            world.upstream.push(&session, question).await;
+            let asked = agent.expect("the question", |it| it["method"] == "roots/list").await;
+            let id = &asked["id"];
+            agent
+                .send(&format!(
+                    r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-1,"message":"not {profile}"}}}}"#
+                ))
+                .await;
+            let refusal = format!("not {profile}");
+            let refused = |it: &Received| it.is_response_to("0") && it.text().contains(&refusal);
+            let refused = world.upstream.expect("the refusal", refused).await;
+            assert_eq!(refused.identity(), world.home.identity(profile));
+
+            world.upstream.push(&session, &question.replace('0', "1")).await;
+            let asked = agent.expect("the question", |it| it["method"] == "roots/list").await;
+            let back = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1,"reason":"never mind"}}"#;
+            world.upstream.push(&session, back).await;
+            let withdrawn =
+                agent.expect("its end", |it| it["method"] == "notifications/cancelled").await;
+            assert_eq!(withdrawn["params"]["requestId"], asked["id"], "{side:?} {profile}");
+            assert_eq!(withdrawn["params"]["reason"], "never mind");
+        }
+    }
+}
+
+/// In 2026-07-28 there are no questions: one that a server asks all the same isn't passed on to a client that couldn't
+/// answer it.
+#[tokio::test]
+async fn no_questions_without_sessions() {
+    let world = World::new().await;
+    let mut agent = Agent::start(&world, Side::Stdio, STATELESS, &THREE, &[]).await;
+    for profile in ["dev", "prod"] {
+        let question = r#"{"jsonrpc":"2.0","id":0,"method":"roots/list"}"#;
+        let steps = vec![Step::Data(question.to_owned()), Step::UsualResponse];
+        world.upstream.next("tools/call", Reply::Stream(steps));
+        text(&agent.call_as("write_note", profile).await);
+        assert_eq!(agent.unread(), [""; 0]);
+    }
+}
+
+/// That a list changed is told once, by the default profile's server; that a resource did, by whoever was asked to.
+#[tokio::test]
+async fn changes_are_told_once() {
+    for side in SIDES {
+        let world = World::new().await;
+        let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &[]).await;
+        for profile in THREE {
+            let params =
+                json!({"uri": format!("test://{profile}"), "_meta": {"sigward/profile": profile}});
+            let subscribed = agent.request("resources/subscribe", &params.to_string()).await;
+            assert!(subscribed["result"].is_object(), "{subscribed}");
+            let session = world.upstream.sessions_of(world.home.identity(profile)).remove(0);
+            for list in ["tools", "resources", "prompts"] {
+                let changed =
+                    format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
+                world.upstream.push(&session, &changed).await;
+            }
+            let updated = format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"test://{profile}"}}}}"#
+            );
+            world.upstream.push(&session, &updated).await;
+            // What was pushed before has passed, or won't.
+            agent.expect_line("the update", |line| line == updated).await;
+            let told = agent.unread();
+            let told = told.iter().filter(|line| line.contains("list_changed")).count();
+            assert_eq!(told, 3, "{side:?}: of the default profile, up to {profile}");
+        }
+    }
+}
+
+/// A server that asks without end is told so, and the calls go on.
+#[tokio::test]
+async fn more_questions_than_a_client_can_answer() {
+    let world = World::new().await;
+    let mut agent = Agent::unready(&world, Side::Stdio, SESSIONS, &THREE, &[]).await;
+    agent.initialize(CAPABILITIES).await;
+    let mut questions = String::new();
+    for number in 0..1100 {
+        questions +=
+            &format!("data: {{\"jsonrpc\":\"2.0\",\"id\":{number},\"method\":\"roots/list\"}}\n\n");
+    }
+    let steps = vec![Step::Raw(questions), Step::UsualResponse];
+    world.upstream.next("tools/call", Reply::Stream(steps));
+    text(&agent.call_as("write_note", "prod").await);
+    let refused = |it: &Received| it.is_response_to("1099") && it.text().contains("too many");
+    let refused = world.upstream.expect("a refusal", refused).await;
+    assert_eq!(refused.identity(), world.home.identity("prod"));
+    text(&agent.call_as("whoami", "prod").await);
+    let long = format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"roots/list"}}"#, "x".repeat(2000));
+    world.upstream.next("tools/call", Reply::Stream(vec![Step::Data(long), Step::UsualResponse]));
+    text(&agent.call_as("write_note", "prod").await);
+    assert_eq!(agent.unread().len(), 1024, "what it was asked");
+}

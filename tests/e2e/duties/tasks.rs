@@ -1,0 +1,53 @@
+//! A task stays with the profile that made it.
+
+use serde_json::json;
+use sigward_tests::upstream::Reply;
+
+use super::{all, signed_by};
+use crate::agent::{Agent, STATELESS};
+use crate::setup::{THREE, World, assert_names};
+
+/// Up to 2025-11-25 the client asks for a task, in 2026-07-28 the server makes one as it likes: either way, whatever
+/// is done with it is signed by the profile of its call, over the same session.
+#[tokio::test]
+async fn tasks_stay_with_their_profile() {
+    for (side, version) in all() {
+        let world = World::new().await;
+        let mut agent = Agent::start(&world, side, version, &THREE, &[]).await;
+        let kept = r#""taskId":"$","status":"working","createdAt":"2026-11-23T22:00:00Z","ttl":null,"x":1.10"#;
+        for (id, profile) in [("t/1", "staging"), ("t/2", "dev"), ("t/3", "prod")] {
+            let task = kept.replace('$', id);
+            let result = match version {
+                STATELESS => format!(r#"{{"resultType":"task",{task}}}"#),
+                _ => format!(r#"{{"task":{{{task}}}}}"#),
+            };
+            world.upstream.next("tools/call", Reply::Result(result.clone()));
+            let asks = if version == STATELESS { "" } else { r#","task":{"ttl":60000}"# };
+            let params =
+                format!(r#"{{"name":"echo","arguments":{{"aws_profile":"{profile}"}}{asks}}}"#);
+            agent.start_request("tools/call", &params).await;
+            let line = agent.expect_line("the task", |line| line.contains(id)).await;
+            assert_names(&line, &[&result]);
+            let call = signed_by(&world, "tools/call", profile).pop().unwrap();
+            assert_names(call.text(), &[asks]);
+        }
+        let mut methods = vec!["tasks/get", "tasks/result", "tasks/cancel"];
+        if version == STATELESS {
+            methods.push("tasks/update");
+        }
+        for method in methods {
+            for (id, profile) in
+                [("t/1", "staging"), ("t/2", "dev"), ("t/3", "prod"), ("t/unknown", "dev")]
+            {
+                world.upstream.next(method, Reply::Result("{}".to_owned()));
+                let done = agent.request(method, &json!({ "taskId": id }).to_string()).await;
+                assert_eq!(done["result"], json!({}), "{side:?} {version} {method}: {done}");
+                let sent = world.upstream.requests_of(method).pop().unwrap();
+                assert_eq!(sent.param("/taskId"), id);
+                assert_eq!(sent.identity(), world.home.identity(profile), "{side:?} {method}");
+                let named = sent.header("mcp-name");
+                assert_eq!(named, (version == STATELESS).then_some(id), "{side:?} {method}");
+            }
+        }
+    }
+}
