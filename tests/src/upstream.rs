@@ -30,7 +30,7 @@ use bytes::Bytes;
 pub use self::message::Message;
 pub use self::record::Received;
 use self::record::Record;
-pub use self::reply::{Gate, ID, Reply, Step};
+pub use self::reply::{Gate, ID, Reply, Step, event};
 use self::script::Script;
 use self::serve::State;
 use self::sessions::Sessions;

@@ -203,7 +203,8 @@ pub(super) fn pieces(
 }
 
 /// The text of one server-sent event.
-pub(crate) fn event(id: Option<&str>, data: &str) -> String {
+#[must_use]
+pub fn event(id: Option<&str>, data: &str) -> String {
     let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     let data: String = data.split('\n').map(|line| format!("data: {line}\n")).collect();
     format!("{id}{data}\n")

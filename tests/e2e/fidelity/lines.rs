@@ -1,0 +1,92 @@
+//! Over standard input and output: one line a message.
+
+use std::cell::RefCell;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use sigward_tests::processes::StdioClient;
+
+use super::messages::{Case, Generation};
+use super::{check, prepare, question_under, received, response_under};
+use crate::setup::{THREE, World};
+
+#[test]
+fn any_message_arrives_as_it_was_sent() {
+    run(Generation::Sessions);
+}
+
+#[test]
+fn any_message_without_a_session_arrives_as_it_was_sent() {
+    run(Generation::Stateless);
+}
+
+/// One proxy and one server for all messages of a generation.
+fn run(generation: Generation) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (world, client) = runtime.block_on(async {
+        let world = World::new().await;
+        let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
+        if generation == Generation::Sessions {
+            client.initialize_as("2025-11-25", r#"{"sampling":{}}"#).await;
+        }
+        (world, RefCell::new(client))
+    });
+    check(generation, |case| runtime.block_on(exchange(&world, &mut client.borrow_mut(), &case)));
+}
+
+/// Sends the message of a case, and compares what came of it everywhere.
+async fn exchange(
+    world: &World,
+    client: &mut StdioClient,
+    case: &Case,
+) -> Result<(), TestCaseError> {
+    let first = prepare(world, case);
+    let asked = case.answer.as_ref().and_then(|answer| answer.question.as_ref());
+    client.send(&case.sent).await;
+    let received = received(world, first, case).await;
+
+    let mut expected = Vec::new();
+    let mut answered = None;
+    if let Some(answer) = &case.answer {
+        let is_stream = answer.as_events || asked.is_some();
+        expected.extend(is_stream.then(|| answer.notification.clone()));
+        if let Some((id, params, result)) = asked {
+            // The id is the proxy's here: two sessions may use the same.
+            let question = line(client).await;
+            let given = serde_json::from_str::<Envelope<'_>>(&question);
+            let given = given.map_err(|error| TestCaseError::fail(format!("{error}: {question}")));
+            let given = given?.id.get().to_owned();
+            expected.insert(0, question_under(&given, params));
+            client.send(&response_under(&given, result)).await;
+            let came =
+                world.upstream.expect("the client's answer", |it| it.is_response_to(id)).await;
+            answered = Some((came.text().to_owned(), response_under(id, result)));
+            let mut lines = vec![question, line(client).await];
+            lines.push(line(client).await);
+            expected.push(answer.response.replace('\n', ""));
+            prop_assert_eq!(lines, expected);
+        } else {
+            let mut lines = Vec::new();
+            expected.push(answer.response.replace('\n', ""));
+            while lines.len() < expected.len() {
+                lines.push(line(client).await);
+            }
+            prop_assert_eq!(lines, expected);
+        }
+    }
+    prop_assert_eq!(received.text(), &case.forwarded);
+    if let Some((came, sent)) = answered {
+        prop_assert_eq!(came, sent);
+    }
+    Ok(())
+}
+
+#[derive(serde::Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    id: &'a serde_json::value::RawValue,
+}
+
+async fn line(client: &mut StdioClient) -> String {
+    client.expect_line("a line of the answer", |_| true).await
+}
