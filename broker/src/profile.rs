@@ -233,7 +233,7 @@ impl Profiles {
         let profile = self.find(name)?;
         let credentials = profile.refresh.credentials(now).await?;
         let keys = credentials.expose_keys().clone();
-        identity::ask(&profile.source.client(Some(keys)).await?).await
+        identity::ask(profile.source.client(Some(keys)).await?).await
     }
 
     /// Wakes up after each change of any profile's state.

@@ -16,8 +16,11 @@ pub struct Identity {
 }
 
 /// Asks with a configuration that has the credentials.
-pub(super) async fn ask(config: &SdkConfig) -> Result<Identity, Denial> {
-    let answer = aws_sdk_sts::Client::new(config).get_caller_identity().send().await;
+pub(super) async fn ask(config: SdkConfig) -> Result<Identity, Denial> {
+    let client = aws_sdk_sts::Client::new(&config);
+    // It has all that stands in the AWS files, and the answer may take a while.
+    drop(config);
+    let answer = client.get_caller_identity().send().await;
     let answer = answer.map_err(|error| {
         let detail = format!("sts:GetCallerIdentity: {}", in_words(&error));
         Denial::new(Reason::CredentialsUnavailable, detail)

@@ -10,6 +10,7 @@
 mod chain;
 mod child;
 mod failure;
+mod files;
 mod look;
 mod portal;
 mod roles;
@@ -17,7 +18,7 @@ mod sdk;
 mod whose;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -26,14 +27,14 @@ use aws_config::login::LoginCredentialsProvider;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
-use aws_types::os_shim_internal::{Env, Fs};
+use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_types::region::Region;
 use futures_util::future::BoxFuture;
 use sigward_proto::v1::Reason;
 use tokio::sync::watch;
 
 use self::chain::{Base, Chain, Hop, Kind, Named, WebIdentity};
+use self::files::{Files, Read};
 use self::look::Made;
 pub(super) use self::look::Seen;
 use self::whose::Whose;
@@ -41,7 +42,7 @@ use super::refresh::{Effort, Load};
 use super::surroundings::Surroundings;
 use super::token::{Session, Tokens};
 use crate::config::{self, AwsFiles, Config, CredentialsFrom, ProfileName, Role};
-use crate::error::{Denial, in_words};
+use crate::error::Denial;
 
 /// Where a profile's credentials come from.
 #[derive(Debug)]
@@ -50,7 +51,8 @@ pub(super) struct Source {
     from: CredentialsFrom,
     /// The profile of the AWS files; for the default chain the one that the environment names.
     aws_profile: String,
-    files: AwsFiles,
+    given: AwsFiles,
+    files: Files,
     role: Option<Role>,
     environment_region: Option<String>,
     endpoint_region: Option<String>,
@@ -63,8 +65,6 @@ pub(super) struct Source {
     /// Where `aws login` keeps its sessions.
     login_cache: Option<PathBuf>,
     tokens: Arc<Tokens>,
-    /// The AWS files, wherever they are.
-    watched: Vec<PathBuf>,
     made: Mutex<Made>,
     /// Whether to ask whose credentials they are.
     identify: bool,
@@ -98,7 +98,8 @@ impl Source {
             name: profile.name.clone(),
             from: profile.from.clone(),
             aws_profile,
-            files: config.aws.clone(),
+            given: config.aws.clone(),
+            files: Files::new(&config.aws, surroundings),
             role: profile.role.clone(),
             environment_region: surroundings.aws_region.clone(),
             endpoint_region: endpoint.map(|endpoint| endpoint.scope.region.as_str().to_owned()),
@@ -116,7 +117,6 @@ impl Source {
             ),
             login_cache: surroundings.login_cache(),
             tokens,
-            watched: surroundings.aws_files(&config.aws),
             made: Mutex::default(),
             identify: config.aws.identity,
             whose: Mutex::default(),
@@ -126,7 +126,7 @@ impl Source {
 
     /// What the files say about the profile now; empty where they can't be read.
     pub(super) async fn describe(&self) -> About {
-        let chain = self.chain().await.ok();
+        let chain = self.chain().await.ok().map(|(chain, _)| chain);
         let region = match self.from {
             CredentialsFrom::DefaultChain => self.region(chain.as_ref()),
             CredentialsFrom::AwsProfile(_) => chain.as_ref().and_then(|it| it.region.as_ref()),
@@ -145,33 +145,20 @@ impl Source {
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let what = |it: &Self| {
             let (region, bundle) = (it.endpoint_region.clone(), it.ca_bundle.clone());
-            (it.name.clone(), it.from.clone(), it.files.clone(), it.role.clone(), region, bundle)
+            (it.name.clone(), it.from.clone(), it.given.clone(), it.role.clone(), region, bundle)
         };
         what(self) == what(other)
     }
 
     /// The profile and those that it builds on.
-    async fn chain(&self) -> Result<Chain, Denial> {
-        let files = self.files();
-        let sections = aws_config::profile::load(
-            &Fs::real(),
-            &Env::real(),
-            &files,
-            Some(self.aws_profile.clone().into()),
-        )
-        .await
-        .map_err(|error| {
-            Denial::new(
-                Reason::ProfileMisconfigured,
-                format!("the AWS files: {}", in_words(&error)),
-            )
-        })?;
-        Ok(Chain::of(&sections, &self.aws_profile))
+    async fn chain(&self) -> Result<(Chain, EnvConfigFiles), Denial> {
+        let Read { files, sections } = self.files.read(&self.aws_profile).await?;
+        Ok((Chain::of(&sections, &self.aws_profile), files))
     }
 
     async fn credentials(&self, effort: Effort, now: SystemTime) -> Result<Credentials, Denial> {
-        let chain = self.chain().await;
-        if let Ok(chain) = &chain {
+        let read = self.chain().await;
+        if let Ok((chain, _)) = &read {
             *self.made() = self.made_of(chain);
         }
         let role = self.role.as_ref().map(|role| self.narrower(role));
@@ -180,11 +167,13 @@ impl Source {
         let mut keys = if named { None } else { sdk::environment().await? };
         let (mut base, mut hops) = (None, Vec::new());
         let (mut ca_bundle, mut metadata) = (None, None);
-        let region = self.sts_region(chain.as_ref().ok());
-        match chain {
+        let region = self.sts_region(read.as_ref().ok().map(|(chain, _)| chain));
+        let mut files = files::none();
+        match read {
             Err(denial) if keys.is_none() => return Err(denial),
             Err(_) => {}
-            Ok(chain) => {
+            Ok((chain, read)) => {
+                files = read;
                 ca_bundle.clone_from(&chain.ca_bundle);
                 metadata = Some(chain.metadata.clone()).filter(|_| !self.metadata_given);
                 if keys.is_none()
@@ -199,20 +188,21 @@ impl Source {
         }
         // Keys that need no call need no client either, which takes time to be made.
         if let (Some(keys), None, []) = (&keys, &role, hops.as_slice()) {
-            return Ok(keys.clone());
+            return sound(keys.clone());
         }
         let of_a_role = matches!(base, Some(Base::Sso(_) | Base::WebIdentity(_)));
         roles::check(hops.iter().chain(&role), of_a_role)?;
         let ca_bundle = ca_bundle.or_else(|| self.ca_bundle.clone());
-        let config = self.sdk_config(region, ca_bundle.as_deref(), effort).await?;
-        let mut credentials = match (keys, base) {
+        let ca_bundle = ca_bundle.as_deref();
+        let config = sdk::config(files, &self.aws_profile, region, ca_bundle, effort).await?;
+        let mut credentials = sound(match (keys, base) {
             (Some(keys), _) => keys,
             (None, Some(base)) => self.base(base, &config, metadata.as_deref(), now).await?,
             (None, None) => self.without_profile(&config, metadata.as_deref()).await?,
-        };
+        })?;
         for hop in hops.iter().chain(&role) {
             let name = self.session_name();
-            credentials = roles::assume(hop, credentials, &name, &config).await?;
+            credentials = sound(roles::assume(hop, credentials, &name, &config).await?)?;
         }
         Ok(credentials)
     }
@@ -278,25 +268,16 @@ impl Source {
         }
     }
 
-    /// The SDK's configuration for calls, without credentials.
-    async fn sdk_config(
-        &self,
-        region: Option<Region>,
-        ca_bundle: Option<&Path>,
-        effort: Effort,
-    ) -> Result<SdkConfig, Denial> {
-        sdk::config(self.files(), &self.aws_profile, region, ca_bundle, effort).await
-    }
-
     /// The configuration to call AWS for the profile: with credentials, or for a sign-in without.
     pub(super) async fn client(
         &self,
         credentials: Option<Credentials>,
     ) -> Result<SdkConfig, Denial> {
-        let chain = self.chain().await?;
+        let (chain, files) = self.chain().await?;
         let ca_bundle = chain.ca_bundle.as_deref().or(self.ca_bundle.as_deref());
         let region = self.sts_region(Some(&chain));
-        let config = self.sdk_config(region, ca_bundle, Effort::Waited).await?;
+        let effort = Effort::Waited;
+        let config = sdk::config(files, &self.aws_profile, region, ca_bundle, effort).await?;
         Ok(match credentials {
             None => config,
             Some(credentials) => {
@@ -311,7 +292,7 @@ impl Source {
     /// # Errors
     /// NOT_A_LOGIN_PROFILE, or what is wrong with the profile.
     pub(super) async fn session(&self) -> Result<Session, Denial> {
-        let chain = self.chain().await?;
+        let (chain, _) = self.chain().await?;
         match (chain.session(), chain.kind) {
             (Some(session), _) => Ok(session.clone()),
             // Its own words say what is missing.
@@ -352,20 +333,17 @@ impl Source {
             |c: char| if c.is_ascii_alphanumeric() || "_+=,.@-".contains(c) { c } else { '-' };
         format!("sigward-{}", self.name).chars().map(allowed).take(64).collect()
     }
+}
 
-    /// The AWS files.
-    fn files(&self) -> EnvConfigFiles {
-        let mut builder = EnvConfigFiles::builder();
-        builder = match &self.files.config {
-            Some(path) => builder.with_file(EnvConfigFileKind::Config, path),
-            None => builder.include_default_config_file(true),
-        };
-        builder = match &self.files.credentials {
-            Some(path) => builder.with_file(EnvConfigFileKind::Credentials, path),
-            None => builder.include_default_credentials_file(true),
-        };
-        builder.build()
+/// Refuses what no key holds, and no header can: the SDK's client panics at it.
+fn sound(keys: Credentials) -> Result<Credentials, Denial> {
+    let parts =
+        [keys.access_key_id(), keys.secret_access_key()].into_iter().chain(keys.session_token());
+    if parts.flat_map(str::bytes).all(|byte| byte.is_ascii_graphic()) {
+        return Ok(keys);
     }
+    let detail = "a key with white space, a control character, or one beyond ASCII in it";
+    Err(Denial::new(Reason::ProfileMisconfigured, detail))
 }
 
 fn web_identity(surroundings: &Surroundings) -> Option<WebIdentity> {

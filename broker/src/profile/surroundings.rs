@@ -5,8 +5,6 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::config::AwsFiles;
-
 /// What the environment says, read once at the start.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
@@ -24,19 +22,17 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// The config and the credentials file, as the SDK finds them.
-    pub(super) fn aws_files(&self, given: &AwsFiles) -> Vec<PathBuf> {
+    pub(super) fn aws_files(&self) -> [Option<PathBuf>; 2] {
         let at_home = |path: &str| self.home.as_ref().map(|home| home.join(path));
         let named = |variable: &str| {
             let path = self.variable(variable)?;
             let in_home = path.strip_prefix("~/").and_then(at_home);
             Some(in_home.unwrap_or_else(|| PathBuf::from(path)))
         };
-        let config = || named("AWS_CONFIG_FILE").or_else(|| at_home(".aws/config"));
-        let credentials =
-            || named("AWS_SHARED_CREDENTIALS_FILE").or_else(|| at_home(".aws/credentials"));
-        let files =
-            [given.config.clone().or_else(config), given.credentials.clone().or_else(credentials)];
-        files.into_iter().flatten().collect()
+        [
+            named("AWS_CONFIG_FILE").or_else(|| at_home(".aws/config")),
+            named("AWS_SHARED_CREDENTIALS_FILE").or_else(|| at_home(".aws/credentials")),
+        ]
     }
 
     /// Where `aws login` keeps its sessions, as the SDK finds it.

@@ -39,12 +39,12 @@ impl Watch {
             let mut last = None;
             loop {
                 tokio::time::sleep(LOOK).await;
-                let now = Some(marks(&profiles));
+                let now = Some(marks(&profiles).await);
                 if now == last && now != taken_over {
                     take_over(&profiles).await;
                     changes.send_replace(());
                     // Which files there are may have changed with that.
-                    taken_over = Some(marks(&profiles));
+                    taken_over = Some(marks(&profiles).await);
                     last.clone_from(&taken_over);
                 } else {
                     last = now;
@@ -61,7 +61,7 @@ impl Drop for Watch {
     }
 }
 
-fn marks(profiles: &[Arc<Profile>]) -> Vec<(PathBuf, Option<Mark>)> {
+async fn marks(profiles: &[Arc<Profile>]) -> Vec<(PathBuf, Option<Mark>)> {
     let mut files: Vec<PathBuf> =
         profiles.iter().flat_map(|profile| profile.source.watched()).collect();
     files.sort();
@@ -71,7 +71,9 @@ fn marks(profiles: &[Arc<Profile>]) -> Vec<(PathBuf, Option<Mark>)> {
         let mark = std::fs::metadata(&path).ok().map(|metadata| Mark::of(&metadata));
         (path, mark)
     };
-    files.into_iter().map(mark).collect()
+    // A file system of the network may hang, and the runtime must not.
+    let looking = tokio::task::spawn_blocking(move || files.into_iter().map(mark).collect());
+    looking.await.unwrap_or_default()
 }
 
 impl Mark {

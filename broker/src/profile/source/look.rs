@@ -38,17 +38,15 @@ pub(in crate::profile) enum Seen {
 impl Source {
     /// The files whose changes count for this profile.
     pub(in crate::profile) fn watched(&self) -> Vec<PathBuf> {
-        self.watched.iter().cloned().chain(self.made().token.clone()).collect()
+        self.files.paths().cloned().chain(self.made().token.clone()).collect()
     }
 
     /// Compares what stands there now with what the last load read.
     pub(in crate::profile) async fn look(&self) -> Seen {
-        let given = [&self.files.config, &self.files.credentials];
-        let taken_away = given.into_iter().flatten().any(|path| !path.exists());
         let must_exist = matches!(self.from, CredentialsFrom::AwsProfile(_));
-        match self.chain().await {
+        match self.chain().await.map(|(chain, _)| chain) {
             Ok(chain) if must_exist && !chain.exists => Seen::Gone,
-            Err(_) if must_exist && taken_away => Seen::Gone,
+            Err(_) if must_exist && self.files.taken_away() => Seen::Gone,
             Err(denial) => Seen::Unreadable(denial),
             Ok(chain) => {
                 let now = self.made_of(&chain);

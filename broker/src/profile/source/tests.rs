@@ -1,3 +1,4 @@
+mod files;
 mod identity_center;
 #[cfg(target_os = "linux")]
 mod stack;
