@@ -11,6 +11,9 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_ssooidc::Client;
 use aws_sdk_ssooidc::error::SdkError;
 use aws_sdk_ssooidc::operation::create_token::{CreateTokenError, CreateTokenOutput};
+use aws_sdk_ssooidc::operation::start_device_authorization::{
+    StartDeviceAuthorizationError, StartDeviceAuthorizationOutput,
+};
 use aws_types::SdkConfig;
 use aws_types::region::Region;
 use sigward_proto::v1::Reason;
@@ -28,6 +31,8 @@ const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 const CLIENT_NAME: &str = "sigward";
 /// Where the server names no interval, and what `slow_down` adds to it (RFC 8628, 3.5).
 const INTERVAL: u32 = 5;
+/// A registration isn't used any more so long before its end: renewals of the token need it too.
+const REGISTRATION_REST: Duration = Duration::from_secs(24 * 3600);
 
 /// What to show to the person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +78,7 @@ pub struct Login {
 #[derive(Debug)]
 pub(super) struct Logins {
     under_way: Mutex<HashMap<String, Weak<Login>>>,
+    registrations: Arc<Registrations>,
     tokens: Arc<Tokens>,
     /// How long a second of the server lasts; shorter in tests alone.
     second: Duration,
@@ -94,7 +100,8 @@ impl Drop for Login {
 
 impl Logins {
     pub(super) fn new(tokens: Arc<Tokens>) -> Self {
-        Self { under_way: Mutex::default(), tokens, second: Duration::from_secs(1) }
+        let (under_way, registrations) = (Mutex::default(), Arc::default());
+        Self { under_way, registrations, tokens, second: Duration::from_secs(1) }
     }
 
     /// The session's sign-in that is under way, or a new one. `done` comes to its end once there is a
@@ -119,6 +126,7 @@ impl Logins {
         let flow = Flow {
             client: Client::new(&config.to_builder().region(region).build()),
             session,
+            registrations: Arc::clone(&self.registrations),
             tokens: Arc::clone(&self.tokens),
             second: self.second,
         };
@@ -142,28 +150,54 @@ impl Logins {
 struct Flow {
     client: Client,
     session: Session,
+    registrations: Arc<Registrations>,
     tokens: Arc<Tokens>,
     second: Duration,
 }
 
+/// What this broker is to a server: good for weeks, and for all people who sign in there.
+#[derive(Debug, Clone)]
 struct Registration {
     client_id: String,
     client_secret: Secret,
     expiry: SystemTime,
 }
 
+/// By what they were asked for with: the region, and the scopes.
+#[derive(Debug, Default)]
+struct Registrations(Mutex<HashMap<(String, Vec<String>), Registration>>);
+
+impl Registrations {
+    fn of(&self, session: &Session) -> Option<Registration> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, registration| clock::now() + REGISTRATION_REST < registration.expiry);
+        known.get(&(session.region.clone(), session.scopes.clone())).cloned()
+    }
+
+    fn keep(&self, session: &Session, registration: Option<&Registration>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (session.region.clone(), session.scopes.clone());
+        match registration {
+            Some(registration) => drop(known.insert(key, registration.clone())),
+            None => drop(known.remove(&key)),
+        }
+    }
+}
+
 impl Flow {
     async fn run(self, told: &watch::Sender<Stage>) -> Result<Done, Denial> {
-        let registration = self.register().await?;
-        let authorization = self
-            .client
-            .start_device_authorization()
-            .client_id(&registration.client_id)
-            .client_secret(registration.client_secret.expose())
-            .start_url(&self.session.start_url)
-            .send()
-            .await
-            .map_err(|error| refused("StartDeviceAuthorization", &error))?;
+        let (registration, authorization) = match self.registrations.of(&self.session) {
+            None => self.authorize_anew().await?,
+            Some(known) => match self.authorize(&known).await {
+                Ok(authorization) => (known, authorization),
+                // The server may have forgotten it.
+                Err(error) if refuses(&error) => {
+                    self.registrations.keep(&self.session, None);
+                    self.authorize_anew().await?
+                }
+                Err(error) => return Err(refused("StartDeviceAuthorization", &error)),
+            },
+        };
         let started = Instant::now();
         let life = u32::try_from(authorization.expires_in).unwrap_or_default();
         let (Some(code), Some(device_code), Some(uri)) =
@@ -181,6 +215,30 @@ impl Flow {
         let late = |_| Denial::new(Reason::LoginExpired, "nobody entered the code in time");
         let answer = tokio::time::timeout_at(deadline, polling).await.map_err(late)??;
         self.keep(registration, answer)
+    }
+
+    async fn authorize_anew(
+        &self,
+    ) -> Result<(Registration, StartDeviceAuthorizationOutput), Denial> {
+        let registration = self.register().await?;
+        let authorization = self.authorize(&registration).await;
+        let authorization =
+            authorization.map_err(|error| refused("StartDeviceAuthorization", &error))?;
+        self.registrations.keep(&self.session, Some(&registration));
+        Ok((registration, authorization))
+    }
+
+    async fn authorize(
+        &self,
+        registration: &Registration,
+    ) -> Result<StartDeviceAuthorizationOutput, SdkError<StartDeviceAuthorizationError>> {
+        self.client
+            .start_device_authorization()
+            .client_id(&registration.client_id)
+            .client_secret(registration.client_secret.expose())
+            .start_url(&self.session.start_url)
+            .send()
+            .await
     }
 
     async fn register(&self) -> Result<Registration, Denial> {

@@ -134,6 +134,51 @@ async fn a_sign_in_writes_the_cache_that_others_read() {
 }
 
 #[tokio::test]
+async fn one_registration_is_enough_until_the_server_forgets_it() {
+    let forgotten = Arc::new(AtomicBool::new(false));
+    let (register, registered) = (AtomicUsize::new(0), Arc::clone(&forgotten));
+    let server = Fake::start(move |asked: &Asked| match asked.path.as_str() {
+        "/client/register" => {
+            let number = register.fetch_add(1, Ordering::SeqCst);
+            // The second one is near its end.
+            let end = if number == 1 { 1_u64 } else { 4_102_444_800 };
+            ok(&json!({
+                "clientId": format!("client{number}"), "clientSecret": "canary-client",
+                "clientIdIssuedAt": 1, "clientSecretExpiresAt": end
+            }))
+        }
+        "/device_authorization"
+            if asked.body["clientId"] == "client0" && registered.load(Ordering::SeqCst) =>
+        {
+            error("InvalidClientException", "invalid_client")
+        }
+        "/device_authorization" => ok(&json!({
+            "deviceCode": "device", "userCode": "A", "verificationUri": "https://x",
+            "expiresIn": 600, "interval": 1
+        })),
+        _ => token(),
+    })
+    .await;
+    let logins = logins(None);
+    let config = server.config().await;
+    for (forget, session, clients) in [
+        (false, session(), 1),
+        (false, session(), 1),
+        (false, Session { region: "us-east-2".to_owned(), ..session() }, 2),
+        // It is over already: a new one each time.
+        (false, Session { region: "us-east-2".to_owned(), ..session() }, 3),
+        (true, session(), 4),
+        (true, session(), 4),
+    ] {
+        forgotten.store(forget, Ordering::SeqCst);
+        let login = logins.join(session, &config, async {});
+        end(&login).await.expect("signed in");
+        assert_eq!(server.asked_of("/client/register").len(), clients);
+    }
+    assert!(!format!("{logins:?}").contains("canary"), "{logins:?}");
+}
+
+#[tokio::test]
 async fn who_declines_or_is_late_is_not_signed_in() {
     for (answer, reason) in [
         (error("AccessDeniedException", "access_denied"), Reason::LoginDenied),
