@@ -1,7 +1,7 @@
 //! A profile that needs a sign-in: the person is sent there, and the call goes on.
 
 use serde_json::{Value, json};
-use sigward_tests::aws::{self, Aws, DEVICE_URL};
+use sigward_tests::aws::{self, Aws, DEVICE_URL, Person};
 use sigward_tests::aws_home::AwsHome;
 use sigward_tests::deadline;
 use sigward_tests::keys::Key;
@@ -278,6 +278,26 @@ async fn fresh(
         panic!("the broker has ended");
     };
     deadline::within(seen, || "the new credentials don't come".to_owned()).await;
+}
+
+/// A sign-in that comes to nothing says why, and what to do, and leaves nothing behind.
+#[tokio::test]
+async fn who_declines_or_is_late_is_told_so() {
+    let (world, aws) = signed_out().await;
+    let (_broker, _) = broker(&world, &aws, true).await;
+    for (person, word) in [
+        (Person::Declines, "the sign-in was declined"),
+        (Person::IsLate, "in time: sigward-broker login person"),
+    ] {
+        aws.person(person);
+        let (good, shown) = login(&world, "person").await;
+        assert!(!good);
+        assert_names(&shown, &[DEVICE_URL, word]);
+    }
+    assert!(!world.home.path().join(".aws/sso").exists());
+    aws.approve();
+    assert!(login(&world, "person").await.0);
+    assert!(world.home.path().join(".aws/sso/cache").exists());
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 //! key table. A process is sent here by [`Aws::environment`].
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -55,12 +55,25 @@ pub struct Issued {
 /// Where the device flow sends a person.
 pub const DEVICE_URL: &str = "https://device.sigward.example/?user_code=ABCD-EFGH";
 
+/// What a person does whom the device flow has sent away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Person {
+    /// They take their time.
+    Pending,
+    /// They allow it: the next poll gets its token.
+    Approves,
+    /// They don't.
+    Declines,
+    /// They don't come in time.
+    IsLate,
+}
+
 /// A running STS, portal and OIDC service.
 #[derive(Debug)]
 pub struct Aws {
     server: Loopback,
     issued: Arc<Mutex<Vec<Issued>>>,
-    approved: Arc<AtomicBool>,
+    person: Arc<Mutex<Person>>,
     revoked: Arc<AtomicU32>,
     /// Whether requests are held, and how many are.
     gate: watch::Sender<(bool, usize)>,
@@ -71,8 +84,8 @@ impl Aws {
     pub async fn start(keys: KeyTable) -> Self {
         let issued = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&issued);
-        let approved = Arc::new(AtomicBool::new(false));
-        let person = Arc::clone(&approved);
+        let person = Arc::new(Mutex::new(Person::Pending));
+        let decides = Arc::clone(&person);
         let revoked = Arc::new(AtomicU32::new(0));
         let revocations = Arc::clone(&revoked);
         let gate = watch::Sender::new((false, 0));
@@ -83,7 +96,7 @@ impl Aws {
                 "/" => sts(&keys, &parts, &body, &shared),
                 "/federation/credentials" => portal(&keys, &parts, &token, &shared),
                 path @ ("/client/register" | "/device_authorization" | "/token") => {
-                    oidc(path, &token, person.load(Ordering::SeqCst))
+                    oidc(path, &token, *decides.lock().unwrap_or_else(PoisonError::into_inner))
                 }
                 _ => (404, "text/plain", "no such service".to_owned()),
             };
@@ -99,7 +112,7 @@ impl Aws {
                 Ok(answer(parts, body))
             }
         };
-        Self { server: Loopback::start(0, handler).await, issued, approved, revoked, gate }
+        Self { server: Loopback::start(0, handler).await, issued, person, revoked, gate }
     }
 
     /// From now on nobody is answered.
@@ -131,12 +144,17 @@ impl Aws {
 
     /// The person has entered the code: the next poll of the device flow gets its token.
     pub fn approve(&self) {
-        self.approved.store(true, Ordering::SeqCst);
+        self.person(Person::Approves);
+    }
+
+    /// What the next poll of the device flow hears of the person.
+    pub fn person(&self, does: Person) {
+        *self.person.lock().unwrap_or_else(PoisonError::into_inner) = does;
     }
 
     /// The session has ended: its token is refused, and the next sign-in brings another one.
     pub fn revoke(&self) {
-        self.approved.store(false, Ordering::SeqCst);
+        self.person(Person::Pending);
         self.revoked.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -310,7 +328,7 @@ fn portal(keys: &KeyTable, parts: &Parts, good: &str, issued: &Mutex<Vec<Issued>
 }
 
 /// RegisterClient, StartDeviceAuthorization and CreateToken.
-fn oidc(path: &str, token: &str, approved: bool) -> Answer {
+fn oidc(path: &str, token: &str, person: Person) -> Answer {
     let answer = match path {
         "/client/register" => serde_json::json!({
             "clientId": "client", "clientSecret": "SgwCanarySecret/oidc-client",
@@ -322,13 +340,19 @@ fn oidc(path: &str, token: &str, approved: bool) -> Answer {
             "verificationUriComplete": DEVICE_URL,
             "expiresIn": 600, "interval": 1,
         }),
-        _ if approved => serde_json::json!({
+        _ if person == Person::Approves => serde_json::json!({
             "accessToken": token, "tokenType": "Bearer", "expiresIn": 28800,
             "refreshToken": "SgwCanaryToken/refresh",
         }),
         _ => {
-            let kind = "AuthorizationPendingException";
-            let body = serde_json::json!({"__type": kind, "error": "authorization_pending"});
+            let (kind, error) = match person {
+                Person::Pending | Person::Approves => {
+                    ("AuthorizationPendingException", "authorization_pending")
+                }
+                Person::Declines => ("AccessDeniedException", "access_denied"),
+                Person::IsLate => ("ExpiredTokenException", "expired_token"),
+            };
+            let body = serde_json::json!({"__type": kind, "error": error});
             return (400, "application/json", body.to_string());
         }
     };
