@@ -5,7 +5,9 @@ use sigward_tests::aws::{self, Aws, DEVICE_URL, Person};
 use sigward_tests::aws_home::AwsHome;
 use sigward_tests::deadline;
 use sigward_tests::keys::Key;
-use sigward_tests::processes::{Process, StdioClient, assert_no_canary, call};
+use sigward_tests::processes::{self, Process, StdioClient, assert_no_canary, call};
+use sigward_tests::tools;
+use tokio::process::Command;
 
 use crate::setup::{World, assert_names, connect, failure, own_uid, stateless, text};
 
@@ -278,6 +280,33 @@ async fn fresh(
         panic!("the broker has ended");
     };
     deadline::within(seen, || "the new credentials don't come".to_owned()).await;
+}
+
+/// What a sign-in leaves is what other programs of the home look for: here botocore, which knows nothing of us.
+#[tokio::test]
+async fn the_token_of_a_sign_in_is_one_for_other_programs_too() {
+    const SCRIPT: &str = "import botocore.session
+keys = botocore.session.Session(profile='person').get_credentials().get_frozen_credentials()
+print(keys.access_key)";
+    let (world, aws) = signed_out().await;
+    let (_broker, _) = broker(&world, &aws, true).await;
+    let python = || {
+        let mut command = processes::command(tools::python());
+        command.args(["-c", SCRIPT]).envs(world.home.environment()).envs(aws.environment());
+        command
+    };
+    let ended = |mut command: Command| async move {
+        deadline::within(command.output(), || "botocore doesn't end".to_owned()).await.unwrap()
+    };
+    let before = ended(python()).await;
+    assert!(!before.status.success(), "the control: without a sign-in there are no keys");
+    aws.approve();
+    assert!(login(&world, "person").await.0);
+    let after = ended(python()).await;
+    assert!(after.status.success(), "{}", String::from_utf8_lossy(&after.stderr));
+    let id = String::from_utf8(after.stdout).unwrap();
+    let key = world.home.keys().find(id.trim()).expect("a key of the portal");
+    assert_names(&key.identity, &["AWSReservedSSO_Developer"]);
 }
 
 /// A sign-in that comes to nothing says why, and what to do, and leaves nothing behind.
