@@ -51,7 +51,7 @@ pub struct Record {
     uid: u32,
     gid: u32,
     pid: Option<i32>,
-    /// `sign` or `login`.
+    /// `sign`, `login`, or `call` where nothing was read of it.
     action: &'static str,
     profile: String,
     endpoint: Option<String>,
@@ -117,6 +117,12 @@ impl Audit {
     #[must_use]
     pub fn begin_login(&self, peer: &Peer, profile: &str, now: SystemTime) -> Record {
         Record { action: "login", ..self.begin(peer, profile, "", now) }
+    }
+
+    /// Begins the record of a call that isn't read, in the same way.
+    #[must_use]
+    pub fn begin_call(&self, peer: &Peer, now: SystemTime) -> Record {
+        Record { action: "call", ..self.begin(peer, "", "", now) }
     }
 
     /// Writes the record of a decision. Gives back why the decision can't stand without it.

@@ -16,6 +16,7 @@ use sigward_proto::v1::broker_server::BrokerServer;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 
@@ -35,6 +36,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// HTTP/2 windows: a body of some hundred kilobytes comes in one go.
 const WINDOW: u32 = 1 << 20;
+/// Anyone may ask for the health of a service, and that is all.
+const MAX_HEALTH_BYTES: usize = 1 << 10;
 
 /// Serves on a Unix socket until `shutdown`, then drains. With `reread`, SIGHUP and a change of the
 /// configuration file put the new configuration in force.
@@ -178,10 +181,12 @@ fn assemble(
 }
 
 async fn router(current: Arc<Current>) -> Router {
-    let service = BrokerServer::new(Service::new(current))
+    let service = BrokerServer::new(Service::new(Arc::clone(&current)))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let service = InterceptedService::new(service, move |request| current.admit(request));
     let (health, health_service) = tonic_health::server::health_reporter();
+    let health_service = health_service.max_decoding_message_size(MAX_HEALTH_BYTES);
     health.set_serving::<BrokerServer<Service>>().await;
     Server::builder()
         .initial_stream_window_size(WINDOW)

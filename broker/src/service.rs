@@ -79,6 +79,21 @@ impl Current {
         self.state.load().profiles.succeed(&old.profiles);
     }
 
+    /// Turns away whom no rule is about, before anything of a message is read: by messages of their own they could fill
+    /// the memory of a broker that isn't theirs to use.
+    pub(crate) fn admit(&self, request: Request<()>) -> Result<Request<()>, Status> {
+        let peer = identify(&request).map_err(|denial| status::of(&denial))?;
+        let state = self.state();
+        let Err(denial) = state.policy.admit(&peer) else { return Ok(request) };
+        let mut record = state.audit.begin_call(&peer, clock::now());
+        record.deny(&denial);
+        tracing::info!(uid = peer.uid, id = record.id, %denial, "turned away");
+        self.metrics.decided("", Err(&denial));
+        // It is refused, recorded or not.
+        state.audit.write(&record).ok();
+        Err(status::of(&denial))
+    }
+
     /// Takes note of a configuration with faults.
     pub(crate) fn reject(&self) {
         self.rejected.store(true, Ordering::Relaxed);

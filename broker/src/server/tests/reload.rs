@@ -1,0 +1,70 @@
+//! Another configuration under a broker that runs.
+
+use super::*;
+
+#[tokio::test]
+async fn a_changed_configuration_is_in_force_at_once_and_a_bad_one_never() {
+    let broker = Broker::start("");
+    let at = broker.directory.path();
+    let before = std::fs::read_to_string(at.join("broker.toml")).expect("a configuration");
+    let mut client = broker.client().await;
+    let mut changes =
+        client.watch_profiles(v1::WatchProfilesRequest {}).await.expect("a stream").into_inner();
+    client.sign(request("dev")).await.expect("a signature");
+
+    // With faults: the one before stays, and says so.
+    Broker::write(at, "broker.toml", &format!("{before}[nonsense]\n"));
+    loop {
+        let list = changes.message().await.expect("a list").expect("a list");
+        assert_eq!(names(&list.profiles), ["dev", "mfa", "ghost"]);
+        if list.config_rejected {
+            break;
+        }
+    }
+    client.sign(request("dev")).await.expect("a signature");
+
+    // Right: one profile is gone, another one described in other words, and keeps its credentials.
+    let after = before.replace("For tests", "Other words");
+    let after = after.replace("[[profile]]\nname = \"ghost\"", "[[profile]]\nname = \"late\"");
+    Broker::write(at, "broker.toml", &after);
+    let list = loop {
+        let list = changes.message().await.expect("a list").expect("a list");
+        if !list.config_rejected {
+            break list;
+        }
+    };
+    assert_eq!(names(&list.profiles), ["dev", "mfa", "late"]);
+    assert_eq!(list.profiles[0].description, "Other words");
+    assert_eq!(
+        (list.profiles[0].credential_generation, list.profiles[0].state()),
+        (1, v1::ProfileState::Fresh)
+    );
+    let status = client.sign(request("ghost")).await.expect_err("gone");
+    assert_eq!(reason(&status), "PROFILE_NOT_ALLOWED");
+    // The AWS files are watched as before.
+    let keys = "[dev]\naws_access_key_id = OTHER\naws_secret_access_key = s\n";
+    Broker::write(at, "credentials", keys);
+    while changes.message().await.expect("a list").expect("a list").profiles[0]
+        .credential_generation
+        < 2
+    {}
+    let answer = client.sign(request("dev")).await.expect("a signature").into_inner();
+    assert_eq!(answer.access_key_id, "OTHER");
+}
+
+#[tokio::test]
+async fn a_rule_that_is_taken_back_allows_nothing_more() {
+    let broker =
+        Broker::start(&format!("[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"*\"]\n", uid()));
+    let at = broker.directory.path();
+    let before = std::fs::read_to_string(at.join("broker.toml")).expect("a configuration");
+    let mut client = broker.client().await;
+    let mut changes =
+        client.watch_profiles(v1::WatchProfilesRequest {}).await.expect("a stream").into_inner();
+    client.sign(request("dev")).await.expect("a signature");
+    let rule = format!("uid = {}", uid());
+    Broker::write(at, "broker.toml", &before.replace(&rule, &format!("uid = {}", uid() + 1)));
+    while !changes.message().await.expect("a list").expect("a list").profiles.is_empty() {}
+    let status = client.sign(request("dev")).await.expect_err("no rule");
+    assert_eq!(reason(&status), "PEER_NOT_ALLOWED");
+}
