@@ -1,3 +1,4 @@
+mod ca_bundle;
 mod files;
 mod identity_center;
 #[cfg(target_os = "linux")]
