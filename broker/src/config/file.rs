@@ -1,6 +1,9 @@
 //! The configuration file: TOML to [`Config`], all faults at once.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +28,19 @@ const NO_TLS: &str =
 /// # Errors
 /// The file can't be read, or has faults.
 pub fn read(path: &Path, uid: u32) -> Result<Config, Error> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| Error::ReadConfig { path: path.to_owned(), source })?;
+    let text = text(path).map_err(|source| Error::ReadConfig { path: path.to_owned(), source })?;
     parse(&text, path, uid).map_err(Error::Config)
+}
+
+/// The attack: whoever may write the file gives themselves a rule, which is in force within a second.
+fn text(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    if file.metadata()?.mode() & 0o002 != 0 {
+        return Err(io::Error::other("every user may change it: chmod o-w it"));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Parses a configuration; `path` is for the faults.

@@ -305,3 +305,23 @@ fn flags_that_are_not_enough_say_what_to_give() {
         assert!(matches!(&error, Error::Usage(text) if text.contains(why)), "{shown}: {error}");
     }
 }
+
+#[test]
+fn a_file_that_everybody_may_write_is_not_read() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("broker.toml");
+    let minimal = "[[endpoint]]\nname = \"e\"\nurl = \"https://aws-mcp.us-east-1.api.aws/mcp\"\n\
+                   [[profile]]\nname = \"p\"\nendpoints = [\"e\"]\n";
+    std::fs::write(&path, minimal).expect("a file");
+    for (mode, good) in [(0o600, true), (0o664, true), (0o666, false), (0o602, false)] {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&path, permissions).expect("a mode");
+        let read = read(&path, 1000).map_err(|error| crate::error::in_words(&error));
+        assert_eq!(read.is_ok(), good, "{mode:o}: {:?}", read.err());
+        if let Err(words) = read {
+            assert!(words.contains("broker.toml") && words.contains("chmod o-w"), "{words}");
+        }
+    }
+}
