@@ -6,12 +6,12 @@
 use std::fs::{DirBuilder, File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
-use rustix::fs::{AtFlags, CWD, FlockOperation, Gid};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, OFlags};
 
 use crate::config::Listen;
 use crate::error::Error;
@@ -126,7 +126,10 @@ fn claim(path: &Path) -> Result<File, Error> {
     }
     let mut lock = path.as_os_str().to_owned();
     lock.push(".lock");
-    let file = File::options().write(true).create(true).truncate(false).open(&lock);
+    // In a directory that others write to, a link there could have us make a file anywhere.
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    let file =
+        File::options().write(true).create(true).truncate(false).custom_flags(flags).open(&lock);
     let file = file.map_err(|source| fail("its lock file can't be made", source))?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| live())?;
     match std::fs::symlink_metadata(path) {

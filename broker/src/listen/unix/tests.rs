@@ -112,3 +112,15 @@ fn an_inherited_socket_must_be_the_configured_one() {
     let error = Socket::inherited(inherited(), &listen(None, Some(0o660))).expect_err("a mode");
     assert!(error.to_string().contains("SocketMode="), "{error}");
 }
+
+#[test]
+fn a_link_in_place_of_the_lock_is_not_followed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("broker.sock");
+    let elsewhere = directory.path().join("elsewhere");
+    std::os::unix::fs::symlink(&elsewhere, directory.path().join("broker.sock.lock"))
+        .expect("a link");
+    let error = bind(&path).expect_err("a link");
+    assert!(error.to_string().contains("lock file"), "{error}");
+    assert!(!elsewhere.exists() && !path.exists());
+}
