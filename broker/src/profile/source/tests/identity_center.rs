@@ -171,3 +171,30 @@ async fn a_sign_in_of_another_program_is_seen() {
     std::fs::write(path, json).expect("signed in");
     assert!(matches!(source.look().await, Seen::Other));
 }
+
+/// Without an `sso-session`: the cache's file has the start URL's name, and nothing renews the token.
+#[tokio::test]
+async fn a_profile_of_old() {
+    let (home, server) = identity_center(NOW + 3600, 200, 200).await;
+    let at = home.path();
+    let sso = "sso_start_url = https://old/start\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = R\n";
+    write(at, "config", &format!("[profile old]\n{sso}endpoint_url = {}\n", server.url));
+    let source = source(at, "dev", "old");
+    let denial = source.load(Effort::Waited, now()).await.expect_err("nobody has signed in there");
+    assert_eq!(denial.reason(), Reason::LoginRequired);
+    // printf %s https://old/start | sha1sum
+    let cache = at.join(".aws/sso/cache/85096cd4931eb1372a63d460a9c91b7600c9ba2b.json");
+    for (expiry, loaded) in [("2099-01-01T00:00:00Z", true), ("2020-01-01T00:00:00UTC", false)] {
+        let token = format!(
+            r#"{{"startUrl":"https://old/start","region":"us-east-1","accessToken":"canary-old","expiresAt":"{expiry}"}}"#
+        );
+        std::fs::write(&cache, token).expect("a token");
+        let reason = source.load(Effort::Waited, now()).await.map_err(|denial| denial.reason());
+        match loaded {
+            true => assert_eq!(reason.expect("keys").access_key_id(), "OLD"),
+            false => assert_eq!(reason.expect_err("it has ended"), Reason::LoginRequired),
+        }
+    }
+    assert!(server.asked_of("/token").is_empty());
+    assert_eq!(source.session().await.expect("a session").key(), "https://old/start");
+}
