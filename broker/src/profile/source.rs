@@ -134,7 +134,7 @@ impl Source {
         let region = region.cloned();
         let source = match (&self.role, &chain, &self.from) {
             (Some(_), _, _) => "assume role",
-            (None, Some(chain), _) if chain.kind.is_some() => chain.source(),
+            (None, Some(chain), _) if !chain.source().is_empty() => chain.source(),
             (None, _, CredentialsFrom::DefaultChain) => "default chain",
             (None, _, CredentialsFrom::AwsProfile(_)) => "",
         };

@@ -90,6 +90,8 @@ pub(super) struct Chain {
     pub(super) kind: Option<Kind>,
     /// Whether the files have the profile at all.
     pub(super) exists: bool,
+    /// Whether the profile itself is a role that is assumed with other credentials.
+    assumes: bool,
     base: Option<Base>,
     /// In the order in which they are assumed.
     hops: Vec<Hop>,
@@ -114,6 +116,7 @@ impl Chain {
             metadata: settings::metadata(first),
             kind: None,
             exists: first.is_some(),
+            assumes: text("role_arn").is_some() && text("web_identity_token_file").is_none(),
             base: None,
             hops: Vec::new(),
             refusal: None,
@@ -207,6 +210,7 @@ impl Chain {
         } else if let Some(session) = get("login_session") {
             self.kind = Some(Kind::LoginSession);
             settings::only_one_of(profile, ["login_session", "aws_access_key_id"])?;
+            settings::of_sign_ins(sections, profile)?;
             self.base = Some(Base::LoginSession(session.to_owned()));
         } else if let Some(command) = get("credential_process") {
             self.kind = Some(Kind::CredentialProcess);
@@ -323,7 +327,7 @@ impl Chain {
     pub(super) fn source(&self) -> &'static str {
         match self.kind {
             Some(Kind::WebIdentity) => "web identity",
-            _ if !self.hops.is_empty() => "assume role",
+            _ if self.assumes => "assume role",
             Some(Kind::StaticKeys) => "static keys",
             Some(Kind::Sso) => "sso",
             Some(Kind::CredentialProcess) => "credential process",

@@ -98,7 +98,16 @@ pub(super) async fn provide(
 }
 
 pub(super) fn provider_config(config: &SdkConfig) -> ProviderConfig {
-    let mut provider = ProviderConfig::without_region().with_region(config.region().cloned());
+    let mut provider = ProviderConfig::without_region()
+        .with_region(config.region().cloned())
+        .with_use_fips(config.use_fips())
+        .with_use_dual_stack(config.use_dual_stack());
+    if let Some(retries) = config.retry_config() {
+        provider = provider.with_retry_config(retries.clone());
+    }
+    if let Some(timeouts) = config.timeout_config() {
+        provider = provider.with_timeout_config(timeouts.clone());
+    }
     if let Some(http) = config.http_client() {
         provider = provider.with_http_client(http);
     }

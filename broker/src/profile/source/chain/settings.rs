@@ -153,6 +153,15 @@ pub(super) fn of_calls(sections: &ProfileSet, profile: &Profile) -> Result<(), D
     Ok(())
 }
 
+/// Refuses to renew a session of `aws login` at another server than the profile says: the SDK takes the environment's
+/// word alone for that.
+pub(super) fn of_sign_ins(sections: &ProfileSet, profile: &Profile) -> Result<(), Denial> {
+    let own = profile.get("endpoint_url").map(|_| "endpoint_url");
+    let of_service = endpoint_url(sections, profile, "signin").map(|_| "services");
+    let why = "with a login_session, only AWS_ENDPOINT_URL_SIGNIN says where it is renewed";
+    own.or(of_service).map_or(Ok(()), |key| Err(unsupported(profile, key, why)))
+}
+
 /// Refuses a profile that has both: the SDKs don't agree on which one comes first.
 pub(super) fn only_one_of(profile: &Profile, keys: [&str; 2]) -> Result<(), Denial> {
     match keys.iter().all(|key| profile.get(key).is_some()) {

@@ -165,6 +165,15 @@ aws_secret_access_key = b
 login_session = arn:aws:iam::1:user/U
 aws_access_key_id = A
 aws_secret_access_key = b
+[profile loginurl]
+login_session = arn:aws:iam::1:user/U
+endpoint_url = https://signin.example
+[profile loginservice]
+login_session = arn:aws:iam::1:user/U
+services = signin
+[services signin]
+signin =
+  endpoint_url = https://signin.example
 [profile nokey]
 aws_access_key_id =
 aws_secret_access_key = b
@@ -223,6 +232,7 @@ async fn where_the_credentials_come_from() {
         ("box", Some(Kind::Named), "assume role"),
         ("login", Some(Kind::LoginSession), "login session"),
         ("empty", None, ""),
+        ("mfa", None, "assume role"),
         ("loop", None, "assume role"),
         ("nobody", None, ""),
     ] {
@@ -263,6 +273,8 @@ async fn what_cannot_be_done_is_refused_with_its_reason() {
         ("idle2", Reason::UnsupportedProfileSetting, "external_id"),
         ("processkeys", Reason::ProfileMisconfigured, "credential_process and aws_access_key_id"),
         ("loginkeys", Reason::ProfileMisconfigured, "login_session and aws_access_key_id"),
+        ("loginurl", Reason::UnsupportedProfileSetting, "endpoint_url"),
+        ("loginservice", Reason::UnsupportedProfileSetting, "services in"),
         ("nokey", Reason::ProfileMisconfigured, "no aws_access_key_id"),
         ("fips", Reason::ProfileMisconfigured, "use_fips_endpoint must be"),
         ("somewhere", Reason::ProfileMisconfigured, "endpoint_url"),
