@@ -21,7 +21,7 @@ use sigward_proto::v1::{ProfileState, Reason};
 pub use self::identity::Identity;
 use self::login::Logins;
 pub use self::login::{Done, Login, Prompt, Stage};
-use self::refresh::Refresh;
+use self::refresh::{Change, Refresh};
 use self::source::Source;
 pub use self::surroundings::Surroundings;
 use self::token::Tokens;
@@ -181,7 +181,7 @@ impl Profiles {
                     continue;
                 };
                 if source.session().await.is_ok_and(|session| session.key() == key) {
-                    refresh.reload();
+                    refresh.reload(Change::Token);
                 }
             }
         }))

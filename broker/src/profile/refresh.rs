@@ -51,6 +51,15 @@ pub(super) enum Effort {
     Background,
 }
 
+/// What has changed of that which credentials are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// What the files say: they may be someone else's.
+    Files,
+    /// The sign-in behind them.
+    Token,
+}
+
 /// Where credentials come from.
 pub(super) trait Load: Send + Sync {
     /// Loads them anew, from the files up.
@@ -120,12 +129,12 @@ impl Refresh {
     }
 
     /// Loads again now: something has changed that the credentials are made of.
-    pub(super) fn reload(self: &Arc<Self>) {
+    pub(super) fn reload(self: &Arc<Self>, change: Change) {
         let mut flight = self.flight();
         if flight.ended {
             return;
         }
-        flight.changed();
+        flight.changed(change);
         if flight.running().is_some() {
             self.word.send_replace(Word::Again);
         } else {
@@ -311,7 +320,7 @@ impl Refresh {
             Ok(fresh) => {
                 flight.generation = fresh.generation();
                 flight.failed = None;
-                flight.changed = false;
+                flight.changed = None;
                 self.source.in_force(Some(fresh.expose_keys()));
                 let due = Due::of(fresh, self.clock.chance());
                 self.current.store(Some(Arc::new(Held { credentials: Arc::clone(fresh), due })));
@@ -353,15 +362,20 @@ impl Refresh {
         due && !flight.failed.as_ref().is_some_and(hopeless)
     }
 
-    /// Why keys are served no more that would still sign: what they are made of was changed, or they never end, and
-    /// for long now their source gives none. A file that is being written is right again sooner.
+    /// Why keys are served no more that would still sign: for long now their source gives none, and they never end,
+    /// or it isn't what they were made of. A file that is being written is right again sooner.
     fn disowned(&self) -> Option<Denial> {
         let flight = self.flight();
         let current = self.current.load();
         let unending = current.as_ref()?.credentials.expiry().is_none();
-        let failed = flight.failed.as_ref().filter(|_| unending || flight.changed)?;
-        let long = failed.since.elapsed() >= DISOWNED;
-        (long && !failed.passes()).then(|| failed.denial.clone())
+        let failed = flight.failed.as_ref()?;
+        let (since, disowned) = match flight.changed {
+            // Also where nobody can say what the new ones would be: the old ones aren't those that are asked for.
+            Some((Change::Files, since)) => (since, true),
+            Some((Change::Token, _)) => (failed.since, !failed.passes()),
+            None => (failed.since, unending && !failed.passes()),
+        };
+        (disowned && since.elapsed() >= DISOWNED).then(|| failed.denial.clone())
     }
 
     fn flight(&self) -> MutexGuard<'_, Flight> {

@@ -159,7 +159,7 @@ impl Source {
     async fn credentials(&self, effort: Effort, now: SystemTime) -> Result<Credentials, Denial> {
         let read = self.chain().await;
         if let Ok((chain, _)) = &read {
-            *self.made() = self.made_of(chain);
+            self.reads(chain);
         }
         let role = self.role.as_ref().map(|role| self.narrower(role));
         let named = matches!(self.from, CredentialsFrom::AwsProfile(_));
@@ -370,6 +370,7 @@ impl Load for Arc<Source> {
     }
 
     fn in_force(&self, keys: Option<&Credentials>) {
+        self.signs(keys.is_some());
         self.identify(keys);
     }
 }

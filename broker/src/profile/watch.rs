@@ -99,9 +99,9 @@ async fn take_over(profiles: &[Arc<Profile>]) {
         }
         match seen {
             Seen::Same => {}
-            Seen::Other => {
+            Seen::Other(change) => {
                 tracing::info!(profile = %profile.name, "changed: its credentials are loaded again");
-                profile.refresh.reload();
+                profile.refresh.reload(change);
             }
             Seen::Gone => {
                 tracing::info!(profile = %profile.name, "not in the AWS files any more");

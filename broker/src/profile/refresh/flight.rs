@@ -6,6 +6,7 @@ use sigward_proto::v1::Reason;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::Change;
 use crate::error::Denial;
 use crate::secret::Credentials;
 
@@ -17,7 +18,7 @@ pub(super) struct Flight {
     /// The load that is on its way.
     pub(super) running: Option<watch::Receiver<Outcome>>,
     /// What the credentials are made of was changed since the last good load.
-    pub(super) changed: bool,
+    pub(super) changed: Option<(Change, Instant)>,
     /// The loads that failed since the last good one; nothing after a success.
     pub(super) failed: Option<Failed>,
     /// When the last load was forced.
@@ -70,11 +71,15 @@ impl Flight {
     }
 
     /// Takes note of a change: what failed before it says nothing any more.
-    pub(super) fn changed(&mut self) {
-        self.changed = true;
+    pub(super) fn changed(&mut self, change: Change) {
+        let now = Instant::now();
+        self.changed = match self.changed {
+            Some((Change::Files, since)) if change == Change::Token => Some((Change::Files, since)),
+            _ => Some((change, now)),
+        };
         if let Some(failed) = &mut self.failed {
             failed.count = 0;
-            failed.since = Instant::now();
+            failed.since = now;
         }
     }
 }

@@ -13,13 +13,19 @@ use super::Source;
 use super::chain::Chain;
 use crate::config::CredentialsFrom;
 use crate::error::Denial;
+use crate::profile::refresh::Change;
 
 /// What a profile's credentials were last made of, and where that stands.
 #[derive(Debug, Default)]
 pub(super) struct Made {
-    pub(super) fingerprint: Option<[u8; 32]>,
+    /// The hash of all that the AWS files say about it.
+    files: Option<[u8; 32]>,
+    /// The same, with the token.
+    all: Option<[u8; 32]>,
     /// The cache file of the token, or of the login session.
-    pub(super) token: Option<PathBuf>,
+    token: Option<PathBuf>,
+    /// What the files said when the keys that sign now were loaded.
+    in_force: Option<[u8; 32]>,
 }
 
 /// What has become of what the last load read.
@@ -28,7 +34,7 @@ pub(in crate::profile) enum Seen {
     /// It stands there as it did.
     Same,
     /// Another load would read something else.
-    Other,
+    Other(Change),
     /// The profile isn't there any more.
     Gone,
     /// Nobody can tell.
@@ -52,32 +58,53 @@ impl Source {
                 let now = self.made_of(&chain);
                 let mut made = self.made();
                 made.token = now.token;
-                match made.fingerprint == now.fingerprint {
-                    true => Seen::Same,
-                    false => Seen::Other,
+                // A load may have been quicker than this look, and failed.
+                let others_sign = made.in_force.is_some() && made.in_force != now.files;
+                if made.files != now.files || others_sign {
+                    Seen::Other(Change::Files)
+                } else if made.all != now.all {
+                    Seen::Other(Change::Token)
+                } else {
+                    Seen::Same
                 }
             }
         }
     }
 
-    pub(super) fn made_of(&self, chain: &Chain) -> Made {
+    /// Takes note of what a load reads.
+    pub(super) fn reads(&self, chain: &Chain) {
+        let now = self.made_of(chain);
+        let mut made = self.made();
+        *made = Made { in_force: made.in_force, ..now };
+    }
+
+    /// Takes note that what the last load read signs now, or nothing does.
+    pub(super) fn signs(&self, any: bool) {
+        let mut made = self.made();
+        made.in_force = made.files.filter(|_| any);
+    }
+
+    fn made_of(&self, chain: &Chain) -> Made {
+        let made = |token: &[u8], path| Made {
+            files: Some(chain.fingerprint(&[])),
+            all: Some(chain.fingerprint(token)),
+            token: path,
+            in_force: None,
+        };
         if let (Some(session), Some(directory)) = (chain.login_session(), &self.login_cache) {
             // The SDK names and reads it in the same way.
             let name = hex::encode(Sha256::digest(session.trim())) + ".json";
             let path = directory.join(name);
             let cached = Zeroizing::new(std::fs::read(&path).unwrap_or_default());
-            return Made { fingerprint: Some(chain.fingerprint(&cached)), token: Some(path) };
+            return made(&cached, Some(path));
         }
         let session = chain.session();
         let token = session.and_then(|session| self.tokens.find(session));
         let access = token.as_ref().map_or("", |token| token.access.expose());
-        Made {
-            fingerprint: Some(chain.fingerprint(access.as_bytes())),
-            token: session.and_then(|session| self.tokens.path(session)),
-        }
+        made(access.as_bytes(), session.and_then(|session| self.tokens.path(session)))
     }
 
-    pub(super) fn made(&self) -> MutexGuard<'_, Made> {
+    fn made(&self) -> MutexGuard<'_, Made> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,11 +14,11 @@ async fn a_change_is_loaded_at_once_and_what_ran_before_it_does_not_count() {
         tokio::task::yield_now().await;
     }
     // Someone signs in while a load with the old token is on its way.
-    refresh.reload();
+    refresh.reload(Change::Files);
     script.gate.add_permits(2);
     assert_eq!(waiting.await.expect("an answer"), Ok("B".to_owned()));
     script.gate.add_permits(1);
-    refresh.reload();
+    refresh.reload(Change::Files);
     settle(&refresh).await;
     assert_eq!(id(&refresh, &script, 0).await, Ok("C".to_owned()));
     assert_eq!(loads(&script), 3);
@@ -33,7 +33,7 @@ async fn keys_that_never_end_do_not_outlive_their_source_for_long() {
         let (refresh, script) =
             machine([keys("A", None), failed(), failed(), failed(), failed()], 100);
         assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
-        refresh.reload();
+        refresh.start();
         settle(&refresh).await;
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(id(&refresh, &script, 30).await, Ok("A".to_owned()));
@@ -47,7 +47,7 @@ async fn what_is_dropped_is_gone_and_a_load_from_before_does_not_bring_it_back()
     let (refresh, script) = machine([keys("A", Some(1000)), keys("B", None), keys("C", None)], 1);
     assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
     let keys = Arc::downgrade(&refresh.current.load_full().expect("held").credentials);
-    refresh.reload();
+    refresh.reload(Change::Files);
     while loads(&script) < 2 {
         tokio::task::yield_now().await;
     }
@@ -59,11 +59,11 @@ async fn what_is_dropped_is_gone_and_a_load_from_before_does_not_bring_it_back()
     assert_eq!(refresh.status(at(0)).state, ProfileState::Misconfigured);
     // It is there again.
     script.gate.add_permits(1);
-    refresh.reload();
+    refresh.reload(Change::Files);
     settle(&refresh).await;
     assert_eq!(id(&refresh, &script, 0).await, Ok("C".to_owned()));
     refresh.end();
-    refresh.reload();
+    refresh.reload(Change::Files);
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(id(&refresh, &script, 0).await, Err(Reason::CredentialsUnavailable));
     assert_eq!(loads(&script), 3);
@@ -117,7 +117,7 @@ async fn a_load_that_hangs_does_not_hold_up_a_change() {
     let (refresh, moody) = moody([None, Some(keys("B", None))]);
     let waiter = waiting(&refresh, &moody).await;
     let started = Instant::now();
-    refresh.reload();
+    refresh.reload(Change::Files);
     let loaded = waiter.await.expect("an answer").expect("keys");
     assert_eq!(loaded.access_key_id(), "B");
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
@@ -134,9 +134,9 @@ async fn nobody_waits_for_a_profile_that_goes_and_one_that_comes_back_is_loaded(
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 
     // It goes and comes back while a load hangs, and nobody asks.
-    refresh.reload();
+    refresh.reload(Change::Files);
     refresh.forget(Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
-    refresh.reload();
+    refresh.reload(Change::Files);
     settle(&refresh).await;
     assert_eq!(refresh.status(at(0)).state, ProfileState::Fresh);
 }
@@ -144,21 +144,25 @@ async fn nobody_waits_for_a_profile_that_goes_and_one_that_comes_back_is_loaded(
 #[tokio::test(start_paused = true)]
 async fn keys_of_what_the_file_says_no_more_are_not_used_up() {
     let refused = || Err(Denial::new(Reason::ProfileMisconfigured, "no such role"));
-    for (changed, answers, served) in [
-        // Another role was written down, which STS refuses: the one before isn't a substitute.
-        (true, vec![refused(), refused(), refused(), refused()], false),
-        (true, vec![Err(unavailable()), Err(unavailable()), Err(unavailable())], true),
+    let away = || Err(unavailable());
+    for (change, failure, served) in [
+        // Another role was written down, which STS refuses, or nobody can be asked for: the one before isn't a substitute.
+        (Some(Change::Files), &refused as &dyn Fn() -> _, false),
+        (Some(Change::Files), &away, false),
+        // Somebody signed out, or in again.
+        (Some(Change::Token), &refused, false),
+        (Some(Change::Token), &away, true),
         // AWS refuses what the file has said all along: what it gave is good until its end.
-        (false, vec![refused(), refused(), refused(), refused()], true),
+        (None, &refused, true),
+        (None, &away, true),
     ] {
-        let first = [keys("A", Some(3600))];
-        let (refresh, script) = machine(first.into_iter().chain(answers), 100);
+        let answers = [keys("A", Some(3600))].into_iter().chain((0..9).map(|_| failure()));
+        let (refresh, script) = machine(answers, 100);
         assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
-        if changed {
-            refresh.reload();
-        } else {
+        match change {
+            Some(change) => refresh.reload(change),
             // Half of life.
-            tokio::time::sleep(Duration::from_secs(1801)).await;
+            None => tokio::time::sleep(Duration::from_secs(1801)).await,
         }
         settle(&refresh).await;
         assert_eq!(refresh.status(script.wall.now()).state, ProfileState::Degraded);
@@ -166,7 +170,8 @@ async fn keys_of_what_the_file_says_no_more_are_not_used_up() {
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(id(&refresh, &script, now()).await, Ok("A".to_owned()));
         tokio::time::sleep(Duration::from_secs(70)).await;
-        assert_eq!(id(&refresh, &script, now()).await.is_ok(), served, "changed: {changed}");
+        let reason = failure().expect_err("a failure").reason();
+        assert_eq!(id(&refresh, &script, now()).await.is_ok(), served, "{change:?}, {reason:?}");
     }
 }
 
@@ -175,17 +180,15 @@ async fn half_a_file_in_an_outage_is_no_last_word() {
     // Without an answer in its list, the source is away.
     let (refresh, script) = machine([keys("A", Some(36_000))], 100);
     assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
-    refresh.reload();
+    refresh.reload(Change::Token);
     settle(&refresh).await;
     tokio::time::sleep(Duration::from_secs(100)).await;
     let half = Err(Denial::new(Reason::ProfileMisconfigured, "half a file"));
     script.answers.lock().expect("a lock").push_back(half);
-    refresh.reload();
+    refresh.reload(Change::Files);
     settle(&refresh).await;
     let failure = refresh.status(at(100)).failure.expect("half a file");
     assert_eq!(failure.reason(), Reason::ProfileMisconfigured);
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    refresh.reload();
-    tokio::time::sleep(Duration::from_secs(300)).await;
-    assert_eq!(id(&refresh, &script, 405).await, Ok("A".to_owned()));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(id(&refresh, &script, 130).await, Ok("A".to_owned()));
 }

@@ -1,6 +1,7 @@
 //! AWS files that aren't there, can't be read, or are no such files.
 
 use super::*;
+use crate::profile::refresh::Change;
 
 /// The files of a home, in their usual places.
 fn at_home(directory: &Path) -> Arc<Source> {
@@ -90,4 +91,30 @@ async fn a_key_that_no_header_can_carry_is_refused() {
             assert_eq!(denial.reason(), Reason::ProfileMisconfigured, "{profile}: {denial}");
         }
     }
+}
+
+/// A load may read the new files before anyone looks at them; that it failed doesn't make them the old ones.
+#[tokio::test]
+async fn a_look_sees_that_the_keys_that_sign_are_of_other_files() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    write(at, "config", "");
+    write(at, "credentials", KEYS);
+    let source = source(at, "dev", "dev");
+    let loaded = async || {
+        let keys = source.load(Effort::Waited, now()).await.expect("keys");
+        source.in_force(Some(&keys));
+    };
+    loaded().await;
+    assert!(matches!(source.look().await, Seen::Same));
+    write(at, "credentials", "[dev]\naws_access_key_id = B\n");
+    source.load(Effort::Waited, now()).await.expect_err("half of a key");
+    assert!(matches!(source.look().await, Seen::Other(Change::Files)));
+    // As long as they sign.
+    source.in_force(None);
+    assert!(matches!(source.look().await, Seen::Same));
+    write(at, "credentials", KEYS);
+    assert!(matches!(source.look().await, Seen::Other(Change::Files)));
+    loaded().await;
+    assert!(matches!(source.look().await, Seen::Same));
 }

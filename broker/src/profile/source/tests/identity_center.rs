@@ -1,6 +1,7 @@
 //! Tokens that live, end, are renewed or revoked, against a portal and an OIDC server in the test.
 
 use super::*;
+use crate::profile::refresh::Change;
 use crate::profile::token::{Renewal, Token, parse};
 use crate::secret::Secret;
 
@@ -169,7 +170,7 @@ async fn a_sign_in_of_another_program_is_seen() {
     assert!(source.watched().contains(&path));
     let json = r#"{"accessToken":"canary-new","expiresAt":"2099-01-01T00:00:00Z"}"#;
     std::fs::write(path, json).expect("signed in");
-    assert!(matches!(source.look().await, Seen::Other));
+    assert!(matches!(source.look().await, Seen::Other(Change::Token)));
 }
 
 /// Without an `sso-session`: the cache's file has the start URL's name, and nothing renews the token.
