@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use futures_util::future::join_all;
 use sigward_proto::v1::Reason;
 
-use super::table::{Table, or_dash, print, time_left};
+use super::table::{Table, or_dash, print, shown, time_left};
 use crate::clock;
 use crate::config::{Config, CredentialsFrom, Profile};
 use crate::error::Denial;
@@ -92,6 +92,6 @@ fn explain(profile: &Profile, source: &str, denial: &Denial) -> String {
         "\n{}: {}\n    {}\n    next: {next}\n",
         profile.name,
         denial.reason().name(),
-        denial.detail()
+        shown(denial.detail())
     )
 }

@@ -11,7 +11,7 @@ use tonic::Status;
 use tonic_types::StatusExt;
 
 use super::connection::{connect, in_time, refused};
-use super::table::{print, time_left};
+use super::table::{print, shown, time_left};
 use crate::clock;
 use crate::error::Error;
 
@@ -109,11 +109,6 @@ fn explain(profile: &str, status: &Status) -> String {
         }
         _ => refused(status.clone()).to_string(),
     }
-}
-
-/// A text of a server, on a terminal: without controls that could rewrite what stands there.
-fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 #[cfg(test)]

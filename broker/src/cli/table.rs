@@ -14,7 +14,7 @@ impl Table {
     }
 
     pub(super) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        self.rows.push(cells.iter().map(|cell| shown(cell)).collect());
     }
 
     pub(super) fn render(&self) -> String {
@@ -41,6 +41,11 @@ pub(super) fn print(text: &str) {
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }
 
+/// A text of a server or of a file, on a terminal: without controls that could rewrite what stands there.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
 /// `-` for nothing, so that no column is empty.
 pub(super) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
@@ -65,7 +70,7 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let mut table = Table::new(&["A", "LONG"]);
-        table.row(vec!["wide cell".to_owned(), "x".to_owned()]);
+        table.row(vec!["wide cell".to_owned(), "\u{1b}x\n".to_owned()]);
         assert_eq!(table.render(), "A          LONG\nwide cell  x\n");
     }
 

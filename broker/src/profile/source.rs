@@ -17,7 +17,6 @@ mod roles;
 mod sdk;
 mod whose;
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -61,7 +60,7 @@ pub(super) struct Source {
     metadata_given: bool,
     /// `AWS_WEB_IDENTITY_TOKEN_FILE` and what goes with it, for the default chain.
     web_identity: Option<WebIdentity>,
-    child_environment: Vec<(OsString, OsString)>,
+    child_environment: child::Environment,
     /// Where `aws login` keeps its sessions.
     login_cache: Option<PathBuf>,
     tokens: Arc<Tokens>,
@@ -111,7 +110,7 @@ impl Source {
             .iter()
             .any(|name| surroundings.variable(name).is_some()),
             web_identity: web_identity(surroundings),
-            child_environment: child::environment(
+            child_environment: child::Environment::new(
                 &surroundings.variables,
                 &config.aws.process_environment,
             ),
@@ -221,7 +220,9 @@ impl Source {
                 roles::assume_with_web_identity(&role, &self.session_name(), config).await
             }
             Base::Sso(role) => portal::credentials(&role, &self.tokens, config, now).await,
-            Base::CredentialProcess(command) => child::run(&command, &self.child_environment).await,
+            Base::CredentialProcess(command) => {
+                child::run(command.expose(), &self.child_environment).await
+            }
             Base::LoginSession(session) => {
                 let provider = LoginCredentialsProvider::builder(session)
                     .configure(&sdk::provider_config(config))

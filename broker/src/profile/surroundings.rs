@@ -3,10 +3,11 @@
 //! Invariant: it is read once, by the command line, and holds no key.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 
 /// What the environment says, read once at the start.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Surroundings {
     /// `AWS_REGION`.
     pub aws_region: Option<String>,
@@ -44,5 +45,12 @@ impl Surroundings {
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
         let found = self.variables.iter().find(|(found, _)| found == name);
         found.and_then(|(_, value)| value.to_str()).filter(|value| !value.is_empty())
+    }
+}
+
+/// The variables may hold other programs' secrets.
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surroundings").field("home", &self.home).finish_non_exhaustive()
     }
 }

@@ -6,10 +6,10 @@
 
 use std::collections::HashMap;
 use std::fs::{DirBuilder, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -56,7 +56,6 @@ pub(super) struct Tokens {
     kept: Mutex<HashMap<String, Token>>,
     /// One renewal at a time: the server takes each refresh token once.
     pub(super) renewing: tokio::sync::Mutex<()>,
-    count: AtomicU64,
 }
 
 impl Session {
@@ -112,8 +111,9 @@ impl Tokens {
     fn write(&self, path: &Path, session: &Session, token: &Token) -> io::Result<()> {
         let directory = path.parent().unwrap_or(Path::new("."));
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let temporary = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
+        // Not by the process's id: in containers that share a home it is the same.
+        let chance = RandomState::new().hash_one(());
+        let temporary = path.with_extension(format!("{chance:016x}.tmp"));
         let json = Secret::new(json(session, token).to_string());
         let written = File::options()
             .write(true)

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::error::Denial;
 use crate::memory;
 use crate::profile::token::Session;
+use crate::secret::Secret;
 
 /// How the first credentials of a chain are had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +37,8 @@ pub(super) enum Base {
     StaticKeys(Credentials),
     WebIdentity(WebIdentity),
     Sso(SsoRole),
-    CredentialProcess(String),
+    /// Its arguments may be secrets.
+    CredentialProcess(Secret),
     LoginSession(String),
     Named(Named),
 }
@@ -215,7 +217,7 @@ impl Chain {
         } else if let Some(command) = get("credential_process") {
             self.kind = Some(Kind::CredentialProcess);
             settings::only_one_of(profile, ["credential_process", "aws_access_key_id"])?;
-            self.base = Some(Base::CredentialProcess(command.to_owned()));
+            self.base = Some(Base::CredentialProcess(Secret::new(command.to_owned())));
         } else if get("aws_access_key_id").or(get("aws_secret_access_key")).is_some() {
             return self.static_keys(profile);
         } else if !self.hops.is_empty() {

@@ -8,6 +8,7 @@
 //! The format: <https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html>.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, SystemTime};
@@ -68,29 +69,34 @@ const PASSED_ON: [&str; 34] = [
     "no_proxy",
 ];
 
-/// Those of the given variables that a child may have: [`PASSED_ON`], and what the configuration adds.
-pub(super) fn environment(
-    variables: &[(OsString, OsString)],
-    added: &[String],
-) -> Vec<(OsString, OsString)> {
-    let passed = |name: &OsString| {
-        PASSED_ON.iter().any(|passed| name == passed)
-            || added.iter().any(|added| name == added.as_str())
-    };
-    variables.iter().filter(|(name, _)| passed(name)).cloned().collect()
+/// What a child gets: its `Debug` shows no value.
+pub(super) struct Environment(Vec<(OsString, OsString)>);
+
+impl Environment {
+    /// Those of the given variables that a child may have: [`PASSED_ON`], and what the configuration adds.
+    pub(super) fn new(variables: &[(OsString, OsString)], added: &[String]) -> Self {
+        let passed = |name: &OsString| {
+            PASSED_ON.iter().any(|passed| name == passed)
+                || added.iter().any(|added| name == added.as_str())
+        };
+        Self(variables.iter().filter(|(name, _)| passed(name)).cloned().collect())
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
 }
 
 /// Runs the command and reads its answer.
-pub(super) async fn run(
-    command: &str,
-    environment: &[(OsString, OsString)],
-) -> Result<Credentials, Denial> {
+pub(super) async fn run(command: &str, environment: &Environment) -> Result<Credentials, Denial> {
     run_until(command, environment, DEADLINE).await
 }
 
 async fn run_until(
     command: &str,
-    environment: &[(OsString, OsString)],
+    environment: &Environment,
     deadline: Duration,
 ) -> Result<Credentials, Denial> {
     let late = |_| failed("took too long, and was ended");
@@ -106,11 +112,11 @@ fn failed(what: &str) -> Denial {
 }
 
 /// What the child prints to standard output until it closes it, and ends well.
-async fn output(command: &str, environment: &[(OsString, OsString)]) -> Result<Secret, Denial> {
+async fn output(command: &str, environment: &Environment) -> Result<Secret, Denial> {
     let mut child = Command::new("/bin/sh")
         .args(["-c", command])
         .env_clear()
-        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .envs(environment.0.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -7,8 +7,8 @@ use super::*;
 
 const ANSWER: &str = r#"{"Version":1,"AccessKeyId":"A","SecretAccessKey":"s","SessionToken":"t","Expiration":"2099-01-01T00:00:00+00:00"}"#;
 
-fn path() -> Vec<(OsString, OsString)> {
-    vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())]
+fn path() -> Environment {
+    Environment(vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())])
 }
 
 async fn detail(command: &str) -> String {
@@ -133,13 +133,15 @@ async fn the_environment_is_an_allowlist() {
     ];
     let all: Vec<_> = all.map(|(name, value)| (name.into(), value.into())).into();
     let names = |added: &[String]| -> Vec<String> {
-        let chosen = environment(&all, added).into_iter();
+        let chosen = Environment::new(&all, added).0.into_iter();
         chosen.map(|(name, _)| name.into_string().expect("text")).collect()
     };
     assert_eq!(names(&[]), ["HOME", "PATH", "no_proxy"]);
     assert_eq!(names(&["VAULT_ADDR".to_owned()]), ["HOME", "PATH", "VAULT_ADDR", "no_proxy"]);
     let command =
         format!("test -z \"$GITHUB_TOKEN\" && test \"$HOME\" = /home/me && echo '{ANSWER}'");
-    assert!(run(&command, &environment(&all, &[])).await.is_ok());
-    assert!(run(&command, &all).await.is_err());
+    assert!(run(&command, &Environment::new(&all, &[])).await.is_ok());
+    assert!(run(&command, &Environment(all.clone())).await.is_err());
+    let shown = format!("{:?}", Environment(all));
+    assert!(shown.contains("GITHUB_TOKEN") && !shown.contains("canary"), "{shown}");
 }
