@@ -351,7 +351,9 @@ impl Refresh {
     fn wants_load(&self) -> bool {
         let flight = self.flight();
         let current = self.current.load();
-        let due = current.as_ref().is_some_and(|held| held.due.over(self.clock.now()));
+        let Some(held) = current.as_ref() else { return false };
+        // What a change was to bring may have failed to come.
+        let due = held.due.over(self.clock.now()) || flight.changed.is_some();
         let hopeless = |failed: &Failed| {
             // Until a person acts; then the files change, or someone asks.
             !matches!(

@@ -192,3 +192,16 @@ async fn half_a_file_in_an_outage_is_no_last_word() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(id(&refresh, &script, 130).await, Ok("A".to_owned()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_change_in_an_outage_is_taken_over_after_it_and_nobody_has_to_ask() {
+    let answers = [keys("A", Some(36_000)), Err(unavailable()), keys("B", Some(36_000))];
+    let (refresh, script) = machine(answers, 100);
+    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
+    refresh.reload(Change::Files);
+    settle(&refresh).await;
+    assert_eq!(refresh.status(at(0)).state, ProfileState::Degraded);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(loads(&script), 3);
+    assert_eq!(id(&refresh, &script, 20).await, Ok("B".to_owned()));
+}
