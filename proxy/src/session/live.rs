@@ -52,6 +52,7 @@ impl Live {
     pub async fn settled(&self) {
         let mut opening = self.opening.subscribe();
         let opened = opening.wait_for(|&opening| !opening);
+        let opened = self.listening.run_until_cancelled(opened);
         if tokio::time::timeout(OPENING, opened).await.is_err() {
             self.opening.send_replace(false);
         }
