@@ -45,12 +45,22 @@ async fn stdio() {
     assert!(of_streams, "{lost:#?}\n{}", report.text());
 }
 
-/// The official TypeScript client, in every scenario that isn't about OAuth.
 #[tokio::test]
 async fn a_client_over_stdio() {
+    client(&[], "over stdio").await;
+}
+
+#[tokio::test]
+async fn a_client_of_the_listening_proxy() {
+    client(&["--listen", "127.0.0.1:0"], "through the listening proxy").await;
+}
+
+/// The official TypeScript client, in every scenario that isn't about OAuth, with a proxy that has these arguments.
+async fn client(arguments: &[&str], title: &str) {
     let world = World::new().await;
     // The suite has a server of its own for each scenario; the client puts its URL in.
-    let command = proxy(&world, "URL", &["dev"]);
+    let mut command = proxy(&world, "URL", &["dev"]);
+    command.args(arguments);
     let mut words = vec![command.as_std().get_program()];
     words.extend(command.as_std().get_args());
     let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
@@ -73,7 +83,7 @@ async fn a_client_over_stdio() {
             conformance::client(revision, scenario, r#""$NODE" "$CLIENT""#, &environment)
         });
         let report = join_all(runs).await.into_iter().fold(Report::default(), Report::and);
-        reached(&format!("{revision} client scenarios over stdio"), &report, &scenarios);
+        reached(&format!("{revision} client scenarios {title}"), &report, &scenarios);
         // Not scored, but it shows that a schema arrives whole.
         assert_eq!(report.passed(&schema), schema, "{}", report.text());
     }

@@ -1,7 +1,9 @@
 // A client for the scenarios of the conformance suite, on the official SDK: the suite starts it with the URL of a
-// scenario's server. With SERVER_COMMAND, a JSON array, it reaches that server through a program instead, over stdio,
-// whose argument URL it replaces.
+// scenario's server. With SERVER_COMMAND, a JSON array, it reaches that server through a program instead, whose argument
+// URL it replaces: over stdio, or over HTTP if the program is told to listen.
 
+const { spawn } = require("node:child_process");
+const { createInterface } = require("node:readline");
 const { Client, StreamableHTTPClientTransport } = require("@modelcontextprotocol/client");
 const { StdioClientTransport } = require("@modelcontextprotocol/client/stdio");
 
@@ -9,11 +11,34 @@ const scenario = process.env.MCP_CONFORMANCE_SCENARIO;
 const version = process.env.MCP_CONFORMANCE_PROTOCOL_VERSION;
 const context = JSON.parse(process.env.MCP_CONFORMANCE_CONTEXT ?? "{}");
 
-function transport(url) {
-  const [command, ...args] = JSON.parse(process.env.SERVER_COMMAND ?? "[]");
-  if (command === undefined) return new StreamableHTTPClientTransport(new URL(url));
-  const placed = args.map((arg) => (arg === "URL" ? url : arg));
-  return new StdioClientTransport({ command, args: placed, env: process.env });
+async function transport(url) {
+  const words = JSON.parse(process.env.SERVER_COMMAND ?? "[]");
+  if (words.length > 0) {
+    const [command, ...args] = words.map((word) => (word === "URL" ? url : word));
+    if (!args.includes("--listen")) {
+      return new StdioClientTransport({ command, args, env: process.env });
+    }
+    url = `http://${await listening(command, args)}/mcp`;
+  }
+  return new StreamableHTTPClientTransport(new URL(url));
+}
+
+// The address at which the program listens, once it says so. It ends with this process.
+function listening(command, args) {
+  const program = spawn(command, args, { stdio: ["ignore", "ignore", "pipe"] });
+  process.on("exit", () => program.kill());
+  return new Promise((resolve, reject) => {
+    program.on("exit", (code) => reject(new Error(`the program ended with ${code}`)));
+    createInterface(program.stderr).on("line", (line) => {
+      console.error(line);
+      const address = line.match(/listening address=(\S+)/);
+      if (!address) return;
+      // From here on it doesn't keep this process alive.
+      program.unref();
+      program.stderr.unref();
+      resolve(address[1]);
+    });
+  });
 }
 
 async function callEach(client, tools) {
@@ -78,11 +103,12 @@ async function main() {
     },
   );
   client.setRequestHandler("elicitation/create", async () => ({ action: "accept", content: {} }));
-  await client.connect(transport(process.argv.at(-1)));
+  await client.connect(await transport(process.argv.at(-1)));
   try {
     const { tools } = await client.listTools();
     await scenarios[scenario]?.(client, tools);
   } finally {
+    await client.transport.terminateSession?.();
     await client.close();
   }
 }
