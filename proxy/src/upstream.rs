@@ -230,11 +230,14 @@ impl Upstream {
                 (self.timeouts.read, "sent nothing", "--read-timeout")
             };
             // Connecting has a limit of its own, inside.
-            let limit = limit.saturating_add(self.timeouts.connect);
-            match tokio::time::timeout(limit, &mut response).await {
-                Ok(answer) => return answer.map_err(|error| self.error(error)),
-                Err(_) if progress.taken() > taken || out.patient => {}
-                Err(_) => {
+            let limit = match taken {
+                0 => limit.saturating_add(self.timeouts.connect),
+                _ => limit,
+            };
+            tokio::select! {
+                answer = &mut response => return answer.map_err(|error| self.error(error)),
+                () = progress.more() => {}
+                () = tokio::time::sleep(limit), if !out.patient => {
                     let (host, after) = (self.host.clone(), limit);
                     return Err(Error::Timeout { host, what, after, option });
                 }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::sync::Notify;
 
 const PIECE: usize = 64 << 10;
 
@@ -20,12 +21,23 @@ pub(super) struct Paced {
 
 /// How much of a body is taken.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Progress(Arc<AtomicUsize>);
+pub(super) struct Progress(Arc<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    bytes: AtomicUsize,
+    more: Notify,
+}
 
 impl Progress {
     /// In bytes.
     pub(super) fn taken(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until more is taken than when this was last waited for.
+    pub(super) async fn more(&self) {
+        self.0.more.notified().await;
     }
 }
 
@@ -48,7 +60,8 @@ impl Body for Paced {
         }
         let length = self.rest.len().min(PIECE);
         let piece = self.rest.split_to(length);
-        self.progress.0.fetch_add(length, Ordering::Relaxed);
+        self.progress.0.bytes.fetch_add(length, Ordering::Relaxed);
+        self.progress.0.more.notify_one();
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
