@@ -4,6 +4,7 @@
 //! request beyond one of them is refused, and the others go on.
 
 mod guard;
+mod patience;
 mod socket;
 
 use std::convert::Infallible;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::guard::Guard;
+use self::patience::Patient;
 pub use self::socket::Socket;
 use crate::budget::{Budget, Message, Share};
 use crate::config::MAX_CLIENT_MESSAGE;
@@ -37,6 +39,8 @@ const MAX_HEADERS: usize = 128;
 const HEAD_LIMIT: Duration = Duration::from_secs(60);
 /// The longest wait for the next piece of a body.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
+/// The longest time in which a client may take nothing of its answer.
+const WRITE_LIMIT: Duration = Duration::from_secs(60);
 /// The longest time for the rest of a body that is refused.
 const DISCARD_LIMIT: Duration = Duration::from_secs(5);
 
@@ -67,6 +71,7 @@ pub async fn serve(socket: &Socket, service: &Arc<Service>) -> TaskTracker {
                 Ok(stream) => {
                     let service = Arc::clone(service);
                     connections.spawn(async move {
+                        let stream = Patient::new(stream, WRITE_LIMIT);
                         connection(TokioIo::new(stream), service).await;
                         drop(place);
                     });
