@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Messages up to this size are free: an answer of a tool is a few kilobytes.
@@ -62,6 +63,12 @@ impl Share {
         permit.map(|permit| self.add(permit)).is_ok()
     }
 
+    /// `bytes`, which hold on to the share.
+    #[must_use]
+    pub fn holding(self, bytes: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Held { bytes, _share: self })
+    }
+
     /// How many units it takes to cover `bytes`; `None` if they are covered.
     fn missing(&self, bytes: usize) -> Option<u32> {
         let held = self.pooled.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
@@ -79,6 +86,17 @@ impl Share {
             Some(pooled) => pooled.merge(permit),
             None => self.pooled = Some(permit),
         }
+    }
+}
+
+struct Held {
+    bytes: Vec<u8>,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -113,6 +131,27 @@ impl Message {
     #[must_use]
     pub fn with(self, text: String) -> Self {
         Self { text, ..self }
+    }
+
+    /// The message with another text in its place, if there is one.
+    #[must_use]
+    pub fn changed(self, text: Option<String>) -> Self {
+        match text {
+            Some(text) => self.with(text),
+            None => self,
+        }
+    }
+
+    /// The text as bytes, which hold on to the share.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Message {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
     }
 }
 

@@ -352,13 +352,14 @@ impl Relay {
     }
 
     /// The client's answer to what a server asked.
-    fn answered(&self, envelope: &Envelope<'_>, text: &str) {
-        if envelope.id.is_some_and(|id| self.questions.answer_ourselves(id, text)) {
+    fn answered(&self, envelope: &Envelope<'_>, given: &str) {
+        if envelope.id.is_some_and(|id| self.questions.answer_ourselves(id, given)) {
             return;
         }
         match envelope.id.and_then(|id| self.questions.take(id)) {
             Some(question) => {
-                let text = call::with_id(text, envelope, &question.id).unwrap_or_default();
+                let text = call::with_id(given, envelope, &question.id);
+                let text = text.unwrap_or_else(|| given.to_owned());
                 self.reply(question.asker, text);
             }
             None => tracing::warn!("the client answered what nobody asked"),

@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use tokio::sync::mpsc;
 
 pub use self::handshake::Handshake;
-pub use self::live::{Live, error_code};
+pub use self::live::{Live, code_of, error_code};
 use crate::budget::Message;
 use crate::config::ProfileName;
 use crate::error::Error;
@@ -152,7 +152,7 @@ impl Session {
     pub async fn post(
         &self,
         live: &Live,
-        text: String,
+        text: impl Into<Bytes>,
         sent: &AtomicBool,
     ) -> Result<Answer, Error> {
         let mut headers = protocol::post_headers();
@@ -164,7 +164,7 @@ impl Session {
     pub async fn post_unbound(
         &self,
         headers: HeaderMap,
-        text: String,
+        text: impl Into<Bytes>,
         patient: bool,
         sent: &AtomicBool,
     ) -> Result<Answer, Error> {

@@ -13,13 +13,27 @@ pub use self::frames::{Boundaries, Frames, event, with_data};
 /// Longer ids are none: they would have to go into a header, and are kept for as long as the stream.
 const MAX_ID: usize = 4096;
 
+/// How much of a buffer is kept from one line to the next.
+const KEPT: usize = 64 << 10;
+
 /// What a stream yields.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The data of one event of type `message`.
     Message(String),
-    /// An event was larger than the limit, or not UTF-8. It is gone.
-    Dropped(&'static str),
+    /// An event is gone.
+    Dropped(Why),
+}
+
+/// Why an event couldn't be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Why {
+    /// It has more bytes than the limit.
+    #[error("larger than the limit")]
+    TooLarge,
+    /// It isn't text.
+    #[error("not UTF-8")]
+    NotText,
 }
 
 /// An incremental parser of one stream.
@@ -131,26 +145,35 @@ impl Parser {
         if std::mem::take(&mut self.at_start) && line.starts_with(b"\xef\xbb\xbf") {
             line.drain(..3);
         }
-        if line.is_empty() {
-            self.dispatch();
-        } else {
-            self.field(&line);
-        }
+        let mut line = match line.is_empty() {
+            true => {
+                self.dispatch();
+                line
+            }
+            false => self.field(line),
+        };
         line.clear();
+        // A stream may live long after its largest event.
+        line.shrink_to(KEPT);
         self.line = line;
     }
 
-    fn field(&mut self, line: &[u8]) {
-        let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+    /// Takes a field, and gives back a buffer.
+    fn field(&mut self, mut line: Vec<u8>) -> Vec<u8> {
+        let colon = memchr::memchr(b':', &line).unwrap_or(line.len());
         let (name, value) = line.split_at(colon);
         let value = value.strip_prefix(b":").unwrap_or(value);
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match name {
-            b"data" => {
-                if self.has_data {
-                    self.data.push(b'\n');
-                }
+            // Most events have one line of data, which needs no copy.
+            b"data" if !self.has_data => {
                 self.has_data = true;
+                let before = line.len() - value.len();
+                line.drain(..before);
+                return std::mem::replace(&mut self.data, line);
+            }
+            b"data" => {
+                self.data.push(b'\n');
                 self.data.extend_from_slice(value);
             }
             b"event" => self.is_other = !matches!(value, b"" | b"message"),
@@ -165,6 +188,7 @@ impl Parser {
             }
             _ => {}
         }
+        line
     }
 
     fn dispatch(&mut self) {
@@ -172,11 +196,11 @@ impl Parser {
         let has_data = std::mem::take(&mut self.has_data);
         let is_other = std::mem::take(&mut self.is_other);
         if std::mem::take(&mut self.oversize) {
-            self.ready.push_back(Event::Dropped("larger than the limit"));
+            self.ready.push_back(Event::Dropped(Why::TooLarge));
         } else if has_data && !data.is_empty() && !is_other {
             self.ready.push_back(match String::from_utf8(data) {
                 Ok(data) => Event::Message(data),
-                Err(_) => Event::Dropped("not UTF-8"),
+                Err(_) => Event::Dropped(Why::NotText),
             });
         }
     }
@@ -218,7 +242,7 @@ mod tests {
             let (events, _) = parse(&[&stream[..cut], &stream[cut..]], 24);
             assert_eq!(
                 events,
-                [Event::Dropped("larger than the limit"), Event::Message("ok".into())],
+                [Event::Dropped(Why::TooLarge), Event::Message("ok".into())],
                 "cut at {cut}"
             );
         }
@@ -234,6 +258,18 @@ mod tests {
     }
 
     #[test]
+    fn a_large_event_leaves_no_memory_behind() {
+        let large = vec![b'x'; 1 << 20];
+        let one = [b"data: ".as_slice(), &large, b"\n\n"].concat();
+        let two = [b"data: ".as_slice(), &large, b"\ndata: ", &large, b"\n\n"].concat();
+        for stream in [one, two] {
+            let (events, parser) = parse(&[&stream, b"id: 1\n"], 1 << 24);
+            assert_eq!(events.len(), 1);
+            assert!(parser.line.capacity() + parser.data.capacity() <= 2 * KEPT);
+        }
+    }
+
+    #[test]
     fn an_id_is_one_to_resume_after_or_none() {
         let long = format!("id: {}\n", "x".repeat(MAX_ID + 1));
         for (stream, id) in
@@ -245,6 +281,6 @@ mod tests {
 
     #[test]
     fn what_is_not_utf8_is_reported() {
-        assert_eq!(parse(&[b"data: \xff\n\n"], 64).0, [Event::Dropped("not UTF-8")]);
+        assert_eq!(parse(&[b"data: \xff\n\n"], 64).0, [Event::Dropped(Why::NotText)]);
     }
 }

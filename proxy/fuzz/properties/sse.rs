@@ -2,7 +2,7 @@
 //!
 //! The first two bytes of the input say how the rest is cut, and how much an event may hold.
 
-use sigward_proxy::sse::{Boundaries, Event, Frames, Parser, event, with_data};
+use sigward_proxy::sse::{Boundaries, Event, Frames, Parser, Why, event, with_data};
 
 /// More than any input of the fuzzer.
 const ENOUGH: usize = 1 << 20;
@@ -59,7 +59,7 @@ fn reference(stream: &[u8]) -> Read {
             if !data.is_empty() && (kind.is_empty() || kind == b"message") {
                 read.events.push(match String::from_utf8(data) {
                     Ok(data) => Event::Message(data),
-                    Err(_) => Event::Dropped("not UTF-8"),
+                    Err(_) => Event::Dropped(Why::NotText),
                 });
             }
             continue;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rmcp::model::ErrorCode;
 
 use self::follow::Followed;
@@ -141,11 +142,11 @@ pub(crate) fn sentence(text: &str) -> String {
     format!("{first}{}{end}", chars.as_str())
 }
 
-/// `text` under another id.
+/// `text` under another id; `None` where it has that id.
 pub(super) fn with_id(text: &str, envelope: &Envelope<'_>, id: &Id) -> Option<String> {
     let mut edits = Edits::new(text);
     match envelope.id {
-        Some(token) if token == id.token() => return Some(text.to_owned()),
+        Some(token) if token == id.token() => return None,
         Some(token) => edits.replace(token, id.token()),
         None => edits.members(&envelope.object, |_| false, &[("id", id.token())]),
     }
@@ -166,7 +167,7 @@ impl Relay {
         if call.head.method == "initialize" && !call.head.generation.is_stateless() {
             return Ok(self.initialize(call, text, flight).await?);
         }
-        let request = Request { call, session: &session, text, out: &flight.out };
+        let request = Request { call, session: &session, body: text.into(), out: &flight.out };
         let response = match &call.head.generation {
             Generation::Sessions => {
                 self.over_session(&request, route.repeatable, &flight.sent).await
@@ -227,16 +228,16 @@ impl Relay {
             self.work.spawn(async move { stale.close().await });
         }
         let session = &self.default_session();
-        let request = Request { call, session, text, out: &flight.out };
+        let request = Request { call, session, body: text.into(), out: &flight.out };
         let answer = self
             .attempts(self.shared.retries, false, || {
-                let text = request.text.clone();
-                session.post_unbound(protocol::post_headers(), text, false, &flight.sent)
+                let body = request.body.clone();
+                session.post_unbound(protocol::post_headers(), body, false, &flight.sent)
             })
             .await?;
         let id = answer.session_id.clone();
         match self.follow(&request, None, answer).await? {
-            Followed::Answered(response) => {
+            Followed::Answered(response, _) => {
                 let envelope = Envelope::parse(&response.text).ok();
                 if let Some(result) = envelope.and_then(|envelope| envelope.result) {
                     let sent = Envelope::parse(call.text()).ok();
@@ -271,12 +272,12 @@ impl Relay {
             live.settled().await;
             let followed = self
                 .attempts(self.shared.retries, repeatable, || async {
-                    let answer = session.post(&live, request.text.clone(), sent).await?;
+                    let answer = session.post(&live, request.body.clone(), sent).await?;
                     self.follow(request, Some(&live), answer).await?.retryable(repeatable)
                 })
                 .await?;
             match followed {
-                Followed::Answered(response) => return Ok(response),
+                Followed::Answered(response, _) => return Ok(response),
                 Followed::Failed(failure) => return Err(failure.into()),
                 Followed::Expired if renewed => {
                     return Err(Error::SessionLost { profile: session.profile.to_string() });
@@ -305,15 +306,14 @@ impl Relay {
             let followed = self
                 .attempts(self.shared.retries, route.repeatable, || async {
                     let headers = request.headers(version, &parameters);
-                    let text = request.text.clone();
-                    let answer = request.session.post_unbound(headers, text, patient, sent).await?;
+                    let body = request.body.clone();
+                    let answer = request.session.post_unbound(headers, body, patient, sent).await?;
                     self.follow(request, None, answer).await?.retryable(route.repeatable)
                 })
                 .await?;
             match followed {
-                Followed::Answered(response) => {
-                    let mismatch = crate::session::error_code(&response.text)
-                        == Some(protocol::HEADER_MISMATCH);
+                Followed::Answered(response, code) => {
+                    let mismatch = code == Some(protocol::HEADER_MISMATCH);
                     let Some(tool) = request.call.head.tool.as_ref().filter(|_| mismatch) else {
                         return Ok(response);
                     };
@@ -368,18 +368,24 @@ impl Relay {
 pub(super) struct Request<'a> {
     call: &'a Call,
     session: &'a Arc<Session>,
-    text: String,
+    /// The final text, shared by all attempts to send it.
+    body: Bytes,
     out: &'a Outlet,
 }
 
 impl Request<'_> {
+    /// The final text.
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap_or_default()
+    }
+
     fn headers(
         &self,
         version: &http::HeaderValue,
         parameters: &[ParameterHeader],
     ) -> http::HeaderMap {
         let mut headers = protocol::post_headers();
-        if let Ok(envelope) = Envelope::parse(&self.text) {
+        if let Ok(envelope) = Envelope::parse(self.text()) {
             protocol::mirror(&mut headers, version, &envelope, parameters);
         }
         headers

@@ -10,6 +10,9 @@ use super::{Flight, Relay};
 use crate::budget::Message;
 use crate::wire::{self, Envelope, Fault, Id, Kind, Object};
 
+/// Longer ids aren't repeated in refusals.
+const MAX_ECHO: usize = 1024;
+
 impl Relay {
     /// Takes one message of the client. Waits for room in the output only where much is unread.
     pub async fn receive(self: &Arc<Self>, message: Message) {
@@ -62,7 +65,7 @@ impl Relay {
                     Ok(flight) => self.start(head.with(message), flight),
                     Err(why) => {
                         let code = ErrorCode::INVALID_REQUEST;
-                        self.say(wire::error_response(&head.id, code, why)).await;
+                        self.say(wire::error_response(&echoed(head.id), code, why)).await;
                     }
                 }
             }
@@ -89,5 +92,11 @@ pub(crate) fn fault_response(text: &str, fault: &Fault) -> String {
         (ErrorCode::INVALID_REQUEST, "Invalid request")
     };
     let id = Object::parse(text).ok().and_then(|object| object.find("id").map(Id::from_token));
-    wire::error_response(&id.unwrap_or_else(Id::null), code, &format!("{kind}: {fault}"))
+    let id = id.map_or_else(Id::null, echoed);
+    wire::error_response(&id, code, &format!("{kind}: {fault}"))
+}
+
+/// The id of a refusal. What was refused no longer counts, and a long id shall not outlive it.
+fn echoed(id: Id) -> Id {
+    if id.token().len() <= MAX_ECHO { id } else { Id::null() }
 }

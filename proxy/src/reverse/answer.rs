@@ -12,7 +12,7 @@ use super::headers;
 use crate::error::Error;
 use crate::relay::{Call, Failed, fault_response, repaired, sentence};
 use crate::upstream::Failure;
-use crate::wire::{self, Fault, Id};
+use crate::wire::{self, Envelope, Fault, Id};
 
 /// When a call has taken too long, and what the client gets then.
 pub(super) type Deadline = (Instant, BoxFuture<'static, String>);
@@ -81,7 +81,10 @@ pub(super) fn failure(
         };
     }
     let own_id = call.zip(failure.message.as_deref());
-    let repaired = own_id.and_then(|(call, message)| repaired(message, &call.head.id).ok());
+    let repaired = own_id.and_then(|(call, message)| {
+        let envelope = Envelope::parse(message).ok()?;
+        repaired(message, &envelope, &call.head.id)
+    });
     let mut answer = Response::new(repaired.map_or_else(|| full(body), full));
     *answer.status_mut() = status;
     *answer.headers_mut() = headers::downstream(headers);
@@ -125,7 +128,7 @@ fn error_text(id: Id, error: &Error) -> String {
 }
 
 /// A message of ours.
-pub(super) fn json(status: StatusCode, text: String) -> Response<Body> {
+pub(super) fn json(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut answer = Response::new(full(text));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

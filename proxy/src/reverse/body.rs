@@ -48,8 +48,8 @@ pub(super) struct Passing {
     /// The event at work, while it is small.
     held: Vec<u8>,
     is_large: bool,
-    /// What was read before.
-    begun: Bytes,
+    /// What goes out next.
+    ready: VecDeque<Bytes>,
     /// Whether these are events, and no other body.
     is_events: bool,
     /// When the client gets this event in place of what is still to come.
@@ -70,7 +70,7 @@ impl Passing {
             crate::upstream::media_type(&response).as_deref() == Some("text/event-stream");
         Self {
             response,
-            begun: begun.into(),
+            ready: VecDeque::from([begun.into()]),
             is_events,
             boundaries: Boundaries::default(),
             inspect: None,
@@ -120,10 +120,12 @@ impl Passing {
         if self.done {
             return None;
         }
-        if !self.begun.is_empty() {
-            return Some(Ok(std::mem::take(&mut self.begun)));
-        }
         loop {
+            match self.ready.pop_front() {
+                Some(piece) if piece.is_empty() => continue,
+                Some(piece) => return Some(Ok(piece)),
+                None => {}
+            }
             let deadline = self.deadline.as_ref().map_or_else(far, |(at, _)| *at);
             let between = self.is_events && self.boundaries.between_events();
             tokio::select! {
@@ -142,9 +144,7 @@ impl Passing {
                     };
                 }
                 other = other(&mut self.inbox), if between && self.inbox.is_some() => {
-                    if let Some(message) = other {
-                        return Some(Ok(sse::event(&message.text).into()));
-                    }
+                    self.ready.extend(other.into_iter().flat_map(framed));
                 }
                 () = tokio::time::sleep_until(deadline) => {
                     let Some((_, late)) = self.deadline.take() else { continue };
@@ -325,7 +325,17 @@ pub(super) async fn whole(
         body.extend_from_slice(&piece);
     }
     let changed = std::str::from_utf8(&body).ok().and_then(inspect);
-    Ok(changed.map_or_else(|| Bytes::from(body), Bytes::from))
+    Ok(share.holding(changed.map_or(body, String::into_bytes)))
+}
+
+/// A message as an event, in pieces where it is large: what waits for the client to read it holds on
+/// to its share of the memory.
+fn framed(message: Message) -> Vec<Bytes> {
+    if message.text.len() <= SMALL {
+        return vec![sse::event(&message.text).into()];
+    }
+    let (before, after) = (&b"event: message\ndata: "[..], &b"\n\n"[..]);
+    vec![Bytes::from_static(before), message.into_bytes(), Bytes::from_static(after)]
 }
 
 /// What comes out of `messages`, then of `last`, as events; a comment now and then in between, so
@@ -336,9 +346,12 @@ pub(super) fn events<T: Send + 'static>(
     last: BoxFuture<'static, Option<Message>>,
     held: T,
 ) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
-    let state = (first, messages, Some(last.fuse()), held);
+    let state = (VecDeque::new(), first, messages, Some(last.fuse()), held);
     stream::unfold(state, |mut state| async {
-        let (first, messages, last, _) = &mut state;
+        let (ready, first, messages, last, _) = &mut state;
+        if let Some(piece) = ready.pop_front() {
+            return Some((Ok(piece), state));
+        }
         let message = match (first.take(), last.as_mut()) {
             (Some(message), _) => message,
             // Whatever was said before the response goes out before it.
@@ -362,7 +375,8 @@ pub(super) fn events<T: Send + 'static>(
                 }
             },
         };
-        Some((Ok(Bytes::from(sse::event(&message.text))), state))
+        ready.extend(framed(message));
+        Some((Ok(ready.pop_front()?), state))
     })
 }
 

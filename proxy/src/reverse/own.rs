@@ -46,7 +46,7 @@ pub(super) async fn call(
         biased;
         Some(message) = messages.recv() => Some(message),
         response = &mut last => return match response {
-            Some(response) => answer::json(StatusCode::OK, response.text),
+            Some(response) => answer::json(StatusCode::OK, response.into_bytes()),
             None => answer::nothing(),
         },
         () = tokio::time::sleep(PROMPT) => None,

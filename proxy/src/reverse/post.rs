@@ -230,7 +230,7 @@ impl Reverse {
         headers: &HeaderMap,
         call: &Call,
         inspect: Option<Inspect>,
-        deadline: Option<Deadline>,
+        mut deadline: Option<Deadline>,
     ) -> Response<Body> {
         let upstream = &self.shared.upstream;
         let kind = crate::upstream::media_type(&response);
@@ -257,17 +257,23 @@ impl Reverse {
                 }
                 let mut answer = answer::head(&response);
                 let read = Some(upstream.read_timeout());
-                let begun = body::beginning(&mut response, read).await;
-                let text = match begun {
-                    Ok((begun, false)) if inspect.is_none() => {
+                let begun = body::beginning(&mut response, read);
+                let text = match in_time(&mut deadline, begun).await {
+                    Err(late) => return answer::json(StatusCode::OK, late),
+                    Ok(Ok((begun, false))) if inspect.is_none() => {
                         let adapt = |passing: Passing| passing.until(deadline);
                         return answer::stream_after(begun, response, underway, adapt);
                     }
-                    Ok((begun, _)) => {
+                    Ok(Ok((begun, _))) => {
                         let mut repair = repairing(call.head.id.clone(), inspect);
-                        body::whole(begun, response, upstream.budget(), &mut repair, read).await
+                        let budget = upstream.budget();
+                        let whole = body::whole(begun, response, budget, &mut repair, read);
+                        match in_time(&mut deadline, whole).await {
+                            Err(late) => return answer::json(StatusCode::OK, late),
+                            Ok(text) => text,
+                        }
                     }
-                    Err(cut) => Err(cut),
+                    Ok(Err(cut)) => Err(cut),
                 };
                 match text {
                     Ok(text) => {
@@ -328,13 +334,26 @@ impl Reverse {
     }
 }
 
+/// What comes of `work`, or what the client gets where that takes too long.
+async fn in_time<T>(
+    deadline: &mut Option<Deadline>,
+    work: impl Future<Output = T>,
+) -> Result<T, String> {
+    let Some((at, late)) = deadline else { return Ok(work.await) };
+    match tokio::time::timeout_at(*at, work).await {
+        Ok(done) => Ok(done),
+        Err(_) => Err(late.await),
+    }
+}
+
 /// Repairs a response to the request `id`, and has it inspected after that.
 fn repairing(id: Id, mut inspect: Option<Inspect>) -> Inspect {
     Box::new(move |message| {
-        let repaired = repaired(message, &id).ok();
-        let message = repaired.as_deref().unwrap_or(message);
-        let changed = inspect.as_mut().and_then(|inspect| inspect(message));
-        changed.or_else(|| Some(message.to_owned()))
+        let envelope = Envelope::parse(message).ok();
+        let repaired = envelope.and_then(|envelope| repaired(message, &envelope, &id));
+        let seen = repaired.as_deref().unwrap_or(message);
+        let changed = inspect.as_mut().and_then(|inspect| inspect(seen));
+        changed.or(repaired)
     })
 }
 
@@ -343,15 +362,15 @@ fn repairing(id: Id, mut inspect: Option<Inspect>) -> Inspect {
 /// inspected.
 fn mending(id: Id, mut inspect: Option<Inspect>) -> Inspect {
     Box::new(move |message| {
-        let mended = is_bent(message).then(|| repaired(message, &id).ok()).flatten();
+        let bent = Envelope::parse(message).ok().filter(is_bent);
+        let mended = bent.and_then(|envelope| repaired(message, &envelope, &id));
         let seen = mended.as_deref().unwrap_or(message);
         let changed = inspect.as_mut().and_then(|inspect| inspect(seen));
         changed.or(mended)
     })
 }
 
-fn is_bent(message: &str) -> bool {
-    let Ok(envelope) = Envelope::parse(message) else { return false };
+fn is_bent(envelope: &Envelope<'_>) -> bool {
     let has_id = envelope.id.is_some_and(|id| id != "null" && id != "\"\"");
     let is_error = envelope.kind == Kind::Response && envelope.error.is_some();
     is_error && (envelope.result.is_some() || !has_id)

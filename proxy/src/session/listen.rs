@@ -33,7 +33,7 @@ pub(super) async fn listen(session: Arc<Session>, live: Weak<Live>) {
                             }
                         }
                         Incoming::Dropped(why) => {
-                            tracing::warn!(profile = %session.profile, why, "dropped a message of the server");
+                            tracing::warn!(profile = %session.profile, %why, "dropped a message of the server");
                         }
                     }
                 }

@@ -92,7 +92,12 @@ impl Drop for Live {
 /// The code of a JSON-RPC error message.
 #[must_use]
 pub fn error_code(message: &str) -> Option<i64> {
-    let envelope = Envelope::parse(message).ok()?;
+    code_of(&Envelope::parse(message).ok()?)
+}
+
+/// The code of the error in a message.
+#[must_use]
+pub fn code_of(envelope: &Envelope<'_>) -> Option<i64> {
     Object::parse(envelope.error?).ok()?.find("code")?.parse().ok()
 }
 

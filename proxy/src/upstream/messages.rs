@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::budget::{Budget, Message, Share};
 use crate::config::MAX_UPSTREAM_MESSAGE;
 use crate::error::{Error, innermost};
-use crate::sse::{Event, Parser};
+use crate::sse::{Event, Parser, Why};
 use crate::wire;
 
 /// What an answer yields.
@@ -15,7 +15,16 @@ pub enum Incoming {
     /// One JSON text on one line.
     Message(Message),
     /// A message had to be dropped; the stream goes on.
-    Dropped(&'static str),
+    Dropped(Why),
+}
+
+impl From<Why> for Error {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::TooLarge => Self::TooLarge { limit: MAX_UPSTREAM_MESSAGE },
+            Why::NotText => Self::NotMessage("not UTF-8"),
+        }
+    }
 }
 
 /// The body of an answer, read message by message.

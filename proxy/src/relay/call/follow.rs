@@ -9,7 +9,7 @@ use crate::config::ProfileName;
 use crate::error::Error;
 use crate::protocol::AWS_SESSION_EXPIRED;
 use crate::relay::lock;
-use crate::session::{Live, Session, error_code};
+use crate::session::{Live, Session, code_of};
 use crate::upstream::{Answer, Failure, Incoming, Messages, Reply};
 use crate::wire::{self, Edits, Envelope, Id, Kind, Object};
 
@@ -28,8 +28,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// How an answer ended.
 pub(super) enum Followed {
-    /// With this response, ready for the client.
-    Answered(Message),
+    /// With this response, ready for the client, and the code of its error if it is one.
+    Answered(Message, Option<i64>),
     /// The session is gone, and the request wasn't acted on.
     Expired,
     /// With an HTTP status and no response.
@@ -62,26 +62,32 @@ impl Relay {
                     return Ok(Followed::Expired);
                 }
                 return Ok(match failure.message {
-                    Some(text) => Followed::Answered(self.respond(request, text.into())?),
+                    Some(text) => {
+                        let envelope = Envelope::parse(&text)
+                            .map_err(|_| Error::NotMessage("its response is ambiguous"))?;
+                        let code = code_of(&envelope);
+                        let changed = self.respond(request, &text, &envelope);
+                        Followed::Answered(Message::from(text).changed(changed), code)
+                    }
                     None => Followed::Failed(failure),
                 });
             }
         };
         let mut resumes = 0;
+        let mut lost = None;
         loop {
             let cut = match messages.next().await {
                 Ok(Some(Incoming::Message(message))) => {
                     resumes = 0;
                     match Envelope::parse(&message.text) {
                         Ok(envelope) if envelope.kind == Kind::Response => {
-                            if live.is_some()
-                                && error_code(&message.text) == Some(AWS_SESSION_EXPIRED)
-                            {
+                            let code = code_of(&envelope);
+                            if live.is_some() && code == Some(AWS_SESSION_EXPIRED) {
                                 return Ok(Followed::Expired);
                             }
-                            let response = self.respond(request, message)?;
+                            let changed = self.respond(request, &message.text, &envelope);
                             drain(messages);
-                            return Ok(Followed::Answered(response));
+                            return Ok(Followed::Answered(message.changed(changed), code));
                         }
                         Ok(envelope) if live.is_none() && envelope.kind == Kind::Request => {
                             tracing::warn!(method = %envelope.method, "dropped a request that this protocol version doesn't have");
@@ -94,10 +100,12 @@ impl Relay {
                     continue;
                 }
                 Ok(Some(Incoming::Dropped(why))) => {
-                    tracing::warn!(why, "dropped a message of the server");
+                    tracing::warn!(%why, "dropped a message of the server");
+                    lost = Some(why);
                     continue;
                 }
-                Ok(None) => Error::NoAnswer,
+                // What was dropped may have been the response.
+                Ok(None) => lost.map_or(Error::NoAnswer, Error::from),
                 Err(error) => error,
             };
             resumes += 1;
@@ -114,43 +122,46 @@ impl Relay {
         }
     }
 
-    /// The client's version of a response.
-    fn respond(&self, request: &Request<'_>, message: Message) -> Result<Message, Error> {
-        let text = repaired(&message.text, &request.call.head.id)?;
-        let call = request.call;
-        if call.head.method == "tools/list" {
+    /// The client's version of a response; `None` where that is the server's.
+    fn respond(
+        &self,
+        request: &Request<'_>,
+        text: &str,
+        envelope: &Envelope<'_>,
+    ) -> Option<String> {
+        let changed = repaired(text, envelope, &request.call.head.id);
+        if request.call.head.method == "tools/list" {
             let describe = |profile: &_| self.shared.metadata.description(profile);
-            let stateless = call.head.generation.is_stateless();
-            let rewritten = self.catalog.rewrite(&text, stateless, &self.shared.offer, describe);
-            return Ok(message.with(rewritten.unwrap_or(text)));
+            let stateless = request.call.head.generation.is_stateless();
+            let list = changed.as_deref().unwrap_or(text);
+            let rewritten = self.catalog.rewrite(list, stateless, &self.shared.offer, describe);
+            return rewritten.or(changed);
         }
-        self.learn(request, &text);
-        Ok(message.with(text))
+        if let Some(result) = envelope.result {
+            self.learn(request, result);
+        }
+        changed
     }
 
     /// Keeps what a successful response means for later: log levels and subscriptions to replay,
     /// tasks and their profile.
-    fn learn(&self, request: &Request<'_>, text: &str) {
-        let Ok(envelope) = Envelope::parse(text) else { return };
-        let Some(result) = envelope.result else { return };
-        let Ok(sent) = Envelope::parse(&request.text) else { return };
-        let params = sent.params_object();
-        let uri = || params.as_ref().and_then(|params| params.find_string("uri"));
-        match sent.method.as_ref() {
+    fn learn(&self, request: &Request<'_>, result: &str) {
+        let method = request.call.head.method.as_str();
+        match method {
             "logging/setLevel" => {
-                if let Some(params) = sent.params {
+                let sent = Envelope::parse(request.text()).ok();
+                if let Some(params) = sent.and_then(|envelope| envelope.params) {
                     self.context.handshake.log_level(params);
                     self.set_level(params);
                 }
             }
-            "resources/subscribe" => {
-                if let Some(uri) = uri() {
-                    request.session.subscribed(&uri, sent.params);
-                }
-            }
-            "resources/unsubscribe" => {
-                if let Some(uri) = uri() {
-                    request.session.subscribed(&uri, None);
+            "resources/subscribe" | "resources/unsubscribe" => {
+                let Ok(sent) = Envelope::parse(request.text()) else { return };
+                let params = sent.params_object();
+                let uri = params.as_ref().and_then(|params| params.find_string("uri"));
+                if let Some(uri) = uri {
+                    let kept = sent.params.filter(|_| method == "resources/subscribe");
+                    request.session.subscribed(&uri, kept);
                 }
             }
             "tools/call" if !request.session.is_default => {
@@ -188,22 +199,21 @@ impl Relay {
     }
 }
 
-/// A response as the client can take it: under its own id, and with an error or a result, not both.
-pub(crate) fn repaired(text: &str, id: &Id) -> Result<String, Error> {
-    let envelope =
-        Envelope::parse(text).map_err(|_| Error::NotMessage("its response is ambiguous"))?;
-    let text =
-        super::with_id(text, &envelope, id).ok_or(Error::NotMessage("its response has no id"))?;
+/// A response as the client can take it, under its own id, and with an error or a result, not both;
+/// `None` where it is like that.
+pub(crate) fn repaired(text: &str, envelope: &Envelope<'_>, id: &Id) -> Option<String> {
+    let changed = super::with_id(text, envelope, id);
     let both = envelope.error.is_some_and(|error| error != "null") && envelope.result.is_some();
     let neither = envelope.error == Some("null");
     if !both && !neither {
-        return Ok(text);
+        return changed;
     }
     let superfluous = if both { "result" } else { "error" };
-    let Ok(object) = Object::parse(&text) else { return Ok(text) };
-    let mut edits = Edits::new(&text);
+    let text = changed.as_deref().unwrap_or(text);
+    let Ok(object) = Object::parse(text) else { return changed };
+    let mut edits = Edits::new(text);
     edits.members(&object, |member| member.name() == superfluous, &[]);
-    Ok(wire::one_line(edits.apply()))
+    Some(wire::one_line(edits.apply()))
 }
 
 enum Resumed {

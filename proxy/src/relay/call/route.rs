@@ -120,16 +120,17 @@ impl Relay {
                 tool: None,
             };
             let listing = head.with(text.clone().into());
-            let request = Request { call: &listing, session: &session, text, out: &out };
+            let body = text.into();
+            let request = Request { call: &listing, session: &session, body, out: &out };
             let sent = AtomicBool::new(false);
             let response = match &call.head.generation {
                 Generation::Sessions => self.over_session(&request, true, &sent).await?,
                 Generation::Stateless(version) => {
                     let headers = request.headers(version, &[]);
-                    let text = request.text.clone();
-                    let answer = session.post_unbound(headers, text, false, &sent).await?;
+                    let body = request.body.clone();
+                    let answer = session.post_unbound(headers, body, false, &sent).await?;
                     match self.follow(&request, None, answer).await? {
-                        super::Followed::Answered(response) => response,
+                        super::Followed::Answered(response, _) => response,
                         super::Followed::Failed(failure) => return Err(failure.into()),
                         super::Followed::Expired => return Err(Error::NoAnswer),
                     }
