@@ -1,1 +1,360 @@
-//! Case 10: a client that reads slowly, or not at all.
+//! Case 10: a client that reads slowly or not at all, and servers and clients that send more than anybody can hold.
+//! The memory of both processes stays within the bound that the budgets of `sigward_proxy::config` add up to.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use sigward_proxy::config::{
+    MAX_CLIENT_MESSAGE, MAX_UPSTREAM_MESSAGE, MESSAGES_IN_TRANSIT, REQUESTS_IN_TRANSIT,
+};
+use sigward_tests::processes::{Process, StdioClient};
+use sigward_tests::upstream::{Gate, REGION, Received, Reply, SERVICE, Step};
+use sigward_tests::{deadline, processes};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{ChildStdin, ChildStdout};
+
+use crate::agent::{Agent, SESSIONS, SIDES, Side};
+use crate::http::{Listening, lines};
+use crate::setup::{THREE, World, assert_names, failure, text, tool_error};
+
+const MIB: usize = 1 << 20;
+/// A result that is large, and within the limits.
+const LARGE: usize = 100 * MIB;
+/// Calls at the same time.
+const CALLS: usize = 50;
+
+/// A large response to every call of `echo`, in JSON and in events by turns.
+fn large(request: &Received) -> Option<Reply> {
+    let number = request.param("/arguments/n").as_u64()?;
+    let steps = |before: &str, after: &str| {
+        let head = r#"{"jsonrpc":"2.0","id":$ID,"result":{"content":[{"type":"text","text":""#;
+        vec![
+            Step::Raw(format!("{before}{head}")),
+            Step::Filler(LARGE),
+            Step::Raw(format!("\"}}]}}}}{after}")),
+        ]
+    };
+    Some(match number % 2 {
+        0 => Reply::Pieces(steps("", "")),
+        _ => Reply::Stream(steps("data: ", "\n\n")),
+    })
+}
+
+/// A figure of `/proc/PID/status`, in bytes.
+fn status(pid: u32, name: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let kilobytes = line.trim_start_matches(':').trim().trim_end_matches(" kB");
+    kilobytes.parse::<usize>().unwrap() << 10
+}
+
+/// The most memory that a process ever had.
+fn peak(pid: u32) -> usize {
+    status(pid, "VmHWM")
+}
+
+/// The time that a process has computed, in the kernel's ticks.
+fn computed(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Waits until a process has nothing left to do: neither its memory nor the time that it has computed grows.
+async fn at_rest(pid: u32) {
+    let resting = async {
+        let (mut before, mut same) = ((0, 0), 0);
+        while same < 4 {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let now = (peak(pid), computed(pid));
+            same = if now == before { same + 1 } else { 0 };
+            before = now;
+        }
+    };
+    deadline::within(resting, || "the proxy never rests".to_owned()).await;
+}
+
+/// A client whose output nobody reads unless it is told to.
+struct Deaf {
+    proxy: Process,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Deaf {
+    async fn start(world: &World) -> Self {
+        let mut command = world.private_proxy(&THREE, &[]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut proxy = Process::start(command);
+        let (input, output) = proxy.pipes();
+        let output = BufReader::new(output);
+        let mut client = Self { proxy, input: Some(input), output };
+        client
+            .send(r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"d","version":"1"}}}"#)
+            .await;
+        client.line().await;
+        client.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
+        client
+    }
+
+    fn pid(&self) -> u32 {
+        self.proxy.pid()
+    }
+
+    async fn send(&mut self, line: &str) {
+        let input = self.input.as_mut().unwrap();
+        let writing = async {
+            input.write_all(line.as_bytes()).await.unwrap();
+            input.write_all(b"\n").await.unwrap();
+        };
+        deadline::within(writing, || "the proxy doesn't read".to_owned()).await;
+    }
+
+    /// Calls `echo`, for `number`, with one profile or the other.
+    async fn call(&mut self, number: usize) {
+        let profile = THREE[number / 2 % 2];
+        self.send(&format!(
+            r#"{{"jsonrpc":"2.0","id":{},"method":"tools/call","params":{{"name":"echo","arguments":{{"aws_profile":"{profile}","n":{number}}}}}}}"#,
+            number + 1
+        ))
+        .await;
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        let reading = self.output.read_line(&mut line);
+        deadline::within(reading, || "no line".to_owned()).await.unwrap();
+        line
+    }
+
+    /// Ends the input; how long the process takes to end then.
+    async fn end(&mut self) -> Duration {
+        self.input = None;
+        let started = Instant::now();
+        let (status, errors) = self.proxy.ended().await;
+        assert!(status.success(), "{errors}");
+        started.elapsed()
+    }
+}
+
+async fn all_came(world: &World) {
+    for number in 0..CALLS {
+        let came = |it: &Received| it.calls("echo") && it.param("/arguments/n") == number;
+        world.upstream.expect("a call", came).await;
+    }
+}
+
+/// What every process needs, messages or not, and the buffers of `connections`.
+const fn base(connections: usize) -> usize {
+    32 * MIB + connections * MIB
+}
+
+/// What the proxy may need for [`CALLS`] results of [`LARGE`]: the budget, one message beyond it, and buffers.
+const RESULTS: usize = MESSAGES_IN_TRANSIT + LARGE + base(CALLS);
+
+fn assert_bounded(pid: u32, bound: usize) {
+    let peak = peak(pid);
+    assert!(peak <= bound, "{} MiB of {} MiB", peak / MIB, bound / MIB);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing() {
+    let world = World::new().await;
+    world.upstream.hook(large);
+    let mut client = Deaf::start(&world).await;
+    let broker = processes::children(client.pid())[0];
+    for number in 0..CALLS {
+        client.call(number).await;
+    }
+    all_came(&world).await;
+    at_rest(client.pid()).await;
+    assert!(peak(client.pid()) > LARGE, "at least one result is there");
+    assert_bounded(client.pid(), RESULTS);
+    assert_bounded(broker, base(1));
+    let took = client.end().await;
+    assert!(took < Duration::from_secs(2), "took {took:?}");
+}
+
+/// A client that does read, if late, gets every result whole.
+#[tokio::test]
+async fn a_client_that_reads_late() {
+    const LATE: usize = 6;
+    let world = World::new().await;
+    world.upstream.hook(large);
+    let mut client = Deaf::start(&world).await;
+    for number in 0..LATE {
+        client.call(number).await;
+    }
+    let mut answered = [false; LATE];
+    for _ in 0..LATE {
+        let line = client.line().await;
+        assert!(line.len() > LARGE && line.ends_with("\"}]}}\n"), "whole");
+        let id = line[..100].split("\"id\":").nth(1).unwrap().split(',').next().unwrap();
+        let number = id.parse::<usize>().unwrap() - 1;
+        assert!(!std::mem::replace(&mut answered[number], true), "twice");
+    }
+    assert_bounded(client.pid(), RESULTS);
+    client.end().await;
+}
+
+/// Over HTTP: results of the default profile pass through, those of others are held as long as their client doesn't
+/// read them.
+#[tokio::test]
+async fn http_clients_that_read_nothing() {
+    let world = World::new().await;
+    world.upstream.hook(large);
+    let mut proxy = Listening::start(&world, &THREE, &[]).await;
+    let pid = proxy.proxy.pid();
+    let broker = processes::children(pid)[0];
+    let session = proxy.session(SESSIONS).await;
+    let mut answers = Vec::new();
+    for number in 0..CALLS {
+        let profile = THREE[number / 2 % 2];
+        let call = format!(
+            r#"{{"jsonrpc":"2.0","id":{number},"method":"tools/call","params":{{"name":"echo","arguments":{{"aws_profile":"{profile}","n":{number}}}}}}}"#
+        );
+        let (address, session) = (proxy.address.clone(), session.clone());
+        let headers = [
+            ("content-type", "application/json".to_owned()),
+            ("accept", "application/json, text/event-stream".to_owned()),
+        ];
+        let headers = [&headers[..], &session].concat();
+        answers.push(tokio::spawn(async move {
+            crate::http::request(&address, "POST", "/mcp", &lines(&headers), call.into()).await
+        }));
+    }
+    all_came(&world).await;
+    at_rest(pid).await;
+    assert!(peak(pid) > LARGE, "at least one result is there");
+    assert_bounded(pid, RESULTS + base(CALLS));
+    assert_bounded(broker, base(1));
+    proxy.proxy.signal(rustix::process::Signal::TERM);
+    let started = Instant::now();
+    proxy.proxy.ended().await;
+    assert!(started.elapsed() < Duration::from_secs(2), "took {:?}", started.elapsed());
+}
+
+/// More than can be held of requests is refused, and what is taken arrives.
+#[tokio::test]
+async fn requests_that_are_too_many() {
+    const REQUEST: usize = 40 * MIB;
+    const SENT: usize = 6;
+    let world = World::new().await;
+    let held = Gate::default();
+    let gate = held.clone();
+    world
+        .upstream
+        .hook(move |request| request.calls("write_note").then(|| Reply::Usual.held(&gate)));
+    let mut client = Deaf::start(&world).await;
+    let broker = processes::children(client.pid())[0];
+    let note = "x".repeat(REQUEST);
+    for id in 1..=SENT {
+        client
+            .send(&format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"write_note","arguments":{{"note":"{note}"}}}}}}"#
+            ))
+            .await;
+    }
+    let taken = REQUESTS_IN_TRANSIT / REQUEST;
+    for _ in 0..SENT - taken {
+        let refused = client.line().await;
+        assert!(refused.contains("-32600") && refused.contains("too many large"), "{refused}");
+    }
+    for id in 1..=taken {
+        let id = id.to_string();
+        let came =
+            |it: &Received| it.calls("write_note") && it.message.as_ref().unwrap().id_text() == id;
+        world.upstream.expect("what was taken", came).await;
+    }
+    at_rest(client.pid()).await;
+    // Each is held as it came, as it goes upstream, and on its way through the broker; and a line is being read.
+    assert_bounded(client.pid(), 3 * REQUESTS_IN_TRANSIT + MAX_CLIENT_MESSAGE + base(SENT));
+    assert_bounded(broker, 2 * REQUESTS_IN_TRANSIT + base(1));
+    held.open();
+    for _ in 0..taken {
+        assert!(client.line().await.len() > REQUEST);
+    }
+    client.end().await;
+}
+
+/// An answer that is too long is the error of its call, and an event that is too long is lost alone.
+#[tokio::test]
+async fn answers_that_are_too_long() {
+    const TOO_LONG: usize = MAX_UPSTREAM_MESSAGE + MIB;
+    let begun = r#"{"jsonrpc":"2.0","id":$ID,"result":{"x":""#;
+    let world = World::new().await;
+    let mut agent = Agent::start(&world, Side::Stdio, SESSIONS, &THREE, &[]).await;
+    let json = [Step::Raw(begun.to_owned()), Step::Filler(TOO_LONG), Step::Raw("\"}}".to_owned())];
+    let event = [
+        Step::Raw(format!("data: {begun}")),
+        Step::Filler(TOO_LONG),
+        Step::Raw("\"}}\n\n".to_owned()),
+    ];
+    for (profile, reply) in [
+        ("dev", Reply::Pieces(json.to_vec())),
+        ("prod", Reply::Pieces(json.to_vec())),
+        ("dev", Reply::Stream(event.to_vec())),
+        ("prod", Reply::Stream(event.to_vec())),
+    ] {
+        world.upstream.next("tools/call", reply);
+        let failed = agent.call_as("write_note", profile).await;
+        assert_names(tool_error(&failed), &["larger than 256 MiB"]);
+    }
+    let before = [&event[..], &[Step::UsualResponse]].concat();
+    world.upstream.next("tools/call", Reply::Stream(before));
+    text(&agent.call_as("write_note", "prod").await);
+    assert_bounded(agent.process().pid(), MAX_UPSTREAM_MESSAGE + base(4));
+}
+
+/// A client that writes what needs no work, reads nothing, and leaves: that it left is seen.
+#[tokio::test]
+async fn a_client_that_only_writes() {
+    let world = World::new().await;
+    let mut client = Deaf::start(&world).await;
+    // More than fits into the pipe and the queue before it.
+    for _ in 0..1000 {
+        client.send("not JSON, and not short either: so that its refusals fill the pipe").await;
+    }
+    let took = client.end().await;
+    assert!(took < Duration::from_secs(2), "took {took:?}");
+}
+
+/// A server that takes no requests, or answers a letter at a time, costs the calls that wait for it.
+#[tokio::test]
+async fn servers_that_are_slow() {
+    let world = World::new().await;
+    let arguments = ["--read-timeout", "0.5", "--tool-timeout", "1.5"];
+    for side in SIDES {
+        let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &arguments).await;
+        for profile in ["dev", "prod"] {
+            let never = Gate::default();
+            let silent = Reply::Usual.held(&never);
+            world.upstream.next("tools/call", silent);
+            let failed = agent.call_as("write_note", profile).await;
+            assert_names(failure(&failed), &["--read-timeout"]);
+
+            let letter = || Step::Raw(" ".to_owned());
+            let pauses = (0..20).flat_map(|_| [letter(), Step::Pause(Duration::from_millis(200))]);
+            world.upstream.next("tools/call", Reply::Pieces(pauses.collect()));
+            let failed = agent.call_as("write_note", profile).await;
+            assert_names(failure(&failed), &["--tool-timeout"]);
+            text(&agent.call_as("whoami", profile).await);
+        }
+    }
+}
+
+/// A server that takes no more of a request than the kernel does.
+#[tokio::test]
+async fn a_server_that_takes_nothing() {
+    let world = World::new().await;
+    let trap = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = format!("http://{}/mcp", trap.local_addr().unwrap());
+    let mut command = processes::command(&processes::binaries().proxy);
+    command.envs(world.home.environment()).env("XDG_RUNTIME_DIR", world.directory.path());
+    command.args([&place, "--service", SERVICE, "--region", REGION, "--broker", "private"]);
+    command.args(["--profile", "dev", "--write-timeout", "0.5", "--connect-timeout", "0.5"]);
+    let mut client = StdioClient::start(command);
+    let note = "x".repeat(32 * MIB);
+    let failed = client.request("initialize", &format!(r#"{{"note":"{note}"}}"#)).await;
+    assert_names(failure(&failed), &["--write-timeout"]);
+}

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -61,6 +62,8 @@ pub enum Step {
     Filler(usize),
     /// The response that the server would give without a script.
     UsualResponse,
+    /// Nothing for so long: what a slow server is made of.
+    Pause(Duration),
     /// Nothing more until the gate is open.
     Wait(Gate),
     /// Nothing more until a response of the client with this id (JSON text) has come.
@@ -152,6 +155,10 @@ pub(super) fn played(
                     continue;
                 }
                 Step::UsualResponse => Ok(event(None, usual.as_deref().unwrap_or("null"))),
+                Step::Pause(length) => {
+                    tokio::time::sleep(length).await;
+                    continue;
+                }
                 Step::Wait(gate) => {
                     tokio::select! {
                         () = gate.opened() => continue,
