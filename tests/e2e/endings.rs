@@ -1,14 +1,10 @@
 //! Endings: of the client, of the proxy, of the brokers. Nobody is left behind.
 
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
-use sigward_tests::processes::Process;
 use sigward_tests::{deadline, processes};
-use tokio::io::AsyncWriteExt as _;
 
 use crate::setup::{THREE, World, own_uid, text};
 
@@ -96,31 +92,4 @@ async fn a_broker_drains_and_takes_its_socket_along() {
     let (status, errors) = broker.ended().await;
     assert!(status.success(), "{errors}");
     assert!(!Path::new(&world.socket()).exists(), "the socket is gone");
-}
-
-/// A client that reads nothing is told what is wrong with its lines, which it doesn't read either: none of that may
-/// hide the end of its input.
-#[tokio::test]
-async fn the_end_of_input_is_seen_while_nobody_reads() {
-    let world = World::new().await;
-    let mut command = world.private_proxy(&["dev"], &[]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut proxy = Process::start(command);
-    let (mut input, output) = proxy.pipes();
-    // Longer than a pipe holds, so that more than a queue waits behind it.
-    let long = "x".repeat(1 << 20);
-    let bad = format!("{{\"jsonrpc\":\"2.0\",\"id\":\"{long}\"}}\n");
-    input.write_all(bad.as_bytes()).await.unwrap();
-    let writing = async {
-        for _ in 0..200 {
-            input.write_all(b"not JSON\n").await.unwrap();
-        }
-    };
-    deadline::within(writing, || "the input isn't read".to_owned()).await;
-    drop(input);
-    let started = tokio::time::Instant::now();
-    let (status, errors) = proxy.ended().await;
-    assert!(status.success(), "{errors}");
-    assert!(started.elapsed() < Duration::from_secs(3), "took {:?}", started.elapsed());
-    drop(output);
 }
