@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -84,6 +85,9 @@ struct What {
     region: Option<String>,
 }
 
+/// How long the end of the process waits for blocking calls.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -141,8 +145,9 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|source| Error::Process { what: "start the runtime", source })?;
     let outcome = runtime.block_on(work);
-    // A load may still hang in a blocking call: nobody waits for it any more.
-    runtime.shutdown_background();
+    // What still runs is dropped, and a credential_process ended with that. What hangs in a blocking call isn't
+    // waited for.
+    runtime.shutdown_timeout(LAST_WORDS);
     Ok(outcome)
 }
 

@@ -1,6 +1,10 @@
 //! Where keys come from: each kind of profile, end to end, to the identity that the server verifies.
 
+use std::path::Path;
+
+use rustix::process::Signal;
 use serde_json::json;
+use sigward_proto::v1::SignRequest;
 use sigward_tests::aws::Aws;
 use sigward_tests::aws_home::AwsHome;
 use sigward_tests::deadline;
@@ -8,7 +12,7 @@ use sigward_tests::keys::Key;
 use sigward_tests::processes::{StdioClient, assert_no_canary};
 use sigward_tests::upstream::Received;
 
-use crate::setup::{World, assert_names, failure, text};
+use crate::setup::{World, assert_names, connect, failure, text};
 
 /// A session with a proxy that offers `dev` and `profile`, in a world with an STS and a portal.
 async fn client(world: &World, aws: &Aws, profile: &str) -> StdioClient {
@@ -133,6 +137,52 @@ async fn a_credential_process() {
     assert_names(failure(&refused), &["broken"]);
 }
 
+/// Waits for the end of the process whose id a program wrote down.
+async fn gone(pid: &Path) {
+    let pid = std::fs::read_to_string(pid).unwrap();
+    let gone = async {
+        // A zombie is: whoever inherits it may take its time.
+        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        while stat().is_ok_and(|stat| !stat.contains(") Z ")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    deadline::within(gone, || "it lives on".to_owned()).await;
+}
+
+/// A broker that ends ends the programs that it runs.
+#[tokio::test]
+async fn a_credential_process_ends_with_the_broker() {
+    let home = AwsHome::new();
+    let pid = home.path().join("pid");
+    home.config(&format!(
+        "[profile slow]\ncredential_process = sh -c 'sleep 600 & echo $! > {0}.new; mv {0}.new {0}; wait'\n",
+        pid.display()
+    ));
+    let world = World::at_home(home, |builder| builder).await;
+    let more = "[[profile]]\nname = \"slow\"\nendpoints = [\"upstream\"]\n";
+    let mut broker = world.broker(&world.configuration(more)).await;
+    let mut caller = connect(&world.socket()).await;
+    let request = SignRequest {
+        profile: "slow".to_owned(),
+        method: "GET".to_owned(),
+        uri: world.upstream.url(),
+        ..SignRequest::default()
+    };
+    let waiting = tokio::spawn(async move { caller.sign(request).await });
+    let started = async {
+        while !pid.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    deadline::within(started, || "the program isn't run".to_owned()).await;
+    // Whoever waits for a signature would be waited for.
+    waiting.abort();
+    broker.signal(Signal::TERM);
+    assert!(broker.ended().await.0.success());
+    gone(&pid).await;
+}
+
 /// A program that reads what isn't its own, tells its secret to standard error, and leaves somebody behind: the session
 /// goes on, and nobody hears of it.
 #[tokio::test]
@@ -157,15 +207,7 @@ async fn a_credential_process_that_behaves_badly() {
     let aws = Aws::start(world.home.keys()).await;
     let mut client = client(&world, &aws, "bad").await;
     assert_eq!(text(&whoami(&mut client, "bad").await), key.identity);
-    let pid = std::fs::read_to_string(pid).unwrap();
-    let gone = async {
-        // A zombie is: whoever inherits it may take its time.
-        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
-        while stat().is_ok_and(|stat| !stat.contains(") Z ")) {
-            tokio::task::yield_now().await;
-        }
-    };
-    deadline::within(gone, || "its child lives on".to_owned()).await;
+    gone(&pid).await;
     text(&whoami(&mut client, "dev").await);
     let (status, _, errors) = client.close().await;
     assert!(status.success());
