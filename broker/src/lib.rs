@@ -51,3 +51,6 @@ pub mod clock;
 pub mod process;
 
 pub mod memory;
+
+#[cfg(test)]
+mod deadline;

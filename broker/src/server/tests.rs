@@ -17,6 +17,7 @@ use tonic_types::StatusExt;
 
 use super::*;
 use crate::config;
+use crate::deadline;
 use crate::profile::fake::Fake;
 
 mod reload;
@@ -92,10 +93,11 @@ impl Broker {
 
     async fn channel(&self) -> Channel {
         let path = self.socket();
-        while !path.exists() {
+        deadline::until(|| {
             assert!(!self.serving.is_finished(), "the broker has ended");
-            tokio::task::yield_now().await;
-        }
+            path.exists()
+        })
+        .await;
         let connector = tower::service_fn(move |_: Uri| {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
@@ -258,7 +260,8 @@ async fn profiles_are_listed_and_watched() {
     let mut client = broker.client().await;
     let mut changes =
         client.watch_profiles(v1::WatchProfilesRequest {}).await.expect("a stream").into_inner();
-    let first = changes.message().await.expect("a list").expect("a list").profiles;
+    let first =
+        deadline::within(changes.message()).await.expect("a list").expect("a list").profiles;
     let dev = &first[0];
     assert_eq!(
         (dev.name.as_str(), dev.region.as_str(), dev.source.as_str()),
@@ -273,14 +276,15 @@ async fn profiles_are_listed_and_watched() {
     assert_eq!(first[2].endpoints.len(), 2);
     client.sign(request("dev")).await.expect("a signature");
     loop {
-        let profiles = changes.message().await.expect("a list").expect("a list").profiles;
+        let profiles =
+            deadline::within(changes.message()).await.expect("a list").expect("a list").profiles;
         if profiles[0].state() == v1::ProfileState::Fresh {
             break;
         }
     }
     // The stream doesn't keep the broker from draining.
     broker.stop.send(()).expect("a broker");
-    assert!(changes.message().await.expect("an end").is_none());
+    assert!(deadline::within(changes.message()).await.expect("an end").is_none());
     broker.serving.await.expect("no panic").expect("a clean end");
     assert!(!broker.directory.path().join("sub/broker.sock").exists());
 }
@@ -388,7 +392,8 @@ async fn a_person_signs_in_and_the_next_signature_is_theirs() {
     let mut events = client.login(login.clone()).await.expect("a stream").into_inner();
     let mut joined = client.login(login).await.expect("a stream").into_inner();
     for events in [&mut events, &mut joined] {
-        let event = events.message().await.expect("a prompt").expect("a prompt").event;
+        let event =
+            deadline::within(events.message()).await.expect("a prompt").expect("a prompt").event;
         let Some(Event::Prompt(prompt)) = event else { panic!("{event:?}") };
         assert_eq!(
             (prompt.user_code.as_str(), prompt.verification_uri.as_str()),
@@ -398,10 +403,10 @@ async fn a_person_signs_in_and_the_next_signature_is_theirs() {
     // One hangs up; the other one's goes on.
     drop(joined);
     let_in.store(true, Ordering::SeqCst);
-    let event = events.message().await.expect("an end").expect("an end").event;
+    let event = deadline::within(events.message()).await.expect("an end").expect("an end").event;
     // This broker has no home to write a cache to.
     assert!(matches!(event, Some(Event::Done(v1::LoginDone { in_memory: true, .. }))), "{event:?}");
-    assert!(events.message().await.expect("an end").is_none());
+    assert!(deadline::within(events.message()).await.expect("an end").is_none());
     assert_eq!(server.asked_of("/client/register").len(), 1);
     let answer = client.sign(request("ghost")).await.expect("a signature").into_inner();
     assert_eq!(answer.access_key_id, "PERSON");

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::deadline;
 use crate::profile::fake::{Answer, Asked, Fake};
 
 const SECOND: Duration = Duration::from_millis(10);
@@ -64,7 +65,9 @@ fn logins(home: Option<&Path>) -> Logins {
 
 async fn end(login: &Login) -> Result<Done, Reason> {
     let mut stage = login.stage();
-    let over = stage.wait_for(|stage| matches!(stage, Stage::Over(_))).await.expect("an end");
+    let over = deadline::within(stage.wait_for(|stage| matches!(stage, Stage::Over(_))))
+        .await
+        .expect("an end");
     match &*over {
         Stage::Over(outcome) => outcome.clone().map_err(|denial| denial.reason()),
         other => panic!("{other:?}"),
@@ -87,7 +90,8 @@ async fn a_sign_in_writes_the_cache_that_others_read() {
     };
     let login = logins.join(session(), &server.config().await, done);
     let mut stage = login.stage();
-    let prompted = stage.wait_for(|stage| matches!(stage, Stage::Prompted(_))).await;
+    let prompted =
+        deadline::within(stage.wait_for(|stage| matches!(stage, Stage::Prompted(_)))).await;
     match &*prompted.expect("a prompt") {
         Stage::Prompted(prompt) => {
             assert_eq!(prompt.code, "ABCD-EFGH");
@@ -248,12 +252,18 @@ async fn callers_join_and_the_last_one_ends_it() {
     assert!(!Arc::ptr_eq(&first, &logins.join(other, &config, async {})));
     drop(first);
     let mut stage = second.stage();
-    stage.wait_for(|stage| matches!(stage, Stage::Prompted(_))).await.expect("it goes on");
+    deadline::within(stage.wait_for(|stage| matches!(stage, Stage::Prompted(_))))
+        .await
+        .expect("it goes on");
     drop(second);
     // The task is gone, and its end of the channel with it.
-    assert!(stage.wait_for(|stage| matches!(stage, Stage::Over(_))).await.is_err());
+    assert!(
+        deadline::within(stage.wait_for(|stage| matches!(stage, Stage::Over(_)))).await.is_err()
+    );
     // Who comes now starts anew.
     let third = logins.join(session(), &config, async {});
     let mut stage = third.stage();
-    stage.wait_for(|stage| matches!(stage, Stage::Prompted(_))).await.expect("a prompt");
+    deadline::within(stage.wait_for(|stage| matches!(stage, Stage::Prompted(_))))
+        .await
+        .expect("a prompt");
 }

@@ -7,6 +7,7 @@ use aws_credential_types::Credentials as Keys;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::deadline;
 
 mod changes;
 
@@ -148,9 +149,7 @@ async fn id(refresh: &Arc<Refresh>, script: &Script, seconds: u64) -> Result<Str
 
 /// Lets the load that runs come to its end.
 async fn settle(refresh: &Refresh) {
-    while refresh.flight().running().is_some() {
-        tokio::task::yield_now().await;
-    }
+    deadline::until(|| refresh.flight().running().is_none()).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,9 +161,7 @@ async fn one_load_for_all_who_ask_even_if_the_first_gives_up() {
             tokio::spawn(async move { id(&refresh, &script, 0).await })
         })
         .collect();
-    while loads(&script) == 0 {
-        tokio::task::yield_now().await;
-    }
+    deadline::until(|| loads(&script) > 0).await;
     waiting.remove(0).abort();
     script.gate.add_permits(1);
     for waiter in waiting {

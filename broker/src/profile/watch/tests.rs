@@ -7,6 +7,7 @@ use sigward_proto::v1::ProfileState;
 
 use super::*;
 use crate::config::{self, ProfileName};
+use crate::deadline;
 use crate::profile::{Profiles, Surroundings, View};
 
 struct Home {
@@ -68,7 +69,7 @@ impl Home {
             if reached(&view) {
                 return started.elapsed().as_secs_f64();
             }
-            changes.changed().await.expect("profiles");
+            deadline::within(changes.changed()).await.expect("profiles");
         }
     }
 
@@ -125,7 +126,7 @@ async fn a_change_of_another_profile_loads_nothing() {
     let mut changes = home.profiles.changes();
     changes.mark_unchanged();
     home.write("config", "[profile other]\nregion = eu-west-1\n");
-    changes.changed().await.expect("a look");
+    deadline::within(changes.changed()).await.expect("a look");
     tokio::time::sleep(LOOK * 4).await;
     assert_eq!(home.view().await.state, ProfileState::Fresh);
     assert_eq!(home.view().await.generation, 1);

@@ -15,7 +15,7 @@ async fn a_changed_configuration_is_in_force_at_once_and_a_bad_one_never() {
     // With faults: the one before stays, and says so.
     Broker::write(at, "broker.toml", &format!("{before}[nonsense]\n"));
     loop {
-        let list = changes.message().await.expect("a list").expect("a list");
+        let list = deadline::within(changes.message()).await.expect("a list").expect("a list");
         assert_eq!(names(&list.profiles), ["dev", "mfa", "ghost"]);
         if list.config_rejected {
             break;
@@ -28,7 +28,7 @@ async fn a_changed_configuration_is_in_force_at_once_and_a_bad_one_never() {
     let after = after.replace("[[profile]]\nname = \"ghost\"", "[[profile]]\nname = \"late\"");
     Broker::write(at, "broker.toml", &after);
     let list = loop {
-        let list = changes.message().await.expect("a list").expect("a list");
+        let list = deadline::within(changes.message()).await.expect("a list").expect("a list");
         if !list.config_rejected {
             break list;
         }
@@ -44,7 +44,7 @@ async fn a_changed_configuration_is_in_force_at_once_and_a_bad_one_never() {
     // The AWS files are watched as before.
     let keys = "[dev]\naws_access_key_id = OTHER\naws_secret_access_key = s\n";
     Broker::write(at, "credentials", keys);
-    while changes.message().await.expect("a list").expect("a list").profiles[0]
+    while deadline::within(changes.message()).await.expect("a list").expect("a list").profiles[0]
         .credential_generation
         < 2
     {}
@@ -64,7 +64,13 @@ async fn a_rule_that_is_taken_back_allows_nothing_more() {
     client.sign(request("dev")).await.expect("a signature");
     let rule = format!("uid = {}", uid());
     Broker::write(at, "broker.toml", &before.replace(&rule, &format!("uid = {}", uid() + 1)));
-    while !changes.message().await.expect("a list").expect("a list").profiles.is_empty() {}
+    while !deadline::within(changes.message())
+        .await
+        .expect("a list")
+        .expect("a list")
+        .profiles
+        .is_empty()
+    {}
     let status = client.sign(request("dev")).await.expect_err("no rule");
     assert_eq!(reason(&status), "PEER_NOT_ALLOWED");
 }

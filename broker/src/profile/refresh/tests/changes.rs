@@ -10,9 +10,7 @@ async fn a_change_is_loaded_at_once_and_what_ran_before_it_does_not_count() {
         let (refresh, script) = (Arc::clone(&refresh), Arc::clone(&script));
         tokio::spawn(async move { id(&refresh, &script, 0).await })
     };
-    while loads(&script) == 0 {
-        tokio::task::yield_now().await;
-    }
+    deadline::until(|| loads(&script) > 0).await;
     // Someone signs in while a load with the old token is on its way.
     refresh.reload(Change::Files);
     script.gate.add_permits(2);
@@ -48,9 +46,7 @@ async fn what_is_dropped_is_gone_and_a_load_from_before_does_not_bring_it_back()
     assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
     let keys = Arc::downgrade(&refresh.current.load_full().expect("held").credentials);
     refresh.reload(Change::Files);
-    while loads(&script) < 2 {
-        tokio::task::yield_now().await;
-    }
+    deadline::until(|| loads(&script) == 2).await;
     refresh.forget(Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
     assert!(keys.upgrade().is_none(), "the keys are freed, and zeroed with that");
     script.gate.add_permits(1);
@@ -106,9 +102,7 @@ async fn waiting(
         let refresh = Arc::clone(refresh);
         tokio::spawn(async move { refresh.credentials(at(0)).await })
     };
-    while moody.loads.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
+    deadline::until(|| moody.loads.load(Ordering::SeqCst) > 0).await;
     waiter
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::*;
+use crate::deadline;
 
 const ANSWER: &str = r#"{"Version":1,"AccessKeyId":"A","SecretAccessKey":"s","SessionToken":"t","Expiration":"2099-01-01T00:00:00+00:00"}"#;
 
@@ -25,9 +26,7 @@ fn gone(pid_file: &Path) -> bool {
 }
 
 async fn until_gone(pid_file: &Path) {
-    while !gone(pid_file) {
-        tokio::task::yield_now().await;
-    }
+    deadline::until(|| gone(pid_file)).await;
 }
 
 #[tokio::test]
@@ -102,9 +101,7 @@ async fn whoever_gives_up_leaves_no_child_behind() {
     let pid = directory.path().join("pid");
     let command = format!("echo $$ > {}; exec sleep 600", pid.display());
     let running = tokio::spawn(async move { run(&command, &path()).await });
-    while std::fs::read_to_string(&pid).map_or(true, |text| text.is_empty()) {
-        tokio::task::yield_now().await;
-    }
+    deadline::until(|| std::fs::read_to_string(&pid).is_ok_and(|text| !text.is_empty())).await;
     running.abort();
     until_gone(&pid).await;
 }
