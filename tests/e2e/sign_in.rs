@@ -89,6 +89,21 @@ async fn who_declines_isn_t_waited_for() {
 }
 
 #[tokio::test]
+async fn who_never_comes_isn_t_waited_for() {
+    let (world, aws) = signed_out().await;
+    let mut client = start(&world, &aws, &[]);
+    client.initialize_as("2025-11-25", OPENS_URLS).await;
+    for (person, word) in [(Person::IsLate, "in time"), (Person::Declines, "declined")] {
+        aws.person(person);
+        let id = client.start_request("tools/call", &whoami()).await;
+        let asked = client.expect("the question", is_elicitation).await;
+        answer(&mut client, &asked["id"], "accept").await;
+        assert_names(failure(&client.response(&id).await), &["person", word]);
+    }
+    assert_eq!(aws.issued(), []);
+}
+
+#[tokio::test]
 async fn who_can_t_be_asked_is_told_the_command() {
     let (world, aws) = signed_out().await;
     for (capabilities, options) in
