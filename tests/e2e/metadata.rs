@@ -113,6 +113,30 @@ async fn the_metadata_service_of_a_profile() {
     assert_eq!((own.given().len(), other.given()), (1, vec![]));
 }
 
+/// What the machine and the container give is for nobody on the way.
+#[tokio::test]
+async fn the_metadata_services_are_not_asked_through_a_proxy() {
+    let world = World::new().await;
+    let metadata = Metadata::start(world.home.keys()).await;
+    let proxy = Metadata::start(world.home.keys()).await;
+    let proxy = proxy.instance().remove(0).1;
+    let token = token_file(&world, CONTAINER_TOKEN);
+    for variables in [metadata.container(&token), metadata.instance()] {
+        let endpoint = world.upstream.url();
+        let mut command =
+            world.broker_command(&["serve", "--endpoint", &endpoint, "--audit", "none"]);
+        command.args(["--service", "aws-mcp", "--region", "us-east-1", "--socket"]);
+        command.arg(world.socket());
+        command.envs(variables).env("HTTP_PROXY", &proxy).env("http_proxy", &proxy);
+        let broker = Process::start(command);
+        broker.logged("listening").await;
+        let mut client = world.client_of(&world.socket(), &["default"]).await;
+        let given = metadata.given().pop().unwrap();
+        assert_eq!(text(&client.call("whoami", "{}").await), given.identity);
+    }
+    assert_eq!(metadata.given().len(), 2);
+}
+
 /// A role whose source isn't there is a failure, and never signed with other keys.
 #[tokio::test]
 async fn a_credential_source_that_gives_nothing() {

@@ -218,3 +218,33 @@ async fn five_hundred_callers_are_one_call_of_sts() {
     let actions: Vec<_> = aws.issued().into_iter().map(|issued| issued.action).collect();
     assert_eq!(actions, ["AssumeRole"]);
 }
+
+/// Where the environment names a proxy, STS is asked through it, unless it is among those that aren't.
+#[tokio::test]
+async fn sts_is_asked_through_the_proxy_of_the_environment() {
+    let home = AwsHome::new();
+    home.role("reader", "dev", "arn:aws:iam::123456789012:role/Reader");
+    let world = World::at_home(home, |builder| builder).await;
+    // It takes requests for any host, as a proxy does.
+    let aws = Aws::start(world.home.keys()).await;
+    let proxy = aws.environment().remove(0).1;
+    let endpoint = world.upstream.url();
+    for (variables, reached) in [
+        (vec![], false),
+        (vec![("HTTP_PROXY", proxy.as_str())], true),
+        (vec![("http_proxy", proxy.as_str())], true),
+        (vec![("HTTP_PROXY", proxy.as_str()), ("NO_PROXY", "127.0.0.1")], false),
+    ] {
+        let before = aws.issued().len();
+        let mut command = world.broker_command(&["check", "--endpoint", &endpoint]);
+        command.args(["--service", "aws-mcp", "--region", "us-east-1", "--profile", "reader"]);
+        // Nobody listens there.
+        command.env("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1");
+        command.envs(variables.iter().copied());
+        let ended = deadline::within(command.output(), || "check doesn't end".to_owned()).await;
+        let output = ended.unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.success(), reached, "{variables:?}: {shown}");
+        assert_eq!(aws.issued().len() - before, if reached { 2 } else { 0 }, "{variables:?}");
+    }
+}

@@ -14,6 +14,8 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_runtime::env_config::file::EnvConfigFiles;
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -44,16 +46,15 @@ pub(super) async fn config(
         // The machine itself tries again.
         Effort::Background => 1,
     };
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+    let http = http_client(tls_context(ca_bundle)?, Route::ByProxy);
+    let loader = aws_config::defaults(BehaviorVersion::latest())
         .no_credentials()
         .profile_files(files)
         .profile_name(aws_profile)
         .retry_config(RetryConfig::standard().with_max_attempts(attempts))
         .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(PATIENCE).build())
+        .http_client(http)
         .region(region);
-    if let Some(ca_bundle) = ca_bundle {
-        loader = loader.http_client(http_client(ca_bundle)?);
-    }
     Ok(loader.load().await)
 }
 
@@ -73,7 +74,7 @@ pub(super) async fn provide(
     config: &SdkConfig,
     metadata: Option<&str>,
 ) -> Result<Credentials, CredentialsError> {
-    let config = provider_config(config);
+    let config = without_proxy(&provider_config(config))?;
     match named {
         Named::Environment => {
             EnvironmentVariableCredentialsProvider::new().provide_credentials().await
@@ -114,8 +115,40 @@ pub(super) fn provider_config(config: &SdkConfig) -> ProviderConfig {
     provider
 }
 
-/// A client that trusts the certificate authorities of one file and no others.
-fn http_client(ca_bundle: &Path) -> Result<SharedHttpClient, Denial> {
+/// The attack: a proxy that is told of the metadata services could answer for them, and would see what they give.
+fn without_proxy(config: &ProviderConfig) -> Result<ProviderConfig, CredentialsError> {
+    let context = tls_context(None).map_err(CredentialsError::invalid_configuration)?;
+    Ok(config.clone().with_http_client(http_client(context, Route::Direct)))
+}
+
+/// Which way a call goes.
+#[derive(Clone, Copy)]
+enum Route {
+    /// Through the proxy of the environment, if it names one: `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`. By itself the
+    /// SDK knows of none.
+    ByProxy,
+    Direct,
+}
+
+fn http_client(context: TlsContext, route: Route) -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = Connector::builder();
+        connector.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            connector.set_sleep_impl(components.sleep_impl());
+        }
+        connector.set_proxy_config(match route {
+            Route::ByProxy => Some(ProxyConfig::from_env()),
+            Route::Direct => None,
+        });
+        let provider = tls::Provider::Rustls(CryptoMode::AwsLc);
+        connector.tls_provider(provider).tls_context(context.clone()).build()
+    })
+}
+
+/// Whom to trust: the certificate authorities of one file and no others, or those of the machine.
+fn tls_context(ca_bundle: Option<&Path>) -> Result<TlsContext, Denial> {
+    let Some(ca_bundle) = ca_bundle else { return Ok(TlsContext::default()) };
     let wrong = |why: String| {
         let detail = format!("ca_bundle {}: {why}", ca_bundle.display());
         Denial::new(Reason::ProfileMisconfigured, detail)
@@ -132,9 +165,5 @@ fn http_client(ca_bundle: &Path) -> Result<SharedHttpClient, Denial> {
     }
     let trust = TrustStore::empty().with_pem_certificate(pem);
     let context = TlsContext::builder().with_trust_store(trust).build();
-    let context = context.map_err(|error| wrong(in_words(&error)))?;
-    Ok(aws_smithy_http_client::Builder::new()
-        .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
-        .tls_context(context)
-        .build_https())
+    context.map_err(|error| wrong(in_words(&error)))
 }
