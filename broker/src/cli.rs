@@ -179,7 +179,12 @@ fn audit_target(text: &str) -> Result<AuditTarget, String> {
 }
 
 /// What no child is to see, whatever the configuration passes on.
-const KEYS: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+const KEYS: [&str; 4] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+];
 
 /// What the environment says to the broker itself; the SDK reads its own variables.
 struct Environment {
