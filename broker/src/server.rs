@@ -19,12 +19,14 @@ use tokio::sync::{mpsc, watch};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
+use tower::layer::util::{Identity, Stack};
 
 pub use self::reload::Reread;
 use crate::audit::Audit;
 use crate::clock;
 use crate::config::Config;
 use crate::error::Error;
+use crate::listen::budget::Meter;
 use crate::listen::{Connection, unix};
 use crate::policy::Policy;
 use crate::profile::{Profiles, Surroundings};
@@ -180,7 +182,7 @@ fn assemble(
     })
 }
 
-async fn router(current: Arc<Current>) -> Router {
+async fn router(current: Arc<Current>) -> Router<Stack<Meter, Identity>> {
     let service = BrokerServer::new(Service::new(Arc::clone(&current)))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -189,6 +191,7 @@ async fn router(current: Arc<Current>) -> Router {
     let health_service = health_service.max_decoding_message_size(MAX_HEALTH_BYTES);
     health.set_serving::<BrokerServer<Service>>().await;
     Server::builder()
+        .layer(Meter::default())
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(4 * WINDOW)
         .add_service(health_service)
