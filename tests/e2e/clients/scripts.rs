@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sigward_tests::upstream::{Answers, Era, ID, Received, Reply, Step};
+use sigward_tests::upstream::{Answers, Era, Gate, ID, Received, Reply, Step};
 use sigward_tests::{deadline, processes, tools};
 use tokio::process::Command;
 
@@ -63,7 +63,13 @@ async fn both_ways(client: impl Fn() -> Command, generation: &str) {
     let era = if generation == SESSIONS { Era::Sessions } else { Era::Stateless };
     for (way, answers) in [(Way::Stdio, Answers::Events), (Way::Http, Answers::Json)] {
         let world = World::with(|builder| builder.era(era).answers(answers)).await;
-        world.upstream.hook(asks_on_the_way);
+        let heard = Gate::default();
+        world.upstream.hook(move |request| {
+            if request.method() == "prompts/get" {
+                heard.open();
+            }
+            asks_on_the_way(request, &heard)
+        });
         let mut command = client();
         command.envs(world.home.environment()).kill_on_drop(true).arg(generation);
         let proxy = world.private_proxy(&THREE, &[]);
@@ -85,9 +91,9 @@ async fn both_ways(client: impl Fn() -> Command, generation: &str) {
     }
 }
 
-/// The server's way to the answer of `write_note`: a report of progress, a question, and, once that is answered, the
-/// usual. Without sessions, the question is a result, and the answer comes with another call.
-fn asks_on_the_way(request: &Received) -> Option<Reply> {
+/// The server's way to the answer of `write_note`: a report of progress, a question once that was heard, and once that
+/// is answered, the usual. Without sessions, the question is a result, and the answer comes with another call.
+fn asks_on_the_way(request: &Received, heard: &Gate) -> Option<Reply> {
     if !request.calls("write_note") || request.param("/inputResponses").is_object() {
         return None;
     }
@@ -110,7 +116,7 @@ fn asks_on_the_way(request: &Received) -> Option<Reply> {
             "required": ["name"],
         },
     });
-    let progress = Step::Data(progress.to_string());
+    let mut steps = vec![Step::Data(progress.to_string()), Step::Wait(heard.clone())];
     if request.header("mcp-session-id").is_some() {
         let question = json!({
             "jsonrpc": "2.0",
@@ -118,9 +124,10 @@ fn asks_on_the_way(request: &Received) -> Option<Reply> {
             "method": "elicitation/create",
             "params": question,
         });
-        let answered = Step::AwaitResponse(r#""question""#.to_owned());
-        let question = Step::Data(question.to_string());
-        return Some(Reply::Stream(vec![progress, question, answered, Step::UsualResponse]));
+        steps.push(Step::Data(question.to_string()));
+        steps.push(Step::AwaitResponse(r#""question""#.to_owned()));
+        steps.push(Step::UsualResponse);
+        return Some(Reply::Stream(steps));
     }
     let result = json!({
         "resultType": "input_required",
@@ -128,7 +135,8 @@ fn asks_on_the_way(request: &Received) -> Option<Reply> {
         "requestState": "as it was",
     });
     let response = format!(r#"{{"jsonrpc":"2.0","id":{ID},"result":{result}}}"#);
-    Some(Reply::Stream(vec![progress, Step::Data(response)]))
+    steps.push(Step::Data(response));
+    Some(Reply::Stream(steps))
 }
 
 /// What every client must have seen, and what the server must have seen of it.

@@ -6,6 +6,7 @@ usage of the clients: CLIENT GENERATION URL
 GENERATION is "sessions" or "stateless". A client prints what it saw as one JSON object.
 """
 
+import asyncio
 import json
 import os
 import sys
@@ -17,10 +18,13 @@ ENVIRONMENT = dict(os.environ)
 
 progress = []
 questions = []
+receipts = []
 
 
 async def on_progress(done, total, message):
     progress.append([done, total, message])
+    # The server goes on once it is asked for the prompt: it knows then that its report was heard.
+    receipts.append(asyncio.create_task(acknowledge()))
 
 
 def answer(question):
@@ -36,6 +40,11 @@ def wire(result):
 
 async def tell(server, tools, call, read, prompt):
     """Does it all, with the client's own functions, and prints what it saw."""
+    global acknowledge
+
+    def acknowledge():
+        return prompt("greet")
+
     saw = {"server": server, "tools": [wire(tool) for tool in await tools()]}
     for name, arguments in [
         ("default", {}),
@@ -50,4 +59,5 @@ async def tell(server, tools, call, read, prompt):
         saw["unknown"] = str(error)
     saw["resource"] = wire(await read("test://note"))
     saw["prompt"] = wire(await prompt("greet"))
+    await asyncio.gather(*receipts)
     print(json.dumps(saw | {"progress": progress, "questions": questions}))

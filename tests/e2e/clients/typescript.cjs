@@ -10,6 +10,7 @@ const { StreamableHTTPClientTransport } = require(isFirst ? `${root}/streamableH
 
 const progress = [];
 const questions = [];
+const receipts = [];
 
 async function main() {
   const client = new Client(
@@ -30,6 +31,7 @@ async function main() {
   await client.connect(transport);
   try {
     console.log(JSON.stringify(await tell(client)));
+    await Promise.all(receipts);
   } finally {
     await transport.terminateSession?.();
     await client.close();
@@ -37,7 +39,12 @@ async function main() {
 }
 
 async function tell(client) {
-  const options = { onprogress: ({ progress: done, total, message }) => progress.push([done, total, message]) };
+  const onprogress = ({ progress: done, total, message }) => {
+    progress.push([done, total, message]);
+    // The server goes on once it is asked for the prompt: this SDK drops a report that comes together with the response.
+    receipts.push(client.getPrompt({ name: "greet" }));
+  };
+  const options = { onprogress };
   const call = (name, given) => {
     const params = { name, arguments: given };
     return isFirst ? client.callTool(params, undefined, options) : client.callTool(params, options);
