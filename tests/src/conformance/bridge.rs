@@ -1,18 +1,24 @@
 //! Streamable HTTP in front of a server that speaks lines: the suite knows HTTP alone.
 //!
-//! Each session of the suite is a process of its own. A message goes in as it came, on one line; a line that comes out
-//! goes as it is to the response that waits for it, or else to a stream: standard output doesn't say which, so a report
-//! of progress goes with its request, and anything else with the newest request, or with the stream of the session
-//! (GET). The session ends the process, which must end well.
+//! Each session of the suite is a process of its own, and so is each request without one. A message goes in as it came,
+//! on one line; a line that comes out goes as it is to the response that waits for it, or else to a stream: standard
+//! output doesn't say which, so a report of progress goes with its request, and anything else with the newest request,
+//! or with the stream of the session (GET). The end of the session ends the process, which must end well.
+//!
+//! What HTTP alone knows is the bridge's own: who may ask, headers that say what the message says, statuses.
 
 use std::collections::HashMap;
-use std::io;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{io, mem};
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
 use http::request::Parts;
 use http::{HeaderValue, Response};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{ChildStdin, ChildStdout, Command};
@@ -22,14 +28,12 @@ use crate::loopback::{Body, Loopback};
 use crate::processes::{Process, assert_no_canary};
 use crate::upstream::{Message, reply};
 
-type Sender = mpsc::Sender<io::Result<Bytes>>;
-
 /// A running bridge. Dropping it closes its socket and ends its processes.
 #[derive(Debug)]
 pub struct Bridge(Loopback);
 
 impl Bridge {
-    /// Serves on any port; `command` makes the process of a session.
+    /// Serves on any port; `command` makes a process.
     pub async fn start(command: impl Fn() -> Command + Send + Sync + 'static) -> Self {
         let sessions = Arc::new(Sessions::default());
         let command = Arc::new(command);
@@ -48,8 +52,12 @@ impl Bridge {
 }
 
 #[derive(Debug, Default)]
-struct Sessions(Mutex<HashMap<String, Arc<Session>>>);
+struct Sessions {
+    open: Mutex<HashMap<String, Arc<Session>>>,
+    minted: AtomicU64,
+}
 
+/// A process, and who waits for its lines.
 #[derive(Debug)]
 struct Session {
     /// Closed by the end of the session.
@@ -64,7 +72,7 @@ struct Streams {
     /// Requests without a response yet, the oldest first.
     open: Vec<Open>,
     /// The stream of the session itself.
-    own: Option<Sender>,
+    own: Option<mpsc::Sender<String>>,
     /// What came while there was none.
     kept: Vec<String>,
 }
@@ -73,7 +81,7 @@ struct Streams {
 struct Open {
     id: String,
     progress: Value,
-    stream: Sender,
+    stream: mpsc::Sender<String>,
 }
 
 async fn respond(
@@ -86,27 +94,29 @@ async fn respond(
     if !["host", "origin"].iter().all(|name| header(name).is_none_or(is_local)) {
         return reply::http(403, &[], "a page of somebody else's");
     }
-    let known = header("mcp-session-id").map(|id| (id, lock(&sessions.0).get(id).cloned()));
-    match (head.method.as_str(), known) {
-        (_, Some((_, None))) => reply::http(404, &[], "no such session"),
-        ("POST", None) => match Message::parse(body) {
-            Some(message) if message.method.as_deref() == Some("initialize") => {
-                let (id, session) = sessions.open(command());
-                let mut response = session.post(&message, body).await;
-                let id = HeaderValue::try_from(id).expect("a number");
-                response.headers_mut().insert("mcp-session-id", id);
-                response
+    let known = header("mcp-session-id").map(|id| (id, lock(&sessions.open).get(id).cloned()));
+    let message = Message::parse(body);
+    match (head.method.as_str(), known, message) {
+        (_, Some((_, None)), _) => reply::http(404, &[], "no such session"),
+        ("POST", None, Some(message)) if header("mcp-protocol-version") >= Some("2026-07-28") => {
+            match mismatch(&message, header) {
+                Some(text) => reply::json(400, message.error(-32020, text, None)),
+                None => Session::of(command()).post_alone(&message, body).await,
             }
-            _ => reply::http(400, &[], "no session"),
-        },
-        ("POST", Some((_, Some(session)))) => match Message::parse(body) {
-            Some(message) => session.post(&message, body).await,
-            None => reply::http(400, &[], "no message"),
-        },
-        ("GET", Some((_, Some(session)))) => session.listen(),
-        ("DELETE", Some((id, Some(session)))) => {
-            lock(&sessions.0).remove(id);
-            session.end().await
+        }
+        ("POST", None, Some(message)) if message.method.as_deref() == Some("initialize") => {
+            let (id, session) = sessions.open(command());
+            let mut response = session.post(&message, body).await;
+            let id = HeaderValue::try_from(id).expect("a number");
+            response.headers_mut().insert("mcp-session-id", id);
+            response
+        }
+        ("POST", Some((_, Some(session))), Some(message)) => session.post(&message, body).await,
+        ("POST", ..) => reply::http(400, &[], "no message, or no session"),
+        ("GET", Some((_, Some(session))), _) => session.listen(),
+        ("DELETE", Some((id, Some(session))), _) => {
+            lock(&sessions.open).remove(id);
+            session.end().await.map_or_else(failed, |()| reply::http(200, &[], ""))
         }
         _ => reply::http(405, &[], ""),
     }
@@ -119,73 +129,124 @@ fn is_local(name: &str) -> bool {
     matches!(host, "localhost" | "127.0.0.1")
 }
 
+/// Which header says something else than the message.
+fn mismatch<'a>(
+    message: &Message,
+    header: impl Fn(&str) -> Option<&'a str>,
+) -> Option<&'static str> {
+    let version = message.param("/_meta/io.modelcontextprotocol~1protocolVersion");
+    if version.as_str().is_some_and(|version| header("mcp-protocol-version") != Some(version)) {
+        return Some("Header mismatch: MCP-Protocol-Version");
+    }
+    let method = message.method.as_deref();
+    (header("mcp-method") != method).then_some("Header mismatch: Mcp-Method")
+}
+
+/// The status of a response that begins with `line`: what the specification has for an error.
+fn status(line: &str) -> u16 {
+    let response: Value = serde_json::from_str(line).unwrap_or_default();
+    match response["error"]["code"].as_i64() {
+        Some(-32601) => 404,
+        Some(-32602 | -32022 | -32021 | -32020) => 400,
+        _ => 200,
+    }
+}
+
 impl Sessions {
-    fn open(&self, mut command: Command) -> (String, Arc<Session>) {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = Process::start(command);
-        let id = process.pid().to_string();
-        let (input, output) = process.pipes();
-        let streams = Arc::new(Mutex::default());
-        tokio::spawn(distribute(output, Arc::clone(&streams)));
-        let session = Arc::new(Session {
-            input: tokio::sync::Mutex::new(Some(input)),
-            process: tokio::sync::Mutex::new(process),
-            streams,
-        });
-        lock(&self.0).insert(id.clone(), Arc::clone(&session));
+    fn open(&self, command: Command) -> (String, Arc<Session>) {
+        let id = self.minted.fetch_add(1, Ordering::Relaxed).to_string();
+        let session = Arc::new(Session::of(command));
+        lock(&self.open).insert(id.clone(), Arc::clone(&session));
         (id, session)
     }
 }
 
 impl Session {
+    fn of(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process::start(command);
+        let (input, output) = process.pipes();
+        let streams = Arc::new(Mutex::default());
+        tokio::spawn(distribute(output, Arc::clone(&streams)));
+        Self {
+            input: tokio::sync::Mutex::new(Some(input)),
+            process: tokio::sync::Mutex::new(process),
+            streams,
+        }
+    }
+
     async fn post(&self, message: &Message, body: &[u8]) -> Response<Body> {
-        let mut response = reply::http(202, &[], "");
-        if message.is_request() {
-            let (stream, events) = mpsc::channel(64);
+        match self.write(message, body).await {
+            Ok(Some(lines)) => event_stream(unfolded(lines)),
+            Ok(None) => reply::http(202, &[], ""),
+            Err(error) => failed(error.to_string()),
+        }
+    }
+
+    /// A message without a session: the process ends with its response, or when the client leaves.
+    async fn post_alone(self, message: &Message, body: &[u8]) -> Response<Body> {
+        let mut lines = match self.write(message, body).await {
+            Ok(Some(lines)) => lines,
+            Ok(None) => {
+                return self.end().await.map_or_else(failed, |()| reply::http(202, &[], ""));
+            }
+            Err(error) => return failed(error.to_string()),
+        };
+        let Some(first) = lines.recv().await else { return failed("no response".to_owned()) };
+        let status = status(&first);
+        if status != 200 {
+            return self.end().await.map_or_else(failed, |()| reply::json(status, first));
+        }
+        // Before the client sees the end of the response, the process has ended.
+        let ending = stream::once(async move { self.end().await.err() });
+        let lines = stream::once(async { first }).chain(unfolded(lines));
+        event_stream(lines.chain(ending.filter_map(async |why| why)))
+    }
+
+    /// Sends a message; answers the lines up to its response, if it will have one.
+    async fn write(
+        &self,
+        message: &Message,
+        body: &[u8],
+    ) -> io::Result<Option<mpsc::Receiver<String>>> {
+        let lines = message.is_request().then(|| {
+            let (stream, lines) = mpsc::channel(64);
             let id = message.id_text().to_owned();
             let progress = message.param("/_meta/progressToken");
             lock(&self.streams).open.push(Open { id, progress, stream });
-            response = reply::event_stream(events);
-        }
+            lines
+        });
         // A line break in JSON is nothing but space.
         let mut line: Vec<_> =
             body.iter().copied().filter(|byte| !b"\r\n".contains(byte)).collect();
         line.push(b'\n');
-        let written = async {
-            match &mut *self.input.lock().await {
-                Some(input) => input.write_all(&line).await,
-                None => Err(io::ErrorKind::BrokenPipe.into()),
-            }
-        };
-        match written.await {
-            Ok(()) => response,
-            Err(error) => reply::http(500, &[], format!("the server doesn't read: {error}")),
+        match &mut *self.input.lock().await {
+            Some(input) => input.write_all(&line).await?,
+            None => return Err(io::ErrorKind::BrokenPipe.into()),
         }
+        Ok(lines)
     }
 
     /// The stream of the session itself: what was kept for it, then what comes.
     fn listen(&self) -> Response<Body> {
-        let (stream, events) = mpsc::channel(64);
+        let (stream, lines) = mpsc::channel(64);
         let mut streams = lock(&self.streams);
-        for line in streams.kept.drain(..) {
-            // As many as there is room for: the suite's servers announce one thing at a time.
-            let _ = stream.try_send(Ok(Bytes::from(reply::event(None, &line))));
-        }
         streams.own = Some(stream);
-        reply::event_stream(events)
+        event_stream(stream::iter(mem::take(&mut streams.kept)).chain(unfolded(lines)))
     }
 
-    async fn end(&self) -> Response<Body> {
+    /// Closes the input. An error says what is wrong with the end of the process.
+    async fn end(&self) -> Result<(), String> {
         self.input.lock().await.take();
         let (status, errors) = self.process.lock().await.ended().await;
         // Streams that are still open end too.
         *lock(&self.streams) = Streams::default();
-        if status.success() {
-            reply::http(200, &[], "")
-        } else {
-            reply::http(500, &[], format!("the server ended with {status}: {errors}"))
-        }
+        if status.success() { Ok(()) } else { Err(format!("it ended with {status}: {errors}")) }
     }
+}
+
+fn failed(why: String) -> Response<Body> {
+    reply::http(500, &[], why)
 }
 
 /// Reads the lines of a server and sends each where it belongs, until there are no more.
@@ -196,7 +257,7 @@ async fn distribute(output: ChildStdout, streams: Arc<Mutex<Streams>>) {
         let stream = lock(&streams).of(&line);
         if let Some(stream) = stream {
             // A client that left wants nothing more.
-            let _ = stream.send(Ok(Bytes::from(reply::event(None, &line)))).await;
+            let _ = stream.send(line).await;
         }
     }
     // Whoever waits for a response waits in vain, and shall know it.
@@ -205,7 +266,7 @@ async fn distribute(output: ChildStdout, streams: Arc<Mutex<Streams>>) {
 
 impl Streams {
     /// The stream for a line; a response's is its request's, which ends with it. Where there is none, the line is kept.
-    fn of(&mut self, line: &str) -> Option<Sender> {
+    fn of(&mut self, line: &str) -> Option<mpsc::Sender<String>> {
         let message =
             Message::parse(line.as_bytes()).unwrap_or_else(|| panic!("no message: {line}"));
         if message.method.is_none() {
@@ -222,6 +283,18 @@ impl Streams {
         }
         stream
     }
+}
+
+fn unfolded(lines: mpsc::Receiver<String>) -> impl Stream<Item = String> + Send + Sync {
+    stream::unfold(lines, async |mut lines| Some((lines.recv().await?, lines)))
+}
+
+fn event_stream(lines: impl Stream<Item = String> + Send + Sync + 'static) -> Response<Body> {
+    let events = lines.map(|line| Ok(Frame::data(Bytes::from(reply::event(None, &line)))));
+    let mut response = Response::new(BodyExt::boxed(StreamBody::new(events)));
+    let kind = HeaderValue::from_static("text/event-stream");
+    response.headers_mut().insert("content-type", kind);
+    response
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

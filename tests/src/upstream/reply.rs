@@ -184,7 +184,7 @@ pub(super) fn played(
 }
 
 /// An event stream of whatever comes through the channel.
-pub(crate) fn event_stream(received: mpsc::Receiver<io::Result<Bytes>>) -> Response<Body> {
+pub(super) fn event_stream(received: mpsc::Receiver<io::Result<Bytes>>) -> Response<Body> {
     let mut response = pieces(received, "text/event-stream");
     let kept = http::HeaderValue::from_static("no-cache");
     response.headers_mut().insert("cache-control", kept);
