@@ -44,9 +44,9 @@ const MAX_FLIGHTS: usize = 1024;
 /// Messages of our own that wait for a client to read. Beyond these, its input waits.
 const MAX_UNSAID: usize = 1024;
 /// How long requests that are at work may still take when the client's input ends.
-const GRACE: Duration = Duration::from_millis(500);
+pub(crate) const GRACE: Duration = Duration::from_millis(400);
 /// How long sessions may take to end after that.
-const FAREWELL: Duration = Duration::from_millis(1200);
+const FAREWELL: Duration = Duration::from_millis(900);
 
 /// Where messages to the client go.
 pub type Outlet = mpsc::Sender<Message>;
@@ -162,10 +162,11 @@ impl Relay {
         relay
     }
 
-    /// Ends everything: requests at work, then the sessions. Within two seconds.
-    pub async fn close(&self) {
+    /// Ends everything: requests at work, after `grace`, then the sessions. Within a second after
+    /// that, whatever the server does.
+    pub async fn close(&self, grace: Duration) {
         self.work.close();
-        let _ = tokio::time::timeout(GRACE, self.work.wait()).await;
+        let _ = tokio::time::timeout(grace, self.work.wait()).await;
         for flight in lock(&self.flights).values() {
             flight.cancel.cancel();
         }

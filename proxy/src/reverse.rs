@@ -20,11 +20,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
 use tokio::time::Instant;
 
-pub(crate) use self::body::{Body, full};
+pub(crate) use self::body::{Body, full, until};
 use self::clients::{Busy, Clients};
 use crate::error::Error;
 use crate::protocol::{AWS_SESSION_EXPIRED, LAST_EVENT_ID};
-use crate::relay::Shared;
+use crate::relay::{GRACE, Shared};
 use crate::upstream::{Failure, Outgoing, Passed, SESSION_ID};
 
 pub(crate) use self::answer::refusal;
@@ -52,15 +52,15 @@ impl Reverse {
             tokio::time::sleep(SWEEP).await;
             for client in self.clients.take_idle(Instant::now()) {
                 tracing::info!("a session ends: nothing was heard of its client for an hour");
-                client.relay.close().await;
+                client.relay.close(GRACE).await;
             }
         }
     }
 
-    /// Ends all sessions.
+    /// Ends all sessions, and whatever is still at work.
     pub async fn close(&self) {
         let clients = self.clients.take_all();
-        let closing = clients.iter().map(|client| client.relay.close());
+        let closing = clients.iter().map(|client| client.relay.close(Duration::ZERO));
         futures_util::future::join_all(closing).await;
     }
 

@@ -19,17 +19,18 @@ use crate::downstream::stdio;
 use crate::environment::Environment;
 use crate::launch;
 use crate::log;
-use crate::relay::{Relay, Shared};
+use crate::relay::{GRACE, Relay, Shared};
 use crate::reverse::Reverse;
 use crate::session::Ownership;
 use crate::signer::Signer;
 use crate::upstream::{Settings, Upstream};
 
 /// How long what is written already may take to reach the client at the end.
-const FLUSH: Duration = Duration::from_millis(250);
+const FLUSH: Duration = Duration::from_millis(200);
 
-/// How long answers that are at work may take to end when a listening proxy is told to stop.
-const DRAIN: Duration = Duration::from_millis(250);
+/// How long answers that are at work may take to end when a listening proxy is told to stop. With what
+/// the sessions may take after that, it is gone within two seconds.
+const DRAIN: Duration = Duration::from_millis(700);
 
 /// Runs the program. It ends with the client's input, or by a signal.
 #[must_use]
@@ -109,7 +110,7 @@ async fn over_stdio(shared: Arc<Shared>, stop: impl Future<Output = ()>) {
         _ = &mut writer => client_reads = false,
         () = stop => {}
     }
-    relay.close().await;
+    relay.close(GRACE).await;
     drop(relay);
     if client_reads {
         let _ = tokio::time::timeout(FLUSH, writer).await;
@@ -154,6 +155,9 @@ async fn over_http(
         () = reverse.sweep() => return ExitCode::FAILURE,
         () = async { stop.await; draining.cancel(); std::future::pending().await } => return ExitCode::FAILURE,
     };
+    // Who comes now is refused, and needn't wait for an end.
+    drop(socket);
+    tracing::info!("draining: nothing new is taken");
     let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
     reverse.close().await;
     ExitCode::SUCCESS

@@ -27,7 +27,7 @@ use self::patience::Patient;
 pub use self::socket::Socket;
 use crate::budget::{Budget, Message, Share};
 use crate::config::MAX_CLIENT_MESSAGE;
-use crate::reverse::{Body, Reverse, full, refusal};
+use crate::reverse::{Body, Reverse, full, refusal, until};
 
 /// Connections at a time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 1024;
@@ -146,7 +146,15 @@ impl Service {
                     }
                 }
             }
-            Method::GET => self.reverse.get(&head.headers).await,
+            Method::GET => {
+                let answer = self.reverse.get(&head.headers).await;
+                if answer.headers().get(CONTENT_TYPE).is_none_or(|kind| !is_events(kind)) {
+                    return answer;
+                }
+                // Such a stream may have no end of its own.
+                let draining = self.draining.clone().cancelled_owned();
+                answer.map(|body| until(body, draining))
+            }
             Method::DELETE => self.reverse.delete(&head.headers).await,
             _ => not_allowed("GET, POST, DELETE"),
         }
@@ -241,6 +249,10 @@ fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default();
     kind.trim().eq_ignore_ascii_case("application/json")
+}
+
+fn is_events(kind: &HeaderValue) -> bool {
+    kind.as_bytes().starts_with(b"text/event-stream")
 }
 
 fn declared(headers: &HeaderMap) -> Option<usize> {

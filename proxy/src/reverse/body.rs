@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio::time::Instant;
 
@@ -31,6 +31,11 @@ pub(crate) fn full(text: impl Into<Bytes>) -> Body {
 /// A body that comes.
 pub(super) fn flowing(pieces: impl Stream<Item = Result<Bytes, Cut>> + Send + 'static) -> Body {
     StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync()
+}
+
+/// `body`, which ends well at `end`, wherever it is then.
+pub(crate) fn until(body: Body, end: impl Future<Output = ()> + Send + 'static) -> Body {
+    StreamBody::new(BodyStream::new(body).take_until(Box::pin(end))).boxed_unsync()
 }
 
 /// Messages of other sessions, for one reader at a time.

@@ -20,7 +20,7 @@ use super::{Reverse, headers, session_is_lost};
 use crate::budget::Message;
 use crate::error::Error;
 use crate::protocol::PROTOCOL_VERSION;
-use crate::relay::{Call, Failed, Head, Next, Relay, Route, repaired};
+use crate::relay::{Call, Failed, GRACE, Head, Next, Relay, Route, repaired};
 use crate::upstream::{Outgoing, Passed, SESSION_ID};
 use crate::wire::{self, Envelope, Id, Kind};
 
@@ -378,7 +378,7 @@ fn is_bent(envelope: &Envelope<'_>) -> bool {
 
 /// Ends what belongs to a client; nobody waits for it.
 pub(super) fn end(client: Arc<Client>) {
-    tokio::spawn(async move { client.relay.close().await });
+    tokio::spawn(async move { client.relay.close(GRACE).await });
 }
 
 fn begins_session(call: &Call) -> bool {
