@@ -1,6 +1,10 @@
 //! Endings: of the client, of the proxy, of the brokers. Nobody is left behind.
 
+mod listening;
+mod stdio;
+
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
@@ -19,6 +23,28 @@ async fn gone(pid: u32) {
     assert_eq!(waiting.await.unwrap(), Ok(1), "process {pid} lives on");
 }
 
+/// How long an end may take.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// The sessions that are open, of all profiles.
+fn sessions(world: &World) -> Vec<String> {
+    THREE.iter().flat_map(|name| world.upstream.sessions_of(world.home.identity(name))).collect()
+}
+
+/// Fails unless each of `sessions` was ended by a signed DELETE.
+fn assert_all_ended(world: &World, sessions: &[String]) {
+    let requests = world.upstream.requests();
+    for session in sessions {
+        let ended = requests.iter().any(|request| {
+            request.http_method == "DELETE"
+                && request.signature.is_ok()
+                && request.header("mcp-session-id") == Some(session)
+        });
+        assert!(ended, "{session} was not ended by a signed DELETE");
+    }
+}
+
+/// At the end there is nothing more to say.
 #[tokio::test]
 async fn the_end_of_input_ends_everything() {
     let world = World::new().await;
@@ -27,28 +53,11 @@ async fn the_end_of_input_ends_everything() {
         let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
         assert_eq!(text(&called), world.home.identity(profile));
     }
-    let sessions: Vec<_> = THREE
-        .iter()
-        .flat_map(|name| world.upstream.sessions_of(world.home.identity(name)))
-        .collect();
-    assert_eq!(sessions.len(), 3);
-    let broker = processes::children(client.process().pid());
-    assert_eq!(broker.len(), 1);
-
-    let started = tokio::time::Instant::now();
+    let open = sessions(&world);
     let (status, unread, errors) = client.close().await;
     assert!(status.success(), "{errors}");
     assert_eq!(unread, [""; 0], "nothing is said at the end");
-    assert!(started.elapsed().as_secs() < 5, "took {:?}", started.elapsed());
-    for session in sessions {
-        let ended = world.upstream.requests().into_iter().any(|request| {
-            request.http_method == "DELETE"
-                && request.signature.is_ok()
-                && request.header("mcp-session-id") == Some(&session)
-        });
-        assert!(ended, "{session} was not ended by a signed DELETE");
-    }
-    gone(broker[0]).await;
+    assert_all_ended(&world, &open);
 }
 
 /// A call that never ends doesn't keep the proxy.

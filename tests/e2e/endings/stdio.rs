@@ -1,0 +1,242 @@
+//! The endings of a client that speaks through pipes: however it goes, and whatever the server does, within two
+//! seconds every session has its DELETE, and no process is left.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use sigward_tests::deadline;
+use sigward_tests::processes::{self, Process, StdioClient};
+use sigward_tests::upstream::{Gate, Received, Reply};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{ChildStdin, ChildStdout};
+
+use super::{LIMIT, assert_all_ended, gone, sessions};
+use crate::setup::{THREE, World, text};
+
+/// A client whose pipes a test can close one by one.
+struct Piped {
+    proxy: Process,
+    input: Option<ChildStdin>,
+    output: Option<Lines<BufReader<ChildStdout>>>,
+}
+
+impl Piped {
+    async fn start(world: &World) -> Self {
+        let mut command = world.private_proxy(&THREE, &[]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut proxy = Process::start(command);
+        let (input, output) = proxy.pipes();
+        let output = BufReader::new(output).lines();
+        let mut client = Self { proxy, input: Some(input), output: Some(output) };
+        client
+            .ask(r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"p","version":"1"}}}"#)
+            .await;
+        client.tell(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
+        client
+    }
+
+    async fn tell(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("an open pipe");
+        let line = format!("{line}\n");
+        let writing = input.write_all(line.as_bytes());
+        deadline::within(writing, || "the input isn't read".to_owned()).await.unwrap();
+    }
+
+    /// Sends a line, and waits for one.
+    async fn ask(&mut self, line: &str) -> String {
+        self.tell(line).await;
+        let output = self.output.as_mut().expect("an open pipe");
+        let reading = output.next_line();
+        deadline::within(reading, || "nothing is answered".to_owned()).await.unwrap().unwrap()
+    }
+
+    async fn call(&mut self, profile: &str) {
+        let answer = self
+            .ask(&format!(
+                r#"{{"jsonrpc":"2.0","id":"{profile}","method":"tools/call","params":{{"name":"whoami","arguments":{{"aws_profile":"{profile}"}}}}}}"#
+            ))
+            .await;
+        text(&serde_json::from_str(&answer).unwrap());
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    /// Standard input is closed.
+    Input,
+    /// A signal.
+    Signal(Signal),
+    /// Nobody reads standard output any more, and something is to be said.
+    Output,
+    /// Both pipes at once, as the kernel closes them for a client that is gone.
+    Both,
+}
+
+const ENDINGS: [Ending; 5] = [
+    Ending::Input,
+    Ending::Signal(Signal::TERM),
+    Ending::Signal(Signal::INT),
+    Ending::Output,
+    Ending::Both,
+];
+
+/// Ends the client, and waits for the end of the proxy and of its broker; how long that takes.
+async fn end(world: &World, mut client: Piped, ending: Ending) -> Duration {
+    let broker = processes::children(client.proxy.pid())[0];
+    let started = Instant::now();
+    match ending {
+        Ending::Input => client.input = None,
+        Ending::Signal(signal) => client.proxy.signal(signal),
+        Ending::Output => {
+            client.output = None;
+            let session = world.upstream.sessions_of(world.home.identity("dev")).remove(0);
+            let note = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+            world.upstream.push(&session, note).await;
+        }
+        Ending::Both => (client.input, client.output) = (None, None),
+    }
+    let (status, errors) = client.proxy.ended().await;
+    gone(broker).await;
+    let took = started.elapsed();
+    assert!(status.success(), "{ending:?}: {errors}");
+    took
+}
+
+#[tokio::test]
+async fn however_the_client_goes() {
+    for ending in ENDINGS {
+        let world = World::new().await;
+        let mut client = Piped::start(&world).await;
+        for profile in THREE {
+            client.call(profile).await;
+        }
+        // One call is in flight.
+        client
+            .tell(r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"slow"}}"#)
+            .await;
+        world.upstream.expect("the slow call", |it| it.calls("slow")).await;
+        let open = sessions(&world);
+        assert_eq!(open.len(), 3);
+        let took = end(&world, client, ending).await;
+        assert!(took < LIMIT, "{ending:?} took {took:?}");
+        assert_all_ended(&world, &open);
+    }
+}
+
+/// A server that never answers a DELETE doesn't keep the proxy; it has got them all.
+#[tokio::test]
+async fn whatever_becomes_of_the_deletes() {
+    for ending in [Ending::Input, Ending::Signal(Signal::TERM)] {
+        let world = World::new().await;
+        let mut client = Piped::start(&world).await;
+        for profile in THREE {
+            client.call(profile).await;
+        }
+        let open = sessions(&world);
+        let never = Gate::default();
+        world.upstream.hook(move |request| {
+            (request.http_method == "DELETE").then(|| Reply::Usual.held(&never))
+        });
+        let took = end(&world, client, ending).await;
+        assert!(took < LIMIT, "{ending:?} took {took:?}");
+        assert_all_ended(&world, &open);
+    }
+}
+
+/// A session that is being opened has no id yet; the others end as ever.
+#[tokio::test]
+async fn while_a_session_is_being_opened() {
+    for ending in [Ending::Input, Ending::Signal(Signal::TERM)] {
+        let world = World::new().await;
+        let mut client = Piped::start(&world).await;
+        client.call("dev").await;
+        client.call("prod").await;
+        let open = sessions(&world);
+        let never = Gate::default();
+        world.upstream.next("initialize", Reply::Usual.held(&never));
+        client
+            .tell(r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"whoami","arguments":{"aws_profile":"staging"}}}"#)
+            .await;
+        let opens = |it: &Received| {
+            it.method() == "initialize" && it.identity() == world.home.identity("staging")
+        };
+        world.upstream.expect("the opening", opens).await;
+        let took = end(&world, client, ending).await;
+        assert!(took < LIMIT, "{ending:?} took {took:?}");
+        assert_all_ended(&world, &open);
+    }
+}
+
+/// The client goes before its own handshake is answered.
+#[tokio::test]
+async fn before_there_is_a_session() {
+    let world = World::new().await;
+    let never = Gate::default();
+    world.upstream.next("initialize", Reply::Usual.held(&never));
+    let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
+    client
+        .send(r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"p","version":"1"}}}"#)
+        .await;
+    let call = world.upstream.expect("the opening", |it| it.method() == "initialize").await;
+    let started = Instant::now();
+    let (status, ..) = client.close().await;
+    assert!(status.success());
+    assert!(started.elapsed() < LIMIT, "took {:?}", started.elapsed());
+    world.upstream.expect_abandoned(&call).await;
+}
+
+/// A broker that stands still can't sign a DELETE, and doesn't keep the proxy either.
+#[tokio::test]
+async fn while_the_broker_stands_still() {
+    let world = World::new().await;
+    let mut client = world.client(&THREE, &[]).await;
+    text(&client.call("whoami", r#"{"aws_profile":"prod"}"#).await);
+    let broker = processes::children(client.process().pid())[0];
+    processes::signal(broker, Signal::STOP);
+    let started = Instant::now();
+    let (status, ..) = client.close().await;
+    assert!(status.success());
+    assert!(started.elapsed() < LIMIT, "took {:?}", started.elapsed());
+    processes::signal(broker, Signal::CONT);
+    gone(broker).await;
+}
+
+/// A client that is killed: a process between the test and the proxy, which the kernel takes away.
+#[tokio::test]
+async fn when_the_client_crashes() {
+    const CLIENT: &str = "
+import subprocess, sys, threading
+proxy = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def copy():
+    for line in proxy.stdout:
+        sys.stdout.buffer.write(line)
+        sys.stdout.flush()
+threading.Thread(target=copy, daemon=True).start()
+for line in sys.stdin.buffer:
+    proxy.stdin.write(line)
+    proxy.stdin.flush()
+";
+    let world = World::new().await;
+    let proxy = world.private_proxy(&THREE, &[]);
+    let proxy = proxy.as_std();
+    let mut command = processes::command("/usr/bin/env".as_ref());
+    let set = proxy.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    command.envs(set).args(["python3", "-c", CLIENT]).arg(proxy.get_program());
+    command.args(proxy.get_args());
+    let mut client = StdioClient::start(command);
+    client.initialize().await;
+    for profile in THREE {
+        text(&client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await);
+    }
+    let open = sessions(&world);
+    assert_eq!(open.len(), 3);
+    let proxy = processes::children(client.process().pid())[0];
+    let broker = processes::children(proxy)[0];
+    let started = Instant::now();
+    client.process().signal(Signal::KILL);
+    gone(proxy).await;
+    gone(broker).await;
+    assert!(started.elapsed() < LIMIT, "took {:?}", started.elapsed());
+    assert_all_ended(&world, &open);
+}
