@@ -5,6 +5,8 @@
 //! that it came with, or none if the client cancelled it; and a message that needs no change leaves
 //! as it came.
 
+#[cfg(test)]
+mod alone;
 mod call;
 mod lines;
 mod metadata;

@@ -14,7 +14,7 @@ use crate::broker::{Broker, Route};
 use crate::budget::Budget;
 use crate::cli::{self, Invocation};
 use crate::config::{Config, Listen, MAX_CLIENT_MESSAGE, REQUESTS_IN_TRANSIT};
-use crate::downstream::http::{self, Guard, Service, Socket};
+use crate::downstream::http::{self, Guard, Limits, Service, Socket};
 use crate::downstream::stdio;
 use crate::environment::Environment;
 use crate::launch;
@@ -144,6 +144,7 @@ async fn over_http(
         guard,
         reverse: Arc::clone(&reverse),
         requests: Budget::new(REQUESTS_IN_TRANSIT),
+        limits: Limits::USUAL,
         draining: draining.clone(),
     });
     // Whoever started this waits for it, whatever the level of the log.

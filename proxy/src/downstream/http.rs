@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::guard::Guard;
 use self::patience::Patient;
+use self::socket::Connection;
 pub use self::socket::Socket;
 use crate::budget::{Budget, Message, Share};
 use crate::config::MAX_CLIENT_MESSAGE;
@@ -35,14 +36,28 @@ const MAX_CONNECTIONS: usize = 1024;
 const MAX_HEAD: usize = 64 << 10;
 /// The most headers of one.
 const MAX_HEADERS: usize = 128;
-/// The longest wait for a head, and so the longest idle time of a connection.
-const HEAD_LIMIT: Duration = Duration::from_secs(60);
-/// The longest wait for the next piece of a body.
-const BODY_LIMIT: Duration = Duration::from_secs(30);
-/// The longest time in which a client may take nothing of its answer.
-const WRITE_LIMIT: Duration = Duration::from_secs(60);
-/// The longest time for the rest of a body that is refused.
-const DISCARD_LIMIT: Duration = Duration::from_secs(5);
+/// How long a client may take, and take nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The longest wait for a head, and so the longest idle time of a connection.
+    pub head: Duration,
+    /// The longest wait for the next piece of a body.
+    pub body: Duration,
+    /// The longest time in which a client may take nothing of its answer.
+    pub write: Duration,
+    /// The longest time for the rest of a body that is refused.
+    pub discard: Duration,
+}
+
+impl Limits {
+    /// Those of every proxy.
+    pub const USUAL: Self = Self {
+        head: Duration::from_secs(60),
+        body: Duration::from_secs(30),
+        write: Duration::from_secs(60),
+        discard: Duration::from_secs(5),
+    };
+}
 
 /// What all connections share.
 #[derive(Debug)]
@@ -53,6 +68,8 @@ pub struct Service {
     pub reverse: Arc<Reverse>,
     /// The memory of requests.
     pub requests: Budget,
+    /// The patience with clients.
+    pub limits: Limits,
     /// Cancelled when no request may begin any more.
     pub draining: CancellationToken,
 }
@@ -71,8 +88,7 @@ pub async fn serve(socket: &Socket, service: &Arc<Service>) -> TaskTracker {
                 Ok(stream) => {
                     let service = Arc::clone(service);
                     connections.spawn(async move {
-                        let stream = Patient::new(stream, WRITE_LIMIT);
-                        connection(TokioIo::new(stream), service).await;
+                        connection(stream, service).await;
                         drop(place);
                     });
                 }
@@ -89,10 +105,9 @@ pub async fn serve(socket: &Socket, service: &Arc<Service>) -> TaskTracker {
     connections
 }
 
-async fn connection(
-    stream: impl hyper::rt::Read + hyper::rt::Write + Unpin,
-    service: Arc<Service>,
-) {
+async fn connection(stream: impl Connection, service: Arc<Service>) {
+    let limits = service.limits;
+    let stream = TokioIo::new(Patient::new(stream, limits.write));
     let draining = service.draining.clone();
     let answer = service_fn(move |request| {
         let service = Arc::clone(&service);
@@ -100,7 +115,7 @@ async fn connection(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
+        .header_read_timeout(limits.head)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .serve_connection(stream, answer);
@@ -141,7 +156,8 @@ impl Service {
                 match self.message(&head.headers, &mut body).await {
                     Ok(message) => self.reverse.post(&head.headers, message).await,
                     Err(refused) => {
-                        discard(body).await;
+                        let rest = discard(body);
+                        let _ = tokio::time::timeout(self.limits.discard, rest).await;
                         refused
                     }
                 }
@@ -195,8 +211,11 @@ impl Service {
         let mut share = Share::default();
         let mut text = Vec::new();
         loop {
-            let Ok(frame) = tokio::time::timeout(BODY_LIMIT, body.frame()).await else {
-                let why = format!("Nothing came of the message for {} s.", BODY_LIMIT.as_secs());
+            let Ok(frame) = tokio::time::timeout(self.limits.body, body.frame()).await else {
+                let why = format!(
+                    "Nothing came of the message for {} s.",
+                    self.limits.body.as_secs_f64()
+                );
                 return Err(refusal(StatusCode::REQUEST_TIMEOUT, &why));
             };
             let piece = match frame {
@@ -228,15 +247,12 @@ impl Service {
 /// broken, and not the answer.
 async fn discard(mut body: Incoming) {
     let mut left = MAX_CLIENT_MESSAGE;
-    let reading = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, bytes::Bytes::len));
-            if left == 0 {
-                return;
-            }
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, bytes::Bytes::len));
+        if left == 0 {
+            return;
         }
-    };
-    let _ = tokio::time::timeout(DISCARD_LIMIT, reading).await;
+    }
 }
 
 fn not_allowed(methods: &'static str) -> Response<Body> {
@@ -258,3 +274,6 @@ fn is_events(kind: &HeaderValue) -> bool {
 fn declared(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

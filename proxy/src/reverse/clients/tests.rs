@@ -1,35 +1,11 @@
-use crate::broker::{Broker, Route};
-use crate::cli;
-use crate::config::Config;
-use crate::environment::Environment;
-use crate::signer::Signer;
-use crate::upstream::{Settings, Upstream};
-
 use super::*;
-
-/// What the clients of a proxy share that asks nobody anything.
-fn shared() -> Arc<Shared> {
-    let arguments = ["sigward-proxy", "http://127.0.0.1:1/mcp", "--profile", "a", "b"];
-    let invocation = cli::parse(arguments.map(Into::into), &Environment::with(&[])).unwrap();
-    let config: Config = invocation.config;
-    let broker = Broker::new(Route::Unix("/nonexistent".into()), config.timeouts.request);
-    let settings = Settings {
-        url: config.endpoint.clone(),
-        headers: Vec::new(),
-        timeouts: config.timeouts,
-        skip_auth: false,
-        telemetry: false,
-    };
-    let upstream = Upstream::new(settings, Signer::new(broker.clone())).unwrap();
-    Shared::new(&config, Arc::new(upstream), broker)
-}
 
 fn id(number: usize) -> HeaderValue {
     HeaderValue::try_from(format!("session-{number}")).unwrap()
 }
 
 fn with_one() -> Clients {
-    let clients = Clients::new(shared());
+    let clients = Clients::new(Shared::alone());
     let begun = clients.begin().unwrap();
     clients.insert(id(1), Arc::clone(&begun.0));
     clients
