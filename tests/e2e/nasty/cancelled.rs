@@ -104,6 +104,23 @@ async fn while_the_broker_waits_for_keys() {
     }
 }
 
+/// Waits until every thread of a process stands still: one takes the signal, and tells the others.
+async fn stopped(pid: u32) {
+    let all = || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        })
+    };
+    let stopping = async {
+        while !all() {
+            tokio::task::yield_now().await;
+        }
+    };
+    deadline::within(stopping, || "the broker goes on".to_owned()).await;
+}
+
 /// The same for the default profile, whose session is open: the broker stands still.
 #[tokio::test]
 async fn while_the_broker_stands_still() {
@@ -114,6 +131,7 @@ async fn while_the_broker_stands_still() {
         text(&agent.call_as("whoami", "dev").await);
         let broker = sigward_tests::processes::children(agent.process().pid())[0];
         sigward_tests::processes::signal(broker, rustix::process::Signal::STOP);
+        stopped(broker).await;
         let id = agent.call_later("write_note", "dev").await;
         agent.cancel(&id).await;
         // The lines of a pipe are read in their order: after this answer both were.
