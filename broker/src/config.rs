@@ -8,6 +8,7 @@ mod file;
 mod flags;
 mod model;
 mod reader;
+mod role;
 
 pub use self::file::{parse, read};
 pub use self::flags::Flags;

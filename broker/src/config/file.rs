@@ -6,15 +6,15 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use toml::de::DeTable;
 
 use super::model::{
     Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Group, Listen, Names, Profile,
-    ProfileName, Rate, Role, Rule, Tools,
+    ProfileName, Rate, Rule, Tools,
 };
 use super::reader::{Reader, Table, Value, did_you_mean};
+use super::role::role;
 use crate::endpoint::{Endpoint, EndpointUrl, Region, Scope, Service, scope_of_host};
 use crate::error::{Error, Faults};
 use crate::peer::PeerPattern;
@@ -260,65 +260,6 @@ fn profiles<'a>(
         }
     }
     profiles
-}
-
-/// The narrower role on top, where there is a `role_arn`.
-fn role(table: &Table<'_>) -> Option<Role> {
-    let arn = table.text("role_arn").and_then(|text| {
-        text.parse(|arn| {
-            let parts: Vec<&str> = arn.splitn(6, ':').collect();
-            matches!(parts.as_slice(), ["arn", _, "iam", "", _, role] if role.starts_with("role/"))
-                .then(|| arn.to_owned())
-                .ok_or_else(|| "must be a role's ARN: arn:aws:iam::ACCOUNT:role/NAME".to_owned())
-        })
-    });
-    let session_policy = table.text("session_policy").and_then(|text| {
-        text.parse(|json| match serde_json::from_str::<serde_json::Map<_, _>>(json) {
-            Ok(_) => Ok(json.to_owned()),
-            Err(error) => Err(format!("must be a policy in JSON: {error}")),
-        })
-    });
-    let arns = table.texts("session_policy_arns").unwrap_or_default();
-    let duration = table.text("duration").and_then(|text| text.parse(duration));
-    let external_id = table.text("external_id").map(|text| text.value.to_owned());
-    let session_name = table.text("session_name").and_then(|text| text.parse(session_name));
-    if !table.has("role_arn") {
-        for key in
-            ["session_policy", "session_policy_arns", "duration", "external_id", "session_name"]
-        {
-            table.unsupported(key, "needs role_arn: it is about the role that is assumed on top");
-        }
-    }
-    Some(Role {
-        arn: arn?.value,
-        session_policy: session_policy.map(|policy| policy.value),
-        session_policy_arns: arns.iter().map(|arn| arn.value.to_owned()).collect(),
-        duration: duration.map(|duration| duration.value),
-        external_id,
-        session_name: session_name.map(|name| name.value),
-    })
-}
-
-/// `"15m"`, `"1h"`: what STS allows, 15 minutes to 12 hours.
-fn duration(text: &str) -> Result<Duration, String> {
-    let unit = |suffix, seconds: u64| {
-        let number: u64 = text.strip_suffix(suffix)?.parse().ok()?;
-        number.checked_mul(seconds)
-    };
-    unit("s", 1)
-        .or_else(|| unit("m", 60))
-        .or_else(|| unit("h", 3600))
-        .filter(|seconds| (900..=43_200).contains(seconds))
-        .map(Duration::from_secs)
-        .ok_or_else(|| "must be a time from \"15m\" to \"12h\"".to_owned())
-}
-
-/// What STS allows in a role session name.
-fn session_name(text: &str) -> Result<String, String> {
-    let fits = (2..=64).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b));
-    fits.then(|| text.to_owned())
-        .ok_or_else(|| "must be 2 to 64 letters, digits or any of _+=,.@-".to_owned())
 }
 
 fn rules<'a>(

@@ -228,11 +228,21 @@ fn each_fault_says_where_and_what() {
 #[test]
 fn role_keys_are_checked() {
     let role = "[[profile]]\nname = \"b\"\nendpoints = [\"aws-mcp\"]\nrole_arn = \"arn:aws:iam::123456789012:role/R\"\n";
+    let arns =
+        |count| format!("session_policy_arns = {:?}", vec!["arn:aws:iam::1:policy/a/B"; count]);
+    let eleven = arns(11);
     for (added, key) in [
         ("duration = \"10m\"", "profile[1].duration"),
         ("duration = 900", "profile[1].duration"),
         ("session_policy = \"not json\"", "profile[1].session_policy"),
         ("session_name = \"a b\"", "profile[1].session_name"),
+        ("external_id = \"x\"", "profile[1].external_id"),
+        ("external_id = \"a b\"", "profile[1].external_id"),
+        (
+            "session_policy_arns = [\"arn:aws:iam::aws:policy/A\", \"A\"]",
+            "profile[1].session_policy_arns[1]",
+        ),
+        (&eleven, "profile[1].session_policy_arns"),
     ] {
         let found = faults(&format!("{role}{added}"));
         assert_eq!(
@@ -241,7 +251,10 @@ fn role_keys_are_checked() {
             "{added}"
         );
     }
-    assert!(parsed(&format!("{MINIMAL}{role}duration = \"15m\"\nexternal_id = \"x\"\n")).is_ok());
+    assert!(
+        parsed(&format!("{MINIMAL}{role}duration = \"15m\"\nexternal_id = \"a:/b\"\n{}", arns(10)))
+            .is_ok()
+    );
 }
 
 fn flags(endpoints: &[&str]) -> Flags {
