@@ -13,7 +13,7 @@ use sigward_tests::upstream::Upstream;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::setup::{THREE, World, assert_names, connect, failure, own_uid, text};
+use crate::setup::{THREE, World, assert_names, connect, copy_program, failure, own_uid, text};
 
 /// A uid that is nobody's here.
 const OTHER_UID: u32 = 54_321;
@@ -111,7 +111,7 @@ const INITIALIZE: &str =
 fn other_user(world: &World) -> StdioClient {
     // Where that user can read it.
     let program = world.directory.path().join("sigward-proxy");
-    fs::copy(&processes::binaries().proxy, &program).unwrap();
+    copy_program(&processes::binaries().proxy, &program);
     for path in [world.directory.path().to_owned(), program.clone()] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }

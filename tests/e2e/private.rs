@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use sigward_tests::processes::{self, StdioClient};
 
-use crate::setup::{THREE, World, assert_names, failure, own_uid, text};
+use crate::setup::{THREE, World, assert_names, copy_program, failure, own_uid, text};
 
 #[tokio::test]
 async fn a_killed_broker_is_started_again() {
@@ -91,7 +91,7 @@ async fn a_broker_on_the_usual_socket_comes_first() {
 async fn a_missing_broker_program_is_said() {
     let world = World::new().await;
     let program = world.directory.path().join("sigward-proxy");
-    std::fs::copy(&processes::binaries().proxy, &program).unwrap();
+    copy_program(&processes::binaries().proxy, &program);
     let usual = world.private_proxy(&["dev"], &[]);
     let mut command = processes::command(&program);
     command.env("PATH", "/nonexistent").envs(world.home.environment());

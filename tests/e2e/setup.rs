@@ -169,6 +169,13 @@ pub(crate) async fn listening(mut command: Command) -> (Process, String) {
     (proxy, url)
 }
 
+/// Copies a program, by another one: a file that this process writes may be inherited, for a moment, by a child that
+/// another test starts, and what is open for writing can't be run.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg(from).arg(to).status();
+    assert!(copied.expect("cp runs").success(), "{} isn't copied", from.display());
+}
+
 /// What the current user is to the kernel.
 pub(crate) fn own_uid() -> u32 {
     rustix::process::getuid().as_raw()
