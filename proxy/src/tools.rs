@@ -9,10 +9,17 @@ mod parameters;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rmcp::model::ErrorCode;
+
 use crate::config::{ProfileName, ToolPolicy};
 use crate::profile::Offer;
 use crate::protocol::ParameterHeader;
 use crate::wire::{self, Edits, Envelope, Object};
+
+/// The largest page of tools that is looked through. Those of real servers are a hundred times smaller.
+const MAX_LIST: usize = 32 << 20;
+/// The deepest definition of a tool. Most JSON parsers give up there.
+const MAX_DEPTH: usize = 128;
 
 /// What is known of one tool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +90,11 @@ impl Catalog {
         describe: impl Fn(&ProfileName) -> Option<String>,
     ) -> Option<String> {
         let envelope = Envelope::parse(text).ok()?;
+        if text.len() > MAX_LIST {
+            let why = format!("The server's list of tools is larger than {} MiB.", MAX_LIST >> 20);
+            let code = ErrorCode::INTERNAL_ERROR;
+            return Some(wire::error_response(&envelope.owned_id(), code, &why));
+        }
         let result = Object::parse(envelope.result?).ok()?;
         let spans = wire::elements(result.find("tools")?).ok()?;
         let mut edits = Edits::new(text);
@@ -90,6 +102,12 @@ impl Catalog {
         let mut learned = Vec::with_capacity(spans.len());
         let property = offer.is_choice().then(|| offer.schema(describe));
         for (index, span) in spans.iter().enumerate() {
+            // What looks into schemas is recursive.
+            if wire::check_depth_to(MAX_DEPTH, span).is_err() {
+                tracing::warn!("left out a tool whose definition is too deep");
+                hidden[index] = true;
+                continue;
+            }
             let Ok(definition) = Object::parse(span) else { continue };
             let Some(name) = definition.find_string("name") else { continue };
             let schema = definition.find_object("inputSchema");

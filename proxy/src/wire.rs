@@ -25,6 +25,9 @@ pub use self::originate::{error_response, notification, request, result_response
 /// recursive parsers behind us would fall over it.
 pub const MAX_DEPTH: usize = 512;
 
+/// The most messages in one batch.
+pub const MAX_BATCH: usize = 1024;
+
 /// Why a text isn't a message. The wording is for the person at the other end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -40,9 +43,12 @@ pub enum Fault {
     /// One key twice in an object whose meaning depends on it.
     #[error("the key {0:?} appears more than once")]
     DuplicateKey(String),
-    /// Nesting beyond [`MAX_DEPTH`].
-    #[error("nested deeper than {MAX_DEPTH} levels")]
-    TooDeep,
+    /// Nesting beyond a limit.
+    #[error("nested deeper than {0} levels")]
+    TooDeep(usize),
+    /// More members, elements or messages than anybody needs: each takes memory of its own.
+    #[error("more than {0} in one object, array or batch")]
+    TooMany(usize),
     /// JSON, but no JSON-RPC message.
     #[error("{0}")]
     NotMessage(&'static str),
@@ -182,11 +188,20 @@ pub fn quote(text: &str) -> String {
 
 /// The messages of a batch, if `text` is one (JSON-RPC 2.0 section 6).
 pub fn batch(text: &str) -> Result<Option<Vec<&str>>, Fault> {
-    if text.trim_start().starts_with('[') { elements(text).map(Some) } else { Ok(None) }
+    if text.trim_start().starts_with('[') {
+        object::elements_up_to(MAX_BATCH, text).map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
-/// Refuses nesting beyond [`MAX_DEPTH`], in one pass and without recursion.
+/// Refuses nesting beyond [`MAX_DEPTH`].
 pub fn check_depth(text: &str) -> Result<(), Fault> {
+    check_depth_to(MAX_DEPTH, text)
+}
+
+/// Refuses nesting beyond `limit`, in one pass and without recursion.
+pub fn check_depth_to(limit: usize, text: &str) -> Result<(), Fault> {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in text.bytes() {
         match byte {
@@ -195,8 +210,8 @@ pub fn check_depth(text: &str) -> Result<(), Fault> {
             b'"' => in_string = !in_string,
             b'{' | b'[' if !in_string => {
                 depth += 1;
-                if depth > MAX_DEPTH {
-                    return Err(Fault::TooDeep);
+                if depth > limit {
+                    return Err(Fault::TooDeep(limit));
                 }
             }
             b'}' | b']' if !in_string => depth = depth.saturating_sub(1),

@@ -62,7 +62,10 @@ fn lines(text: &str) {
         assert!(is_json(&line));
         assert_eq!(value(text), value(&line));
         let is_array = text.trim_start().starts_with('[');
-        assert_eq!(wire::batch(text).map(|batch| batch.is_some()), Ok(is_array));
+        match wire::batch(text) {
+            Err(fault) => assert_eq!(fault, wire::Fault::TooMany(wire::MAX_BATCH)),
+            Ok(batch) => assert_eq!(batch.is_some(), is_array),
+        }
     }
 }
 

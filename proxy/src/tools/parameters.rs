@@ -66,14 +66,8 @@ fn collect(
 
 /// Whether an annotation stands anywhere in a value, as a key.
 fn annotates(value: &str) -> bool {
-    if !value.contains(ANNOTATION) {
-        return false;
-    }
-    if let Ok(object) = Object::parse(value) {
-        return object
-            .members()
-            .iter()
-            .any(|member| member.name() == ANNOTATION || annotates(member.value));
-    }
-    wire::elements(value).is_ok_and(|elements| elements.iter().any(|element| annotates(element)))
+    // A quote within a string is escaped, so this is a token of its own; and a key, if a colon follows.
+    let token = format!("\"{ANNOTATION}\"");
+    memchr::memmem::find_iter(value.as_bytes(), &token)
+        .any(|at| value[at + token.len()..].trim_start().starts_with(':'))
 }

@@ -111,3 +111,34 @@ fn the_policy_hides_and_refuses() {
     assert_eq!(list["result"]["tools"].as_array().unwrap().len(), 1);
     assert_eq!(list["result"]["tools"][0]["inputSchema"], json!({"type": "object"}));
 }
+
+/// A server that wants to see a recursive reader fall over its tools, or to keep it busy.
+#[test]
+fn definitions_that_nobody_means_well_by_are_left_out() {
+    let deep = |levels: usize, inside: &str| {
+        format!("{}{inside}{}", r#"{"items":["#.repeat(levels), "]}".repeat(levels))
+    };
+    for schema in [
+        deep(100_000, r#"{"x-mcp-header":"A"}"#),
+        format!(r#"{{"anyOf":[{}]}}"#, deep(100_000, r#"{"properties":{"aws_profile":{}}}"#)),
+        format!("{}1{}", r#"{"properties":{"a":"#.repeat(100_000), "}}".repeat(100_000)),
+        r#"{"allOf":["#.repeat(50_000) + r#""aws_profile""# + &"]}".repeat(50_000),
+    ] {
+        let list = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"result":{{"tools":[{{"name":"deep","inputSchema":{schema}}},{{"name":"plain","inputSchema":{{"type":"object"}}}}]}}}}"#
+        );
+        let catalog = Catalog::new(ToolPolicy::default());
+        let text = catalog.rewrite(&list, true, &offer(&["dev", "prod"]), |_| None).unwrap();
+        assert!(!text.contains("deep") && text.contains("plain"), "{}", &text[..200]);
+        assert!(catalog.tool("plain").is_some() && catalog.tool("deep").is_none());
+    }
+}
+
+#[test]
+fn a_list_that_is_too_long_is_an_error() {
+    let long = "x".repeat(MAX_LIST);
+    let list = format!(r#"{{"jsonrpc":"2.0","id":"7","result":{{"tools":[],"x":"{long}"}}}}"#);
+    let catalog = Catalog::new(ToolPolicy::default());
+    let text = catalog.rewrite(&list, true, &offer(&["dev"]), |_| None).unwrap();
+    assert!(text.starts_with(r#"{"jsonrpc":"2.0","id":"7","error":{"#), "{}", &text[..100]);
+}

@@ -3,10 +3,14 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Fault, string};
+
+/// The most members of one object, and the most elements of one array. A message of the allowed size
+/// could have a hundred times as many, and each costs more memory than its text.
+const MAX_SPANS: usize = 1 << 20;
 
 /// One member: the key's token with its quotes, and the value's text.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +43,8 @@ impl<'a> Object<'a> {
         let text = text.trim_matches([' ', '\t', '\n', '\r']);
         let members: Members<'a> =
             serde_json::from_str(text).map_err(|error| fault(text, &error))?;
-        Ok(Self { text, members: members.0 })
+        let members = members.0.ok_or(Fault::TooMany(MAX_SPANS))?;
+        Ok(Self { text, members })
     }
 
     /// The members in the order of the text.
@@ -87,10 +92,16 @@ impl<'a> Object<'a> {
 
 /// The elements of an array, as spans of its text.
 pub fn elements(text: &str) -> Result<Vec<&str>, Fault> {
+    elements_up_to(MAX_SPANS, text)
+}
+
+/// [`elements`] of an array that has no more than `limit`.
+pub(super) fn elements_up_to(limit: usize, text: &str) -> Result<Vec<&str>, Fault> {
     let text = text.trim_matches([' ', '\t', '\n', '\r']);
-    let elements: Vec<&RawValue> =
-        serde_json::from_str(text).map_err(|error| fault(text, &error))?;
-    Ok(elements.into_iter().map(RawValue::get).collect())
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let found = Elements(limit).deserialize(&mut deserializer);
+    let all = found.and_then(|found| deserializer.end().map(|()| found));
+    all.map_err(|error| fault(text, &error))?.ok_or(Fault::TooMany(limit))
 }
 
 fn fault(text: &str, error: &serde_json::Error) -> Fault {
@@ -105,7 +116,8 @@ fn fault(text: &str, error: &serde_json::Error) -> Fault {
     Fault::NotJson { column: line_start + error.column() }
 }
 
-struct Members<'a>(Vec<Member<'a>>);
+/// None if there are too many.
+struct Members<'a>(Option<Vec<Member<'a>>>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -118,18 +130,54 @@ impl<'de> Deserialize<'de> for Members<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::with_capacity(8);
+                let mut members = Some(Vec::with_capacity(8));
                 while let Some(key) = map.next_key::<&'de RawValue>()? {
                     let value = map.next_value::<&'de RawValue>()?.get();
                     let key = key.get();
                     if !key.starts_with('"') {
                         return Err(de::Error::custom("a key must be a string"));
                     }
-                    members.push(Member { key, value });
+                    push(&mut members, Member { key, value }, MAX_SPANS);
                 }
                 Ok(Members(members))
             }
         }
         deserializer.deserialize_map(Spans)
+    }
+}
+
+/// The elements of an array, up to so many; none if there are more.
+struct Elements(usize);
+
+impl<'de> DeserializeSeed<'de> for Elements {
+    type Value = Option<Vec<&'de str>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Elements {
+    type Value = Option<Vec<&'de str>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Some(Vec::new());
+        while let Some(element) = seq.next_element::<&'de RawValue>()? {
+            push(&mut elements, element.get(), self.0);
+        }
+        Ok(elements)
+    }
+}
+
+/// Keeps one more; all are let go of where that is too many. The rest is read all the same: whether a
+/// text is JSON doesn't depend on its length.
+fn push<T>(kept: &mut Option<Vec<T>>, one: T, limit: usize) {
+    match kept {
+        Some(all) if all.len() < limit => all.push(one),
+        _ => *kept = None,
     }
 }

@@ -82,7 +82,7 @@ fn depth_is_bounded_and_read_without_recursion() {
     let deep =
         |n: usize| format!(r#"{{"method":"m","params":{}{}}}"#, "[".repeat(n), "]".repeat(n));
     assert_eq!(check_depth(&deep(MAX_DEPTH - 1)), Ok(()));
-    assert_eq!(check_depth(&deep(MAX_DEPTH)), Err(Fault::TooDeep));
+    assert_eq!(check_depth(&deep(MAX_DEPTH)), Err(Fault::TooDeep(MAX_DEPTH)));
     assert_eq!(check_depth(r#"{"a":"[[[[\"[[[["}"#), Ok(()));
     Envelope::parse(&deep(1_000_000)).unwrap();
 }
@@ -178,4 +178,21 @@ fn metadata_is_added_and_never_replaced() {
     ] {
         assert_eq!(with_metadata(text.to_owned(), &metadata), expected);
     }
+}
+
+/// Each span costs more memory than the shortest text of it.
+#[test]
+fn spans_are_bounded() {
+    let members = |count: usize| format!("{{{}\"\":0}}", "\"\":0,".repeat(count - 1));
+    assert_eq!(Object::parse(&members(1 << 20)).unwrap().members().len(), 1 << 20);
+    let many = Object::parse(&members((1 << 20) + 1)).unwrap_err();
+    assert_eq!(many, Fault::TooMany(1 << 20));
+    let array = |count: usize| format!("[{}1]", "1,".repeat(count - 1));
+    assert_eq!(elements(&array(1 << 20)).unwrap().len(), 1 << 20);
+    assert_eq!(elements(&array((1 << 20) + 1)), Err(Fault::TooMany(1 << 20)));
+    assert_eq!(batch(&array(MAX_BATCH)).unwrap().unwrap().len(), MAX_BATCH);
+    assert_eq!(batch(&array(MAX_BATCH + 1)), Err(Fault::TooMany(MAX_BATCH)));
+    // What comes behind is read all the same.
+    assert!(elements(&format!("{}]", array(2000))).unwrap_err().is_parse_error());
+    assert!(batch(&array(2000).replace(']', ",")).unwrap_err().is_parse_error());
 }
