@@ -91,3 +91,26 @@ async fn a_list_without_an_end() {
     text(&agent.call("whoami", "{}").await);
     rpc_error(&agent.request("no/such", "{}").await);
 }
+
+/// A definition that is deeper than any reader of it goes is left out; the others, and the proxy, are there.
+#[tokio::test]
+async fn a_list_that_is_too_deep() {
+    for (side, version) in all() {
+        let world = World::new().await;
+        let mut agent = Agent::start(&world, side, version, &THREE, &[]).await;
+        let deep = format!(
+            "{}{{\"x-mcp-header\":\"A\"}}{}",
+            r#"{"anyOf":["#.repeat(50_000),
+            "]}".repeat(50_000)
+        );
+        let list = format!(
+            r#"{{"tools":[{{"name":"deep","inputSchema":{deep}}},{{"name":"whoami","inputSchema":{{"type":"object"}}}}]}}"#
+        );
+        world.upstream.next("tools/list", Reply::Result(list));
+        let listed = agent.request("tools/list", "{}").await;
+        let tools = listed["result"]["tools"].as_array().unwrap();
+        assert_eq!(tools.len(), 1, "{side:?} {version}");
+        assert_eq!(tools[0]["name"], "whoami");
+        text(&agent.call_as("whoami", "prod").await);
+    }
+}
