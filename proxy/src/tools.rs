@@ -57,6 +57,12 @@ impl Catalog {
         self.tools.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// Whether any tool may be called.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.policy.allow.is_empty() && self.policy.deny.is_empty() && !self.policy.read_only
+    }
+
     /// Whether calls are judged by more than a tool's name.
     #[must_use]
     pub fn judges_by_annotation(&self) -> bool {

@@ -5,7 +5,7 @@ use sigward_tests::upstream::Reply;
 
 use super::all;
 use crate::agent::{Agent, SESSIONS, STATELESS, Side};
-use crate::setup::{THREE, World, rpc_error, text};
+use crate::setup::{THREE, World, failure, rpc_error, stateless, text};
 
 /// Every page offers the profiles; the cursor is the server's own, and an injected list is for this user alone.
 #[tokio::test]
@@ -111,6 +111,58 @@ async fn a_list_that_is_too_deep() {
         let tools = listed["result"]["tools"].as_array().unwrap();
         assert_eq!(tools.len(), 1, "{side:?} {version}");
         assert_eq!(tools[0]["name"], "whoami");
+        text(&agent.call_as("whoami", "prod").await);
+    }
+}
+
+/// Tools that are denied are in no list, and can't be called under any spelling; what a header says of a call counts
+/// for nothing.
+#[tokio::test]
+async fn tools_that_are_denied() {
+    for (side, version) in all() {
+        let world = World::new().await;
+        let denied = ["--tools-deny", "write_*"];
+        let mut agent = Agent::start(&world, side, version, &THREE, &denied).await;
+        for round in ["before any list", "after it"] {
+            for params in [
+                r#"{"name":"write_note","arguments":{}}"#,
+                r#"{"name":"write_note","arguments":{"aws_profile":"prod"}}"#,
+                r#"{"name":"write\u005fnote","arguments":{}}"#,
+                r#"{"n\u0061me":"write_note","arguments":{}}"#,
+                r#"{"name":"whoami","name":"write_note","arguments":{}}"#,
+                r#"{"name":"write_note","name":"whoami","arguments":{}}"#,
+                r#"{"arguments":{}}"#,
+                r#"{"name":["write_note"]}"#,
+            ] {
+                let refused = agent.request("tools/call", params).await;
+                assert!(!failure(&refused).is_empty(), "{side:?} {version} {round} {params}");
+            }
+            let mut page = agent.request("tools/list", "{}").await;
+            while !page["result"]["nextCursor"].is_null() {
+                assert!(!page.to_string().contains("write_note"), "{side:?} {version}");
+                let params = json!({ "cursor": page["result"]["nextCursor"] }).to_string();
+                page = agent.request("tools/list", &params).await;
+            }
+            assert!(!page.to_string().contains("write_note"), "{side:?} {version}");
+        }
+        if side == Side::Listening {
+            let (listening, session) = agent.http();
+            let params = match version {
+                STATELESS => stateless(r#"{"name":"write_note"}"#),
+                _ => r#"{"name":"write_note"}"#.to_owned(),
+            };
+            let call =
+                format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+            let says = [("mcp-method", "tools/list"), ("mcp-name", "whoami")];
+            let refused = listening.post(&[&session[..], &says].concat(), &call).await;
+            assert!(failure(&refused.message().await).contains("--tools-deny"));
+        }
+        let called = world
+            .upstream
+            .requests()
+            .into_iter()
+            .filter(|it| it.method() == "tools/call" && it.text().contains("note"));
+        assert_eq!(called.count(), 0, "{side:?} {version}: nothing went upstream");
         text(&agent.call_as("whoami", "prod").await);
     }
 }

@@ -81,6 +81,11 @@ impl Relay {
 
     /// What names alone decide, before anything is asked of anybody.
     fn check_name(&self, call: &Call, name: &str) -> Result<(), Failed> {
+        // A server may read a name out of what is no string: an array of one, in some languages.
+        if call.head.tool.is_none() && !self.catalog.is_open() {
+            let why = "The call has no name that this proxy's rules for tools could judge.";
+            return Err(Failed::Tool(why.to_owned()));
+        }
         if self.catalog.judges_by_annotation() || call.head.tool.is_none() {
             return Ok(());
         }
