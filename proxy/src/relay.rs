@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::call::{Call, Failed, Head, Route, repaired, sentence};
-pub(crate) use self::lines::fault_response;
+pub(crate) use self::lines::{fault_response, of_client};
 use self::metadata::Metadata;
 use self::questions::{Asker, Questions};
 pub(crate) use self::sign_in::Next;

@@ -54,7 +54,7 @@ impl Relay {
 
     async fn dispatch(self: &Arc<Self>, message: Message) {
         let text = &message.text;
-        let envelope = match wire::check_depth(text).and_then(|()| Envelope::parse(text)) {
+        let envelope = match of_client(text) {
             Ok(envelope) => envelope,
             Err(fault) => return self.refuse(text, &fault).await,
         };
@@ -82,6 +82,18 @@ impl Relay {
             }
         });
     }
+}
+
+/// One message of a client.
+pub(crate) fn of_client(text: &str) -> Result<Envelope<'_>, Fault> {
+    wire::check_depth(text)?;
+    let envelope = Envelope::parse(text)?;
+    // Nobody would see it refused, and some servers would carry it out: under no rule for tools, and
+    // with whatever profile it names.
+    if envelope.kind == Kind::Notification && envelope.method == "tools/call" {
+        return Err(Fault::NotMessage("a call of a tool needs an id"));
+    }
+    Ok(envelope)
 }
 
 /// The answer to a text that is no message, under its id where that can be seen.

@@ -14,8 +14,8 @@ use super::answer;
 use super::body::{self, Body};
 use super::clients::{Busy, Underway};
 use crate::budget::Message;
-use crate::relay::{Call, Flight, Head, fault_response};
-use crate::wire::{self, Envelope, Fault, Kind};
+use crate::relay::{Call, Flight, Head, fault_response, of_client};
+use crate::wire::{self, Fault, Kind};
 
 /// Messages that wait for a client that reads slowly.
 pub(super) const QUEUE: usize = 16;
@@ -63,7 +63,7 @@ pub(super) fn batch(client: Busy, batch: &[&str], whole: &Message) -> Response<B
     let (out, messages) = mpsc::channel(QUEUE);
     let (mut refused, mut calls) = (Vec::new(), Vec::<(Call, Arc<Flight>)>::new());
     for &text in batch {
-        let envelope = match wire::check_depth(text).and_then(|()| Envelope::parse(text)) {
+        let envelope = match of_client(text) {
             Ok(envelope) if envelope.method == "initialize" => {
                 refused.push(fault_response(text, &INITIALIZE));
                 continue;

@@ -20,7 +20,7 @@ use super::{Reverse, headers, session_is_lost};
 use crate::budget::Message;
 use crate::error::Error;
 use crate::protocol::PROTOCOL_VERSION;
-use crate::relay::{Call, Failed, GRACE, Head, Next, Relay, Route, repaired};
+use crate::relay::{Call, Failed, GRACE, Head, Next, Relay, Route, of_client, repaired};
 use crate::upstream::{Outgoing, Passed, SESSION_ID};
 use crate::wire::{self, Envelope, Id, Kind};
 
@@ -35,7 +35,7 @@ impl Reverse {
             Ok(Some(batch)) => return super::own::batch(client, &batch, &message),
             Err(fault) => return answer::malformed(text, &fault),
         }
-        let envelope = match wire::check_depth(text).and_then(|()| Envelope::parse(text)) {
+        let envelope = match of_client(text) {
             Ok(envelope) => envelope,
             Err(fault) => return answer::malformed(text, &fault),
         };

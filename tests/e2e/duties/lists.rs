@@ -166,3 +166,27 @@ async fn tools_that_are_denied() {
         text(&agent.call_as("whoami", "prod").await);
     }
 }
+
+/// A call without an id is no way around anything: not around the rules for tools, nor around the profile.
+#[tokio::test]
+async fn a_call_that_wants_no_answer() {
+    for (side, version) in all() {
+        let world = World::new().await;
+        let mut agent = Agent::start(&world, side, version, &THREE, &[]).await;
+        let params = r#"{"name":"write_note","arguments":{"aws_profile":"prod"}}"#;
+        let params = match version {
+            STATELESS => stateless(params),
+            _ => params.to_owned(),
+        };
+        for method in ["tools/call", r"tools\/call", r"tools/c\u0061ll"] {
+            agent
+                .send(&format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#))
+                .await;
+            let refused = agent.expect("the refusal", |it| it["error"].is_object()).await;
+            assert_eq!(rpc_error(&refused).0, -32600, "{side:?} {version}");
+        }
+        text(&agent.call_as("whoami", "prod").await);
+        let sent = world.upstream.requests().into_iter().filter(|it| it.text().contains("note"));
+        assert_eq!(sent.count(), 0, "{side:?} {version}");
+    }
+}
