@@ -368,3 +368,20 @@ async fn a_clock_that_steps_back_keeps_what_is_there() {
     assert_eq!(id(&refresh, &script, 400).await, Ok("A".to_owned()));
     assert_eq!(loads(&script), 1);
 }
+
+#[tokio::test]
+async fn fresh_credentials_are_had_without_the_lock() {
+    use futures_util::FutureExt;
+
+    let (refresh, script) = machine([keys("A", Some(1000))], 1);
+    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
+    let held = refresh.flight();
+    let (told, hears) = std::sync::mpsc::channel();
+    let other = Arc::clone(&refresh);
+    std::thread::spawn(move || {
+        let loaded = other.credentials(at(1)).now_or_never();
+        told.send(loaded.map(|it| it.is_ok())).ok();
+    });
+    assert_eq!(hears.recv_timeout(Duration::from_secs(20)), Ok(Some(true)));
+    drop(held);
+}
