@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use aws_smithy_types::DateTime;
@@ -48,14 +48,16 @@ pub(super) struct Renewal {
     pub(super) registration_expiry: SystemTime,
 }
 
+/// Whoever renews a session's token holds it: the server takes each refresh token once.
+pub(super) type Renewing = Arc<tokio::sync::Mutex<()>>;
+
 /// All tokens of this process's home.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
     directory: Option<PathBuf>,
     /// By the key of the session. Only what couldn't be written.
     kept: Mutex<HashMap<String, Token>>,
-    /// One renewal at a time: the server takes each refresh token once.
-    pub(super) renewing: tokio::sync::Mutex<()>,
+    renewing: Mutex<HashMap<String, Renewing>>,
 }
 
 impl Session {
@@ -91,6 +93,12 @@ impl Tokens {
                 cached
             }
         }
+    }
+
+    /// What keeps renewals of a session apart.
+    pub(super) fn renewing(&self, session: &Session) -> Renewing {
+        let mut renewing = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(renewing.entry(session.key().to_owned()).or_default())
     }
 
     /// Takes over a new token. Tells whether it is kept in memory alone.

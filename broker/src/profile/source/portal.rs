@@ -57,7 +57,8 @@ async fn valid(
     if let Some(token) = Some(found()?).filter(|token| now + EARLY < token.expiry) {
         return Ok(token);
     }
-    let _alone = tokens.renewing.lock().await;
+    let renewing = tokens.renewing(session);
+    let _alone = renewing.lock().await;
     // Someone may have renewed it while we waited.
     let token = found()?;
     if now + EARLY < token.expiry {

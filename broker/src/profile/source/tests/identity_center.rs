@@ -1,6 +1,7 @@
 //! Tokens that live, end, are renewed or revoked, against a portal and an OIDC server in the test.
 
 use super::*;
+use crate::deadline;
 use crate::profile::refresh::Change;
 use crate::profile::token::{Renewal, Token, parse};
 use crate::secret::Secret;
@@ -145,6 +146,24 @@ async fn a_renewal_that_is_refused_needs_a_sign_in_unless_it_only_has_to_wait() 
         let loaded = source(home.path(), "dev", "dev").load(Effort::Background, now()).await;
         assert_eq!(loaded.expect_err(error).reason(), reason, "{error}");
     }
+}
+
+/// The server takes a refresh token once; but whoever waits for one server isn't in the way of another's.
+#[tokio::test]
+async fn renewals_of_a_session_are_apart_and_no_others() {
+    let (home, server) = identity_center(NOW - 200, 200, 200).await;
+    let source = source(home.path(), "dev", "dev");
+    let session = source.session().await.expect("a session");
+    let other = Session { name: Some("other".to_owned()), ..session.clone() };
+    let (ours, theirs) = (source.tokens.renewing(&session), source.tokens.renewing(&other));
+    let (held, _theirs) = (ours.lock().await, theirs.lock().await);
+    let mut waiting = std::pin::pin!(source.load(Effort::Waited, now()));
+    let soon = tokio::time::timeout(std::time::Duration::from_millis(200), &mut waiting).await;
+    assert!(soon.is_err() && server.asked().is_empty(), "another renewal is on its way");
+    drop(held);
+    let keys = deadline::within(waiting).await.expect("keys");
+    assert_eq!(keys.access_key_id(), "NEW");
+    assert_eq!(server.asked_of("/token").len(), 1);
 }
 
 #[tokio::test]
