@@ -23,8 +23,9 @@ use crate::wire::Id;
 const MAX_SESSIONS: usize = 4096;
 /// A client that is silent for so long, with no stream open, is gone.
 const IDLE: Duration = Duration::from_secs(3600);
-/// Messages of servers that wait for a client to open its GET stream.
-const WAITING: usize = 64;
+/// Messages of servers that wait for a client to open its GET stream. Some clients never do, and the
+/// small ones among these messages are in no budget.
+const WAITING: usize = 16;
 
 /// One of them.
 #[derive(Debug)]

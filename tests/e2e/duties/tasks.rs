@@ -51,3 +51,24 @@ async fn tasks_stay_with_their_profile() {
         }
     }
 }
+
+/// An id that comes again stands for the later task.
+#[tokio::test]
+async fn an_id_that_comes_again() {
+    for side in crate::agent::SIDES {
+        let world = World::new().await;
+        let mut agent = Agent::start(&world, side, crate::agent::SESSIONS, &THREE, &[]).await;
+        for profile in ["staging", "prod"] {
+            let task = r#"{"task":{"taskId":"t","status":"working","ttl":null}}"#;
+            world.upstream.next("tools/call", Reply::Result(task.to_owned()));
+            let params = format!(
+                r#"{{"name":"echo","arguments":{{"aws_profile":"{profile}"}},"task":{{"ttl":1}}}}"#
+            );
+            agent.request("tools/call", &params).await;
+            world.upstream.next("tasks/get", Reply::Result("{}".to_owned()));
+            agent.request("tasks/get", r#"{"taskId":"t"}"#).await;
+            let sent = world.upstream.requests_of("tasks/get").pop().unwrap();
+            assert_eq!(sent.identity(), world.home.identity(profile), "{side:?}");
+        }
+    }
+}

@@ -23,6 +23,8 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Tasks remembered for profiles other than the default.
 const MAX_TASKS: usize = 4096;
+/// Longer ids of tasks aren't remembered: theirs are the default profile's.
+const MAX_TASK_ID: usize = 1024;
 /// How long the rest of a stream may take to end by itself, which frees its connection for others.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -176,8 +178,10 @@ impl Relay {
     pub(crate) fn remember_task(&self, profile: &ProfileName, result: &Object<'_>) {
         let task = result.find_object("task");
         let id = task.as_ref().unwrap_or(result).find_string("taskId");
-        if let Some(id) = id {
+        if let Some(id) = id.filter(|id| id.len() <= MAX_TASK_ID) {
             let mut tasks = lock(&self.tasks);
+            // Told twice, or used again: the last one counts.
+            tasks.retain(|(known, _)| *known != id);
             if tasks.len() == MAX_TASKS {
                 tasks.pop_front();
             }
