@@ -3,7 +3,7 @@
 //! Two sessions may both ask under id 0; towards the client each question gets a number of its own,
 //! and its answer goes back under the token that the server used.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +13,8 @@ use super::lock;
 use crate::session::{Ownership, Session};
 use crate::wire::Id;
 
-/// Questions of one client that are open at a time: more are refused.
+/// Questions of one client that are open at a time. Those that nobody answers would pile up: the
+/// oldest makes room.
 const MAX_OPEN: usize = 1024;
 /// Longer ids and tokens are refused with their question: they are kept until it is answered.
 const MAX_TOKEN: usize = 1024;
@@ -23,9 +24,9 @@ pub(super) struct Questions {
     /// What the ids that we give begin and end with.
     affixes: (String, &'static str),
     next: AtomicU64,
-    open: Mutex<HashMap<String, Question>>,
+    open: Mutex<BTreeMap<u64, Question>>,
     /// Questions of our own: who waits for the answer.
-    ours: Mutex<HashMap<String, oneshot::Sender<String>>>,
+    ours: Mutex<HashMap<u64, oneshot::Sender<String>>>,
 }
 
 /// One of them.
@@ -58,27 +59,46 @@ impl Questions {
         Self { affixes, next: AtomicU64::new(0), open: Mutex::default(), ours: Mutex::default() }
     }
 
-    fn number(&self) -> String {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        format!("{}{number}{}", self.affixes.0, self.affixes.1)
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn id(&self, number: u64) -> Id {
+        Id::from_token(&format!("{}{number}{}", self.affixes.0, self.affixes.1))
+    }
+
+    /// The number in an id that we gave.
+    fn number_in(&self, id: &str) -> Option<u64> {
+        let digits = id.strip_prefix(self.affixes.0.as_str())?.strip_suffix(self.affixes.1)?;
+        digits.parse().ok().filter(|number| self.id(*number).token() == id)
     }
 
     /// Whether `id` is one under which the client was asked.
     pub(super) fn knows(&self, id: &str) -> bool {
-        lock(&self.open).contains_key(id) || lock(&self.ours).contains_key(id)
+        let number = self.number_in(id);
+        number.is_some_and(|number| {
+            lock(&self.open).contains_key(&number) || lock(&self.ours).contains_key(&number)
+        })
     }
 
-    /// The id under which the client is asked; `None` if this is more than it can be asked.
-    pub(super) fn ask(&self, asker: Asker, id: Id, progress_token: Option<&str>) -> Option<Id> {
-        let mut open = lock(&self.open);
+    /// Keeps a question, and gives it the id under which the client is asked; `None` if it can't be
+    /// kept. Beside it, the question that had to make room.
+    pub(super) fn ask(
+        &self,
+        asker: Asker,
+        id: Id,
+        progress_token: Option<&str>,
+    ) -> Option<(Id, Option<Question>)> {
         let longest = id.token().len().max(progress_token.map_or(0, str::len));
-        if open.len() >= MAX_OPEN || longest > MAX_TOKEN {
+        if longest > MAX_TOKEN {
             return None;
         }
+        let mut open = lock(&self.open);
+        let oldest = if open.len() >= MAX_OPEN { open.pop_first() } else { None };
         let number = self.number();
         let progress_token = progress_token.map(str::to_owned);
-        open.insert(number.clone(), Question { asker, id, progress_token });
-        Some(Id::from_token(&number))
+        open.insert(number, Question { asker, id, progress_token });
+        Some((self.id(number), oldest.map(|(_, question)| question)))
     }
 
     /// The id under which the client is asked by the proxy itself; its response goes to `answer`.
@@ -86,13 +106,14 @@ impl Questions {
         let number = self.number();
         let mut ours = lock(&self.ours);
         ours.retain(|_, waiting| !waiting.is_closed());
-        ours.insert(number.clone(), answer);
-        Id::from_token(&number)
+        ours.insert(number, answer);
+        self.id(number)
     }
 
     /// Hands over the response to a question of our own, if `id` is one.
     pub(super) fn answer_ourselves(&self, id: &str, response: &str) -> bool {
-        match lock(&self.ours).remove(id) {
+        let number = self.number_in(id);
+        match number.and_then(|number| lock(&self.ours).remove(&number)) {
             // Nobody waits any more: the question has settled itself.
             Some(waiting) => {
                 let _ = waiting.send(response.to_owned());
@@ -104,7 +125,8 @@ impl Questions {
 
     /// The question that the client answers under `id`.
     pub(super) fn take(&self, id: &str) -> Option<Question> {
-        lock(&self.open).remove(id)
+        let number = self.number_in(id)?;
+        lock(&self.open).remove(&number)
     }
 
     /// Takes back what a session asked under `id`; the id that the client knows.
@@ -115,9 +137,9 @@ impl Questions {
             .find(|(_, question)| {
                 Arc::ptr_eq(&question.asker.session, session) && question.id == *id
             })
-            .map(|(number, _)| number.clone())?;
+            .map(|(number, _)| *number)?;
         open.remove(&number);
-        Some(Id::from_token(&number))
+        Some(self.id(number))
     }
 
     /// Who asked under a progress token.

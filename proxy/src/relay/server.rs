@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rmcp::model::ErrorCode;
 
 use super::call::with_id;
-use super::questions::Asker;
+use super::questions::{Asker, Question};
 use super::{Outlet, Relay};
 use crate::budget::Message;
 use crate::session::Session;
@@ -60,18 +60,20 @@ impl Relay {
                 let meta = params.and_then(|params| params.find_object("_meta"));
                 let token = meta.and_then(|meta| meta.find("progressToken"));
                 let asker = Asker { session: Arc::clone(session), generation };
-                match self.questions.ask(asker.clone(), envelope.owned_id(), token) {
-                    Some(number) => Some(Passed {
-                        text: with_id(text, &envelope, &number).unwrap_or_else(|| text.to_owned()),
-                        question: Some(number),
-                    }),
-                    None => {
-                        tracing::warn!(profile = %session.profile, "refused a request of the server: there are too many");
-                        let why = "The client has too many requests to answer.";
-                        self.refuse_question(asker, &envelope.owned_id(), why);
-                        None
-                    }
+                let Some((number, oldest)) =
+                    self.questions.ask(asker.clone(), envelope.owned_id(), token)
+                else {
+                    tracing::warn!(profile = %session.profile, "refused a request of the server: its id is too long");
+                    let why = "The id of this request is too long.";
+                    self.refuse_question(asker, &envelope.owned_id(), why);
+                    return None;
+                };
+                if let Some(Question { asker, id, .. }) = oldest {
+                    tracing::warn!(profile = %asker.session.profile, "gave a request of the server up: there are too many");
+                    self.refuse_question(asker, &id, "The client has too many requests to answer.");
                 }
+                let text = with_id(text, &envelope, &number).unwrap_or_else(|| text.to_owned());
+                Some(Passed { text, question: Some(number) })
             }
             Kind::Notification => {
                 let text = self.notice(session, &envelope, text)?;

@@ -139,7 +139,7 @@ async fn changes_are_told_once() {
     }
 }
 
-/// A server that asks without end is told so, and the calls go on.
+/// Questions that nobody answers don't pile up: the server is told which one was given up, and can ask on.
 #[tokio::test]
 async fn more_questions_than_a_client_can_answer() {
     let world = World::new().await;
@@ -153,12 +153,30 @@ async fn more_questions_than_a_client_can_answer() {
     let steps = vec![Step::Raw(questions), Step::UsualResponse];
     world.upstream.next("tools/call", Reply::Stream(steps));
     text(&agent.call_as("write_note", "prod").await);
-    let refused = |it: &Received| it.is_response_to("1099") && it.text().contains("too many");
-    let refused = world.upstream.expect("a refusal", refused).await;
-    assert_eq!(refused.identity(), world.home.identity("prod"));
+    for number in [0, 75] {
+        let number = number.to_string();
+        let given_up = |it: &Received| it.is_response_to(&number) && it.text().contains("too many");
+        let given_up = world.upstream.expect("the oldest's end", given_up).await;
+        assert_eq!(given_up.identity(), world.home.identity("prod"));
+    }
+    // The last one is still open; an answer to one that isn't goes nowhere.
+    let asked = agent.unread();
+    assert_eq!(asked.len(), 1100, "it was asked all of them");
+    for question in [&asked[0], &asked[1099]] {
+        let question = serde_json::from_str(question).unwrap();
+        agent.answer(&question, r#"{"roots":[]}"#).await;
+    }
+    world.upstream.expect("the answer", |it| it.is_response_to("1099")).await;
     text(&agent.call_as("whoami", "prod").await);
-    let long = format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"roots/list"}}"#, "x".repeat(2000));
-    world.upstream.next("tools/call", Reply::Stream(vec![Step::Data(long), Step::UsualResponse]));
+    let to_first = |it: &&Received| it.is_response_to("0");
+    assert_eq!(world.upstream.requests().iter().filter(to_first).count(), 1, "its end alone");
+
+    let long = format!(r#""{}""#, "x".repeat(2000));
+    let question = format!(r#"{{"jsonrpc":"2.0","id":{long},"method":"roots/list"}}"#);
+    let steps = vec![Step::Data(question), Step::UsualResponse];
+    world.upstream.next("tools/call", Reply::Stream(steps));
     text(&agent.call_as("write_note", "prod").await);
-    assert_eq!(agent.unread().len(), 1024, "what it was asked");
+    let refused = |it: &Received| it.is_response_to(&long) && it.text().contains("too long");
+    world.upstream.expect("the refusal", refused).await;
+    assert_eq!(agent.unread().len(), 1100, "nothing more was asked");
 }
