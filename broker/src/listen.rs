@@ -2,7 +2,6 @@
 //!
 //! Invariant: each connection carries the peer that the kernel named when it was accepted, or none.
 
-pub(crate) mod budget;
 pub(crate) mod unix;
 
 use std::io;

@@ -26,11 +26,10 @@ use crate::audit::Audit;
 use crate::clock;
 use crate::config::Config;
 use crate::error::Error;
-use crate::listen::budget::Meter;
 use crate::listen::{Connection, unix};
 use crate::policy::Policy;
 use crate::profile::{Profiles, Surroundings};
-use crate::service::{Current, Service, State};
+use crate::service::{Current, Meter, Service, State};
 
 /// After a signal, calls in flight get so long to end.
 const DRAIN: Duration = Duration::from_secs(10);

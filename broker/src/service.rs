@@ -4,6 +4,7 @@
 //! Invariant: every decision about a signature has its record before it is answered, and callers get
 //! constant texts.
 
+mod budget;
 mod status;
 
 use std::pin::Pin;
@@ -32,6 +33,8 @@ use crate::policy::Policy;
 use crate::profile::{Done, Login, Profiles, Prompt, Stage, View};
 use crate::request::CheckedRequest;
 use crate::sign;
+
+pub(crate) use self::budget::Meter;
 
 /// The broker's service.
 #[derive(Clone)]

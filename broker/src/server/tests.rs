@@ -20,6 +20,7 @@ use crate::config;
 use crate::deadline;
 use crate::profile::fake::Fake;
 
+mod flood;
 mod reload;
 
 const SECRET: &str = "canarysecretcanarysecretcanarysecret1234";

@@ -10,10 +10,13 @@ use std::task::{Context, Poll, ready};
 
 use http_body::{Body, Frame, SizeHint};
 use sigward_proto::MAX_MESSAGE_BYTES;
+use sigward_proto::v1::Reason;
 use tonic::Status;
 use tower::{Layer, Service};
 
-use super::Caller;
+use super::status;
+use crate::error::Denial;
+use crate::listen::Caller;
 
 /// For each user: several of the largest messages there may be.
 const LIMIT: usize = 4 * MAX_MESSAGE_BYTES;
@@ -116,9 +119,10 @@ impl Body for Metered {
         let frame = frame?;
         let bytes = frame.data_ref().map_or(0, |data| data.len());
         if !self.budget.take(self.uid, bytes) {
-            tracing::warn!(uid = self.uid, "too much of this user's messages is on the way");
-            let text = "too much is on the way: try again";
-            return Poll::Ready(Some(Err(Status::resource_exhausted(text))));
+            let why = "too much of this user's messages is on the way";
+            let denial = Denial::new(Reason::RateLimited, why);
+            tracing::warn!(uid = self.uid, %denial, "stopped reading a message");
+            return Poll::Ready(Some(Err(status::of(&denial))));
         }
         self.taken += bytes;
         Poll::Ready(Some(Ok(frame)))
