@@ -1,12 +1,12 @@
 //! From the command line to the end: options, broker, runtime, relay, drain.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -76,17 +76,21 @@ async fn serve(config: Config, route: Route) -> ExitCode {
         Ok(upstream) => Arc::new(upstream),
         Err(error) => return fail(&error),
     };
-    let (mut terminated, mut interrupted) =
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(terminated), Ok(interrupted)) => (terminated, interrupted),
-            (Err(error), _) | (_, Err(error)) => return fail(&error),
-        };
+    let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
+    if config.listen.is_none() {
+        // The terminal of the client is gone. Who listens may be meant to outlive it (nohup).
+        kinds.push(SignalKind::hangup());
+    }
+    let signals: io::Result<Vec<Signal>> = kinds.into_iter().map(signal).collect();
+    let mut signals = match signals {
+        Ok(signals) => signals,
+        Err(error) => return fail(&error),
+    };
     let shared = Shared::new(&config, upstream, broker);
     let stop = async {
-        tokio::select! {
-            _ = terminated.recv() => tracing::info!("terminated"),
-            _ = interrupted.recv() => tracing::info!("interrupted"),
-        }
+        let any = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+        futures_util::future::select_all(any).await;
+        tracing::info!("ended by a signal");
     };
     match &config.listen {
         Some(listen) => over_http(shared, listen, stop).await,

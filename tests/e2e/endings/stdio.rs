@@ -73,10 +73,11 @@ enum Ending {
     Both,
 }
 
-const ENDINGS: [Ending; 5] = [
+const ENDINGS: [Ending; 6] = [
     Ending::Input,
     Ending::Signal(Signal::TERM),
     Ending::Signal(Signal::INT),
+    Ending::Signal(Signal::HUP),
     Ending::Output,
     Ending::Both,
 ];
