@@ -100,13 +100,14 @@ async fn take_over(profiles: &[Arc<Profile>]) {
         match seen {
             Seen::Same => {}
             Seen::Other(change) => {
-                tracing::info!(profile = %profile.name, "changed: its credentials are loaded again");
                 profile.refresh.reload(change);
+                tracing::info!(profile = %profile.name, "changed: its credentials are loaded again");
             }
             Seen::Gone => {
-                tracing::info!(profile = %profile.name, "not in the AWS files any more");
                 let detail = "the profile isn't in the AWS files any more";
                 profile.refresh.forget(Denial::new(Reason::ProfileMisconfigured, detail));
+                // Whoever reads this may rely on it.
+                tracing::info!(profile = %profile.name, "not in the AWS files any more");
             }
             Seen::Unreadable(denial) => {
                 tracing::warn!(profile = %profile.name, %denial, "what was loaded stays");
