@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use sigward_tests::upstream::{Received, Reply, Step};
 
 use crate::agent::{Agent, SESSIONS, SIDES, STATELESS, Side};
@@ -86,7 +87,8 @@ async fn a_call_that_cannot_be_resumed() {
 /// A server that takes the resumption and then says nothing doesn't keep a request for ever.
 #[tokio::test]
 async fn a_resumption_that_says_nothing() {
-    for (side, profile) in FOLLOWED {
+    // At the same time: each waits for every attempt.
+    join_all(FOLLOWED.map(async |(side, profile)| {
         let world = World::new().await;
         let arguments = ["--read-timeout", "0.5"];
         let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &arguments).await;
@@ -102,7 +104,8 @@ async fn a_resumption_that_says_nothing() {
             format!(r#"{{"uri":"test://note","_meta":{{"sigward/profile":"{profile}"}}}}"#);
         let failed = agent.request("resources/read", &params).await;
         assert!(failure(&failed).contains("--read-timeout"), "{side:?} {profile}: {failed}");
-    }
+    }))
+    .await;
 }
 
 /// Without sessions nothing can be resumed: a cut is an error, whatever ids the events had.
