@@ -1,8 +1,8 @@
 //! The verifying MCP server of the tests, to try a proxy by hand.
 //!
 //! ```text
-//! cargo run -p sigward-tests --bin upstream -- --port 0 --home /tmp/home
-//! HOME=/tmp/home sigward-proxy URL --profile dev staging prod --service aws-mcp --region us-east-1
+//! cargo run -p sigward-tests --bin upstream -- --port 0 --home home
+//! HOME=$PWD/home sigward-proxy URL --profile dev staging prod --service aws-mcp --region us-east-1
 //! ```
 //! It prints its URL on the first line and then the keys that it knows, as an AWS credentials file. `--home DIR` writes
 //! `DIR/.aws/config` and `DIR/.aws/credentials` with the same keys, new ones at every start. `--sse` answers in event
