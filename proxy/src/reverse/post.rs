@@ -104,7 +104,7 @@ impl Reverse {
             Ok(resumed) => resumed.unwrap_or(call),
             Err(failed) => return answer::failed(failed, &call),
         };
-        let deadline = call.is_tool_call().then(|| Instant::now() + self.shared.tool_timeout);
+        let mut deadline = call.is_tool_call().then(|| self.deadline(&underway, &call));
         let mut signed_in = false;
         loop {
             let route = match relay.receive_call(&call).await {
@@ -119,18 +119,14 @@ impl Reverse {
                 return super::own::call(underway, call, messages).await;
             }
             let sending = self.send(&relay, &underway, headers, &call, &route);
-            let sent = match deadline {
-                Some(at) => match tokio::time::timeout_at(at, sending).await {
-                    Ok(sent) => sent,
-                    Err(_) => return self.too_late(&underway, &call),
-                },
-                None => sending.await,
+            let sent = match in_time(&mut deadline, sending).await {
+                Ok(sent) => sent,
+                Err(late) => return answer::json(StatusCode::OK, late),
             };
             let error = match sent {
                 Ok(Passed::Success(response)) => {
                     let profile = (!is_default).then_some(route.profile.clone());
                     let inspect = self.inspection(&underway, &call, &response, profile);
-                    let deadline = deadline.map(|at| (at, self.late(&underway, &call)));
                     return self
                         .passed(response, underway, headers, &call, inspect, deadline)
                         .await;
@@ -238,14 +234,14 @@ impl Reverse {
             (Some("text/event-stream"), Some(inspect)) => {
                 let mut answer = answer::head(&response);
                 let budget = upstream.budget().clone();
-                let inspect = mending(call.head.id.clone(), Some(inspect));
+                let inspect = repairing(call.head.id.clone(), is_bent, Some(inspect));
                 // As in `answer::stream`, silence has no limit: the server may keep it alive or not.
                 let events = body::inspected(response, budget, inspect, None, underway);
                 *answer.body_mut() = body::flowing(body::ending_at(events, deadline));
                 answer
             }
             (Some("text/event-stream"), None) => {
-                let inspect = mending(call.head.id.clone(), None);
+                let inspect = repairing(call.head.id.clone(), is_bent, None);
                 let adapt = |passing: Passing| passing.until(deadline).inspected(inspect);
                 answer::stream(response, underway, adapt)
             }
@@ -265,7 +261,7 @@ impl Reverse {
                         return answer::stream_after(begun, response, underway, adapt);
                     }
                     Ok(Ok((begun, _))) => {
-                        let mut repair = repairing(call.head.id.clone(), inspect);
+                        let mut repair = repairing(call.head.id.clone(), |_| true, inspect);
                         let budget = upstream.budget();
                         let whole = body::whole(begun, response, budget, &mut repair, read);
                         match in_time(&mut deadline, whole).await {
@@ -294,27 +290,17 @@ impl Reverse {
         }
     }
 
-    /// Before there was any answer.
-    fn too_late(&self, underway: &Underway, call: &Call) -> Response<Body> {
-        let relay = &underway.client.0.relay;
-        relay.abandon(&call.head.id, &underway.flight, "the call took too long");
-        answer::failed(Failed::TimedOut(self.shared.tool_timeout), call)
-    }
-
-    /// What ends an answer that takes too long.
-    fn late(
-        &self,
-        underway: &Underway,
-        call: &Call,
-    ) -> futures_util::future::BoxFuture<'static, String> {
-        let response = Failed::TimedOut(self.shared.tool_timeout).into_response(call);
+    /// When a call of a tool has taken too long, and what ends it then.
+    fn deadline(&self, underway: &Underway, call: &Call) -> Deadline {
+        let limit = self.shared.tool_timeout;
+        let response = Failed::TimedOut(limit).into_response(call);
         let (client, flight) = (Arc::clone(&underway.client.0), Arc::clone(&underway.flight));
         let id = call.head.id.clone();
-        async move {
+        let late = async move {
             client.relay.abandon(&id, &flight, "the call took too long");
             response
-        }
-        .boxed()
+        };
+        (Instant::now() + limit, late.boxed())
     }
 
     /// Where the server says that the client's session is gone, those of the other profiles go too.
@@ -346,30 +332,23 @@ async fn in_time<T>(
     }
 }
 
-/// Repairs a response to the request `id`, and has it inspected after that.
-fn repairing(id: Id, mut inspect: Option<Inspect>) -> Inspect {
+/// Repairs those messages, responses to the request `id`, that `are_meant`. Then has each inspected.
+fn repairing(
+    id: Id,
+    are_meant: fn(&Envelope<'_>) -> bool,
+    mut inspect: Option<Inspect>,
+) -> Inspect {
     Box::new(move |message| {
-        let envelope = Envelope::parse(message).ok();
-        let repaired = envelope.and_then(|envelope| repaired(message, &envelope, &id));
+        let meant = Envelope::parse(message).ok().filter(are_meant);
+        let repaired = meant.and_then(|envelope| repaired(message, &envelope, &id));
         let seen = repaired.as_deref().unwrap_or(message);
         let changed = inspect.as_mut().and_then(|inspect| inspect(seen));
         changed.or(repaired)
     })
 }
 
-/// Repairs an error in the stream of the request `id` that its client couldn't tell to be the
-/// response: one beside a result, or under no id. The other messages stay as they are. Then has each
-/// inspected.
-fn mending(id: Id, mut inspect: Option<Inspect>) -> Inspect {
-    Box::new(move |message| {
-        let bent = Envelope::parse(message).ok().filter(is_bent);
-        let mended = bent.and_then(|envelope| repaired(message, &envelope, &id));
-        let seen = mended.as_deref().unwrap_or(message);
-        let changed = inspect.as_mut().and_then(|inspect| inspect(seen));
-        changed.or(mended)
-    })
-}
-
+/// Whether a message in the stream of a request is an error that its client couldn't tell to be the
+/// response: one beside a result, or under no id. The others stay as they are.
 fn is_bent(envelope: &Envelope<'_>) -> bool {
     let has_id = envelope.id.is_some_and(|id| id != "null" && id != "\"\"");
     let is_error = envelope.kind == Kind::Response && envelope.error.is_some();
