@@ -375,8 +375,8 @@ fn error_message(text: &str) -> Option<String> {
 }
 
 /// How long to wait before a stream is taken up again, where the server didn't say.
-const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
 /// The shortest such wait: a server that says 0 would have us spin.
-const RETRY_MIN: Duration = Duration::from_millis(50);
+pub(crate) const RETRY_MIN: Duration = Duration::from_millis(50);
 /// The longest such wait.
 const RETRY_MAX: Duration = Duration::from_secs(30);

@@ -9,16 +9,12 @@ use crate::config::ProfileName;
 use crate::error::Error;
 use crate::protocol::AWS_SESSION_EXPIRED;
 use crate::relay::lock;
-use crate::session::{Live, Session, code_of};
+use crate::session::{Live, RETRY, RETRY_MIN, Session, code_of};
 use crate::upstream::{Answer, Failure, Incoming, Messages, Reply};
 use crate::wire::{self, Edits, Envelope, Id, Kind, Object};
 
 /// How often a stream is taken up again without anything coming of it.
 const MAX_RESUMES: u32 = 5;
-/// The wait before, where the server names none.
-const RETRY: Duration = Duration::from_secs(1);
-/// The shortest: a server that cuts its streams and says 0 would have us spin.
-const RETRY_MIN: Duration = Duration::from_millis(50);
 /// The longest wait that a server may ask for.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Tasks remembered for profiles other than the default.
