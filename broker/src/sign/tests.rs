@@ -34,6 +34,17 @@ fn with_secret(secret: &str, token: Option<&str>) -> Credentials {
     Credentials::new(keys, SystemTime::UNIX_EPOCH, 1)
 }
 
+/// Nothing out of the way.
+const PLAIN: Case<'static> = Case {
+    endpoint: "https://aws-mcp.us-east-1.api.aws/mcp",
+    scope: None,
+    method: "GET",
+    uri: "https://aws-mcp.us-east-1.api.aws/mcp",
+    headers: &[],
+    body: None,
+    token: None,
+};
+
 struct Case<'a> {
     endpoint: &'a str,
     scope: Option<(&'a str, &'a str)>,
@@ -180,15 +191,7 @@ fn botocore_signs_the_same() {
 
 #[test]
 fn the_day_changes_at_midnight_utc() {
-    let case = Case {
-        endpoint: "https://aws-mcp.us-east-1.api.aws/mcp",
-        scope: None,
-        method: "GET",
-        uri: "https://aws-mcp.us-east-1.api.aws/mcp",
-        headers: &[],
-        body: None,
-        token: None,
-    };
+    let case = PLAIN;
     let midnight = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_478_400);
     for (time, scope, date) in [
         (midnight - Duration::from_millis(1), "20261123/", "20261123T235959Z"),
@@ -205,15 +208,7 @@ fn the_day_changes_at_midnight_utc() {
 /// signature depends on its own key and time alone.
 #[test]
 fn what_was_signed_before_does_not_count() {
-    let case = Case {
-        endpoint: "https://aws-mcp.us-east-1.api.aws/mcp",
-        scope: None,
-        method: "GET",
-        uri: "https://aws-mcp.us-east-1.api.aws/mcp",
-        headers: &[],
-        body: None,
-        token: None,
-    };
+    let case = PLAIN;
     let after_midnight = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_478_400 + 60);
     let hour = Duration::from_secs(3600);
     let times = [after_midnight, after_midnight - hour, after_midnight + hour];
