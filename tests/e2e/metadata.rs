@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use rustix::process::Signal;
 use serde_json::json;
 use sigward_tests::aws::{Aws, WEB_IDENTITY_TOKEN};
 use sigward_tests::aws_home::AwsHome;
@@ -128,11 +129,15 @@ async fn the_metadata_services_are_not_asked_through_a_proxy() {
         command.args(["--service", "aws-mcp", "--region", "us-east-1", "--socket"]);
         command.arg(world.socket());
         command.envs(variables).env("HTTP_PROXY", &proxy).env("http_proxy", &proxy);
-        let broker = Process::start(command);
+        let mut broker = Process::start(command);
         broker.logged("listening").await;
         let mut client = world.client_of(&world.socket(), &["default"]).await;
         let given = metadata.given().pop().unwrap();
         assert_eq!(text(&client.call("whoami", "{}").await), given.identity);
+        // The next one wants its socket.
+        broker.signal(Signal::TERM);
+        let (status, errors) = broker.ended().await;
+        assert!(status.success(), "{errors}");
     }
     assert_eq!(metadata.given().len(), 2);
 }
