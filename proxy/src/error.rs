@@ -279,6 +279,31 @@ impl fmt::Display for Refusal {
                 "profile {profile:?} has a setting that the broker doesn't support; its log names \
                  it"
             ),
+            Reason::AccessDenied => write!(
+                f,
+                "AWS doesn't let profile {profile:?} assume its role; check the role's trust \
+                 policy and the permissions of the identity that assumes it"
+            ),
+            Reason::ClockSkew => write!(
+                f,
+                "AWS refused the credentials request of profile {profile:?} because the clock of \
+                 the broker's machine is wrong; set the clock, then repeat the call"
+            ),
+            Reason::KeysRejected => write!(
+                f,
+                "AWS no longer accepts the keys of profile {profile:?}: they have expired, or were \
+                 deleted or disabled; renew them in the AWS files, then repeat the call"
+            ),
+            Reason::RegionDisabled => write!(
+                f,
+                "STS isn't activated in the region of profile {profile:?}; enable the region for \
+                 the account, or set another region in the profile"
+            ),
+            Reason::NoAccountAccess => write!(
+                f,
+                "the sign-in of profile {profile:?} has no access to its account or role; check \
+                 sso_account_id and sso_role_name, or sign in as another user"
+            ),
             Reason::CredentialsUnavailable => write!(
                 f,
                 "no credentials for profile {profile:?} right now: AWS (or the \

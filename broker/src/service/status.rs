@@ -61,6 +61,17 @@ fn code_and_text(reason: Reason) -> (Code, &'static str) {
         }
         Reason::LoginDenied => (Code::FailedPrecondition, "the sign-in was declined"),
         Reason::LoginExpired => (Code::FailedPrecondition, "nobody signed in in time"),
+        Reason::AccessDenied => (Code::FailedPrecondition, "AWS denied access to the role"),
+        Reason::ClockSkew => (Code::FailedPrecondition, "the broker's clock is wrong"),
+        Reason::KeysRejected => {
+            (Code::FailedPrecondition, "AWS doesn't accept the profile's own keys")
+        }
+        Reason::RegionDisabled => {
+            (Code::FailedPrecondition, "the region is not enabled for the account")
+        }
+        Reason::NoAccountAccess => {
+            (Code::FailedPrecondition, "the sign-in has no access to the account or role")
+        }
         Reason::CredentialsUnavailable => (Code::Unavailable, "no credentials at the moment"),
         Reason::AuditUnavailable => (Code::Unavailable, "the audit log can't be written"),
         Reason::RateLimited => (Code::ResourceExhausted, "the rate is used up"),
