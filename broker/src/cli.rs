@@ -6,7 +6,6 @@ mod login;
 mod status;
 mod table;
 
-use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -110,7 +109,7 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     let environment = Environment::read();
     let Serve { what, socket, audit, connection_on_stdin, .. } = serve;
     let path = what.config.clone();
-    let surroundings = environment.surroundings();
+    let surroundings = environment.surroundings()?;
     let read = move || {
         let mut config = what.config(&environment, socket.clone())?;
         if let Some(target) = &audit {
@@ -137,7 +136,7 @@ fn run_check(check: &Check) -> Result<ExitCode, Error> {
     log::start(LogLevel::Error);
     let environment = Environment::read();
     let config = check.what.config(&environment, None)?;
-    block_on(check::run(&config, &environment.surroundings()))
+    block_on(check::run(&config, &environment.surroundings()?))
 }
 
 /// One thread carries a signature from end to end in microseconds; loads wait for the network.
@@ -162,7 +161,7 @@ impl What {
             endpoints: self.endpoint.clone(),
             service: self.service.clone(),
             region: self.region.clone(),
-            aws_region: environment.aws_region.clone(),
+            aws_region: environment.aws_region(),
             socket,
         };
         flags.into_config(uid)
@@ -179,46 +178,36 @@ fn audit_target(text: &str) -> Result<AuditTarget, String> {
 }
 
 /// What no child is to see, whatever the configuration passes on.
-const KEYS: [&str; 4] = [
+const KEYS: [&str; 5] = [
     "AWS_ACCESS_KEY_ID",
+    "AWS_SECURITY_TOKEN",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
 ];
 
-/// What the environment says to the broker itself; the SDK reads its own variables.
-struct Environment {
-    aws_region: Option<String>,
-    aws_profile: Option<String>,
-    aws_ca_bundle: Option<String>,
-    home: Option<String>,
-    /// All of them but keys: what children get is chosen from these.
-    variables: Vec<(OsString, OsString)>,
-}
+/// What the environment says.
+struct Environment(Surroundings);
 
 impl Environment {
-    #[allow(clippy::disallowed_methods, reason = "this is the module that reads it")]
+    #[expect(clippy::disallowed_methods, reason = "this is the module that reads it")]
     fn read() -> Self {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Self {
-            aws_region: variable("AWS_REGION"),
-            aws_profile: variable("AWS_PROFILE"),
-            aws_ca_bundle: variable("AWS_CA_BUNDLE"),
-            home: variable("HOME"),
-            variables: std::env::vars_os()
-                .filter(|(name, _)| !KEYS.iter().any(|key| name == key))
-                .collect(),
-        }
+        let variables = std::env::vars_os();
+        let variables = variables.filter(|(name, _)| !KEYS.iter().any(|key| name == key));
+        // By `HOME`, else by the user database, as the AWS CLI finds it.
+        let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+        Self(Surroundings { home, variables: variables.collect() })
     }
 
-    fn surroundings(&self) -> Surroundings {
-        Surroundings {
-            aws_region: self.aws_region.clone(),
-            aws_profile: self.aws_profile.clone(),
-            ca_bundle: self.aws_ca_bundle.as_ref().map(PathBuf::from),
-            home: self.home.as_ref().map(PathBuf::from),
-            variables: self.variables.clone(),
-        }
+    fn aws_region(&self) -> Option<String> {
+        let region = self.0.first_region().or_else(|| self.0.last_region());
+        region.map(str::to_owned)
+    }
+
+    /// All of it, for the profiles.
+    fn surroundings(&self) -> Result<Surroundings, Error> {
+        self.0.check().map_err(Error::Usage)?;
+        Ok(self.0.clone())
     }
 }
 

@@ -1,8 +1,11 @@
 //! What can go wrong, by who has to act on it: [`Error`] is for the person who runs the broker,
 //! [`Denial`] for the caller who asked for a signature.
 //!
-//! Invariant: nothing of a denial's detail reaches a caller. A caller gets the reason and a constant
-//! sentence; the detail goes to the log and to `sigward-broker check`.
+//! Invariant: a caller gets the reason, a constant sentence and AWS's error code. A denial's detail and AWS's message go
+//! to the log, to `sigward-broker check`, and to callers of the broker's own user, who could read the AWS files anyway.
+//! No key, token or signature is in either.
+
+mod aws;
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -12,6 +15,8 @@ use std::iter;
 use std::path::PathBuf;
 
 use sigward_proto::v1::Reason;
+
+pub use self::aws::{AwsError, shown};
 
 /// Why the broker can't start, or a command can't do its work.
 #[derive(Debug, thiserror::Error)]
@@ -110,12 +115,19 @@ impl fmt::Display for Faults {
 pub struct Denial {
     reason: Reason,
     detail: Cow<'static, str>,
+    aws: Option<Box<AwsError>>,
 }
 
 impl Denial {
-    /// A denial; `detail` is for the log alone.
+    /// A denial; `detail` is for the log and the broker's own user.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: detail.into(), aws: None }
+    }
+
+    /// A denial by AWS, which refused an operation.
+    pub fn by_aws(reason: Reason, operation: &str, error: AwsError) -> Self {
+        let detail = format!("{operation}: {error}").into();
+        Self { reason, detail, aws: Some(Box::new(error)) }
     }
 
     /// The code that the caller gets.
@@ -124,10 +136,16 @@ impl Denial {
         self.reason
     }
 
-    /// For the log and for the person at the broker. Never for a caller.
+    /// For the log and for the broker's own user. Never for other callers.
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// What AWS said, where it was AWS that refused.
+    #[must_use]
+    pub fn aws(&self) -> Option<&AwsError> {
+        self.aws.as_deref()
     }
 }
 

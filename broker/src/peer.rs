@@ -51,6 +51,11 @@ impl Peer {
         let exe = if look_up_exe { pid.and_then(executable) } else { None };
         Self { uid, gid, pid, exe }
     }
+
+    /// Whether it is the user that the broker runs as, who could read the broker's AWS files itself.
+    pub(crate) fn is_own_user(&self) -> bool {
+        self.uid == rustix::process::getuid().as_raw()
+    }
 }
 
 /// The executable of a process that was there before and after the look.

@@ -3,21 +3,29 @@
 //! Invariant: credentials leave this module only against a [`Grant`]. `source` makes them, anew for
 //! each load; `refresh` keeps them fresh.
 
+mod aws_files;
+mod failure;
 #[cfg(test)]
 pub(crate) mod fake;
+mod home;
 mod identity;
 mod login;
+mod mark;
 mod refresh;
 mod source;
 mod surroundings;
+mod time;
 mod token;
+mod values;
 mod watch;
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 use sigward_proto::v1::{ProfileState, Reason};
 
+use self::home::Home;
 pub use self::identity::Identity;
 use self::login::Logins;
 pub use self::login::{Done, Login, Prompt, Stage};
@@ -27,7 +35,7 @@ pub use self::surroundings::Surroundings;
 use self::token::Tokens;
 use self::watch::Watch;
 use crate::clock::Clock;
-use crate::config::{Config, ProfileName};
+use crate::config::{AwsFiles, Config, ProfileName};
 use crate::error::Denial;
 use crate::policy::{Grant, LoginGrant};
 use crate::secret::Credentials;
@@ -36,6 +44,12 @@ use crate::secret::Credentials;
 #[derive(Debug)]
 pub struct Profiles {
     profiles: Vec<Arc<Profile>>,
+    by_name: HashMap<ProfileName, usize>,
+    /// Which AWS files they are of.
+    given: AwsFiles,
+    home: Arc<Home>,
+    /// Done once the files have been read for all of them.
+    surveyed: tokio::sync::OnceCell<()>,
     tokens: Arc<Tokens>,
     logins: Arc<Logins>,
     changes: tokio::sync::watch::Sender<()>,
@@ -46,6 +60,7 @@ pub struct Profiles {
 struct Profile {
     name: ProfileName,
     description: String,
+    preload: bool,
     source: Arc<Source>,
     refresh: Arc<Refresh>,
 }
@@ -80,7 +95,17 @@ impl Profiles {
         let tokens = Arc::new(Tokens::new(surroundings.home.as_deref()));
         let logins = Arc::new(Logins::new(Arc::clone(&tokens)));
         let changes = tokio::sync::watch::Sender::new(());
-        let empty = Self { profiles: Vec::new(), tokens, logins, changes, watch: OnceLock::new() };
+        let empty = Self {
+            profiles: Vec::new(),
+            by_name: HashMap::new(),
+            given: config.aws.clone(),
+            home: Arc::new(Home::new(&config.aws, surroundings)),
+            surveyed: tokio::sync::OnceCell::new(),
+            tokens,
+            logins,
+            changes,
+            watch: OnceLock::new(),
+        };
         empty.next(config, surroundings)
     }
 
@@ -88,12 +113,18 @@ impl Profiles {
     /// from before keeps them.
     #[must_use]
     pub fn next(&self, config: &Config, surroundings: &Surroundings) -> Self {
+        let home = if self.given == config.aws {
+            Arc::clone(&self.home)
+        } else {
+            Arc::new(Home::new(&config.aws, surroundings))
+        };
         let profiles = config.profiles.iter().map(|profile| {
             let changes = self.changes.clone();
             let tokens = Arc::clone(&self.tokens);
-            let source = Source::new(profile, config, surroundings, tokens, changes.clone());
-            let same = |before: &&Arc<Profile>| before.source.is_like(&source);
-            let (source, refresh) = match self.profiles.iter().find(same) {
+            let home = Arc::clone(&home);
+            let source = Source::new(profile, config, surroundings, home, tokens, changes.clone());
+            let before = self.find_shared(&profile.name);
+            let (source, refresh) = match before.filter(|before| before.source.is_like(&source)) {
                 Some(before) => (Arc::clone(&before.source), Arc::clone(&before.refresh)),
                 None => {
                     let source = Arc::new(source);
@@ -103,10 +134,16 @@ impl Profiles {
                 }
             };
             let (name, description) = (profile.name.clone(), profile.description.clone());
-            Arc::new(Profile { name, description, source, refresh })
+            Arc::new(Profile { name, description, preload: profile.preload, source, refresh })
         });
+        let profiles: Vec<_> = profiles.collect();
+        let names = profiles.iter().enumerate().map(|(index, it)| (it.name.clone(), index));
         Self {
-            profiles: profiles.collect(),
+            by_name: names.collect(),
+            profiles,
+            given: config.aws.clone(),
+            home,
+            surveyed: tokio::sync::OnceCell::new(),
             tokens: Arc::clone(&self.tokens),
             logins: Arc::clone(&self.logins),
             changes: self.changes.clone(),
@@ -131,6 +168,7 @@ impl Profiles {
         }
         if before.watch.get().is_some() {
             self.watch();
+            self.preload();
         }
         self.announce();
     }
@@ -168,7 +206,8 @@ impl Profiles {
     pub async fn login(&self, grant: &LoginGrant) -> Result<Arc<Login>, Denial> {
         let profile = self.find(grant.profile())?;
         let session = profile.source.session().await?;
-        let config = profile.source.client(None).await?;
+        let config = profile.source.client().await?;
+        let home = Arc::clone(&self.home);
         let others: Vec<(Weak<Source>, Weak<Refresh>)> = self
             .profiles
             .iter()
@@ -176,11 +215,12 @@ impl Profiles {
             .collect();
         let key = session.key().to_owned();
         Ok(self.logins.join(session, &config, async move {
+            let snapshot = home.read().await;
             for (source, refresh) in &others {
                 let (Some(source), Some(refresh)) = (source.upgrade(), refresh.upgrade()) else {
                     continue;
                 };
-                if source.session().await.is_ok_and(|session| session.key() == key) {
+                if source.session_of(&snapshot).is_ok_and(|session| session.key() == key) {
                     refresh.reload(Change::Token);
                 }
             }
@@ -194,9 +234,30 @@ impl Profiles {
         }
     }
 
+    /// Starts to load the profiles that the configuration says to load at the start.
+    pub fn preload(&self) {
+        for profile in self.profiles.iter().filter(|profile| profile.preload) {
+            profile.refresh.start();
+        }
+    }
+
     /// Begins to pick up changes of the AWS files and of the SSO cache.
     pub fn watch(&self) {
-        self.watch.get_or_init(|| Watch::start(self.profiles.clone(), self.changes.clone()));
+        self.watch.get_or_init(|| {
+            let home = Arc::clone(&self.home);
+            Watch::start(home, self.profiles.clone(), self.changes.clone())
+        });
+    }
+
+    /// Reads the files once for all profiles that nobody has read them for.
+    async fn survey(&self, now: SystemTime) {
+        let survey = async || {
+            let snapshot = self.home.read().await;
+            for profile in &self.profiles {
+                profile.source.survey(&snapshot, now).await;
+            }
+        };
+        self.surveyed.get_or_init(survey).await;
     }
 
     /// The names, in order.
@@ -204,19 +265,31 @@ impl Profiles {
         self.profiles.iter().map(|profile| &profile.name)
     }
 
-    /// What can be told about a profile now. Reads its files, and loads nothing.
+    /// What can be told about a profile now, from memory: the first call reads the files for all profiles.
     ///
     /// # Errors
     /// There is no such profile.
     pub async fn view(&self, name: &ProfileName, now: SystemTime) -> Result<View, Denial> {
         let profile = self.find(name)?;
-        let about = profile.source.describe().await;
-        let status = profile.refresh.status(now);
+        self.survey(now).await;
+        let about = profile.source.about();
+        let mut status = profile.refresh.status(now);
+        // Before anyone has asked, the files may tell already that it will fail.
+        if status.state == ProfileState::Unloaded
+            && let Some(hindrance) = about.as_ref().and_then(|about| about.hindrance.clone())
+        {
+            status.state = match hindrance.reason() {
+                Reason::LoginRequired => ProfileState::LoginRequired,
+                Reason::CredentialsUnavailable => ProfileState::Unloaded,
+                _ => ProfileState::Misconfigured,
+            };
+            status.failure.get_or_insert(hindrance);
+        }
         Ok(View {
             name: profile.name.clone(),
             description: profile.description.clone(),
-            region: about.region,
-            source: about.source,
+            region: about.as_ref().and_then(|about| about.region.clone()),
+            source: about.map_or("", |about| about.source),
             state: status.state,
             failure: status.failure,
             expiry: status.expiry,
@@ -233,7 +306,7 @@ impl Profiles {
         let profile = self.find(name)?;
         let credentials = profile.refresh.credentials(now).await?;
         let keys = credentials.expose_keys().clone();
-        identity::ask(profile.source.client(Some(keys)).await?).await
+        identity::ask(profile.source.client().await?, keys).await
     }
 
     /// Wakes up after each change of any profile's state.
@@ -244,8 +317,11 @@ impl Profiles {
 
     fn find(&self, name: &ProfileName) -> Result<&Profile, Denial> {
         let unknown = || Denial::new(Reason::ProfileNotAllowed, "no such profile");
-        let mut profiles = self.profiles.iter().map(Arc::as_ref);
-        profiles.find(|profile| profile.name == *name).ok_or_else(unknown)
+        self.find_shared(name).map(Arc::as_ref).ok_or_else(unknown)
+    }
+
+    fn find_shared(&self, name: &ProfileName) -> Option<&Arc<Profile>> {
+        self.by_name.get(name).and_then(|index| self.profiles.get(*index))
     }
 }
 

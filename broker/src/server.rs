@@ -55,6 +55,7 @@ pub async fn serve(
     let (drain, draining) = watch::channel(false);
     let state = assemble(&config, surroundings, draining)?;
     state.profiles.watch();
+    state.profiles.preload();
     let current = Current::new(state);
     // Before anyone can know that we are here.
     let hangups = reread.as_ref().and_then(|_| reload::hangups());

@@ -148,7 +148,8 @@ impl Broker for Service {
         let written = audit.write(&record);
         // A denial is answered as it is, recorded or not; a signature isn't.
         let answer = outcome.and_then(|answer| written.map(|()| answer));
-        answer.map(Response::new).map_err(|denial| status::of(&denial))
+        let own_user = peer.is_own_user();
+        answer.map(Response::new).map_err(|denial| status::of_credentials(&denial, own_user))
     }
 
     async fn list_profiles(
@@ -213,11 +214,12 @@ impl Broker for Service {
         // As with signatures: what can't be recorded doesn't happen.
         let written = state.audit.write(&record);
         let login = outcome.and_then(|login| written.map(|()| login));
-        let login = login.map_err(|denial| status::of(&denial))?;
+        let own_user = peer.is_own_user();
+        let login = login.map_err(|denial| status::of_credentials(&denial, own_user))?;
         tracing::info!(uid = peer.uid, id = record.id, profile, "a sign-in begins");
         let draining = state.draining.clone();
         let state = Some((login.stage(), draining, None, login));
-        let events = stream::unfold(state, |state| async move {
+        let events = stream::unfold(state, move |state| async move {
             let (mut stage, mut draining, shown, login) = state?;
             // Whoever joins gets the prompt that is there.
             let news = |stage: &Stage| match stage {
@@ -236,7 +238,9 @@ impl Broker for Service {
                     Some((Ok(event), Some((stage, draining, Some(prompt), login))))
                 }
                 Stage::Over(outcome) => {
-                    Some((outcome.map(done).map_err(|denial| status::of(&denial)), None))
+                    let over = outcome.map(done);
+                    let over = over.map_err(|denial| status::of_credentials(&denial, own_user));
+                    Some((over, None))
                 }
             }
         });
@@ -252,7 +256,7 @@ impl Broker for Service {
         let outcome = self.current.state().reject(&peer, &profile, credential_generation).await;
         let generation = outcome.map_err(|denial| {
             tracing::info!(uid = peer.uid, %denial, "a rejection led to no other credentials");
-            status::of(&denial)
+            status::of_credentials(&denial, peer.is_own_user())
         })?;
         let answer = v1::ReportRejectionResponse { credential_generation: generation };
         Ok(Response::new(answer))

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use futures_util::future::join_all;
 use sigward_proto::v1::Reason;
 
-use super::table::{Table, or_dash, print, shown, time_left};
+use super::table::{Table, or_dash, print, quoted, shown, time_left};
 use crate::clock;
 use crate::config::{Config, CredentialsFrom, Profile};
 use crate::error::Denial;
@@ -56,8 +56,8 @@ pub(super) async fn run(config: &Config, surroundings: &Surroundings) -> ExitCod
 /// What failed, and what to do next. The detail is shown: whoever runs `check` could read it anyway.
 fn explain(profile: &Profile, source: &str, denial: &Denial) -> String {
     let name = match &profile.from {
-        CredentialsFrom::AwsProfile(name) => name.as_str(),
-        CredentialsFrom::DefaultChain => "default",
+        CredentialsFrom::AwsProfile(name) => quoted(name),
+        CredentialsFrom::DefaultChain => "default".into(),
     };
     let next = match denial.reason() {
         Reason::LoginRequired if source == "login session" => {
@@ -65,7 +65,7 @@ fn explain(profile: &Profile, source: &str, denial: &Denial) -> String {
         }
         Reason::LoginRequired => format!(
             "sign in: sigward-broker login {}, where a broker runs, else aws sso login --profile {name}",
-            profile.name
+            quoted(profile.name.as_str())
         ),
         Reason::MfaRequired => format!(
             "a second factor can't be asked for here: use a profile without mfa_serial, for example \
@@ -74,6 +74,22 @@ fn explain(profile: &Profile, source: &str, denial: &Denial) -> String {
         Reason::UnsupportedProfileSetting => {
             "take the setting out of the profile, or use another profile".to_owned()
         }
+        Reason::AccessDenied => {
+            "check the trust policy of the role, and whether the identity that assumes it may call \
+             sts:AssumeRole for it"
+                .to_owned()
+        }
+        Reason::ClockSkew => "set the clock of this machine, and check again".to_owned(),
+        Reason::KeysRejected => format!(
+            "the keys have expired, or were deleted or deactivated: put new ones into the profile (aws configure \
+             --profile {name})"
+        ),
+        Reason::RegionDisabled => format!(
+            "enable the region for the account, or choose another: aws configure set region REGION --profile {name}"
+        ),
+        Reason::NoAccountAccess => format!(
+            "check sso_account_id and sso_role_name, or sign in as another user: aws configure sso --profile {name}"
+        ),
         _ if profile.from == CredentialsFrom::DefaultChain => {
             "name a profile (--profile NAME), or put credentials where the AWS SDKs look for them"
                 .to_owned()

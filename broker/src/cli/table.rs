@@ -1,5 +1,6 @@
 //! Tables on standard output, for people.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
@@ -46,6 +47,15 @@ pub(super) fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 
+/// A name for a command that a person is asked to type: as it is, or in quotes for the shell.
+pub(super) fn quoted(name: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@+,=%".contains(c);
+    if !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(format!("'{}'", shown(name).replace('\'', "'\\''")))
+}
+
 /// `-` for nothing, so that no column is empty.
 pub(super) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
@@ -72,6 +82,21 @@ mod tests {
         let mut table = Table::new(&["A", "LONG"]);
         table.row(vec!["wide cell".to_owned(), "\u{1b}x\n".to_owned()]);
         assert_eq!(table.render(), "A          LONG\nwide cell  x\n");
+    }
+
+    #[test]
+    fn names_are_quoted_for_a_shell() {
+        for (name, text) in [
+            ("prod", "prod"),
+            ("Audit/AWSPowerUserAccess", "Audit/AWSPowerUserAccess"),
+            ("My MacBook Pro", "'My MacBook Pro'"),
+            ("prod-é", "'prod-é'"),
+            ("it's", "'it'\\''s'"),
+            ("$(id)", "'$(id)'"),
+            ("-p", "'-p'"),
+        ] {
+            assert_eq!(quoted(name), text);
+        }
     }
 
     #[test]

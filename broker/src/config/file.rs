@@ -252,11 +252,13 @@ fn profiles<'a>(
             }
         };
         let role = role(&table);
+        let preload = table.flag("preload").is_some_and(|preload| preload.value);
         table.done();
         if let Some(Ok(name)) = name.map(ProfileName::parse) {
             let from = aws_profile.unwrap_or(name.as_str()).to_owned();
             let from = CredentialsFrom::AwsProfile(from);
-            profiles.list.push(Profile { name, from, description, endpoints: allowed, role });
+            let endpoints = allowed;
+            profiles.list.push(Profile { name, from, description, endpoints, role, preload });
         }
     }
     profiles

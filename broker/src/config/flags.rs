@@ -116,5 +116,5 @@ impl Flags {
 
 fn profile(name: ProfileName, from: CredentialsFrom, endpoints: &[String]) -> Profile {
     let endpoints = endpoints.to_vec();
-    Profile { name, from, description: String::new(), endpoints, role: None }
+    Profile { name, from, description: String::new(), endpoints, role: None, preload: false }
 }

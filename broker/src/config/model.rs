@@ -73,6 +73,8 @@ pub struct Profile {
     pub endpoints: Vec<String>,
     /// A narrower role on top.
     pub role: Option<Role>,
+    /// Whether its credentials are loaded at the start, so that the first caller doesn't wait for them.
+    pub preload: bool,
 }
 
 /// Where a profile's credentials come from.
@@ -196,16 +198,16 @@ impl ProfileName {
         Self("default".into())
     }
 
-    /// Checks a name: what can stand in a table, a log line and a JSON enum without surprises.
+    /// Checks a name. The AWS files allow any text; what can't stand in a line of a table or a log isn't taken.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() || text.len() > 128 {
-            return Err("must be 1 to 128 characters long".to_owned());
+        if text.is_empty() || text.len() > 256 {
+            return Err("must be 1 to 256 bytes long".to_owned());
         }
-        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err("must not hold white space or control characters".to_owned());
+        if text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
+            return Err("must not hold line ends or other control characters".to_owned());
         }
         Ok(Self(text.into()))
     }

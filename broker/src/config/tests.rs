@@ -152,9 +152,9 @@ fn each_fault_says_where_and_what() {
             "region",
         ),
         (
-            "[[profile]]\nname = \"a b\"\nendpoints = [\"aws-mcp\"]",
+            "[[profile]]\nname = \"a\\u0085b\"\nendpoints = [\"aws-mcp\"]",
             "profile[1].name",
-            "white space",
+            "control characters",
         ),
         ("[[profile]]\nname = \"b\"", "profile[1].endpoints", "missing"),
         ("[[profile]]\nname = \"b\"\nendpoints = []", "profile[1].endpoints", "empty"),

@@ -1,10 +1,12 @@
 //! Whose credentials they are, by asking AWS. A signature doesn't need it: `check` asks, and the broker
 //! where its configuration says so.
 
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_types::SdkConfig;
-use sigward_proto::v1::Reason;
 
-use crate::error::{Denial, in_words};
+use super::failure;
+use crate::error::Denial;
 
 /// Who AWS says that the credentials belong to.
 #[derive(Debug)]
@@ -15,15 +17,15 @@ pub struct Identity {
     pub arn: String,
 }
 
-/// Asks with a configuration that has the credentials.
-pub(super) async fn ask(config: SdkConfig) -> Result<Identity, Denial> {
-    let client = aws_sdk_sts::Client::new(&config);
-    // It has all that stands in the AWS files, and the answer may take a while.
-    drop(config);
-    let answer = client.get_caller_identity().send().await;
+/// Asks with the credentials that it is about.
+pub(super) async fn ask(config: SdkConfig, keys: Credentials) -> Result<Identity, Denial> {
+    let provider = SharedCredentialsProvider::new(keys.clone());
+    let config = config.to_builder().credentials_provider(provider).build();
+    let answer = aws_sdk_sts::Client::new(&config).get_caller_identity().send().await;
     let answer = answer.map_err(|error| {
-        let detail = format!("sts:GetCallerIdentity: {}", in_words(&error));
-        Denial::new(Reason::CredentialsUnavailable, detail)
+        let secrets =
+            [keys.access_key_id(), keys.secret_access_key(), keys.session_token().unwrap_or("")];
+        failure::of_sts(&error, "GetCallerIdentity", &secrets)
     })?;
     let text = |text: Option<String>| text.unwrap_or_default();
     Ok(Identity { account: text(answer.account), arn: text(answer.arn) })

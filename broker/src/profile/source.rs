@@ -1,16 +1,16 @@
 //! One load of one profile's credentials, from the AWS files up.
 //!
-//! The SDK's providers never read a file again, one that failed stays broken, and what they don't know
-//! they read over: so each load follows the files anew, and every step of it is ours. The SDK does the
-//! calls.
+//! The SDK's providers never read a file again, one that failed stays broken, and what they don't know they ignore: so
+//! each load follows the files anew, and every step of it is ours. The SDK does the calls.
 //!
-//! Invariant: the role session name of a profile is the same in each load. Services bind sessions to
-//! it; the SDK would make up a new one every time.
+//! Invariant: the role session name of a profile is the same in each load. Services bind sessions to it; the SDK would
+//! make up a new one every time.
 
 mod chain;
 mod child;
-mod failure;
-mod files;
+mod container;
+mod endpoints;
+mod environment;
 mod look;
 mod portal;
 mod roles;
@@ -18,28 +18,28 @@ mod sdk;
 mod whose;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use aws_config::SdkConfig;
 use aws_config::login::LoginCredentialsProvider;
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use aws_runtime::env_config::file::EnvConfigFiles;
+use aws_credential_types::provider::ProvideCredentials;
 use aws_types::region::Region;
 use futures_util::future::BoxFuture;
 use sigward_proto::v1::Reason;
 use tokio::sync::watch;
 
 use self::chain::{Base, Chain, Hop, Kind, Named, WebIdentity};
-use self::files::{Files, Read};
+use self::endpoints::FromEnvironment;
 use self::look::Made;
 pub(super) use self::look::Seen;
 use self::whose::Whose;
+use super::failure;
+use super::home::{Home, Snapshot};
 use super::refresh::{Effort, Load};
 use super::surroundings::Surroundings;
-use super::token::{Session, Tokens};
+use super::token::{Session, Token, Tokens};
 use crate::config::{self, AwsFiles, Config, CredentialsFrom, ProfileName, Role};
 use crate::error::Denial;
 
@@ -50,21 +50,33 @@ pub(super) struct Source {
     from: CredentialsFrom,
     /// The profile of the AWS files; for the default chain the one that the environment names.
     aws_profile: String,
+    /// Whether the files have to have it.
+    must_exist: bool,
     given: AwsFiles,
-    files: Files,
+    home: Arc<Home>,
     role: Option<Role>,
-    environment_region: Option<String>,
+    /// `AWS_DEFAULT_REGION`, before the profile's region.
+    first_region: Option<String>,
+    /// `AWS_REGION`, after it.
+    last_region: Option<String>,
     endpoint_region: Option<String>,
+    endpoints: FromEnvironment,
     ca_bundle: Option<PathBuf>,
     /// The environment says where the machine's metadata service is.
     metadata_given: bool,
     /// `AWS_WEB_IDENTITY_TOKEN_FILE` and what goes with it, for the default chain.
-    web_identity: Option<WebIdentity>,
+    web_identity: Option<Result<WebIdentity, Denial>>,
+    /// `AWS_STS_REGIONAL_ENDPOINTS` asks for the global endpoint.
+    global_sts: bool,
+    /// The environment names an endpoint that gives credentials to this container.
+    in_container: bool,
     child_environment: child::Environment,
     /// Where `aws login` keeps its sessions.
     login_cache: Option<PathBuf>,
     tokens: Arc<Tokens>,
     made: Mutex<Made>,
+    /// What the files said when they were read last; nothing before that.
+    about: Mutex<Option<About>>,
     /// Whether to ask whose credentials they are.
     identify: bool,
     whose: Mutex<Whose>,
@@ -72,9 +84,12 @@ pub(super) struct Source {
 }
 
 /// What the files say about a profile.
+#[derive(Debug, Clone)]
 pub(super) struct About {
     pub(super) region: Option<String>,
     pub(super) source: &'static str,
+    /// Why it can't sign, as far as that can be told without asking anyone.
+    pub(super) hindrance: Option<Denial>,
 }
 
 impl Source {
@@ -82,27 +97,30 @@ impl Source {
         profile: &config::Profile,
         config: &Config,
         surroundings: &Surroundings,
+        home: Arc<Home>,
         tokens: Arc<Tokens>,
         changes: watch::Sender<()>,
     ) -> Self {
-        let aws_profile = match &profile.from {
-            CredentialsFrom::AwsProfile(name) => name.clone(),
-            CredentialsFrom::DefaultChain => {
-                surroundings.aws_profile.clone().unwrap_or_else(|| "default".to_owned())
-            }
+        let named = match &profile.from {
+            CredentialsFrom::AwsProfile(name) => Some(name.as_str()),
+            CredentialsFrom::DefaultChain => surroundings.aws_profile(),
         };
         let endpoint =
             config.endpoints.iter().find(|endpoint| profile.endpoints.contains(&endpoint.name));
+        let global = |value: &str| !value.eq_ignore_ascii_case("regional");
         Self {
             name: profile.name.clone(),
             from: profile.from.clone(),
-            aws_profile,
+            aws_profile: named.unwrap_or("default").to_owned(),
+            must_exist: named.is_some(),
             given: config.aws.clone(),
-            files: Files::new(&config.aws, surroundings),
+            home,
             role: profile.role.clone(),
-            environment_region: surroundings.aws_region.clone(),
+            first_region: surroundings.first_region().map(str::to_owned),
+            last_region: surroundings.last_region().map(str::to_owned),
             endpoint_region: endpoint.map(|endpoint| endpoint.scope.region.as_str().to_owned()),
-            ca_bundle: surroundings.ca_bundle.clone(),
+            endpoints: FromEnvironment::new(surroundings),
+            ca_bundle: surroundings.ca_bundle(),
             metadata_given: [
                 "AWS_EC2_METADATA_SERVICE_ENDPOINT",
                 "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE",
@@ -110,6 +128,13 @@ impl Source {
             .iter()
             .any(|name| surroundings.variable(name).is_some()),
             web_identity: web_identity(surroundings),
+            global_sts: surroundings.variable("AWS_STS_REGIONAL_ENDPOINTS").is_some_and(global),
+            in_container: [
+                "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            ]
+            .iter()
+            .any(|name| surroundings.variable(name).is_some()),
             child_environment: child::Environment::new(
                 &surroundings.variables,
                 &config.aws.process_environment,
@@ -117,27 +142,47 @@ impl Source {
             login_cache: surroundings.login_cache(),
             tokens,
             made: Mutex::default(),
+            about: Mutex::default(),
             identify: config.aws.identity,
             whose: Mutex::default(),
             changes,
         }
     }
 
-    /// What the files say about the profile now; empty where they can't be read.
-    pub(super) async fn describe(&self) -> About {
-        let chain = self.chain().await.ok().map(|(chain, _)| chain);
-        let region = match self.from {
-            CredentialsFrom::DefaultChain => self.region(chain.as_ref()),
-            CredentialsFrom::AwsProfile(_) => chain.as_ref().and_then(|it| it.region.as_ref()),
-        };
-        let region = region.cloned();
-        let source = match (&self.role, &chain, &self.from) {
+    /// What the files said about the profile when they were read last; nothing before that.
+    pub(super) fn about(&self) -> Option<About> {
+        self.about.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps what the files say about the profile, unless somebody has read them for it before.
+    pub(super) async fn survey(&self, snapshot: &Snapshot, now: SystemTime) {
+        if self.about().is_some() {
+            return;
+        }
+        match self.chain(snapshot) {
+            Ok(chain) => drop(self.made_of(&chain, now).await),
+            Err(denial) => self.describe(Err(&denial), None, now),
+        }
+    }
+
+    /// Keeps what a reading of the files says about the profile.
+    fn describe(&self, read: Result<&Chain, &Denial>, token: Option<&Token>, now: SystemTime) {
+        let chain = read.ok();
+        let source = match (&self.role, chain, &self.from) {
             (Some(_), _, _) => "assume role",
             (None, Some(chain), _) if !chain.source().is_empty() => chain.source(),
             (None, _, CredentialsFrom::DefaultChain) => "default chain",
             (None, _, CredentialsFrom::AwsProfile(_)) => "",
         };
-        About { region, source }
+        let hindrance = match read {
+            Ok(chain) => chain.hindrance(&self.aws_profile, self.must_exist).or_else(|| {
+                chain.session()?;
+                portal::hindrance(token, now)
+            }),
+            Err(denial) => Some(denial.clone()),
+        };
+        let about = About { region: self.region(chain).cloned(), source, hindrance };
+        *self.about.lock().unwrap_or_else(PoisonError::into_inner) = Some(about);
     }
 
     /// Whether another one would bring the same credentials.
@@ -150,54 +195,69 @@ impl Source {
     }
 
     /// The profile and those that it builds on.
-    async fn chain(&self) -> Result<(Chain, EnvConfigFiles), Denial> {
-        let Read { files, sections } = self.files.read(&self.aws_profile).await?;
-        Ok((Chain::of(&sections, &self.aws_profile), files))
+    fn chain(&self, snapshot: &Snapshot) -> Result<Chain, Denial> {
+        let files = snapshot.files()?;
+        let chain = Chain::of(files, &self.aws_profile);
+        if self.must_exist && !chain.exists && self.home.is_nowhere() {
+            let detail = "HOME is not set, and the user database has no home for this user: set HOME, or say where the \
+                          AWS files are (AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE, or config_file and \
+                          credentials_file under [aws])";
+            return Err(Denial::new(Reason::ProfileMisconfigured, detail));
+        }
+        Ok(chain)
+    }
+
+    /// The chain as the files have it now.
+    async fn read(&self, now: SystemTime) -> Result<Chain, Denial> {
+        let snapshot = self.home.read().await;
+        let chain = self.chain(&snapshot);
+        self.reads(chain.as_ref(), now).await;
+        chain
     }
 
     async fn credentials(&self, effort: Effort, now: SystemTime) -> Result<Credentials, Denial> {
-        let read = self.chain().await;
-        if let Ok((chain, _)) = &read {
-            self.reads(chain);
+        let chain = self.read(now).await?;
+        if let Some(error) = chain.error() {
+            return Err(error.clone());
+        }
+        let named = matches!(self.from, CredentialsFrom::AwsProfile(_));
+        if self.must_exist && !chain.exists {
+            // Even where keys are in the environment: the AWS CLI would not go on without the profile either.
+            chain.resolve(&self.aws_profile, true)?;
+            return Err(Denial::new(Reason::ProfileMisconfigured, "there is no such profile"));
         }
         let role = self.role.as_ref().map(|role| self.narrower(role));
-        let named = matches!(self.from, CredentialsFrom::AwsProfile(_));
-        // In the default chain the environment comes first, whatever the files say.
-        let mut keys = if named { None } else { sdk::environment().await? };
-        let (mut base, mut hops) = (None, Vec::new());
-        let (mut ca_bundle, mut metadata) = (None, None);
-        let region = self.sts_region(read.as_ref().ok().map(|(chain, _)| chain));
-        let mut files = files::none();
-        match read {
-            Err(denial) if keys.is_none() => return Err(denial),
-            Err(_) => {}
-            Ok((chain, read)) => {
-                files = read;
-                ca_bundle.clone_from(&chain.ca_bundle);
-                metadata = Some(chain.metadata.clone()).filter(|_| !self.metadata_given);
-                if keys.is_none()
-                    && let Some(resolved) = chain.resolve(&self.aws_profile, named)?
-                {
-                    (base, hops) = (Some(resolved.0), resolved.1);
-                }
-            }
-        }
-        if let Some(Base::StaticKeys(found)) = &base {
-            keys = Some(found.clone());
-        }
+        let (ca_bundle, metadata) = (chain.ca_bundle.clone(), chain.metadata.clone());
+        let metadata = Some(metadata).filter(|_| !self.metadata_given);
+        let calls = self.calls(Some(&chain));
+        // In the default chain the environment comes first, whatever the profile says.
+        let environment = if named { None } else { environment::keys()? };
+        // Then a role of the profile, and only then a web identity of the environment.
+        let web_identity = self.web_identity.clone().filter(|_| !named && !chain.assumes);
+        let (base, hops) = match (environment, web_identity) {
+            (Some(keys), _) => (Some(Base::StaticKeys(keys)), Vec::new()),
+            (None, Some(web_identity)) => (Some(Base::WebIdentity(web_identity?)), Vec::new()),
+            (None, None) => match chain.resolve(&self.aws_profile, named)? {
+                Some((base, hops)) => (Some(base), hops),
+                None => (None, Vec::new()),
+            },
+        };
         // Keys that need no call need no client either, which takes time to be made.
-        if let (Some(keys), None, []) = (&keys, &role, hops.as_slice()) {
+        if let (Some(Base::StaticKeys(keys)), None, []) = (&base, &role, hops.as_slice()) {
             return sound(keys.clone());
         }
         let of_a_role = matches!(base, Some(Base::Sso(_) | Base::WebIdentity(_)));
         roles::check(hops.iter().chain(&role), of_a_role)?;
+        if self.global_sts && (!hops.is_empty() || role.is_some()) {
+            let detail = "AWS_STS_REGIONAL_ENDPOINTS: STS is asked in the profile's region here: unset it, or say regional";
+            return Err(Denial::new(Reason::UnsupportedProfileSetting, detail));
+        }
         let ca_bundle = ca_bundle.or_else(|| self.ca_bundle.clone());
-        let ca_bundle = ca_bundle.as_deref();
-        let config = sdk::config(files, &self.aws_profile, region, ca_bundle, effort).await?;
-        let mut credentials = sound(match (keys, base) {
-            (Some(keys), _) => keys,
-            (None, Some(base)) => self.base(base, &config, metadata.as_deref(), now).await?,
-            (None, None) => self.without_profile(&config, metadata.as_deref()).await?,
+        let calls = sdk::Calls { ca_bundle: ca_bundle.as_deref(), ..calls };
+        let config = sdk::config(calls, effort).await?;
+        let mut credentials = sound(match base {
+            Some(base) => self.base(base, &config, metadata.as_deref(), now).await?,
+            None => self.of_the_machine(&config, metadata.as_deref()).await?,
         })?;
         for hop in hops.iter().chain(&role) {
             let name = self.session_name();
@@ -220,9 +280,7 @@ impl Source {
                 roles::assume_with_web_identity(&role, &self.session_name(), config).await
             }
             Base::Sso(role) => portal::credentials(&role, &self.tokens, config, now).await,
-            Base::CredentialProcess(command) => {
-                child::run(command.expose(), &self.child_environment).await
-            }
+            Base::CredentialProcess(command) => child::run(&command, &self.child_environment).await,
             Base::LoginSession(session) => {
                 let provider = LoginCredentialsProvider::builder(session)
                     .configure(&sdk::provider_config(config))
@@ -230,29 +288,18 @@ impl Source {
                 let provided = provider.provide_credentials().await;
                 provided.map_err(|error| failure::of_login_session(&error))
             }
-            Base::Named(named) => {
-                let provided = sdk::provide(named, config, metadata).await;
-                provided.map_err(|error| failure::of_provider(&error))
-            }
+            Base::Named(named) => sdk::provide(named, config, metadata).await,
         }
     }
 
-    /// The rest of the default chain, in the SDK's order: a web identity, the container, the machine.
-    async fn without_profile(
+    /// The end of the default chain: the container, if the environment names one, else the machine.
+    async fn of_the_machine(
         &self,
         config: &SdkConfig,
         metadata: Option<&str>,
     ) -> Result<Credentials, Denial> {
-        if let Some(role) = &self.web_identity {
-            return roles::assume_with_web_identity(role, &self.session_name(), config).await;
-        }
-        let provided = match sdk::provide(Named::Container, config, metadata).await {
-            Err(CredentialsError::CredentialsNotLoaded(_)) => {
-                sdk::provide(Named::InstanceMetadata, config, metadata).await
-            }
-            provided => provided,
-        };
-        provided.map_err(|error| failure::of_provider(&error))
+        let named = if self.in_container { Named::Container } else { Named::InstanceMetadata };
+        sdk::provide(named, config, metadata).await
     }
 
     /// The narrower role of the broker's configuration.
@@ -269,23 +316,27 @@ impl Source {
         }
     }
 
-    /// The configuration to call AWS for the profile: with credentials, or for a sign-in without.
-    pub(super) async fn client(
-        &self,
-        credentials: Option<Credentials>,
-    ) -> Result<SdkConfig, Denial> {
-        let (chain, files) = self.chain().await?;
+    fn calls(&self, chain: Option<&Chain>) -> sdk::Calls<'static> {
+        let none = chain::Endpoints::default();
+        let of_profile = chain.map_or(&none, |chain| &chain.endpoints);
+        let region = self.region(chain).or(self.endpoint_region.as_ref());
+        sdk::Calls {
+            // Where nobody names a region, STS is asked in the endpoint's.
+            region: region.cloned().map(Region::new),
+            ca_bundle: None,
+            endpoints: self.endpoints.with(of_profile),
+            use_fips: self.endpoints.use_fips.or(of_profile.use_fips),
+            use_dual_stack: self.endpoints.use_dual_stack.or(of_profile.use_dual_stack),
+        }
+    }
+
+    /// The configuration to call AWS for the profile, without credentials.
+    pub(super) async fn client(&self) -> Result<SdkConfig, Denial> {
+        let snapshot = self.home.read().await;
+        let chain = self.chain(&snapshot)?;
+        drop(snapshot);
         let ca_bundle = chain.ca_bundle.as_deref().or(self.ca_bundle.as_deref());
-        let region = self.sts_region(Some(&chain));
-        let effort = Effort::Waited;
-        let config = sdk::config(files, &self.aws_profile, region, ca_bundle, effort).await?;
-        Ok(match credentials {
-            None => config,
-            Some(credentials) => {
-                let provider = SharedCredentialsProvider::new(credentials);
-                config.to_builder().credentials_provider(provider).build()
-            }
-        })
+        sdk::config(sdk::Calls { ca_bundle, ..self.calls(Some(&chain)) }, Effort::Waited).await
     }
 
     /// The session of IAM Identity Center that the profile's credentials come from.
@@ -293,7 +344,12 @@ impl Source {
     /// # Errors
     /// NOT_A_LOGIN_PROFILE, or what is wrong with the profile.
     pub(super) async fn session(&self) -> Result<Session, Denial> {
-        let (chain, _) = self.chain().await?;
+        self.session_of(&*self.home.read().await)
+    }
+
+    /// The same, as one reading of the files has it.
+    pub(super) fn session_of(&self, snapshot: &Snapshot) -> Result<Session, Denial> {
+        let chain = self.chain(snapshot)?;
         match (chain.session(), chain.kind) {
             (Some(session), _) => Ok(session.clone()),
             // Its own words say what is missing.
@@ -311,21 +367,10 @@ impl Source {
         }
     }
 
-    /// The profile's region, else that of the environment; the other way round, as for the SDK, where
-    /// nobody named a profile.
+    /// The order of the reference proxy, which is boto3's: `AWS_DEFAULT_REGION`, the profile's region, `AWS_REGION`.
     fn region<'a>(&'a self, chain: Option<&'a Chain>) -> Option<&'a String> {
         let own = chain.and_then(|chain| chain.region.as_ref());
-        let environment = self.environment_region.as_ref();
-        match self.from {
-            CredentialsFrom::DefaultChain => environment.or(own),
-            CredentialsFrom::AwsProfile(_) => own.or(environment),
-        }
-    }
-
-    /// Where STS is asked, in the end in the endpoint's region: the SDK signs with what it is given,
-    /// and fails where that is nothing.
-    fn sts_region(&self, chain: Option<&Chain>) -> Option<Region> {
-        self.region(chain).or(self.endpoint_region.as_ref()).cloned().map(Region::new)
+        self.first_region.as_ref().or(own).or(self.last_region.as_ref())
     }
 
     /// `sigward-` and the profile's name, as far as STS allows.
@@ -336,24 +381,39 @@ impl Source {
     }
 }
 
-/// Refuses what no key holds, and no header can: the SDK's client panics at it.
+/// Refuses what no key holds, and no header can: the SDK's client panics at it. An empty session token is none: AWS
+/// refuses a header without a value.
 fn sound(keys: Credentials) -> Result<Credentials, Denial> {
-    let parts =
-        [keys.access_key_id(), keys.secret_access_key()].into_iter().chain(keys.session_token());
-    if parts.flat_map(str::bytes).all(|byte| byte.is_ascii_graphic()) {
+    let token = keys.session_token().filter(|token| !token.is_empty());
+    let parts = [keys.access_key_id(), keys.secret_access_key()].into_iter().chain(token);
+    if !parts.flat_map(str::bytes).all(|byte| byte.is_ascii_graphic()) {
+        let detail = "a key with white space, a control character, or one beyond ASCII in it";
+        return Err(Denial::new(Reason::ProfileMisconfigured, detail));
+    }
+    if keys.access_key_id().is_empty() || keys.secret_access_key().is_empty() {
+        return Err(Denial::new(Reason::ProfileMisconfigured, "a key is empty"));
+    }
+    if token.is_some() || keys.session_token().is_none() {
         return Ok(keys);
     }
-    let detail = "a key with white space, a control character, or one beyond ASCII in it";
-    Err(Denial::new(Reason::ProfileMisconfigured, detail))
+    let (id, secret) = (keys.access_key_id(), keys.secret_access_key());
+    Ok(Credentials::new(id, secret, None, keys.expiry(), "without an empty token"))
 }
 
-fn web_identity(surroundings: &Surroundings) -> Option<WebIdentity> {
-    Some(WebIdentity {
-        token_file: surroundings.variable("AWS_WEB_IDENTITY_TOKEN_FILE")?.into(),
-        role_arn: surroundings.variable("AWS_ROLE_ARN")?.to_owned(),
+/// The web identity of the environment: nothing without a token file, as for botocore.
+fn web_identity(surroundings: &Surroundings) -> Option<Result<WebIdentity, Denial>> {
+    let token_file = surroundings.variable("AWS_WEB_IDENTITY_TOKEN_FILE")?.into();
+    let Some(role_arn) = surroundings.variable("AWS_ROLE_ARN") else {
+        let detail =
+            "AWS_WEB_IDENTITY_TOKEN_FILE is set, and AWS_ROLE_ARN isn't: set both, or none";
+        return Some(Err(Denial::new(Reason::ProfileMisconfigured, detail)));
+    };
+    Some(Ok(WebIdentity {
+        token_file,
+        role_arn: role_arn.to_owned(),
         session_name: surroundings.variable("AWS_ROLE_SESSION_NAME").map(str::to_owned),
         duration: None,
-    })
+    }))
 }
 
 impl Load for Arc<Source> {
@@ -362,8 +422,12 @@ impl Load for Arc<Source> {
             let loaded = self.credentials(effort, now).await;
             match &loaded {
                 Ok(_) => tracing::info!(profile = %self.name, "credentials loaded"),
-                Err(denial) => {
+                // It passes by itself, or a person has to act.
+                Err(denial) if denial.reason() == Reason::CredentialsUnavailable => {
                     tracing::warn!(profile = %self.name, %denial, "credentials not loaded");
+                }
+                Err(denial) => {
+                    tracing::error!(profile = %self.name, %denial, "credentials not loaded");
                 }
             }
             loaded

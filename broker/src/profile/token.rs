@@ -60,6 +60,13 @@ pub(super) struct Tokens {
     renewing: Mutex<HashMap<String, Renewing>>,
 }
 
+impl Token {
+    /// What the next token can be had with, if anything.
+    pub(super) fn renewable(&self, now: SystemTime) -> Option<&Renewal> {
+        self.renewal.as_ref().filter(|renewal| now < renewal.registration_expiry)
+    }
+}
+
 impl Session {
     /// What the name of the cache file is made of.
     pub(super) fn key(&self) -> &str {

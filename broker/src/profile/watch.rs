@@ -6,8 +6,6 @@
 //! Invariant: a file is read only once it has stood still for one look, so that half a file breaks no
 //! profile; one that can't be read changes nothing. A profile that isn't there any more loses its keys.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +15,10 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::Profile;
+use super::home::Home;
+use super::mark::Mark;
 use super::source::Seen;
+use crate::clock;
 use crate::error::Denial;
 
 /// Between two looks: a change is seen by the first, and taken over by the second or third.
@@ -27,25 +28,28 @@ const LOOK: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub(super) struct Watch(AbortHandle);
 
-/// What tells a file from the one that was there before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mark([i128; 5]);
+/// The files, each with what tells it from another one at the same place.
+type Marks = Vec<(PathBuf, Option<Mark>)>;
 
 impl Watch {
     /// Begins to watch; the first look is some time away, so that nobody who starts waits for it.
-    pub(super) fn start(profiles: Vec<Arc<Profile>>, changes: watch::Sender<()>) -> Self {
+    pub(super) fn start(
+        home: Arc<Home>,
+        profiles: Vec<Arc<Profile>>,
+        changes: watch::Sender<()>,
+    ) -> Self {
         let task = tokio::spawn(async move {
-            let mut taken_over = None;
-            let mut last = None;
+            let mut taken_over: Option<Marks> = None;
+            let mut last: Option<Marks> = None;
             loop {
                 tokio::time::sleep(LOOK).await;
-                let now = Some(marks(&profiles).await);
+                let now = Some(marks(&home, &profiles).await);
                 if now == last && now != taken_over {
-                    take_over(&profiles).await;
+                    take_over(&home, &profiles).await;
                     changes.send_replace(());
-                    // Which files there are may have changed with that.
-                    taken_over = Some(marks(&profiles).await);
-                    last.clone_from(&taken_over);
+                    // The marks of before the files were read: an edit since then is another change. Token files that
+                    // count since then are looked at by the next look.
+                    taken_over = now;
                 } else {
                     last = now;
                 }
@@ -61,14 +65,13 @@ impl Drop for Watch {
     }
 }
 
-async fn marks(profiles: &[Arc<Profile>]) -> Vec<(PathBuf, Option<Mark>)> {
-    let mut files: Vec<PathBuf> =
-        profiles.iter().flat_map(|profile| profile.source.watched()).collect();
+async fn marks(home: &Home, profiles: &[Arc<Profile>]) -> Marks {
+    let tokens = profiles.iter().filter_map(|profile| profile.source.token_file());
+    let mut files: Vec<PathBuf> = home.paths().cloned().chain(tokens).collect();
     files.sort();
     files.dedup();
-    // Through links: what counts is the file that would be read.
     let mark = |path: PathBuf| {
-        let mark = std::fs::metadata(&path).ok().map(|metadata| Mark::of(&metadata));
+        let mark = Mark::of(&path);
         (path, mark)
     };
     // A file system of the network may hang, and the runtime must not.
@@ -76,24 +79,11 @@ async fn marks(profiles: &[Arc<Profile>]) -> Vec<(PathBuf, Option<Mark>)> {
     looking.await.unwrap_or_default()
 }
 
-impl Mark {
-    fn of(metadata: &Metadata) -> Self {
-        let nanos =
-            |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-        Self([
-            i128::from(metadata.dev()),
-            i128::from(metadata.ino()),
-            i128::from(metadata.size()),
-            nanos(metadata.mtime(), metadata.mtime_nsec()),
-            nanos(metadata.ctime(), metadata.ctime_nsec()),
-        ])
-    }
-}
-
-/// Loads anew what was loaded from what isn't so any more.
-async fn take_over(profiles: &[Arc<Profile>]) {
+/// Reloads what was loaded from what isn't so any more. The files are read once for all profiles.
+async fn take_over(home: &Home, profiles: &[Arc<Profile>]) {
+    let snapshot = home.read().await;
     for profile in profiles {
-        let seen = profile.source.look().await;
+        let seen = profile.source.look(&snapshot, clock::now()).await;
         if !profile.refresh.touched() {
             continue;
         }

@@ -55,7 +55,7 @@ impl Broker {
         Self::write(
             at,
             "config",
-            "[profile dev]\nregion = eu-west-1\n[profile mfa]\nmfa_serial = x\naws_access_key_id = A\naws_secret_access_key = b\n",
+            "[profile dev]\nregion = eu-west-1\n[profile mfa]\nmfa_serial = x\nrole_arn = arn:aws:iam::1:role/X\nsource_profile = dev\n",
         );
         let text = format!(
             "[listen]\nunix = \"{0}/sub/broker.sock\"\n\

@@ -8,7 +8,7 @@ use sigward_proto::v1::Reason;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::error::Denial;
+use crate::error::{Denial, shown};
 
 /// When to ask again after UNAVAILABLE: a failure is remembered for as long, or up to five times where it
 /// comes again and again.
@@ -16,13 +16,32 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// The status of a denial. Its detail stays here.
 pub(super) fn of(denial: &Denial) -> Status {
+    with(denial, HashMap::new())
+}
+
+/// The status of a denial to give credentials. Everybody learns AWS's code, which says what to do next. A caller of the
+/// broker's own user learns the rest too: that user could read the AWS files and ask AWS as well.
+pub(super) fn of_credentials(denial: &Denial, own_user: bool) -> Status {
+    let mut told = HashMap::new();
+    if let Some(aws) = denial.aws() {
+        told.insert("aws_code".to_owned(), aws.code().to_owned());
+        if own_user && !aws.message().is_empty() {
+            told.insert("aws_message".to_owned(), aws.message().to_owned());
+        }
+    }
+    // What the policy decides is told to nobody in more words.
+    let of_profile =
+        matches!(code_and_text(denial.reason()).0, Code::FailedPrecondition | Code::Unavailable);
+    if own_user && of_profile && denial.reason() != Reason::AuditUnavailable {
+        told.insert("detail".to_owned(), shown(denial.detail(), &[]));
+    }
+    with(denial, told)
+}
+
+fn with(denial: &Denial, told: HashMap<String, String>) -> Status {
     let reason = denial.reason();
     let (code, text) = code_and_text(reason);
-    let mut details = ErrorDetails::with_error_info(
-        reason.name(),
-        ERROR_DOMAIN,
-        HashMap::<String, String>::new(),
-    );
+    let mut details = ErrorDetails::with_error_info(reason.name(), ERROR_DOMAIN, told);
     if code == Code::Unavailable {
         details.set_retry_info(Some(RETRY));
     }

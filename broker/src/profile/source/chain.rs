@@ -1,14 +1,16 @@
 //! What a profile of the AWS files asks for, over all the profiles that it builds on.
 //!
-//! Invariant: nothing that a profile says about its credentials is read over. What can't be done is a
-//! refusal that names the key.
+//! Which of several settings counts is botocore's decision (`credentials.py`: `AssumeRoleProvider`, then the providers
+//! of `ProfileProviderBuilder` in their order).
+//!
+//! Invariant: no setting about credentials is ignored silently. What can't be done is a refusal that names file, line
+//! and setting.
 
 mod settings;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use aws_config::profile::{Profile, ProfileSet};
 use aws_credential_types::Credentials;
 use sha2::{Digest, Sha256};
 use sigward_proto::v1::Reason;
@@ -16,6 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Denial;
 use crate::memory;
+use crate::profile::aws_files::{AwsFiles, Error, Profile, Setting, words};
 use crate::profile::token::Session;
 use crate::secret::Secret;
 
@@ -37,8 +40,8 @@ pub(super) enum Base {
     StaticKeys(Credentials),
     WebIdentity(WebIdentity),
     Sso(SsoRole),
-    /// Its arguments may be secrets.
-    CredentialProcess(Secret),
+    /// The command and its arguments, which may be secrets.
+    CredentialProcess(Vec<Secret>),
     LoginSession(String),
     Named(Named),
 }
@@ -80,6 +83,18 @@ pub(super) struct Hop {
     pub(super) policy_arns: Vec<String>,
 }
 
+/// Where a profile says that AWS is asked for credentials.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Endpoints {
+    pub(super) sts: Option<String>,
+    pub(super) sso: Option<String>,
+    pub(super) sso_oidc: Option<String>,
+    /// Whether all endpoints of the environment and the files are ignored.
+    pub(super) ignore: Option<bool>,
+    pub(super) use_fips: Option<bool>,
+    pub(super) use_dual_stack: Option<bool>,
+}
+
 /// A profile and those that it builds on.
 pub(super) struct Chain {
     /// The profile's own region.
@@ -88,12 +103,16 @@ pub(super) struct Chain {
     pub(super) ca_bundle: Option<PathBuf>,
     /// Where the profile says that the machine's metadata service is, else where it always is.
     pub(super) metadata: String,
+    /// Where the profile says that AWS is asked for credentials.
+    pub(super) endpoints: Endpoints,
     /// How the chain begins; none where the profile holds no credentials.
     pub(super) kind: Option<Kind>,
     /// Whether the files have the profile at all.
     pub(super) exists: bool,
     /// Whether the profile itself is a role that is assumed with other credentials.
-    assumes: bool,
+    pub(super) assumes: bool,
+    /// What is wrong with the profile's own sections, whatever its credentials are made of.
+    error: Option<Denial>,
     base: Option<Base>,
     /// In the order in which they are assumed.
     hops: Vec<Hop>,
@@ -102,157 +121,232 @@ pub(super) struct Chain {
     deciding: Zeroizing<String>,
 }
 
-fn wrong(profile: &Profile, what: &str) -> Denial {
-    let detail = format!("the profile {}: {what}", profile.name());
-    Denial::new(Reason::ProfileMisconfigured, detail)
+/// What is wrong with the files is for a person to repair.
+fn misconfigured(error: &Error) -> Denial {
+    Denial::new(Reason::ProfileMisconfigured, error.to_string())
+}
+
+fn wrong(profile: &Profile<'_>, what: &str) -> Denial {
+    misconfigured(&profile.wrong(format!("the profile {} {what}", profile.name)))
 }
 
 impl Chain {
-    /// Follows `source_profile` as the SDK does.
-    pub(super) fn of(sections: &ProfileSet, name: &str) -> Self {
-        let first = sections.get_profile(name);
-        let text = |key| first.and_then(|profile| profile.get(key)).map(str::to_owned);
+    /// Follows `source_profile` as botocore does.
+    pub(super) fn of(files: &AwsFiles, name: &str) -> Self {
+        let first = files.profile(name);
+        let text = |key| settings::value(first.as_ref(), key).map(str::to_owned);
         let mut chain = Self {
-            region: text("region"),
+            region: text("region").map(|region| settings::without_comment(&region).to_owned()),
             ca_bundle: text("ca_bundle").map(PathBuf::from),
-            metadata: settings::metadata(first),
+            metadata: settings::metadata(first.as_ref()),
+            endpoints: Endpoints::default(),
             kind: None,
             exists: first.is_some(),
-            assumes: text("role_arn").is_some() && text("web_identity_token_file").is_none(),
+            assumes: first.as_ref().is_some_and(assumes),
+            error: None,
             base: None,
             hops: Vec::new(),
             refusal: None,
             deciding: Zeroizing::default(),
         };
-        if let Some(first) = first
-            && let Err(denial) = chain.walk(sections, first)
-        {
-            chain.refusal = Some(denial);
-        }
+        let Some(first) = first else {
+            chain.error = files.doubt(name).as_ref().map(misconfigured);
+            return chain;
+        };
+        chain.error = first.error().as_ref().map(misconfigured);
+        chain.refusal = chain.walk(first).err();
         chain.hops.reverse();
         chain
     }
 
-    fn walk(&mut self, sections: &ProfileSet, first: &Profile) -> Result<(), Denial> {
+    fn walk(&mut self, first: Profile<'_>) -> Result<(), Denial> {
         let mut visited = BTreeSet::new();
         let mut profile = first;
-        self.deciding.push_str(&settings::of_services(sections, first));
-        settings::of_calls(sections, first)?;
+        let calls = settings::of_calls(&first);
+        if let Ok(endpoints) = &calls {
+            self.endpoints = endpoints.clone();
+            self.deciding.push_str(&format!("{endpoints:?}"));
+        }
         loop {
-            self.deciding.push_str(&settings::deciding(profile));
-            if !visited.insert(profile.name()) {
-                return Err(wrong(profile, "its source_profile leads back to itself"));
+            self.deciding.push_str(&settings::deciding(&profile));
+            if let Some(error) = profile.error() {
+                return Err(misconfigured(&error));
             }
-            if profile.get("mfa_serial").is_some() {
-                let detail = format!(
-                    "mfa_serial in the profile {}: nobody is here to type a code; use a profile of IAM \
-                     Identity Center, or one whose credential_process asks for the code",
-                    profile.name()
-                );
+            settings::sound(&profile)?;
+            if !visited.insert(profile.name) {
+                return Err(wrong(&profile, "leads back to itself by its source_profile"));
+            }
+            settings::of_roles(&profile)?;
+            // From the second profile on, static keys come before a role.
+            let keys = ["aws_access_key_id", "aws_secret_access_key"];
+            let holds_keys = keys.iter().any(|key| profile.get(key).is_some());
+            let role = profile.get("role_arn").filter(|_| assumes(&profile));
+            let Some(role) = role.filter(|_| visited.len() == 1 || !holds_keys) else {
+                break;
+            };
+            if let Some(mfa) = profile.get("mfa_serial") {
+                let why = "nobody is here to type a code; use a profile of IAM Identity Center, or one whose \
+                           credential_process asks for the code";
+                let detail =
+                    mfa.wrong(format!("in the profile {}: {why}", profile.name)).to_string();
                 return Err(Denial::new(Reason::MfaRequired, detail));
             }
-            settings::of_roles(profile)?;
-            // From the second profile on, static keys come before a role.
-            if visited.len() > 1 && profile.get("aws_access_key_id").is_some() {
-                return self.static_keys(profile);
-            }
-            let role = profile.get("role_arn");
-            let role = role.filter(|_| profile.get("web_identity_token_file").is_none());
-            let Some(role) = role else { return self.base(sections, profile) };
-            self.hops.push(hop(profile, role)?);
-            profile = match (profile.get("source_profile"), profile.get("credential_source")) {
+            self.hops.push(hop(&profile, role)?);
+            let source = match (profile.get("source_profile"), profile.get("credential_source")) {
                 (Some(_), Some(_)) => {
-                    return settings::only_one_of(profile, ["source_profile", "credential_source"]);
+                    return settings::only_one_of(
+                        &profile,
+                        ["source_profile", "credential_source"],
+                    );
                 }
                 (None, None) => {
-                    return Err(wrong(profile, "has role_arn, and no source_profile to assume it"));
+                    return Err(wrong(
+                        &profile,
+                        "has role_arn, and no source_profile to assume it",
+                    ));
                 }
-                (None, Some(_)) => return self.base(sections, profile),
-                (Some(source), None) if source == profile.name() => {
-                    return self.base(sections, profile);
+                (None, Some(named)) => {
+                    self.kind = Some(Kind::Named);
+                    self.base = Some(Base::Named(settings::named(named)?));
+                    return calls.map(drop);
                 }
-                (Some(source), None) => sections.get_profile(source).ok_or_else(|| {
-                    wrong(profile, &format!("there is no source_profile {source}"))
-                })?,
+                (Some(source), None) => source,
             };
+            let name = settings::text(source)?;
+            if name == profile.name {
+                if !holds_keys {
+                    return Err(wrong(&profile, "leads back to itself by its source_profile"));
+                }
+                break;
+            }
+            profile = profile.files().profile(name).ok_or_else(|| {
+                let doubt = profile.files().doubt(name);
+                let missing =
+                    || source.wrong(format!("names {name:?}: there is no source_profile {name}"));
+                misconfigured(&doubt.unwrap_or_else(missing))
+            })?;
         }
+        self.base(&profile)?;
+        calls.map(drop)
     }
 
-    fn base(&mut self, sections: &ProfileSet, profile: &Profile) -> Result<(), Denial> {
-        let get = |key| profile.get(key);
-        // The SDK would take the one, and read over the role that the other is for.
+    /// The credentials that a profile holds itself, by the first of botocore's providers that finds some.
+    fn base(&mut self, profile: &Profile<'_>) -> Result<(), Denial> {
+        // The AWS CLI would take the one, and ignore the role that the other is for.
         for other in ["credential_source", "source_profile"] {
             settings::only_one_of(profile, ["web_identity_token_file", other])?;
         }
-        if let Some(source) = get("credential_source") {
-            self.kind = Some(Kind::Named);
-            self.base = Some(Base::Named(match source {
-                "Environment" => Named::Environment,
-                "Ec2InstanceMetadata" => Named::InstanceMetadata,
-                "EcsContainer" => Named::Container,
-                _ => {
-                    let what = "credential_source must be Environment, Ec2InstanceMetadata or \
-                                EcsContainer";
-                    return Err(wrong(profile, what));
-                }
-            }));
-        } else if let Some(token_file) = get("web_identity_token_file") {
+        let get = |key| profile.get(key);
+        if let Some(token_file) = get("web_identity_token_file") {
             self.kind = Some(Kind::WebIdentity);
             let role_arn = get("role_arn")
                 .ok_or_else(|| wrong(profile, "has web_identity_token_file, and no role_arn"))?;
             self.base = Some(Base::WebIdentity(WebIdentity {
-                token_file: token_file.into(),
-                role_arn: role_arn.to_owned(),
-                session_name: get("role_session_name").map(str::to_owned),
+                token_file: settings::text(token_file)?.into(),
+                role_arn: settings::text(role_arn)?.to_owned(),
+                session_name: text(get("role_session_name"))?,
                 duration: duration(profile)?,
             }));
-        } else if get("sso_session").is_some() || get("sso_start_url").is_some() {
+        } else if get("sso_role_name").or(get("sso_account_id")).is_some() {
             self.kind = Some(Kind::Sso);
-            self.base = Some(Base::Sso(self.sso(sections, profile)?));
+            self.base = Some(Base::Sso(self.sso(profile)?));
+        } else if profile.in_credentials("aws_access_key_id").is_some() {
+            for other in ["login_session", "credential_process"] {
+                settings::only_one_of(profile, [other, "aws_access_key_id"])?;
+            }
+            self.static_keys(profile, |key| profile.in_credentials(key))?;
         } else if let Some(session) = get("login_session") {
             self.kind = Some(Kind::LoginSession);
             settings::only_one_of(profile, ["login_session", "aws_access_key_id"])?;
-            settings::of_sign_ins(sections, profile)?;
-            self.base = Some(Base::LoginSession(session.to_owned()));
+            settings::of_sign_ins(profile)?;
+            self.base = Some(Base::LoginSession(settings::text(session)?.to_owned()));
         } else if let Some(command) = get("credential_process") {
             self.kind = Some(Kind::CredentialProcess);
             settings::only_one_of(profile, ["credential_process", "aws_access_key_id"])?;
-            self.base = Some(Base::CredentialProcess(Secret::new(command.to_owned())));
-        } else if get("aws_access_key_id").or(get("aws_secret_access_key")).is_some() {
-            return self.static_keys(profile);
+            let words = words::split(command.lines())
+                .map_err(|error| misconfigured(&command.wrong(error)))?;
+            if words.is_empty() {
+                return Err(misconfigured(&command.wrong("is empty")));
+            }
+            self.base =
+                Some(Base::CredentialProcess(words.into_iter().map(Secret::from).collect()));
+        } else if profile.in_config("aws_access_key_id").is_some() {
+            self.static_keys(profile, |key| profile.in_config(key))?;
+        } else if get("aws_secret_access_key").is_some() {
+            return Err(wrong(profile, "has no aws_access_key_id"));
+        } else if get("sso_session").or(get("sso_start_url")).is_some() {
+            // Half of what it takes: its own words say what is missing.
+            self.kind = Some(Kind::Sso);
+            self.sso(profile)?;
+        } else if let Some(named) = get("credential_source") {
+            let why = "says who assumes a role, and the profile has no role_arn";
+            return Err(misconfigured(&named.wrong(why)));
         } else if !self.hops.is_empty() {
             return Err(wrong(profile, "holds no credentials to assume a role with"));
         }
         Ok(())
     }
 
-    fn sso(&mut self, sections: &ProfileSet, profile: &Profile) -> Result<SsoRole, Denial> {
-        let needed = |value: Option<&str>, key: &str| {
-            value.map(str::to_owned).ok_or_else(|| wrong(profile, &format!("has no {key}")))
+    fn sso(&mut self, profile: &Profile<'_>) -> Result<SsoRole, Denial> {
+        let needed = |setting: Option<Setting<'_>>, key: &str| match setting {
+            Some(setting) => settings::text(setting).map(str::to_owned),
+            None => Err(wrong(profile, &format!("has no {key}"))),
+        };
+        let region = |setting, key| {
+            needed(setting, key).map(|region| settings::without_comment(&region).to_owned())
         };
         let session = match profile.get("sso_session") {
             None => Session {
                 name: None,
                 start_url: needed(profile.get("sso_start_url"), "sso_start_url")?,
-                region: needed(profile.get("sso_region"), "sso_region")?,
+                region: region(profile.get("sso_region"), "sso_region")?,
                 scopes: Vec::new(),
             },
-            Some(name) => {
-                let section = sections.sso_session(name).ok_or_else(|| {
-                    wrong(profile, &format!("there is no sso-session {name} in the AWS files"))
+            Some(named) => {
+                let name = settings::text(named)?;
+                let section = profile.files().sso_session(name).ok_or_else(|| {
+                    let doubt = profile.files().doubt(name);
+                    let missing = || {
+                        named.wrong(format!(
+                            "names {name:?}: there is no sso-session {name} in the config file"
+                        ))
+                    };
+                    misconfigured(&doubt.unwrap_or_else(missing))
                 })?;
-                for key in ["sso_start_url", "sso_region"] {
-                    // Two answers to one question; the SDK refuses that too.
-                    if profile.get(key).is_some_and(|value| section.get(key) != Some(value)) {
-                        let what = format!("its {key} isn't that of its sso_session: take it out");
-                        return Err(wrong(profile, &what));
+                if let Some(error) = section.error() {
+                    return Err(misconfigured(&error));
+                }
+                let of_session = |key: &str| {
+                    let lacks =
+                        || misconfigured(&section.wrong(format!("the sso-session has no {key}")));
+                    section.get(key).ok_or_else(lacks).and_then(settings::text).map(str::to_owned)
+                };
+                // Two answers to one question.
+                let shared = [
+                    "sso_start_url",
+                    "sso_region",
+                    "sso_account_id",
+                    "sso_role_name",
+                    "sso_registration_scopes",
+                ];
+                for key in shared {
+                    let (Some(own), Some(other)) = (profile.get(key), section.get(key)) else {
+                        continue;
+                    };
+                    if own.lines() != other.lines() {
+                        return Err(misconfigured(
+                            &own.wrong("isn't that of its sso_session: take it out"),
+                        ));
                     }
                 }
-                let scopes = section.get("sso_registration_scopes").unwrap_or("sso:account:access");
+                let scopes = match section.get("sso_registration_scopes") {
+                    Some(scopes) => settings::text(scopes)?,
+                    None => "sso:account:access",
+                };
                 Session {
                     name: Some(name.to_owned()),
-                    start_url: needed(section.get("sso_start_url"), "sso_start_url")?,
-                    region: needed(section.get("sso_region"), "sso_region")?,
+                    start_url: of_session("sso_start_url")?,
+                    region: settings::without_comment(&of_session("sso_region")?).to_owned(),
                     scopes: scopes.split(',').map(|scope| scope.trim().to_owned()).collect(),
                 }
             }
@@ -263,17 +357,38 @@ impl Chain {
         Ok(SsoRole { session, account, role })
     }
 
-    fn static_keys(&mut self, profile: &Profile) -> Result<(), Denial> {
+    /// Keys of one of the files: botocore makes none of two halves.
+    fn static_keys<'f>(
+        &mut self,
+        profile: &Profile<'f>,
+        get: impl Fn(&str) -> Option<Setting<'f>>,
+    ) -> Result<(), Denial> {
         self.kind = Some(Kind::StaticKeys);
-        let needed = |key| {
-            let value = profile.get(key).filter(|value| !value.is_empty());
-            value.ok_or_else(|| wrong(profile, &format!("has no {key}")))
+        let needed = |key: &str| match get(key) {
+            Some(setting) => settings::text(setting),
+            None => Err(wrong(profile, &format!("has no {key}"))),
         };
         let (id, secret) = (needed("aws_access_key_id")?, needed("aws_secret_access_key")?);
-        let token = profile.get("aws_session_token").map(str::to_owned);
-        let keys = Credentials::new(id, secret, token, None, "profile");
+        // botocore takes the older name first; where the names disagree, nobody can say what was meant.
+        let token = |key| get(key).map(|setting| setting.text().map(|text| (setting, text)));
+        let of_error = |error: Error| misconfigured(&error);
+        let older = token("aws_security_token").transpose().map_err(of_error)?;
+        let token = token("aws_session_token").transpose().map_err(of_error)?;
+        if let (Some((setting, older)), Some((_, token))) = (&older, &token)
+            && older != token
+        {
+            let what = "and aws_session_token differ: keep aws_session_token, or take both out";
+            return Err(misconfigured(&setting.wrong(what)));
+        }
+        let token = older.or(token).map(|(_, text)| text).filter(|text| !text.is_empty());
+        let keys = Credentials::new(id, secret, token.map(str::to_owned), None, "profile");
         self.base = Some(Base::StaticKeys(keys));
         Ok(())
+    }
+
+    /// What is wrong with the profile's own sections, whatever its credentials are made of.
+    pub(super) fn error(&self) -> Option<&Denial> {
+        self.error.as_ref()
     }
 
     /// How the credentials are had: nothing where the profile says nothing about it.
@@ -286,19 +401,25 @@ impl Chain {
         name: &str,
         must_exist: bool,
     ) -> Result<Option<(Base, Vec<Hop>)>, Denial> {
-        match (self.refusal, self.base) {
-            (Some(denial), _) => Err(denial),
-            (None, Some(base)) => Ok(Some((base, self.hops))),
-            (None, None) if must_exist => {
-                let detail = if self.exists {
-                    format!("the profile {name} holds no credentials")
-                } else {
-                    format!("there is no profile {name} in the AWS files")
-                };
-                Err(Denial::new(Reason::ProfileMisconfigured, detail))
-            }
-            (None, None) => Ok(None),
+        match self.hindrance(name, must_exist) {
+            Some(denial) => Err(denial),
+            None => Ok(self.base.map(|base| (base, self.hops))),
         }
+    }
+
+    /// Why the profile can't sign, as far as the files tell.
+    pub(super) fn hindrance(&self, name: &str, must_exist: bool) -> Option<Denial> {
+        let found = self.error.as_ref().or(self.refusal.as_ref()).cloned();
+        found.or_else(|| (must_exist && self.base.is_none()).then(|| self.nothing(name)))
+    }
+
+    fn nothing(&self, name: &str) -> Denial {
+        let detail = if self.exists {
+            format!("the profile {name} holds no credentials")
+        } else {
+            format!("there is no profile {name} in the AWS files")
+        };
+        Denial::new(Reason::ProfileMisconfigured, detail)
     }
 
     /// The session of IAM Identity Center that the chain begins with.
@@ -340,24 +461,33 @@ impl Chain {
     }
 }
 
-fn hop(profile: &Profile, role_arn: &str) -> Result<Hop, Denial> {
-    let text = |key| profile.get(key).map(str::to_owned);
+/// Whether the profile is a role for the credentials of its source.
+fn assumes(profile: &Profile<'_>) -> bool {
+    profile.get("role_arn").is_some() && profile.get("web_identity_token_file").is_none()
+}
+
+fn text(setting: Option<Setting<'_>>) -> Result<Option<String>, Denial> {
+    setting.map(|setting| settings::text(setting).map(str::to_owned)).transpose()
+}
+
+fn hop(profile: &Profile<'_>, role_arn: Setting<'_>) -> Result<Hop, Denial> {
     Ok(Hop {
-        role_arn: role_arn.to_owned(),
-        session_name: text("role_session_name"),
-        external_id: text("external_id"),
-        source_identity: text("source_identity"),
+        role_arn: settings::text(role_arn)?.to_owned(),
+        session_name: text(profile.get("role_session_name"))?,
+        external_id: text(profile.get("external_id"))?,
+        source_identity: text(profile.get("source_identity"))?,
         duration: duration(profile)?,
         ..Hop::default()
     })
 }
 
 /// `duration_seconds`, as STS allows it.
-fn duration(profile: &Profile) -> Result<Option<i32>, Denial> {
-    let Some(text) = profile.get("duration_seconds") else { return Ok(None) };
-    let seconds = text.parse().ok().filter(|seconds| (900..=43_200).contains(seconds));
-    let what = "duration_seconds must be a number from 900 to 43200";
-    seconds.map(Some).ok_or_else(|| wrong(profile, what))
+fn duration(profile: &Profile<'_>) -> Result<Option<i32>, Denial> {
+    let Some(setting) = profile.get("duration_seconds") else { return Ok(None) };
+    let seconds = settings::text(setting)?.parse().ok();
+    let seconds = seconds.filter(|seconds| (900..=43_200).contains(seconds));
+    let wrong = || misconfigured(&setting.wrong("must be a number from 900 to 43200"));
+    seconds.map(Some).ok_or_else(wrong)
 }
 
 #[cfg(test)]

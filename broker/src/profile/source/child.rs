@@ -1,6 +1,8 @@
 //! `credential_process`: a program that prints credentials, run so that it can do no harm to anyone
 //! who asks.
 //!
+//! It is run without a shell, as the AWS CLI does it.
+//!
 //! Invariant: the child gets no standard input and no variable beside those of [`PASSED_ON`] and the
 //! configuration, is dead with all of its children when this module is done with it, and what it writes
 //! to standard error goes nowhere.
@@ -11,11 +13,9 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::process::{ExitStatus, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_credential_types::Credentials;
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use sigward_proto::v1::Reason;
@@ -23,6 +23,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
 use crate::error::Denial;
+use crate::profile::time;
 use crate::secret::Secret;
 
 /// After so long the child is ended. People may have to touch a key, or answer a prompt.
@@ -90,12 +91,15 @@ impl fmt::Debug for Environment {
 }
 
 /// Runs the command and reads its answer.
-pub(super) async fn run(command: &str, environment: &Environment) -> Result<Credentials, Denial> {
+pub(super) async fn run(
+    command: &[Secret],
+    environment: &Environment,
+) -> Result<Credentials, Denial> {
     run_until(command, environment, DEADLINE).await
 }
 
 async fn run_until(
-    command: &str,
+    command: &[Secret],
     environment: &Environment,
     deadline: Duration,
 ) -> Result<Credentials, Denial> {
@@ -111,10 +115,25 @@ fn failed(what: &str) -> Denial {
     Denial::new(Reason::CredentialsUnavailable, format!("the credential process {what}"))
 }
 
+/// What to say where the command is written for a shell.
+fn hint(arguments: &[Secret]) -> &'static str {
+    let shell = |word: &Secret| {
+        word.expose().starts_with('~')
+            || word.expose().contains(['$', '`', '|', ';', '&', '<', '>'])
+    };
+    if arguments.iter().any(shell) {
+        "; it is run without a shell, as by the AWS CLI: for variables and pipes write sh -c '…'"
+    } else {
+        ""
+    }
+}
+
 /// What the child prints to standard output until it closes it, and ends well.
-async fn output(command: &str, environment: &Environment) -> Result<Secret, Denial> {
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", command])
+async fn output(command: &[Secret], environment: &Environment) -> Result<Secret, Denial> {
+    // No shell: neither the AWS CLI nor botocore use one, so that a `#`, a `$` or a `;` is a part of an argument.
+    let [program, arguments @ ..] = command else { return Err(failed("is empty")) };
+    let mut child = Command::new(program.expose())
+        .args(arguments.iter().map(Secret::expose))
         .env_clear()
         .envs(environment.0.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
@@ -122,7 +141,9 @@ async fn output(command: &str, environment: &Environment) -> Result<Secret, Deni
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()
-        .map_err(|error| failed(&format!("can't be started: {}", error.kind())))?;
+        .map_err(|error| {
+            failed(&format!("can't be started: {}{}", error.kind(), hint(arguments)))
+        })?;
     // Dropped on every way out, also when whoever waits for us gives up.
     let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).map(Group);
     let mut stdout = child.stdout.take().ok_or_else(|| failed("has no standard output"))?;
@@ -141,7 +162,8 @@ async fn output(command: &str, environment: &Environment) -> Result<Secret, Deni
     }
     match status {
         Some(status) if !status.success() => {
-            Err(failed(&format!("failed ({status}); what it writes to standard error isn't kept")))
+            let kept = "what it writes to standard error isn't kept";
+            Err(failed(&format!("failed ({status}); {kept}{}", hint(arguments))))
         }
         _ => Ok(text),
     }
@@ -202,12 +224,9 @@ fn parse(text: &str) -> Result<Credentials, &'static str> {
     if answer.access_key_id.is_empty() || answer.secret_access_key.is_empty() {
         return Err("printed an empty key");
     }
-    let expiry = answer.expiration.as_deref().map(|text| {
-        let time = DateTime::from_str(text, Format::DateTimeWithOffset).ok();
-        time.and_then(|time| SystemTime::try_from(time).ok())
-    });
+    let expiry = answer.expiration.as_deref().map(time::parse);
     if expiry == Some(None) {
-        return Err("printed an Expiration that is no ISO 8601 time");
+        return Err("printed an Expiration that is no ISO 8601 time with a zone");
     }
     Ok(Credentials::new(
         answer.access_key_id,

@@ -5,14 +5,15 @@
 
 use std::path::PathBuf;
 use std::sync::{MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::Source;
 use super::chain::Chain;
-use crate::config::CredentialsFrom;
 use crate::error::Denial;
+use crate::profile::home::Snapshot;
 use crate::profile::refresh::Change;
 
 /// What a profile's credentials were last made of, and where that stands.
@@ -42,27 +43,39 @@ pub(in crate::profile) enum Seen {
 }
 
 impl Source {
-    /// The files whose changes count for this profile.
-    pub(in crate::profile) fn watched(&self) -> Vec<PathBuf> {
-        self.files.paths().cloned().chain(self.made().token.clone()).collect()
+    /// The token's file, whose changes count for this profile beside those of the AWS files.
+    pub(in crate::profile) fn token_file(&self) -> Option<PathBuf> {
+        self.made().token.clone()
     }
 
-    /// Compares what stands there now with what the last load read.
-    pub(in crate::profile) async fn look(&self) -> Seen {
-        let must_exist = matches!(self.from, CredentialsFrom::AwsProfile(_));
-        match self.chain().await.map(|(chain, _)| chain) {
-            Ok(chain) if must_exist && !chain.exists => Seen::Gone,
-            Err(_) if must_exist && self.files.taken_away() => Seen::Gone,
-            Err(denial) => Seen::Unreadable(denial),
+    /// Compares what the files say now with what the last load read.
+    pub(in crate::profile) async fn look(&self, snapshot: &Snapshot, now: SystemTime) -> Seen {
+        match self.chain(snapshot) {
+            Ok(chain) if self.must_exist && !chain.exists && chain.error().is_none() => {
+                self.describe(Ok(&chain), None, now);
+                Seen::Gone
+            }
+            Err(denial) if self.must_exist && snapshot.taken_away => {
+                self.describe(Err(&denial), None, now);
+                Seen::Gone
+            }
+            Err(denial) => {
+                self.describe(Err(&denial), None, now);
+                Seen::Unreadable(denial)
+            }
             Ok(chain) => {
-                let now = self.made_of(&chain);
+                let found = self.made_of(&chain, now).await;
+                // Whoever writes the file may be half way: what was loaded from it before is as good as it was.
+                if let Some(error) = chain.error() {
+                    return Seen::Unreadable(error.clone());
+                }
                 let mut made = self.made();
-                made.token = now.token;
+                made.token = found.token;
                 // A load may have been quicker than this look, and failed.
-                let others_sign = made.in_force.is_some() && made.in_force != now.files;
-                if made.files != now.files || others_sign {
+                let others_sign = made.in_force.is_some() && made.in_force != found.files;
+                if made.files != found.files || others_sign {
                     Seen::Other(Change::Files)
-                } else if made.all != now.all {
+                } else if made.all != found.all {
                     Seen::Other(Change::Token)
                 } else {
                     Seen::Same
@@ -72,10 +85,17 @@ impl Source {
     }
 
     /// Takes note of what a load reads.
-    pub(super) fn reads(&self, chain: &Chain) {
-        let now = self.made_of(chain);
+    pub(super) async fn reads(&self, chain: Result<&Chain, &Denial>, now: SystemTime) {
+        let chain = match chain {
+            Ok(chain) => chain,
+            Err(denial) => return self.describe(Err(denial), None, now),
+        };
+        let found = self.made_of(chain, now).await;
+        if chain.error().is_some() {
+            return;
+        }
         let mut made = self.made();
-        *made = Made { in_force: made.in_force, ..now };
+        *made = Made { in_force: made.in_force, ..found };
     }
 
     /// Takes note that what the last load read signs now, or nothing does.
@@ -84,7 +104,8 @@ impl Source {
         made.in_force = made.files.filter(|_| any);
     }
 
-    fn made_of(&self, chain: &Chain) -> Made {
+    /// What a chain is made of, with the token as it is now; also what is shown about the profile.
+    pub(super) async fn made_of(&self, chain: &Chain, now: SystemTime) -> Made {
         let made = |token: &[u8], path| Made {
             files: Some(chain.fingerprint(&[])),
             all: Some(chain.fingerprint(token)),
@@ -92,14 +113,16 @@ impl Source {
             in_force: None,
         };
         if let (Some(session), Some(directory)) = (chain.login_session(), &self.login_cache) {
+            self.describe(Ok(chain), None, now);
             // The SDK names and reads it in the same way.
             let name = hex::encode(Sha256::digest(session.trim())) + ".json";
             let path = directory.join(name);
-            let cached = Zeroizing::new(std::fs::read(&path).unwrap_or_default());
+            let cached = Zeroizing::new(tokio::fs::read(&path).await.unwrap_or_default());
             return made(&cached, Some(path));
         }
         let session = chain.session();
         let token = session.and_then(|session| self.tokens.find(session));
+        self.describe(Ok(chain), token.as_ref(), now);
         let access = token.as_ref().map_or("", |token| token.access.expose());
         made(access.as_bytes(), session.and_then(|session| self.tokens.path(session)))
     }

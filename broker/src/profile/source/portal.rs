@@ -11,8 +11,8 @@ use aws_types::region::Region;
 use sigward_proto::v1::Reason;
 
 use super::chain::SsoRole;
-use super::failure;
 use crate::error::Denial;
+use crate::profile::failure;
 use crate::profile::token::{Renewal, Session, Token, Tokens};
 use crate::secret::Secret;
 
@@ -35,7 +35,7 @@ pub(super) async fn credentials(
         .access_token(token.access.expose())
         .send()
         .await
-        .map_err(|error| failure::of_portal(&error))?;
+        .map_err(|error| failure::of_portal(&error, token.access.expose()))?;
     let answer = answer.role_credentials.and_then(|answer| {
         let expiry = u64::try_from(answer.expiration).ok().filter(|expiry| *expiry > 0)?;
         let expiry = SystemTime::UNIX_EPOCH + Duration::from_millis(expiry);
@@ -44,6 +44,15 @@ pub(super) async fn credentials(
     });
     let unreadable = "the portal gave no credentials";
     answer.ok_or_else(|| Denial::new(Reason::CredentialsUnavailable, unreadable))
+}
+
+/// Why there can't be credentials, as far as the token tells that was found for the session.
+pub(super) fn hindrance(token: Option<&Token>, now: SystemTime) -> Option<Denial> {
+    match token {
+        None => Some(needs_login("nobody has signed in")),
+        Some(token) if now < token.expiry || token.renewable(now).is_some() => None,
+        Some(_) => Some(needs_login("the sign-in has ended")),
+    }
 }
 
 /// A token that is good at `now`, renewed if it has to be.
@@ -65,8 +74,7 @@ async fn valid(
         return Ok(token);
     }
     let alive = now < token.expiry;
-    let renewable = token.renewal.as_ref().filter(|renewal| now < renewal.registration_expiry);
-    let renewed = match renewable {
+    let renewed = match token.renewable(now) {
         Some(renewal) => renew(renewal, config, now).await,
         None => Err(needs_login("the sign-in has ended")),
     };
@@ -97,7 +105,10 @@ async fn renew(renewal: &Renewal, config: &SdkConfig, now: SystemTime) -> Result
         .refresh_token(renewal.refresh.expose())
         .send()
         .await
-        .map_err(|error| failure::of_renewal(&error))?;
+        .map_err(|error| {
+            let secrets = [renewal.refresh.expose(), renewal.client_secret.expose()];
+            failure::of_renewal(&error, &secrets)
+        })?;
     let unreadable = "the renewal brought no token";
     let access = answer
         .access_token

@@ -8,10 +8,11 @@ use aws_sdk_sts::Client;
 use aws_sdk_sts::types::PolicyDescriptorType;
 use aws_types::SdkConfig;
 use sigward_proto::v1::Reason;
+use zeroize::Zeroizing;
 
 use super::chain::{Hop, WebIdentity};
-use super::failure;
 use crate::error::Denial;
+use crate::profile::failure;
 
 /// What STS allows a role that is assumed with another role's credentials.
 const CHAINED: i32 = 3600;
@@ -43,7 +44,7 @@ pub(super) async fn assume(
     session_name: &str,
     config: &SdkConfig,
 ) -> Result<Credentials, Denial> {
-    let provider = SharedCredentialsProvider::new(credentials);
+    let provider = SharedCredentialsProvider::new(credentials.clone());
     let config = config.to_builder().credentials_provider(provider).build();
     let policy_arns = hop.policy_arns.iter();
     let policy_arns: Vec<PolicyDescriptorType> =
@@ -59,7 +60,11 @@ pub(super) async fn assume(
         .set_policy_arns(Some(policy_arns).filter(|arns| !arns.is_empty()))
         .send()
         .await
-        .map_err(|error| failure::of_sts(&error, "AssumeRole"))?;
+        .map_err(|error| {
+            let token = credentials.session_token().unwrap_or_default();
+            let secrets = [credentials.access_key_id(), credentials.secret_access_key(), token];
+            failure::of_sts(&error, "AssumeRole", &secrets)
+        })?;
     taken(answer.credentials)
 }
 
@@ -69,20 +74,22 @@ pub(super) async fn assume_with_web_identity(
     session_name: &str,
     config: &SdkConfig,
 ) -> Result<Credentials, Denial> {
-    let token = std::fs::read_to_string(&role.token_file).map_err(|error| {
-        // It may be on its way: kubelet writes it after the container has started.
-        let detail = format!("the web identity token can't be read: {error}");
+    let token = tokio::fs::read_to_string(&role.token_file).await.map_err(|error| {
+        // It may come yet: kubelet writes it after the container has started.
+        let file = role.token_file.display();
+        let detail = format!("the web identity token {file} can't be read: {error}");
         Denial::new(Reason::CredentialsUnavailable, detail)
     })?;
+    let token = Zeroizing::new(token);
     let answer = Client::new(config)
         .assume_role_with_web_identity()
         .role_arn(&role.role_arn)
         .role_session_name(role.session_name.as_deref().unwrap_or(session_name))
-        .web_identity_token(token)
+        .web_identity_token(token.as_str())
         .set_duration_seconds(role.duration)
         .send()
         .await
-        .map_err(|error| failure::of_sts(&error, "AssumeRoleWithWebIdentity"))?;
+        .map_err(|error| failure::of_web_identity(&error, &token))?;
     taken(answer.credentials)
 }
 

@@ -1,10 +1,10 @@
 //! What the SDK does for a load: its clients' configuration, and the providers that are its own.
 
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use aws_config::ecs::EcsCredentialsProvider;
-use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::imds::credentials::ImdsCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
@@ -12,8 +12,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
-use aws_credential_types::provider::error::CredentialsError;
-use aws_runtime::env_config::file::EnvConfigFiles;
+use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -26,45 +25,48 @@ use rustls::pki_types::pem::PemObject;
 use sigward_proto::v1::Reason;
 
 use super::chain::Named;
-use super::failure;
+use super::endpoints::Decided;
+use super::{container, environment};
 use crate::error::{Denial, in_words};
+use crate::profile::failure;
 use crate::profile::refresh::Effort;
 
 /// A service that has taken a call and says nothing for so long is away: the SDK would wait for ever.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The configuration for calls of a profile, without credentials.
-pub(super) async fn config(
-    files: EnvConfigFiles,
-    aws_profile: &str,
-    region: Option<Region>,
-    ca_bundle: Option<&Path>,
-    effort: Effort,
-) -> Result<SdkConfig, Denial> {
+/// How a profile's calls are made.
+pub(super) struct Calls<'c> {
+    pub(super) region: Option<Region>,
+    pub(super) ca_bundle: Option<&'c Path>,
+    pub(super) endpoints: Decided,
+    pub(super) use_fips: Option<bool>,
+    pub(super) use_dual_stack: Option<bool>,
+}
+
+/// The configuration for calls of a profile, without credentials. Nothing of it comes from files or variables that the
+/// SDK reads by itself.
+pub(super) async fn config(calls: Calls<'_>, effort: Effort) -> Result<SdkConfig, Denial> {
     let attempts = match effort {
         Effort::Waited => 3,
         // The machine itself tries again.
         Effort::Background => 1,
     };
-    let http = http_client(tls_context(ca_bundle)?, Route::ByProxy);
-    let loader = aws_config::defaults(BehaviorVersion::latest())
-        .no_credentials()
-        .profile_files(files)
-        .profile_name(aws_profile)
+    let http = match calls.ca_bundle {
+        // Certificates are read anew: whoever replaces them means that.
+        Some(ca_bundle) => http_client(tls_context(ca_bundle).await?, Route::ByProxy),
+        None => shared_client(Route::ByProxy),
+    };
+    let mut config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
         .retry_config(RetryConfig::standard().with_max_attempts(attempts))
         .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(PATIENCE).build())
+        .sleep_impl(TokioSleep::new())
         .http_client(http)
-        .region(region);
-    Ok(loader.load().await)
-}
-
-/// The keys of the environment, if it has any.
-pub(super) async fn environment() -> Result<Option<Credentials>, Denial> {
-    match EnvironmentVariableCredentialsProvider::new().provide_credentials().await {
-        Ok(keys) => Ok(Some(keys)),
-        Err(CredentialsError::CredentialsNotLoaded(_)) => Ok(None),
-        Err(error) => Err(failure::of_provider(&error)),
-    }
+        .service_config(calls.endpoints)
+        .region(calls.region);
+    config.set_use_fips(calls.use_fips);
+    config.set_use_dual_stack(calls.use_dual_stack);
+    Ok(config.build())
 }
 
 /// One of the SDK's own providers. `metadata` is where the machine's service is; by itself the SDK asks the
@@ -73,20 +75,27 @@ pub(super) async fn provide(
     named: Named,
     config: &SdkConfig,
     metadata: Option<&str>,
-) -> Result<Credentials, CredentialsError> {
-    let config = without_proxy(&provider_config(config))?;
-    match named {
+) -> Result<Credentials, Denial> {
+    let config = provider_config(config);
+    let provided = match named {
         Named::Environment => {
-            EnvironmentVariableCredentialsProvider::new().provide_credentials().await
+            let missing = "credential_source = Environment: AWS_ACCESS_KEY_ID isn't set";
+            let missing = || Denial::new(Reason::ProfileMisconfigured, missing);
+            return environment::keys()?.ok_or_else(missing);
         }
         Named::Container => {
+            let config = config.with_http_client(container::client(shared_client(Route::Direct)));
             let provider = EcsCredentialsProvider::builder().configure(&config).build();
             provider.provide_credentials().await
         }
         Named::InstanceMetadata => {
+            let config = config.with_http_client(shared_client(Route::Direct));
             let mut client = aws_config::imds::Client::builder().configure(&config);
             if let Some(metadata) = metadata {
-                let wrong = CredentialsError::invalid_configuration;
+                let wrong = |_| {
+                    let detail = "ec2_metadata_service_endpoint is no URL";
+                    Denial::new(Reason::ProfileMisconfigured, detail)
+                };
                 client = client.endpoint(metadata).map_err(wrong)?;
             }
             let provider = ImdsCredentialsProvider::builder()
@@ -95,7 +104,8 @@ pub(super) async fn provide(
                 .build();
             provider.provide_credentials().await
         }
-    }
+    };
+    provided.map_err(|error| failure::of_provider(&error))
 }
 
 pub(super) fn provider_config(config: &SdkConfig) -> ProviderConfig {
@@ -115,19 +125,26 @@ pub(super) fn provider_config(config: &SdkConfig) -> ProviderConfig {
     provider
 }
 
-/// The attack: a proxy that is told of the metadata services could answer for them, and would see what they give.
-fn without_proxy(config: &ProviderConfig) -> Result<ProviderConfig, CredentialsError> {
-    let context = tls_context(None).map_err(CredentialsError::invalid_configuration)?;
-    Ok(config.clone().with_http_client(http_client(context, Route::Direct)))
-}
-
 /// Which way a call goes.
 #[derive(Clone, Copy)]
 enum Route {
+    /// Past every proxy. The attack: one that is told of the metadata services could answer for them, and would see
+    /// what they give.
+    Direct,
     /// Through the proxy of the environment, if it names one: `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`. By itself the
     /// SDK knows of none.
     ByProxy,
-    Direct,
+}
+
+/// The client that trusts the machine's certificate authorities: to read those takes longer than most loads.
+fn shared_client(route: Route) -> SharedHttpClient {
+    static DIRECT: OnceLock<SharedHttpClient> = OnceLock::new();
+    static BY_PROXY: OnceLock<SharedHttpClient> = OnceLock::new();
+    let client = match route {
+        Route::Direct => &DIRECT,
+        Route::ByProxy => &BY_PROXY,
+    };
+    client.get_or_init(|| http_client(TlsContext::default(), route)).clone()
 }
 
 fn http_client(context: TlsContext, route: Route) -> SharedHttpClient {
@@ -146,14 +163,13 @@ fn http_client(context: TlsContext, route: Route) -> SharedHttpClient {
     })
 }
 
-/// Whom to trust: the certificate authorities of one file and no others, or those of the machine.
-fn tls_context(ca_bundle: Option<&Path>) -> Result<TlsContext, Denial> {
-    let Some(ca_bundle) = ca_bundle else { return Ok(TlsContext::default()) };
+/// Trusts the certificate authorities of one file, and no others.
+async fn tls_context(ca_bundle: &Path) -> Result<TlsContext, Denial> {
     let wrong = |why: String| {
         let detail = format!("ca_bundle {}: {why}", ca_bundle.display());
         Denial::new(Reason::ProfileMisconfigured, detail)
     };
-    let pem = std::fs::read(ca_bundle).map_err(|error| wrong(error.to_string()))?;
+    let pem = tokio::fs::read(ca_bundle).await.map_err(|error| wrong(error.to_string()))?;
     // The SDK's client would panic at what it can't read, and not before its first call.
     let mut found = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {

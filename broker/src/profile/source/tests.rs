@@ -29,16 +29,22 @@ fn source_at(directory: &Path, name: &str, aws_profile: &str, added: &str) -> Ar
     let surroundings = Surroundings {
         home: Some(directory.to_owned()),
         variables: vec![("PATH".into(), "/usr/bin:/bin".into())],
-        ..Surroundings::default()
     };
+    let home = Arc::new(Home::new(&config.aws, &surroundings));
     let tokens = Arc::new(Tokens::new(Some(directory)));
     Arc::new(Source::new(
         &config.profiles[0],
         &config,
         &surroundings,
+        home,
         tokens,
         watch::Sender::new(()),
     ))
+}
+
+/// Looks at what the files say now.
+async fn look(source: &Source) -> Seen {
+    source.look(&*source.home.read().await, now()).await
 }
 
 fn write(directory: &Path, name: &str, text: &str) {
@@ -105,7 +111,7 @@ async fn roles_on_top_of_a_credential_process() {
     let source = source_at(at, "dev", "dev", top);
     let keys = source.load(Effort::Waited, now()).await.expect("credentials");
     assert_eq!((keys.access_key_id(), keys.session_token()), ("T", Some("token")));
-    assert_eq!(source.describe().await.source, "assume role");
+    assert_eq!(source.about().expect("it was read").source, "assume role");
     let asked = server.asked();
     for part in [
         "DurationSeconds=1800",
@@ -191,16 +197,27 @@ fn assumed(id: &str) -> String {
     )
 }
 
+/// What AWS's services answer, and what a person has to do about it.
 #[tokio::test]
-async fn a_refusal_of_sts_is_for_good_and_trouble_is_not() {
-    for (status, code, reason) in [
-        (403, "AccessDenied", Reason::ProfileMisconfigured),
-        (400, "Throttling", Reason::CredentialsUnavailable),
-        (500, "InternalFailure", Reason::CredentialsUnavailable),
+async fn refusals_of_sts_are_told_apart() {
+    let clock = "Signature expired: 20261125T101500Z is now earlier than 20261126T095500Z (20261126T101000Z - 15 min.)";
+    for (status, code, message, reason) in [
+        (403, "AccessDenied", "no", Reason::AccessDenied),
+        (403, "ExpiredToken", "no", Reason::KeysRejected),
+        (403, "InvalidClientTokenId", "no", Reason::KeysRejected),
+        (403, "SignatureDoesNotMatch", "no", Reason::KeysRejected),
+        (403, "SignatureDoesNotMatch", clock, Reason::ClockSkew),
+        (403, "SignatureDoesNotMatch", "Signature not yet current: …", Reason::ClockSkew),
+        (400, "RequestExpired", "no", Reason::ClockSkew),
+        (403, "RegionDisabledException", "no", Reason::RegionDisabled),
+        (400, "ValidationError", "no", Reason::ProfileMisconfigured),
+        (400, "Throttling", "no", Reason::CredentialsUnavailable),
+        (429, "AccessDenied", "no", Reason::CredentialsUnavailable),
+        (500, "InternalFailure", "no", Reason::CredentialsUnavailable),
     ] {
         let answer = format!(
             "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Code>{code}</Code>\
-             <Message>no</Message></Error></ErrorResponse>"
+             <Message>{message}</Message></Error></ErrorResponse>"
         );
         let server = Fake::start(move |_| (status, answer.clone())).await;
         let directory = tempfile::tempdir().expect("a directory");
@@ -215,7 +232,10 @@ async fn a_refusal_of_sts_is_for_good_and_trouble_is_not() {
             ),
         );
         let loaded = source(at, "dev", "dev").load(Effort::Background, now()).await;
-        assert_eq!(loaded.expect_err(code).reason(), reason, "{code}");
+        let denial = loaded.expect_err(code);
+        assert_eq!(denial.reason(), reason, "{code}: {message}");
+        let aws = denial.aws().expect("AWS's words");
+        assert_eq!((aws.code(), aws.message()), (code, message));
         assert_eq!(server.asked().len(), 1, "in the background the machine itself tries again");
     }
 }

@@ -43,7 +43,7 @@ impl Source {
         let (this, keys) = (Arc::clone(self), keys.clone());
         let asked_about = whose.access_key_id.clone();
         let task = tokio::spawn(async move {
-            let asked = async { identity::ask(this.client(Some(keys)).await?).await }.await;
+            let asked = async { identity::ask(this.client().await?, keys).await }.await;
             let mut whose = this.whose();
             if whose.access_key_id != asked_about {
                 return;

@@ -1,22 +1,23 @@
-//! The settings beside those that say how credentials are had: which ones decide, and which are refused.
+//! The settings beside those that say how credentials are had: which ones decide, which are refused, and what form
+//! their values must have.
 //!
-//! The SDK reads over what it doesn't know, and over values that it can't read: the profile would then sign as
-//! somebody else, or its token go to another server, than what stands there says.
+//! A setting that is ignored, or a value that is read as another one, makes the profile sign as somebody else, or sends
+//! its token to another server, than the file says.
 
-use aws_config::profile::{Profile, ProfileSet};
-use aws_runtime::env_config::property::PropertiesKey;
 use sigward_proto::v1::Reason;
-use url::Url;
 use zeroize::Zeroizing;
 
-use super::wrong;
+use super::{Endpoints, Named};
 use crate::error::Denial;
+use crate::profile::aws_files::{Error, Profile, Setting};
+use crate::profile::values;
 
 /// What decides about credentials: a change of any of these is another profile.
-const DECIDING: [&str; 29] = [
+const DECIDING: [&str; 30] = [
     "aws_access_key_id",
     "aws_account_id",
     "aws_secret_access_key",
+    "aws_security_token",
     "aws_session_token",
     "ca_bundle",
     "credential_process",
@@ -45,40 +46,85 @@ const DECIDING: [&str; 29] = [
     "web_identity_token_file",
 ];
 
-/// What is called for credentials, as the SDK names it in a `services` section.
-const SERVICES: [&str; 4] = ["sts", "sso", "sso-oidc", "signin"];
+/// Those of them that may be empty, which is as if they weren't there.
+const MAY_BE_EMPTY: [&str; 4] = ["aws_security_token", "aws_session_token", "ca_bundle", "region"];
+
+fn misconfigured(error: &Error) -> Denial {
+    Denial::new(Reason::ProfileMisconfigured, error.to_string())
+}
+
+fn unsupported(setting: Setting<'_>, why: &str) -> Denial {
+    Denial::new(Reason::UnsupportedProfileSetting, setting.wrong(why).to_string())
+}
+
+/// A value that must be there.
+pub(super) fn text(setting: Setting<'_>) -> Result<&str, Denial> {
+    match setting.text() {
+        Ok("") => Err(misconfigured(&setting.wrong("is empty"))),
+        Ok(text) => Ok(text),
+        Err(error) => Err(misconfigured(&error)),
+    }
+}
+
+/// A value for those who show it, or for a place that tells apart what is wrong; nothing where it is empty.
+pub(super) fn value<'f>(profile: Option<&Profile<'f>>, key: &str) -> Option<&'f str> {
+    let text = profile?.get(key)?.text().ok()?;
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// A region without the comment that people write behind it. The AWS CLI takes that for a part of the value, which no
+/// region is: nothing else can be meant.
+pub(super) fn without_comment(region: &str) -> &str {
+    let comment = |(at, _): &(usize, &str)| region[..*at].ends_with([' ', '\t']);
+    let mut marks = region.match_indices(['#', ';']);
+    marks.find(comment).map_or(region, |(at, _)| region[..at].trim_end())
+}
+
+/// Refuses values that can't be what the setting needs, wherever they stand: empty ones, and those that go on over
+/// several lines.
+pub(super) fn sound(profile: &Profile<'_>) -> Result<(), Denial> {
+    for key in DECIDING {
+        let Some(setting) = profile.get(key) else { continue };
+        // A command may be written over several lines.
+        if key == "credential_process" {
+            continue;
+        }
+        match setting.text() {
+            Ok("") if MAY_BE_EMPTY.contains(&key) => {}
+            _ => drop(text(setting)?),
+        }
+    }
+    let region = value(Some(profile), "region").map(without_comment);
+    if region.is_some_and(|region| !values::is_region(region))
+        && let Some(setting) = profile.get("region")
+    {
+        return Err(misconfigured(
+            &setting.wrong("is no region: letters, digits and '-' name one"),
+        ));
+    }
+    Ok(())
+}
 
 /// The profile's settings that decide, as text.
-pub(super) fn deciding(profile: &Profile) -> Zeroizing<String> {
-    let mut text = Zeroizing::new(profile.name().to_owned());
+pub(super) fn deciding(profile: &Profile<'_>) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(profile.name.to_owned());
     for key in DECIDING {
-        if let Some(value) = profile.get(key) {
-            for part in ["\0", key, "\0", value] {
-                text.push_str(part);
+        // From which file the keys are matters too.
+        for setting in [profile.in_config(key), profile.in_credentials(key)] {
+            text.push('\0');
+            if let Some(setting) = setting {
+                for part in [key, "\0", setting.lines()] {
+                    text.push_str(part);
+                }
             }
         }
     }
     text
 }
 
-/// The same of its `services` section.
-pub(super) fn of_services(sections: &ProfileSet, profile: &Profile) -> String {
-    let urls = SERVICES.map(|service| endpoint_url(sections, profile, service).unwrap_or_default());
-    urls.join("\0")
-}
-
-fn endpoint_url<'s>(sections: &'s ProfileSet, profile: &Profile, service: &str) -> Option<&'s str> {
-    let key = PropertiesKey::builder()
-        .section_key("services")
-        .section_name(profile.get("services")?)
-        .property_name(service)
-        .sub_property_name("endpoint_url");
-    sections.other_sections().get(&key.build().ok()?).map(String::as_str)
-}
-
 /// Where the machine's metadata service is.
-pub(super) fn metadata(profile: Option<&Profile>) -> String {
-    let get = |key| profile.and_then(|profile| profile.get(key));
+pub(super) fn metadata(profile: Option<&Profile<'_>>) -> String {
+    let get = |key| value(profile, key);
     let mode = get("ec2_metadata_service_endpoint_mode").unwrap_or_default();
     let usual = if mode.eq_ignore_ascii_case("ipv6") {
         "http://[fd00:ec2::254]"
@@ -88,16 +134,29 @@ pub(super) fn metadata(profile: Option<&Profile>) -> String {
     get("ec2_metadata_service_endpoint").unwrap_or(usual).to_owned()
 }
 
+/// What `credential_source` names.
+pub(super) fn named(setting: Setting<'_>) -> Result<Named, Denial> {
+    match text(setting)? {
+        "Environment" => Ok(Named::Environment),
+        "Ec2InstanceMetadata" => Ok(Named::InstanceMetadata),
+        "EcsContainer" => Ok(Named::Container),
+        _ => {
+            let what = "must be Environment, Ec2InstanceMetadata or EcsContainer";
+            Err(misconfigured(&setting.wrong(what)))
+        }
+    }
+}
+
 /// Refuses what can't be done about roles.
-pub(super) fn of_roles(profile: &Profile) -> Result<(), Denial> {
+pub(super) fn of_roles(profile: &Profile<'_>) -> Result<(), Denial> {
     // What aws-vault reads, and what people expect here since our own configuration has it: all of it makes the role
     // narrower.
     let narrowing =
         ["session_tags", "transitive_session_tags", "session_policy", "session_policy_arns"];
-    if let Some(key) = narrowing.into_iter().find(|key| profile.get(key).is_some()) {
+    if let Some(setting) = narrowing.into_iter().find_map(|key| profile.get(key)) {
         let why =
             "isn't a setting of the AWS files; the broker's configuration has session policies";
-        return Err(unsupported(profile, key, why));
+        return Err(unsupported(setting, why));
     }
     let (useless, why): (&[&str], _) = if profile.get("role_arn").is_none() {
         let of_a_role =
@@ -109,68 +168,104 @@ pub(super) fn of_roles(profile: &Profile) -> Result<(), Denial> {
     } else {
         return Ok(());
     };
-    match useless.iter().find(|key| profile.get(key).is_some()) {
-        Some(key) => Err(unsupported(profile, key, why)),
+    match useless.iter().find_map(|key| profile.get(key)) {
+        Some(setting) => Err(unsupported(setting, why)),
         None => Ok(()),
     }
 }
 
-/// Refuses what can't be done about the servers that are asked for credentials. Only the settings of the profile that
-/// is named count there, not those of its source.
-pub(super) fn of_calls(sections: &ProfileSet, profile: &Profile) -> Result<(), Denial> {
-    let switches =
-        ["ignore_configured_endpoint_urls", "use_dualstack_endpoint", "use_fips_endpoint"];
-    for key in switches {
-        let known = |value: &str| ["true", "false"].iter().any(|it| value.eq_ignore_ascii_case(it));
-        if profile.get(key).is_some_and(|value| !known(value)) {
-            return Err(wrong(profile, &format!("{key} must be true or false")));
-        }
-    }
-    let mode = profile.get("ec2_metadata_service_endpoint_mode");
-    if mode.is_some_and(|mode| !["ipv4", "ipv6"].iter().any(|it| mode.eq_ignore_ascii_case(it))) {
-        return Err(wrong(profile, "ec2_metadata_service_endpoint_mode must be IPv4 or IPv6"));
-    }
-    let own = ["endpoint_url", "ec2_metadata_service_endpoint"].map(|key| profile.get(key));
-    let of_services = SERVICES.map(|service| endpoint_url(sections, profile, service));
-    for url in of_services.into_iter().chain(own).flatten() {
-        let url = Url::parse(url).ok();
-        if !url.is_some_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host()) {
-            let what = "endpoint_url and ec2_metadata_service_endpoint must be URLs: https://…";
-            return Err(wrong(profile, what));
-        }
-    }
-    // The name that AWS documents, which the SDK doesn't know.
-    if endpoint_url(sections, profile, "sso_oidc").is_some() {
-        return Err(unsupported(profile, "services", "its sso_oidc can't be honoured here"));
-    }
-    let legacy = |value: &str| !value.eq_ignore_ascii_case("regional");
-    if profile.get("role_arn").is_some()
-        && profile.get("sts_regional_endpoints").is_some_and(legacy)
+/// What the profile says about the servers that are asked for credentials. Only the settings of the profile that is
+/// named count there, not those of its source.
+///
+/// # Errors
+/// What can't be done about them.
+pub(super) fn of_calls(profile: &Profile<'_>) -> Result<Endpoints, Denial> {
+    let switch = |key| {
+        let Some(setting) = profile.get(key) else { return Ok(None) };
+        let wrong = || misconfigured(&setting.wrong("must be true or false"));
+        values::switch(text(setting)?).map(Some).ok_or_else(wrong)
+    };
+    if let Some(setting) = profile.get("ec2_metadata_service_endpoint_mode")
+        && !["ipv4", "ipv6"]
+            .iter()
+            .any(|it| text(setting).is_ok_and(|mode| mode.eq_ignore_ascii_case(it)))
     {
-        let why = "STS is asked in the profile's region here: take it out";
-        return Err(unsupported(profile, "sts_regional_endpoints", why));
+        return Err(misconfigured(&setting.wrong("must be IPv4 or IPv6")));
     }
-    Ok(())
+    let url = |setting: Setting<'_>, url: &str, what: &str| {
+        let wrong = || misconfigured(&setting.wrong(format!("{what}must be a URL: https://…")));
+        values::is_url(url).then(|| url.to_owned()).ok_or_else(wrong)
+    };
+    let own = |key| {
+        let Some(setting) = profile.get(key) else { return Ok(None) };
+        url(setting, text(setting)?, "").map(Some)
+    };
+    own("ec2_metadata_service_endpoint")?;
+    let for_all = own("endpoint_url")?;
+    let of_service = |service: &str| {
+        let Some(setting) = service_of(profile, service)? else { return Ok(for_all.clone()) };
+        let nested = setting.nested("endpoint_url").map_err(|error| misconfigured(&error))?;
+        let url = |found| url(setting, found, "has an endpoint_url, which ").map(Some);
+        nested.map_or(Ok(for_all.clone()), url)
+    };
+    // What other SDKs call it: the AWS CLI would go to another server.
+    if let Some(setting) = service_of(profile, "sso-oidc")? {
+        return Err(unsupported(setting, "isn't read by the AWS CLI, which calls it sso_oidc"));
+    }
+    let legacy = |setting: &Setting<'_>| {
+        !text(*setting).is_ok_and(|value| value.eq_ignore_ascii_case("regional"))
+    };
+    if let Some(setting) = profile.get("sts_regional_endpoints").filter(legacy)
+        && profile.get("role_arn").is_some()
+    {
+        return Err(unsupported(
+            setting,
+            "is refused: STS is asked in the profile's region here, so take it out",
+        ));
+    }
+    Ok(Endpoints {
+        sts: of_service("sts")?,
+        sso: of_service("sso")?,
+        sso_oidc: of_service("sso_oidc")?,
+        ignore: switch("ignore_configured_endpoint_urls")?,
+        use_fips: switch("use_fips_endpoint")?,
+        use_dual_stack: switch("use_dualstack_endpoint")?,
+    })
 }
 
-/// Refuses to renew a session of `aws login` at another server than the profile says: the SDK takes the environment's
-/// word alone for that.
-pub(super) fn of_sign_ins(sections: &ProfileSet, profile: &Profile) -> Result<(), Denial> {
-    let own = profile.get("endpoint_url").map(|_| "endpoint_url");
-    let of_service = endpoint_url(sections, profile, "signin").map(|_| "services");
-    let why = "with a login_session, only AWS_ENDPOINT_URL_SIGNIN says where it is renewed";
-    own.or(of_service).map_or(Ok(()), |key| Err(unsupported(profile, key, why)))
+/// What the profile's `services` section says about a service.
+fn service_of<'f>(profile: &Profile<'f>, service: &str) -> Result<Option<Setting<'f>>, Denial> {
+    let Some(setting) = profile.get("services") else { return Ok(None) };
+    let name = text(setting)?;
+    let section = profile.files().services(name).ok_or_else(|| {
+        let what =
+            format!("names {name:?}: there is no services section {name} in the config file");
+        misconfigured(&setting.wrong(what))
+    })?;
+    match section.error() {
+        Some(error) => Err(misconfigured(&error)),
+        None => Ok(section.get(service)),
+    }
+}
+
+/// Refuses to renew a session of `aws login` at another server than the profile says: the environment alone can name
+/// one.
+pub(super) fn of_sign_ins(profile: &Profile<'_>) -> Result<(), Denial> {
+    let own = profile.get("endpoint_url");
+    let of_service = service_of(profile, "signin")?.and_then(|_| profile.get("services"));
+    let why =
+        "is refused with a login_session: only AWS_ENDPOINT_URL_SIGNIN says where that is renewed";
+    own.or(of_service).map_or(Ok(()), |setting| Err(unsupported(setting, why)))
 }
 
 /// Refuses a profile that has both: the SDKs don't agree on which one comes first.
-pub(super) fn only_one_of(profile: &Profile, keys: [&str; 2]) -> Result<(), Denial> {
-    match keys.iter().all(|key| profile.get(key).is_some()) {
-        true => Err(wrong(profile, &format!("has {} and {}: keep one", keys[0], keys[1]))),
-        false => Ok(()),
+pub(super) fn only_one_of(profile: &Profile<'_>, keys: [&str; 2]) -> Result<(), Denial> {
+    match keys.map(|key| profile.get(key)) {
+        [Some(first), Some(_)] => {
+            let what =
+                format!("and {} both stand in the profile {}: keep one", keys[1], profile.name);
+            Err(misconfigured(&first.wrong(what)))
+        }
+        _ => Ok(()),
     }
-}
-
-fn unsupported(profile: &Profile, key: &str, why: &str) -> Denial {
-    let detail = format!("{key} in the profile {}: {why}", profile.name());
-    Denial::new(Reason::UnsupportedProfileSetting, detail)
 }

@@ -1,22 +1,14 @@
 use std::path::Path;
 
-use aws_runtime::env_config::file::EnvConfigFileKind::Config as ConfigFile;
-use aws_runtime::env_config::file::EnvConfigFiles;
-use aws_types::os_shim_internal::{Env, Fs};
-
 use super::*;
 
-async fn chain(config: &str, name: &str) -> Chain {
-    let files = EnvConfigFiles::builder().with_contents(ConfigFile, config).build();
-    let sections = aws_config::profile::load(
-        &Fs::real(),
-        &Env::from_slice(&[]),
-        &files,
-        Some(name.to_owned().into()),
-    )
-    .await
-    .expect("a file");
-    Chain::of(&sections, name)
+fn chain(config: &str, name: &str) -> Chain {
+    with_keys(config, "", name)
+}
+
+fn with_keys(config: &str, credentials: &str, name: &str) -> Chain {
+    let files = AwsFiles::read((Path::new("config"), config), (Path::new("keys"), credentials));
+    Chain::of(&files.expect("files"), name)
 }
 
 const PROFILES: &str = "
@@ -68,6 +60,43 @@ login_session = arn:aws:iam::1:user/U
 role_arn = arn:aws:iam::1:role/X
 source_profile = keys
 mfa_serial = arn:aws:iam::1:mfa/m
+[profile mfaless]
+aws_access_key_id = A
+aws_secret_access_key = b
+mfa_serial = arn:aws:iam::1:mfa/m
+[profile alone]
+credential_source = Environment
+[profile nowhere]
+aws_access_key_id = A
+aws_secret_access_key = b
+services = x
+[profile halfprocess]
+credential_process = sh -c 'x
+[profile twotokens]
+aws_access_key_id = A
+aws_secret_access_key = b
+aws_session_token = t
+aws_security_token = u
+[profile emptyrole]
+role_arn =
+source_profile = keys
+[profile emptyfile]
+role_arn = arn:aws:iam::1:role/X
+web_identity_token_file =
+aws_access_key_id = A
+aws_secret_access_key = b
+[profile lines]
+role_arn = arn:aws:iam::1:role/X
+  external_id = e
+source_profile = keys
+[profile block]
+role_arn =
+  arn = arn:aws:iam::1:role/X
+source_profile = keys
+[profile mars2]
+region = eu west
+aws_access_key_id = A
+aws_secret_access_key = b
 [profile onmfa]
 role_arn = arn:aws:iam::1:role/X
 source_profile = mfa
@@ -197,7 +226,7 @@ aws_access_key_id = A
 aws_secret_access_key = b
 services = oidc
 [services oidc]
-sso_oidc =
+sso-oidc =
   endpoint_url = https://oidc.example
 [profile global]
 role_arn = arn:aws:iam::1:role/X
@@ -220,8 +249,8 @@ sso_account_id = 1
 sso_role_name = R
 ";
 
-#[tokio::test]
-async fn where_the_credentials_come_from() {
+#[test]
+fn where_the_credentials_come_from() {
     for (name, kind, source) in [
         ("keys", Some(Kind::StaticKeys), "static keys"),
         ("hops", Some(Kind::StaticKeys), "assume role"),
@@ -233,21 +262,22 @@ async fn where_the_credentials_come_from() {
         ("login", Some(Kind::LoginSession), "login session"),
         ("empty", None, ""),
         ("mfa", None, "assume role"),
+        ("mfaless", Some(Kind::StaticKeys), "static keys"),
         ("loop", None, "assume role"),
         ("nobody", None, ""),
     ] {
-        let chain = chain(PROFILES, name).await;
+        let chain = chain(PROFILES, name);
         assert_eq!((chain.kind, chain.source()), (kind, source), "{name}");
     }
-    assert_eq!(chain(PROFILES, "hops").await.region.as_deref(), Some("us-west-2"));
-    assert_eq!(chain(PROFILES, "middle").await.region, None);
+    assert_eq!(chain(PROFILES, "hops").region.as_deref(), Some("us-west-2"));
+    assert_eq!(chain(PROFILES, "middle").region, None);
 }
 
-#[tokio::test]
-async fn what_cannot_be_done_is_refused_with_its_reason() {
+#[test]
+fn what_cannot_be_done_is_refused_with_its_reason() {
     for (name, reason, word) in [
         ("mfa", Reason::MfaRequired, "mfa_serial"),
-        ("onmfa", Reason::MfaRequired, "profile mfa"),
+        ("onmfa", Reason::MfaRequired, "in the profile mfa"),
         ("nobody", Reason::ProfileMisconfigured, "no profile nobody"),
         ("empty", Reason::ProfileMisconfigured, "holds no credentials"),
         ("loop", Reason::ProfileMisconfigured, "leads back"),
@@ -264,25 +294,46 @@ async fn what_cannot_be_done_is_refused_with_its_reason() {
         ("twourls", Reason::ProfileMisconfigured, "sso_start_url"),
         ("half", Reason::ProfileMisconfigured, "no aws_secret_access_key"),
         ("webext", Reason::UnsupportedProfileSetting, "external_id"),
-        ("webkeys", Reason::ProfileMisconfigured, "web_identity_token_file and source_profile"),
-        ("webbox", Reason::ProfileMisconfigured, "web_identity_token_file and credential_source"),
+        (
+            "webkeys",
+            Reason::ProfileMisconfigured,
+            "web_identity_token_file and source_profile both",
+        ),
+        (
+            "webbox",
+            Reason::ProfileMisconfigured,
+            "web_identity_token_file and credential_source both",
+        ),
         ("tags", Reason::UnsupportedProfileSetting, "session_tags"),
-        ("ontags", Reason::UnsupportedProfileSetting, "session_tags in the profile tags"),
+        ("ontags", Reason::UnsupportedProfileSetting, "session_tags"),
         ("policy", Reason::UnsupportedProfileSetting, "session_policy"),
         ("idle", Reason::UnsupportedProfileSetting, "duration_seconds"),
         ("idle2", Reason::UnsupportedProfileSetting, "external_id"),
-        ("processkeys", Reason::ProfileMisconfigured, "credential_process and aws_access_key_id"),
-        ("loginkeys", Reason::ProfileMisconfigured, "login_session and aws_access_key_id"),
+        (
+            "processkeys",
+            Reason::ProfileMisconfigured,
+            "credential_process and aws_access_key_id both",
+        ),
+        ("loginkeys", Reason::ProfileMisconfigured, "login_session and aws_access_key_id both"),
         ("loginurl", Reason::UnsupportedProfileSetting, "endpoint_url"),
-        ("loginservice", Reason::UnsupportedProfileSetting, "services in"),
-        ("nokey", Reason::ProfileMisconfigured, "no aws_access_key_id"),
+        ("loginservice", Reason::UnsupportedProfileSetting, "services is refused"),
+        ("nokey", Reason::ProfileMisconfigured, "aws_access_key_id is empty"),
+        ("alone", Reason::ProfileMisconfigured, "credential_source"),
+        ("nowhere", Reason::ProfileMisconfigured, "no services section x"),
+        ("halfprocess", Reason::ProfileMisconfigured, "quotation mark"),
+        ("twotokens", Reason::ProfileMisconfigured, "aws_security_token"),
+        ("emptyrole", Reason::ProfileMisconfigured, "role_arn is empty"),
+        ("emptyfile", Reason::ProfileMisconfigured, "web_identity_token_file is empty"),
+        ("lines", Reason::ProfileMisconfigured, "indented line"),
+        ("block", Reason::ProfileMisconfigured, "block of settings"),
+        ("mars2", Reason::ProfileMisconfigured, "region"),
         ("fips", Reason::ProfileMisconfigured, "use_fips_endpoint must be"),
         ("somewhere", Reason::ProfileMisconfigured, "endpoint_url"),
         ("elsewhere", Reason::ProfileMisconfigured, "endpoint_url"),
-        ("oidc", Reason::UnsupportedProfileSetting, "sso_oidc"),
+        ("oidc", Reason::UnsupportedProfileSetting, "sso-oidc"),
         ("global", Reason::UnsupportedProfileSetting, "sts_regional_endpoints"),
     ] {
-        let denial = chain(PROFILES, name).await.resolve(name, true).expect_err(name);
+        let denial = chain(PROFILES, name).resolve(name, true).expect_err(name);
         assert_eq!(denial.reason(), reason, "{name}");
         assert!(denial.detail().contains(word), "{name}: {denial}");
     }
@@ -290,47 +341,44 @@ async fn what_cannot_be_done_is_refused_with_its_reason() {
         "keys", "hops", "web", "weblong", "sso", "legacy", "process", "box", "login", "long",
         "who", "regional",
     ] {
-        assert!(chain(PROFILES, name).await.resolve(name, true).is_ok(), "{name}");
+        assert!(chain(PROFILES, name).resolve(name, true).is_ok(), "{name}");
     }
     // The default chain goes on without a profile.
     for name in ["nobody", "empty"] {
-        assert!(chain(PROFILES, name).await.resolve(name, false).expect(name).is_none());
+        assert!(chain(PROFILES, name).resolve(name, false).expect(name).is_none());
     }
 }
 
-#[tokio::test]
-async fn hops_are_assumed_from_the_base_up_with_all_that_they_say() {
-    let (base, hops) = chain(PROFILES, "hops").await.resolve("", true).expect("ok").expect("some");
+#[test]
+fn hops_are_assumed_from_the_base_up_with_all_that_they_say() {
+    let (base, hops) = chain(PROFILES, "hops").resolve("", true).expect("ok").expect("some");
     assert!(matches!(base, Base::StaticKeys(_)));
     let names: Vec<_> =
         hops.iter().map(|hop| (hop.role_arn.as_str(), hop.session_name.as_deref())).collect();
     assert_eq!(names, [("arn:aws:iam::1:role/Y", Some("mine")), ("arn:aws:iam::1:role/X", None)]);
-    let (_, hops) = chain(PROFILES, "long").await.resolve("", true).expect("ok").expect("some");
+    let (_, hops) = chain(PROFILES, "long").resolve("", true).expect("ok").expect("some");
     assert_eq!(hops[0].duration, Some(7200));
-    let (_, hops) = chain(PROFILES, "who").await.resolve("", true).expect("ok").expect("some");
+    let (_, hops) = chain(PROFILES, "who").resolve("", true).expect("ok").expect("some");
     assert_eq!(hops[0].source_identity.as_deref(), Some("me"));
-    let bundle = chain(PROFILES, "bundle").await;
+    let bundle = chain(PROFILES, "bundle");
     assert_eq!(bundle.ca_bundle.as_deref(), Some(Path::new("/ca.pem")));
 }
 
-#[tokio::test]
-async fn a_fingerprint_tells_changes_that_matter() {
-    let of = async |config: &str| chain(config, "hops").await.fingerprint(&[]);
-    let before = of(PROFILES).await;
-    assert_eq!(of(&format!("{PROFILES}\n[profile another]\nregion = x\n")).await, before);
-    assert_eq!(
-        of(&PROFILES.replace("[profile sso]", "[profile sso]\noutput = json")).await,
-        before
-    );
+#[test]
+fn a_fingerprint_tells_changes_that_matter() {
+    let of = |config: &str| chain(config, "hops").fingerprint(&[]);
+    let before = of(PROFILES);
+    assert_eq!(of(&format!("{PROFILES}\n[profile another]\nregion = x\n")), before);
+    assert_eq!(of(&PROFILES.replace("[profile sso]", "[profile sso]\noutput = json")), before);
     // In the base, two profiles away.
     let changed = PROFILES.replacen("aws_secret_access_key = b", "aws_secret_access_key = c", 1);
-    assert_ne!(of(&changed).await, before);
-    assert_ne!(of(&PROFILES.replace("role/Y", "role/Z")).await, before);
+    assert_ne!(of(&changed), before);
+    assert_ne!(of(&PROFILES.replace("role/Y", "role/Z")), before);
 }
 
 /// What is changed is seen, wherever it stands.
-#[tokio::test]
-async fn a_fingerprint_is_made_of_all_that_decides() {
+#[test]
+fn a_fingerprint_is_made_of_all_that_decides() {
     for (name, from, to) in [
         ("web", "web_identity_token_file = /token", "web_identity_token_file = /other"),
         ("weblong", "role_session_name = pod", "role_session_name = pod2"),
@@ -343,21 +391,21 @@ async fn a_fingerprint_is_made_of_all_that_decides() {
         ("login", "login_session = arn:aws:iam::1:user/U", "login_session = arn:aws:iam::1:user/V"),
         ("bundle", "ca_bundle = /ca.pem", "ca_bundle = /other.pem"),
     ] {
-        let before = chain(PROFILES, name).await.fingerprint(&[]);
+        let before = chain(PROFILES, name).fingerprint(&[]);
         let changed = PROFILES.replace(from, to);
         assert_ne!(changed, PROFILES, "{from}");
-        assert_ne!(chain(&changed, name).await.fingerprint(&[]), before, "{name}: {to}");
+        assert_ne!(chain(&changed, name).fingerprint(&[]), before, "{name}: {to}");
     }
 }
 
-#[tokio::test]
-async fn sessions_of_identity_center() {
+#[test]
+fn sessions_of_identity_center() {
     let session = |chain: Chain| chain.session().cloned().expect("a session");
-    let named = session(chain(PROFILES, "sso").await);
+    let named = session(chain(PROFILES, "sso"));
     assert_eq!((named.key(), named.region.as_str()), ("s", "us-east-1"));
     assert_eq!(named.scopes, ["sso:account:access"]);
-    let legacy = session(chain(PROFILES, "legacy").await);
+    let legacy = session(chain(PROFILES, "legacy"));
     assert_eq!(legacy.key(), "https://y/start");
     assert!(legacy.scopes.is_empty());
-    assert!(chain(PROFILES, "keys").await.session().is_none());
+    assert!(chain(PROFILES, "keys").session().is_none());
 }

@@ -12,8 +12,14 @@ fn path() -> Environment {
     Environment(vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())])
 }
 
+/// The command that has a shell run a script.
+fn shell(script: &str) -> Vec<Secret> {
+    ["sh", "-c", script].map(|word| Secret::new(word.to_owned())).into()
+}
+
 async fn detail(command: &str) -> String {
-    let denial = run_until(command, &path(), Duration::from_secs(20)).await.expect_err(command);
+    let denial =
+        run_until(&shell(command), &path(), Duration::from_secs(20)).await.expect_err(command);
     assert_eq!(denial.reason(), Reason::CredentialsUnavailable);
     denial.detail().to_owned()
 }
@@ -31,13 +37,14 @@ async fn until_gone(pid_file: &Path) {
 
 #[tokio::test]
 async fn an_answer_is_read() {
-    let credentials = run(&format!("echo '{ANSWER}'"), &path()).await.expect("credentials");
+    let credentials = run(&shell(&format!("echo '{ANSWER}'")), &path()).await.expect("credentials");
     assert_eq!(credentials.access_key_id(), "A");
     assert_eq!(credentials.session_token(), Some("t"));
     let expiry = credentials.expiry().expect("an expiry");
     assert_eq!(crate::log::timestamp(expiry, "T"), "2099-01-01T00:00:00");
     let unexpiring = r#"{"Version":1,"AccessKeyId":"A","SecretAccessKey":"s"}"#;
-    let credentials = run(&format!("echo '{unexpiring}'"), &path()).await.expect("credentials");
+    let credentials =
+        run(&shell(&format!("echo '{unexpiring}'")), &path()).await.expect("credentials");
     assert_eq!((credentials.expiry(), credentials.session_token()), (None, None));
 }
 
@@ -59,13 +66,33 @@ async fn other_answers_are_none() {
     }
     assert!(detail(&format!("echo '{ANSWER}'; exit 3")).await.contains("failed (exit status: 3)"));
     assert!(detail("/no/such/program").await.contains("failed"));
+    let denial =
+        run(&[Secret::new("/no/such/program".to_owned())], &path()).await.expect_err("none");
+    assert!(denial.detail().contains("can't be started"), "{denial}");
+}
+
+/// As botocore does it: what a shell would expand, or cut off, is handed on as it is.
+#[tokio::test]
+async fn no_shell_reads_the_command() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = directory.path().join("program");
+    let script = format!("#!/bin/sh\n[ \"$*\" = '$HOME ~ #1 a;b | >c' ] && echo '{ANSWER}'\n");
+    std::fs::write(&program, script).expect("a program");
+    let mut command =
+        vec![Secret::new("sh".to_owned()), Secret::new(program.display().to_string())];
+    let words = ["$HOME", "~", "#1", "a;b", "|", ">c"];
+    command.extend(words.map(|word| Secret::new(word.to_owned())));
+    assert!(run(&command, &path()).await.is_ok());
+    command.pop();
+    let denial = run(&command, &path()).await.expect_err("other arguments");
+    assert!(denial.detail().contains("without a shell"), "{denial}");
 }
 
 #[tokio::test]
 async fn standard_input_is_empty() {
     // `cat` would hang, or eat what was meant for us.
     let command = format!("cat; echo '{ANSWER}'");
-    assert!(run(&command, &path()).await.is_ok());
+    assert!(run(&shell(&command), &path()).await.is_ok());
 }
 
 #[tokio::test]
@@ -79,7 +106,7 @@ async fn a_child_that_hangs_is_ended_with_its_children() {
     let directory = tempfile::tempdir().expect("a directory");
     let pid = directory.path().join("pid");
     let command = format!("sleep 600 & echo $! > {}; wait", pid.display());
-    let denial = run_until(&command, &path(), Duration::from_secs(2)).await;
+    let denial = run_until(&shell(&command), &path(), Duration::from_secs(2)).await;
     assert!(denial.expect_err("late").detail().contains("too long"));
     until_gone(&pid).await;
 }
@@ -90,7 +117,7 @@ async fn a_grandchild_that_holds_standard_output_is_not_waited_for() {
     let pid = directory.path().join("pid");
     let command = format!("sleep 600 & echo $! > {}; echo '{ANSWER}'", pid.display());
     let started = Instant::now();
-    assert_eq!(run(&command, &path()).await.expect("credentials").access_key_id(), "A");
+    assert_eq!(run(&shell(&command), &path()).await.expect("credentials").access_key_id(), "A");
     assert!(started.elapsed() < Duration::from_secs(10));
     until_gone(&pid).await;
 }
@@ -100,7 +127,7 @@ async fn whoever_gives_up_leaves_no_child_behind() {
     let directory = tempfile::tempdir().expect("a directory");
     let pid = directory.path().join("pid");
     let command = format!("echo $$ > {}; exec sleep 600", pid.display());
-    let running = tokio::spawn(async move { run(&command, &path()).await });
+    let running = tokio::spawn(async move { run(&shell(&command), &path()).await });
     deadline::until(|| std::fs::read_to_string(&pid).is_ok_and(|text| !text.is_empty())).await;
     running.abort();
     until_gone(&pid).await;
@@ -137,8 +164,8 @@ async fn the_environment_is_an_allowlist() {
     assert_eq!(names(&["VAULT_ADDR".to_owned()]), ["HOME", "PATH", "VAULT_ADDR", "no_proxy"]);
     let command =
         format!("test -z \"$GITHUB_TOKEN\" && test \"$HOME\" = /home/me && echo '{ANSWER}'");
-    assert!(run(&command, &Environment::new(&all, &[])).await.is_ok());
-    assert!(run(&command, &Environment(all.clone())).await.is_err());
+    assert!(run(&shell(&command), &Environment::new(&all, &[])).await.is_ok());
+    assert!(run(&shell(&command), &Environment(all.clone())).await.is_err());
     let shown = format!("{:?}", Environment(all));
     assert!(shown.contains("GITHUB_TOKEN") && !shown.contains("canary"), "{shown}");
 }

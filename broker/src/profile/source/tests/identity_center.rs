@@ -119,7 +119,7 @@ async fn a_renewal_that_fails_uses_the_token_up() {
 async fn a_dead_token_needs_a_sign_in_and_an_outage_does_not() {
     for (end, portal, renewal, reason) in [
         (NOW + 3600, 401, 200, Reason::LoginRequired),
-        (NOW + 3600, 403, 200, Reason::ProfileMisconfigured),
+        (NOW + 3600, 403, 200, Reason::NoAccountAccess),
         (NOW + 3600, 500, 200, Reason::CredentialsUnavailable),
         (NOW - 200, 200, 400, Reason::LoginRequired),
         (NOW - 200, 200, 500, Reason::CredentialsUnavailable),
@@ -183,13 +183,13 @@ async fn a_sign_in_of_another_program_is_seen() {
     let source = source(home.path(), "dev", "dev");
     let denial = source.load(Effort::Waited, now()).await.expect_err("revoked");
     assert_eq!(denial.reason(), Reason::LoginRequired);
-    assert!(matches!(source.look().await, Seen::Same));
+    assert!(matches!(look(&source).await, Seen::Same));
     let session = source.session().await.expect("a session");
     let path = Tokens::new(Some(home.path())).path(&session).expect("a path");
-    assert!(source.watched().contains(&path));
+    assert!(source.token_file() == Some(path.clone()));
     let json = r#"{"accessToken":"canary-new","expiresAt":"2099-01-01T00:00:00Z"}"#;
     std::fs::write(path, json).expect("signed in");
-    assert!(matches!(source.look().await, Seen::Other(Change::Token)));
+    assert!(matches!(look(&source).await, Seen::Other(Change::Token)));
 }
 
 /// Without an `sso-session`: the cache's file has the start URL's name, and nothing renews the token.

@@ -1,0 +1,303 @@
+//! The AWS files as the AWS CLI reads them: which section is which profile, and what it says.
+//!
+//! The reference is botocore (`configloader.py`, `session.full_config`). Another reading is another identity: a section
+//! that one reader skips may be the role that another one assumes, while the keys beside it stay in force.
+//!
+//! Invariant: a profile is what botocore makes of these files, or it has an [`Error`] with file and line. What is wrong
+//! with a section concerns the profiles that are made of it, and no others.
+
+mod ini;
+pub(super) mod words;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use self::ini::{Document, Section};
+
+/// Both files. One that doesn't exist is an empty one.
+#[derive(Debug, Default)]
+pub(super) struct AwsFiles {
+    config: File,
+    credentials: File,
+    /// By its name, the section of the config file that counts.
+    profiles: HashMap<String, usize>,
+    sso_sessions: HashMap<String, usize>,
+    services: HashMap<String, usize>,
+    /// By its name, the section of the credentials file.
+    keys: HashMap<String, usize>,
+}
+
+#[derive(Debug, Default)]
+struct File {
+    path: PathBuf,
+    document: Document,
+}
+
+/// What is wrong with a file, and where. It shows no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Error {
+    path: PathBuf,
+    line: usize,
+    what: String,
+}
+
+/// A profile: a section of the config file, one of the credentials file, or both.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Profile<'f> {
+    pub(super) name: &'f str,
+    files: &'f AwsFiles,
+    config: Option<&'f Section>,
+    credentials: Option<&'f Section>,
+}
+
+/// Another section of the config file: an `sso-session`, or `services`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Other<'f> {
+    file: &'f File,
+    section: &'f Section,
+}
+
+/// A setting that was found.
+#[derive(Clone, Copy)]
+pub(super) struct Setting<'f> {
+    path: &'f Path,
+    setting: &'f ini::Setting,
+}
+
+impl AwsFiles {
+    /// Reads the texts of the config and the credentials file.
+    ///
+    /// # Errors
+    /// What is wrong concerns all profiles.
+    pub(super) fn read(config: (&Path, &str), credentials: (&Path, &str)) -> Result<Self, Error> {
+        let file = |(path, text): (&Path, &str)| {
+            let error = |ini::Error { line, what }| Error { path: path.to_owned(), line, what };
+            let document = ini::read(text).map_err(error)?;
+            Ok(File { path: path.to_owned(), document })
+        };
+        let mut files =
+            Self { config: file(config)?, credentials: file(credentials)?, ..Self::default() };
+        for (index, section) in files.config.document.sections.iter().enumerate() {
+            let header = section.header.as_str();
+            // By its first letters, as botocore does: `[profiles x]` is the profile x.
+            let kind = if header.starts_with("profile") {
+                &mut files.profiles
+            } else if header.starts_with("sso-session") {
+                &mut files.sso_sessions
+            } else if header.starts_with("services") {
+                &mut files.services
+            } else {
+                if header == "default" {
+                    files.profiles.insert(header.to_owned(), index);
+                }
+                continue;
+            };
+            if let Ok([_, name]) = words::split(header).as_deref() {
+                // Of two spellings of one name the later section counts, alone.
+                kind.insert(name.to_string(), index);
+            }
+        }
+        let keys = files.credentials.document.sections.iter().enumerate();
+        files.keys = keys.map(|(index, section)| (section.header.clone(), index)).collect();
+        Ok(files)
+    }
+
+    /// The profile of that name.
+    pub(super) fn profile<'f>(&'f self, name: &'f str) -> Option<Profile<'f>> {
+        let of = |file: &'f File, index: &HashMap<String, usize>| {
+            index.get(name).and_then(|index| file.document.sections.get(*index))
+        };
+        let config = of(&self.config, &self.profiles);
+        let credentials = of(&self.credentials, &self.keys);
+        config.or(credentials)?;
+        Some(Profile { name, files: self, config, credentials })
+    }
+
+    pub(super) fn sso_session(&self, name: &str) -> Option<Other<'_>> {
+        self.other(&self.sso_sessions, name)
+    }
+
+    pub(super) fn services(&self, name: &str) -> Option<Other<'_>> {
+        self.other(&self.services, name)
+    }
+
+    fn other<'f>(&'f self, index: &HashMap<String, usize>, name: &str) -> Option<Other<'f>> {
+        let section = self.config.document.sections.get(*index.get(name)?)?;
+        Some(Other { file: &self.config, section })
+    }
+
+    /// Why nobody can say what the files hold about a name, although they may not have it: a line that isn't a header
+    /// may have been meant as the one that says more about the profile than the rest.
+    pub(super) fn doubt(&self, name: &str) -> Option<Error> {
+        [&self.config, &self.credentials].into_iter().find_map(|file| {
+            let suspect = file.document.suspects.iter().find(|it| names(&it.text, name))?;
+            let what = format!("{}, and may concern the profile {name}", suspect.what);
+            Some(file.error(suspect.line, what))
+        })
+    }
+}
+
+impl File {
+    fn error(&self, line: usize, what: String) -> Error {
+        Error { path: self.path.clone(), line, what }
+    }
+
+    fn of(&self, section: &Section) -> Option<Error> {
+        let error = section.error.as_ref()?;
+        Some(self.error(error.line, error.what.clone()))
+    }
+
+    fn find<'f>(&'f self, section: Option<&'f Section>, key: &str) -> Option<Setting<'f>> {
+        let setting = section?.settings.iter().find(|setting| setting.key == key)?;
+        Some(Setting { path: &self.path, setting })
+    }
+}
+
+impl<'f> Profile<'f> {
+    /// What is wrong with the sections that it is made of.
+    pub(super) fn error(&self) -> Option<Error> {
+        let of = |file: &File, section: Option<&Section>| section.and_then(|it| file.of(it));
+        of(&self.files.config, self.config)
+            .or_else(|| of(&self.files.credentials, self.credentials))
+            .or_else(|| self.files.doubt(self.name))
+    }
+
+    /// A setting. The credentials file comes first.
+    pub(super) fn get(&self, key: &str) -> Option<Setting<'f>> {
+        self.in_credentials(key).or_else(|| self.in_config(key))
+    }
+
+    pub(super) fn in_config(&self, key: &str) -> Option<Setting<'f>> {
+        self.files.config.find(self.config, key)
+    }
+
+    pub(super) fn in_credentials(&self, key: &str) -> Option<Setting<'f>> {
+        self.files.credentials.find(self.credentials, key)
+    }
+
+    /// That something is wrong with the profile as a whole, at the header of its section.
+    pub(super) fn wrong(&self, what: impl Into<String>) -> Error {
+        let (file, section) = match (self.config, self.credentials) {
+            (Some(section), _) => (&self.files.config, Some(section)),
+            (None, section) => (&self.files.credentials, section),
+        };
+        file.error(section.map_or(1, |section| section.line), what.into())
+    }
+
+    /// The files of its sections, for messages about what they lack.
+    pub(super) fn files(&self) -> &'f AwsFiles {
+        self.files
+    }
+}
+
+impl<'f> Other<'f> {
+    pub(super) fn error(&self) -> Option<Error> {
+        self.file.of(self.section)
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<Setting<'f>> {
+        self.file.find(Some(self.section), key)
+    }
+
+    pub(super) fn wrong(&self, what: impl Into<String>) -> Error {
+        self.file.error(self.section.line, what.into())
+    }
+}
+
+impl<'f> Setting<'f> {
+    /// The value; nothing of a block of nested settings.
+    ///
+    /// # Errors
+    /// It goes on over several lines.
+    pub(super) fn text(&self) -> Result<&'f str, Error> {
+        let value: &'f Zeroizing<String> = &self.setting.value;
+        if value.starts_with('\n') {
+            Err(self.wrong("is a block of settings, where a value is needed"))
+        } else if value.contains('\n') {
+            Err(self.wrong("goes on in an indented line below, which the AWS CLI takes for a part of its value"))
+        } else {
+            Ok(value)
+        }
+    }
+
+    /// The value, over all of its lines.
+    pub(super) fn lines(&self) -> &'f str {
+        let value: &'f Zeroizing<String> = &self.setting.value;
+        value
+    }
+
+    /// One of the settings that are nested in it. Of two with one name the later counts.
+    ///
+    /// # Errors
+    /// It has no nested settings, or one of them isn't complete.
+    pub(super) fn nested(&self, key: &str) -> Result<Option<&'f str>, Error> {
+        let value: &'f Zeroizing<String> = &self.setting.value;
+        if !value.starts_with('\n') {
+            return Err(self.wrong("must be a block of indented settings"));
+        }
+        let mut found = None;
+        // What `str.splitlines` splits at.
+        let ends = |c| {
+            matches!(
+                c,
+                '\n' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}'
+            )
+        };
+        for line in value.split(ends).map(|line| line.trim_matches(ini::is_space)) {
+            if line.is_empty() {
+                continue;
+            }
+            let incomplete = || self.wrong("holds an indented line without '='");
+            let (name, value) = line.split_once('=').ok_or_else(incomplete)?;
+            if name.trim_matches(ini::is_space) == key {
+                found = Some(value.trim_matches(ini::is_space));
+            }
+        }
+        Ok(found)
+    }
+
+    /// That something is wrong with the setting.
+    pub(super) fn wrong(&self, what: impl fmt::Display) -> Error {
+        let what = format!("{} {what}", self.setting.key);
+        Error { path: self.path.to_owned(), line: self.setting.line, what }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path.display(), self.line, self.what)
+    }
+}
+
+/// Whether a line may be about the name: it stands in it, and not as a part of a longer word.
+fn names(line: &str, name: &str) -> bool {
+    // Quotes, escapes and white space are the ways to write one name differently.
+    let plain = |text: &str| -> Zeroizing<String> {
+        let kept = |c: &char| !matches!(c, '"' | '\'' | '\\') && !ini::is_space(*c);
+        let mut plain = Zeroizing::new(String::with_capacity(text.len()));
+        plain.extend(text.chars().filter(kept));
+        plain
+    };
+    let (squeezed, name_squeezed) = (plain(line), plain(name));
+    let word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    let bounded = |line: &str, name: &str| {
+        !name.is_empty()
+            && line.match_indices(name).any(|(at, _)| {
+                !word(line[..at].chars().next_back())
+                    && !word(line[at + name.len()..].chars().next())
+            })
+    };
+    // With white space squeezed out, the word `profile` stands right before the name.
+    bounded(line, name)
+        || squeezed.match_indices(name_squeezed.as_str()).any(|(at, _)| {
+            !name_squeezed.is_empty()
+                && squeezed[..at].ends_with("profile")
+                && !word(squeezed[at + name_squeezed.len()..].chars().next())
+        })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! What a failed load means to the caller: whom to ask, what to repair, or to try again.
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
+use sigward_proto::v1::Reason;
+
+use crate::error::{AwsError, Denial, in_words, shown};
+
+/// What passes by itself, though the status says that the client is at fault.
+const PASSING: [&str; 7] = [
+    "IDPCommunicationError",
+    "RequestLimitExceeded",
+    "SlowDownException",
+    "Throttling",
+    "ThrottledException",
+    "ThrottlingException",
+    "TooManyRequestsException",
+];
+
+/// The codes by which AWS's services name one and the same thing: the query protocol and the JSON protocols differ.
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>
+const MEANINGS: [(Reason, &[&str]); 4] = [
+    (
+        Reason::AccessDenied,
+        &[
+            "AccessDenied",
+            "AccessDeniedException",
+            "IDPRejectedClaim",
+            "NotAuthorized",
+            "UnauthorizedOperation",
+        ],
+    ),
+    (Reason::ClockSkew, &["RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"]),
+    (
+        Reason::KeysRejected,
+        &[
+            "AuthFailure",
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "IncompleteSignature",
+            "InvalidAccessKeyId",
+            "InvalidClientTokenId",
+            "InvalidSignatureException",
+            "MissingAuthenticationToken",
+            "SignatureDoesNotMatch",
+            "UnrecognizedClientException",
+        ],
+    ),
+    (Reason::RegionDisabled, &["OptInRequired", "RegionDisabledException"]),
+];
+
+/// What AWS's own error says.
+fn words<E: ProvideErrorMetadata>(error: &SdkError<E>, secrets: &[&str]) -> Option<AwsError> {
+    let SdkError::ServiceError(context) = error else { return None };
+    let error = context.err();
+    Some(AwsError::new(error.code(), error.message(), secrets))
+}
+
+/// Whether the same request will be refused again: no permission, no such role, a dead key.
+fn for_good<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    let SdkError::ServiceError(context) = error else { return false };
+    let passes = context.err().code().is_some_and(|code| PASSING.contains(&code));
+    let status = context.raw().status();
+    status.is_client_error() && status.as_u16() != 429 && !passes
+}
+
+/// Whether AWS found the time of the request too far from its own. It says so in the message of a signature's error.
+fn is_clock<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    let of_signature = ["InvalidSignatureException", "SignatureDoesNotMatch"];
+    let said = ["Signature expired", "Signature not yet current"];
+    error.code().is_some_and(|code| of_signature.contains(&code))
+        && error.message().is_some_and(|message| said.iter().any(|it| message.contains(it)))
+}
+
+/// A denial with AWS's words, or with the network's.
+fn denial<E>(reason: Reason, operation: &str, error: &SdkError<E>, secrets: &[&str]) -> Denial
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    match words(error, secrets) {
+        Some(words) => Denial::by_aws(reason, operation, words),
+        None => Denial::new(reason, format!("{operation}: {}", shown(&in_words(error), secrets))),
+    }
+}
+
+/// STS refused a call that was signed with the keys among `secrets`.
+pub(super) fn of_sts<E>(error: &SdkError<E>, action: &str, secrets: &[&str]) -> Denial
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let code = error.code().unwrap_or_default();
+    let meaning = MEANINGS.iter().find(|(_, codes)| codes.contains(&code));
+    let reason = match meaning {
+        _ if !for_good(error) => Reason::CredentialsUnavailable,
+        _ if is_clock(error) => Reason::ClockSkew,
+        Some((reason, _)) => *reason,
+        None => Reason::ProfileMisconfigured,
+    };
+    denial(reason, &format!("sts:{action}"), error, secrets)
+}
+
+/// STS refused a web identity's token.
+pub(super) fn of_web_identity<E>(error: &SdkError<E>, token: &str) -> Denial
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let operation = "AssumeRoleWithWebIdentity";
+    // Its issuer is about to rotate it.
+    if error.code() == Some("ExpiredTokenException") {
+        let operation = format!("sts:{operation}");
+        return denial(Reason::CredentialsUnavailable, &operation, error, &[token]);
+    }
+    of_sts(error, operation, &[token])
+}
+
+/// The portal of IAM Identity Center didn't give a role's credentials.
+pub(super) fn of_portal<E>(error: &SdkError<E>, token: &str) -> Denial
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    let reason = match (status, error.code()) {
+        // The token is dead: expired, revoked, signed out.
+        (Some(401), _) => Reason::LoginRequired,
+        _ if !for_good(error) => Reason::CredentialsUnavailable,
+        // It lives, and has no such account or role.
+        (Some(403), _) | (_, Some("ForbiddenException" | "ResourceNotFoundException")) => {
+            Reason::NoAccountAccess
+        }
+        _ => Reason::ProfileMisconfigured,
+    };
+    denial(reason, "sso:GetRoleCredentials", error, &[token])
+}
+
+/// The token of IAM Identity Center wasn't renewed.
+pub(super) fn of_renewal<E>(error: &SdkError<E>, secrets: &[&str]) -> Denial
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let reason =
+        if for_good(error) { Reason::LoginRequired } else { Reason::CredentialsUnavailable };
+    denial(reason, "sso-oidc:CreateToken", error, secrets)
+}
+
+/// One of the SDK's own providers failed: metadata services.
+pub(super) fn of_provider(error: &CredentialsError) -> Denial {
+    let reason = match error {
+        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => {
+            Reason::ProfileMisconfigured
+        }
+        // A non-exhaustive type of another crate: what it doesn't know may pass.
+        _ => Reason::CredentialsUnavailable,
+    };
+    Denial::new(reason, shown(&in_words(error), &[]))
+}
+
+/// The session of `aws login` gave no credentials. The SDK's types for a missing or dead one are
+/// private, so their texts have to do.
+pub(super) fn of_login_session(error: &CredentialsError) -> Denial {
+    let text = in_words(error);
+    let dead = ["expired", "reauthenticate", "failed to load", "failed to read"];
+    if dead.iter().any(|sign| text.contains(sign)) {
+        return Denial::new(Reason::LoginRequired, shown(&text, &[]));
+    }
+    of_provider(error)
+}

@@ -1,0 +1,158 @@
+//! The two AWS files of this broker: read here, as a whole, and once for all who ask at the same time.
+//!
+//! Invariant: a file that is there counts, or nothing does. A profile whose role stands in a file that can't be read
+//! would else sign with the keys that are only meant to assume that role.
+//!
+//! Whoever holds a [`Snapshot`] holds the keys in it; nothing of the files stays here.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use sigward_proto::v1::Reason;
+use zeroize::Zeroizing;
+
+use super::aws_files::AwsFiles;
+use super::mark::Mark;
+use super::surroundings::Surroundings;
+use crate::config;
+use crate::error::Denial;
+
+/// Where the files are.
+#[derive(Debug)]
+pub(super) struct Home {
+    /// The config and the credentials file.
+    places: [Option<Place>; 2],
+    /// What was read last, as long as somebody holds it.
+    shared: Arc<Mutex<Weak<Snapshot>>>,
+    /// Held by the thread that reads: a file system that hangs holds up one thread, however many ask.
+    reading: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Debug, Clone)]
+struct Place {
+    path: PathBuf,
+    /// By the broker's configuration: it has to be there.
+    given: bool,
+}
+
+/// What the files said at one moment.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    /// Or why nobody can tell.
+    pub(super) files: Result<AwsFiles, Denial>,
+    /// Whether a file that has to be there isn't.
+    pub(super) taken_away: bool,
+    /// Of the moment before they were read: an edit while they are read makes another mark.
+    marks: [Option<Mark>; 2],
+}
+
+impl Home {
+    pub(super) fn new(given: &config::AwsFiles, surroundings: &Surroundings) -> Self {
+        let place = |given: &Option<PathBuf>, usual: Option<PathBuf>| {
+            let place = |path: PathBuf, given| Place { path, given };
+            let given = given.clone().map(|path| place(path, true));
+            given.or_else(|| usual.map(|path| place(path, false)))
+        };
+        let [config, credentials] = surroundings.aws_files();
+        let places = [place(&given.config, config), place(&given.credentials, credentials)];
+        Self { places, shared: Arc::default(), reading: Arc::default() }
+    }
+
+    pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.places.iter().flatten().map(|place| &place.path)
+    }
+
+    /// Whether there is no place to look for one of the files: nobody has a home.
+    pub(super) fn is_nowhere(&self) -> bool {
+        self.places.iter().any(Option::is_none)
+    }
+
+    /// What the files say now.
+    pub(super) async fn read(&self) -> Arc<Snapshot> {
+        let alone = Arc::clone(&self.reading).lock_owned().await;
+        let (places, shared) = (self.places.clone(), Arc::clone(&self.shared));
+        let reading = tokio::task::spawn_blocking(move || {
+            let _alone = alone;
+            let marks = places.each_ref().map(|place| Mark::of(&place.as_ref()?.path));
+            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = shared.upgrade().filter(|known| known.marks == marks) {
+                return known;
+            }
+            let read = Arc::new(Snapshot::read(&places, marks));
+            *shared = Arc::downgrade(&read);
+            read
+        });
+        reading.await.unwrap_or_else(|_| {
+            let why = "the AWS files: reading them was broken off";
+            Arc::new(Snapshot::failed(Denial::new(Reason::CredentialsUnavailable, why)))
+        })
+    }
+}
+
+impl Snapshot {
+    fn failed(denial: Denial) -> Self {
+        Self { files: Err(denial), taken_away: false, marks: [None, None] }
+    }
+
+    fn read(places: &[Option<Place>; 2], marks: [Option<Mark>; 2]) -> Self {
+        let gone = |place: &Place| {
+            let found = std::fs::metadata(&place.path);
+            place.given && found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        let taken_away = places.iter().flatten().any(gone);
+        let read =
+            |place: &Option<Place>| place.as_ref().map_or(Ok(Zeroizing::default()), Place::read);
+        let path =
+            |place: &'_ Option<Place>| place.as_ref().map_or(PathBuf::new(), |it| it.path.clone());
+        let files = read(&places[0]).and_then(|config| {
+            let credentials = read(&places[1])?;
+            let (at_config, at_credentials) = (path(&places[0]), path(&places[1]));
+            AwsFiles::read((&at_config, &config), (&at_credentials, &credentials)).map_err(
+                |error| {
+                    Denial::new(Reason::ProfileMisconfigured, format!("the AWS files: {error}"))
+                },
+            )
+        });
+        Self { files, taken_away, marks }
+    }
+
+    /// The files, as long as they can be read.
+    ///
+    /// # Errors
+    /// Why they can't.
+    pub(super) fn files(&self) -> Result<&AwsFiles, Denial> {
+        self.files.as_ref().map_err(Clone::clone)
+    }
+}
+
+impl Place {
+    /// The text; an empty one where nothing has to be.
+    fn read(&self) -> Result<Zeroizing<String>, Denial> {
+        let shown = self.path.display();
+        let bytes = match std::fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.given => {
+                return Ok(Zeroizing::default());
+            }
+            Err(error) => {
+                let detail = format!("the AWS files: {shown} can't be read: {error}");
+                let reason = match error.kind() {
+                    io::ErrorKind::NotFound
+                    | io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::IsADirectory => Reason::ProfileMisconfigured,
+                    // No file descriptors left, a disk that is gone.
+                    _ => Reason::CredentialsUnavailable,
+                };
+                return Err(Denial::new(reason, detail));
+            }
+        };
+        String::from_utf8(bytes).map(Zeroizing::new).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            let bytes = Zeroizing::new(error.into_bytes());
+            let line = 1 + bytes[..at].iter().filter(|byte| **byte == b'\n').count();
+            let detail = format!("the AWS files: {shown}:{line}: isn't text in UTF-8");
+            Denial::new(Reason::ProfileMisconfigured, detail)
+        })
+    }
+}

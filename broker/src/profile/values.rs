@@ -1,0 +1,25 @@
+//! Forms of values that stand in the AWS files and in the environment alike.
+
+use url::Url;
+
+/// Whether a server can be asked there.
+pub(super) fn is_url(text: &str) -> bool {
+    let url = Url::parse(text).ok();
+    url.is_some_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host())
+}
+
+/// What botocore takes for a region (`utils.validate_region_name`).
+pub(super) fn is_region(text: &str) -> bool {
+    text.len() <= 63
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+        && text.chars().any(|c| !c.is_ascii_digit())
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// `true` or `false`, in upper or lower case.
+pub(super) fn switch(text: &str) -> Option<bool> {
+    [("true", true), ("false", false)]
+        .into_iter()
+        .find_map(|(name, value)| text.eq_ignore_ascii_case(name).then_some(value))
+}
