@@ -1,7 +1,12 @@
 //! The gRPC contract between `sigward-proxy` and `sigward-broker`: the generated types of
-//! `sigward.broker.v1`, and the names that both sides spell the same way.
+//! `sigward.broker.v1`, the names that both sides spell the same way, and the one reader of what a
+//! message asks for ([`call`]).
 //!
 //! This crate is the leaf of the workspace: it knows neither side.
+
+pub mod call;
+
+mod json;
 
 use self::v1::Reason;
 

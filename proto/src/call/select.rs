@@ -1,0 +1,249 @@
+//! Picks out of a message what someone looks at, and notices where another reader would pick
+//! something else.
+//!
+//! Invariant: what is kept is bounded by the number of places looked at, [`MAX_TEXT`] and
+//! [`MAX_TEXTS`], whatever the message says.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::want::{Place, Want, fold};
+use crate::json::{Container, Handler, Scalar, Word};
+
+/// The longest text of one value, in bytes.
+pub const MAX_TEXT: usize = 64 << 10;
+/// The longest texts of all values of a message together.
+const MAX_TEXTS: usize = 4 * MAX_TEXT;
+/// Longer keys aren't compared: they may be any.
+const MAX_KEY: usize = 1 << 10;
+
+/// A value that someone looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// A number, as it is written.
+    Number(String),
+    /// A string, decoded.
+    Text(String),
+    /// An array.
+    Array,
+    /// An object.
+    Object,
+    /// A number or a string of more than [`MAX_TEXT`].
+    TooLong,
+    /// A string with half of a surrogate pair.
+    HalfPair,
+}
+
+/// Why readers may disagree on which value a place has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Conflict {
+    Twice,
+    /// A key that only some readers tell from the one looked for.
+    Spelling,
+    /// A key with NUL, where some readers end it; with half of a surrogate pair; or one too long.
+    OddKey,
+}
+
+/// What was found at a place.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Found {
+    pub(super) value: Option<Value>,
+    /// Where its key begins; that of an element is its own beginning.
+    pub(super) key: usize,
+    pub(super) range: Range<usize>,
+    pub(super) conflict: Option<Conflict>,
+}
+
+#[derive(Debug)]
+pub(super) struct Selector {
+    want: Arc<Want>,
+    found: Vec<Found>,
+    depth: usize,
+    /// The open containers on the way to a place.
+    path: Vec<Level>,
+    /// The place of the value that comes next.
+    next: Option<usize>,
+    /// The text of the key, or of the value at `next`.
+    text: Vec<u8>,
+    reading: Option<Reading>,
+    too_long: bool,
+    kept: usize,
+}
+
+#[derive(Debug)]
+struct Level {
+    depth: usize,
+    node: usize,
+    /// In an array: how many elements have begun.
+    elements: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    scalar: Scalar,
+    at: usize,
+}
+
+impl Selector {
+    pub(super) fn new(want: Arc<Want>) -> Self {
+        let found = vec![Found::default(); want.nodes().len()];
+        Self {
+            want,
+            found,
+            depth: 0,
+            path: Vec::new(),
+            next: Some(Place::ROOT.0),
+            text: Vec::new(),
+            reading: None,
+            too_long: false,
+            kept: 0,
+        }
+    }
+
+    pub(super) fn into_found(self) -> (Arc<Want>, Vec<Found>) {
+        (self.want, self.found)
+    }
+
+    /// The innermost container, if someone looks at it.
+    fn here(&mut self) -> Option<&mut Level> {
+        let depth = self.depth;
+        self.path.last_mut().filter(|level| level.depth == depth)
+    }
+
+    /// A value begins at `at`: its place.
+    fn begin_value(&mut self, at: usize) -> Option<usize> {
+        if let Some(Level { node, elements: Some(elements), .. }) = self.here() {
+            let (node, index) = (*node, *elements);
+            *elements += 1;
+            let nodes = self.want.nodes();
+            let mut children = nodes[node].children.iter().copied();
+            self.next = children.find(|child| nodes[*child].index == Some(index));
+            if let Some(next) = self.next {
+                self.found[next].key = at;
+            }
+        }
+        if let Some(next) = self.next {
+            self.found[next].range = at..at;
+        }
+        self.next
+    }
+
+    fn end_value(&mut self, value: Value, end: usize) {
+        if let Some(place) = self.next.take() {
+            self.found[place].value = Some(value);
+            self.found[place].range.end = end;
+        }
+    }
+
+    fn end_key(&mut self, at: usize, well_formed: bool) {
+        self.next = None;
+        let Some(node) = self.here().map(|level| level.node) else { return };
+        let nodes = self.want.nodes();
+        let children = &nodes[node].children;
+        let key = std::str::from_utf8(&self.text).ok();
+        let odd = !well_formed || self.too_long || self.text.contains(&0);
+        let Some(key) = key.filter(|_| !odd) else {
+            for child in children {
+                self.found[*child].conflict = Some(Conflict::OddKey);
+            }
+            return;
+        };
+        let folded = fold(key);
+        for &child in children {
+            let found = &mut self.found[child];
+            if *key == *nodes[child].key {
+                if found.value.is_some() {
+                    found.conflict = Some(Conflict::Twice);
+                } else {
+                    found.key = at;
+                    self.next = Some(child);
+                }
+            } else if *nodes[child].folded == *folded {
+                found.conflict = Some(Conflict::Spelling);
+            }
+        }
+    }
+}
+
+impl Handler for Selector {
+    fn open(&mut self, container: Container, at: usize) {
+        let place = self.begin_value(at);
+        self.depth += 1;
+        if let Some(node) = place {
+            let (value, elements) = match container {
+                Container::Object => (Value::Object, None),
+                Container::Array => (Value::Array, Some(0)),
+            };
+            self.end_value(value, at);
+            self.path.push(Level { depth: self.depth, node, elements });
+        }
+    }
+
+    fn close(&mut self, end: usize) {
+        if let Some(node) = self.here().map(|level| level.node) {
+            self.found[node].range.end = end;
+            self.path.pop();
+        }
+        self.depth -= 1;
+    }
+
+    fn scalar(&mut self, scalar: Scalar, at: usize) -> bool {
+        let wanted = match scalar {
+            Scalar::Key => self.here().is_some(),
+            Scalar::String | Scalar::Number => self.begin_value(at).is_some(),
+        };
+        self.reading = wanted.then_some(Reading { scalar, at });
+        self.text.clear();
+        self.too_long = false;
+        wanted
+    }
+
+    fn text(&mut self, piece: &[u8]) {
+        let limit = match self.reading {
+            Some(Reading { scalar: Scalar::Key, .. }) => MAX_KEY,
+            Some(_) => MAX_TEXT.min(MAX_TEXTS - self.kept),
+            None => 0,
+        };
+        if self.text.len() + piece.len() > limit {
+            self.too_long = true;
+            self.text = Vec::new();
+        } else if !self.too_long {
+            self.text.extend_from_slice(piece);
+        }
+    }
+
+    fn scalar_end(&mut self, end: usize, well_formed: bool) {
+        let Some(Reading { scalar, at }) = self.reading.take() else { return };
+        if scalar == Scalar::Key {
+            self.end_key(at, well_formed);
+            return;
+        }
+        let value = if self.too_long {
+            Value::TooLong
+        } else if !well_formed {
+            Value::HalfPair
+        } else {
+            self.kept += self.text.len();
+            match (scalar, String::from_utf8(std::mem::take(&mut self.text))) {
+                (Scalar::Number, Ok(text)) => Value::Number(text),
+                (_, Ok(text)) => Value::Text(text),
+                (_, Err(_)) => Value::HalfPair,
+            }
+        };
+        self.end_value(value, end);
+    }
+
+    fn word(&mut self, word: Word, at: usize, end: usize) {
+        self.begin_value(at);
+        let value = match word {
+            Word::Null => Value::Null,
+            Word::True => Value::Bool(true),
+            Word::False => Value::Bool(false),
+        };
+        self.end_value(value, end);
+    }
+}

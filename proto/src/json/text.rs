@@ -1,0 +1,225 @@
+//! The text of one string as it streams by: escapes decoded, UTF-8 checked.
+
+use super::Handler;
+
+/// Why it isn't a string of JSON.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Defect {
+    /// How far into the chunk that shows.
+    Syntax(usize),
+    Encoding,
+}
+
+/// Where the reading of a string stands.
+#[derive(Debug, Default)]
+pub(crate) struct Text {
+    wanted: bool,
+    key: bool,
+    escape: Escape,
+    /// The first half of a surrogate pair, whose second half must come next.
+    high: Option<u16>,
+    /// Half of a pair stood alone.
+    lone: bool,
+    /// The beginning of a character that the chunk before was cut in.
+    partial: [u8; 4],
+    partial_length: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum Escape {
+    #[default]
+    None,
+    /// After the backslash.
+    Begun,
+    /// After `\u`: how many digits, and their value.
+    Digits(u8, u16),
+}
+
+impl Text {
+    pub(crate) fn begin(&mut self, wanted: bool, key: bool) {
+        self.wanted = wanted;
+        self.key = key;
+        // The rest is as it should be after the end of a string.
+        self.lone = false;
+    }
+
+    pub(crate) fn is_key(&self) -> bool {
+        self.key
+    }
+
+    pub(crate) fn is_well_formed(&self) -> bool {
+        !self.lone
+    }
+
+    /// Passes text on, if someone wants it.
+    pub(crate) fn pass(&self, piece: &[u8], to: &mut impl Handler) {
+        if self.wanted && !piece.is_empty() {
+            to.text(piece);
+        }
+    }
+
+    /// Reads up to the closing quotation mark, or all there is: how much, and whether that was the end.
+    pub(crate) fn read(
+        &mut self,
+        chunk: &[u8],
+        to: &mut impl Handler,
+    ) -> Result<(usize, bool), Defect> {
+        let mut at = 0;
+        while at < chunk.len() {
+            match self.escape {
+                Escape::None => {
+                    let (length, ascii) = plain(&chunk[at..]);
+                    if length > 0 {
+                        self.run(&chunk[at..at + length], ascii, to)?;
+                        at += length;
+                        continue;
+                    }
+                    if self.partial_length > 0 {
+                        return Err(Defect::Encoding);
+                    }
+                    match chunk[at] {
+                        b'"' => {
+                            self.end_pair(to);
+                            return Ok((at + 1, true));
+                        }
+                        b'\\' => self.escape = Escape::Begun,
+                        // Control characters must be escaped.
+                        _ => return Err(Defect::Syntax(at)),
+                    }
+                }
+                Escape::Begun => {
+                    self.escape = self.escaped(chunk[at], to).ok_or(Defect::Syntax(at))?;
+                }
+                Escape::Digits(count, value) => {
+                    let digit = char::from(chunk[at]).to_digit(16).ok_or(Defect::Syntax(at))?;
+                    let value = value << 4 | u16::try_from(digit).unwrap_or_default();
+                    self.escape = if count == 3 {
+                        self.unit(value, to);
+                        Escape::None
+                    } else {
+                        Escape::Digits(count + 1, value)
+                    };
+                }
+            }
+            at += 1;
+        }
+        Ok((at, false))
+    }
+
+    /// Text that stands for itself.
+    fn run(&mut self, mut run: &[u8], ascii: bool, to: &mut impl Handler) -> Result<(), Defect> {
+        self.end_pair(to);
+        while self.partial_length > 0 {
+            let Some((byte, rest)) = run.split_first() else { return Ok(()) };
+            self.partial[self.partial_length] = *byte;
+            self.partial_length += 1;
+            run = rest;
+            match std::str::from_utf8(&self.partial[..self.partial_length]) {
+                Ok(character) => {
+                    if self.wanted {
+                        to.text(character.as_bytes());
+                    }
+                    self.partial_length = 0;
+                }
+                Err(error) if error.error_len().is_none() => {}
+                Err(_) => return Err(Defect::Encoding),
+            }
+        }
+        let whole = if ascii {
+            run.len()
+        } else {
+            match std::str::from_utf8(run) {
+                Ok(_) => run.len(),
+                // Cut at the end of the run: the next chunk may complete the character.
+                Err(error) if error.error_len().is_none() => error.valid_up_to(),
+                Err(_) => return Err(Defect::Encoding),
+            }
+        };
+        self.pass(&run[..whole], to);
+        let cut = &run[whole..];
+        self.partial[..cut.len()].copy_from_slice(cut);
+        self.partial_length = cut.len();
+        Ok(())
+    }
+
+    fn escaped(&mut self, byte: u8, to: &mut impl Handler) -> Option<Escape> {
+        let character = match byte {
+            b'"' | b'\\' | b'/' => byte,
+            b'b' => 8,
+            b'f' => 12,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'u' => return Some(Escape::Digits(0, 0)),
+            _ => return None,
+        };
+        self.end_pair(to);
+        self.pass(&[character], to);
+        Some(Escape::None)
+    }
+
+    /// One unit of UTF-16.
+    fn unit(&mut self, unit: u16, to: &mut impl Handler) {
+        if let (Some(high), 0xdc00..0xe000) = (self.high, unit) {
+            self.high = None;
+            let pair = [high, unit];
+            self.characters(char::decode_utf16(pair).flatten(), to);
+            return;
+        }
+        self.end_pair(to);
+        match unit {
+            0xd800..0xdc00 => self.high = Some(unit),
+            0xdc00..0xe000 => self.stand_alone(to),
+            _ => self.characters(char::from_u32(u32::from(unit)), to),
+        }
+    }
+
+    fn end_pair(&mut self, to: &mut impl Handler) {
+        if self.high.take().is_some() {
+            self.stand_alone(to);
+        }
+    }
+
+    fn stand_alone(&mut self, to: &mut impl Handler) {
+        self.lone = true;
+        self.characters([char::REPLACEMENT_CHARACTER], to);
+    }
+
+    fn characters(&self, characters: impl IntoIterator<Item = char>, to: &mut impl Handler) {
+        for character in characters {
+            self.pass(character.encode_utf8(&mut [0; 4]).as_bytes(), to);
+        }
+    }
+}
+
+/// How many bytes stand for themselves, and whether all of them are ASCII. Eight at a time: most of a
+/// large body is one long string.
+fn plain(bytes: &[u8]) -> (usize, bool) {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    // A bit of `HIGH` where a byte is zero; false ones only above a true one.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let mut beyond_ascii = 0;
+    let mut length = 0;
+    let (words, _) = bytes.as_chunks::<8>();
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
+        let quote = zeros(word ^ (ONES * u64::from(b'"')));
+        let backslash = zeros(word ^ (ONES * u64::from(b'\\')));
+        if control | quote | backslash != 0 {
+            break;
+        }
+        beyond_ascii |= word & HIGH;
+        length += 8;
+    }
+    let mut ascii = beyond_ascii == 0;
+    for byte in &bytes[length..] {
+        if matches!(byte, 0..0x20 | b'"' | b'\\') {
+            break;
+        }
+        ascii &= byte.is_ascii();
+        length += 1;
+    }
+    (length, ascii)
+}
