@@ -91,7 +91,6 @@ endpoints = ["upstream"]
 /// the environment comes first, as for the SDK. The region of a profile's source doesn't count.
 #[tokio::test]
 async fn the_region_of_sts() {
-    const ENVIRONMENT: Option<&str> = Some("ca-central-1");
     let home = AwsHome::new();
     for (profile, region) in
         [("own", "region = sa-east-1\n"), ("plain", ""), ("default", "region = sa-east-1\n")]
@@ -105,12 +104,17 @@ async fn the_region_of_sts() {
     let world = World::at_home(home, |builder| builder).await;
     let aws = Aws::start(world.home.keys()).await;
     let endpoint = world.upstream.url();
+    let last = Some(("AWS_REGION", "ca-central-1"));
+    let first = Some(("AWS_DEFAULT_REGION", "ap-south-1"));
     for (profile, environment, region) in [
-        ("own", ENVIRONMENT, "sa-east-1"),
-        ("plain", ENVIRONMENT, "ca-central-1"),
-        ("plain", None, "eu-north-1"),
-        ("default", ENVIRONMENT, "ca-central-1"),
-        ("default", None, "sa-east-1"),
+        ("own", [last, None], "sa-east-1"),
+        ("own", [last, first], "ap-south-1"),
+        ("plain", [last, None], "ca-central-1"),
+        ("plain", [last, first], "ap-south-1"),
+        ("plain", [None, None], "eu-north-1"),
+        ("default", [last, None], "sa-east-1"),
+        ("default", [last, first], "ap-south-1"),
+        ("default", [None, None], "sa-east-1"),
     ] {
         let mut command = world.broker_command(&["check", "--endpoint", &endpoint]);
         command.args(["--service", "aws-mcp", "--region", "eu-north-1"]);
@@ -118,7 +122,7 @@ async fn the_region_of_sts() {
             command.args(["--profile", profile]);
         }
         command.envs(aws.environment());
-        command.envs(environment.map(|region| ("AWS_REGION", region)));
+        command.envs(environment.into_iter().flatten());
         let ended = deadline::within(command.output(), || "check doesn't end".to_owned()).await;
         let output = ended.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -202,6 +202,10 @@ impl<'f> Other<'f> {
         self.file.find(Some(self.section), key)
     }
 
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'f str> + use<'f> {
+        self.section.settings.iter().map(|setting| setting.key.as_str())
+    }
+
     pub(super) fn wrong(&self, what: impl Into<String>) -> Error {
         self.file.error(self.section.line, what.into())
     }

@@ -5,8 +5,10 @@
 //!
 //! Whoever holds a [`Snapshot`] holds the keys in it; nothing of the files stays here.
 
-use std::io;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use sigward_proto::v1::Reason;
@@ -17,6 +19,9 @@ use super::mark::Mark;
 use super::surroundings::Surroundings;
 use crate::config;
 use crate::error::Denial;
+
+/// A file of a thousand profiles has a quarter of a megabyte.
+const MAX_FILE: usize = 16 << 20;
 
 /// Where the files are.
 #[derive(Debug)]
@@ -130,7 +135,7 @@ impl Place {
     /// The text; an empty one where nothing has to be.
     fn read(&self) -> Result<Zeroizing<String>, Denial> {
         let shown = self.path.display();
-        let bytes = match std::fs::read(&self.path) {
+        let bytes = match read_bounded(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.given => {
                 return Ok(Zeroizing::default());
@@ -139,6 +144,8 @@ impl Place {
                 let detail = format!("the AWS files: {shown} can't be read: {error}");
                 let reason = match error.kind() {
                     io::ErrorKind::NotFound
+                    | io::ErrorKind::FileTooLarge
+                    | io::ErrorKind::InvalidInput
                     | io::ErrorKind::PermissionDenied
                     | io::ErrorKind::IsADirectory => Reason::ProfileMisconfigured,
                     // No file descriptors left, a disk that is gone.
@@ -155,4 +162,21 @@ impl Place {
             Denial::new(Reason::ProfileMisconfigured, detail)
         })
     }
+}
+
+/// The whole file. `/dev/null` is an empty one, as people use it to have none.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let found = std::fs::metadata(path)?;
+    // Reading a pipe would wait for somebody to write, and take away what others are to read.
+    if !found.is_file() && !found.is_dir() && !found.file_type().is_char_device() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0).min(MAX_FILE));
+    File::open(path)?.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_FILE {
+        drop(Zeroizing::new(bytes));
+        let why = format!("it has more than {} MiB", MAX_FILE >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(bytes)
 }

@@ -173,6 +173,9 @@ impl Chain {
                 return Err(misconfigured(&error));
             }
             settings::sound(&profile)?;
+            if visited.is_empty() {
+                settings::of_region(&profile)?;
+            }
             if !visited.insert(profile.name) {
                 return Err(wrong(&profile, "leads back to itself by its source_profile"));
             }
@@ -322,22 +325,13 @@ impl Chain {
                     section.get(key).ok_or_else(lacks).and_then(settings::text).map(str::to_owned)
                 };
                 // Two answers to one question.
-                let shared = [
-                    "sso_start_url",
-                    "sso_region",
-                    "sso_account_id",
-                    "sso_role_name",
-                    "sso_registration_scopes",
-                ];
-                for key in shared {
-                    let (Some(own), Some(other)) = (profile.get(key), section.get(key)) else {
-                        continue;
-                    };
-                    if own.lines() != other.lines() {
-                        return Err(misconfigured(
-                            &own.wrong("isn't that of its sso_session: take it out"),
-                        ));
-                    }
+                let other = section.keys().filter_map(|key| profile.get(key).zip(section.get(key)));
+                if let Some((own, _)) =
+                    other.into_iter().find(|(own, it)| own.lines() != it.lines())
+                {
+                    return Err(misconfigured(
+                        &own.wrong("isn't that of its sso_session: take it out"),
+                    ));
                 }
                 let scopes = match section.get("sso_registration_scopes") {
                     Some(scopes) => settings::text(scopes)?,
@@ -352,8 +346,11 @@ impl Chain {
             }
         };
         self.deciding.push_str(&format!("{session:?}"));
-        let account = needed(profile.get("sso_account_id"), "sso_account_id")?;
-        let role = needed(profile.get("sso_role_name"), "sso_role_name")?;
+        // The section may have what all of its profiles share.
+        let shared = session.name.as_deref().and_then(|name| profile.files().sso_session(name));
+        let either = |key| profile.get(key).or_else(|| shared.and_then(|section| section.get(key)));
+        let account = needed(either("sso_account_id"), "sso_account_id")?;
+        let role = needed(either("sso_role_name"), "sso_role_name")?;
         Ok(SsoRole { session, account, role })
     }
 

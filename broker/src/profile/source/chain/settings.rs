@@ -94,15 +94,17 @@ pub(super) fn sound(profile: &Profile<'_>) -> Result<(), Denial> {
             _ => drop(text(setting)?),
         }
     }
-    let region = value(Some(profile), "region").map(without_comment);
-    if region.is_some_and(|region| !values::is_region(region))
-        && let Some(setting) = profile.get("region")
-    {
-        return Err(misconfigured(
-            &setting.wrong("is no region: letters, digits and '-' name one"),
-        ));
-    }
     Ok(())
+}
+
+/// Refuses a region that can be none. That of a source profile doesn't count.
+pub(super) fn of_region(profile: &Profile<'_>) -> Result<(), Denial> {
+    let Some(setting) = profile.get("region") else { return Ok(()) };
+    let region = setting.text().map(without_comment).unwrap_or_default();
+    if region.is_empty() || values::is_region(region) {
+        return Ok(());
+    }
+    Err(misconfigured(&setting.wrong("is no region: letters, digits and '-' name one")))
 }
 
 /// The profile's settings that decide, as text.
