@@ -46,12 +46,12 @@ pub struct EndpointUrl {
 }
 
 impl Service {
-    /// Checks a signing name: letters, digits and `.-_`.
+    /// Checks a signing name: letters, digits and `.-_`, and `:` for `::1`.
     ///
     /// # Errors
     /// What is wrong with it. It ends in the credential scope, where a `/` would move the borders.
     pub fn parse(text: &str) -> Result<Self, String> {
-        scope_part(text, |b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        scope_part(text, |b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
             .map(Self)
             .ok_or_else(|| "is not a signing name like \"aws-mcp\"".to_owned())
     }
@@ -157,10 +157,10 @@ impl EndpointUrl {
         &self.path
     }
 
-    /// Whether the host is an address or `localhost`: it says nothing about a service.
+    /// Whether the host is an address of another machine: it says nothing about a service.
     #[must_use]
-    pub fn is_bare_host(&self) -> bool {
-        is_loopback(&self.host) || address(&self.host).is_some()
+    pub fn is_foreign_address(&self) -> bool {
+        address(&self.host).is_some() && !is_loopback(&self.host)
     }
 
     /// What an HTTP client puts into `Host`: the port only where it isn't the scheme's own.

@@ -10,18 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use sigward_proto::MAX_MESSAGE_BYTES;
 use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::{
     ListProfilesRequest, LoginRequest, LoginResponse, Profile, Reason, ReportRejectionRequest,
     SignRequest, SignResponse,
 };
-use sigward_proto::{ERROR_DOMAIN, MAX_MESSAGE_BYTES};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
-pub use self::private::{PrivateBroker, Restart, Start, StartError, start};
+pub use self::private::{PrivateBroker, Restart, Start, StartError, Started};
 use crate::config::{BrokerAddress, ProfileName};
 use crate::error::{Error, Refusal, innermost};
 
@@ -31,7 +31,7 @@ pub enum Route {
     /// Over a socket in the file system.
     Unix(std::path::PathBuf),
     /// To a process that we start.
-    Private(PrivateBroker),
+    Private(Arc<PrivateBroker>),
 }
 
 /// The pauses before a question is asked again whose connection broke.
@@ -64,11 +64,13 @@ impl Broker {
                 (address, None, channel)
             }
             Route::Private(broker) => {
-                let broker = Arc::new(broker);
                 let starter = Arc::clone(&broker);
                 let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
                     let starter = Arc::clone(&starter);
-                    async move { starter.connect().and_then(UnixStream::from_std).map(TokioIo::new) }
+                    async move {
+                        let socket = starter.connect().await?;
+                        UnixStream::from_std(socket).map(TokioIo::new)
+                    }
                 }));
                 (BrokerAddress::Private, Some(broker), channel)
             }
@@ -140,8 +142,7 @@ impl Broker {
     /// A refusal for a reason that this side knows by itself.
     #[must_use]
     pub fn refused(&self, reason: Reason, profile: &ProfileName) -> Error {
-        let (reason, profile, broker) = (Some(reason), profile.clone(), self.address.clone());
-        Error::Refused(Refusal { reason, profile, broker })
+        Error::Refused(Refusal::new(reason, profile.clone(), self.address.clone()))
     }
 
     async fn ask<T, F>(&self, profile: &ProfileName, call: impl Fn() -> F) -> Result<T, Error>
@@ -153,7 +154,7 @@ impl Broker {
                 match call().await {
                     // A broker that has just died may fail more than one question: the first finds
                     // the connection broken, the next may still find it there.
-                    Err(status) if is_transport(&status) && !self.is_lost() => {
+                    Err(status) if is_transport(&status) && !self.is_lost().await => {
                         tracing::debug!(%status, "the broker's connection broke, asking once more");
                         tokio::time::sleep(pause).await;
                     }
@@ -162,34 +163,40 @@ impl Broker {
             }
             call().await
         };
-        match tokio::time::timeout(self.timeout, attempts).await {
+        let answer = tokio::time::timeout(self.timeout, attempts).await;
+        if let (Some(private), Ok(answer)) = (&self.private, &answer)
+            && answer.as_ref().err().is_none_or(|status| !is_transport(status))
+        {
+            private.has_answered();
+        }
+        match answer {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) => Err(self.error(profile, &status).await),
             Err(_) => Err(Error::BrokerSlow { broker: self.address.clone(), after: self.timeout }),
         }
     }
 
-    /// Whether asking again is pointless: there is no broker any more, and we know why.
-    fn is_lost(&self) -> bool {
-        self.private.as_ref().is_some_and(|private| private.known_failure().is_some())
+    /// Whether asking again at once is pointless: there is no broker any more, and we know why.
+    async fn is_lost(&self) -> bool {
+        match &self.private {
+            Some(private) => private.failure().await.is_some(),
+            None => false,
+        }
     }
 
     /// What a status means.
     pub async fn error(&self, profile: &ProfileName, status: &Status) -> Error {
         if is_transport(status) {
-            let detail = match &self.private {
-                Some(private) => private.failure().await.unwrap_or_else(|| {
-                    "it ended without a word; its standard error, above, may say why".to_owned()
-                }),
-                None => unix_detail(&self.address, status),
+            let Some(private) = &self.private else {
+                let detail = unix_detail(&self.address, status);
+                return Error::BrokerUnreachable { broker: self.address.clone(), detail };
             };
-            return Error::BrokerUnreachable { broker: self.address.clone(), detail };
+            let detail = private.failure().await.unwrap_or_else(|| {
+                "doesn't answer: its connection broke several times; repeat the call".to_owned()
+            });
+            return Error::PrivateBroker { detail };
         }
-        let reason = status
-            .get_details_error_info()
-            .filter(|info| info.domain == ERROR_DOMAIN)
-            .and_then(|info| Reason::from_name(&info.reason));
-        Error::Refused(Refusal { reason, profile: profile.clone(), broker: self.address.clone() })
+        Error::Refused(Refusal::of(status, profile.clone(), self.address.clone()))
     }
 }
 

@@ -4,6 +4,7 @@
 //! option that is wrong.
 
 mod listen;
+mod profiles;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,7 +32,8 @@ struct Options {
     /// URL of the MCP endpoint; may also be the last word behind --profile
     endpoint: Option<String>,
 
-    /// AWS profiles to offer, the first is the default [env: AWS_MCP_PROXY_PROFILES, AWS_PROFILE]
+    /// AWS profiles to offer, the first is the default [env: AWS_MCP_PROXY_PROFILES,
+    /// AWS_DEFAULT_PROFILE, AWS_PROFILE]
     #[arg(long = "profile", value_name = "PROFILE", num_args = 1..)]
     profiles: Vec<String>,
 
@@ -195,27 +197,19 @@ pub fn parse(
     let endpoint = check_endpoint(&endpoint).map_err(|why| {
         fault(ErrorKind::ValueValidation, &format!("ENDPOINT {endpoint:?} {why}"))
     })?;
-    let from_environment = environment.text("AWS_MCP_PROXY_PROFILES");
-    let names = match from_environment {
-        Some(names) => names.split_whitespace().map(str::to_owned).collect(),
-        None if options.profiles.is_empty() => {
-            environment.text("AWS_PROFILE").map(str::to_owned).into_iter().collect()
-        }
-        None => options.profiles,
-    };
-    if let Some(name) = names.iter().find(|name| name.is_empty() || name.contains(char::is_control))
-    {
-        let why = format!("--profile {name:?} can't be the name of a profile");
-        return Err(fault(ErrorKind::ValueValidation, &why));
-    }
+    let wrong = |why: String| fault(ErrorKind::ValueValidation, &why);
+    let profiles = profiles::chosen(options.profiles, environment).map_err(wrong)?;
+    let region =
+        |name| environment.text(name).map(|region| region.map(str::to_owned)).map_err(wrong);
     let config = Config {
         endpoint,
         service: options.service,
         region: options.region,
-        profiles: Profiles::new(&names),
+        profiles: Profiles::new(profiles),
         metadata: options.metadata,
         headers: options.headers,
-        fallback_region: environment.text("AWS_REGION").map(str::to_owned),
+        default_region: region("AWS_DEFAULT_REGION")?,
+        fallback_region: region("AWS_REGION")?,
         retries: options.retries,
         timeouts: Timeouts {
             request: options.timeout,
@@ -237,7 +231,7 @@ pub fn parse(
             read_only: options.read_only,
         },
         listen: listen::checked(options.listen, options.listen_token_file, options.listen_mode)
-            .map_err(|why| fault(ErrorKind::ValueValidation, &why))?,
+            .map_err(wrong)?,
     };
     let broker = options.broker.unwrap_or(BrokerChoice::Any);
     Ok(Invocation { config, broker, log_level: options.log_level })

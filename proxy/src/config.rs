@@ -1,40 +1,19 @@
 //! What the proxy was told, as checked values. Made by [`crate::cli`]; nothing here reads the
 //! environment or a file.
 
+mod name;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use url::Url;
 use wildmatch::WildMatch;
 
-/// The name of a profile, as the broker knows it. A type of its own: a profile in the place of
-/// another string would sign with somebody else's identity.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ProfileName(Arc<str>);
-
-impl ProfileName {
-    /// The profile called `name`.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self(name.into())
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for ProfileName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+pub use self::name::ProfileName;
+pub(crate) use self::name::is_control;
 
 /// The profiles of this proxy in the order given, each once; the first is the default.
 #[derive(Debug, Clone)]
@@ -49,16 +28,16 @@ impl Profiles {
 
     /// `names` in their order; none at all means the default chain.
     #[must_use]
-    pub fn new(names: &[String]) -> Self {
+    pub fn new(names: Vec<ProfileName>) -> Self {
         let mut profiles: Vec<ProfileName> = Vec::with_capacity(names.len().max(1));
         for name in names {
-            if profiles.iter().all(|known| known.as_str() != name) {
-                profiles.push(ProfileName::new(name));
+            if !profiles.contains(&name) {
+                profiles.push(name);
             }
         }
         let is_default_chain = profiles.is_empty();
         if is_default_chain {
-            profiles.push(ProfileName::new(Self::DEFAULT_CHAIN));
+            profiles.push(ProfileName::default_chain());
         }
         Self { names: profiles, is_default_chain }
     }
@@ -209,7 +188,9 @@ pub struct Config {
     pub metadata: Vec<(String, String)>,
     /// Sent with every HTTP request and covered by its signature.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The region to name where neither profile nor endpoint has one.
+    /// The region to name in `_meta`, whatever region a profile has: `AWS_DEFAULT_REGION`.
+    pub default_region: Option<String>,
+    /// The region to name in `_meta` where the profile has none: `AWS_REGION`.
     pub fallback_region: Option<String>,
     /// How often lists and read-only tools are tried again.
     pub retries: u32,

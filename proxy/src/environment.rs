@@ -13,10 +13,14 @@ pub const KEPT_PREFIX: &str = "SIGWARD_KEPT_";
 /// Says that this process has re-executed itself, and how: see [`Handover`].
 pub const HANDOVER: &str = "SIGWARD_HANDOVER";
 
-/// Variables that hold keys or tokens themselves. A broker that had one can't be started again.
+/// The variable that the AWS CLI takes keys of the environment for.
+const ACCESS_KEY: &str = "AWS_ACCESS_KEY_ID";
+
+/// The other variables that hold keys or tokens themselves. A broker that had one can't be started
+/// again.
 const KEYS: [&str; 4] = [
-    "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
     "AWS_SESSION_TOKEN",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
 ];
@@ -28,6 +32,7 @@ const SETTINGS: &[&str] = &[
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_DEFAULT_PROFILE",
     "AWS_DEFAULT_REGION",
     "AWS_EC2_METADATA_DISABLED",
     "AWS_EC2_METADATA_SERVICE_ENDPOINT",
@@ -62,14 +67,28 @@ const SETTINGS: &[&str] = &[
 pub struct Handover {
     /// The private broker's process, if one was started.
     pub broker: Option<i32>,
-    /// Whether the environment held keys.
-    pub keys_are_gone: bool,
+    /// Which keys the environment held.
+    pub keys: Keys,
+    /// Why no private broker could be started, if one was wanted.
+    pub failure: Option<String>,
+}
+
+/// Keys that an environment holds, or held before the re-execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// None.
+    None,
+    /// The token of a container's credentials, or what is left of a key.
+    Token,
+    /// An access key: what the AWS CLI takes before a profile that the environment names.
+    AccessKey,
 }
 
 /// The variables that this program looks at.
 #[derive(Debug)]
 pub struct Environment {
     all: BTreeMap<OsString, OsString>,
+    handover: Option<Handover>,
 }
 
 impl Environment {
@@ -77,13 +96,27 @@ impl Environment {
     #[must_use]
     #[allow(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn of_process() -> Self {
-        Self { all: std::env::vars_os().collect() }
+        Self::new(std::env::vars_os().collect(), std::process::id())
+    }
+
+    /// The environment of the process `pid`. What another process left there is not for this one:
+    /// `exec` keeps the process id.
+    fn new(all: BTreeMap<OsString, OsString>, pid: u32) -> Self {
+        let value = all.get(OsStr::new(HANDOVER)).and_then(|value| value.to_str());
+        let handover = value.and_then(|value| Handover::read(value, pid));
+        Self { all, handover }
     }
 
     /// A variable as text; none if it is empty. An AWS setting that was handed over counts.
-    #[must_use]
-    pub fn text(&self, name: &str) -> Option<&str> {
-        self.os(name).and_then(OsStr::to_str).filter(|value| !value.is_empty())
+    ///
+    /// # Errors
+    /// It isn't text. To go on as if it weren't set could mean another profile or region.
+    pub fn text(&self, name: &str) -> Result<Option<&str>, String> {
+        match self.os(name).filter(|value| !value.is_empty()).map(OsStr::to_str) {
+            None => Ok(None),
+            Some(Some(text)) => Ok(Some(text)),
+            Some(None) => Err(format!("the environment variable {name} isn't UTF-8; set it again")),
+        }
     }
 
     /// A variable as a path.
@@ -95,7 +128,10 @@ impl Environment {
     /// A variable.
     #[must_use]
     pub fn os(&self, name: &str) -> Option<&OsStr> {
-        let kept = || self.all.get(OsStr::new(&format!("{KEPT_PREFIX}{name}")));
+        let kept = || {
+            self.handover.as_ref()?;
+            self.all.get(OsStr::new(&format!("{KEPT_PREFIX}{name}")))
+        };
         self.all.get(OsStr::new(name)).or_else(kept).map(OsString::as_os_str)
     }
 
@@ -115,16 +151,24 @@ impl Environment {
         found.collect()
     }
 
-    /// Whether the environment holds keys.
+    /// The keys that the environment holds, or held before the re-execution.
     #[must_use]
-    pub fn has_keys(&self) -> bool {
-        KEYS.iter().any(|name| self.all.contains_key(OsStr::new(name)))
+    pub fn keys(&self) -> Keys {
+        let is_set =
+            |name: &str| self.all.get(OsStr::new(name)).is_some_and(|value| !value.is_empty());
+        if is_set(ACCESS_KEY) {
+            Keys::AccessKey
+        } else if KEYS.into_iter().any(is_set) {
+            Keys::Token
+        } else {
+            self.handover.as_ref().map_or(Keys::None, |handover| handover.keys)
+        }
     }
 
     /// What this process said to itself, if it has re-executed.
     #[must_use]
-    pub fn handover(&self) -> Option<Handover> {
-        Handover::read(self.all.get(OsStr::new(HANDOVER))?.to_str()?)
+    pub fn handover(&self) -> Option<&Handover> {
+        self.handover.as_ref()
     }
 
     /// The names that a broker started later must not inherit.
@@ -137,24 +181,50 @@ impl Environment {
 }
 
 impl Handover {
-    /// As the value of [`HANDOVER`].
+    /// Whether a private broker was wanted, started or not.
     #[must_use]
-    pub fn to_value(&self) -> String {
-        let broker = self.broker.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        format!("{broker} {}", if self.keys_are_gone { "keys" } else { "-" })
+    pub fn wanted_broker(&self) -> bool {
+        self.broker.is_some() || self.failure.is_some()
     }
 
-    fn read(value: &str) -> Option<Self> {
-        let (broker, keys) = value.split_once(' ')?;
-        Some(Self { broker: broker.parse().ok(), keys_are_gone: keys == "keys" })
+    /// As the value of [`HANDOVER`], for the process `pid`.
+    #[must_use]
+    pub fn to_value(&self, pid: u32) -> String {
+        let broker = self.broker.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        let keys = match self.keys {
+            Keys::None => "-",
+            Keys::Token => "token",
+            Keys::AccessKey => "keys",
+        };
+        let failure = self.failure.as_deref().unwrap_or_default().replace('\0', " ");
+        format!("{pid} {broker} {keys} {failure}")
+    }
+
+    fn read(value: &str, pid: u32) -> Option<Self> {
+        let mut parts = value.splitn(4, ' ');
+        if parts.next()?.parse() != Ok(pid) {
+            return None;
+        }
+        let broker = parts.next()?.parse().ok();
+        let keys = match parts.next()? {
+            "keys" => Keys::AccessKey,
+            "token" => Keys::Token,
+            _ => Keys::None,
+        };
+        let failure = parts.next().filter(|failure| !failure.is_empty()).map(str::to_owned);
+        Some(Self { broker, keys, failure })
     }
 }
 
 #[cfg(test)]
 impl Environment {
+    /// The process that [`Environment::with`] is the environment of.
+    pub const PID: u32 = 17;
+
     /// An environment of these variables.
     pub fn with(variables: &[(&str, &str)]) -> Self {
-        Self { all: variables.iter().map(|(name, value)| (name.into(), value.into())).collect() }
+        let all = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self::new(all, Self::PID)
     }
 }
 
@@ -166,27 +236,64 @@ mod tests {
     fn keys_are_never_among_the_settings_that_are_kept() {
         let environment = Environment::with(&[
             ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_SECURITY_TOKEN", "secret"),
             ("AWS_PROFILE", "dev"),
             ("AWS_BEARER_TOKEN_BEDROCK", "secret"),
             ("AWS_SOMETHING_NEW", "secret?"),
             ("PATH", "/bin"),
         ]);
-        assert!(environment.has_keys());
-        assert_eq!(environment.aws_names().len(), 4);
+        assert_eq!(environment.keys(), Keys::Token);
+        assert_eq!(environment.aws_names().len(), 5);
         let settings = environment.settings();
         assert_eq!(settings.keys().collect::<Vec<_>>(), ["AWS_PROFILE"]);
         assert!(KEYS.iter().all(|key| !SETTINGS.contains(key)));
+        assert!(!SETTINGS.contains(&ACCESS_KEY));
+    }
+
+    #[test]
+    fn empty_keys_are_none() {
+        let empty = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")];
+        assert_eq!(Environment::with(&empty).keys(), Keys::None);
+        let key = [("AWS_ACCESS_KEY_ID", "AKID"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+        assert_eq!(Environment::with(&key).keys(), Keys::AccessKey);
     }
 
     #[test]
     fn what_was_handed_over_is_read_under_its_own_name() {
-        let environment =
-            Environment::with(&[("SIGWARD_KEPT_AWS_REGION", "eu-west-1"), (HANDOVER, "17 keys")]);
-        assert_eq!(environment.text("AWS_REGION"), Some("eu-west-1"));
+        let region = ("SIGWARD_KEPT_AWS_REGION", "eu-west-1");
+        let environment = Environment::with(&[region, (HANDOVER, "17 18 keys ")]);
+        assert_eq!(environment.text("AWS_REGION"), Ok(Some("eu-west-1")));
+        assert_eq!(environment.keys(), Keys::AccessKey);
         let handover = environment.handover().unwrap();
-        assert_eq!(handover, Handover { broker: Some(17), keys_are_gone: true });
-        assert_eq!(Handover::read(&handover.to_value()), Some(handover));
+        let expected = Handover { broker: Some(18), keys: Keys::AccessKey, failure: None };
+        assert_eq!(handover, &expected);
         assert!(environment.aws_names().is_empty());
         assert!(Environment::with(&[]).handover().is_none());
+        let failure = Some("can't start /x y: no".to_owned());
+        for handover in [expected, Handover { broker: None, keys: Keys::None, failure }] {
+            assert_eq!(Handover::read(&handover.to_value(17), 17), Some(handover));
+        }
+    }
+
+    /// A variable that the parent of this process has set, or left, must not keep it from leaving the
+    /// keys behind.
+    #[test]
+    fn what_another_process_left_is_not_believed() {
+        let region = ("SIGWARD_KEPT_AWS_REGION", "eu-west-1");
+        for value in ["- -", "", "18 19 keys ", "-17 - -", "017x - - "] {
+            let environment = Environment::with(&[region, (HANDOVER, value)]);
+            assert!(environment.handover().is_none(), "{value:?}");
+            assert_eq!(environment.text("AWS_REGION"), Ok(None), "{value:?}");
+            assert_eq!(environment.keys(), Keys::None);
+            assert_eq!(environment.handover_names().len(), 2, "a broker gets neither");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_an_error_and_not_unset() {
+        use std::os::unix::ffi::OsStringExt;
+        let value = OsString::from_vec(b"p\xff".to_vec());
+        let environment = Environment::new([("AWS_PROFILE".into(), value)].into(), 1);
+        assert!(environment.text("AWS_PROFILE").unwrap_err().contains("AWS_PROFILE"));
     }
 }

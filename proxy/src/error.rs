@@ -4,13 +4,16 @@
 //! body or a value of a config: what is shown was written here, but for the first line of an
 //! upstream's own error message.
 
+mod refusal;
+
 use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
 use sigward_proto::v1::Reason;
 
-use crate::config::{BrokerAddress, ProfileName};
+pub use self::refusal::Refusal;
+use crate::config::{BrokerAddress, ProfileName, is_control};
 
 /// A failure of one exchange.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +27,12 @@ pub enum Error {
         /// Which one.
         broker: BrokerAddress,
         /// Why, and what to do.
+        detail: String,
+    },
+    /// The private broker can't be started, or has ended.
+    #[error("the private broker {detail}")]
+    PrivateBroker {
+        /// What became of it, in its own words, and what to do.
         detail: String,
     },
     /// The broker didn't answer in time.
@@ -138,6 +147,7 @@ impl Error {
             Self::Shared(error) => error.resend(),
             Self::Refused(_)
             | Self::BrokerUnreachable { .. }
+            | Self::PrivateBroker { .. }
             | Self::BrokerSlow { .. }
             | Self::SignatureMismatch
             | Self::SessionLost { .. }
@@ -152,8 +162,8 @@ impl Error {
     #[must_use]
     pub fn login_required(&self) -> Option<&ProfileName> {
         match self {
-            Self::Refused(refusal) if refusal.reason == Some(Reason::LoginRequired) => {
-                Some(&refusal.profile)
+            Self::Refused(refusal) if refusal.reason() == Some(Reason::LoginRequired) => {
+                Some(refusal.profile())
             }
             Self::Shared(error) => error.login_required(),
             _ => None,
@@ -166,7 +176,7 @@ impl Error {
     pub fn lacks_credentials(&self) -> bool {
         match self {
             Self::Refused(refusal) => matches!(
-                refusal.reason,
+                refusal.reason(),
                 Some(
                     Reason::LoginRequired
                         | Reason::MfaRequired
@@ -176,186 +186,6 @@ impl Error {
                 )
             ),
             _ => false,
-        }
-    }
-}
-
-/// A broker's no.
-#[derive(Debug)]
-pub struct Refusal {
-    /// The broker's reason; none if this version doesn't know it.
-    pub reason: Option<Reason>,
-    /// The profile that was asked for.
-    pub profile: ProfileName,
-    /// Who said it.
-    pub broker: BrokerAddress,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let profile = self.profile.as_str();
-        let private = self.broker == BrokerAddress::Private;
-        let Some(reason) = self.reason else {
-            return write!(
-                f,
-                "{} refused the signature for a reason that this version doesn't know; update \
-                 sigward-proxy",
-                self.broker
-            );
-        };
-        match reason {
-            Reason::PeerNotAllowed => write!(
-                f,
-                "{} has no [[rule]] for this user; add one with peer = {{ uid = … }} to its config",
-                self.broker
-            ),
-            Reason::ProfileNotAllowed => write!(
-                f,
-                "profile {profile:?} isn't one that {} lets this user sign with; add it to a \
-                 [[rule]], or choose another (`sigward-broker status` lists them)",
-                self.broker
-            ),
-            Reason::EndpointNotAllowed => write!(
-                f,
-                "{} doesn't allow this endpoint for profile {profile:?}; add it to the \
-                 [[endpoint]]s and the rule of its config",
-                self.broker
-            ),
-            Reason::MethodNotAllowed => {
-                write!(f, "{} doesn't sign this HTTP method", self.broker)
-            }
-            Reason::ToolNotAllowed => write!(
-                f,
-                "the policy of {} doesn't allow this tool with profile {profile:?}",
-                self.broker
-            ),
-            Reason::InvalidMethod
-            | Reason::InvalidUri
-            | Reason::InvalidHeader
-            | Reason::InvalidBodyHash
-            | Reason::NonCanonicalQuery => write!(
-                f,
-                "{} can't sign this request as it stands ({}); check the endpoint URL and --header",
-                self.broker,
-                reason.name()
-            ),
-            Reason::ReservedHeader => write!(
-                f,
-                "a --header is one that the signature sets itself; remove it ({})",
-                reason.name()
-            ),
-            Reason::AmbiguousJson => f.write_str(
-                "the message can be read in two ways (a key twice, or a batch), so the broker's \
-                 tool rules can't be checked; send it unambiguously",
-            ),
-            Reason::BodyRequired => write!(
-                f,
-                "{} has tool rules and needs the message itself; update sigward-proxy",
-                self.broker
-            ),
-            Reason::LoginRequired if private => write!(
-                f,
-                "profile {profile:?} needs a sign-in: run `aws sso login --profile {profile}` \
-                 (`aws login`, if it has a login_session), then repeat the call"
-            ),
-            Reason::LoginRequired => write!(
-                f,
-                "profile {profile:?} needs a sign-in: run `sigward-broker login {profile}`, then \
-                 repeat the call"
-            ),
-            Reason::MfaRequired => write!(
-                f,
-                "profile {profile:?} asks for an MFA code, which nobody can type here; use an IAM \
-                 Identity Center profile, or a credential_process that asks for the code"
-            ),
-            Reason::ProfileMisconfigured => write!(
-                f,
-                "profile {profile:?} can't be used: it isn't in the AWS config, or it is \
-                 incomplete; `aws configure list --profile {profile}` shows what it holds, the \
-                 broker's log why it failed"
-            ),
-            Reason::UnsupportedProfileSetting => write!(
-                f,
-                "profile {profile:?} has a setting that the broker doesn't support; its log names \
-                 it"
-            ),
-            Reason::AccessDenied => write!(
-                f,
-                "AWS doesn't let profile {profile:?} assume its role; check the role's trust \
-                 policy and the permissions of the identity that assumes it"
-            ),
-            Reason::ClockSkew => write!(
-                f,
-                "AWS refused the credentials request of profile {profile:?} because the clock of \
-                 the broker's machine is wrong; set the clock, then repeat the call"
-            ),
-            Reason::KeysRejected => write!(
-                f,
-                "AWS no longer accepts the keys of profile {profile:?}: they have expired, or were \
-                 deleted or disabled; renew them in the AWS files, then repeat the call"
-            ),
-            Reason::RegionDisabled => write!(
-                f,
-                "STS isn't activated in the region of profile {profile:?}; enable the region for \
-                 the account, or set another region in the profile"
-            ),
-            Reason::NoAccountAccess => write!(
-                f,
-                "the sign-in of profile {profile:?} has no access to its account or role; check \
-                 sso_account_id and sso_role_name, or sign in as another user"
-            ),
-            Reason::CredentialsUnavailable => write!(
-                f,
-                "no credentials for profile {profile:?} right now: AWS (or the \
-                 credential_process) didn't give any; the broker's log says why. Repeat the call \
-                 in a moment"
-            ),
-            Reason::LoginNotAllowed => write!(
-                f,
-                "{} lets nobody sign in from here; run `sigward-broker login {profile}` as its \
-                 own user, or add login = true to the [[rule]]",
-                self.broker
-            ),
-            // Asked for only where LOGIN_REQUIRED was said: a sign-in, but not one that we can start.
-            Reason::NotALoginProfile if private => write!(
-                f,
-                "profile {profile:?} needs a sign-in that only the AWS CLI can do: run `aws login \
-                 --profile {profile}`, then repeat the call"
-            ),
-            Reason::NotALoginProfile => write!(
-                f,
-                "profile {profile:?} needs a sign-in that only the AWS CLI can do: run `aws login` \
-                 as the user of {}, then repeat the call",
-                self.broker
-            ),
-            Reason::LoginDenied => {
-                write!(
-                    f,
-                    "the sign-in for profile {profile:?} was declined; repeat the call to try again"
-                )
-            }
-            Reason::LoginExpired => write!(
-                f,
-                "nobody finished the sign-in for profile {profile:?} in time; repeat the call for \
-                 a new code"
-            ),
-            Reason::AuditUnavailable => write!(
-                f,
-                "{} can't write its audit log, and signs nothing without it; check the disk and \
-                 [audit] file",
-                self.broker
-            ),
-            Reason::RateLimited => write!(
-                f,
-                "too many calls with profile {profile:?}: the broker's rate limit is reached; \
-                 wait a moment"
-            ),
-            Reason::PeerUnknown => write!(
-                f,
-                "{} can't tell which user this process runs as, so it signs nothing",
-                self.broker
-            ),
-            Reason::Unspecified => write!(f, "{} refused the signature", self.broker),
         }
     }
 }
@@ -379,6 +209,25 @@ impl fmt::Display for Detail<'_> {
     }
 }
 
+/// What somebody else wrote, as it can be shown on one line: without characters that end a line, move
+/// the cursor or turn the direction of writing, and no longer than `limit` characters.
+#[must_use]
+pub fn printable(text: &str, limit: usize) -> String {
+    let hides =
+        |c: char| is_control(c) || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut shown: String = text
+        .chars()
+        .map(|c| if hides(c) { ' ' } else { c })
+        .take(limit.saturating_add(1))
+        .collect();
+    if let Some((end, _)) = shown.char_indices().nth(limit) {
+        shown.truncate(end);
+        shown.push('…');
+    }
+    shown.truncate(shown.trim_end().len());
+    shown
+}
+
 /// The innermost cause of an error: "connection refused" rather than the layers around it.
 #[must_use]
 pub fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
@@ -391,29 +240,7 @@ pub fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
-
-    #[test]
-    fn every_reason_is_a_sentence_of_its_own() {
-        let reasons: Vec<Reason> = (0..1000).filter_map(|n| Reason::try_from(n).ok()).collect();
-        assert!(reasons.len() >= 20);
-        let mut seen = HashSet::new();
-        for broker in [BrokerAddress::Private, BrokerAddress::Unix("/run/b.sock".into())] {
-            for &reason in &reasons {
-                let refusal = Refusal {
-                    reason: Some(reason),
-                    profile: ProfileName::new("dev"),
-                    broker: broker.clone(),
-                };
-                let text = refusal.to_string();
-                assert!(text.len() > 20 && !text.ends_with('.'), "{reason:?}: {text}");
-                seen.insert(text);
-            }
-        }
-        assert!(seen.len() > reasons.len());
-    }
 
     #[test]
     fn only_what_never_left_is_safe_to_send_again() {
@@ -434,11 +261,22 @@ mod tests {
     }
 
     #[test]
+    fn what_others_wrote_is_shown_on_one_line() {
+        assert_eq!(printable("plain: \"é\" 東京", 80), "plain: \"é\" 東京");
+        assert_eq!(
+            printable("a\nb\u{1b}[2Kc\u{9b}d\u{2028}e\u{202e}f\u{7f}", 80),
+            "a b [2Kc d e f"
+        );
+        assert_eq!(printable("東京都", 2), "東京…");
+        assert_eq!(printable("東京", 2), "東京");
+    }
+
+    #[test]
     fn policy_is_no_lack_of_credentials() {
         let lacks = |reason| {
-            let profile = ProfileName::new("dev");
-            let broker = BrokerAddress::Private;
-            Error::Refused(Refusal { reason: Some(reason), profile, broker }).lacks_credentials()
+            let profile = ProfileName::parse("dev").unwrap();
+            let refusal = Refusal::new(reason, profile, BrokerAddress::Private);
+            Error::Refused(refusal).lacks_credentials()
         };
         assert!(lacks(Reason::LoginRequired) && lacks(Reason::CredentialsUnavailable));
         for reason in [Reason::ProfileNotAllowed, Reason::ToolNotAllowed, Reason::PeerNotAllowed] {

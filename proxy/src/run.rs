@@ -1,6 +1,6 @@
 //! From the command line to the end: options, broker, runtime, relay, drain.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use crate::config::{Config, Listen, MAX_CLIENT_MESSAGE, REQUESTS_IN_TRANSIT};
 use crate::downstream::http::{self, Guard, Limits, Service, Socket};
 use crate::downstream::stdio;
 use crate::environment::Environment;
+use crate::error::Error;
 use crate::launch;
 use crate::log;
 use crate::relay::{GRACE, Relay, Shared};
@@ -51,6 +52,18 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     drop(environment);
+    let private = match &route {
+        Route::Private(private) => Some(Arc::clone(private)),
+        Route::Unix(_) => None,
+    };
+    // Where a client waits, it is told when it asks.
+    let failure = private.as_ref().and_then(|private| private.known_failure());
+    if let Some(failure) = &failure {
+        eprintln!("sigward-proxy: the private broker {failure}");
+        if config.listen.is_some() || std::io::stdin().is_terminal() {
+            return ExitCode::FAILURE;
+        }
+    }
     // One thread: a relay waits, it doesn't compute, and threads that wake each other cost a call more
     // than it takes (measured: a third of the latency, and of the rate).
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -60,7 +73,13 @@ pub fn main() -> ExitCode {
     let code = runtime.block_on(serve(config, route));
     // A read of standard input may still block a thread, and nobody waits for it.
     runtime.shutdown_background();
-    code
+    match private {
+        Some(private) => {
+            private.flush(FLUSH);
+            if failure.is_some() && !private.has_process() { ExitCode::FAILURE } else { code }
+        }
+        None => code,
+    }
 }
 
 async fn serve(config: Config, route: Route) -> ExitCode {
@@ -86,6 +105,13 @@ async fn serve(config: Config, route: Route) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(&error),
     };
+    let attended = config.listen.is_none() && !std::io::stdin().is_terminal();
+    if !attended && let Err(error) = broker.profiles(config.profiles.default()).await {
+        // Nobody has asked yet who could be told.
+        if matches!(error, Error::PrivateBroker { .. }) {
+            return fail(&error);
+        }
+    }
     let shared = Shared::new(&config, upstream, broker);
     let stop = async {
         let any = signals.iter_mut().map(|signal| Box::pin(signal.recv()));

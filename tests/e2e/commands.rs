@@ -194,7 +194,16 @@ async fn options_that_are_wrong_name_themselves() {
         (proxy(&[good, "--timeout", "-5"]), vec!["--timeout"]),
         (proxy(&[good, "--no-such-option"]), vec!["--no-such-option"]),
         (world.broker_command(&["serve", "--profile", "a"]), vec!["endpoint"]),
-        (world.broker_command(&[local, &["--region", "us-east-1"]].concat()), vec!["--service"]),
+        (
+            world.broker_command(&[
+                "serve",
+                "--region",
+                "us-east-1",
+                "--endpoint",
+                "https://10.0.0.1/mcp",
+            ]),
+            vec!["--service"],
+        ),
         (world.broker_command(&[local, &["--service", "aws-mcp"]].concat()), vec!["--region"]),
     ] {
         let shown = format!("{command:?}");

@@ -86,13 +86,13 @@ impl Flags {
                 Service::parse(service).map_err(|why| format!("--service {why}"))?
             }
             (None, Some(scope)) => scope.service.clone(),
-            (None, None) if url.is_bare_host() => {
+            (None, None) if url.is_foreign_address() => {
                 return Err("its host doesn't tell the service: give --service".to_owned());
             }
-            // What mcp-proxy-for-aws does with hosts that it doesn't know.
+            // What mcp-proxy-for-aws does with hosts that it doesn't know: `localhost`, `127`, `::1`.
             (None, None) => {
-                let label = url.host().split('.').next().unwrap_or_default();
-                Service::parse(label)
+                let host = url.host().trim_matches(['[', ']']);
+                Service::parse(host.split('.').next().unwrap_or_default())
                     .map_err(|_| "its host doesn't tell the service: give --service".to_owned())?
             }
         };

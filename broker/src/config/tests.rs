@@ -302,14 +302,30 @@ fn flags_find_service_and_region() {
     assert_eq!(scope(Flags { region, service, ..unknown() }), pair("x", "us-west-2"));
 }
 
+/// As with mcp-proxy-for-aws: the first label of the host, whatever it is.
+#[test]
+fn an_endpoint_on_this_machine_needs_no_service() {
+    for (url, service) in [
+        ("http://localhost:8080/mcp", "localhost"),
+        ("https://localhost/mcp", "localhost"),
+        ("http://127.0.0.1:8080/mcp", "127"),
+        ("http://127.1.2.3/mcp", "127"),
+        ("http://[::1]:8080/mcp", "::1"),
+    ] {
+        let given = Flags { aws_region: Some("eu-west-1".to_owned()), ..flags(&[url]) };
+        assert_eq!(scope(given), (service.to_owned(), "eu-west-1".to_owned()), "{url}");
+    }
+}
+
 #[test]
 fn flags_that_are_not_enough_say_what_to_give() {
     let region = Some("us-west-2".to_owned());
     for (flags, why) in [
         (flags(&[]), "--endpoint URL"),
         (flags(&["https://tools.example.com/mcp"]), "give --region"),
-        (Flags { region: region.clone(), ..flags(&["http://127.0.0.1:1/"]) }, "give --service"),
-        (Flags { region: region.clone(), ..flags(&["http://localhost/"]) }, "give --service"),
+        (flags(&["http://127.0.0.1:1/"]), "give --region, or set AWS_REGION"),
+        (flags(&["http://localhost:1/"]), "give --region, or set AWS_REGION"),
+        (Flags { region: region.clone(), ..flags(&["https://[2001:db8::1]/"]) }, "give --service"),
         (Flags { region: region.clone(), ..flags(&["https://10.0.0.1/"]) }, "give --service"),
         (Flags { region, ..flags(&["https://a.b/", "https://a.b:443/"]) }, "given twice"),
     ] {

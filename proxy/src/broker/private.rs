@@ -2,28 +2,25 @@
 //!
 //! It allows exactly our endpoint and profiles, to us alone: nobody else can reach the socket pair.
 //! It ends when its socket does, which is when this process ends, however it ends.
+//!
+//! However many calls wait for it, there is one start for all of them, and at most one a second.
+//! What a broker says that can't start is kept for all who ask within that second: the person at the
+//! client reads the broker's own sentence.
+
+mod process;
+mod words;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::process::WaitOptions;
+use tokio::time::Instant;
 
-/// How to start it.
-#[derive(Debug, Clone)]
-pub struct Start {
-    /// The executable.
-    pub program: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<OsString>,
-}
+use self::process::{End, Process};
+pub use self::process::{Start, StartError, Started};
 
 /// What a second start needs.
 #[derive(Debug, Clone)]
@@ -36,31 +33,14 @@ pub struct Restart {
     pub keys_are_gone: bool,
 }
 
-/// Why no broker could be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// It isn't where it should be.
-    #[error(
-        "no sigward-broker beside {} nor in PATH; install both programs in one directory, or name \
-         a running broker by --broker",
-        beside.display()
-    )]
-    NotFound {
-        /// Where it was looked for.
-        beside: PathBuf,
-    },
-    /// The system said no.
-    #[error("can't start {}: {source}", program.display())]
-    Spawn {
-        /// What was started.
-        program: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-}
+/// The time from one start to the next.
+const PACE: Duration = Duration::from_secs(1);
 
-/// How long a broker may take to say what is wrong with its arguments.
-const OBJECTION: Duration = Duration::from_secs(2);
+/// How long a broker whose connection broke may take to end.
+const END: Duration = Duration::from_secs(1);
+
+/// How long the last words of a broker may take to arrive after its end.
+const WORDS: Duration = Duration::from_millis(200);
 
 /// The process and our end of its socket.
 #[derive(Debug)]
@@ -74,156 +54,198 @@ pub struct PrivateBroker {
 struct State {
     /// A connection that nobody uses yet.
     ready: Option<UnixStream>,
-    failure: Option<String>,
+    /// The process of the last connection.
+    process: Option<Arc<Process>>,
+    /// Before then, nothing is started.
+    next_start: Option<Instant>,
+    failure: Option<Failure>,
 }
 
-impl Start {
-    /// `sigward-broker` from beside `executable`, else from the directories of `path`.
-    pub fn find(
-        executable: &std::path::Path,
-        path: Option<&std::ffi::OsStr>,
-        arguments: Vec<OsString>,
-    ) -> Result<Self, StartError> {
-        const NAME: &str = "sigward-broker";
-        let beside = executable.with_file_name(NAME);
-        let program = if beside.is_file() {
-            beside
-        } else {
-            path.into_iter()
-                .flat_map(std::env::split_paths)
-                // A relative entry would let the working directory choose who gets the keys.
-                .filter(|directory| directory.is_absolute())
-                .map(|directory| directory.join(NAME))
-                .find(|candidate| candidate.is_file())
-                .ok_or_else(|| StartError::NotFound { beside: executable.to_owned() })?
-        };
-        Ok(Self { program, arguments })
-    }
-}
-
-/// Starts a broker. `prepare` may change the child's environment.
-pub fn start(
-    start: &Start,
-    prepare: impl FnOnce(&mut Command),
-) -> Result<(UnixStream, Child), StartError> {
-    let fail = |source| StartError::Spawn { program: start.program.clone(), source };
-    let (ours, theirs) = UnixStream::pair().map_err(fail)?;
-    let mut command = Command::new(&start.program);
-    command
-        .args(&start.arguments)
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
-        // A Ctrl-C is for us: the sessions that we then close still need signatures.
-        .process_group(0);
-    prepare(&mut command);
-    let child = command.spawn().map_err(fail)?;
-    Ok((ours, child))
+/// Why there is no broker.
+#[derive(Debug, Clone)]
+struct Failure {
+    text: String,
+    /// When it may be tried again; never, if there is none.
+    until: Option<Instant>,
 }
 
 impl PrivateBroker {
-    /// One that is started at the first question.
+    /// One that is started now.
     #[must_use]
     pub fn new(start: Start, restart: Restart) -> Self {
-        Self { start, restart, state: Mutex::default() }
+        let broker = Self { start, restart, state: Mutex::default() };
+        let _ = broker.begin(&mut broker.state());
+        broker
     }
 
     /// One that this process started before it re-executed itself.
     #[must_use]
-    pub fn inherited(
-        start: Start,
-        restart: Restart,
-        socket: UnixStream,
-        pid: Option<rustix::process::Pid>,
-    ) -> Self {
-        if let Some(pid) = pid {
-            reap(move || {
-                let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
-            });
-        }
-        let state = State { ready: Some(socket), failure: None };
+    pub fn inherited(start: Start, restart: Restart, started: Started) -> Self {
+        let Started { socket, errors, pid } = started;
+        let process = Some(Arc::new(Process::watch(errors, pid)));
+        let state = State { ready: Some(socket), process, ..State::default() };
         Self { start, restart, state: Mutex::new(state) }
     }
 
+    /// One that this process couldn't start before it re-executed itself.
+    #[must_use]
+    pub fn failed(start: Start, restart: Restart, why: &str) -> Self {
+        let broker = Self { start, restart, state: Mutex::default() };
+        broker.state().failure = Some(broker.start_failure(why));
+        broker
+    }
+
     /// A connection: the one that is ready, else that of a new process.
-    pub(super) fn connect(&self) -> io::Result<UnixStream> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(socket) = state.ready.take() {
-            socket.set_nonblocking(true)?;
-            return Ok(socket);
+    pub(super) async fn connect(&self) -> io::Result<UnixStream> {
+        // Of the last process, if that is still there: its last words, before there are others.
+        let _ = self.failure().await;
+        loop {
+            let next_start = {
+                let mut state = self.state();
+                if let Some(socket) = state.ready.take() {
+                    socket.set_nonblocking(true)?;
+                    return Ok(socket);
+                }
+                if let Some(failure) = state.current_failure() {
+                    return Err(io::Error::other(failure));
+                }
+                match state.next_start.filter(|next| *next > Instant::now()) {
+                    Some(next) => next,
+                    None => {
+                        self.begin(&mut state)?;
+                        continue;
+                    }
+                }
+            };
+            tokio::time::sleep_until(next_start).await;
         }
-        if self.restart.keys_are_gone {
-            let failure = "it ended, and the AWS keys that it had came from the environment, which \
-                           this process no longer holds; restart the MCP server in your client";
-            state.failure = Some(failure.to_owned());
-            return Err(io::Error::other(failure));
-        }
-        let started = start(&self.start, |command| {
+    }
+
+    /// Starts a process.
+    fn begin(&self, state: &mut State) -> io::Result<()> {
+        state.next_start = Some(Instant::now() + PACE);
+        let started = self.start.start(|command| {
             for name in &self.restart.forget {
                 command.env_remove(name);
             }
             command.envs(&self.restart.environment);
         });
         match started {
-            Ok((socket, mut child)) => {
-                tracing::info!(pid = child.id(), "started a private broker");
-                reap(move || {
-                    let _ = child.wait();
-                });
+            Ok(Started { socket, errors, pid }) => {
+                tracing::info!(pid, "started a private broker");
+                state.process = Some(Arc::new(Process::watch(errors, pid)));
+                state.ready = Some(socket);
                 state.failure = None;
-                socket.set_nonblocking(true)?;
-                Ok(socket)
+                Ok(())
             }
             Err(error) => {
-                state.failure = Some(error.to_string());
+                state.failure = Some(self.start_failure(&error.to_string()));
                 Err(io::Error::other(error))
             }
         }
     }
 
-    /// Why there is no connection: the failure of the last start, or what a broker with the same
-    /// arguments has to say against them.
+    /// Why there is no connection, where trying again at once would fail in the same way. Waits for
+    /// the end of a process whose connection broke.
     pub(super) async fn failure(&self) -> Option<String> {
-        match self.known_failure() {
-            Some(failure) => Some(failure),
-            None => self.objection().await,
+        let process = {
+            let state = self.state();
+            if state.ready.is_some() {
+                return None;
+            }
+            state.process.clone()
+        };
+        if let Some(process) = process {
+            let end = process.ended(END).await?;
+            let words = process.last_words(WORDS).await;
+            let mut state = self.state();
+            // Whoever waited for the same end may have been here before.
+            if state.process.as_ref().is_some_and(|known| Arc::ptr_eq(known, &process)) {
+                state.process = None;
+                state.failure = self.what_it_means(&process, end, &words);
+            }
+        }
+        self.known_failure()
+    }
+
+    /// Why there is no broker, if that is known.
+    #[must_use]
+    pub fn known_failure(&self) -> Option<String> {
+        self.state().current_failure()
+    }
+
+    /// Notes that the broker has answered: it will be started again if it ends.
+    pub(super) fn has_answered(&self) {
+        let mut state = self.state();
+        if let Some(process) = &state.process {
+            process.has_answered();
+        }
+        state.failure = None;
+    }
+
+    /// Whether there is a process, as far as anybody has noticed.
+    #[must_use]
+    pub fn has_process(&self) -> bool {
+        self.state().process.is_some()
+    }
+
+    /// Blocks until the broker, whose connection is gone, has ended and all that it has written is
+    /// passed on, but no longer than `limit`.
+    pub fn flush(&self, limit: Duration) {
+        let process = {
+            let mut state = self.state();
+            state.ready = None;
+            state.process.clone()
+        };
+        if let Some(process) = process {
+            process.flush(limit);
         }
     }
 
-    /// The failure of the last start.
-    pub(super) fn known_failure(&self) -> Option<String> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).failure.clone()
-    }
-
-    /// Starts a broker without a connection. One that accepts its arguments ends for want of it; one
-    /// that doesn't says why, and that is what the person at the client needs to read: the standard
-    /// error of both programs is in some log file.
-    async fn objection(&self) -> Option<String> {
-        let mut command = tokio::process::Command::new(&self.start.program);
-        command
-            .args(&self.start.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .envs(&self.restart.environment);
-        for name in &self.restart.forget {
-            command.env_remove(name);
+    fn what_it_means(&self, process: &Process, end: End, words: &str) -> Option<Failure> {
+        if !process.served() {
+            let why = match words {
+                "" => format!("{end}, without a word"),
+                words if end == End::Code(1) || end == End::Code(2) => words.to_owned(),
+                words => format!("{end}: {words}"),
+            };
+            return Some(self.start_failure(&why));
         }
-        let output = tokio::time::timeout(OBJECTION, command.output()).await.ok()?.ok()?;
-        let words = String::from_utf8_lossy(&output.stderr);
-        let line = words.lines().rfind(|line| !line.trim().is_empty())?;
-        // That it has no connection is what it was asked to find.
-        (!output.status.success() && !line.contains("standard input")).then_some(())?;
-        Some(line.trim_start_matches("sigward-broker: ").to_owned())
+        if self.restart.keys_are_gone {
+            let last = if words.is_empty() { String::new() } else { format!(" ({words})") };
+            let text = format!(
+                "is gone: {end}{last}, and the AWS keys that it had came from the environment, \
+                 which this process no longer holds; restart the MCP server in your client"
+            );
+            return Some(Failure { text, until: None });
+        }
+        None
+    }
+
+    fn start_failure(&self, why: &str) -> Failure {
+        if self.restart.keys_are_gone {
+            // A broker without those keys would sign with others.
+            let text = format!(
+                "can't start: {why}\nThe AWS keys came from the environment, which this process no \
+                 longer holds: restart the MCP server in your client once that is repaired"
+            );
+            return Failure { text, until: None };
+        }
+        Failure { text: format!("can't start: {why}"), until: Some(Instant::now() + PACE) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Waits for a broker's end on a thread of its own, so that none stays as a zombie. Asking now and
-/// then whether it ended would miss one whose socket is closed already, but which isn't gone yet.
-fn reap(wait: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::Builder::new().name("reaper".to_owned()).stack_size(64 << 10);
-    if let Err(error) = thread.spawn(wait) {
-        tracing::debug!(%error, "nobody waits for the private broker's end");
+impl State {
+    fn current_failure(&self) -> Option<String> {
+        let failure = self.failure.as_ref()?;
+        let holds = failure.until.is_none_or(|until| until > Instant::now());
+        holds.then(|| failure.text.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,8 @@ fn offer(names: &[&str], tools: &[&str]) -> Offer {
     let own = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
     let argument =
         ProfileArgument { name: "aws_profile".to_owned(), tools: Globs::new(&own(tools)) };
-    Offer::new(Profiles::new(&own(names)), argument)
+    let names = names.iter().map(|name| ProfileName::parse(name).unwrap()).collect();
+    Offer::new(Profiles::new(names), argument)
 }
 
 fn call(arguments: &str) -> String {

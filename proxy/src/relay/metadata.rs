@@ -19,6 +19,7 @@ pub(super) struct Metadata {
     broker: Broker,
     asker: ProfileName,
     endpoint: Url,
+    default_region: Option<String>,
     fallback_region: Option<String>,
     given: Vec<(String, String)>,
     profiles: OnceCell<HashMap<String, Known>>,
@@ -37,6 +38,7 @@ impl Metadata {
             broker,
             asker: config.profiles.default().clone(),
             endpoint: config.endpoint.clone(),
+            default_region: config.default_region.clone(),
             fallback_region: config.fallback_region.clone(),
             given: given.collect(),
             profiles: OnceCell::new(),
@@ -48,12 +50,15 @@ impl Metadata {
         self.profiles.get_or_try_init(|| self.ask()).await.map(|_| ())
     }
 
-    /// The metadata of a profile's requests, as JSON text by key.
+    /// The metadata of a profile's requests, as JSON text by key. The region is the first that is
+    /// there of those that boto3 takes (`AWS_DEFAULT_REGION`, the profile's), then `AWS_REGION`, then
+    /// the endpoint's: the order of mcp-proxy-for-aws.
     pub(super) fn of(&self, profile: &ProfileName) -> Vec<(String, String)> {
         let mut metadata = self.given.clone();
         if !metadata.iter().any(|(key, _)| key == AWS_REGION) {
             let known = self.known(profile).and_then(|known| known.region.as_ref());
-            if let Some(region) = known.or(self.fallback_region.as_ref()) {
+            let region = self.default_region.as_ref().or(known).or(self.fallback_region.as_ref());
+            if let Some(region) = region {
                 metadata.insert(0, (AWS_REGION.to_owned(), wire::quote(region)));
             }
         }

@@ -1,16 +1,16 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{Globs, ProfileArgument, Profiles};
+use crate::config::{Globs, ProfileArgument, ProfileName, Profiles};
 
 fn globs(patterns: &[&str]) -> Globs {
     Globs::new(&patterns.iter().map(|&pattern| pattern.to_owned()).collect::<Vec<_>>())
 }
 
 fn offer(profiles: &[&str]) -> Offer {
-    let profiles: Vec<String> = profiles.iter().map(|&name| name.to_owned()).collect();
+    let profiles = profiles.iter().map(|name| ProfileName::parse(name).unwrap()).collect();
     let argument = ProfileArgument { name: "aws_profile".to_owned(), tools: globs(&[]) };
-    Offer::new(Profiles::new(&profiles), argument)
+    Offer::new(Profiles::new(profiles), argument)
 }
 
 const LIST: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[

@@ -7,7 +7,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::messages::Messages;
-use crate::error::Error;
+use crate::error::{Error, printable};
 use crate::wire;
 
 /// How much of an error answer is read.
@@ -94,9 +94,11 @@ impl Failure {
         };
         let _ = tokio::time::timeout(limit, reading).await;
         let mut text = String::from_utf8(body).unwrap_or_default();
-        if !complete || quotes(&text, signature.as_ref()) {
-            text = own_words(&text).map_or_else(String::new, |words| {
-                format!(r#"{{"message":{}}}"#, wire::quote(&words))
+        let secrets = Secrets::of(signature.as_ref());
+        let words = own_words(&text, &secrets);
+        if !complete || secrets.are_in(&text) {
+            text = words.as_deref().map_or_else(String::new, |words| {
+                format!(r#"{{"message":{}}}"#, wire::quote(words))
             });
         }
         let message = (json && wire::Envelope::parse(&text).is_ok_and(|it| it.error.is_some()))
@@ -104,11 +106,9 @@ impl Failure {
         let detail = if status.is_redirection() {
             Some("redirects are never followed, since a signature is for one host".to_owned())
         } else {
-            own_words(&text).filter(|words| !quotes(words, signature.as_ref()))
+            words.map(with_next_step)
         };
-        let quoted = quotes(&text, signature.as_ref());
-        let body = if quoted { Bytes::new() } else { text.into() };
-        (Self { host, status, message, detail }, body)
+        (Self { host, status, message, detail }, text.into())
     }
 }
 
@@ -119,55 +119,188 @@ pub fn media_type(response: &reqwest::Response) -> Option<String> {
     kind.map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_lowercase())
 }
 
-/// The first line of the message in an AWS error body (`message` or `Message`).
-fn own_words(body: &str) -> Option<String> {
+/// How much of a server's own words is shown, in characters.
+const MAX_WORDS: usize = 300;
+
+/// The first line of the message in an AWS error body (`message` or `Message`), without secrets.
+fn own_words(body: &str, secrets: &Secrets) -> Option<String> {
     let object = wire::Object::parse(body).ok()?;
     let message = object.find_string("message").or_else(|| object.find_string("Message"))?;
-    let line = message.lines().next()?.trim();
-    let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
+    let line = printable(secrets.cut_from(message.lines().next()?).trim(), MAX_WORDS);
     (!line.is_empty()).then_some(line)
 }
 
-/// Whether an upstream's words quote what only the signature holds: `SignatureDoesNotMatch` answers
-/// with the whole canonical request, session token included.
-fn quotes(words: &str, signature: Option<&HeaderMap>) -> bool {
-    // In JSON a slash may be written as \\/, and tokens are full of them.
-    let words = words.replace("\\/", "/");
-    let values = signature.into_iter().flat_map(|headers| headers.iter());
-    values.filter_map(|(name, value)| value.to_str().ok().map(|value| (name, value))).any(
-        |(name, value)| {
-            words.contains(value)
-                || (name == AUTHORIZATION
-                    && value.rsplit('=').next().is_some_and(|signature| words.contains(signature)))
-        },
+/// Words of AWS about the time of a signature, with what to do about it: the commonest reason for a
+/// refused one.
+fn with_next_step(words: String) -> String {
+    let about_time = [
+        // InvalidSignatureException, which a service of today answers with:
+        "Signature expired",
+        "Signature not yet current",
+        // RequestTimeTooSkewed, and RequestExpired:
+        "request time and the current time",
+        "Request has expired",
+    ];
+    if !about_time.iter().any(|phrase| words.contains(phrase)) {
+        return words;
+    }
+    let words = words.trim_end_matches('.');
+    format!(
+        "{words}. The clock of the machine that the broker runs on is wrong: set it \
+         (`timedatectl` shows whether it is synchronised), then repeat the call"
     )
+}
+
+/// What of a signature gives something away to whoever reads it: the signature itself and the session
+/// token. `SignatureDoesNotMatch` answers with the whole canonical request, token included. Neither
+/// the time nor the scope is a secret: they are what a person needs to find the fault.
+struct Secrets(Vec<String>);
+
+impl Secrets {
+    fn of(signature: Option<&HeaderMap>) -> Self {
+        let text = |name: &str| signature?.get(name)?.to_str().ok();
+        let token = text("x-amz-security-token");
+        let signature = text(AUTHORIZATION.as_str()).and_then(|it| it.rsplit("Signature=").next());
+        Self(token.into_iter().chain(signature).map(str::to_owned).collect())
+    }
+
+    /// Whether one of them is in `text`, however JSON or a URL may write it.
+    fn are_in(&self, text: &str) -> bool {
+        let decoded = unescaped(text);
+        self.0.iter().any(|secret| text.contains(secret) || decoded.contains(secret))
+    }
+
+    /// `text` without them.
+    fn cut_from(&self, text: &str) -> String {
+        let cut = self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "…"));
+        // In another spelling: nothing of it is worth the risk.
+        if self.are_in(&cut) { String::new() } else { cut }
+    }
+}
+
+/// `text` with the escapes of JSON (`\/`, `\u002F`) and of URLs (`%2F`) for ASCII resolved: tokens are
+/// full of slashes.
+fn unescaped(text: &str) -> String {
+    let mut decoded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(['\\', '%']) {
+        decoded.push_str(&rest[..at]);
+        let escape = &rest[at..];
+        let digits = ["\\u00", "%"].into_iter().find_map(|prefix| {
+            let digits = escape.strip_prefix(prefix)?.get(..2)?;
+            let byte = u8::from_str_radix(digits, 16).ok().filter(u8::is_ascii)?;
+            Some((char::from(byte), prefix.len() + 2))
+        });
+        let (c, length) = match digits {
+            Some(decoded) => decoded,
+            None if escape.starts_with("\\/") => ('/', 2),
+            None => (if escape.starts_with('%') { '%' } else { '\\' }, 1),
+        };
+        decoded.push(c);
+        rest = &escape[length..];
+    }
+    decoded.push_str(rest);
+    decoded
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_upstream_may_not_quote_the_signature() {
+    fn signature() -> HeaderMap {
         let mut signature = HeaderMap::new();
-        signature.insert("x-amz-security-token", HeaderValue::from_static("TOKEN/abc=="));
-        signature.insert(
-            AUTHORIZATION,
-            HeaderValue::from_static(
-                "AWS4-HMAC-SHA256 Credential=AK/s, SignedHeaders=host, Signature=c0ffee",
-            ),
+        let mut add = |name, value| signature.insert(name, HeaderValue::from_static(value));
+        add("x-amz-security-token", "TOKEN/abc+d==");
+        add("x-amz-date", "20261125T120000Z");
+        add(
+            "authorization",
+            "AWS4-HMAC-SHA256 Credential=AK/20261125/us-east-1/aws-mcp/aws4_request, \
+             SignedHeaders=host, Signature=c0ffee",
         );
-        assert!(quotes("got token TOKEN/abc== but", Some(&signature)));
-        assert!(quotes("signature c0ffee is wrong", Some(&signature)));
-        assert!(!quotes("The security token is invalid", Some(&signature)));
+        signature
+    }
+
+    fn shown(body: &str) -> Option<String> {
+        own_words(body, &Secrets::of(Some(&signature()))).map(with_next_step)
+    }
+
+    #[test]
+    fn signature_and_token_are_secrets_in_every_spelling() {
+        let secrets = Secrets::of(Some(&signature()));
+        for text in [
+            "got token TOKEN/abc+d== but",
+            r"TOKEN\/abc+d==",
+            r"TOKEN\u002fabc\u002Bd=\u003d",
+            "TOKEN%2Fabc%2bd%3D%3D",
+            r"\T%TOKEN/abc+d==",
+            "signature c0ffee is wrong",
+        ] {
+            assert!(secrets.are_in(text), "{text}");
+            assert!(!secrets.are_in(&secrets.cut_from(text)), "{text}");
+        }
+        for text in ["The security token is invalid", "20261125T120000Z", "AK/20261125", "100% \\u"]
+        {
+            assert!(!secrets.are_in(text), "{text}");
+            assert_eq!(secrets.cut_from(text), text);
+        }
+        assert_eq!(secrets.cut_from("a TOKEN/abc+d== b c0ffee."), "a … b ….");
+        assert!(!Secrets::of(None).are_in("c0ffee"));
     }
 
     #[test]
     fn only_the_first_line_of_an_error_is_shown() {
+        let none = Secrets::of(None);
         let body =
             r#"{"message":"The signature does not match.\n\nThe Canonical String was 'POST"}"#;
-        assert_eq!(own_words(body).as_deref(), Some("The signature does not match."));
-        assert_eq!(own_words("<html>"), None);
-        assert_eq!(own_words(r#"{"Message":""}"#), None);
+        assert_eq!(own_words(body, &none).as_deref(), Some("The signature does not match."));
+        assert_eq!(own_words("<html>", &none), None);
+        assert_eq!(own_words(r#"{"Message":""}"#, &none), None);
+        let body = r#"{"message":"a\u001b[2Kb\u2028c"}"#;
+        assert_eq!(own_words(body, &none).as_deref(), Some("a [2Kb c"));
+    }
+
+    /// What AWS answers to a signature that it refuses, word for word.
+    #[test]
+    fn aws_s_words_about_a_signature_reach_the_person() {
+        let clock = "The clock of the machine that the broker runs on is wrong";
+        for (words, about_time) in [
+            (
+                "Signature expired: 20261125T120000Z is now earlier than 20261125T121000Z \
+                 (20261125T121500Z - 5 min.)",
+                true,
+            ),
+            (
+                "Signature not yet current: 20261125T120000Z is still later than \
+                 20261125T115000Z (20261125T114500Z + 5 min.)",
+                true,
+            ),
+            ("The difference between the request time and the current time is too large.", true),
+            ("The security token included in the request is expired", false),
+            (
+                "The request signature we calculated does not match the signature you provided. \
+                 Check your AWS Secret Access Key and signing method. Consult the service \
+                 documentation for details.",
+                false,
+            ),
+            ("Credential should be scoped to a valid region. ", false),
+        ] {
+            let body = format!(
+                r#"{{"__type":"com.amazon.coral.service#InvalidSignatureException","message":{}}}"#,
+                wire::quote(words)
+            );
+            let shown = shown(&body).unwrap();
+            assert!(shown.starts_with(words.trim_end().trim_end_matches('.')), "{shown}");
+            assert_eq!(shown.contains(clock), about_time, "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_canonical_request_is_not_shown() {
+        let body = r#"{"message":"The request signature we calculated does not match.\n\nThe Canonical String for this request should have been\n'POST\n/mcp\n\nx-amz-security-token:TOKEN\/abc+d=="}"#;
+        assert_eq!(
+            shown(body).as_deref(),
+            Some("The request signature we calculated does not match.")
+        );
+        assert!(Secrets::of(Some(&signature())).are_in(body));
     }
 }

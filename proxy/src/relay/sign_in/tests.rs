@@ -12,7 +12,7 @@ fn prompt() -> LoginPrompt {
 
 #[test]
 fn a_request_comes_back_as_it_was() {
-    let profile = ProfileName::new("dev");
+    let profile = ProfileName::parse("dev").unwrap();
     for (before, members) in [
         (r#"{"id":1,"method":"tools/call","params":{"name":"t","arguments":{"a":1.10}}}"#, ""),
         (

@@ -1,0 +1,324 @@
+//! A broker's no, as a sentence for the person at the client: what is wrong, and what to do next.
+//!
+//! What AWS said, and what the broker knows of file, line and setting, is told by a broker to callers
+//! of its own user alone. A sentence without it doesn't guess. Whatever the broker sends is shown on
+//! one line and cut: it is trusted for signatures, not for text.
+
+use std::fmt;
+
+use sigward_proto::ERROR_DOMAIN;
+use sigward_proto::v1::Reason;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::printable;
+use crate::config::{BrokerAddress, ProfileName};
+
+/// The keys of an `ErrorInfo`'s metadata.
+const AWS_CODE: &str = "aws_code";
+const AWS_MESSAGE: &str = "aws_message";
+const DETAIL: &str = "detail";
+
+/// How much of a code of AWS is shown, in characters.
+const MAX_CODE: usize = 80;
+
+/// How much of a message or a detail is shown, in characters.
+const MAX_TEXT: usize = 600;
+
+/// A broker's no.
+#[derive(Debug)]
+pub struct Refusal {
+    reason: Option<Reason>,
+    /// The gRPC code, for reasons that this version doesn't know.
+    code: Code,
+    profile: ProfileName,
+    broker: BrokerAddress,
+    /// What AWS said: its code and its message.
+    aws: Option<String>,
+    /// The broker's own sentence.
+    detail: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal for a reason that this side knows by itself.
+    #[must_use]
+    pub fn new(reason: Reason, profile: ProfileName, broker: BrokerAddress) -> Self {
+        let (reason, code) = (Some(reason), Code::Unknown);
+        Self { reason, code, profile, broker, aws: None, detail: None }
+    }
+
+    /// What a status of the broker means.
+    #[must_use]
+    pub fn of(status: &Status, profile: ProfileName, broker: BrokerAddress) -> Self {
+        let info = status.get_details_error_info().filter(|info| info.domain == ERROR_DOMAIN);
+        let text = |key, limit| {
+            let value = info.as_ref()?.metadata.get(key)?;
+            Some(printable(value, limit)).filter(|text| !text.is_empty())
+        };
+        let aws = match (text(AWS_CODE, MAX_CODE), text(AWS_MESSAGE, MAX_TEXT)) {
+            (Some(code), Some(message)) => Some(format!("{code}: {message}")),
+            (code, message) => code.or(message),
+        };
+        Self {
+            reason: info.as_ref().and_then(|info| Reason::from_name(&info.reason)),
+            code: status.code(),
+            profile,
+            broker,
+            aws,
+            detail: text(DETAIL, MAX_TEXT),
+        }
+    }
+
+    /// The broker's reason; none if this version doesn't know it.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason
+    }
+
+    /// The profile that was asked for.
+    #[must_use]
+    pub fn profile(&self) -> &ProfileName {
+        &self.profile
+    }
+
+    fn is_private(&self) -> bool {
+        self.broker == BrokerAddress::Private
+    }
+
+    /// What is known of the cause, for the end of a clause: `: …`, or nothing.
+    fn cause(&self) -> String {
+        match (&self.detail, &self.aws) {
+            (Some(detail), Some(aws)) if !detail.contains(aws.as_str()) => {
+                format!(": {} (AWS: {})", end(detail), end(aws))
+            }
+            (Some(detail), _) => format!(": {}", end(detail)),
+            (None, Some(aws)) => format!(" (AWS: {})", end(aws)),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// Who can say more where the cause isn't told to this user.
+    fn who_knows(&self) -> String {
+        match (self.is_private(), self.detail.is_some()) {
+            (_, true) => String::new(),
+            (true, false) => "; standard error of the MCP server says why".to_owned(),
+            (false, false) => format!("; the log of {} says why", self.broker),
+        }
+    }
+
+    /// The command that signs in through a running broker.
+    fn login_command(&self) -> String {
+        let broker = match &self.broker {
+            // Found by itself.
+            BrokerAddress::Unix(path) if !path.ends_with("sigward/broker.sock") => {
+                format!("--broker 'unix:{}' ", path.display())
+            }
+            _ => String::new(),
+        };
+        format!("`sigward-broker login {broker}{}`", self.profile.as_operand())
+    }
+}
+
+/// A sentence in the middle of another one.
+fn end(text: &str) -> &str {
+    text.trim_end_matches('.')
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { profile, broker, .. } = self;
+        let option = profile.as_option("--profile");
+        let (cause, who_knows) = (self.cause(), self.who_knows());
+        let private = self.is_private();
+        let Some(reason) = self.reason else {
+            return match self.code {
+                Code::Unimplemented => write!(
+                    f,
+                    "{broker} is of another version than this proxy, and can't do what it asks \
+                     for; update sigward-broker"
+                ),
+                Code::PermissionDenied | Code::FailedPrecondition | Code::InvalidArgument => {
+                    write!(
+                        f,
+                        "{broker} refused the signature for a reason that this version doesn't know; \
+                     update sigward-proxy"
+                    )
+                }
+                code => write!(f, "{broker} failed ({code:?}); its log says why"),
+            };
+        };
+        match reason {
+            Reason::PeerNotAllowed => write!(
+                f,
+                "{broker} has no [[rule]] for this user; add one with peer = {{ uid = … }} to its \
+                 config"
+            ),
+            Reason::ProfileNotAllowed if private => write!(
+                f,
+                "the private broker wasn't started with the profile \"{profile}\"; restart the MCP \
+                 server in your client"
+            ),
+            Reason::ProfileNotAllowed => write!(
+                f,
+                "profile \"{profile}\" isn't one that {broker} lets this user sign with; add it to \
+                 a [[rule]], or choose another (`sigward-broker status` lists them)"
+            ),
+            Reason::EndpointNotAllowed if private => write!(
+                f,
+                "the private broker wasn't started for this endpoint; restart the MCP server in \
+                 your client"
+            ),
+            Reason::EndpointNotAllowed => write!(
+                f,
+                "{broker} doesn't allow this endpoint for profile \"{profile}\"; add it to the \
+                 [[endpoint]]s and the rule of its config"
+            ),
+            Reason::MethodNotAllowed => write!(
+                f,
+                "the policy of {broker} doesn't allow this method with profile \"{profile}\""
+            ),
+            Reason::ToolNotAllowed => write!(
+                f,
+                "the policy of {broker} doesn't allow this tool with profile \"{profile}\""
+            ),
+            Reason::InvalidMethod
+            | Reason::InvalidUri
+            | Reason::InvalidHeader
+            | Reason::InvalidBodyHash
+            | Reason::NonCanonicalQuery => write!(
+                f,
+                "{broker} can't sign this request as it stands ({}){cause}; check the endpoint URL \
+                 and --header",
+                reason.name()
+            ),
+            Reason::ReservedHeader => write!(
+                f,
+                "a --header is one that the signature sets itself ({}){cause}; remove it",
+                reason.name()
+            ),
+            Reason::AmbiguousJson => f.write_str(
+                "the message can be read in two ways (a key twice, or a batch), so the broker's \
+                 tool rules can't be checked; send it unambiguously",
+            ),
+            Reason::BodyRequired => write!(
+                f,
+                "{broker} has tool rules and needs the message itself; update sigward-proxy"
+            ),
+            Reason::LoginRequired if private => write!(
+                f,
+                "profile \"{profile}\" needs a sign-in{cause}; run `aws sso login {option}` \
+                 (`aws login {option}`, if it has a login_session), then repeat the call"
+            ),
+            Reason::LoginRequired => write!(
+                f,
+                "profile \"{profile}\" needs a sign-in{cause}; run {}, then repeat the call",
+                self.login_command()
+            ),
+            Reason::MfaRequired => write!(
+                f,
+                "profile \"{profile}\" asks for an MFA code, which nobody can type here{cause}; use \
+                 an IAM Identity Center profile, or a credential_process that asks for the code"
+            ),
+            Reason::ProfileMisconfigured if self.detail.is_some() => write!(
+                f,
+                "profile \"{profile}\" can't be used{cause}; correct that, then repeat the call"
+            ),
+            Reason::ProfileMisconfigured if private => write!(
+                f,
+                "profile \"{profile}\" can't be used as the AWS files stand{cause}; `aws configure \
+                 list {option}` shows what they hold{who_knows}"
+            ),
+            Reason::ProfileMisconfigured => write!(
+                f,
+                "profile \"{profile}\" can't be used as the AWS files of {broker} stand{cause}; \
+                 `sigward-broker check`, run as its user, names file, line and setting"
+            ),
+            Reason::UnsupportedProfileSetting if self.detail.is_some() => write!(
+                f,
+                "profile \"{profile}\" can't be used{cause}; change or remove that setting, then \
+                 repeat the call"
+            ),
+            Reason::UnsupportedProfileSetting => write!(
+                f,
+                "profile \"{profile}\" has a setting that the broker doesn't support{cause}\
+                 {who_knows}"
+            ),
+            Reason::AccessDenied => write!(
+                f,
+                "AWS doesn't let profile \"{profile}\" have its role{cause}; check the role's trust \
+                 policy and the permissions of the identity that assumes it"
+            ),
+            Reason::ClockSkew => write!(
+                f,
+                "AWS refused the credentials request of profile \"{profile}\" because the clock of \
+                 the broker's machine is wrong{cause}; set the clock, then repeat the call"
+            ),
+            Reason::KeysRejected => write!(
+                f,
+                "AWS no longer accepts the keys of profile \"{profile}\": they have expired, or \
+                 were deleted or disabled{cause}; renew them in the AWS files, then repeat the call"
+            ),
+            Reason::RegionDisabled => write!(
+                f,
+                "STS isn't activated in the region of profile \"{profile}\"{cause}; enable the \
+                 region for the account, or set another region in the profile"
+            ),
+            Reason::NoAccountAccess => write!(
+                f,
+                "the sign-in of profile \"{profile}\" has no access to its account or \
+                 role{cause}; check sso_account_id and sso_role_name, or sign in as another user"
+            ),
+            Reason::CredentialsUnavailable => write!(
+                f,
+                "there are no credentials for profile \"{profile}\" right now{cause}{who_knows}; \
+                 repeat the call in a moment"
+            ),
+            Reason::LoginNotAllowed => write!(
+                f,
+                "{broker} lets nobody sign in from here; run {} as its own user, or add \
+                 login = true to the [[rule]]",
+                self.login_command()
+            ),
+            // Asked for only where LOGIN_REQUIRED was said: a sign-in, but not one that we can start.
+            Reason::NotALoginProfile if private => write!(
+                f,
+                "profile \"{profile}\" needs a sign-in that only the AWS CLI can do{cause}; run \
+                 `aws login {option}`, then repeat the call"
+            ),
+            Reason::NotALoginProfile => write!(
+                f,
+                "profile \"{profile}\" needs a sign-in that only the AWS CLI can do{cause}; run \
+                 `aws login {option}` as the user of {broker}, then repeat the call"
+            ),
+            Reason::LoginDenied => write!(
+                f,
+                "the sign-in for profile \"{profile}\" was declined; repeat the call to try again"
+            ),
+            Reason::LoginExpired => write!(
+                f,
+                "nobody finished the sign-in for profile \"{profile}\" in time; repeat the call \
+                 for a new code"
+            ),
+            Reason::AuditUnavailable => write!(
+                f,
+                "{broker} can't write its audit log, and signs nothing without it{cause}; check \
+                 the disk and [audit] file"
+            ),
+            Reason::RateLimited => write!(
+                f,
+                "too many calls with profile \"{profile}\": the broker's rate limit is reached; \
+                 wait a moment"
+            ),
+            Reason::PeerUnknown => {
+                write!(
+                    f,
+                    "{broker} can't tell which user this process runs as, so it signs nothing"
+                )
+            }
+            Reason::Unspecified => write!(f, "{broker} refused the signature{cause}{who_knows}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
