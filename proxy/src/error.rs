@@ -158,6 +158,16 @@ impl Error {
         }
     }
 
+    /// Whether standard error has it already, once for all who asked.
+    #[must_use]
+    pub fn is_logged(&self) -> bool {
+        match self {
+            Self::PrivateBroker { .. } => true,
+            Self::Shared(error) => error.is_logged(),
+            _ => false,
+        }
+    }
+
     /// The profile that needs a sign-in, if that is what is wrong.
     #[must_use]
     pub fn login_required(&self) -> Option<&ProfileName> {

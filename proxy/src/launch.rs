@@ -197,3 +197,59 @@ fn inherited_socket(inherited: &mut listenfd::ListenFd, at: usize) -> io::Result
         .take_custom(at, family.into(), kind.try_into().unwrap_or(1), "unix stream socket")?
         .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(arguments: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
+        let url = "https://aws-mcp.us-east-1.api.aws/mcp?x=1";
+        let program = ["sigward-proxy", url];
+        let arguments = program.iter().chain(arguments).map(OsString::from);
+        let parsed = crate::cli::parse(arguments, &Environment::with(variables)).unwrap();
+        let arguments = super::arguments(&parsed.config, "ERROR");
+        arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_private_broker_is_told_each_name_as_it_is() {
+        let names = ["my profile", "-x", "it's", "Zürich", "--endpoint=https://evil.example/"];
+        let given = names.map(|name| format!("--profile={name}"));
+        // One option for all: whoever is told `--profile=a b` hears one name.
+        let (first, rest) = names.split_first().unwrap();
+        let list: Vec<String> = rest.iter().map(|name| format!("\"{name}\"")).collect();
+        let list = format!("\"{first}\" {}", list.join(" "));
+        let told = told(&[], &[("AWS_MCP_PROXY_PROFILES", &list)]);
+        assert_eq!(told[told.len() - names.len()..], given);
+        assert_eq!(told.iter().filter(|argument| *argument == "--endpoint").count(), 1);
+        assert!(told.contains(&"https://aws-mcp.us-east-1.api.aws/mcp".to_owned()), "{told:?}");
+    }
+
+    #[test]
+    fn the_default_chain_has_no_name() {
+        let key = ("AWS_ACCESS_KEY_ID", "AKID");
+        for variables in [&[][..], &[key], &[key, ("AWS_DEFAULT_PROFILE", "d")]] {
+            assert!(!told(&[], variables).iter().any(|it| it.starts_with("--profile")));
+        }
+        let default = [("AWS_DEFAULT_PROFILE", "d")];
+        assert!(told(&[], &default).contains(&"--profile=d".to_owned()));
+    }
+
+    #[test]
+    fn both_sockets_get_numbers_that_follow_each_other() {
+        let (first, second) = UnixStream::pair().unwrap();
+        // A gap between free numbers.
+        let gap = rustix::io::fcntl_dupfd_cloexec(&first, 40).unwrap();
+        let [one, other] = adjacent(first, second).unwrap();
+        assert_eq!(one.as_raw_fd() + 1, other.as_raw_fd());
+        for socket in [&one, &other] {
+            assert_eq!(rustix::io::fcntl_getfd(socket).unwrap(), FdFlags::empty());
+        }
+        let (one, other) = (UnixStream::from(one), UnixStream::from(other));
+        std::io::Write::write_all(&mut &one, b"x").unwrap();
+        drop((one, gap));
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut &other, &mut text).unwrap();
+        assert_eq!(text, "x");
+    }
+}

@@ -4,7 +4,10 @@
 //! names or with the default, never with another one than the model asked for; and a value that
 //! chose a profile never reaches upstream.
 
+use std::borrow::Cow;
+
 use crate::config::{Globs, ProfileArgument, ProfileName, Profiles};
+use crate::error::printable;
 use crate::wire::{self, Edits, Envelope, Fault, Object};
 
 /// The key within `_meta` by which requests other than tool calls choose a profile.
@@ -69,10 +72,12 @@ impl Offer {
     pub fn schema(&self, describe: impl Fn(&ProfileName) -> Option<String>) -> String {
         let names: Vec<&str> = self.profiles.all().iter().map(ProfileName::as_str).collect();
         let default = self.profiles.default();
-        let mut description = format!("AWS profile to make this call with. Default: {default}.");
+        let mut description =
+            format!("AWS profile to make this call with. Default: {}.", shown(default));
         for profile in self.profiles.all() {
             if let Some(text) = describe(profile).filter(|text| !text.is_empty()) {
-                description.push_str(&format!(" {profile}: {}", text.trim_end_matches('.')));
+                let text = text.trim_end_matches('.');
+                description.push_str(&format!(" {}: {text}", shown(profile)));
                 description.push('.');
             }
         }
@@ -107,7 +112,7 @@ impl Offer {
         if !self.is_offered_on(tool) && profile != self.profiles.default() {
             return Err(format!(
                 "The tool {tool:?} always uses the profile {}: {name} can't be chosen for it.",
-                self.profiles.default()
+                shown(self.profiles.default())
             ));
         }
         let mut edits = Edits::new(text);
@@ -147,8 +152,8 @@ impl Offer {
         }
         let named = wire::string(value);
         named.as_deref().and_then(|given| self.profiles.named(given)).ok_or_else(|| {
-            let allowed: Vec<&str> = self.profiles.all().iter().map(ProfileName::as_str).collect();
-            let given: String = value.chars().filter(|c| !c.is_control()).take(80).collect();
+            let allowed: Vec<Cow<'_, str>> = self.profiles.all().iter().map(shown).collect();
+            let given = printable(value, 80);
             format!(
                 "{name} is {given}, which isn't one of the allowed profiles: {}. Nothing was \
                  called.",
@@ -156,6 +161,13 @@ impl Offer {
             )
         })
     }
+}
+
+/// A name in a sentence: in quotes where it could be read as more than a name.
+fn shown(profile: &ProfileName) -> Cow<'_, str> {
+    let name = profile.as_str();
+    let plain = |c: char| c.is_alphanumeric() || "_-.@/+".contains(c);
+    if name.chars().all(plain) { name.into() } else { format!("\"{name}\"").into() }
 }
 
 /// Whether a schema declares a property, in itself or in any of its branches.

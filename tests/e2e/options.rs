@@ -134,9 +134,11 @@ async fn the_endpoint_may_stand_behind_the_profiles() {
 #[tokio::test]
 async fn profiles_come_from_the_environment_too() {
     let world = World::new().await;
-    for (name, value, expected) in
-        [("AWS_MCP_PROXY_PROFILES", "staging dev", "staging"), ("AWS_PROFILE", "prod", "prod")]
-    {
+    for (name, value, expected) in [
+        ("AWS_MCP_PROXY_PROFILES", "staging dev", "staging"),
+        ("AWS_PROFILE", "prod", "prod"),
+        ("AWS_DEFAULT_PROFILE", "staging", "staging"),
+    ] {
         let mut command = world.proxy(&["--broker", "private"]);
         command.env(name, value);
         let mut client = StdioClient::start(command);
@@ -144,6 +146,35 @@ async fn profiles_come_from_the_environment_too() {
         let called = client.call("whoami", "{}").await;
         assert_eq!(text(&called), world.home.identity(expected), "{name}");
     }
+}
+
+/// The order of mcp-proxy-for-aws 1.7.0: AWS_DEFAULT_REGION, the profile's region, AWS_REGION, the endpoint's.
+#[tokio::test]
+async fn the_region_of_meta_is_found_as_boto3_finds_it() {
+    let world = World::new().await;
+    let default = ("AWS_DEFAULT_REGION", "ap-south-1");
+    let region = ("AWS_REGION", "eu-central-1");
+    for (profile, variables, expected) in [
+        ("dev", vec![], "us-west-2"),
+        ("dev", vec![region], "us-west-2"),
+        ("dev", vec![default, region], "ap-south-1"),
+        ("dev", vec![("AWS_DEFAULT_REGION", ""), region], "us-west-2"),
+    ] {
+        let mut command = world.private_proxy(&[profile], &[]);
+        command.envs(variables.clone());
+        let mut client = StdioClient::start(command);
+        client.initialize().await;
+        client.call("whoami", "{}").await;
+        let call = world.upstream.requests_of("tools/call").pop().unwrap();
+        assert_eq!(call.param("/_meta/AWS_REGION"), expected, "{variables:?}");
+    }
+    let mut command = world.private_proxy(&["dev"], &["--metadata", "AWS_REGION=eu-south-1"]);
+    command.envs([default, region]);
+    let mut client = StdioClient::start(command);
+    client.initialize().await;
+    client.call("whoami", "{}").await;
+    let call = world.upstream.requests_of("tools/call").pop().unwrap();
+    assert_eq!(call.param("/_meta/AWS_REGION"), "eu-south-1", "an option wins");
 }
 
 #[tokio::test]

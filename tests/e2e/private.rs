@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use sigward_tests::processes::{self, StdioClient};
 
-use crate::setup::{THREE, World, assert_names, copy_program, failure, own_uid, text};
+use crate::setup::{THREE, World, assert_names, copy_program, failure, own_uid, rpc_error, text};
 
 #[tokio::test]
 async fn a_killed_broker_is_started_again() {
@@ -38,7 +38,7 @@ async fn a_killed_broker_that_had_the_keys_of_the_environment_is_not() {
     processes::signal(processes::children(client.process().pid())[0], Signal::KILL);
     for _ in 0..2 {
         let failed = client.call("whoami", "{}").await;
-        assert_names(failure(&failed), &["restart", "environment"]);
+        assert_names(failure(&failed), &["signal 9", "Restart the MCP server", "environment"]);
     }
     let (status, ..) = client.close().await;
     assert!(status.success());
@@ -93,12 +93,120 @@ async fn a_missing_broker_program_is_said() {
     let program = world.directory.path().join("sigward-proxy");
     copy_program(&processes::binaries().proxy, &program);
     let usual = world.private_proxy(&["dev"], &[]);
-    let mut command = processes::command(&program);
-    command.env("PATH", "/nonexistent").envs(world.home.environment());
-    command.args(usual.as_std().get_args()).stdin(std::process::Stdio::null());
-    let ended = sigward_tests::deadline::within(command.output(), || "it hangs".to_owned());
+    let command = || {
+        let mut command = processes::command(&program);
+        command.env("PATH", "/nonexistent").envs(world.home.environment());
+        command.args(usual.as_std().get_args());
+        command
+    };
+    let mut alone = command();
+    alone.stdin(std::process::Stdio::null());
+    let ended = sigward_tests::deadline::within(alone.output(), || "it hangs".to_owned());
     let output = ended.await.unwrap();
     assert!(!output.status.success());
     assert_names(&String::from_utf8_lossy(&output.stderr), &["sigward-broker"]);
     assert!(output.stdout.is_empty());
+
+    let mut client = StdioClient::start(command());
+    let refused = client.request("initialize", INITIALIZE).await;
+    assert_names(rpc_error(&refused).1, &["no sigward-broker", "install both programs"]);
+    let (status, ..) = client.close().await;
+    assert!(!status.success());
+    // Whoever listens has nobody who could be told.
+    let mut listening = command();
+    listening.args(["--listen", "127.0.0.1:0"]);
+    let (status, errors) = processes::Process::start(listening).ended().await;
+    assert!(!status.success());
+    assert_names(&errors, &["no sigward-broker"]);
+    assert!(!errors.contains("listening"), "{errors}");
+}
+
+const INITIALIZE: &str =
+    r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
+
+/// However many calls wait, one broker is started for them, and its sentence is the error of each, and stands once on
+/// standard error: with keys in files, and with keys in the environment, where the proxy starts it before it starts
+/// over itself.
+#[tokio::test]
+async fn a_broker_that_can_t_start_says_why_to_all_who_wait() {
+    let world = World::new().await;
+    let key = world.home.key("dev").clone();
+    let sentence = "its host doesn't tell the region: give --region, or set AWS_REGION";
+    for keys in [false, true] {
+        let usual = world.proxy(&[]);
+        let mut command = processes::command(usual.as_std().get_program().as_ref());
+        command.env("HOME", world.directory.path()).env("XDG_RUNTIME_DIR", world.directory.path());
+        command.args([&world.upstream.url(), "--broker", "private"]);
+        if keys {
+            command.env("AWS_ACCESS_KEY_ID", &key.access_key_id);
+            command.env("AWS_SECRET_ACCESS_KEY", &key.secret);
+        }
+        let mut client = StdioClient::start(command);
+        let mut asked = vec![client.start_request("initialize", INITIALIZE).await];
+        for _ in 0..20 {
+            asked.push(client.start_request("tools/list", "{}").await);
+        }
+        for id in asked {
+            let refused = client.response(&id).await;
+            let told = rpc_error(&refused).1;
+            assert_names(told, &["The private broker can't start: --endpoint", sentence]);
+            assert_eq!(told.contains("restart the MCP server"), keys, "{told}");
+        }
+        let (_, _, errors) = client.close().await;
+        assert_eq!(errors.matches(sentence).count(), 1, "{errors}");
+        assert_eq!(errors.matches("sigward-broker: ").count(), 1, "{errors}");
+    }
+    assert_eq!(world.upstream.requests().len(), 0);
+}
+
+/// All errors of a broker's arguments, in one text.
+#[tokio::test]
+async fn all_that_is_wrong_is_said_at_once() {
+    let world = World::new().await;
+    let mut command = processes::command(&processes::binaries().proxy);
+    command.envs(world.home.environment()).args(["https://10.0.0.1/mcp", "--broker", "private"]);
+    command.args(["--profile", "dev", &"x".repeat(200)]);
+    let mut client = StdioClient::start(command);
+    let refused = client.request("initialize", INITIALIZE).await;
+    let told = rpc_error(&refused).1;
+    assert_names(told, &["--endpoint https://10.0.0.1/mcp: ", "give --service", "\n", "--profile"]);
+}
+
+/// What its environment says reaches a broker that is started again, and a stranger's leftovers don't keep the keys in
+/// this process.
+#[tokio::test]
+async fn leftovers_of_another_proxy_change_nothing() {
+    let world = World::new().await;
+    for leftover in ["- -", "1 2 keys ", ""] {
+        let mut command = world.proxy(&["--broker", "private"]);
+        command.env("SIGWARD_HANDOVER", leftover).env("SIGWARD_KEPT_AWS_PROFILE", "staging");
+        command.env("AWS_PROFILE", "prod").env("LISTEN_FDS", "2").env("LISTEN_PID", "1");
+        let mut client = StdioClient::start(command);
+        client.initialize().await;
+        let called = client.call("whoami", "{}").await;
+        assert_eq!(text(&called), world.home.identity("prod"), "{leftover:?}");
+        let environ = format!("/proc/{}/environ", client.process().pid());
+        let environ = std::fs::read(environ).unwrap();
+        let mut names = environ.split(|byte| *byte == 0);
+        assert!(!names.any(|name| name.starts_with(b"AWS_")), "{leftover:?}");
+    }
+}
+
+/// As with mcp-proxy-for-aws: the first label of the host stands in for the service, AWS_REGION for the region.
+#[tokio::test]
+async fn an_endpoint_on_this_machine_needs_no_service() {
+    let world = World::new().await;
+    let (_, port) =
+        world.upstream.url().rsplit_once(':').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    for (host, service) in [("127.0.0.1", "127"), ("localhost", "localhost")] {
+        let mut command = processes::command(&processes::binaries().proxy);
+        command.envs(world.home.environment()).env("AWS_REGION", "eu-north-1");
+        command.args([&format!("http://{host}:{port}"), "--broker", "private", "--profile", "dev"]);
+        let mut client = StdioClient::start(command);
+        // This server knows its own service alone: what matters is what was signed.
+        client.request("initialize", INITIALIZE).await;
+        let request = world.upstream.requests().pop().unwrap();
+        let authorization = request.header("authorization").unwrap();
+        assert_names(authorization, &[&format!("/eu-north-1/{service}/aws4_request")]);
+    }
 }

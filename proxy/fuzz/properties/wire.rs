@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 use serde_json::value::RawValue;
-use sigward_proxy::config::{Globs, ProfileArgument, Profiles, ToolPolicy};
+use sigward_proxy::config::{Globs, ProfileArgument, ProfileName, Profiles, ToolPolicy};
 use sigward_proxy::profile::{Choice, Offer};
 use sigward_proxy::tools::Catalog;
 use sigward_proxy::wire::{self, Edits, Envelope, Object};
@@ -37,7 +37,8 @@ pub(crate) fn check(data: &[u8]) {
 
 fn offer() -> Offer {
     let argument = ProfileArgument { name: ARGUMENT.to_owned(), tools: Globs::default() };
-    Offer::new(Profiles::new(&PROFILES.map(str::to_owned)), argument)
+    let names = PROFILES.iter().filter_map(|name| ProfileName::parse(name).ok());
+    Offer::new(Profiles::new(names.collect()), argument)
 }
 
 /// Whether `text` is JSON in any spelling: depth, numbers and surrogates that no value holds too.

@@ -112,7 +112,11 @@ impl PrivateBroker {
                 match state.next_start.filter(|next| *next > Instant::now()) {
                     Some(next) => next,
                     None => {
-                        self.begin(&mut state)?;
+                        let begun = self.begin(&mut state);
+                        if let (Err(_), Some(failure)) = (&begun, &state.failure) {
+                            tracing::error!("the private broker {}", failure.on_one_line());
+                        }
+                        begun?;
                         continue;
                     }
                 }
@@ -163,6 +167,10 @@ impl PrivateBroker {
             if state.process.as_ref().is_some_and(|known| Arc::ptr_eq(known, &process)) {
                 state.process = None;
                 state.failure = self.what_it_means(&process, end, &words);
+                // Its own words are on standard error already.
+                if let Some(failure) = state.failure.as_ref().filter(|_| words.is_empty()) {
+                    tracing::error!("the private broker {}", failure.on_one_line());
+                }
             }
         }
         self.known_failure()
@@ -205,7 +213,14 @@ impl PrivateBroker {
     fn what_it_means(&self, process: &Process, end: End, words: &str) -> Option<Failure> {
         if !process.served() {
             let why = match words {
-                "" => format!("{end}, without a word"),
+                "" => {
+                    let program = self.start.program();
+                    let program = program.map(|program| program.display().to_string());
+                    format!(
+                        "{end}, without a word; try it in a terminal: `{} --version`",
+                        program.as_deref().unwrap_or("sigward-broker")
+                    )
+                }
                 words if end == End::Code(1) || end == End::Code(2) => words.to_owned(),
                 words => format!("{end}: {words}"),
             };
@@ -214,8 +229,8 @@ impl PrivateBroker {
         if self.restart.keys_are_gone {
             let last = if words.is_empty() { String::new() } else { format!(" ({words})") };
             let text = format!(
-                "is gone: {end}{last}, and the AWS keys that it had came from the environment, \
-                 which this process no longer holds; restart the MCP server in your client"
+                "is gone: {end}{last}. Restart the MCP server in your client: the AWS keys of its \
+                 environment were that broker's alone"
             );
             return Some(Failure { text, until: None });
         }
@@ -226,8 +241,8 @@ impl PrivateBroker {
         if self.restart.keys_are_gone {
             // A broker without those keys would sign with others.
             let text = format!(
-                "can't start: {why}\nThe AWS keys came from the environment, which this process no \
-                 longer holds: restart the MCP server in your client once that is repaired"
+                "can't start: {why}\nOnce that is repaired, restart the MCP server in your client: \
+                 the AWS keys of its environment are passed on at its start alone"
             );
             return Failure { text, until: None };
         }
@@ -236,6 +251,12 @@ impl PrivateBroker {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Failure {
+    fn on_one_line(&self) -> String {
+        self.text.lines().map(str::trim).collect::<Vec<_>>().join("; ")
     }
 }
 

@@ -101,7 +101,7 @@ impl Refusal {
     fn who_knows(&self) -> String {
         match (self.is_private(), self.detail.is_some()) {
             (_, true) => String::new(),
-            (true, false) => "; standard error of the MCP server says why".to_owned(),
+            (true, false) => "; with --log-level INFO, standard error says why".to_owned(),
             (false, false) => format!("; the log of {} says why", self.broker),
         }
     }

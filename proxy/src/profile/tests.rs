@@ -127,3 +127,21 @@ fn the_schema_lists_the_default_first_and_describes() {
         "AWS profile to make this call with. Default: prod. dev: Sandbox \"A\"."
     );
 }
+
+#[test]
+fn names_beyond_plain_words_are_offered_and_taken_as_they_are() {
+    let names = ["my profile", "Zürich", "a, b", "it's \"x\""];
+    let offer = offer(&names, &[]);
+    let schema: serde_json::Value = serde_json::from_str(&offer.schema(|_| None)).unwrap();
+    assert_eq!(schema["enum"], serde_json::json!(names));
+    assert!(schema["description"].as_str().unwrap().ends_with("Default: \"my profile\"."));
+    for name in names {
+        let text = call(&serde_json::json!({ "aws_profile": name, "x": 1 }).to_string());
+        let choice = offer.of_tool_call(&text, "t", "aws_profile").unwrap();
+        assert_eq!(choice.profile.as_str(), name);
+    }
+    // The same to look at, and another name.
+    let text = call(r#"{"aws_profile":"Zu\u0308rich"}"#);
+    let refused = offer.of_tool_call(&text, "t", "aws_profile").unwrap_err();
+    assert!(refused.contains("\"my profile\", Zürich, \"a, b\", "), "{refused}");
+}

@@ -114,7 +114,9 @@ impl Failed {
             Self::Tool(message) => (message, ErrorCode::INVALID_PARAMS),
             Self::Params(message) => (message, ErrorCode::INVALID_PARAMS),
             Self::Exchange(error) => {
-                tracing::error!(method = %call.head.method, %error, "a request failed");
+                if !error.is_logged() {
+                    tracing::error!(method = %call.head.method, %error, "a request failed");
+                }
                 (sentence(&error.to_string()), ErrorCode::INTERNAL_ERROR)
             }
             Self::TimedOut(limit) => {
@@ -138,7 +140,7 @@ impl Failed {
 pub(crate) fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    let end = if text.ends_with(['.', ')']) { "" } else { "." };
+    let end = if text.ends_with(['.', ')', '?', '!', '…']) { "" } else { "." };
     format!("{first}{}{end}", chars.as_str())
 }
 

@@ -88,7 +88,7 @@ pub(super) enum End {
 
 impl Start {
     /// `sigward-broker` from beside our executable, else from `PATH`.
-    fn program(&self) -> Result<PathBuf, StartError> {
+    pub(super) fn program(&self) -> Result<PathBuf, StartError> {
         const NAME: &str = "sigward-broker";
         let beside = self.executable.with_file_name(NAME);
         if beside.is_file() {

@@ -85,10 +85,10 @@ async fn all_who_wait_are_told_by_one_start() {
 #[tokio::test]
 async fn every_end_is_told_as_what_it_is() {
     for (script, told) in [
-        ("exit 3", "can't start: it ended with exit status 3, without a word"),
-        ("exit 0", "can't start: it ended with exit status 0, without a word"),
+        ("exit 3", "can't start: it ended with exit status 3, without a word; TRY"),
+        ("exit 0", "can't start: it ended with exit status 0, without a word; TRY"),
         ("echo oops >&2; exit 127", "can't start: it ended with exit status 127: oops"),
-        ("kill -SEGV $$", "can't start: it was ended by signal 11 (SIGSEGV), without a word"),
+        ("kill -SEGV $$", "can't start: it was ended by signal 11 (SIGSEGV), without a word; TRY"),
         (
             "printf 'sigward-broker: two faults:\\n  a: one\\n\\n  b: two\\n' >&2; exit 1",
             "can't start: two faults:\n  a: one\n  b: two",
@@ -102,6 +102,8 @@ async fn every_end_is_told_as_what_it_is() {
     ] {
         let program = Program::new(script);
         let broker = asked(PrivateBroker::new(program.start(), restart(false)));
+        let attempt = format!("try it in a terminal: `{} --version`", program.path().display());
+        let told = told.replace("TRY", &attempt);
         assert_eq!(failure(&broker).await, format!("the private broker {told}"), "{script}");
     }
 }
@@ -173,7 +175,7 @@ async fn the_end_of_a_broker_that_worked_is_told_with_the_keys() {
     let broker = Broker::new(Route::Private(private), Duration::from_secs(60));
     let told = failure(&broker).await;
     assert!(told.contains("is gone: it ended with exit status 9"), "{told}");
-    assert!(told.contains("environment") && told.contains("restart the MCP server"), "{told}");
+    assert!(told.contains("environment") && told.contains("Restart the MCP server"), "{told}");
 }
 
 #[test]

@@ -89,7 +89,10 @@ fn table() -> Vec<(Reason, [[&'static str; 2]; 2])> {
         (
             UnsupportedProfileSetting,
             [
-                ["a setting that the broker doesn't support", "standard error of the MCP server"],
+                [
+                    "a setting that the broker doesn't support",
+                    "with --log-level INFO, standard error says why",
+                ],
                 ["a setting that the broker doesn't support", "the log of the broker at unix:"],
             ],
         ),
