@@ -13,7 +13,7 @@ use url::Url;
 use wildmatch::WildMatch;
 
 pub use self::name::ProfileName;
-pub(crate) use self::name::is_control;
+pub(crate) use self::name::{is_control, shell_word};
 
 /// The profiles of this proxy in the order given, each once; the first is the default.
 #[derive(Debug, Clone)]
@@ -23,9 +23,6 @@ pub struct Profiles {
 }
 
 impl Profiles {
-    /// The name that stands for the SDK's default chain where no profile is named.
-    pub const DEFAULT_CHAIN: &str = "default";
-
     /// `names` in their order; none at all means the default chain.
     #[must_use]
     pub fn new(names: Vec<ProfileName>) -> Self {

@@ -115,7 +115,7 @@ async fn the_keys_of_a_profile_that_left_the_files_are_gone_from_memory() {
     }
     broker.logged("not in the AWS files any more").await;
     let refused = client.call("whoami", r#"{"aws_profile":"prod"}"#).await;
-    assert_names(crate::setup::failure(&refused), &["prod", "isn't in the AWS config"]);
+    assert_names(crate::setup::failure(&refused), &["\"prod\" can't be used"]);
     let called = client.call("whoami", "{}").await;
     assert_eq!(text(&called), world.home.identity("dev"), "the other goes on");
     if let Some(counts) = copies(&broker, &[world.home.key("dev"), world.home.key("prod")]) {

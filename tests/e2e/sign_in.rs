@@ -165,9 +165,10 @@ async fn a_login_session_names_its_command() {
     let mut own = start(&world, &aws, &[]);
     let command = world.proxy(&["--broker", &socket, "--profile", "dev", "person"]);
     let mut shared = StdioClient::start(command);
-    for (client, command) in
-        [(&mut own, "`aws login --profile person`"), (&mut shared, "`aws login`")]
-    {
+    for (client, command) in [
+        (&mut own, "`aws login --profile person`"),
+        (&mut shared, "`aws login --profile person` as the user of"),
+    ] {
         client.initialize_as("2025-11-25", OPENS_URLS).await;
         let refused = client.request("tools/call", &whoami()).await;
         assert_names(failure(&refused), &["person", command]);
@@ -242,7 +243,11 @@ async fn a_revoked_session_works_again_after_a_sign_in() {
             "of before" => {
                 end_session(&world, &aws, &key);
                 let refused = client.request("tools/call", &whoami()).await;
-                assert_names(failure(&refused), &["person", "sigward-broker login person"]);
+                let command = format!(
+                    "`sigward-broker login --broker unix:{} person`",
+                    world.socket().display()
+                );
+                assert_names(failure(&refused), &["\"person\" needs a sign-in", &command]);
                 aws.approve();
                 let (good, shown) = login(&world, "person").await;
                 assert!(good, "{shown}");

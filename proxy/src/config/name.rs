@@ -34,9 +34,9 @@ impl ProfileName {
         Ok(Self(text.into()))
     }
 
-    /// The name that stands for the SDK's default chain.
+    /// The name that stands for the SDK's default chain where no profile is named.
     pub(super) fn default_chain() -> Self {
-        Self(super::Profiles::DEFAULT_CHAIN.into())
+        Self("default".into())
     }
 
     /// The name.
@@ -73,7 +73,7 @@ pub(crate) fn is_control(c: char) -> bool {
 }
 
 /// `text` as one word of a POSIX shell.
-fn shell_word(text: &str) -> Cow<'_, str> {
+pub(crate) fn shell_word(text: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_alphanumeric() || "_-.,/:@%+".contains(c);
     if text.chars().all(plain) {
         text.into()

@@ -11,8 +11,8 @@ use sigward_proto::v1::Reason;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::printable;
-use crate::config::{BrokerAddress, ProfileName};
+use super::text::printable;
+use crate::config::{BrokerAddress, ProfileName, shell_word};
 
 /// The keys of an `ErrorInfo`'s metadata.
 const AWS_CODE: &str = "aws_code";
@@ -111,7 +111,7 @@ impl Refusal {
         let broker = match &self.broker {
             // Found by itself.
             BrokerAddress::Unix(path) if !path.ends_with("sigward/broker.sock") => {
-                format!("--broker 'unix:{}' ", path.display())
+                format!("--broker {} ", shell_word(&format!("unix:{}", path.display())))
             }
             _ => String::new(),
         };

@@ -227,7 +227,7 @@ fn commands_can_be_typed_as_they_stand() {
     assert!(found.contains(r"`sigward-broker login 'it'\''s'`"), "{found}");
     let elsewhere = BrokerAddress::Unix("/srv/b.sock".into());
     let named = text(Reason::LoginRequired, "Zürich", elsewhere);
-    assert!(named.contains("`sigward-broker login --broker 'unix:/srv/b.sock' Zürich`"), "{named}");
+    assert!(named.contains("`sigward-broker login --broker unix:/srv/b.sock Zürich`"), "{named}");
     let files = text(Reason::ProfileMisconfigured, "$(reboot)", PRIVATE);
     assert!(files.contains("`aws configure list --profile '$(reboot)'`"), "{files}");
 }
