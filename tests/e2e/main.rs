@@ -12,7 +12,9 @@
 mod agent;
 mod audit;
 mod bad_input;
+mod botocore;
 mod broker;
+mod cases;
 mod clients;
 mod commands;
 mod conformance;

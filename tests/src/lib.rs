@@ -12,6 +12,7 @@ pub mod conformance;
 pub mod deadline;
 pub mod demo;
 pub mod keys;
+pub mod known_aws;
 mod loopback;
 pub mod memory;
 pub mod metadata;

@@ -98,6 +98,27 @@ impl StdioClient {
         self.expect(&what, |message| message.get("method").is_none() && message["id"] == *id).await
     }
 
+    /// The response with that id; none where the process ends without it.
+    pub async fn response_or_end(&mut self, id: &Value) -> Option<Value> {
+        loop {
+            let parsed = |line: &String| serde_json::from_str::<Value>(line).unwrap_or_default();
+            let response =
+                |message: &Value| message.get("method").is_none() && message["id"] == *id;
+            if let Some(found) = self.unread.iter().position(|line| response(&parsed(line))) {
+                return Some(parsed(&self.unread.remove(found)));
+            }
+            match tokio::time::timeout(deadline::DEADLINE, self.output.recv()).await {
+                Ok(Some(line)) => {
+                    self.note("←", &line);
+                    assert_no_canary("a line on standard output", &line);
+                    self.unread.push(line);
+                }
+                Ok(None) => return None,
+                Err(_) => panic!("no response to {id}, and no end\n{}", self.story()),
+            }
+        }
+    }
+
     /// Calls a tool; `arguments` is JSON text. Answers the response.
     pub async fn call(&mut self, tool: &str, arguments: &str) -> Value {
         self.request("tools/call", &call(tool, arguments)).await

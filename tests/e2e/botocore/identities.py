@@ -1,0 +1,385 @@
+"""Tells whose identity botocore, and so the AWS CLI, uses for AWS files and an environment.
+
+Reads requests as JSON lines and answers each with one line. STS, IAM Identity Center and container endpoints are played
+at the edge of botocore's HTTP client: everything above it is botocore as it is, down to the signature.
+
+A request: `home`, `env` (the whole environment), `profile` (or null), `passwd_home`, `aws` (as in a case.json), and
+`repair`: where a file can't be parsed, the sections at fault are taken out and named in the answer (`removed`).
+An answer: the identity, or `error`. With `must_refuse` the profile builds on a section that was taken out.
+"""
+
+import configparser
+import getpass
+import json
+import os
+import pwd
+import re
+import sys
+import urllib.parse
+
+
+def no_terminal(*_args, **_kwargs):
+    raise EOFError
+
+
+# Before botocore takes it over as a default argument.
+getpass.getpass = no_terminal
+
+import botocore.awsrequest  # noqa: E402
+import botocore.configloader  # noqa: E402
+import botocore.credentials  # noqa: E402
+import botocore.httpsession  # noqa: E402
+import botocore.loaders  # noqa: E402
+import botocore.session  # noqa: E402
+import botocore.tokens  # noqa: E402
+from botocore.exceptions import ConfigParseError  # noqa: E402
+
+EXPIRY = "2099-01-01T00:00:00Z"
+
+
+class Aws:
+    """What the services answer to one request of ours, and what they were asked."""
+
+    def __init__(self, answers):
+        self.answers = answers
+        self.issued = {}
+        self.roles = 0
+
+    def send(self, request):
+        url = urllib.parse.urlsplit(request.url)
+        headers = {}
+        for name, value in request.headers.items():
+            value = value.decode() if isinstance(value, bytes) else str(value)
+            headers[name.lower()] = value
+        body = request.body or b""
+        body = body if isinstance(body, bytes) else body.encode()
+        if url.path == "/federation/credentials":
+            return self.portal(url, headers)
+        if url.path == "/token":
+            return self.oidc(json.loads(body))
+        if request.method == "POST":
+            return self.sts(headers, dict(urllib.parse.parse_qsl(body.decode())))
+        return self.container(headers)
+
+    def sts(self, headers, fields):
+        action = fields["Action"]
+        error = self.answers.get("sts", {}).get(action)
+        if error:
+            text = (
+                "<ErrorResponse><Error><Type>Sender</Type>"
+                f"<Code>{error['code']}</Code><Message>{escaped(error['message'])}</Message>"
+                "</Error></ErrorResponse>"
+            )
+            return error["status"], {}, text
+        self.roles += 1
+        number = self.roles
+        hop = {"role": fields["RoleArn"], "by": None, "by_token": None, "sts_region": None}
+        signed = re.search(r"Credential=([^/]*)/\d+/([^/]*)/", headers.get("authorization", ""))
+        if signed:
+            hop["by"] = signed.group(1)
+            hop["by_token"] = headers.get("x-amz-security-token")
+            hop["sts_region"] = signed.group(2)
+        hop["parameters"] = {
+            name: fields[name]
+            for name in ("DurationSeconds", "ExternalId", "RoleSessionName", "WebIdentityToken")
+            if name in fields and not fields[name].startswith("botocore-session-")
+        }
+        self.issued[f"AKIDROLE{number}"] = hop
+        text = (
+            f"<{action}Response><{action}Result><Credentials>"
+            f"<AccessKeyId>AKIDROLE{number}</AccessKeyId>"
+            f"<SecretAccessKey>rolesecret{number}</SecretAccessKey>"
+            f"<SessionToken>roletok{number}</SessionToken><Expiration>{EXPIRY}</Expiration>"
+            "</Credentials><AssumedRoleUser><AssumedRoleId>A</AssumedRoleId>"
+            f"<Arn>arn:aws:sts::123456789012:assumed-role/R/s</Arn></AssumedRoleUser>"
+            f"</{action}Result></{action}Response>"
+        )
+        return 200, {}, text
+
+    def portal(self, url, headers):
+        if self.answers.get("sso"):
+            return problem(self.answers["sso"])
+        token = headers.get("x-amz-sso_bearer_token")
+        if token not in (self.answers.get("sso_tokens") or ["tok1"]):
+            message = {"message": "Session token not found or invalid"}
+            return problem({"status": 401, "type": "UnauthorizedException", "body": message})
+        query = dict(urllib.parse.parse_qsl(url.query))
+        self.issued["AKIDSSO1"] = {
+            "role": f"{query['account_id']}/{query['role_name']}",
+            "by": "",
+            "by_token": token,
+            "sts_region": "",
+            "parameters": {},
+        }
+        credentials = {
+            "accessKeyId": "AKIDSSO1",
+            "secretAccessKey": "ssosecret1",
+            "sessionToken": "ssotok1",
+            "expiration": 4070908800000,
+        }
+        return 200, {}, json.dumps({"roleCredentials": credentials})
+
+    def oidc(self, fields):
+        if self.answers.get("oidc"):
+            return problem(self.answers["oidc"])
+        if fields.get("grantType") != "refresh_token":
+            error = {"error": "unsupported_grant_type"}
+            return problem(
+                {"status": 400, "type": "UnsupportedGrantTypeException", "body": error}
+            )
+        token = {
+            "accessToken": "tok2",
+            "expiresIn": 28800,
+            "tokenType": "Bearer",
+            "refreshToken": "r2",
+        }
+        return 200, {}, json.dumps(token)
+
+    def container(self, headers):
+        container = self.answers.get("container", {})
+        wanted = container.get("authorization")
+        if wanted is not None and headers.get("authorization") != wanted:
+            return 401, {}, json.dumps({"code": "Unauthorized", "message": "no such token"})
+        usual = {
+            "AccessKeyId": "AKIDECS",
+            "SecretAccessKey": "ecssecret",
+            "Token": "ecstok",
+            "Expiration": EXPIRY,
+        }
+        return 200, {}, json.dumps(container.get("body", usual))
+
+
+def escaped(text):
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def problem(error):
+    headers = {"x-amzn-ErrorType": error["type"]} if error.get("type") else {}
+    return error["status"], headers, json.dumps(error["body"])
+
+
+class Raw:
+    """As much of a response of urllib3 as botocore looks at."""
+
+    def __init__(self, body):
+        self.body = body
+
+    def stream(self):
+        yield self.body
+
+
+AWS = None
+
+
+def send(_session, request):
+    status, headers, body = AWS.send(request)
+    headers = botocore.awsrequest.HeadersDict(headers)
+    return botocore.awsrequest.AWSResponse(request.url, status, headers, Raw(body.encode()))
+
+
+botocore.httpsession.URLLib3Session.send = send
+# One for all sessions: reading the models is most of the time.
+LOADER = botocore.loaders.create_loader()
+
+
+def identity(request):
+    """Whose identity it is, as botocore has it."""
+    session = botocore.session.Session(profile=request["profile"])
+    session.register_component("data_loader", LOADER)
+    credentials = session.get_credentials()
+    if credentials is None:
+        return {"error": "no credentials"}
+    frozen = credentials.get_frozen_credentials()
+    answer = {
+        "key": frozen.access_key,
+        "secret": frozen.secret_key,
+        # The signer takes an empty one for none.
+        "token": frozen.token or None,
+        "hops": [],
+        "region": session.get_config_variable("region"),
+    }
+    key = frozen.access_key
+    while key in AWS.issued:
+        hop = AWS.issued[key]
+        answer["hops"].insert(0, hop)
+        key = hop["by"]
+    return answer
+
+
+# --- Files that can't be parsed.
+
+
+def sections_of(text):
+    """The ranges of lines of each section, as configparser finds them (RawConfigParser._read)."""
+    ranges, name, start, option, indent = [], None, 0, None, 0
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        stripped = line.strip()
+        if stripped.startswith(("#", ";")) or not stripped:
+            if not stripped:
+                indent = sys.maxsize if option is None else indent
+            continue
+        level = len(line) - len(line.lstrip())
+        if name is not None and option and level > indent:
+            continue
+        indent = level
+        header = re.match(r"\[(.+)\]", stripped)
+        if header:
+            ranges.append((name, start, number))
+            name, start, option = header.group(1), number, None
+        else:
+            option = stripped
+    ranges.append((name, start, len(lines)))
+    return lines, ranges
+
+
+def repair(path):
+    """Takes out the sections that configparser objects to, one after another.
+
+    Answers their names, with None for what stands before the first section, and the text that is left.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    # Where universal newlines end a line, as for configparser.
+    text = data.decode("utf-8", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
+    removed = []
+    while True:
+        faulty = faults(text)
+        if not faulty:
+            return removed, text
+        removed += faulty
+        if None in faulty:
+            return removed, ""
+        lines, ranges = sections_of(text)
+        left = [line for name, start, end in ranges if name not in faulty for line in lines[start:end]]
+        if len(left) == len(lines):
+            return removed + [None], ""
+        text = "".join(left)
+
+
+def faults(text):
+    """The names of the sections that make configparser or botocore give the text up."""
+    lines, ranges = sections_of(text)
+
+    def at(number):
+        return [name for name, start, end in ranges if start <= number < end]
+
+    for number, line in enumerate(lines):
+        if any("\udc80" <= char <= "\udcff" for char in line):
+            return at(number)
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read_string(text)
+    except configparser.MissingSectionHeaderError:
+        return [None]
+    except (configparser.DuplicateSectionError, configparser.DuplicateOptionError) as error:
+        return [error.section]
+    except configparser.ParsingError as error:
+        return sorted({name or "" for number, _ in error.errors for name in at(number - 1)})
+    for section in parser.sections():
+        for option in parser.options(section):
+            value = parser.get(section, option)
+            if value.startswith("\n"):
+                try:
+                    botocore.configloader._parse_nested(value)
+                except ValueError:
+                    return [section]
+    return []
+
+
+def named(section, kind):
+    """The name of a section of the config file, if it is of that kind."""
+    if kind == "profile" and section == "default":
+        return "default"
+    if section.startswith(kind):
+        return next(iter(botocore.configloader._parse_section(section, True)), None)
+    return None
+
+
+def repaired(request):
+    """The identity with the sections at fault taken out of the files."""
+    removed = []
+    for variable, usual in (
+        ("AWS_CONFIG_FILE", ".aws/config"),
+        ("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials"),
+    ):
+        path = request["env"].get(variable) or os.path.join(request["home"], usual)
+        if not os.path.isfile(path):
+            continue
+        faulty, text = repair(path)
+        if faulty:
+            removed += [(usual, section) for section in faulty]
+            copy = path + ".repaired"
+            with open(copy, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+            os.environ[variable] = copy
+    answer = attempt(request)
+    answer["removed"] = [f"{file}: [{section}]" for file, section in removed]
+    answer["must_refuse"] = any(
+        section is None or section == "DEFAULT" for _, section in removed
+    ) or builds_on(request, removed)
+    return answer
+
+
+def builds_on(request, removed):
+    """Whether the profile, or one that it builds on, stands in a section that was taken out."""
+
+    def gone(kind, name):
+        return any(
+            (file == ".aws/credentials" and kind == "profile" and section == name)
+            or (file == ".aws/config" and named(section, kind) == name)
+            for file, section in removed
+        )
+
+    try:
+        session = botocore.session.Session(profile=request["profile"])
+        profiles = session.full_config["profiles"]
+        name = session.get_config_variable("profile") or "default"
+    except Exception:  # noqa: BLE001 - whatever it is, the profile can't be used
+        return True
+    seen = set()
+    while name not in seen:
+        seen.add(name)
+        settings = profiles.get(name, {})
+        if gone("profile", name):
+            return True
+        for kind, key in (("sso-session", "sso_session"), ("services", "services")):
+            if key in settings and gone(kind, settings[key]):
+                return True
+        if "role_arn" in settings and "source_profile" in settings:
+            name = settings["source_profile"]
+    return False
+
+
+def attempt(request):
+    """An identity, or an error."""
+    global AWS
+    AWS = Aws(request.get("aws") or {})
+    try:
+        return identity(request)
+    except Exception as error:  # noqa: BLE001 - each is an answer
+        return {"error": f"{type(error).__name__}: {error}", "parse": isinstance(error, ConfigParseError)}
+
+
+def answer(request):
+    os.environ.clear()
+    os.environ.update(request["env"])
+    home = request["env"].get("HOME") or request.get("passwd_home") or "/nonexistent"
+    pwd.getpwuid = lambda _uid: pwd.struct_passwd(("u", "x", 0, 0, "", home, "/bin/sh"))
+    # These were made of the home of this process.
+    cache = os.path.join(home, ".aws", "sso", "cache")
+    botocore.credentials.SSOProvider._SSO_TOKEN_CACHE_DIR = cache
+    botocore.tokens.SSOTokenProvider._SSO_TOKEN_CACHE_DIR = cache
+    found = attempt(request)
+    if request.get("repair") and found.get("parse"):
+        found = repaired(request)
+    return found
+
+
+def main():
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
