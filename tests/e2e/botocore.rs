@@ -1,40 +1,235 @@
-//! botocore, and so the AWS CLI, as the reference for AWS files: one process of Python that says whose identity it uses.
+//! botocore, and so the AWS CLI, as the reference for AWS files.
+//!
+//! One process of Python says whose identity botocore uses, one of ours whose the broker uses, for the same files and
+//! environments. Each difference that isn't a refusal on our side is a failure: the worst that this product can do is
+//! to sign as somebody else.
 
+mod files;
+mod identity;
+mod spelling;
+mod twin;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::time::Instant;
 
-use serde_json::Value;
-use sigward_tests::{deadline, processes, tools};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout};
+use serde_json::{Value, json};
+use sha1::{Digest as _, Sha1};
+use sigward_tests::keys::KeyTable;
+use sigward_tests::known_aws::{Accepts, Answers, KnownAws};
+use tempfile::TempDir;
 
-/// The process. What it is asked and what it answers stands in `botocore/identities.py`.
-pub(crate) struct Botocore {
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
-    _child: Child,
+use self::files::{Pair, SESSIONS};
+use self::identity::{Difference, Identity, judge};
+pub(crate) use self::twin::Botocore;
+use self::twin::Ours;
+
+/// How many pairs of files there are in a run, unless `SIGWARD_TEST_PAIRS` says otherwise.
+const PAIRS: u64 = 2_000;
+/// So many are compared at a time: they stand on the disk together.
+const BATCH: u64 = 250;
+/// Of the first pair, unless `SIGWARD_TEST_SEED` says otherwise: a failure names the seed of its pair.
+const SEED: u64 = 20_261_126;
+/// So many failures of each kind are shown in full.
+const SHOWN: usize = 4;
+
+/// What came of all pairs.
+#[derive(Default)]
+struct Tally {
+    asked: usize,
+    /// Both sign, as the same.
+    same: usize,
+    /// Neither does.
+    neither: usize,
+    /// We refuse, and botocore signs: how often, by the words of the refusal.
+    refused: BTreeMap<String, (usize, u64)>,
+    /// By kind.
+    failures: BTreeMap<String, Vec<String>>,
 }
 
-impl Botocore {
-    pub(crate) fn start() -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/botocore/identities.py");
-        let mut command = processes::command(tools::python());
-        // The AWS CLI reads files as UTF-8 wherever people use it; nothing is left beside the script.
-        command.env("PYTHONUTF8", "1").env("PYTHONDONTWRITEBYTECODE", "1").arg(script);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().expect("Python starts");
-        let input = child.stdin.take().expect("piped");
-        let output = BufReader::new(child.stdout.take().expect("piped")).lines();
-        Self { input, output, _child: child }
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn aws_files_mean_what_they_mean_to_botocore() {
+    let pairs = number("SIGWARD_TEST_PAIRS").unwrap_or(PAIRS);
+    let seed = number("SIGWARD_TEST_SEED").unwrap_or(SEED);
+    let keys = KeyTable::default();
+    let aws = KnownAws::start(keys, Answers::default(), Accepts::AnyPair).await;
+    let (mut botocore, mut ours) = (Botocore::start(), Ours::start(&aws.url()));
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    let mut first = seed;
+    while first < seed + pairs {
+        let last = (first + BATCH).min(seed + pairs);
+        let batch: Vec<_> = (first..last).map(|seed| World::of(files::pair(seed))).collect();
+        let questions: Vec<Value> = batch.iter().flat_map(World::questions).collect();
+        let (theirs, ours) = tokio::join!(botocore.ask_all(&questions), ours.ask_all(&questions));
+        let asked = aws.take_asked();
+        let mut answers = theirs.iter().zip(&ours);
+        for world in &batch {
+            for profile in &world.pair.profiles {
+                let (theirs, ours) = answers.next().expect("an answer for each question");
+                let ours = Identity::ours(ours, &asked);
+                tally.count(world, profile.as_deref(), theirs, judge(theirs, &ours));
+            }
+        }
+        first = last;
+    }
+    eprintln!("{}", tally.table(seed, pairs, started));
+    tally.verdict();
+}
+
+impl Tally {
+    fn count(
+        &mut self,
+        world: &World,
+        profile: Option<&str>,
+        theirs: &Value,
+        judged: Result<(), Difference>,
+    ) {
+        self.asked += 1;
+        match judged {
+            Ok(()) if theirs["error"].is_null() => self.same += 1,
+            Ok(()) => self.neither += 1,
+            Err(Difference::Refused(words)) => {
+                let seen = self.refused.entry(general(&words)).or_insert((0, world.pair.seed));
+                seen.0 += 1;
+            }
+            Err(Difference::Wrong { kind, what }) => {
+                let failure = format!("{what}\n{}", world.shown(profile));
+                self.failures.entry(kind).or_default().push(failure);
+            }
+        }
     }
 
-    /// Asks one question.
-    pub(crate) async fn ask(&mut self, question: &Value) -> Value {
-        self.input.write_all(format!("{question}\n").as_bytes()).await.expect("it reads");
-        let answer = deadline::within_long(self.output.next_line(), || {
-            format!("botocore doesn't answer {question}")
-        });
-        let answer = answer.await.unwrap().unwrap_or_else(|| panic!("it ended at {question}"));
-        serde_json::from_str(&answer).expect("JSON")
+    fn table(&self, seed: u64, pairs: u64, started: Instant) -> String {
+        let mut text = format!(
+            "{pairs} pairs from seed {seed}, {} questions in {:.1} s: {} the same, {} refused by both",
+            self.asked,
+            started.elapsed().as_secs_f64(),
+            self.same,
+            self.neither,
+        );
+        let refused: usize = self.refused.values().map(|(count, _)| count).sum();
+        let wrong: usize = self.failures.values().map(Vec::len).sum();
+        let _ = write!(text, ", {refused} refused by us alone, {wrong} wrong");
+        let mut rows: Vec<_> = self.refused.iter().collect();
+        rows.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
+        for (words, (count, seed)) in rows {
+            let _ = write!(text, "\n  {count:6}  {words} (seed {seed})");
+        }
+        for (kind, failures) in &self.failures {
+            let _ = write!(text, "\n  wrong {:6}  {kind}", failures.len());
+        }
+        text
     }
+
+    fn verdict(&self) {
+        let shown = self.failures.values().flat_map(|failures| failures.iter().take(SHOWN));
+        let shown = shown.cloned().collect::<Vec<_>>().join("\n\n");
+        assert!(self.failures.is_empty(), "differences from botocore:\n{shown}");
+    }
+}
+
+/// A pair of files on the disk.
+struct World {
+    pair: Pair,
+    directory: TempDir,
+}
+
+impl World {
+    fn of(pair: Pair) -> Self {
+        let world = Self { pair, directory: tempfile::tempdir().unwrap() };
+        let path = world.directory.path();
+        let aws = path.join("home/.aws");
+        fs::create_dir_all(aws.join("sso/cache")).unwrap();
+        fs::write(aws.join("config"), world.filled(&world.pair.config)).unwrap();
+        if let Some(credentials) = &world.pair.credentials {
+            fs::write(aws.join("credentials"), world.filled(credentials)).unwrap();
+        }
+        for (number, session) in SESSIONS.iter().enumerate() {
+            let file = format!("sso/cache/{}.json", hex::encode(Sha1::digest(session)));
+            let token = json!({
+                "startUrl": SESSIONS[3], "region": "eu-west-1",
+                "accessToken": format!("bearer{number}"), "expiresAt": "2099-01-01T00:00:00Z",
+            });
+            fs::write(aws.join(file), token.to_string()).unwrap();
+        }
+        fs::write(path.join("token"), "web-token").unwrap();
+        let program = path.join("process");
+        // A link: a program that this process writes may be open in a child that another test starts.
+        std::os::unix::fs::symlink(process(), program).unwrap();
+        world
+    }
+
+    fn filled(&self, text: &[u8]) -> Vec<u8> {
+        let directory = self.directory.path().to_str().unwrap();
+        let mut filled = Vec::new();
+        let mut rest = 0;
+        for at in memchr::memmem::find_iter(text, "{dir}") {
+            filled.extend_from_slice(&text[rest..at]);
+            filled.extend_from_slice(directory.as_bytes());
+            rest = at + "{dir}".len();
+        }
+        filled.extend_from_slice(&text[rest..]);
+        filled
+    }
+
+    fn questions(&self) -> Vec<Value> {
+        let path = self.directory.path();
+        let home = path.join("home");
+        let mut environment = BTreeMap::from([
+            ("HOME", home.to_str().unwrap().to_owned()),
+            ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ]);
+        for (name, value) in &self.pair.environment {
+            environment.insert(name, value.replace("{dir}", path.to_str().unwrap()));
+        }
+        let bearers: Vec<_> = (0..SESSIONS.len()).map(|number| format!("bearer{number}")).collect();
+        let question = |profile: &Option<String>| {
+            json!({
+                "home": home, "env": environment, "profile": profile, "repair": true,
+                "aws": {"sso_tokens": bearers},
+            })
+        };
+        self.pair.profiles.iter().map(question).collect()
+    }
+
+    /// All that it takes to look at a failure.
+    fn shown(&self, profile: Option<&str>) -> String {
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string().replace("\\n", "\n    ");
+        let credentials = self.pair.credentials.as_deref().map_or("(none)".to_owned(), text);
+        format!(
+            "  profile {profile:?}, seed {}, environment {:?}\n  config:\n    {}\n  credentials:\n    {credentials}",
+            self.pair.seed,
+            self.pair.environment,
+            text(&self.pair.config),
+        )
+    }
+}
+
+fn process() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/botocore/process.sh")
+}
+
+/// The words of a refusal without what is different each time.
+fn general(words: &str) -> String {
+    let mut general = String::new();
+    for word in words.split(' ') {
+        let word = if word.contains("/home/.aws/") { "FILE" } else { word };
+        let digits = word.chars().map(|c| if c.is_ascii_digit() { '#' } else { c });
+        general.push_str(&digits.collect::<String>());
+        general.push(' ');
+    }
+    general.trim_end().to_owned()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a longer run is asked for by hand, for this test alone"
+)]
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
 }

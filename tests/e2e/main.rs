@@ -21,6 +21,7 @@ mod conformance;
 mod corpus;
 mod credentials;
 mod demonstration;
+mod dice;
 mod duties;
 mod endings;
 mod fidelity;

@@ -13,6 +13,7 @@ use sigward_proto::v1::{Header, SignRequest};
 use sigward_tests::{deadline, processes, tools};
 use tokio::io::AsyncWriteExt as _;
 
+use crate::dice::Dice;
 use crate::setup::{World, connect, own_uid};
 
 /// How many requests are generated.
@@ -31,27 +32,6 @@ const ENDPOINTS: [(&str, &str, &str); 6] = [
     ("https://mcp.example.com:8443/caf%C3%A9/~me/a,b;c=d/", "aws-mcp", "ap-south-1"),
     ("http://127.0.0.1:9/mcp", "aws-mcp", "us-east-1"),
 ];
-
-/// Numbers that are the same in every run, so that a failure can be looked at again.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % sides as u64).unwrap()
-    }
-
-    fn one_of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
-        choices[self.roll(choices.len())]
-    }
-
-    fn text(&mut self, letters: &str, length: usize) -> String {
-        let letters: Vec<_> = letters.chars().collect();
-        (0..length).map(|_| letters[self.roll(letters.len())]).collect()
-    }
-}
 
 fn encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
@@ -146,7 +126,7 @@ async fn every_signature_is_botocore_s() {
     let _broker = world.broker(&config).await;
     let mut broker = connect(&world.socket()).await;
 
-    let mut dice = Dice(0x5167_7761_7264_2026);
+    let mut dice = Dice::new(0x5167_7761_7264_2026);
     let mut cases = Vec::new();
     let mut ours = Vec::new();
     for number in 0..REQUESTS {

@@ -94,6 +94,8 @@ pub enum Accepts {
 /// One request that was answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
+    /// Which it was, counted from 0. The ARN of GetCallerIdentity ends in it.
+    pub number: usize,
     /// `AssumeRole`, `AssumeRoleWithWebIdentity`, `GetCallerIdentity`, `GetRoleCredentials`.
     pub action: String,
     /// The key that signed; empty for requests without a signature.
@@ -125,6 +127,8 @@ struct Shared {
     answers: Answers,
     accepts: Accepts,
     asked: Mutex<Vec<Asked>>,
+    /// How many requests there were.
+    count: AtomicUsize,
     /// How many keys of each [`Kind`] there are.
     issued: [AtomicUsize; 2],
 }
@@ -150,6 +154,7 @@ impl KnownAws {
             answers,
             accepts,
             asked: Mutex::default(),
+            count: AtomicUsize::default(),
             issued: Default::default(),
         });
         let answering = Arc::clone(&shared);
@@ -208,7 +213,8 @@ impl Shared {
         if let Some(error) = self.answers.sts.get(&action) {
             return sts_error(error.status, &error.code, &error.message);
         }
-        let mut asked = Asked { action, ..Asked::default() };
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let mut asked = Asked { number, action, ..Asked::default() };
         if asked.action != "AssumeRoleWithWebIdentity" {
             match self.signer(parts, body) {
                 Ok((key, region)) => {
@@ -233,9 +239,7 @@ impl Shared {
                 (name.to_owned(), result)
             }
             "GetCallerIdentity" => {
-                // The number is that of the request, for whoever wants to know how it was signed.
-                let number = self.asked().len();
-                let arn = format!("arn:aws:iam::123456789012:user/{}/{number}", asked.key);
+                let arn = format!("arn:aws:iam::123456789012:user/{}/{}", asked.key, asked.number);
                 let result =
                     format!("<Arn>{arn}</Arn><UserId>A</UserId><Account>123456789012</Account>");
                 ("GetCallerIdentity".to_owned(), result)
@@ -306,6 +310,7 @@ impl Shared {
         let named = |name: &str| query.get(name).cloned().unwrap_or_default();
         let key = self.issue(Kind::Portal);
         self.asked().push(Asked {
+            number: self.count.fetch_add(1, Ordering::Relaxed),
             action: "GetRoleCredentials".to_owned(),
             token: Some(token.to_owned()),
             role: format!("{}/{}", named("account_id"), named("role_name")),

@@ -25,6 +25,7 @@ def no_terminal(*_args, **_kwargs):
 # Before botocore takes it over as a default argument.
 getpass.getpass = no_terminal
 
+import botocore.auth  # noqa: E402
 import botocore.awsrequest  # noqa: E402
 import botocore.configloader  # noqa: E402
 import botocore.credentials  # noqa: E402
@@ -44,6 +45,7 @@ class Aws:
         self.answers = answers
         self.issued = {}
         self.roles = 0
+        self.secret = None
 
     def send(self, request):
         url = urllib.parse.urlsplit(request.url)
@@ -73,10 +75,12 @@ class Aws:
             return error["status"], {}, text
         self.roles += 1
         number = self.roles
-        hop = {"role": fields["RoleArn"], "by": None, "by_token": None, "sts_region": None}
+        hop = {"role": fields["RoleArn"]}
+        hop |= {"by": None, "by_secret": None, "by_token": None, "sts_region": None}
         signed = re.search(r"Credential=([^/]*)/\d+/([^/]*)/", headers.get("authorization", ""))
         if signed:
             hop["by"] = signed.group(1)
+            hop["by_secret"] = self.secret
             hop["by_token"] = headers.get("x-amz-security-token")
             hop["sts_region"] = signed.group(2)
         hop["parameters"] = {
@@ -106,9 +110,10 @@ class Aws:
         query = dict(urllib.parse.parse_qsl(url.query))
         self.issued["AKIDSSO1"] = {
             "role": f"{query['account_id']}/{query['role_name']}",
-            "by": "",
+            "by": None,
+            "by_secret": None,
             "by_token": token,
-            "sts_region": "",
+            "sts_region": None,
             "parameters": {},
         }
         credentials = {
@@ -178,6 +183,19 @@ def send(_session, request):
 
 
 botocore.httpsession.URLLib3Session.send = send
+
+
+def signing(add_auth):
+    """The same signer; it says which secret it signs with."""
+
+    def noted(signer, request):
+        AWS.secret = signer.credentials.secret_key
+        return add_auth(signer, request)
+
+    return noted
+
+
+botocore.auth.SigV4Auth.add_auth = signing(botocore.auth.SigV4Auth.add_auth)
 # One for all sessions: reading the models is most of the time.
 LOADER = botocore.loaders.create_loader()
 

@@ -1,0 +1,305 @@
+//! Pairs of AWS files as people and their tools write them, and as nobody should.
+//!
+//! Each is made of a number alone. What is likely is common: most lines are plain, so that most pairs mean something.
+
+use std::collections::BTreeMap;
+
+use super::spelling::Spelling;
+use crate::dice::Dice;
+
+/// Files, an environment, and the profiles to ask for.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) seed: u64,
+    /// `{dir}` stands for the directory above the home.
+    pub(super) config: Vec<u8>,
+    pub(super) credentials: Option<Vec<u8>>,
+    /// Beside `HOME`.
+    pub(super) environment: BTreeMap<&'static str, String>,
+    /// None is the default chain.
+    pub(super) profiles: Vec<Option<String>>,
+}
+
+/// Names of profiles.
+const NAMES: [&str; 9] =
+    ["p", "q", "base", "default", "My Corp", "prod-é", "team/dev", "p x", "a]b"];
+/// Names of an `sso-session`, and start URLs: there is a token for each.
+pub(super) const SESSIONS: [&str; 4] =
+    ["corp", "My Corp Ltd", "soç", "https://my.awsapps.com/start"];
+const REGIONS: [&str; 5] =
+    ["eu-west-1", "us-west-2", "ap-south-1", "us-gov-west-1", "eu-central-1"];
+const ROLES: [&str; 3] = [
+    "arn:aws:iam::123456789012:role/Reader",
+    "arn:aws:iam::123456789012:role/Writer",
+    "arn:aws:iam::210987654321:role/path/Admin",
+];
+const KEYS: [(&str, &str); 3] =
+    [("AKIDKEYS", "keyssecret"), ("AKIDOTHER", "othersecret"), ("AKIDTOK", "toksecret")];
+
+type Settings = Vec<(String, String)>;
+
+/// The pair of that number.
+pub(super) fn pair(seed: u64) -> Pair {
+    let mut dice = Dice::new(seed);
+    let names = names(&mut dice);
+    let mut config = Vec::new();
+    let mut credentials = Vec::new();
+    for name in &names {
+        let (ours, theirs) = profile(&mut dice, name, &names);
+        if !ours.is_empty() || dice.chance(30) {
+            config.push((("profile", name.as_str()), ours));
+        }
+        if !theirs.is_empty() {
+            credentials.push((("", name.as_str()), theirs));
+        }
+    }
+    for session in SESSIONS.iter().take(3) {
+        if dice.chance(40) {
+            let mut settings = Settings::new();
+            add(&mut settings, "sso_start_url", SESSIONS[3]);
+            add(&mut settings, "sso_region", dice.one_of(&REGIONS));
+            if dice.chance(50) {
+                add(&mut settings, "sso_registration_scopes", "sso:account:access");
+            }
+            config.push((("sso-session", session), settings));
+        }
+    }
+    if dice.chance(15) {
+        let nested = "\n  endpoint_url = http://localhost:4566\n  region = us-east-2";
+        config.push((("services", "loc"), vec![("dynamodb".to_owned(), nested.to_owned())]));
+    }
+    if dice.chance(5) {
+        config.push((("", "plugins"), vec![("region".to_owned(), "us-west-1".to_owned())]));
+    }
+    // The order of sections, and sections that stand twice.
+    for sections in [&mut config, &mut credentials] {
+        if sections.len() > 1 && dice.chance(50) {
+            let (from, to) = (dice.roll(sections.len()), dice.roll(sections.len()));
+            sections.swap(from, to);
+        }
+        if dice.chance(4) && !sections.is_empty() {
+            let mut again = sections[dice.roll(sections.len())].clone();
+            if dice.chance(70) {
+                again.1 = profile(&mut dice, again.0.1, &names).0;
+            }
+            sections.push(again);
+        }
+    }
+    let odd = [0, 0, 3, 12][dice.roll(4)];
+    let mut spelling = Spelling::new(odd);
+    let config_text = spelling.file(&mut dice, &config);
+    let credentials_text = spelling.file(&mut dice, &credentials);
+    let there = !credentials.is_empty() || dice.chance(20);
+    Pair {
+        seed,
+        config: config_text,
+        credentials: there.then_some(credentials_text),
+        environment: environment(&mut dice, &names),
+        profiles: asked(&mut dice, names),
+    }
+}
+
+fn names(dice: &mut Dice) -> Vec<String> {
+    let count = 1 + dice.roll(4);
+    let mut names = Vec::new();
+    while names.len() < count {
+        let name = if dice.chance(70) { dice.one_of(&NAMES[..4]) } else { dice.one_of(&NAMES) };
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+fn asked(dice: &mut Dice, names: Vec<String>) -> Vec<Option<String>> {
+    let mut asked: Vec<_> = names.into_iter().map(Some).collect();
+    if dice.chance(15) {
+        asked.push(None);
+    }
+    if dice.chance(3) {
+        asked.push(Some("nowhere".to_owned()));
+    }
+    asked
+}
+
+/// What the config file and the credentials file say of a profile.
+fn profile(dice: &mut Dice, name: &str, names: &[String]) -> (Settings, Settings) {
+    let (mut ours, mut theirs) = (Settings::new(), Settings::new());
+    if dice.chance(70) {
+        add(&mut ours, "region", dice.one_of(&REGIONS));
+    }
+    match dice.roll(10) {
+        0..=2 => {
+            let file = if dice.chance(60) { &mut theirs } else { &mut ours };
+            keys(dice, file);
+        }
+        3 | 4 => role(dice, &mut ours, &mut theirs, name, names),
+        5 => {
+            add(&mut ours, "credential_process", &process(dice));
+        }
+        6 | 7 => sso(dice, &mut ours),
+        8 => {
+            add(&mut ours, "role_arn", dice.one_of(&ROLES));
+            add(&mut ours, "web_identity_token_file", "{dir}/token");
+            if dice.chance(30) {
+                add(&mut ours, "role_session_name", "pod-7");
+            }
+        }
+        _ => {}
+    }
+    for settings in [&mut ours, &mut theirs] {
+        if dice.chance(12) {
+            leftover(dice, settings, names);
+        }
+    }
+    // Nested settings are for the end: what follows an indented line may belong to it.
+    if dice.chance(10) {
+        add(&mut ours, "s3", "\n  addressing_style = path\n  max_concurrent_requests = 20");
+    }
+    if dice.chance(8) {
+        let at = dice.roll(ours.len() + 1);
+        ours.insert(at, ("output".to_owned(), "json".to_owned()));
+    }
+    (ours, theirs)
+}
+
+fn keys(dice: &mut Dice, settings: &mut Settings) {
+    let (id, secret) = KEYS[dice.roll(KEYS.len())];
+    add(settings, "aws_access_key_id", id);
+    add(settings, "aws_secret_access_key", secret);
+    let tokens = ["aws_session_token", "aws_security_token"];
+    match dice.roll(8) {
+        0 | 1 => add(settings, tokens[0], "toktok"),
+        2 => add(settings, tokens[dice.roll(2)], ""),
+        3 => {
+            add(settings, tokens[dice.roll(2)], dice.one_of(&["toktok", ""]));
+            let other = if dice.chance(50) { "toktok" } else { "tokother" };
+            let used = settings.last().map(|(name, _)| name.clone()).unwrap_or_default();
+            add(settings, if used == tokens[0] { tokens[1] } else { tokens[0] }, other);
+        }
+        4 => add(settings, tokens[1], "toktok"),
+        _ => {}
+    }
+    if dice.chance(3) {
+        // Half of it.
+        let at = dice.roll(2);
+        settings.remove(at);
+    }
+}
+
+fn role(dice: &mut Dice, ours: &mut Settings, theirs: &mut Settings, name: &str, names: &[String]) {
+    let settings = if dice.chance(90) { &mut *ours } else { &mut *theirs };
+    add(settings, "role_arn", dice.one_of(&ROLES));
+    let source = &names[dice.roll(names.len())];
+    let source = if dice.chance(4) { "nowhere" } else { source };
+    add(settings, "source_profile", source);
+    for (setting, value, chance) in [
+        ("external_id", "customer-7", 10),
+        ("role_session_name", "agent@7", 20),
+        ("duration_seconds", "1800", 8),
+        ("mfa_serial", "arn:aws:iam::123456789012:mfa/user", 3),
+    ] {
+        if dice.chance(chance) {
+            add(settings, setting, value);
+        }
+    }
+    // Keys of the same name, for the role or forgotten there.
+    if dice.chance(if source == name { 80 } else { 25 }) {
+        let file = if dice.chance(70) { theirs } else { ours };
+        keys(dice, file);
+    }
+}
+
+fn sso(dice: &mut Dice, settings: &mut Settings) {
+    let legacy = dice.chance(30);
+    if legacy || dice.chance(15) {
+        add(settings, "sso_start_url", SESSIONS[3]);
+        add(settings, "sso_region", dice.one_of(&REGIONS));
+    }
+    if !legacy {
+        add(settings, "sso_session", dice.one_of(&SESSIONS[..3]));
+    }
+    if dice.chance(96) {
+        add(settings, "sso_account_id", "123456789012");
+    }
+    if dice.chance(96) {
+        add(settings, "sso_role_name", dice.one_of(&["Reader", "AWSPowerUserAccess"]));
+    }
+}
+
+/// A program that tells its arguments.
+fn process(dice: &mut Dice) -> String {
+    let arguments = dice.one_of(&[
+        "",
+        " --json",
+        " --team \"team #1\" --json",
+        " --team 'a b'  c",
+        " a\\ b",
+        " a#b ;c",
+        " # c",
+        " ; c",
+        " $HOME",
+        " `id`",
+        " *",
+        " \"$HOME\"",
+        " a|b",
+        " ~",
+        " a&b",
+        " é",
+        " \"\"",
+        " '",
+        " %d",
+        " {a,b}",
+    ]);
+    format!("{{dir}}/process{arguments}")
+}
+
+/// What is in a profile beside what it is for.
+fn leftover(dice: &mut Dice, settings: &mut Settings, names: &[String]) {
+    match dice.roll(10) {
+        0 => keys(dice, settings),
+        1 => add(settings, "credential_process", &process(dice)),
+        2 => sso(dice, settings),
+        3 => add(settings, "source_profile", &names[dice.roll(names.len())]),
+        4 => add(settings, "mfa_serial", "arn:aws:iam::123456789012:mfa/user"),
+        5 => add(settings, "region", dice.one_of(&REGIONS)),
+        6 => add(settings, "services", "loc"),
+        7 => add(settings, "role_arn", dice.one_of(&ROLES)),
+        8 => add(settings, "sso_session", dice.one_of(&SESSIONS[..3])),
+        _ => add(settings, "cli_pager", ""),
+    }
+}
+
+fn environment(dice: &mut Dice, names: &[String]) -> BTreeMap<&'static str, String> {
+    let mut environment = BTreeMap::new();
+    for (variable, value, chance) in [
+        ("AWS_PROFILE", names[dice.roll(names.len())].clone(), 12),
+        ("AWS_DEFAULT_PROFILE", names[dice.roll(names.len())].clone(), 6),
+        ("AWS_DEFAULT_REGION", "sa-east-1".to_owned(), 12),
+        ("AWS_CONFIG_FILE", "{dir}/home/.aws/config".to_owned(), 5),
+        ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials".to_owned(), 5),
+    ] {
+        if dice.chance(chance) {
+            environment.insert(variable, value);
+        }
+    }
+    if dice.chance(6) {
+        for (variable, value) in [
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", "{dir}/token"),
+            ("AWS_ROLE_ARN", ROLES[0]),
+            ("AWS_ROLE_SESSION_NAME", "pod-8"),
+        ] {
+            if dice.chance(85) {
+                environment.insert(variable, value.to_owned());
+            }
+        }
+    }
+    environment
+}
+
+fn add(settings: &mut Settings, name: &str, value: &str) {
+    // One name stands twice where the spelling says so, not here.
+    if !settings.iter().any(|(known, _)| known == name) {
+        settings.push((name.to_owned(), value.to_owned()));
+    }
+}

@@ -1,0 +1,135 @@
+//! One form for what both sides say, and what a difference is.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+use sigward_tests::known_aws::Asked;
+
+/// What a request would be signed with, and where that is from; the same form for both sides.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Identity {
+    Signs(Value),
+    Refuses(String),
+}
+
+/// What isn't the same.
+#[derive(Debug)]
+pub(super) enum Difference {
+    /// We refuse what botocore signs, in these words.
+    Refused(String),
+    /// We sign as somebody else, or where botocore doesn't.
+    Wrong { kind: String, what: String },
+}
+
+impl Identity {
+    /// Ours: AWS kept how each request was signed.
+    pub(super) fn ours(answer: &Value, asked: &[Asked]) -> Self {
+        if let Some(why) = answer["refused"].as_str() {
+            return Self::Refuses(why.to_owned());
+        }
+        let number = answer["arn"].as_str().and_then(|arn| arn.rsplit('/').next()?.parse().ok());
+        let find = |asked: &&Asked| Some(asked.number) == number;
+        let called = asked.iter().find(find).expect("the request that told the ARN");
+        let mut hops = Vec::new();
+        let mut key = called.key.as_str();
+        // What wasn't signed has no key, and what gave none out issued none.
+        while let Some(hop) = asked.iter().find(|asked| asked.issued == key && !key.is_empty()) {
+            hops.insert(0, shown_hop(hop));
+            key = &hop.key;
+        }
+        Self::Signs(json!({
+            "key": general(&called.key),
+            "secret": general(&called.secret),
+            "token": called.token.as_deref().map(general),
+            "hops": hops,
+            "region": answer["region"],
+        }))
+    }
+
+    /// botocore's.
+    fn theirs(answer: &Value) -> Self {
+        if let Some(error) = answer["error"].as_str() {
+            return Self::Refuses(error.to_owned());
+        }
+        let text = |value: &Value| value.as_str().map(|text| general(text).to_owned());
+        let hops = answer["hops"].as_array().into_iter().flatten().map(|hop| {
+            json!({
+                "role": hop["role"],
+                "by": text(&hop["by"]),
+                "by_secret": text(&hop["by_secret"]),
+                "by_token": text(&hop["by_token"]),
+                "sts_region": hop["sts_region"],
+                "parameters": hop["parameters"],
+            })
+        });
+        Self::Signs(json!({
+            "key": text(&answer["key"]),
+            "secret": text(&answer["secret"]),
+            "token": text(&answer["token"]),
+            "hops": hops.collect::<Vec<_>>(),
+            "region": answer["region"],
+        }))
+    }
+}
+
+fn shown_hop(hop: &Asked) -> Value {
+    let some = |text: &str| Some(general(text).to_owned()).filter(|text| !text.is_empty());
+    let mut parameters = hop.parameters.clone();
+    // Ours, where the profile names none.
+    parameters.retain(|name, value| name != "RoleSessionName" || !value.starts_with("sigward-"));
+    json!({
+        "role": hop.role,
+        "by": some(&hop.key),
+        "by_secret": some(&hop.secret),
+        "by_token": hop.token.as_deref().map(general),
+        "sts_region": some(&hop.region),
+        "parameters": parameters,
+    })
+}
+
+/// What AWS gave out is numbered; any of a kind is the same.
+fn general(text: &str) -> &str {
+    let kinds = ["AKIDROLE", "rolesecret", "roletok", "AKIDSSO", "ssosecret", "ssotok"];
+    kinds.into_iter().find(|kind| text.starts_with(kind)).unwrap_or(text)
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signs(value) => write!(f, "signs as {value}"),
+            Self::Refuses(why) => write!(f, "refuses: {why}"),
+        }
+    }
+}
+
+/// Compares both sides.
+///
+/// # Errors
+/// What isn't the same.
+pub(super) fn judge(answer: &Value, ours: &Identity) -> Result<(), Difference> {
+    let theirs = Identity::theirs(answer);
+    let removed = &answer["removed"];
+    let wrong = |kind: String| {
+        let removed = if removed.is_null() { String::new() } else { format!(" without {removed}") };
+        let what = format!("{kind}\n  botocore{removed} {theirs}\n  we {ours}");
+        Err(Difference::Wrong { kind, what })
+    };
+    match (&theirs, ours) {
+        (Identity::Signs(_), Identity::Refuses(_)) if answer["must_refuse"] == true => Ok(()),
+        (Identity::Signs(_), Identity::Refuses(why)) => Err(Difference::Refused(why.clone())),
+        (Identity::Refuses(_), Identity::Refuses(_)) => Ok(()),
+        (_, Identity::Signs(_)) if answer["must_refuse"] == true => {
+            wrong("the profile builds on a section that can't be parsed".to_owned())
+        }
+        (Identity::Refuses(why), Identity::Signs(_)) => {
+            let kind = why.split(':').next().unwrap_or_default();
+            wrong(format!("botocore refuses ({kind}), we sign"))
+        }
+        (Identity::Signs(theirs), Identity::Signs(ours)) => {
+            let differs = |name: &&str| theirs[name] != ours[name];
+            let names = ["key", "secret", "token", "hops", "region"];
+            let names: Vec<_> = names.iter().copied().filter(|name| differs(name)).collect();
+            if names.is_empty() { Ok(()) } else { wrong(format!("another {}", names.join(", "))) }
+        }
+    }
+}

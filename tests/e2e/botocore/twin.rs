@@ -1,0 +1,95 @@
+//! The two processes that are asked the same questions.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+use sigward_tests::{deadline, processes, tools};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+/// A process that answers each line with a line.
+struct Process {
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+    _child: Child,
+}
+
+impl Process {
+    fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().expect("it starts");
+        let input = child.stdin.take().expect("piped");
+        let output = BufReader::new(child.stdout.take().expect("piped")).lines();
+        Self { input, output, _child: child }
+    }
+
+    /// Asks all questions at once, and reads as many answers.
+    async fn ask_all(&mut self, questions: impl Iterator<Item = String>) -> Vec<Value> {
+        let lines: Vec<_> = questions.collect();
+        let Self { input, output, .. } = self;
+        let asking = async {
+            for line in &lines {
+                input.write_all(format!("{line}\n").as_bytes()).await.expect("it reads");
+            }
+        };
+        let hearing = async {
+            let mut answers = Vec::new();
+            while answers.len() < lines.len() {
+                let line = deadline::within(output.next_line(), || "no answer".to_owned()).await;
+                let line = line.unwrap().expect("it goes on");
+                answers.push(serde_json::from_str(&line).expect("JSON"));
+            }
+            answers
+        };
+        tokio::join!(asking, hearing).1
+    }
+}
+
+/// botocore. What it is asked and what it answers stands in `identities.py`.
+pub(crate) struct Botocore(Process);
+
+impl Botocore {
+    pub(crate) fn start() -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/botocore/identities.py");
+        let mut command = processes::command(tools::python());
+        // Files are UTF-8, as they are for the AWS CLI; nothing is left beside the script.
+        command.env("PYTHONUTF8", "1").env("PYTHONDONTWRITEBYTECODE", "1").arg(script);
+        Self(Process::start(command))
+    }
+
+    pub(crate) async fn ask(&mut self, question: &Value) -> Value {
+        self.0.ask_all(std::iter::once(question.to_string())).await.remove(0)
+    }
+
+    pub(super) async fn ask_all(&mut self, questions: &[Value]) -> Vec<Value> {
+        self.0.ask_all(questions.iter().map(Value::to_string)).await
+    }
+}
+
+/// The broker, as `src/bin/identities.rs` asks it.
+pub(super) struct Ours(Process);
+
+impl Ours {
+    /// It asks the AWS at `url`.
+    pub(super) fn start(url: &str) -> Self {
+        let mut command = processes::command(Path::new(env!("CARGO_BIN_EXE_identities")));
+        command.env("HOME", "/nonexistent").env("AWS_EC2_METADATA_DISABLED", "true");
+        for service in ["STS", "SSO", "SSO_OIDC"] {
+            command.env(format!("AWS_ENDPOINT_URL_{service}"), url);
+        }
+        Self(Process::start(command))
+    }
+
+    /// The answers, in the order of the questions.
+    pub(super) async fn ask_all(&mut self, questions: &[Value]) -> Vec<Value> {
+        let numbered = questions.iter().enumerate().map(|(id, question)| {
+            let mut question = question.clone();
+            question["id"] = id.into();
+            question.to_string()
+        });
+        let mut answers = self.0.ask_all(numbered).await;
+        answers.sort_by_key(|answer| answer["id"].as_u64());
+        answers
+    }
+}
