@@ -111,7 +111,11 @@ fn names(dice: &mut Dice) -> Vec<String> {
     names
 }
 
-fn asked(dice: &mut Dice, names: Vec<String>) -> Vec<Option<String>> {
+/// Two of them at most: a pair with another one teaches more than a third question.
+fn asked(dice: &mut Dice, mut names: Vec<String>) -> Vec<Option<String>> {
+    while names.len() > 2 {
+        names.remove(dice.roll(names.len()));
+    }
     let mut asked: Vec<_> = names.into_iter().map(Some).collect();
     if dice.chance(15) {
         asked.push(None);

@@ -9,6 +9,7 @@ An answer: the identity, or `error`. With `must_refuse` the profile builds on a 
 """
 
 import configparser
+import copy
 import getpass
 import json
 import os
@@ -196,14 +197,25 @@ def signing(add_auth):
 
 
 botocore.auth.SigV4Auth.add_auth = signing(botocore.auth.SigV4Auth.add_auth)
-# One for all sessions: reading the models is most of the time.
+# Made once for all sessions: reading the models and registering the built-in handlers take most of the time.
 LOADER = botocore.loaders.create_loader()
+HANDLERS = botocore.session.Session()._original_handler
+
+
+def new_session(request):
+    """A session as `botocore.session.Session` makes it."""
+    session = botocore.session.Session(
+        event_hooks=copy.copy(HANDLERS),
+        include_builtin_handlers=False,
+        profile=request["profile"],
+    )
+    session.register_component("data_loader", LOADER)
+    return session
 
 
 def identity(request):
     """Whose identity it is, as botocore has it."""
-    session = botocore.session.Session(profile=request["profile"])
-    session.register_component("data_loader", LOADER)
+    session = new_session(request)
     credentials = session.get_credentials()
     if credentials is None:
         return {"error": "no credentials"}
@@ -350,7 +362,7 @@ def builds_on(request, removed):
         )
 
     try:
-        session = botocore.session.Session(profile=request["profile"])
+        session = new_session(request)
         profiles = session.full_config["profiles"]
         name = session.get_config_variable("profile") or "default"
     except Exception:  # noqa: BLE001 - whatever it is, the profile can't be used

@@ -1,0 +1,4 @@
+#!/bin/sh
+cat <<'E'
+{"Version": 1, "AccessKeyId": "AKIDPROC", "SecretAccessKey": "procsecret", "Expiration": null}
+E

@@ -1,0 +1,4 @@
+#!/bin/sh
+cat <<'E'
+{"Version": 1, "AccessKeyId": "AKIDPROC", "SecretAccessKey": "procsecret", "Expiration": "Thu, 01 Jan 2099 00:00:00 +0000"}
+E
