@@ -63,19 +63,22 @@ async fn aws_files_mean_what_they_mean_to_botocore() {
         let last = (first + BATCH).min(seed + pairs);
         let batch: Vec<_> = (first..last).map(|seed| World::of(files::pair(seed))).collect();
         let questions: Vec<Value> = batch.iter().flat_map(World::questions).collect();
-        let (theirs, ours) = tokio::join!(botocore.ask_all(&questions), ours.ask_all(&questions));
+        let (theirs, answered) =
+            tokio::join!(botocore.ask_all(&questions), ours.ask_all(&questions));
         let asked = aws.take_asked();
-        let mut answers = theirs.iter().zip(&ours);
+        let mut answers = theirs.iter().zip(&answered);
         for world in &batch {
             for profile in &world.pair.profiles {
-                let (theirs, ours) = answers.next().expect("an answer for each question");
-                let ours = Identity::ours(ours, &asked);
+                let (theirs, answer) = answers.next().expect("an answer for each question");
+                let ours = Identity::ours(answer, &asked);
                 tally.count(world, profile.as_deref(), theirs, judge(theirs, &ours));
             }
         }
         first = last;
     }
     eprintln!("{}", tally.table(seed, pairs, started));
+    let (theirs, ours) = (botocore.processor_time(), ours.processor_time());
+    eprintln!("  processor time: botocore {theirs:.1} s, we {ours:.1} s");
     tally.verdict();
 }
 

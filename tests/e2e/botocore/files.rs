@@ -54,7 +54,7 @@ pub(super) fn pair(seed: u64) -> Pair {
         }
     }
     for session in SESSIONS.iter().take(3) {
-        if dice.chance(40) {
+        if dice.chance(75) {
             let mut settings = Settings::new();
             add(&mut settings, "sso_start_url", SESSIONS[3]);
             add(&mut settings, "sso_region", dice.one_of(&REGIONS));
@@ -85,7 +85,7 @@ pub(super) fn pair(seed: u64) -> Pair {
             sections.push(again);
         }
     }
-    let odd = [0, 0, 3, 12][dice.roll(4)];
+    let odd = [0, 1, 3, 8][dice.roll(4)];
     let mut spelling = Spelling::new(odd);
     let config_text = spelling.file(&mut dice, &config);
     let credentials_text = spelling.file(&mut dice, &credentials);
@@ -132,17 +132,17 @@ fn profile(dice: &mut Dice, name: &str, names: &[String]) -> (Settings, Settings
     if dice.chance(70) {
         add(&mut ours, "region", dice.one_of(&REGIONS));
     }
-    match dice.roll(10) {
-        0..=2 => {
+    match dice.roll(11) {
+        0..=3 => {
             let file = if dice.chance(60) { &mut theirs } else { &mut ours };
             keys(dice, file);
         }
-        3 | 4 => role(dice, &mut ours, &mut theirs, name, names),
-        5 => {
+        4 | 5 => role(dice, &mut ours, &mut theirs, name, names),
+        6 => {
             add(&mut ours, "credential_process", &process(dice));
         }
-        6 | 7 => sso(dice, &mut ours),
-        8 => {
+        7 | 8 => sso(dice, &mut ours),
+        9 => {
             add(&mut ours, "role_arn", dice.one_of(&ROLES));
             add(&mut ours, "web_identity_token_file", "{dir}/token");
             if dice.chance(30) {
@@ -194,7 +194,10 @@ fn keys(dice: &mut Dice, settings: &mut Settings) {
 fn role(dice: &mut Dice, ours: &mut Settings, theirs: &mut Settings, name: &str, names: &[String]) {
     let settings = if dice.chance(90) { &mut *ours } else { &mut *theirs };
     add(settings, "role_arn", dice.one_of(&ROLES));
-    let source = &names[dice.roll(names.len())];
+    // Mostly not itself: that needs keys beside the role.
+    let others: Vec<_> = names.iter().filter(|other| *other != name).collect();
+    let itself = others.is_empty() || dice.chance(25);
+    let source = if itself { name } else { others[dice.roll(others.len())] };
     let source = if dice.chance(4) { "nowhere" } else { source };
     add(settings, "source_profile", source);
     for (setting, value, chance) in [

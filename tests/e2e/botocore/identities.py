@@ -9,7 +9,6 @@ An answer: the identity, or `error`. With `must_refuse` the profile builds on a 
 """
 
 import configparser
-import copy
 import getpass
 import json
 import os
@@ -203,9 +202,9 @@ HANDLERS = botocore.session.Session()._original_handler
 
 
 def new_session(request):
-    """A session as `botocore.session.Session` makes it."""
+    """A session as `botocore.session.Session` makes it. Clients register their own handlers in a copy."""
     session = botocore.session.Session(
-        event_hooks=copy.copy(HANDLERS),
+        event_hooks=HANDLERS,
         include_builtin_handlers=False,
         profile=request["profile"],
     )

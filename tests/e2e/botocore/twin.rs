@@ -12,7 +12,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 struct Process {
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
-    _child: Child,
+    child: Child,
 }
 
 impl Process {
@@ -21,7 +21,17 @@ impl Process {
         let mut child = command.spawn().expect("it starts");
         let input = child.stdin.take().expect("piped");
         let output = BufReader::new(child.stdout.take().expect("piped")).lines();
-        Self { input, output, _child: child }
+        Self { input, output, child }
+    }
+
+    /// The processor time that it has taken, in seconds.
+    fn processor_time(&self) -> f64 {
+        let pid = self.child.id().expect("it runs");
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Behind the name: the state is the first field, and both times are in hundredths.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
+        ticks.sum::<f64>() / 100.0
     }
 
     /// Asks all questions at once, and reads as many answers.
@@ -58,6 +68,10 @@ impl Botocore {
         Self(Process::start(command))
     }
 
+    pub(super) fn processor_time(&self) -> f64 {
+        self.0.processor_time()
+    }
+
     pub(crate) async fn ask(&mut self, question: &Value) -> Value {
         self.0.ask_all(std::iter::once(question.to_string())).await.remove(0)
     }
@@ -79,6 +93,10 @@ impl Ours {
             command.env(format!("AWS_ENDPOINT_URL_{service}"), url);
         }
         Self(Process::start(command))
+    }
+
+    pub(super) fn processor_time(&self) -> f64 {
+        self.0.processor_time()
     }
 
     /// The answers, in the order of the questions.
