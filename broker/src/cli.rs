@@ -18,7 +18,7 @@ use crate::error::{Error, in_words};
 use crate::log::{self, LogLevel};
 use crate::process;
 use crate::profile::Surroundings;
-use crate::server::{self, Reread};
+use crate::server::{self, Reread, Sockets, Termination};
 
 /// Keeps AWS credentials, and signs HTTP requests for those who may not hold them.
 #[derive(Debug, Parser)]
@@ -84,6 +84,8 @@ struct What {
     region: Option<String>,
 }
 
+/// One may be busy with a large body while the others answer.
+const WORKERS: usize = 4;
 /// How long the end of the process waits for blocking calls.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -104,29 +106,43 @@ pub fn main() -> ExitCode {
 }
 
 fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
+    let [default_socket, ..] = default_sockets();
+    // Before there is another thread.
+    let sockets = Sockets::take(default_socket);
     log::start(serve.log_level);
     let stdin = process::take_stdin()?;
     let environment = Environment::read();
     let Serve { what, socket, audit, connection_on_stdin, .. } = serve;
     let path = what.config.clone();
     let surroundings = environment.surroundings()?;
-    let read = move || {
-        let mut config = what.config(&environment, socket.clone())?;
+    let parse = move |text: &str| {
+        let mut config = what.parse(text, &environment, socket.clone())?;
         if let Some(target) = &audit {
             config.audit.target = target.clone();
         }
         Ok(config)
     };
-    let config = read()?;
-    let reread = path.map(|path| Reread { path, read: Box::new(read) });
-    let [default_socket, ..] = default_sockets();
+    let text = path.as_deref().map(config::read_text).transpose()?;
+    let config = parse(text.as_deref().unwrap_or_default())?;
+    let reread = path.zip(text).map(|(path, text)| Reread {
+        path,
+        text: Some(text),
+        parse: Box::new(parse),
+    });
     block_on(async {
-        let shutdown = server::termination()?;
-        if connection_on_stdin {
-            server::serve_connection(config, &surroundings, stdin, shutdown).await
-        } else {
-            drop(stdin);
-            server::serve(config, &surroundings, reread, &default_socket, shutdown).await
+        let termination = Termination::listen()?;
+        let serving = async {
+            let shutdown = termination.signal(1);
+            if connection_on_stdin {
+                server::serve_connection(config, &surroundings, stdin, shutdown).await
+            } else {
+                drop(stdin);
+                server::serve(config, &surroundings, reread, sockets, shutdown).await
+            }
+        };
+        tokio::select! {
+            served = serving => served,
+            () = termination.signal(2) => Ok(()),
         }
     })??;
     Ok(ExitCode::SUCCESS)
@@ -135,13 +151,14 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
 fn run_check(check: &Check) -> Result<ExitCode, Error> {
     log::start(LogLevel::Error);
     let environment = Environment::read();
-    let config = check.what.config(&environment, None)?;
+    let config = check.what.config(&environment)?;
     block_on(check::run(&config, &environment.surroundings()?))
 }
 
-/// One thread carries a signature from end to end in microseconds; loads wait for the network.
+/// A signature takes microseconds; loads wait for the network. More threads would only wait.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Error> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = runtime.map_err(|source| Error::Process { what: "start the runtime", source })?;
     let outcome = runtime.block_on(work);
     // What still runs is dropped, and a credential_process ended with that. What hangs in a blocking call isn't
@@ -151,10 +168,21 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Error> {
 }
 
 impl What {
-    fn config(&self, environment: &Environment, socket: Option<PathBuf>) -> Result<Config, Error> {
+    fn config(&self, environment: &Environment) -> Result<Config, Error> {
+        let text = self.config.as_deref().map(config::read_text).transpose()?;
+        self.parse(text.as_deref().unwrap_or_default(), environment, None)
+    }
+
+    /// The configuration that `text` of the file means, or the flags.
+    fn parse(
+        &self,
+        text: &str,
+        environment: &Environment,
+        socket: Option<PathBuf>,
+    ) -> Result<Config, Error> {
         let uid = rustix::process::getuid().as_raw();
         if let Some(path) = &self.config {
-            return config::read(path, uid);
+            return config::parse(text, path, uid).map_err(Error::Config);
         }
         let flags = Flags {
             profiles: self.profile.clone(),
@@ -178,9 +206,11 @@ fn audit_target(text: &str) -> Result<AuditTarget, String> {
 }
 
 /// What no child is to see, whatever the configuration passes on.
-const KEYS: [&str; 5] = [
+const KEYS: [&str; 6] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECURITY_TOKEN",
+    // The SDK takes it for the secret key too.
+    "SECRET_ACCESS_KEY",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",

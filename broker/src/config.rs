@@ -9,12 +9,13 @@ mod flags;
 mod model;
 mod reader;
 mod role;
+mod rule;
 
-pub use self::file::{parse, read};
+pub use self::file::{parse, read, read_text};
 pub use self::flags::Flags;
 pub use self::model::{
-    Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Group, Listen, Names, Profile,
-    ProfileName, Rate, Role, Rule, Tools,
+    Argument, Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Globs, Group, Listen, Must,
+    Names, Profile, ProfileName, Rate, Role, Rotate, Rule, Scalar, Sync,
 };
 
 #[cfg(test)]

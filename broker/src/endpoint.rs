@@ -25,13 +25,25 @@ pub struct Scope {
     pub region: Region,
 }
 
+/// Which paths of its host belong to an endpoint. MCP has one URL for everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Paths {
+    /// That of its URL.
+    #[default]
+    Exact,
+    /// That of its URL, and those below.
+    Prefix,
+}
+
 /// One place that signatures may go to.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// What rules and profiles call it.
     pub name: String,
     /// Where it is.
     pub url: EndpointUrl,
+    /// Which paths belong to it.
+    pub paths: Paths,
     /// What its signatures are scoped to.
     pub scope: Scope,
 }

@@ -13,6 +13,7 @@ use std::fmt;
 use std::io;
 use std::iter;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use sigward_proto::v1::Reason;
 
@@ -116,18 +117,31 @@ pub struct Denial {
     reason: Reason,
     detail: Cow<'static, str>,
     aws: Option<Box<AwsError>>,
+    retry_after: Option<Duration>,
 }
 
 impl Denial {
     /// A denial; `detail` is for the log and the broker's own user.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), aws: None }
+        Self { reason, detail: detail.into(), aws: None, retry_after: None }
     }
 
     /// A denial by AWS, which refused an operation.
     pub fn by_aws(reason: Reason, operation: &str, error: AwsError) -> Self {
         let detail = format!("{operation}: {error}").into();
-        Self { reason, detail, aws: Some(Box::new(error)) }
+        Self { reason, detail, aws: Some(Box::new(error)), retry_after: None }
+    }
+
+    /// The same, and when to ask again.
+    #[must_use]
+    pub fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    /// When to ask again, where it is known.
+    #[must_use]
+    pub fn wait(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// The code that the caller gets.

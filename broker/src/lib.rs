@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  caller ──▶ accept ──▶ identify ──▶ parse ──▶ authorize ──▶ resolve ──▶ sign ──▶ audit ──▶ reply
-//!             listen     peer         request   policy        profile     sign     audit     service
+//!             intake     peer         request   policy        profile     sign     audit     service
 //! ```
 //!
 //! What it trusts: its configuration, its own user's AWS files, and the kernel's word about the peer.
@@ -18,13 +18,13 @@ pub mod cli;
 
 pub mod server;
 
+mod intake;
+
 mod service;
 
-mod listen;
+pub mod metrics;
 
 pub mod audit;
-
-pub mod metrics;
 
 pub mod sign;
 
@@ -34,6 +34,8 @@ pub mod policy;
 
 pub mod request;
 
+pub mod call;
+
 pub mod config;
 
 pub mod peer;
@@ -42,13 +44,13 @@ pub mod endpoint;
 
 pub mod secret;
 
+pub mod process;
+
 pub mod error;
 
 pub mod log;
 
 pub mod clock;
-
-pub mod process;
 
 pub mod memory;
 

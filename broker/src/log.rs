@@ -58,6 +58,13 @@ pub fn timestamp(time: SystemTime, between: &str) -> String {
     text.trim_end_matches('Z').replace('T', between)
 }
 
+/// A time as `2026-11-23T22:48:07.123Z`, for records.
+#[must_use]
+pub fn timestamp_millis(time: SystemTime) -> String {
+    let millis = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().subsec_millis();
+    format!("{}.{millis:03}Z", timestamp(time, "T"))
+}
+
 struct Line;
 
 impl<S, N> FormatEvent<S, N> for Line
@@ -95,5 +102,6 @@ mod tests {
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_474_087_999);
         assert_eq!(timestamp(time, " "), "2026-11-23 22:48:07");
         assert_eq!(timestamp(time, "T"), "2026-11-23T22:48:07");
+        assert_eq!(timestamp_millis(time), "2026-11-23T22:48:07.999Z");
     }
 }

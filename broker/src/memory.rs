@@ -10,7 +10,6 @@
 //! one ourselves, `wiped` does the same for the stack.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::hint::black_box;
 
 /// The system's allocator, with every block zeroed before it goes back. `realloc` is left to the
 /// trait's own: a new block, a copy, and the old one freed here.
@@ -32,11 +31,13 @@ unsafe impl GlobalAlloc for ZeroOnFree {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the block is `layout.size()` bytes long and still ours. `black_box` keeps the
-        // compiler from dropping the write as a store to memory that is about to be freed.
+        // SAFETY: the block is `layout.size()` bytes long, initialised by the line before, and still
+        // ours. The barrier keeps the compiler from dropping the write as a store to memory that is about
+        // to be freed.
         unsafe {
             block.write_bytes(0, layout.size());
-            System.dealloc(black_box(block), layout);
+            zeroize::optimization_barrier(std::slice::from_raw_parts(block, layout.size()));
+            System.dealloc(block, layout);
         }
     }
 }
@@ -55,7 +56,9 @@ pub(crate) fn wiped<T>(work: impl FnOnce() -> T) -> T {
 
     #[inline(never)]
     fn wipe() {
-        black_box(&mut [0_u8; DEPTH]);
+        // On the stack: a constant alone would be put elsewhere.
+        let zeros = [0_u8; DEPTH];
+        zeroize::optimization_barrier(&zeros);
     }
 
     let done = apart(work);

@@ -3,7 +3,8 @@
 //! Invariant: labels are names of the configuration and of the contract. What a caller sends is never
 //! one: it could fill the memory of whoever collects.
 
-use std::time::UNIX_EPOCH;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -12,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use sigward_proto::v1::ProfileState;
 
+use crate::audit::Health;
 use crate::error::Denial;
 use crate::profile::View;
 
@@ -23,18 +25,48 @@ pub struct Metrics {
     states: Family<State, Gauge>,
     expiries: Family<Profile, Gauge>,
     rejected: Gauge,
+    refused: Family<Refusal, Counter>,
+    /// Connections of callers whom a rule is about.
+    pub connections: Gauge,
+    /// Connections of others.
+    pub strangers: Gauge,
+    /// Calls in progress.
+    pub calls: Gauge,
+    reloaded: Gauge,
+    audit_head: Family<Head, Gauge>,
+    audit_failures: Gauge,
+    audit_queue: Gauge,
+    audit_summed_up: Gauge,
+    /// One collector at a time: each fills in what the profiles are now.
+    collecting: Mutex<()>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Decision {
     profile: String,
+    rule: String,
     outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refusal {
+    what: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Head {
+    sha256: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct State {
     profile: String,
     state: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -46,32 +78,95 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("sigward");
         let signatures = Family::default();
-        let help =
-            "Requests for signatures, by profile and outcome: signed, or the reason of the denial";
+        let help = "Requests for signatures as they were answered, by profile, rule and outcome: signed, or the reason of the denial";
         registry.register("signatures", help, signatures.clone());
         let states = Family::default();
         registry.register("profile_state", "1 for the state that a profile is in", states.clone());
         let expiries = Family::default();
-        let help = "When the credentials of a profile end, in seconds since 1970";
+        let help = "Expiry of the profile's credentials, as a Unix timestamp in seconds";
         registry.register("credential_expiry_timestamp_seconds", help, expiries.clone());
         let rejected = Gauge::default();
-        let help = "1 while the configuration file has faults and the one before is in force";
+        let help = "1 while the configuration file has errors and the one before is in force";
         registry.register("config_rejected", help, rejected.clone());
-        Self { registry, signatures, states, expiries, rejected }
+        let refused = Family::default();
+        let help =
+            "What the intake refused because there was too much of it, by what: connection or call";
+        registry.register("intake_refused", help, refused.clone());
+        let reloaded = Gauge::default();
+        let help =
+            "When the configuration in force was last reloaded, as a Unix timestamp in seconds";
+        registry.register("config_reloaded_timestamp_seconds", help, reloaded.clone());
+        let audit_head = Family::default();
+        let help = "1 for the SHA-256 of the last line of the audit log: audit verify --head";
+        registry.register("audit_head", help, audit_head.clone());
+        let gauge = |registry: &mut Registry, name: &str, help: &str| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let help = "Audit records that could not be written, since the start";
+        let audit_failures = gauge(&mut registry, "audit_failures", help);
+        let help = "Audit records that wait to be written";
+        let audit_queue = gauge(&mut registry, "audit_queue", help);
+        let help = "Denials that were counted in a summary instead of recorded, since the start";
+        let audit_summed_up = gauge(&mut registry, "audit_summed_up", help);
+        let connections =
+            gauge(&mut registry, "connections", "Connections of callers that a rule is about");
+        let strangers =
+            gauge(&mut registry, "stranger_connections", "Connections of other callers");
+        let calls = gauge(&mut registry, "calls", "Calls in progress");
+        let build = Family::<Build, Gauge>::default();
+        registry.register("build_info", "1 for the version that runs", build.clone());
+        build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+        Self {
+            registry,
+            signatures,
+            states,
+            expiries,
+            rejected,
+            refused,
+            connections,
+            strangers,
+            calls,
+            reloaded,
+            audit_head,
+            audit_failures,
+            audit_queue,
+            audit_summed_up,
+            collecting: Mutex::default(),
+        }
     }
 }
 
 impl Metrics {
     /// Counts a decision. `profile` is one of the configuration; empty if the caller named no such.
-    pub fn decided(&self, profile: &str, outcome: Result<(), &Denial>) {
+    pub fn decided(&self, profile: &str, rule: &str, outcome: Result<(), &Denial>) {
         let outcome = outcome.map_or_else(|denial| denial.reason().name(), |()| "signed");
-        let decision = Decision { profile: profile.to_owned(), outcome };
+        let decision = Decision { profile: profile.to_owned(), rule: rule.to_owned(), outcome };
         self.signatures.get_or_create(&decision).inc();
+    }
+
+    /// Counts something that there was too much of.
+    pub fn refused(&self, what: &'static str) {
+        self.refused.get_or_create(&Refusal { what }).inc();
+    }
+
+    /// Takes note of a reload.
+    pub fn reloaded(&self, now: SystemTime) {
+        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.reloaded.set(seconds.try_into().unwrap_or(i64::MAX));
     }
 
     /// The text for a collector, with the profiles as they are now.
     #[must_use]
-    pub fn text(&self, profiles: &[View], config_rejected: bool) -> String {
+    pub fn text(&self, profiles: &[View], config_rejected: bool, audit: &Health) -> String {
+        let _one_at_a_time = self.collecting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.audit_head.clear();
+        self.audit_head.get_or_create(&Head { sha256: audit.head.clone() }).set(1);
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.audit_failures.set(gauge(audit.failures));
+        self.audit_queue.set(gauge(audit.queued as u64));
+        self.audit_summed_up.set(gauge(audit.summed_up));
         self.states.clear();
         self.expiries.clear();
         self.rejected.set(i64::from(config_rejected));
@@ -103,21 +198,27 @@ mod tests {
 
     use super::*;
 
+    fn health() -> Health {
+        Health { head: "abc".to_owned(), failures: 3, queued: 0, summed_up: 0 }
+    }
+
     #[test]
     fn decisions_are_counted_by_profile_and_outcome() {
         let metrics = Metrics::default();
-        metrics.decided("dev", Ok(()));
-        metrics.decided("dev", Ok(()));
-        metrics.decided("", Err(&Denial::new(Reason::ProfileNotAllowed, "no rule")));
-        let text = metrics.text(&[], true);
+        metrics.decided("dev", "agents", Ok(()));
+        metrics.decided("dev", "agents", Ok(()));
+        metrics.decided("", "", Err(&Denial::new(Reason::ProfileNotAllowed, "no rule")));
+        let text = metrics.text(&[], true, &health());
         for line in [
-            r#"sigward_signatures_total{profile="dev",outcome="signed"} 2"#,
-            r#"sigward_signatures_total{profile="",outcome="PROFILE_NOT_ALLOWED"} 1"#,
+            r#"sigward_signatures_total{profile="dev",rule="agents",outcome="signed"} 2"#,
+            r#"sigward_signatures_total{profile="",rule="",outcome="PROFILE_NOT_ALLOWED"} 1"#,
             "sigward_config_rejected 1",
+            r#"sigward_audit_head{sha256="abc"} 1"#,
+            "sigward_audit_failures 3",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
         }
-        assert!(metrics.text(&[], false).contains("sigward_config_rejected 0"));
+        assert!(metrics.text(&[], false, &health()).contains("sigward_config_rejected 0"));
         assert_eq!(state(ProfileState::LoginRequired), "login_required");
     }
 }

@@ -1,50 +1,47 @@
 //! Who may have what signed. Deny by default.
 //!
-//! Invariant: [`Policy::authorize`] is the only maker of a [`Grant`], and a grant is the only way to a
+//! Invariant: [`Matched::decide`] is the only maker of a [`Grant`], and a grant is the only way to a
 //! profile's credentials and to a signature: skipping the policy doesn't compile.
+//!
+//! A request is decided in two steps. [`Policy::match_rules`] finds the rules that are about its peer,
+//! profile and endpoint, before anything of the body is read; it says whether any of them looks at the body.
+//! [`Matched::decide`] then asks them about what the body calls.
 
 mod rate;
+mod rule;
 
 use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
+use sigward_proto::call::{Target, Want};
 use sigward_proto::v1::Reason;
-use wildmatch::WildMatch;
 
-use self::rate::Bucket;
-use crate::config::{self, Config, Names, ProfileName};
+pub use self::rate::Rates;
+use self::rule::Rule;
+pub use self::rule::{Matcher, Verdict};
+use crate::call::{Call, Content};
+use crate::config::{Config, ProfileName};
 use crate::error::Denial;
-use crate::peer::{Peer, PeerPattern};
-use crate::request::{CheckedRequest, Tool};
+use crate::peer::Peer;
+use crate::request::{CheckedRequest, Head};
 
 /// The rules, ready to be asked.
 #[derive(Debug)]
 pub struct Policy {
     rules: Vec<Rule>,
+    /// What they look at in a body.
+    want: Arc<Want>,
     /// Which endpoints each profile may go to at all.
     profiles: HashMap<ProfileName, Vec<String>>,
-}
-
-#[derive(Debug)]
-struct Rule {
-    peer: PeerPattern,
-    profiles: Names,
-    endpoints: Names,
-    tools: Option<Tools>,
-    bucket: Option<Bucket>,
-    login: bool,
-}
-
-#[derive(Debug)]
-struct Tools {
-    allow: Option<Vec<WildMatch>>,
-    deny: Vec<WildMatch>,
 }
 
 /// The permit to sign a person in for a profile.
 #[derive(Debug)]
 pub struct LoginGrant {
     profile: ProfileName,
+    rule: String,
 }
 
 impl LoginGrant {
@@ -52,6 +49,12 @@ impl LoginGrant {
     #[must_use]
     pub fn profile(&self) -> &ProfileName {
         &self.profile
+    }
+
+    /// The rule that permits it.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        &self.rule
     }
 }
 
@@ -76,29 +79,50 @@ impl<'r> Grant<'r> {
     }
 }
 
+/// The rules that are about a request, before its body is read. There is at least one.
+#[derive(Debug)]
+pub struct Matched<'p> {
+    policy: &'p Policy,
+    profile: &'p ProfileName,
+    rules: Vec<&'p Rule>,
+    uid: u32,
+}
+
+/// What the policy says to a request.
+#[derive(Debug)]
+pub struct Decision<'r> {
+    /// The rule that decided, by name; none where no rule permits it.
+    pub rule: Option<String>,
+    /// The permit, or the reason why there is none.
+    pub outcome: Result<Grant<'r>, Denial>,
+}
+
+/// Why a rule decides a request, or doesn't.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// It is about another peer.
+    Peer,
+    /// It is about other profiles.
+    Profile,
+    /// It is about other endpoints.
+    Endpoint,
+    /// It says this to the call.
+    Call(Verdict),
+    /// It says nothing of what a body asks for.
+    AnyCall,
+}
+
 impl Policy {
-    /// The policy that a configuration means; `now` starts the rates.
+    /// The policy that a configuration means.
     #[must_use]
-    pub fn new(config: &Config, now: Instant) -> Self {
-        let rules = config.rules.iter().map(|rule| Rule {
-            peer: rule.peer.clone(),
-            profiles: rule.profiles.clone(),
-            endpoints: rule.endpoints.clone(),
-            tools: rule.tools.as_ref().map(Tools::new),
-            bucket: rule.rate.map(|rate| Bucket::new(rate, now)),
-            login: rule.login,
-        });
+    pub fn new(config: &Config) -> Self {
+        let (rules, want) = rule::rules(&config.rules);
         let profiles = config.profiles.iter();
         Self {
-            rules: rules.collect(),
+            rules,
+            want,
             profiles: profiles.map(|p| (p.name.clone(), p.endpoints.clone())).collect(),
         }
-    }
-
-    /// Whether any rule looks at the peer's executable.
-    #[must_use]
-    pub fn asks_for_exe(&self) -> bool {
-        self.rules.iter().any(|rule| rule.peer.exe.is_some())
     }
 
     /// Whether any rule is about this peer: others are turned away before their request is read.
@@ -107,7 +131,7 @@ impl Policy {
     /// PEER_NOT_ALLOWED.
     pub fn admit(&self, peer: &Peer) -> Result<(), Denial> {
         self.rules_for(peer).next().map(drop).ok_or_else(|| {
-            let detail = format!("no rule is about uid {} gid {}", peer.uid, peer.gid);
+            let detail = format!("no rule matches uid {} gid {}", peer.uid, peer.gid);
             Denial::new(Reason::PeerNotAllowed, detail)
         })
     }
@@ -116,48 +140,42 @@ impl Policy {
     #[must_use]
     pub fn endpoints_of(&self, peer: &Peer, profile: &ProfileName) -> Vec<&str> {
         let Some(endpoints) = self.profiles.get(profile) else { return Vec::new() };
-        let rules: Vec<&Rule> =
-            self.rules_for(peer).filter(|rule| rule.profiles.contain(profile.as_str())).collect();
+        let rules: Vec<&Rule> = self.rules_about(peer, profile).collect();
         let allowed = endpoints
             .iter()
-            .filter(|endpoint| rules.iter().any(|rule| rule.endpoints.contain(endpoint)));
+            .filter(|endpoint| rules.iter().any(|rule| rule.endpoints.contains(endpoint)));
         allowed.map(String::as_str).collect()
     }
 
-    /// Decides about one request. The first rule that allows it decides, and pays for it from its
-    /// rate; a tool that any matching rule denies is denied.
+    /// Whether a rule looks at the bodies of the peer's requests with the profile.
+    #[must_use]
+    pub fn needs_body(&self, peer: &Peer, profile: &ProfileName) -> bool {
+        self.rules_about(peer, profile).any(Rule::reads_the_body)
+    }
+
+    /// The rules that are about a request.
     ///
     /// # Errors
-    /// The reason. A profile that doesn't exist is refused in the same words as one that isn't
-    /// allowed: callers can't probe for names.
-    pub fn authorize<'r>(
-        &self,
-        peer: &Peer,
-        request: &'r CheckedRequest,
-        now: Instant,
-    ) -> Result<Grant<'r>, Denial> {
+    /// The reason. A profile that doesn't exist is refused in the same words as one that isn't allowed:
+    /// callers can't probe for names.
+    pub fn match_rules(&self, peer: &Peer, head: &Head) -> Result<Matched<'_>, Denial> {
         self.admit(peer)?;
         let no_profile = || Denial::new(Reason::ProfileNotAllowed, "no rule allows the profile");
-        let (profile, endpoints) = ProfileName::parse(request.profile())
+        let (profile, endpoints) = ProfileName::parse(head.profile())
             .ok()
             .and_then(|name| self.profiles.get_key_value(&name))
             .ok_or_else(no_profile)?;
-        let mut rules: Vec<&Rule> =
-            self.rules_for(peer).filter(|rule| rule.profiles.contain(profile.as_str())).collect();
+        let mut rules: Vec<&Rule> = self.rules_about(peer, profile).collect();
         if rules.is_empty() {
             return Err(no_profile());
         }
-        let endpoint = request.endpoint().name.as_str();
-        rules.retain(|rule| rule.endpoints.contain(endpoint));
+        let endpoint = head.endpoint().name.as_str();
+        rules.retain(|rule| rule.endpoints.contains(endpoint));
         if rules.is_empty() || !endpoints.iter().any(|allowed| allowed == endpoint) {
             let detail = format!("no rule allows the endpoint {endpoint}");
             return Err(Denial::new(Reason::EndpointNotAllowed, detail));
         }
-        let rule = deciding_rule(&rules, request.tool())?;
-        if rule.bucket.as_ref().is_some_and(|bucket| !bucket.take(now)) {
-            return Err(Denial::new(Reason::RateLimited, "the rule's rate is used up"));
-        }
-        Ok(Grant { profile: profile.clone(), request })
+        Ok(Matched { policy: self, profile, rules, uid: peer.uid })
     }
 
     /// Decides whether the peer may sign a person in for a profile.
@@ -174,53 +192,174 @@ impl Policy {
         if self.endpoints_of(peer, &profile).is_empty() {
             return Err(no_profile());
         }
-        let allows = |rule: &Rule| rule.login && rule.profiles.contain(profile.as_str());
-        if !self.rules_for(peer).any(allows) {
+        let rule = self.rules_about(peer, &profile).find(|rule| rule.login).ok_or_else(|| {
             let detail = "no rule with login = true allows the profile";
-            return Err(Denial::new(Reason::LoginNotAllowed, detail));
-        }
-        Ok(LoginGrant { profile })
+            Denial::new(Reason::LoginNotAllowed, detail)
+        })?;
+        let rule = rule.name.clone();
+        Ok(LoginGrant { profile, rule })
     }
 
-    fn rules_for<'p>(&'p self, peer: &'p Peer) -> impl Iterator<Item = &'p Rule> {
+    /// What each rule says to a request, in their order: for the person who writes them.
+    #[must_use]
+    pub fn explain(
+        &self,
+        peer: &Peer,
+        profile: &str,
+        endpoint: &str,
+        call: Option<&Call>,
+    ) -> Vec<(&str, Why)> {
+        let why = |rule: &Rule| {
+            if !rule.peer.matches(peer) {
+                Why::Peer
+            } else if !rule.profiles.contains(profile) {
+                Why::Profile
+            } else if !rule.endpoints.contains(endpoint) {
+                Why::Endpoint
+            } else {
+                call.map_or(Why::AnyCall, |call| Why::Call(rule.judge(call)))
+            }
+        };
+        self.rules.iter().map(|rule| (rule.name.as_str(), why(rule))).collect()
+    }
+
+    fn rules_for<'p, 'q>(&'p self, peer: &'q Peer) -> impl Iterator<Item = &'p Rule> + use<'p, 'q> {
         self.rules.iter().filter(|rule| rule.peer.matches(peer))
     }
+
+    fn rules_about<'p, 'q>(
+        &'p self,
+        peer: &'q Peer,
+        profile: &'q ProfileName,
+    ) -> impl Iterator<Item = &'p Rule> + use<'p, 'q> {
+        self.rules_for(peer).filter(|rule| rule.profiles.contains(profile.as_str()))
+    }
 }
 
-/// The rule that allows the tool.
-fn deciding_rule<'p>(rules: &[&'p Rule], tool: &Tool) -> Result<&'p Rule, Denial> {
-    let restricted = rules.iter().any(|rule| rule.tools.is_some());
-    let name = match tool {
-        _ if !restricted => None,
-        Tool::None => None,
-        Tool::Named(name) => Some(name.as_str()),
-        // A hash says nothing about the tool, and the caller's word for it would be no check.
-        Tool::Unread => {
-            return Err(Denial::new(Reason::BodyRequired, "a rule looks at tools"));
+impl Matched<'_> {
+    /// What the body must be read for, if a rule looks at it.
+    #[must_use]
+    pub fn want(&self) -> Option<&Arc<Want>> {
+        let reads = self.rules.iter().any(|rule| rule.reads_the_body());
+        reads.then_some(&self.policy.want)
+    }
+
+    /// Whether the rules leave the peer a request at all, before its body is read.
+    ///
+    /// # Errors
+    /// RATE_LIMITED: all of them have a rate that is used up.
+    pub fn check_rate(&self, rates: &Rates, now: Instant) -> Result<(), Denial> {
+        let mut shortest = None;
+        for rule in &self.rules {
+            let Some(rate) = rule.rate else { return Ok(()) };
+            match rates.look(&rule.name, self.uid, rate, now) {
+                Ok(()) => return Ok(()),
+                Err(wait) => shortest = Some(shortest.map_or(wait, |known| wait.min(known))),
+            }
         }
-        Tool::Ambiguous(why) => return Err(Denial::new(Reason::AmbiguousJson, *why)),
-    };
-    let not_allowed = || Denial::new(Reason::ToolNotAllowed, "no rule allows the tool");
-    let Some(name) = name else { return rules.first().copied().ok_or_else(not_allowed) };
-    if rules.iter().any(|rule| rule.tools.as_ref().is_some_and(|tools| tools.deny(name))) {
-        return Err(Denial::new(Reason::ToolNotAllowed, "a rule denies the tool"));
+        let denial = Denial::new(Reason::RateLimited, "the rate of every matching rule is used up");
+        Err(denial.retry_after(shortest.unwrap_or_default()))
     }
-    let allows = |rule: &&&Rule| rule.tools.as_ref().is_none_or(|tools| tools.allow(name));
-    rules.iter().find(allows).copied().ok_or_else(not_allowed)
+
+    /// Decides about the request, without its rate. The first rule that permits it decides; what any
+    /// matching rule denies is denied.
+    #[must_use]
+    pub fn decide<'r>(&self, request: &'r CheckedRequest) -> Decision<'r> {
+        let permit = |rule: &Rule| Decision {
+            rule: Some(rule.name.clone()),
+            outcome: Ok(Grant { profile: self.profile.clone(), request }),
+        };
+        let refuse = |rule: Option<&Rule>, denial| Decision {
+            rule: rule.map(|rule| rule.name.clone()),
+            outcome: Err(denial),
+        };
+        let call = match request.content() {
+            _ if self.want().is_none() => None,
+            Content::None => None,
+            Content::Call(call) if self.reads(call) => Some(call),
+            // The rules were changed while it came, and look at other arguments now.
+            Content::Call(_) => {
+                let changed = "the rules look at other arguments than when the body came";
+                return refuse(None, Denial::new(Reason::BodyRequired, changed));
+            }
+            // A hash says nothing about the call, and the caller's word for it would be no check.
+            Content::Unread => {
+                return refuse(None, Denial::new(Reason::BodyRequired, "a rule looks at the body"));
+            }
+            Content::Ambiguous(why) => {
+                return refuse(None, Denial::new(Reason::AmbiguousJson, why.clone()));
+            }
+        };
+        let Some(call) = call else {
+            return match self.rules.first() {
+                Some(rule) => permit(rule),
+                None => refuse(None, Denial::new(Reason::ProfileNotAllowed, "no rule matches")),
+            };
+        };
+        let verdicts: Vec<(&Rule, Verdict)> =
+            self.rules.iter().map(|rule| (*rule, rule.judge(call))).collect();
+        let denying = verdicts.iter().find(|(_, verdict)| matches!(verdict, Verdict::Denies(_)));
+        if let Some((rule, verdict)) = denying {
+            return refuse(Some(rule), denial(call, rule, verdict));
+        }
+        if let Some((rule, _)) = verdicts.iter().find(|(_, it)| *it == Verdict::Permits) {
+            return permit(rule);
+        }
+        let nearest = verdicts
+            .iter()
+            .find(|(_, verdict)| matches!(verdict, Verdict::Argument(_) | Verdict::Ambiguous(_)))
+            .or(verdicts.first());
+        match nearest {
+            Some((rule, verdict)) => refuse(None, denial(call, rule, verdict)),
+            None => refuse(None, Denial::new(Reason::ProfileNotAllowed, "no rule matches")),
+        }
+    }
+
+    /// Whether a call was read for these rules: the places of others mean something else.
+    fn reads(&self, call: &Call) -> bool {
+        Arc::ptr_eq(call.want(), &self.policy.want) || **call.want() == *self.policy.want
+    }
+
+    /// Has a decision paid for: the rule that permits it by its rate, and for what is refused, the first.
+    ///
+    /// # Errors
+    /// RATE_LIMITED.
+    pub fn charge(
+        &self,
+        decision: &Decision<'_>,
+        rates: &Rates,
+        now: Instant,
+    ) -> Result<(), Denial> {
+        let deciding = decision.rule.as_deref();
+        let rule = self.rules.iter().find(|rule| deciding.is_none_or(|name| rule.name == name));
+        let Some((rule, rate)) = rule.and_then(|rule| Some((rule, rule.rate?))) else {
+            return Ok(());
+        };
+        rates.take(&rule.name, self.uid, rate, now).map_err(|wait| {
+            let detail = format!("the rate of {:?} is used up", rule.name);
+            Denial::new(Reason::RateLimited, detail).retry_after(wait)
+        })
+    }
 }
 
-impl Tools {
-    fn new(tools: &config::Tools) -> Self {
-        let globs = |globs: &[String]| globs.iter().map(|glob| WildMatch::new(glob)).collect();
-        Self { allow: tools.allow.as_deref().map(globs), deny: globs(&tools.deny) }
-    }
+fn denial(call: &Call, rule: &Rule, verdict: &Verdict) -> Denial {
+    let reason = match (verdict, call.target()) {
+        (Verdict::Ambiguous(_), _) => Reason::AmbiguousJson,
+        (_, Target::Tool(_)) => Reason::ToolNotAllowed,
+        _ => Reason::MethodNotAllowed,
+    };
+    Denial::new(reason, format!("{:?} {verdict}", rule.name))
+}
 
-    fn allow(&self, name: &str) -> bool {
-        self.allow.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob.matches(name)))
-    }
-
-    fn deny(&self, name: &str) -> bool {
-        self.deny.iter().any(|glob| glob.matches(name))
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Permits => f.write_str("permits it"),
+            Self::Denies(matcher) => write!(f, "denies it ({matcher}.deny)"),
+            Self::DoesNotPermit(matcher) => write!(f, "doesn't permit it ({matcher})"),
+            Self::Argument(path) => write!(f, "has a condition on the argument {path}"),
+            Self::Ambiguous(why) => write!(f, "looks at an argument that is ambiguous: {why}"),
+        }
     }
 }
 

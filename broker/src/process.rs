@@ -25,7 +25,29 @@ pub fn harden() -> Result<(), Error> {
     // A core file would hold them.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none)
-        .map_err(|source| failed("switch off core files", source))
+        .map_err(|source| failed("switch off core files", source))?;
+    raise_descriptors();
+    Ok(())
+}
+
+/// More connections than the limits of the intake allow, and descriptors for files and children beside.
+const DESCRIPTORS: u64 = 16_384;
+
+/// The usual soft limit of 1024 is for programs that use select(2). Where the hard limit is lower than we
+/// would like, the intake takes fewer connections.
+fn raise_descriptors() {
+    let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));
+    if current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(wanted), maximum };
+        // Where the kernel refuses, the limit of before holds, and the intake goes by that.
+        rustix::process::setrlimit(Resource::Nofile, raised).ok();
+    }
+}
+
+/// How many descriptors this process may have.
+pub fn descriptors() -> u64 {
+    rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(DESCRIPTORS)
 }
 
 /// Takes what standard input is and leaves `/dev/null` in its place: a `credential_process` inherits

@@ -5,16 +5,15 @@
 //! canonicalisation. What an HTTP client sends is therefore what was signed, and nothing that the
 //! caller chose decides where the signature is valid.
 
-mod body;
 mod headers;
 mod uri;
 
 use std::sync::Arc;
 
-use sigward_proto::v1::sign_request::Payload;
-use sigward_proto::v1::{Reason, SignRequest};
+use sigward_proto::call::Want;
+use sigward_proto::v1::{Header, Reason};
 
-pub use self::body::Tool;
+use crate::call::{Body, BodyReader, Content};
 use crate::endpoint::Endpoint;
 use crate::error::Denial;
 
@@ -29,47 +28,39 @@ pub enum Method {
     Delete,
 }
 
-/// A request that may be signed, if the policy allows it.
+/// All of a request but its body, checked.
 #[derive(Debug)]
-pub struct CheckedRequest {
+pub struct Head {
     profile: String,
     endpoint: Arc<Endpoint>,
     method: Method,
     path_and_query: String,
     headers: Vec<(String, String)>,
-    body_sha256: [u8; 32],
-    tool: Tool,
 }
 
-impl CheckedRequest {
-    /// Checks a request against the endpoints there are.
+/// A request that may be signed, if the policy allows it.
+#[derive(Debug)]
+pub struct CheckedRequest {
+    head: Head,
+    body: Body,
+}
+
+impl Head {
+    /// Checks the head of a request against the endpoints there are.
     ///
     /// # Errors
     /// The first thing that is wrong with it.
-    pub fn parse(request: SignRequest, endpoints: &[Arc<Endpoint>]) -> Result<Self, Denial> {
-        let method = method(&request.method)?;
-        let (endpoint, path_and_query) = uri::check(&request.uri, endpoints)?;
-        let headers = headers::check(&request.headers)?;
-        let (body_sha256, tool) = match (method, request.payload) {
-            (Method::Post, None) => {
-                return Err(Denial::new(Reason::BodyRequired, "a POST without a body or its hash"));
-            }
-            (Method::Get | Method::Delete, None) => (body::sha256(&[]), Tool::None),
-            (_, Some(Payload::BodySha256(hash))) => (body::hash(&hash)?, Tool::Unread),
-            (Method::Post, Some(Payload::Body(bytes))) => {
-                (body::sha256(&bytes), body::read_tool(&bytes, &headers))
-            }
-            (Method::Get | Method::Delete, Some(Payload::Body(bytes))) => {
-                (body::sha256(&bytes), Tool::None)
-            }
-        };
-        // A server may well read the body of a GET; no rule about tools would have seen it.
-        if method != Method::Post && body_sha256 != body::sha256(&[]) {
-            return Err(Denial::new(Reason::InvalidBodyHash, "a GET or DELETE with a body"));
-        }
-        let tool = if method == Method::Post { tool } else { Tool::None };
-        let profile = request.profile;
-        Ok(Self { profile, endpoint, method, path_and_query, headers, body_sha256, tool })
+    pub fn check(
+        profile: String,
+        method: &str,
+        uri: &str,
+        headers: &[Header],
+        endpoints: &[Arc<Endpoint>],
+    ) -> Result<Self, Denial> {
+        let method = checked_method(method)?;
+        let (endpoint, path_and_query) = uri::check(uri, endpoints)?;
+        let headers = headers::check(headers)?;
+        Ok(Self { profile, endpoint, method, path_and_query, headers })
     }
 
     /// The profile that was asked for; nobody has looked yet whether there is one.
@@ -102,16 +93,75 @@ impl CheckedRequest {
         &self.headers
     }
 
+    /// A reader for the body that comes. `want` says what a rule looks at, if any does.
+    #[must_use]
+    pub fn body_reader(&self, want: Option<&Arc<Want>>) -> BodyReader {
+        match want {
+            Some(want) if self.method == Method::Post => {
+                BodyReader::reading(Arc::clone(want), &self.headers)
+            }
+            _ => BodyReader::hashing(),
+        }
+    }
+
+    /// The request with the body that came.
+    ///
+    /// # Errors
+    /// A GET or DELETE has one: a server may well read it, and no rule would have seen it.
+    pub fn with_body(self, reader: BodyReader) -> Result<CheckedRequest, Denial> {
+        if self.method == Method::Post {
+            let body = reader.finish(&self.headers);
+            return Ok(CheckedRequest { head: self, body });
+        }
+        if reader.is_empty() { self.without_body() } else { Err(body_not_allowed()) }
+    }
+
+    /// The request with the hash of a body that didn't come.
+    ///
+    /// # Errors
+    /// It isn't a hash (the signer takes any text for it), or a GET or DELETE has a body.
+    pub fn with_hash(self, hash: &[u8]) -> Result<CheckedRequest, Denial> {
+        let hash: [u8; 32] =
+            hash.try_into().map_err(|_| Denial::new(Reason::InvalidBodyHash, "not 32 bytes"))?;
+        if self.method == Method::Post {
+            return Ok(CheckedRequest { head: self, body: Body::unread(hash) });
+        }
+        if hash == Body::none().sha256 { self.without_body() } else { Err(body_not_allowed()) }
+    }
+
+    /// The request where nothing was said of a body.
+    ///
+    /// # Errors
+    /// A POST needs one.
+    pub fn without_body(self) -> Result<CheckedRequest, Denial> {
+        if self.method == Method::Post {
+            return Err(Denial::new(Reason::BodyRequired, "a POST without a body or its hash"));
+        }
+        Ok(CheckedRequest { head: self, body: Body::none() })
+    }
+}
+
+fn body_not_allowed() -> Denial {
+    Denial::new(Reason::InvalidBodyHash, "a GET or DELETE with a body")
+}
+
+impl CheckedRequest {
+    /// All of it but the body.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
     /// The SHA-256 of the body.
     #[must_use]
     pub fn body_sha256(&self) -> &[u8; 32] {
-        &self.body_sha256
+        &self.body.sha256
     }
 
-    /// What is known about the tool that it calls.
+    /// What is known of what the body asks for.
     #[must_use]
-    pub fn tool(&self) -> &Tool {
-        &self.tool
+    pub fn content(&self) -> &Content {
+        &self.body.content
     }
 }
 
@@ -128,7 +178,7 @@ impl Method {
 }
 
 /// The signer takes any text for a method: `POST /x\nhost:evil` would sign another request.
-fn method(text: &str) -> Result<Method, Denial> {
+fn checked_method(text: &str) -> Result<Method, Denial> {
     match text {
         "POST" => Ok(Method::Post),
         "GET" => Ok(Method::Get),
@@ -139,6 +189,9 @@ fn method(text: &str) -> Result<Method, Denial> {
         _ => Err(Denial::new(Reason::InvalidMethod, "not a token")),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod whole;
 
 #[cfg(test)]
 mod tests;

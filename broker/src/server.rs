@@ -8,17 +8,17 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::stream;
-use sigward_proto::MAX_MESSAGE_BYTES;
 use sigward_proto::v1::broker_server::BrokerServer;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tonic::service::interceptor::InterceptedService;
+use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
+use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 
 pub use self::reload::Reread;
@@ -26,19 +26,18 @@ use crate::audit::Audit;
 use crate::clock;
 use crate::config::Config;
 use crate::error::Error;
-use crate::listen::{Connection, unix};
+pub use crate::intake::unix::Sockets;
+use crate::intake::{self, Connection, Gate, Intake, unix};
 use crate::policy::Policy;
 use crate::profile::{Profiles, Surroundings};
-use crate::service::{Current, Meter, Service, State};
+use crate::service::{Current, Service, State};
 
 /// After a signal, calls in flight get so long to end.
 const DRAIN: Duration = Duration::from_secs(10);
 /// After a failed accept (no file descriptors left), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// HTTP/2 windows: a body of some hundred kilobytes comes in one go.
-const WINDOW: u32 = 1 << 20;
-/// Anyone may ask for the health of a service, and that is all.
-const MAX_HEALTH_BYTES: usize = 1 << 10;
+/// How often denials that were only counted are recorded, in one line for each user.
+const SUM_UP: Duration = Duration::from_secs(10);
 
 /// Serves on a Unix socket until `shutdown`, then drains. With `reread`, SIGHUP and a change of the
 /// configuration file put the new configuration in force.
@@ -49,17 +48,16 @@ pub async fn serve(
     config: Config,
     surroundings: &Surroundings,
     reread: Option<Reread>,
-    default_socket: &Path,
+    sockets: Sockets,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let (drain, draining) = watch::channel(false);
-    let state = assemble(&config, surroundings, draining)?;
-    state.profiles.watch();
-    state.profiles.preload();
-    let current = Current::new(state);
+    let current = assemble(&config, surroundings, draining)?;
+    current.state().profiles.watch();
+    current.state().profiles.preload();
     // Before anyone can know that we are here.
-    let hangups = reread.as_ref().and_then(|_| reload::hangups());
-    let socket = unix::Socket::open(&config.listen, default_socket)?;
+    let hangups = reload::hangups();
+    let socket = unix::Socket::open(&config.listen, sockets)?;
     socket.listener.set_nonblocking(true).map_err(listening)?;
     let address = socket.listener.local_addr().map_err(listening)?;
     let listener = UnixListener::from_std(socket.listener).map_err(listening)?;
@@ -74,37 +72,27 @@ pub async fn serve(
         Some(address) => Some(scrape::serve(address, Arc::clone(&current)).await?),
         None => None,
     };
-    let metrics = metrics.map(tokio::spawn);
-    let reload = reread.map(|reread| {
-        let bound = reload::Bound { listen: config.listen, metrics: config.metrics };
-        let (current, surroundings) = (Arc::clone(&current), surroundings.clone());
-        tokio::spawn(reload::follow(reread, hangups, current, bound, surroundings))
-    });
-    let accepting = (listener, Arc::clone(&current));
-    let incoming = stream::unfold(accepting, |(listener, current)| async move {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let look_up_exe = current.state().policy.asks_for_exe();
-                    let connection = Connection::accept(stream, look_up_exe, None);
-                    return Some((Ok::<_, io::Error>(connection), (listener, current)));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection can't be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    });
+    let mut tasks = JoinSet::new();
+    if let Some(metrics) = metrics {
+        tasks.spawn(metrics);
+    }
+    let bound = reload::Bound { listen: config.listen, metrics: config.metrics };
+    let (followed, around) = (Arc::clone(&current), surroundings.clone());
+    tasks.spawn(reload::follow(reread, hangups, followed, bound, around));
+    tasks.spawn(sum_up(Arc::clone(&current)));
+    let intake = Intake::new(Arc::clone(&current));
+    let incoming = stream::unfold((listener, Arc::clone(&intake)), accept);
+    let (router, health) = router(intake).await;
     let (started, stopping) = tokio::sync::oneshot::channel();
     let shutdown = async move {
         shutdown.await;
         tracing::info!("draining");
+        health.set_not_serving::<BrokerServer<Service>>().await;
         drain.send_replace(true);
         // Nobody listens any more if everything has ended already.
         started.send(()).ok();
     };
-    let serving = router(current).await.serve_with_incoming_shutdown(incoming, shutdown);
+    let serving = router.serve_with_incoming_shutdown(incoming, shutdown);
     let deadline = async {
         match stopping.await {
             Ok(()) => tokio::time::sleep(DRAIN).await,
@@ -115,11 +103,43 @@ pub async fn serve(
         served = serving => served?,
         () = deadline => tracing::warn!("calls were still in flight when the time to drain was over"),
     }
-    for task in [reload, metrics].into_iter().flatten() {
-        task.abort();
-    }
+    tasks.shutdown().await;
+    current.audit().close(clock::now()).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The next connection of someone who may come in.
+async fn accept(
+    (listener, intake): (UnixListener, Arc<Intake>),
+) -> Option<(io::Result<Connection>, (UnixListener, Arc<Intake>))> {
+    let mut failing = false;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if let Some(connection) = intake.accept(stream, None) {
+                    return Some((Ok(connection), (listener, intake)));
+                }
+            }
+            Err(error) => {
+                // Once, and not twenty times a second.
+                if !failing {
+                    tracing::warn!(%error, "connections can't be accepted");
+                }
+                failing = true;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Records every now and then what was only counted.
+async fn sum_up(current: Arc<Current>) {
+    let mut ticks = tokio::time::interval(SUM_UP);
+    loop {
+        ticks.tick().await;
+        current.audit().sum_up(clock::now());
+    }
 }
 
 /// Serves the one connection that standard input was, until it ends or until `shutdown`.
@@ -133,69 +153,97 @@ pub async fn serve_connection(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let (_drain, draining) = watch::channel(false);
-    let state = assemble(&config, surroundings, draining)?;
+    let current = assemble(&config, surroundings, draining)?;
     let stream = unix::inherited_connection(stdin)?;
     let stream = UnixStream::from_std(stream).map_err(listening)?;
     let (open, mut closed) = mpsc::channel(1);
-    let connection = Connection::accept(stream, state.policy.asks_for_exe(), Some(open));
+    let intake = Intake::new(Arc::clone(&current));
+    let connection = intake.accept(stream, Some(open));
     // The first signature is about to be asked for.
-    state.profiles.prefetch();
-    state.profiles.watch();
-    let incoming = stream::iter([Ok::<_, io::Error>(connection)]);
+    current.state().profiles.prefetch();
+    current.state().profiles.watch();
+    let incoming = stream::iter(connection.map(Ok::<_, io::Error>));
     let incoming = futures_util::StreamExt::chain(incoming, stream::pending());
+    let (router, _health) = router(intake).await;
     tokio::select! {
-        served = router(Current::new(state)).await.serve_with_incoming(incoming) => served?,
+        served = router.serve_with_incoming(incoming) => served?,
         _ = closed.recv() => {}
         () = shutdown => {}
     }
+    current.audit().close(clock::now()).await;
     Ok(())
 }
 
-/// Ends with SIGTERM or SIGINT.
-///
-/// # Errors
-/// The signals can't be listened for.
-pub fn termination() -> Result<impl Future<Output = ()>, Error> {
-    let listen =
-        |kind| signal(kind).map_err(|source| Error::Process { what: "listen for signals", source });
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, counted: the first begins the end, the second doesn't wait for it.
+pub struct Termination(watch::Receiver<u32>);
+
+impl Termination {
+    /// Listens for the signals from now on.
+    ///
+    /// # Errors
+    /// The signals can't be listened for.
+    pub fn listen() -> Result<Self, Error> {
+        let listen = |kind| {
+            signal(kind).map_err(|source| Error::Process { what: "listen for signals", source })
+        };
+        let mut terminate = listen(SignalKind::terminate())?;
+        let mut interrupt = listen(SignalKind::interrupt())?;
+        let (count, counted) = watch::channel(0);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                count.send_modify(|count| *count += 1);
+            }
+        });
+        Ok(Self(counted))
+    }
+
+    /// Ends with signal number `count`.
+    pub fn signal(&self, count: u32) -> impl Future<Output = ()> + use<> {
+        let mut counted = self.0.clone();
+        async move {
+            // It fails only where nobody counts any more: at the end of the runtime.
+            counted.wait_for(|counted| *counted >= count).await.ok();
         }
-    })
+    }
 }
 
 fn assemble(
     config: &Config,
     surroundings: &Surroundings,
     draining: watch::Receiver<bool>,
-) -> Result<State, Error> {
-    Ok(State {
+) -> Result<Arc<Current>, Error> {
+    let state = State {
         endpoints: config.endpoints.clone(),
-        policy: Policy::new(config, Instant::now()),
+        policy: Policy::new(config),
         profiles: Profiles::new(config, surroundings),
-        audit: Audit::open(&config.audit, clock::now())?,
-        draining,
-    })
+    };
+    let audit = Audit::open(&config.audit, clock::now())?;
+    Ok(Current::new(state, audit, draining))
 }
 
-async fn router(current: Arc<Current>) -> Router<Stack<Meter, Identity>> {
-    let service = BrokerServer::new(Service::new(Arc::clone(&current)))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let service = InterceptedService::new(service, move |request| current.admit(request));
+async fn router(intake: Arc<Intake>) -> (Router<Stack<Gate, Identity>>, HealthReporter) {
+    let service = BrokerServer::new(Service::new(Arc::clone(intake.current())))
+        .max_decoding_message_size(intake::MAX_MESSAGE);
     let (health, health_service) = tonic_health::server::health_reporter();
-    let health_service = health_service.max_decoding_message_size(MAX_HEALTH_BYTES);
+    let health_service = health_service.max_decoding_message_size(intake::MAX_MESSAGE);
     health.set_serving::<BrokerServer<Service>>().await;
-    Server::builder()
-        .layer(Meter::default())
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(4 * WINDOW)
+    // Every limit is written down: what isn't set here, the libraries don't limit.
+    let router = Server::builder()
+        .layer(Gate(intake))
+        .max_concurrent_streams(intake::MAX_STREAMS)
+        .http2_max_header_list_size(intake::MAX_HEAD)
+        .http2_max_local_error_reset_streams(Some(intake::MAX_RESETS))
+        .http2_keepalive_interval(Some(intake::KEEPALIVE))
+        .http2_keepalive_timeout(Some(intake::KEEPALIVE_TIMEOUT))
+        .initial_stream_window_size(intake::STREAM_WINDOW)
+        .initial_connection_window_size(intake::CONNECTION_WINDOW)
         .add_service(health_service)
-        .add_service(service)
+        .add_service(service);
+    (router, health)
 }
 
 fn listening(source: io::Error) -> Error {

@@ -1,10 +1,12 @@
-//! The RPCs. A signature's life, phase by phase: *accept* (in [`crate::listen`]), *identify*, *parse*,
-//! *authorize*, *resolve*, *sign*, *audit*, *reply*.
+//! The RPCs. A signature's life, phase by phase: *accept* and *identify* (in [`crate::intake`]), *parse*,
+//! *authorize*, *resolve*, *sign*, *audit*, *reply* (in [`sign`]).
 //!
 //! Invariant: every decision about a signature has its record before it is answered, and callers get
 //! constant texts.
 
 mod budget;
+mod message;
+mod sign;
 mod status;
 
 use std::pin::Pin;
@@ -19,22 +21,19 @@ use sigward_proto::v1::broker_server::Broker;
 use sigward_proto::v1::login_response::Event;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
-use tracing::Instrument;
 
-use crate::audit::{Audit, Record};
+use self::budget::Budget;
+use crate::audit::{Audit, Event as AuditEvent, Record};
 use crate::clock;
-use crate::config::ProfileName;
+use crate::config::{ProfileName, Rate};
 use crate::endpoint::Endpoint;
 use crate::error::Denial;
-use crate::listen::Caller;
 use crate::metrics::Metrics;
-use crate::peer::Peer;
-use crate::policy::Policy;
+use crate::peer::{Caller, Peer};
+use crate::policy::{Policy, Rates};
 use crate::profile::{Done, Login, Profiles, Prompt, Stage, View};
-use crate::request::CheckedRequest;
-use crate::sign;
 
-pub(crate) use self::budget::Meter;
+pub(crate) use self::sign::sign;
 
 /// The broker's service.
 #[derive(Clone)]
@@ -48,6 +47,11 @@ pub(crate) struct Current {
     /// The configuration has changed, and has faults.
     rejected: AtomicBool,
     metrics: Metrics,
+    audit: Audit,
+    rates: Rates,
+    budget: Arc<Budget>,
+    /// Ends the streams when the broker drains.
+    draining: watch::Receiver<bool>,
 }
 
 /// What all calls share.
@@ -55,17 +59,18 @@ pub(crate) struct State {
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
     pub(crate) policy: Policy,
     pub(crate) profiles: Profiles,
-    pub(crate) audit: Audit,
-    /// Ends the streams when the broker drains.
-    pub(crate) draining: watch::Receiver<bool>,
 }
 
 impl Current {
-    pub(crate) fn new(state: State) -> Arc<Self> {
+    pub(crate) fn new(state: State, audit: Audit, draining: watch::Receiver<bool>) -> Arc<Self> {
         Arc::new(Self {
             state: ArcSwap::from_pointee(state),
             rejected: AtomicBool::new(false),
             metrics: Metrics::default(),
+            audit,
+            rates: Rates::new(Instant::now()),
+            budget: Arc::default(),
+            draining,
         })
     }
 
@@ -74,33 +79,51 @@ impl Current {
         self.state.load_full()
     }
 
-    /// Puts another state in place of the one that holds. Calls in flight end with the one that they
-    /// began with.
+    /// Puts another state in place of the one that holds. A call in flight is decided again by the new one
+    /// before it is signed.
     pub(crate) fn replace(&self, state: State) {
         let old = self.state.swap(Arc::new(state));
         self.rejected.store(false, Ordering::Relaxed);
+        self.metrics.reloaded(clock::now());
+        self.audit.event(AuditEvent::Reload { accepted: true }, clock::now());
         self.state.load().profiles.succeed(&old.profiles);
     }
 
-    /// Turns away whom no rule is about, before anything of a message is read: by messages of their own they could fill
-    /// the memory of a broker that isn't theirs to use.
-    pub(crate) fn admit(&self, request: Request<()>) -> Result<Request<()>, Status> {
-        let peer = identify(&request).map_err(|denial| status::of(&denial))?;
-        let state = self.state();
-        let Err(denial) = state.policy.admit(&peer) else { return Ok(request) };
-        let mut record = state.audit.begin_call(&peer, clock::now());
+    /// Records that a call was turned away before anything of its message was read.
+    pub(crate) async fn turn_away(&self, peer: Option<&Peer>, denial: Denial) -> Status {
+        self.metrics.decided("", "", Err(&denial));
+        let Some(peer) = peer else { return status::of(&denial, None) };
+        let mut record = self.audit.begin("call", peer, clock::now());
         record.deny(&denial);
-        tracing::info!(uid = peer.uid, id = record.id, %denial, "turned away");
-        self.metrics.decided("", Err(&denial));
-        // It is refused, recorded or not.
-        state.audit.write(&record).ok();
-        Err(status::of(&denial))
+        let noted = self.note_denial(&record, true).await;
+        if noted {
+            tracing::info!(uid = peer.uid, id = record.id(), %denial, "turned away");
+        }
+        status::of(&denial, noted.then(|| record.id()))
     }
 
-    /// Takes note of a configuration with faults.
+    /// Writes the record of a denial, or counts it.
+    async fn note_denial(&self, record: &Record, stranger: bool) -> bool {
+        self.audit.write_denial(record, stranger, Instant::now(), clock::now()).await
+    }
+
+    /// Takes note of a configuration with errors.
     pub(crate) fn reject(&self) {
         self.rejected.store(true, Ordering::Relaxed);
+        self.audit.event(AuditEvent::Reload { accepted: false }, clock::now());
         self.state.load().profiles.announce();
+    }
+
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.draining.borrow()
     }
 
     /// All that is counted, for a collector.
@@ -110,7 +133,7 @@ impl Current {
         for name in state.profiles.names() {
             views.extend(state.profiles.view(name, now).await.ok());
         }
-        self.metrics.text(&views, self.rejected())
+        self.metrics.text(&views, self.rejected(), &self.audit.health())
     }
 
     fn rejected(&self) -> bool {
@@ -126,37 +149,19 @@ impl Service {
 
 #[tonic::async_trait]
 impl Broker for Service {
+    /// The intake answers it before it comes here, with [`sign`]: a decoded message would hold the whole body.
     async fn sign(
         &self,
-        request: Request<v1::SignRequest>,
+        _request: Request<v1::SignRequest>,
     ) -> Result<Response<v1::SignResponse>, Status> {
-        let peer = identify(&request).map_err(|denial| status::of(&denial))?;
-        let request = request.into_inner();
-        let now = clock::now();
-        let asked = request.profile.clone();
-        let state = self.current.state();
-        let audit = &state.audit;
-        let mut record = audit.begin(&peer, &request.profile, &request.method, now);
-        let outcome = state.sign(&peer, request, &mut record, now).await;
-        if let Err(denial) = &outcome {
-            record.deny(denial);
-            tracing::info!(uid = peer.uid, id = record.id, %denial, "denied");
-        }
-        let profile = state.profiles.names().find(|name| name.as_str() == asked);
-        let counted = outcome.as_ref().map(drop);
-        self.current.metrics.decided(profile.map_or("", ProfileName::as_str), counted);
-        let written = audit.write(&record);
-        // A denial is answered as it is, recorded or not; a signature isn't.
-        let answer = outcome.and_then(|answer| written.map(|()| answer));
-        let own_user = peer.is_own_user();
-        answer.map(Response::new).map_err(|denial| status::of_credentials(&denial, own_user))
+        Err(Status::internal("not answered by the intake"))
     }
 
     async fn list_profiles(
         &self,
         request: Request<v1::ListProfilesRequest>,
     ) -> Result<Response<v1::ListProfilesResponse>, Status> {
-        let peer = self.admit(&request)?;
+        let peer = self.admit(&request).await?;
         let profiles = self.current.state().visible_profiles(&peer, clock::now()).await;
         let config_rejected = self.current.rejected();
         Ok(Response::new(v1::ListProfilesResponse { profiles, config_rejected }))
@@ -169,7 +174,7 @@ impl Broker for Service {
         &self,
         request: Request<v1::WatchProfilesRequest>,
     ) -> Result<Response<Self::WatchProfilesStream>, Status> {
-        let peer = self.admit(&request)?;
+        let peer = self.admit(&request).await?;
         let current = Arc::clone(&self.current);
         let mut changes = current.state().profiles.changes();
         changes.mark_changed();
@@ -178,7 +183,7 @@ impl Broker for Service {
                 let peer = peer.clone();
                 async move {
                     loop {
-                        let mut draining = current.state().draining.clone();
+                        let mut draining = current.draining.clone();
                         tokio::select! {
                             changed = changes.changed() => changed.ok()?,
                             _ = draining.wait_for(|draining| *draining) => return None,
@@ -202,25 +207,34 @@ impl Broker for Service {
         &self,
         request: Request<v1::LoginRequest>,
     ) -> Result<Response<Self::LoginStream>, Status> {
-        let peer = identify(&request).map_err(|denial| status::of(&denial))?;
+        let peer = self.admit(&request).await?;
         let v1::LoginRequest { profile } = request.into_inner();
-        let state = self.current.state();
-        let mut record = state.audit.begin_login(&peer, &profile, clock::now());
-        let outcome = state.login(&peer, &profile, &mut record).await;
-        if let Err(denial) = &outcome {
-            record.deny(denial);
-            tracing::info!(uid = peer.uid, id = record.id, %denial, "sign-in denied");
-        }
-        // As with signatures: what can't be recorded doesn't happen.
-        let written = state.audit.write(&record);
-        let login = outcome.and_then(|login| written.map(|()| login));
+        let current = &self.current;
+        let mut record = current.audit.begin("login", &peer, clock::now());
+        record.asked(&profile, None);
+        let outcome = current.state().login(&peer, &profile, &mut record).await;
+        let login = match outcome {
+            // As with signatures: what can't be recorded doesn't happen.
+            Ok(login) => current.audit.write(&record).await.map(|()| login),
+            Err(denial) => Err(denial),
+        };
         let own_user = peer.is_own_user();
-        let login = login.map_err(|denial| status::of_credentials(&denial, own_user))?;
-        tracing::info!(uid = peer.uid, id = record.id, profile, "a sign-in begins");
-        let draining = state.draining.clone();
-        let state = Some((login.stage(), draining, None, login));
+        let login = match login {
+            Ok(login) => login,
+            Err(denial) => {
+                record.deny(&denial);
+                tracing::info!(uid = peer.uid, id = record.id(), %denial, "sign-in denied");
+                let noted = current.note_denial(&record, false).await;
+                let id = noted.then(|| record.id());
+                return Err(status::of_credentials(&denial, own_user, id));
+            }
+        };
+        tracing::info!(uid = peer.uid, id = record.id(), profile, "a sign-in begins");
+        let end = LoginEnd { current: Arc::clone(current), of: record.id().to_owned(), profile };
+        let draining = current.draining.clone();
+        let state = Some((login.stage(), draining, None, login, end));
         let events = stream::unfold(state, move |state| async move {
-            let (mut stage, mut draining, shown, login) = state?;
+            let (mut stage, mut draining, shown, login, end) = state?;
             // Whoever joins gets the prompt that is there.
             let news = |stage: &Stage| match stage {
                 Stage::Asking => false,
@@ -235,11 +249,12 @@ impl Broker for Service {
                 Stage::Asking => None,
                 Stage::Prompted(prompt) => {
                     let event = prompted(&prompt);
-                    Some((Ok(event), Some((stage, draining, Some(prompt), login))))
+                    Some((Ok(event), Some((stage, draining, Some(prompt), login, end))))
                 }
                 Stage::Over(outcome) => {
+                    end.is(outcome.as_ref().map(drop));
                     let over = outcome.map(done);
-                    let over = over.map_err(|denial| status::of_credentials(&denial, own_user));
+                    let over = over.map_err(|denial| status::of_credentials(&denial, own_user, None));
                     Some((over, None))
                 }
             }
@@ -251,69 +266,65 @@ impl Broker for Service {
         &self,
         request: Request<v1::ReportRejectionRequest>,
     ) -> Result<Response<v1::ReportRejectionResponse>, Status> {
-        let peer = self.admit(&request)?;
+        let peer = self.admit(&request).await?;
         let v1::ReportRejectionRequest { profile, credential_generation } = request.into_inner();
         let outcome = self.current.state().reject(&peer, &profile, credential_generation).await;
         let generation = outcome.map_err(|denial| {
             tracing::info!(uid = peer.uid, %denial, "a rejection led to no other credentials");
-            status::of_credentials(&denial, peer.is_own_user())
+            status::of_credentials(&denial, peer.is_own_user(), None)
         })?;
         let answer = v1::ReportRejectionResponse { credential_generation: generation };
         Ok(Response::new(answer))
     }
 }
 
+/// How often one user may ask for lists, watch, report and sign in.
+const ASKING: Rate = Rate { per_second: 50, burst: 200 };
+
 impl Service {
-    fn admit<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
-        let admitted = identify(request)
-            .and_then(|peer| self.current.state().policy.admit(&peer).map(|()| peer));
-        admitted.map_err(|denial| status::of(&denial))
+    /// Whom the intake let in, and who doesn't ask too often.
+    async fn admit<T>(&self, request: &Request<T>) -> Result<Arc<Peer>, Status> {
+        let caller = request.extensions().get::<Caller>();
+        let peer = caller.and_then(|caller| caller.peer.clone()).ok_or_else(|| {
+            let why = "the connection has no peer credentials";
+            status::of(&Denial::new(v1::Reason::PeerUnknown, why), None)
+        })?;
+        match self.current.rates.take_for(peer.uid, ASKING, Instant::now()) {
+            Ok(()) => Ok(peer),
+            Err(denial) => Err(self.current.turn_away(Some(&peer), denial).await),
+        }
     }
 }
 
-/// Phase *identify*: the kernel named the peer when its connection was accepted, or nobody did.
-fn identify<T>(request: &Request<T>) -> Result<Peer, Denial> {
-    let peer = request.extensions().get::<Caller>().and_then(|caller| caller.peer.clone());
-    peer.ok_or_else(|| {
-        Denial::new(v1::Reason::PeerUnknown, "the connection has no peer credentials")
-    })
+/// Records how a sign-in ended, once; for whoever hangs up, that nobody waited for it.
+struct LoginEnd {
+    current: Arc<Current>,
+    of: String,
+    profile: String,
+}
+
+impl LoginEnd {
+    fn is(mut self, outcome: Result<(), &Denial>) {
+        let of = std::mem::take(&mut self.of);
+        let profile = std::mem::take(&mut self.profile);
+        let event = AuditEvent::LoginEnd { of, profile, outcome: outcome.map_err(Clone::clone) };
+        self.current.audit.event(event, clock::now());
+    }
+}
+
+impl Drop for LoginEnd {
+    fn drop(&mut self) {
+        if self.of.is_empty() {
+            return;
+        }
+        let abandoned = Denial::new(v1::Reason::LoginExpired, "the caller hung up");
+        let (of, profile) = (std::mem::take(&mut self.of), std::mem::take(&mut self.profile));
+        let event = AuditEvent::LoginEnd { of, profile, outcome: Err(abandoned) };
+        self.current.audit.event(event, clock::now());
+    }
 }
 
 impl State {
-    async fn sign(
-        &self,
-        peer: &Peer,
-        request: v1::SignRequest,
-        record: &mut Record,
-        now: SystemTime,
-    ) -> Result<v1::SignResponse, Denial> {
-        self.policy.admit(peer)?;
-        // parse
-        let request = CheckedRequest::parse(request, &self.endpoints)?;
-        record.request(&request);
-        // authorize
-        let grant = self.policy.authorize(peer, &request, Instant::now())?;
-        // resolve
-        let resolve = self.profiles.credentials(&grant, now);
-        let credentials = resolve.instrument(tracing::debug_span!("resolve")).await?;
-        // sign: a load may have taken a while, and a signature is only good for minutes
-        let signature = sign::sign(&grant, &credentials, clock::now())?;
-        record.allow(&grant, &credentials, &signature);
-        let headers = signature.headers.into_iter().map(|(name, value)| v1::Header {
-            name: name.to_owned(),
-            value: value.into_bytes().into(),
-        });
-        Ok(v1::SignResponse {
-            headers: headers.collect(),
-            path_and_query: request.path_and_query().to_owned(),
-            access_key_id: credentials.access_key_id().to_owned(),
-            credential_scope: signature.scope,
-            credential_expiry: credentials.expiry().map(Into::into),
-            credential_generation: credentials.generation(),
-            audit_id: record.id.clone(),
-        })
-    }
-
     async fn login(
         &self,
         peer: &Peer,
@@ -346,14 +357,15 @@ impl State {
             if let Ok(view) = self.profiles.view(name, now).await {
                 let endpoints = self.endpoints.iter();
                 let endpoints = endpoints.filter(|e| allowed.contains(&e.name.as_str()));
-                visible.push(message(view, endpoints.map(|e| endpoint(e)).collect()));
+                let needs_body = self.policy.needs_body(peer, name);
+                visible.push(message(view, endpoints.map(|e| endpoint(e)).collect(), needs_body));
             }
         }
         visible
     }
 }
 
-fn message(view: View, endpoints: Vec<v1::Endpoint>) -> v1::Profile {
+fn message(view: View, endpoints: Vec<v1::Endpoint>, needs_body: bool) -> v1::Profile {
     use v1::ProfileState::{Degraded, Fresh, Refreshing};
     // The reason is why the profile can't sign; these can.
     let signs = matches!(view.state, Fresh | Refreshing | Degraded);
@@ -371,6 +383,7 @@ fn message(view: View, endpoints: Vec<v1::Endpoint>) -> v1::Profile {
         identity_arn: view.identity_arn,
         source: view.source.to_owned(),
         credential_generation: view.generation,
+        needs_body,
     }
 }
 

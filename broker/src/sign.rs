@@ -48,8 +48,8 @@ pub fn sign(
     credentials: &Credentials,
     time: SystemTime,
 ) -> Result<Signature, Denial> {
-    let request = grant.request();
-    let endpoint = request.endpoint();
+    let (request, head) = (grant.request(), grant.request().head());
+    let endpoint = head.endpoint();
     let scope = &endpoint.scope;
     // A `Host` header of our own would be taken over as it is; without one the signer derives it from
     // the URI, as an HTTP client does.
@@ -57,11 +57,11 @@ pub fn sign(
         "{}://{}{}",
         endpoint.url.scheme(),
         endpoint.url.authority(),
-        request.path_and_query()
+        head.path_and_query()
     );
-    let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let headers = head.headers().iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let signable = SignableRequest::new(
-        request.method().as_str(),
+        head.method().as_str(),
         uri,
         headers,
         SignableBody::Precomputed(hex::encode(request.body_sha256())),

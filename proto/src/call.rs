@@ -147,6 +147,12 @@ impl Reader {
         self.fault.clone().map_or(Ok(()), Err)
     }
 
+    /// How many bytes of the text are kept.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.selector.held()
+    }
+
     /// The message, if the text has exactly one meaning.
     ///
     /// # Errors
@@ -217,6 +223,12 @@ impl Call {
             },
             _ => Ok(Target::None),
         }
+    }
+
+    /// What was looked at: the places of another [`Want`] mean nothing here.
+    #[must_use]
+    pub fn want(&self) -> &Arc<Want> {
+        &self.want
     }
 
     /// The value at a place, if there is one.

@@ -32,7 +32,8 @@ async fn every_decision_is_one_record() {
         "{log}"
     );
     // Messages alone: the stream of a session may be on its way.
-    let allowed = records.iter().filter(|it| it["decision"] == "allow" && it["method"] == "POST");
+    let allowed =
+        records.iter().filter(|it| it["decision"] == "allow" && it["http_method"] == "POST");
     let received = world.upstream.requests().into_iter().filter(|it| it.http_method == "POST");
     assert_eq!(allowed.count(), received.count(), "{log}");
 
@@ -42,8 +43,9 @@ async fn every_decision_is_one_record() {
     assert_eq!(allowed["decision"], "allow");
     assert_eq!(allowed["profile"], "staging");
     assert_eq!(allowed["endpoint"], "upstream");
-    assert_eq!(allowed["method"], "POST");
-    assert_eq!(allowed["tool"], "whoami");
+    assert_eq!(allowed["http_method"], "POST");
+    assert_eq!((&allowed["method"], &allowed["target"]), (&"tools/call".into(), &"whoami".into()));
+    assert_eq!(allowed["rule"], "rule 1");
     assert_eq!(allowed["uid"], own_uid());
     assert_eq!(allowed["access_key_id"], *world.home.key("staging").access_key_id);
     assert_eq!(allowed["pid"], client.process().pid());
@@ -51,7 +53,7 @@ async fn every_decision_is_one_record() {
     let denied: Vec<_> = records.iter().filter(|record| record["decision"] == "deny").collect();
     let reason = |name: &str| denied.iter().find(|record| record["reason"] == name).copied();
     let tool = reason("TOOL_NOT_ALLOWED").unwrap_or_else(|| panic!("{log}"));
-    assert_eq!((&tool["profile"], &tool["tool"]), (&"dev".into(), &"write_note".into()));
+    assert_eq!((&tool["profile"], &tool["target"]), (&"dev".into(), &"write_note".into()));
     let profile = reason("PROFILE_NOT_ALLOWED").unwrap_or_else(|| panic!("{log}"));
     assert_eq!(profile["profile"], "prod");
     let mut ids: Vec<_> = records.iter().map(|record| record["id"].as_str().unwrap()).collect();

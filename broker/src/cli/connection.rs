@@ -11,7 +11,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::error::Error;
 
 /// A broker answers in microseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The broker at the given address, else the first of the sockets that one listens on.
 pub(super) async fn connect(
@@ -57,8 +57,11 @@ async fn dial(path: &Path) -> Result<BrokerClient<Channel>, Error> {
 pub(super) async fn in_time<T>(
     call: impl Future<Output = Result<T, tonic::Status>>,
 ) -> Result<T, Error> {
-    let late = |_| Error::Broker("the broker doesn't answer: is it stopped?".to_owned());
-    tokio::time::timeout(PATIENCE, call).await.map_err(late)?.map_err(refused)
+    tokio::time::timeout(PATIENCE, call).await.map_err(|_| late())?.map_err(refused)
+}
+
+pub(super) fn late() -> Error {
+    Error::Broker("the broker doesn't answer: is it stopped?".to_owned())
 }
 
 pub(super) fn refused(status: tonic::Status) -> Error {

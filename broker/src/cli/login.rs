@@ -10,7 +10,7 @@ use sigward_proto::v1::{ListProfilesRequest, LoginDone, LoginPrompt, LoginReques
 use tonic::Status;
 use tonic_types::StatusExt;
 
-use super::connection::{connect, in_time, refused};
+use super::connection::{PATIENCE, connect, in_time, late, refused};
 use super::table::{print, shown, time_left};
 use crate::clock;
 use crate::error::Error;
@@ -30,10 +30,13 @@ pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCod
     let mut broker = connect(broker.as_deref(), sockets).await?;
     let failed = |status: Status| Error::Broker(explain(&profile, &status));
     let request = LoginRequest { profile: profile.clone() };
-    let mut events = broker.login(request).await.map_err(failed)?.into_inner();
+    let begun = tokio::time::timeout(PATIENCE, broker.login(request)).await.map_err(|_| late())?;
+    let mut events = begun.map_err(failed)?.into_inner();
     while let Some(message) = events.message().await.map_err(failed)? {
         match message.event {
-            Some(Event::Prompt(prompt)) => print(&invite(&profile, &prompt, clock::now())),
+            Some(Event::Prompt(prompt)) => {
+                print(&invite(&profile, &prompt, clock::now()));
+            }
             Some(Event::Done(done)) => {
                 let profiles = in_time(broker.list_profiles(ListProfilesRequest {})).await?;
                 let profiles = profiles.into_inner().profiles.into_iter();

@@ -7,10 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use serde::Serialize;
-use sigward_proto::v1::{ListProfilesRequest, Profile, ProfileState, Reason, WatchProfilesRequest};
+use sigward_proto::v1::{
+    ListProfilesRequest, Profile, ProfileState, Reason, WatchProfilesRequest, WatchProfilesResponse,
+};
 
 use super::connection::{connect, in_time, refused};
-use super::table::{Table, or_dash, print, time_left};
+use super::table::{Table, or_dash, print, reader_gone, time_left};
 use crate::clock;
 use crate::error::Error;
 
@@ -35,12 +37,13 @@ pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCod
     let mut broker = connect(options.broker.as_deref(), sockets).await?;
     let redraws = options.watch && !options.json && std::io::stdout().is_terminal();
     let show = |profiles: &[Profile], config_rejected: bool| {
-        let text = match options.json {
-            true => json(profiles, config_rejected),
-            false => table(profiles, config_rejected, clock::now()),
+        let text = if options.json {
+            json(profiles, config_rejected)
+        } else {
+            table(profiles, config_rejected, clock::now())
         };
         // Home, and clear to the end: no flicker.
-        print(&if redraws { format!("\x1b[H\x1b[J{text}") } else { text });
+        print(&if redraws { format!("\x1b[H\x1b[J{text}") } else { text })
     };
     if !options.watch {
         let answer = in_time(broker.list_profiles(ListProfilesRequest {})).await?;
@@ -50,10 +53,15 @@ pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCod
     }
     let changes = in_time(broker.watch_profiles(WatchProfilesRequest {})).await?;
     let mut changes = changes.into_inner();
-    let mut shown = None;
+    let mut shown: Option<WatchProfilesResponse> = None;
+    let mut gone = std::pin::pin!(reader_gone());
     loop {
         // Time goes on between two changes.
-        match tokio::time::timeout(REDRAW, changes.message()).await {
+        let change = tokio::select! {
+            change = tokio::time::timeout(REDRAW, changes.message()) => change,
+            () = &mut gone => break,
+        };
+        match change {
             Ok(change) => match change.map_err(refused)? {
                 Some(change) => shown = Some(change),
                 None => break,
@@ -61,8 +69,8 @@ pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCod
             Err(_) if !redraws => continue,
             Err(_) => {}
         }
-        if let Some(change) = &shown {
-            show(&change.profiles, change.config_rejected);
+        if shown.as_ref().is_some_and(|it| !show(&it.profiles, it.config_rejected)) {
+            break;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -36,10 +36,26 @@ impl Table {
     }
 }
 
-/// Writes to standard output. A reader that went away (`| head`) is no error.
-pub(super) fn print(text: &str) {
+/// Writes to standard output, and says whether there is a reader: one that went away (`| head`) is no
+/// error, and the end of a command that goes on for ever.
+pub(super) fn print(text: &str) -> bool {
     let mut out = io::stdout().lock();
-    drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+}
+
+/// Ends when standard output has no reader any more: a command that has nothing to write wouldn't notice.
+pub(super) async fn reader_gone() {
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    let gone = tokio::task::spawn_blocking(|| {
+        let out = io::stdout();
+        // No event is asked for; that the other end is closed is always reported. Files and terminals wait
+        // for ever.
+        let mut fds = [PollFd::new(&out, PollFlags::empty())];
+        while poll(&mut fds, None).is_err_and(|error| error == rustix::io::Errno::INTR) {}
+    });
+    // It fails only at the end of the runtime.
+    gone.await.ok();
 }
 
 /// A text of a server or of a file, on a terminal: without controls that could rewrite what stands there.

@@ -4,21 +4,24 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use toml::de::DeTable;
 
 use super::model::{
-    Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Group, Listen, Names, Profile,
-    ProfileName, Rate, Rule, Tools,
+    Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Group, Listen, Profile, ProfileName,
+    Rotate, Rule, Sync,
 };
-use super::reader::{Reader, Table, Value, did_you_mean};
+use super::reader::{Reader, Table, Value, absolute, references};
 use super::role::role;
-use crate::endpoint::{Endpoint, EndpointUrl, Region, Scope, Service, scope_of_host};
+use super::rule::rules;
+use crate::endpoint::{Endpoint, EndpointUrl, Paths, Region, Scope, Service, scope_of_host};
 use crate::error::{Error, Faults};
-use crate::peer::PeerPattern;
+use crate::peer;
 
+pub(super) const NO_USER: &str = "without a rule only the broker's own user is allowed, and this one is the user \
+     that the kernel can't name: run the broker as a user of its own, or write a [[rule]]";
 const NO_TLS: &str =
     "this version serves Unix sockets only: leave it out, and share the socket through a volume";
 
@@ -28,12 +31,20 @@ const NO_TLS: &str =
 /// # Errors
 /// The file can't be read, or has faults.
 pub fn read(path: &Path, uid: u32) -> Result<Config, Error> {
-    let text = text(path).map_err(|source| Error::ReadConfig { path: path.to_owned(), source })?;
-    parse(&text, path, uid).map_err(Error::Config)
+    parse(&read_text(path)?, path, uid).map_err(Error::Config)
 }
 
+/// The text of a configuration file.
+///
 /// The attack: whoever may write the file gives themselves a rule, which is in force within a second.
-fn text(path: &Path) -> io::Result<String> {
+///
+/// # Errors
+/// The file can't be read, or others may change it.
+pub fn read_text(path: &Path) -> Result<String, Error> {
+    trusted_text(path).map_err(|source| Error::ReadConfig { path: path.to_owned(), source })
+}
+
+fn trusted_text(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     if file.metadata()?.mode() & 0o002 != 0 {
         return Err(io::Error::other("every user may change it: chmod o-w it"));
@@ -62,9 +73,12 @@ pub fn parse(text: &str, path: &Path, uid: u32) -> Result<Config, Faults> {
     let aws = root.table("aws").map(aws_files).unwrap_or_default();
     let endpoints = endpoints(&root);
     let profiles = profiles(&root, &endpoints);
-    let mut rules = rules(&root, &endpoints, &profiles);
+    let mut rules = rules(&root, &endpoints.names, &profiles.names);
     if !root.has("rule") {
-        rules.push(Rule::own_user(uid));
+        if peer::is_unmapped_uid(uid) {
+            root.missing("rule", NO_USER);
+        }
+        rules.push(Rule::broker_user(uid));
     }
     let audit = audit(root.table("audit"));
     let metrics = root.table("metrics").and_then(metrics);
@@ -95,14 +109,6 @@ fn metrics(table: Table<'_>) -> Option<SocketAddr> {
     }
     table.done();
     listen.and_then(|text| text.parse(address)).map(|address| address.value)
-}
-
-fn absolute(text: Value<'_, &str>) -> Option<PathBuf> {
-    let absolute = |text: &str| {
-        let path = PathBuf::from(text);
-        if path.is_absolute() { Ok(path) } else { Err("must be an absolute path".to_owned()) }
-    };
-    text.parse(absolute).map(|path| path.value)
 }
 
 /// A socket's permissions in octal. What is open to all is refused: on a machine with other users
@@ -156,27 +162,11 @@ impl<'a, T> Declared<'a, T> {
     fn name(&mut self, table: &Table<'a>) -> Option<&'a str> {
         let name = required(table, "name", "is missing: say what rules and callers call it")?;
         if self.names.contains(&name.value) {
-            name.fault(format!("\"{}\" is there twice: names are unique", name.value));
+            name.fault(format!("\"{}\" is declared twice: names must be unique", name.value));
             return None;
         }
         self.names.push(name.value);
         name.parse(|text| ProfileName::parse(text).map(|_| text)).map(|name| name.value)
-    }
-
-    /// Checks references to what was declared.
-    fn references(&self, texts: Vec<Value<'a, &'a str>>, what: &str) -> Vec<String> {
-        let mut found = Vec::new();
-        for text in texts {
-            if !self.names.contains(&text.value) {
-                let hint = did_you_mean(text.value, self.names.iter().copied());
-                text.fault(format!("there is no {what} \"{}\"{hint}", text.value));
-            } else if found.iter().any(|name| name == text.value) {
-                text.fault(format!("\"{}\" is there twice", text.value));
-            } else {
-                found.push(text.value.to_owned());
-            }
-        }
-        found
     }
 }
 
@@ -213,16 +203,26 @@ fn endpoints<'a>(root: &Table<'a>) -> Declared<'a, Arc<Endpoint>> {
         }
         let service = table.text("service").and_then(|text| text.parse(Service::parse));
         let region = table.text("region").and_then(|text| text.parse(Region::parse));
+        let paths = table.text("match").and_then(|text| text.parse(paths));
+        let paths = paths.map(|paths| paths.value).unwrap_or_default();
         table.done();
         let service = service.map(|s| s.value).or(known.as_ref().map(|k| k.service.clone()));
         let region = region.map(|r| r.value).or(known.map(|k| k.region));
         if let (Some(name), Some(url), Some(service), Some(region)) = (name, url, service, region) {
             let scope = Scope { service, region };
-            let endpoint = Endpoint { name: name.to_owned(), url: url.value, scope };
+            let endpoint = Endpoint { name: name.to_owned(), url: url.value, paths, scope };
             endpoints.list.push(Arc::new(endpoint));
         }
     }
     endpoints
+}
+
+fn paths(text: &str) -> Result<Paths, String> {
+    match text {
+        "exact" => Ok(Paths::Exact),
+        "prefix" => Ok(Paths::Prefix),
+        _ => Err("must be \"exact\" or \"prefix\"".to_owned()),
+    }
 }
 
 fn profiles<'a>(
@@ -243,7 +243,7 @@ fn profiles<'a>(
                 table.missing("endpoints", "is empty: name where its signatures may go");
                 Vec::new()
             }
-            Some(texts) => endpoints.references(texts, "endpoint"),
+            Some(texts) => references(texts, &endpoints.names, "endpoint"),
             None => {
                 if !table.has("endpoints") {
                     table.missing("endpoints", "is missing: name where its signatures may go");
@@ -264,95 +264,12 @@ fn profiles<'a>(
     profiles
 }
 
-fn rules<'a>(
-    root: &Table<'a>,
-    endpoints: &Declared<'a, Arc<Endpoint>>,
-    profiles: &Declared<'a, Profile>,
-) -> Vec<Rule> {
-    let tables = root.tables("rule").into_iter();
-    let rules = tables.map(|table| {
-        let peer = match table.table("peer") {
-            Some(peer) => peer_pattern(peer),
-            None => {
-                if !table.has("peer") {
-                    table.missing("peer", "is missing: say whom the rule is about, { uid = 1000 }");
-                }
-                PeerPattern::default()
-            }
-        };
-        if !table.has("profiles") {
-            table.missing("profiles", "is missing: name what the rule allows, or [\"*\"]");
-        }
-        let profiles = names(&table, "profiles", |texts| profiles.references(texts, "profile"));
-        let endpoints = names(&table, "endpoints", |texts| endpoints.references(texts, "endpoint"));
-        let tools = table.table("tools").map(tools);
-        let rate = table.table("rate").map(rate);
-        let login = table.flag("login").is_some_and(|login| login.value);
-        table.done();
-        Rule { peer, profiles, endpoints, tools, rate, login }
-    });
-    rules.collect()
-}
-
-fn names<'a>(
-    table: &Table<'a>,
-    key: &'static str,
-    references: impl FnOnce(Vec<Value<'a, &'a str>>) -> Vec<String>,
-) -> Names {
-    match table.texts(key) {
-        None => Names::All,
-        Some(texts) if matches!(texts.as_slice(), [text] if text.value == "*") => Names::All,
-        Some(texts) if texts.is_empty() => {
-            table.missing(key, "is empty: the rule would never allow anything");
-            Names::Only(Vec::new())
-        }
-        Some(texts) => Names::Only(references(texts)),
-    }
-}
-
-fn peer_pattern(table: Table<'_>) -> PeerPattern {
-    let uid = table.number("uid", 0..u32::MAX).map(|uid| uid.value);
-    let gid = table.number("gid", 0..u32::MAX).map(|gid| gid.value);
-    let exe = table.text("exe").and_then(absolute);
-    table
-        .unsupported("spiffe_id", "comes with TLS only, and this version serves Unix sockets only");
-    if !["uid", "gid", "exe", "spiffe_id"].iter().any(|key| table.has(key)) {
-        table.missing("uid", "is missing: a peer is told by uid, gid or exe");
-    }
-    table.done();
-    PeerPattern { uid, gid, exe }
-}
-
-fn tools(table: Table<'_>) -> Tools {
-    let globs =
-        |texts: Vec<Value<'_, &str>>| texts.iter().map(|text| text.value.to_owned()).collect();
-    let allow = table.texts("allow").map(globs);
-    let deny: Option<Vec<String>> = table.texts("deny").map(globs);
-    if !table.has("allow") && !table.has("deny") {
-        table.missing("allow", "is missing: give allow, deny or both");
-    }
-    table.done();
-    Tools { allow, deny: deny.unwrap_or_default() }
-}
-
-fn rate(table: Table<'_>) -> Rate {
-    const RANGE: std::ops::Range<u32> = 1..1_000_001;
-    let per_second = table.number("per_second", RANGE).map(|number| number.value);
-    if per_second.is_none() && !table.has("per_second") {
-        table.missing("per_second", "is missing: say how many signatures a second");
-    }
-    let burst = table.number("burst", RANGE).map(|number| number.value);
-    table.done();
-    let per_second = per_second.unwrap_or(1);
-    Rate { per_second, burst: burst.unwrap_or(per_second) }
-}
-
 fn audit(table: Option<Table<'_>>) -> Audit {
-    let Some(table) = table else {
-        return Audit { target: AuditTarget::Stderr, sign_unrecorded: false };
-    };
-    let target =
-        table.text("file").and_then(absolute).map_or(AuditTarget::Stderr, AuditTarget::File);
+    let mut audit = Audit::unconfigured();
+    let Some(table) = table else { return audit };
+    if let Some(path) = table.text("file").and_then(absolute) {
+        audit.target = AuditTarget::File(path);
+    }
     let on_failure = table.text("on_failure").and_then(|text| {
         text.parse(|text| match text {
             "deny" => Ok(false),
@@ -360,6 +277,29 @@ fn audit(table: Option<Table<'_>>) -> Audit {
             _ => Err("must be \"deny\" or \"allow\"".to_owned()),
         })
     });
+    let sync = table.text("sync").and_then(|text| {
+        text.parse(|text| match text {
+            "batch" => Ok(Sync::Batch),
+            "none" => Ok(Sync::None),
+            _ => Err("must be \"batch\" or \"none\"".to_owned()),
+        })
+    });
+    audit.rotate = table.table("rotate").map(rotate);
+    if audit.rotate.is_some() && !table.has("file") {
+        table.missing("rotate", "needs file: standard error can't be rotated");
+    }
     table.done();
-    Audit { target, sign_unrecorded: on_failure.is_some_and(|on_failure| on_failure.value) }
+    audit.sign_unrecorded = on_failure.is_some_and(|on_failure| on_failure.value);
+    audit.sync = sync.map_or(Sync::Batch, |sync| sync.value);
+    audit
+}
+
+fn rotate(table: Table<'_>) -> Rotate {
+    let mib = table.number("mib", 1..1_000_001).map(|number| u64::from(number.value));
+    if mib.is_none() && !table.has("mib") {
+        table.missing("mib", "is missing: say at how many MiB a new file is begun");
+    }
+    let keep = table.number("keep", 1..1001).map_or(10, |number| number.value);
+    table.done();
+    Rotate { bytes: mib.unwrap_or(1) << 20, keep }
 }

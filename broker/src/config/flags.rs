@@ -4,11 +4,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{
-    Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Listen, Profile, ProfileName, Rule,
-};
-use crate::endpoint::{Endpoint, EndpointUrl, Region, Scope, Service, scope_of_host};
+use super::file::NO_USER;
+use super::{Audit, AwsFiles, Config, CredentialsFrom, Listen, Profile, ProfileName, Rule};
+use crate::endpoint::{Endpoint, EndpointUrl, Paths, Region, Scope, Service, scope_of_host};
 use crate::error::Error;
+use crate::peer;
 
 /// What the command line and the environment say.
 #[derive(Debug, Default)]
@@ -64,6 +64,9 @@ impl Flags {
             let name = ProfileName::default_chain();
             profiles.push(profile(name, CredentialsFrom::DefaultChain, &names));
         }
+        if peer::is_unmapped_uid(uid) {
+            faults.push(NO_USER.to_owned());
+        }
         if !faults.is_empty() {
             return Err(Error::Usage(faults.join("\n")));
         }
@@ -73,8 +76,8 @@ impl Flags {
             aws: AwsFiles::default(),
             endpoints,
             profiles,
-            rules: vec![Rule::own_user(uid)],
-            audit: Audit { target: AuditTarget::Stderr, sign_unrecorded: false },
+            rules: vec![Rule::broker_user(uid)],
+            audit: Audit::unconfigured(),
         })
     }
 
@@ -110,7 +113,8 @@ impl Flags {
                 );
             }
         };
-        Ok(Endpoint { name: url.to_string(), url, scope: Scope { service, region } })
+        let scope = Scope { service, region };
+        Ok(Endpoint { name: url.to_string(), url, paths: Paths::Exact, scope })
     }
 }
 

@@ -106,14 +106,24 @@ pub struct Role {
 /// One rule.
 #[derive(Debug)]
 pub struct Rule {
+    /// What the audit log and `explain` call it; unique.
+    pub name: String,
     /// Whom it is about.
     pub peer: PeerPattern,
     /// Which profiles it allows.
     pub profiles: Names,
     /// Which endpoints it allows.
     pub endpoints: Names,
-    /// Which tools it allows; all where it says nothing.
-    pub tools: Option<Tools>,
+    /// Which JSON-RPC methods it permits, beside those that open and keep a session.
+    pub methods: Option<Globs>,
+    /// Which tools it permits to call.
+    pub tools: Option<Globs>,
+    /// Which resources it permits to read, by URI.
+    pub resources: Option<Globs>,
+    /// Which prompts it permits to get.
+    pub prompts: Option<Globs>,
+    /// What the arguments of tools must be.
+    pub arguments: Vec<Argument>,
     /// How often.
     pub rate: Option<Rate>,
     /// Whether it allows to sign a person in.
@@ -129,13 +139,46 @@ pub enum Names {
     Only(Vec<String>),
 }
 
-/// Tool names by glob. A deny wins over every allow.
+/// Names by glob. A deny wins over every allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tools {
-    /// What may be called; all where it is absent.
+pub struct Globs {
+    /// What is permitted. Where it is absent: every tool, resource or prompt, but no method.
     pub allow: Option<Vec<String>>,
-    /// What may not.
+    /// What isn't.
     pub deny: Vec<String>,
+}
+
+/// What an argument of a tool must be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Argument {
+    /// The tools that it is about, by glob.
+    pub tool: String,
+    /// A JSON pointer into `params.arguments`.
+    pub path: String,
+    /// What must stand there.
+    pub must: Must,
+}
+
+/// A condition on a value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Must {
+    /// One of these.
+    BeIn(Vec<Scalar>),
+    /// A text that matches one of these globs.
+    Match(Vec<String>),
+    /// Nothing.
+    BeAbsent,
+}
+
+/// A value that an argument is compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scalar {
+    /// A string.
+    Text(String),
+    /// A whole number.
+    Number(i64),
+    /// True or false.
+    Bool(bool),
 }
 
 /// A token bucket.
@@ -154,6 +197,40 @@ pub struct Audit {
     pub target: AuditTarget,
     /// Whether a signature goes out that couldn't be recorded.
     pub sign_unrecorded: bool,
+    /// When a record counts as written.
+    pub sync: Sync,
+    /// When a new file is begun, beside SIGHUP.
+    pub rotate: Option<Rotate>,
+}
+
+/// When a record counts as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// When it is on disk, with those that came at the same time.
+    Batch,
+    /// When the kernel has it: a crash of the machine may lose it.
+    None,
+}
+
+/// When a new file of the audit log is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotate {
+    /// At this size.
+    pub bytes: u64,
+    /// How many old ones are kept.
+    pub keep: u32,
+}
+
+impl Audit {
+    /// Where nobody said anything: on standard error.
+    pub(super) fn unconfigured() -> Self {
+        Self {
+            target: AuditTarget::Stderr,
+            sign_unrecorded: false,
+            sync: Sync::Batch,
+            rotate: None,
+        }
+    }
 }
 
 /// Where decisions are recorded.
@@ -170,7 +247,7 @@ pub enum AuditTarget {
 impl Names {
     /// Whether the name is among them.
     #[must_use]
-    pub fn contain(&self, name: &str) -> bool {
+    pub fn contains(&self, name: &str) -> bool {
         match self {
             Self::All => true,
             Self::Only(names) => names.iter().any(|candidate| candidate == name),
@@ -180,12 +257,17 @@ impl Names {
 
 impl Rule {
     /// What holds where nobody wrote a rule: whoever runs the broker could read its files anyway.
-    pub(super) fn own_user(uid: u32) -> Self {
+    pub(super) fn broker_user(uid: u32) -> Self {
         Self {
+            name: "the broker's own user".to_owned(),
             peer: PeerPattern { uid: Some(uid), ..PeerPattern::default() },
             profiles: Names::All,
             endpoints: Names::All,
+            methods: None,
             tools: None,
+            resources: None,
+            prompts: None,
+            arguments: Vec::new(),
             rate: None,
             login: true,
         }

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -132,6 +132,23 @@ impl<'a> Table<'a> {
         self.entry(key)?.typed("a table", |value| value.as_table()).map(Table::from)
     }
 
+    /// Every value of a list.
+    pub(super) fn values(&self, key: &'static str) -> Option<Vec<Value<'a, &'a DeValue<'a>>>> {
+        let list = self.entry(key)?.typed("a list", |value| value.as_array())?;
+        let values = list.value.iter().enumerate().map(|(index, item)| Value {
+            reader: self.reader,
+            path: format!("{}[{index}]", list.path),
+            span: item.span(),
+            value: item.get_ref(),
+        });
+        Some(values.collect())
+    }
+
+    /// A value of any type.
+    pub(super) fn value(&self, key: &'static str) -> Option<Value<'a, &'a DeValue<'a>>> {
+        self.entry(key)
+    }
+
     /// Every table of an array of tables: `[[key]]`.
     pub(super) fn tables(&self, key: &'static str) -> Vec<Table<'a>> {
         let Some(list) = self
@@ -219,6 +236,35 @@ impl<'a, T> Value<'a, T> {
     {
         self.parse(|value| form(value).ok_or_else(|| format!("must be {what}")))
     }
+}
+
+/// An absolute path.
+pub(super) fn absolute(text: Value<'_, &str>) -> Option<PathBuf> {
+    let absolute = |text: &str| {
+        let path = PathBuf::from(text);
+        if path.is_absolute() { Ok(path) } else { Err("must be an absolute path".to_owned()) }
+    };
+    text.parse(absolute).map(|path| path.value)
+}
+
+/// Checks references to names that were declared.
+pub(super) fn references<'a>(
+    texts: Vec<Value<'a, &'a str>>,
+    declared: &[&'a str],
+    what: &str,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    for text in texts {
+        if !declared.contains(&text.value) {
+            let hint = did_you_mean(text.value, declared.iter().copied());
+            text.fault(format!("there is no {what} \"{}\"{hint}", text.value));
+        } else if found.iter().any(|name| name == text.value) {
+            text.fault(format!("\"{}\" is listed twice", text.value));
+        } else {
+            found.push(text.value.to_owned());
+        }
+    }
+    found
 }
 
 /// `: did you mean "x"?`, if one of the candidates is near enough.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Uri;
 use sigward_proto::v1::Reason;
 
-use crate::endpoint::{Endpoint, EndpointUrl};
+use crate::endpoint::{Endpoint, EndpointUrl, Paths};
 use crate::error::Denial;
 
 /// What hyper accepts in a request line.
@@ -58,7 +58,14 @@ pub(super) fn check(
     };
     let endpoint = endpoints
         .iter()
-        .filter(|endpoint| here(&endpoint.url) && is_at_or_below(path, endpoint.url.path()))
+        .filter(|endpoint| {
+            let base = endpoint.url.path();
+            here(&endpoint.url)
+                && match endpoint.paths {
+                    Paths::Exact => path == base,
+                    Paths::Prefix => is_at_or_below(path, base),
+                }
+        })
         // The most specific one: `/mcp/admin` isn't `/mcp`'s where it is an endpoint of its own.
         .max_by_key(|endpoint| endpoint.url.path().len())
         .ok_or_else(|| Denial::new(Reason::EndpointNotAllowed, "no endpoint has this URI"))?;
@@ -70,7 +77,8 @@ pub(super) fn check(
 }
 
 /// Whether the path is the endpoint's, or lies below it on a border of segments, and can't leave it
-/// again: a server that decodes before it resolves would walk out over `..`, `%2e%2e` or `%2f..`.
+/// again: a server that decodes before it resolves would walk out over `..`, `%2e%2e` or `%2f..`, and one
+/// that drops the parameters of a segment over `..;`.
 fn is_at_or_below(path: &str, base: &str) -> bool {
     let Some(rest) = path.strip_prefix(base) else { return false };
     if rest.is_empty() {
@@ -84,7 +92,8 @@ fn is_at_or_below(path: &str, base: &str) -> bool {
     };
     let lower = segments.to_ascii_lowercase();
     let tricks = ["%2e", "%2f", "%5c", "%25", "%00"];
-    let mut parts = lower.split('/').rev();
+    let without_parameters = |part: &'_ str| part.split(';').next().unwrap_or_default().len();
+    let mut parts = lower.split('/').map(|part| &part[..without_parameters(part)]).rev();
     // A slash at the end is fine, an empty segment elsewhere is normalised away by the signature.
     let last_fits = parts.next().is_some_and(|part| part != "." && part != "..");
     last_fits

@@ -6,13 +6,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::audit::Audit;
-use crate::clock;
-use crate::config::{Config, Listen};
+use crate::config::{self, Config, Listen};
 use crate::error::{Error, in_words};
 use crate::policy::Policy;
 use crate::profile::Surroundings;
@@ -25,8 +23,10 @@ const LOOK: Duration = Duration::from_millis(300);
 pub struct Reread {
     /// The file.
     pub path: PathBuf,
-    /// Reads it, with what the command line adds.
-    pub read: Box<dyn Fn() -> Result<Config, Error> + Send + Sync>,
+    /// What it said when the configuration that is in force was parsed.
+    pub text: Option<String>,
+    /// Parses its text, with what the command line adds.
+    pub parse: Box<dyn Fn(&str) -> Result<Config, Error> + Send + Sync>,
 }
 
 /// What stays as it was at the start: what this process has bound.
@@ -41,25 +41,33 @@ pub(super) fn hangups() -> Option<Signal> {
     signal(SignalKind::hangup()).ok()
 }
 
-/// Reloads whenever there is a reason to, for ever.
+/// Reloads whenever there is a reason to, for ever. On SIGHUP the audit log is opened again too, whatever
+/// the configuration says: someone may have rotated it.
 pub(super) async fn follow(
-    reread: Reread,
+    reread: Option<Reread>,
     mut hangup: Option<Signal>,
     current: Arc<Current>,
     bound: Bound,
     surroundings: Surroundings,
 ) {
-    let mut in_force = std::fs::read(&reread.path).ok();
-    let mut last = mark(&reread.path);
-    let mut moved = false;
+    let mut signalled = async move || match &mut hangup {
+        Some(hangup) => hangup.recv().await,
+        None => std::future::pending().await,
+    };
+    let Some(mut reread) = reread else {
+        while signalled().await.is_some() {
+            reopen(&current).await;
+        }
+        return;
+    };
+    let mut last = None;
+    // The file may have changed since it was parsed: what counts as in force is what was parsed then.
+    let mut moved = true;
     loop {
-        let signalled = async {
-            match &mut hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        let asked = tokio::time::timeout(LOOK, signalled).await.is_ok();
+        let asked = tokio::time::timeout(LOOK, signalled()).await.is_ok();
+        if asked {
+            reopen(&current).await;
+        }
         let now = mark(&reread.path);
         let still = now == last;
         last = now;
@@ -70,50 +78,73 @@ pub(super) async fn follow(
         }
         // Read for a signal too, it may be half a file, which is looked at again.
         moved = !still;
-        let text = std::fs::read(&reread.path).ok();
+        let path = reread.path.clone();
+        // A file on a hung disk holds a thread, and no worker.
+        let read = tokio::task::spawn_blocking(move || config::read_text(&path)).await;
+        // It fails only at the end of the runtime.
+        let Ok(text) = read else { return };
         // An editor that wrote the same again is no reason.
-        if !asked && text == in_force {
+        if !asked && text.as_ref().ok() == reread.text.as_ref() {
             continue;
         }
-        in_force = text;
-        reload(&reread, &current, &bound, &surroundings);
+        let config = match &text {
+            Ok(text) => (reread.parse)(text).map_err(|error| in_words(&error)),
+            Err(error) => Err(in_words(error)),
+        };
+        reread.text = text.ok();
+        reload(config, &current, &bound, &surroundings).await;
     }
 }
 
-fn reload(reread: &Reread, current: &Current, bound: &Bound, surroundings: &Surroundings) {
-    let read = (reread.read)().and_then(|config| {
-        if config.listen != bound.listen {
-            tracing::warn!("another [listen] takes effect when the broker is started again");
-        }
-        if config.metrics != bound.metrics {
-            tracing::warn!("another [metrics] takes effect when the broker is started again");
-        }
-        successor(&config, surroundings, &current.state())
-    });
-    match read {
+async fn reopen(current: &Current) {
+    if let Err(error) = current.audit().reopen(None).await {
+        tracing::error!("the audit log can't be opened again: {}", in_words(&error));
+    }
+}
+
+async fn reload(
+    config: Result<Config, String>,
+    current: &Current,
+    bound: &Bound,
+    surroundings: &Surroundings,
+) {
+    let state = match config {
+        Ok(config) => successor(&config, current, bound, surroundings).await,
+        Err(error) => Err(error),
+    };
+    match state {
         Ok(state) => {
             current.replace(state);
-            tracing::info!("the configuration was loaded again");
+            tracing::info!("the configuration was reloaded");
         }
         Err(error) => {
             current.reject();
             tracing::error!(
-                "the new configuration is not in force, the one before stays: {}",
-                in_words(&error)
+                "the new configuration is rejected, the one before stays in effect: {error}"
             );
         }
     }
 }
 
 /// The state that a configuration means, after the one that holds.
-fn successor(config: &Config, surroundings: &Surroundings, before: &State) -> Result<State, Error> {
+async fn successor(
+    config: &Config,
+    current: &Current,
+    bound: &Bound,
+    surroundings: &Surroundings,
+) -> Result<State, String> {
+    if config.listen != bound.listen {
+        tracing::warn!("the change of [listen] needs a restart of the broker");
+    }
+    if config.metrics != bound.metrics {
+        tracing::warn!("the change of [metrics] needs a restart of the broker");
+    }
+    let opened = current.audit().reopen(Some(&config.audit)).await;
+    opened.map_err(|error| in_words(&error))?;
     Ok(State {
         endpoints: config.endpoints.clone(),
-        policy: Policy::new(config, Instant::now()),
-        profiles: before.profiles.next(config, surroundings),
-        // Opened anew: someone may have rotated it.
-        audit: Audit::open(&config.audit, clock::now())?,
-        draining: before.draining.clone(),
+        policy: Policy::new(config),
+        profiles: current.state().profiles.next(config, surroundings),
     })
 }
 

@@ -1,14 +1,20 @@
 //! `/metrics` and `/healthz`, for collectors and supervisors.
+//!
+//! Whoever reaches the address may connect, so each connection gets one moment and there are few of them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::clock;
 use crate::error::Error;
@@ -16,6 +22,12 @@ use crate::service::Current;
 
 /// The media type of OpenMetrics, which is what the text is.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Collectors at once; one more is hung up on. The attack: idle connections take all descriptors of the broker.
+const MAX_CONNECTIONS: usize = 32;
+/// A connection's life, from the first byte of its request to the last of the answer.
+const LIFE: Duration = Duration::from_secs(5);
+/// After a failed accept, before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Listens on `address`; the future serves until it is dropped.
 ///
@@ -36,9 +48,30 @@ pub(super) async fn serve(
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .with_state(current);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     Ok(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "metrics are no longer served");
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "a collector's connection can't be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+            let service = TowerToHyperService::new(router.clone());
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(LIFE)
+                .keep_alive(false)
+                .max_headers(64)
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(async move {
+                // How it went is the collector's to know.
+                tokio::time::timeout(LIFE, connection).await.ok();
+                drop(place);
+            });
         }
     })
 }
@@ -48,7 +81,7 @@ async fn metrics(State(current): State<Arc<Current>>) -> impl IntoResponse {
 }
 
 async fn health(State(current): State<Arc<Current>>) -> (StatusCode, &'static str) {
-    if *current.state().draining.borrow() {
+    if current.is_draining() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
     } else {
         (StatusCode::OK, "ok\n")

@@ -1,193 +1,97 @@
-//! How much of its callers' messages the broker holds at once.
+//! How many bytes of its callers' requests the broker holds at once.
 //!
-//! The attack: a caller that may sign sends many large messages at once, and none of them to its end. What a user has
-//! on the way is counted over all of its connections; beyond the limit its messages are refused, and nobody else's.
+//! The attack: a caller sends many heads, and none of them to its end. What a user has here is counted over
+//! all of its connections; beyond the limit its requests are refused, and nobody else's.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use http_body::{Body, Frame, SizeHint};
-use sigward_proto::MAX_MESSAGE_BYTES;
 use sigward_proto::v1::Reason;
-use tonic::Status;
-use tower::{Layer, Service};
 
-use super::status;
 use crate::error::Denial;
-use crate::listen::Caller;
 
-/// For each user: several of the largest messages there may be.
-const LIMIT: usize = 4 * MAX_MESSAGE_BYTES;
+/// For each user, and for all: heads of requests, and what is kept of bodies.
+const EACH: usize = 8 << 20;
+const ALL: usize = 24 << 20;
+/// After this, there may be room again.
+const ROOM: Duration = Duration::from_secs(1);
 
-/// The bytes on the way, by user.
+/// The bytes that are held, by user.
 #[derive(Debug, Default)]
-struct Budget(Mutex<HashMap<u32, usize>>);
+pub(super) struct Budget(Mutex<Held>);
 
-/// Has the messages of all requests counted.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Meter(Arc<Budget>);
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    each: HashMap<u32, usize>,
+}
 
-/// A service behind it.
-#[derive(Debug, Clone)]
-pub(crate) struct Counted<S> {
-    inner: S,
+/// What one request holds, given back when it is over.
+#[derive(Debug)]
+pub(super) struct Share {
     budget: Arc<Budget>,
-}
-
-impl<S> Layer<S> for Meter {
-    type Service = Counted<S>;
-
-    fn layer(&self, inner: S) -> Counted<S> {
-        Counted { inner, budget: Arc::clone(&self.0) }
-    }
-}
-
-impl<S> Service<http::Request<tonic::body::Body>> for Counted<S>
-where
-    S: Service<http::Request<tonic::body::Body>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<tonic::body::Body>) -> S::Future {
-        self.inner.call(self.budget.meter(request))
-    }
-}
-
-/// A message on its way. What came of it counts until it is dropped.
-struct Metered {
-    inner: tonic::body::Body,
     uid: u32,
     taken: usize,
-    budget: Arc<Budget>,
 }
 
-impl Budget {
-    /// The same request, whose body is counted. Of one without a peer nothing will be read.
-    fn meter(
-        self: &Arc<Self>,
-        request: http::Request<tonic::body::Body>,
-    ) -> http::Request<tonic::body::Body> {
-        let caller = request.extensions().get::<Caller>();
-        let Some(uid) = caller.and_then(|caller| Some(caller.peer.as_ref()?.uid)) else {
-            return request;
-        };
-        let budget = Arc::clone(self);
-        request.map(|inner| tonic::body::Body::new(Metered { inner, uid, taken: 0, budget }))
+impl Share {
+    pub(super) fn new(budget: &Arc<Budget>, uid: u32) -> Self {
+        Self { budget: Arc::clone(budget), uid, taken: 0 }
     }
 
-    /// Whether there is room for so much more.
-    fn take(&self, uid: u32, bytes: usize) -> bool {
-        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = users.entry(uid).or_default();
-        let fits = bytes <= LIMIT - *held;
-        if fits {
-            *held += bytes;
+    /// Takes room for so many more bytes.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Denial> {
+        if bytes == 0 {
+            return Ok(());
         }
-        fits
+        let mut held = self.budget.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_user = held.each.get(&self.uid).copied().unwrap_or_default();
+        if bytes > EACH - of_user || bytes > ALL - held.all {
+            let why = "too much of this user's requests, or of all, is held";
+            return Err(Denial::new(Reason::TooMuchInFlight, why).retry_after(ROOM));
+        }
+        held.all += bytes;
+        held.each.insert(self.uid, of_user + bytes);
+        self.taken += bytes;
+        Ok(())
     }
+}
 
-    fn give_back(&self, uid: u32, bytes: usize) {
-        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = users.get_mut(&uid) {
-            *held -= bytes;
-            if *held == 0 {
-                users.remove(&uid);
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut held = self.budget.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.all -= self.taken;
+        if let Some(of_user) = held.each.get_mut(&self.uid) {
+            *of_user -= self.taken;
+            if *of_user == 0 {
+                held.each.remove(&self.uid);
             }
         }
     }
 }
 
-impl Body for Metered {
-    type Data = <tonic::body::Body as Body>::Data;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
-        let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(context)) else {
-            return Poll::Ready(None);
-        };
-        let frame = frame?;
-        let bytes = frame.data_ref().map_or(0, |data| data.len());
-        if !self.budget.take(self.uid, bytes) {
-            let why = "too much of this user's messages is on the way";
-            let denial = Denial::new(Reason::RateLimited, why);
-            tracing::warn!(uid = self.uid, %denial, "stopped reading a message");
-            return Poll::Ready(Some(Err(status::of(&denial))));
-        }
-        self.taken += bytes;
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl Drop for Metered {
-    fn drop(&mut self) {
-        self.budget.give_back(self.uid, self.taken);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use futures_util::stream;
-    use http_body_util::{BodyExt, StreamBody};
-
     use super::*;
-    use crate::peer::Peer;
 
-    const PIECE: usize = 16 << 20;
-
-    /// A message of so many pieces, which then doesn't come to an end.
-    fn message(budget: &Arc<Budget>, uid: Option<u32>, pieces: usize) -> tonic::body::Body {
-        let frame = |_| Ok::<_, Status>(Frame::data(bytes::Bytes::from(vec![0; PIECE])));
-        let pieces = stream::iter((0..pieces).map(frame));
-        let endless = futures_util::StreamExt::chain(pieces, stream::pending());
-        let mut request = http::Request::new(tonic::body::Body::new(StreamBody::new(endless)));
-        let peer = uid.map(|uid| Peer { uid, gid: 0, pid: None, exe: None });
-        request.extensions_mut().insert(Caller { peer });
-        budget.meter(request).into_body()
-    }
-
-    async fn read(body: &mut tonic::body::Body, pieces: usize) -> Result<(), tonic::Code> {
-        for _ in 0..pieces {
-            body.frame().await.expect("a piece").map_err(|status| status.code())?;
-        }
-        Ok(())
-    }
-
-    #[tokio::test]
-    async fn a_user_has_so_much_on_the_way_and_not_more() {
+    #[test]
+    fn a_user_holds_so_much_and_not_more() {
         let budget = Arc::new(Budget::default());
-        let all = LIMIT / PIECE;
-        let mut first = message(&budget, Some(1000), all / 2);
-        let mut second = message(&budget, Some(1000), all);
-        assert_eq!(read(&mut first, all / 2).await, Ok(()));
-        assert_eq!(read(&mut second, all - all / 2).await, Ok(()));
-        assert_eq!(read(&mut second, 1).await, Err(tonic::Code::ResourceExhausted));
-        // Another one has as much.
-        let mut other = message(&budget, Some(1001), all);
-        assert_eq!(read(&mut other, all).await, Ok(()));
-        // What is over doesn't count.
-        drop((first, second));
-        let mut third = message(&budget, Some(1000), all);
-        assert_eq!(read(&mut third, all).await, Ok(()));
-        drop((other, third));
-        assert!(budget.0.lock().expect("a lock").is_empty());
+        let share = |uid| Share::new(&budget, uid);
+        let mut first = share(1);
+        first.take(EACH).expect("room");
+        let mut second = share(1);
+        let denial = second.take(1).expect_err("the user's share is used up");
+        assert_eq!((denial.reason(), denial.wait()), (Reason::TooMuchInFlight, Some(ROOM)));
+        // Others have as much, until all is taken.
+        let mut others = [share(2), share(3), share(4)];
+        assert!(others[0].take(EACH).is_ok() && others[1].take(EACH).is_ok());
+        assert!(others[2].take(1).is_err());
+        drop(first);
+        assert!(others[2].take(EACH).is_ok() && second.take(0).is_ok());
+        drop((second, others));
+        let held = budget.0.lock().expect("a lock");
+        assert!(held.all == 0 && held.each.is_empty());
     }
 }

@@ -14,14 +14,14 @@ use crate::error::{Denial, shown};
 /// comes again and again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The status of a denial. Its detail stays here.
-pub(super) fn of(denial: &Denial) -> Status {
-    with(denial, HashMap::new())
+/// The status of a denial, with the record to quote. Its detail stays here.
+pub(super) fn of(denial: &Denial, audit_id: Option<&str>) -> Status {
+    with(denial, HashMap::new(), audit_id)
 }
 
 /// The status of a denial to give credentials. Everybody learns AWS's code, which says what to do next. A caller of the
 /// broker's own user learns the rest too: that user could read the AWS files and ask AWS as well.
-pub(super) fn of_credentials(denial: &Denial, own_user: bool) -> Status {
+pub(super) fn of_credentials(denial: &Denial, own_user: bool, audit_id: Option<&str>) -> Status {
     let mut told = HashMap::new();
     if let Some(aws) = denial.aws() {
         told.insert("aws_code".to_owned(), aws.code().to_owned());
@@ -35,15 +35,19 @@ pub(super) fn of_credentials(denial: &Denial, own_user: bool) -> Status {
     if own_user && of_profile && denial.reason() != Reason::AuditUnavailable {
         told.insert("detail".to_owned(), shown(denial.detail(), &[]));
     }
-    with(denial, told)
+    with(denial, told, audit_id)
 }
 
-fn with(denial: &Denial, told: HashMap<String, String>) -> Status {
+fn with(denial: &Denial, mut told: HashMap<String, String>, audit_id: Option<&str>) -> Status {
     let reason = denial.reason();
     let (code, text) = code_and_text(reason);
+    if let Some(id) = audit_id {
+        told.insert("audit_id".to_owned(), id.to_owned());
+    }
     let mut details = ErrorDetails::with_error_info(reason.name(), ERROR_DOMAIN, told);
-    if code == Code::Unavailable {
-        details.set_retry_info(Some(RETRY));
+    let known = denial.wait();
+    if let Some(wait) = known.or_else(|| (code == Code::Unavailable).then_some(RETRY)) {
+        details.set_retry_info(Some(wait));
     }
     Status::with_error_details(code, text, details)
 }
@@ -51,7 +55,7 @@ fn with(denial: &Denial, told: HashMap<String, String>) -> Status {
 fn code_and_text(reason: Reason) -> (Code, &'static str) {
     match reason {
         Reason::Unspecified => (Code::Internal, "internal error"),
-        Reason::PeerNotAllowed => (Code::PermissionDenied, "no rule is about this peer"),
+        Reason::PeerNotAllowed => (Code::PermissionDenied, "no rule matches this peer"),
         Reason::ProfileNotAllowed => (Code::PermissionDenied, "the profile is not allowed"),
         Reason::EndpointNotAllowed => (Code::PermissionDenied, "the endpoint is not allowed"),
         Reason::MethodNotAllowed => (Code::PermissionDenied, "the method is not allowed"),
@@ -64,6 +68,7 @@ fn code_and_text(reason: Reason) -> (Code, &'static str) {
         Reason::NonCanonicalQuery => (Code::InvalidArgument, "the query is not canonical"),
         Reason::AmbiguousJson => (Code::InvalidArgument, "the body is ambiguous"),
         Reason::BodyRequired => (Code::InvalidArgument, "the body is required"),
+        Reason::InvalidMessage => (Code::InvalidArgument, "the message is not valid"),
         Reason::InvalidBodyHash => (Code::InvalidArgument, "the body or its hash is not valid"),
         Reason::LoginRequired => {
             (Code::FailedPrecondition, "the profile needs a sign-in (aws sso login, or aws login)")
@@ -93,7 +98,8 @@ fn code_and_text(reason: Reason) -> (Code, &'static str) {
         }
         Reason::CredentialsUnavailable => (Code::Unavailable, "no credentials at the moment"),
         Reason::AuditUnavailable => (Code::Unavailable, "the audit log can't be written"),
-        Reason::RateLimited => (Code::ResourceExhausted, "the rate is used up"),
+        Reason::RateLimited => (Code::ResourceExhausted, "rate limit exceeded"),
+        Reason::TooMuchInFlight => (Code::ResourceExhausted, "too much in flight"),
         Reason::PeerUnknown => (Code::Unauthenticated, "the peer is unknown"),
     }
 }

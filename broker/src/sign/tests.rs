@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sigv4::http_request::SessionTokenMode;
 use sigward_proto::v1::sign_request::Payload;
@@ -7,10 +8,11 @@ use sigward_proto::v1::{Header, SignRequest};
 
 use super::*;
 use crate::config;
+use crate::endpoint::{Endpoint, Paths};
 use crate::endpoint::{Region, Service};
 use crate::peer::Peer;
 use crate::policy::Policy;
-use crate::request::CheckedRequest;
+use crate::request::whole;
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
@@ -79,11 +81,16 @@ fn signature_by(credentials: &Credentials, case: &Case<'_>, time: SystemTime) ->
         headers: headers.collect(),
         payload: case.body.map(|body| Payload::Body(body.as_bytes().to_vec().into())),
     };
-    let request = CheckedRequest::parse(request, &config.endpoints).expect("valid");
+    let below = |endpoint: &Arc<Endpoint>| {
+        let (url, scope) = (endpoint.url.clone(), endpoint.scope.clone());
+        Arc::new(Endpoint { name: endpoint.name.clone(), url, paths: Paths::Prefix, scope })
+    };
+    let endpoints: Vec<Arc<Endpoint>> = config.endpoints.iter().map(below).collect();
+    let request = whole::check(request, &endpoints, None).expect("valid");
     let peer = Peer { uid: 1, gid: 1, pid: None, exe: None };
-    let now = Instant::now();
-    let policy = Policy::new(&config, now);
-    let grant = policy.authorize(&peer, &request, now).expect("a grant");
+    let policy = Policy::new(&config);
+    let matched = policy.match_rules(&peer, request.head()).expect("a rule");
+    let grant = matched.decide(&request).outcome.expect("a grant");
     sign(&grant, credentials, time).expect("a signature")
 }
 

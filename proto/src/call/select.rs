@@ -108,6 +108,10 @@ impl Selector {
         (self.want, self.found)
     }
 
+    pub(super) fn held(&self) -> usize {
+        self.kept + self.text.capacity()
+    }
+
     /// The innermost container, if someone looks at it.
     fn here(&mut self) -> Option<&mut Level> {
         let depth = self.depth;

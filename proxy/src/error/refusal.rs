@@ -185,6 +185,7 @@ impl fmt::Display for Refusal {
             | Reason::InvalidUri
             | Reason::InvalidHeader
             | Reason::InvalidBodyHash
+            | Reason::InvalidMessage
             | Reason::NonCanonicalQuery => write!(
                 f,
                 "{broker} can't sign this request as it stands ({}){cause}; check the endpoint URL \
@@ -308,6 +309,11 @@ impl fmt::Display for Refusal {
                 f,
                 "too many calls with profile \"{profile}\": the broker's rate limit is reached; \
                  wait a moment"
+            ),
+            Reason::TooMuchInFlight => write!(
+                f,
+                "too many calls of this user are in progress at {broker}; wait a moment, then \
+                 repeat the call"
             ),
             Reason::PeerUnknown => {
                 write!(

@@ -16,6 +16,25 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, OFlags};
 use crate::config::Listen;
 use crate::error::Error;
 
+/// Where to listen if the configuration names no path.
+#[derive(Debug)]
+pub struct Sockets {
+    /// What the service manager passed.
+    pub inherited: Option<io::Result<UnixListener>>,
+    /// Where a user expects it.
+    pub default: PathBuf,
+}
+
+impl Sockets {
+    /// Takes the socket of the service manager, if there is one. Only before there is another thread: it
+    /// removes what it read from the environment.
+    #[must_use]
+    pub fn take(default: PathBuf) -> Self {
+        let inherited = ListenFd::from_env().take_unix_listener(0).transpose();
+        Self { inherited, default }
+    }
+}
+
 /// A listening socket, and the file that goes with it.
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -34,14 +53,11 @@ pub(crate) struct SocketFile {
 
 impl Socket {
     /// The socket of systemd, if it passed one, else one at the configured or default path.
-    pub(crate) fn open(listen: &Listen, default: &Path) -> Result<Self, Error> {
-        let mut inherited = ListenFd::from_env();
-        let taken = inherited.take_unix_listener(0);
-        match taken
-            .map_err(|source| refused("the inherited socket", "not a Unix socket", source))?
-        {
-            Some(listener) => Self::inherited(listener, listen),
-            None => Self::bind(listen.unix.as_deref().unwrap_or(default), listen),
+    pub(crate) fn open(listen: &Listen, sockets: Sockets) -> Result<Self, Error> {
+        match sockets.inherited {
+            Some(Ok(listener)) => Self::inherited(listener, listen),
+            Some(Err(source)) => Err(refused("the inherited socket", "not a Unix socket", source)),
+            None => Self::bind(listen.unix.as_ref().unwrap_or(&sockets.default), listen),
         }
     }
 

@@ -1,0 +1,301 @@
+//! What a record says, as JSON. `broker/deploy/audit.schema.json` describes it, and a test holds both
+//! together.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde_json::ser::{CharEscape, Formatter, Serializer};
+
+use super::flood::Sum;
+use crate::call::Content;
+use crate::error::Denial;
+use crate::log;
+use crate::peer::Peer;
+use crate::policy::{Grant, LoginGrant};
+use crate::request::Head;
+use crate::secret::Credentials;
+use crate::sign::Signature;
+
+/// More of a caller's text than this isn't recorded; a mark says so.
+pub(super) const MAX_CHARS: usize = 512;
+
+/// The version of the format.
+const VERSION: u32 = 2;
+
+/// One decision, as far as it got; or an event.
+#[derive(Debug, Default, Serialize)]
+pub struct Record {
+    v: u32,
+    id: String,
+    time: String,
+    /// `sign`, `login`, `call` where nothing was read of it; `login_end`, `reload`, `load`, `denials`, `open`.
+    action: &'static str,
+    #[serde(flatten)]
+    fields: Fields,
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(default)]
+struct Fields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe: Option<String>,
+    /// The `traceparent` of the request to be signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_method: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    /// Of JSON-RPC, where a rule looked at it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_key_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
+    /// The record that this one is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<BTreeMap<&'static str, u64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+}
+
+/// What happens by itself, and is recorded.
+#[derive(Debug)]
+pub enum Event {
+    /// A configuration took effect, or was rejected.
+    Reload {
+        /// Whether it took effect.
+        accepted: bool,
+    },
+    /// A sign-in has ended.
+    LoginEnd {
+        /// The record that it began with.
+        of: String,
+        /// Whose it was.
+        profile: String,
+        /// Why there is no token.
+        outcome: Result<(), Denial>,
+    },
+    /// The credentials of a profile were loaded, or couldn't be.
+    Load {
+        /// Whose.
+        profile: String,
+        /// The key and the generation, or why there are none.
+        outcome: Result<(String, u64), Denial>,
+    },
+    /// Denials of one user that have no records.
+    Denials {
+        /// The user; none where there were too many users.
+        uid: Option<u32>,
+        /// How many, and why.
+        sum: Sum,
+    },
+}
+
+impl Record {
+    pub(super) fn new(id: String, action: &'static str, peer: &Peer, now: SystemTime) -> Self {
+        let fields = Fields {
+            uid: Some(peer.uid),
+            gid: Some(peer.gid),
+            pid: peer.pid,
+            exe: peer.exe.as_ref().map(|exe| short(&exe.to_string_lossy())),
+            decision: Some("deny"),
+            ..Fields::default()
+        };
+        Self { v: VERSION, id, time: log::timestamp_millis(now), action, fields }
+    }
+
+    /// A record of the log itself.
+    pub(super) fn opened(now: SystemTime) -> Self {
+        let time = log::timestamp_millis(now);
+        Self { v: VERSION, id: String::new(), time, action: "open", fields: Fields::default() }
+    }
+
+    /// Names the decision, in the answer too.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn uid(&self) -> Option<u32> {
+        self.fields.uid
+    }
+
+    pub(super) fn reason(&self) -> &'static str {
+        self.fields.reason.unwrap_or("UNSPECIFIED")
+    }
+
+    /// What was asked for, before anything is checked.
+    pub fn asked(&mut self, profile: &str, http_method: Option<&str>) {
+        self.fields.profile = Some(short(profile));
+        self.fields.http_method = http_method.map(short);
+    }
+
+    /// Where the request is to go.
+    pub fn head(&mut self, head: &Head) {
+        self.fields.endpoint = Some(head.endpoint().name.clone());
+        self.fields.path = Some(short(head.path_and_query()));
+        let trace = head.headers().iter().find(|(name, _)| name == "traceparent");
+        self.fields.traceparent = trace.map(|(_, value)| short(value));
+    }
+
+    /// What the body asks for.
+    pub fn body(&mut self, sha256: &[u8; 32], content: &Content) {
+        self.fields.body_sha256 = Some(hex::encode(sha256));
+        if let Content::Call(call) = content {
+            self.fields.method = Some(call.method().to_owned());
+            self.fields.target = call.target_name().map(short);
+        }
+    }
+
+    /// The rule that decided.
+    pub fn rule(&mut self, rule: Option<&str>) {
+        self.fields.rule = rule.map(str::to_owned);
+    }
+
+    /// It was denied.
+    pub fn deny(&mut self, denial: &Denial) {
+        self.fields.decision = Some("deny");
+        self.fields.reason = Some(denial.reason().name());
+    }
+
+    /// The peer may sign a person in.
+    pub fn allow_login(&mut self, grant: &LoginGrant) {
+        self.fields.profile = Some(grant.profile().to_string());
+        self.fields.rule = Some(grant.rule().to_owned());
+        self.fields.decision = Some("allow");
+    }
+
+    /// It was signed.
+    pub fn allow(&mut self, grant: &Grant<'_>, credentials: &Credentials, signature: &Signature) {
+        self.fields.profile = Some(grant.profile().to_string());
+        self.fields.decision = Some("allow");
+        self.fields.access_key_id = Some(credentials.access_key_id().to_owned());
+        self.fields.scope = Some(signature.scope.clone());
+        self.fields.generation = Some(credentials.generation());
+    }
+}
+
+impl Event {
+    pub(super) fn record(self, id: String, now: SystemTime) -> Record {
+        let failure = |denial: &Denial| ("failed", Some(denial.reason().name()));
+        let (action, fields) = match self {
+            Self::Reload { accepted } => {
+                let outcome = Some(if accepted { "accepted" } else { "rejected" });
+                ("reload", Fields { outcome, ..Fields::default() })
+            }
+            Self::LoginEnd { of, profile, outcome } => {
+                let (outcome, reason) = outcome.as_ref().map_or_else(failure, |()| ("done", None));
+                let (of, profile, outcome) = (Some(of), Some(profile), Some(outcome));
+                ("login_end", Fields { of, profile, outcome, reason, ..Fields::default() })
+            }
+            Self::Load { profile, outcome } => {
+                let (word, reason) = outcome.as_ref().map_or_else(failure, |_| ("done", None));
+                let (access_key_id, generation) = outcome.ok().unzip();
+                let (profile, outcome) = (Some(profile), Some(word));
+                let fields = Fields {
+                    profile,
+                    outcome,
+                    reason,
+                    access_key_id,
+                    generation,
+                    ..Fields::default()
+                };
+                ("load", fields)
+            }
+            Self::Denials { uid, sum } => {
+                let fields = Fields {
+                    uid,
+                    decision: Some("deny"),
+                    count: Some(sum.count),
+                    reasons: Some(sum.reasons),
+                    since: Some(log::timestamp_millis(sum.since)),
+                    ..Fields::default()
+                };
+                ("denials", fields)
+            }
+        };
+        Record { v: VERSION, id, time: log::timestamp_millis(now), action, fields }
+    }
+}
+
+/// The record as one line of printable ASCII.
+pub(super) fn json(record: &Record) -> Option<String> {
+    let mut line = Vec::with_capacity(512);
+    record.serialize(&mut Serializer::with_formatter(&mut line, Ascii)).ok()?;
+    String::from_utf8(line).ok()
+}
+
+fn short(text: &str) -> String {
+    match text.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Escapes everything beyond printable ASCII: a C1 control or a bidirectional mark in a tool's name could
+/// rewrite the line on the terminal of whoever reads the log.
+struct Ascii;
+
+impl Formatter for Ascii {
+    fn write_string_fragment<W: io::Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let printable = |c: char| (' '..='~').contains(&c);
+        let mut rest = fragment;
+        while let Some(at) = rest.find(|c| !printable(c)) {
+            let (plain, after) = rest.split_at(at);
+            writer.write_all(plain.as_bytes())?;
+            let mut characters = after.chars();
+            let mut units = [0; 2];
+            if let Some(character) = characters.next() {
+                for unit in character.encode_utf16(&mut units) {
+                    write!(writer, "\\u{unit:04x}")?;
+                }
+            }
+            rest = characters.as_str();
+        }
+        writer.write_all(rest.as_bytes())
+    }
+
+    fn write_char_escape<W: io::Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        escape: CharEscape,
+    ) -> io::Result<()> {
+        serde_json::ser::CompactFormatter.write_char_escape(writer, escape)
+    }
+}

@@ -1,0 +1,62 @@
+//! The headers that say something of the body: how to read it, and what it asks for.
+//!
+//! What is left: a caller may send more headers than it had signed, and SigV4 can't forbid that. A server
+//! that decodes a body by an unsigned `Content-Encoding`, or a gateway that routes by an unsigned
+//! `Mcp-Name`, is deceived all the same.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::Call;
+
+/// Whether a server reads the body as JSON in UTF-8. The content type must be signed: one that is added
+/// later could name another character set (in UTF-7, `+ACI-` is a quotation mark).
+pub(super) fn content(headers: &[(String, String)]) -> Result<(), &'static str> {
+    if values(headers, "content-encoding").next().is_some() {
+        return Err("it has a content encoding");
+    }
+    let mut types = values(headers, "content-type");
+    let (Some(content_type), None) = (types.next(), types.next()) else {
+        return Err("not one signed content type");
+    };
+    let plain = content_type.to_ascii_lowercase().replace([' ', '"'], "");
+    match plain.as_str() {
+        "application/json" | "application/json;charset=utf-8" => Ok(()),
+        _ => Err("its content type is not JSON in UTF-8"),
+    }
+}
+
+/// Whether the headers of MCP (2026-07-28) say what the body says: gateways may route by them.
+pub(super) fn agree(headers: &[(String, String)], call: &Call) -> Result<(), Cow<'static, str>> {
+    for method in values(headers, "mcp-method") {
+        if method != call.method() {
+            return Err("Mcp-Method isn't the method of the body".into());
+        }
+    }
+    for name in values(headers, "mcp-name") {
+        let name = decoded(name).ok_or("Mcp-Name isn't in base64, as it says")?;
+        if Some(&*name) != call.target_name() {
+            return Err("Mcp-Name isn't the name in the body".into());
+        }
+    }
+    if values(headers, "mcp-method").count() > 1 || values(headers, "mcp-name").count() > 1 {
+        return Err("Mcp-Method or Mcp-Name is there twice".into());
+    }
+    Ok(())
+}
+
+fn values<'h>(
+    headers: &'h [(String, String)],
+    wanted: &'h str,
+) -> impl Iterator<Item = &'h str> + use<'h> {
+    headers.iter().filter(move |(name, _)| name == wanted).map(|(_, value)| value.as_str())
+}
+
+/// `=?base64?…?=` is how MCP writes what can't stand in a header.
+fn decoded(value: &str) -> Option<Cow<'_, str>> {
+    let Some(coded) = value.strip_prefix("=?base64?") else { return Some(value.into()) };
+    let bytes = STANDARD.decode(coded.strip_suffix("?=")?).ok()?;
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}

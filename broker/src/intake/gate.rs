@@ -1,0 +1,145 @@
+//! What every call passes before anything of its message is read: who calls, whether a rule is about them,
+//! and how many calls they have in progress.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body::{Frame, SizeHint};
+use sigward_proto::v1::Reason;
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use super::Intake;
+use super::counts::Place;
+use crate::error::Denial;
+use crate::peer::{Caller, Peer};
+use crate::service::{self, Current};
+
+const SIGN: &str = "/sigward.broker.v1.Broker/Sign";
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+/// After this, there may be room again.
+const ROOM: Duration = Duration::from_secs(1);
+
+/// Puts the gate in front of all services.
+#[derive(Clone)]
+pub(crate) struct Gate(pub(crate) Arc<Intake>);
+
+/// The services behind it.
+#[derive(Clone)]
+pub(crate) struct Gated<S> {
+    inner: S,
+    intake: Arc<Intake>,
+}
+
+impl<S> Layer<S> for Gate {
+    type Service = Gated<S>;
+
+    fn layer(&self, inner: S) -> Gated<S> {
+        Gated { inner, intake: Arc::clone(&self.0) }
+    }
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+
+impl<S> Service<http::Request<Body>> for Gated<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answer {
+        let path = request.uri().path();
+        let peer = request.extensions().get::<Caller>().and_then(|caller| caller.peer.clone());
+        let current = Arc::clone(self.intake.current());
+        let entered = self.intake.enter(peer.as_deref(), path == HEALTH);
+        let place = match entered {
+            Ok(place) => place,
+            Err(denial) => return Box::pin(refuse(current, peer, denial)),
+        };
+        match (path, peer) {
+            (SIGN, Some(peer)) => Box::pin(async move {
+                let response = service::sign(current, peer, request.into_body()).await;
+                drop(place);
+                Ok(response)
+            }),
+            // Every watcher would hold a stream, and keep the broker from draining. Callers fall back to `Check`.
+            (path, _) if path.starts_with("/grpc.health.v1.") && path != HEALTH => {
+                Box::pin(async { Ok(Status::unimplemented("use Check").into_http()) })
+            }
+            _ => {
+                let answer = self.inner.call(request);
+                Box::pin(async move {
+                    // A stream of answers is in progress as long as it lasts.
+                    let response = answer.await?;
+                    Ok(response.map(|inner| Body::new(Held { inner, _place: place })))
+                })
+            }
+        }
+    }
+}
+
+/// Turns a call away.
+async fn refuse(
+    current: Arc<Current>,
+    peer: Option<Arc<Peer>>,
+    denial: Denial,
+) -> Result<http::Response<Body>, Infallible> {
+    let status = current.turn_away(peer.as_deref(), denial).await;
+    Ok(status.into_http())
+}
+
+impl Intake {
+    /// Lets a call in: anyone may ask for the health, and those whom a rule is about for the rest.
+    fn enter(&self, peer: Option<&Peer>, health: bool) -> Result<Place, Denial> {
+        if !health {
+            let unknown = "the connection has no peer credentials";
+            let peer = peer.ok_or_else(|| Denial::new(Reason::PeerUnknown, unknown))?;
+            self.current.state().policy.admit(peer)?;
+        }
+        self.calls.enter(peer.map(|peer| peer.uid)).ok_or_else(|| {
+            self.current.metrics().refused("call");
+            Denial::new(Reason::TooMuchInFlight, "too many calls in progress").retry_after(ROOM)
+        })
+    }
+}
+
+/// A body that keeps its place until it is sent.
+struct Held {
+    inner: Body,
+    _place: Place,
+}
+
+impl http_body::Body for Held {
+    type Data = <Body as http_body::Body>::Data;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
+        Pin::new(&mut self.inner).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

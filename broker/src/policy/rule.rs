@@ -1,0 +1,290 @@
+//! One rule, and what it says to a call.
+
+use std::sync::Arc;
+
+use sigward_proto::call::{Fault, Kind, Place, Target, Value, Want};
+use wildmatch::WildMatch;
+
+use crate::call::Call;
+use crate::config::{self, Must, Names, Rate, Scalar};
+use crate::peer::PeerPattern;
+
+/// A rule, ready to be asked.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) name: String,
+    pub(super) peer: PeerPattern,
+    pub(super) profiles: Names,
+    pub(super) endpoints: Names,
+    methods: Option<Globs>,
+    tools: Option<Globs>,
+    resources: Option<Globs>,
+    prompts: Option<Globs>,
+    arguments: Vec<Condition>,
+    pub(super) rate: Option<Rate>,
+    pub(super) login: bool,
+}
+
+#[derive(Debug)]
+struct Globs {
+    allow: Option<Vec<WildMatch>>,
+    deny: Vec<WildMatch>,
+}
+
+#[derive(Debug)]
+struct Condition {
+    tool: WildMatch,
+    path: String,
+    place: Place,
+    must: Test,
+}
+
+#[derive(Debug)]
+enum Test {
+    BeIn(Vec<Scalar>),
+    Match(Vec<WildMatch>),
+    BeAbsent,
+}
+
+/// What a rule says to a call that it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Yes.
+    Permits,
+    /// No, and no other rule may say yes: this matcher denies it.
+    Denies(Matcher),
+    /// It says nothing of it: this matcher would have to permit it.
+    DoesNotPermit(Matcher),
+    /// Its condition on this argument doesn't hold.
+    Argument(String),
+    /// Readers may disagree on an argument that it looks at.
+    Ambiguous(String),
+}
+
+/// The part of a rule that decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Matcher {
+    /// `methods`
+    Methods,
+    /// `tools`
+    Tools,
+    /// `resources`
+    Resources,
+    /// `prompts`
+    Prompts,
+}
+
+/// What of a rule permits a call.
+enum Subject<'c> {
+    /// What opens and keeps a session.
+    Session,
+    Tool(&'c str),
+    Task,
+    Resource(&'c str),
+    Prompt(&'c str),
+    Other,
+}
+
+impl Rule {
+    /// The rule; what it looks at is added to `want`.
+    pub(super) fn new(rule: &config::Rule, want: &mut Want) -> Self {
+        let arguments = rule.arguments.iter().filter_map(|argument| {
+            Some(Condition {
+                tool: WildMatch::new(&argument.tool),
+                path: argument.path.clone(),
+                // The configuration has checked that it is a pointer.
+                place: want.look_at(&format!("/arguments{}", argument.path)).ok()?,
+                must: Test::new(&argument.must),
+            })
+        });
+        Self {
+            name: rule.name.clone(),
+            peer: rule.peer.clone(),
+            profiles: rule.profiles.clone(),
+            endpoints: rule.endpoints.clone(),
+            arguments: arguments.collect(),
+            methods: rule.methods.as_ref().map(Globs::new),
+            tools: rule.tools.as_ref().map(Globs::new),
+            resources: rule.resources.as_ref().map(Globs::new),
+            prompts: rule.prompts.as_ref().map(Globs::new),
+            rate: rule.rate,
+            login: rule.login,
+        }
+    }
+
+    /// Whether it says anything of what the body asks for.
+    pub(super) fn reads_the_body(&self) -> bool {
+        self.methods.is_some()
+            || self.tools.is_some()
+            || self.resources.is_some()
+            || self.prompts.is_some()
+            || !self.arguments.is_empty()
+    }
+
+    /// What it says to a call.
+    pub(super) fn judge(&self, call: &Call) -> Verdict {
+        let subject = Subject::of(call);
+        if let Some(matcher) = self.denies(call, &subject) {
+            return Verdict::Denies(matcher);
+        }
+        if !self.reads_the_body() || matches!(subject, Subject::Session) {
+            return Verdict::Permits;
+        }
+        // Whoever names tools, resources or prompts means that. What no matcher is about needs a method
+        // that is allowed by name: the next version of MCP has others.
+        let (matcher, globs, name) = match subject {
+            Subject::Tool(name) => (Matcher::Tools, &self.tools, Some(name)),
+            Subject::Task => (Matcher::Tools, &self.tools, None),
+            Subject::Resource(uri) => (Matcher::Resources, &self.resources, Some(uri)),
+            Subject::Prompt(name) => (Matcher::Prompts, &self.prompts, Some(name)),
+            Subject::Session | Subject::Other => (Matcher::Methods, &None, None),
+        };
+        let permitted = match globs {
+            Some(globs) if !name.is_none_or(|name| globs.allows(name)) => {
+                return Verdict::DoesNotPermit(matcher);
+            }
+            Some(_) => true,
+            None => self.methods.as_ref().is_some_and(|methods| methods.names(call.method())),
+        };
+        if !permitted {
+            return Verdict::DoesNotPermit(Matcher::Methods);
+        }
+        match subject {
+            Subject::Tool(name) => self.check_arguments(name, call),
+            _ => Verdict::Permits,
+        }
+    }
+
+    fn denies(&self, call: &Call, subject: &Subject<'_>) -> Option<Matcher> {
+        let denies = |globs: &Option<Globs>, name: &str| {
+            globs.as_ref().is_some_and(|globs| globs.denies(name))
+        };
+        let by_target = match subject {
+            Subject::Tool(name) => denies(&self.tools, name).then_some(Matcher::Tools),
+            Subject::Resource(uri) => denies(&self.resources, uri).then_some(Matcher::Resources),
+            Subject::Prompt(name) => denies(&self.prompts, name).then_some(Matcher::Prompts),
+            Subject::Session | Subject::Task | Subject::Other => None,
+        };
+        by_target.or_else(|| {
+            let is_method = call.kind() != Kind::Response;
+            (is_method && denies(&self.methods, call.method())).then_some(Matcher::Methods)
+        })
+    }
+
+    fn check_arguments(&self, tool: &str, call: &Call) -> Verdict {
+        for condition in self.arguments.iter().filter(|condition| condition.tool.matches(tool)) {
+            match call.value(condition.place) {
+                Ok(value) if condition.must.holds(value) => {}
+                Ok(_) => return Verdict::Argument(condition.path.clone()),
+                Err(fault) => return Verdict::Ambiguous(describe(&fault)),
+            }
+        }
+        Verdict::Permits
+    }
+}
+
+fn describe(fault: &Fault) -> String {
+    fault.to_string()
+}
+
+impl<'c> Subject<'c> {
+    fn of(call: &'c Call) -> Self {
+        match (call.kind(), call.method(), call.target()) {
+            (Kind::Response, _, _) => Self::Session,
+            (_, _, Target::Tool(name)) => Self::Tool(name),
+            (_, _, Target::Resource(uri)) => Self::Resource(uri),
+            (_, _, Target::Prompt(name)) => Self::Prompt(name),
+            (_, method, _) if method.starts_with("tasks/") => Self::Task,
+            (Kind::Notification, method, _) if method.starts_with("notifications/") => {
+                Self::Session
+            }
+            (
+                _,
+                "initialize"
+                | "ping"
+                | "server/discover"
+                | "logging/setLevel"
+                | "tools/list"
+                | "resources/list"
+                | "resources/templates/list"
+                | "prompts/list"
+                | "subscriptions/listen",
+                _,
+            ) => Self::Session,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Globs {
+    fn new(globs: &config::Globs) -> Self {
+        let all = |globs: &[String]| globs.iter().map(|glob| WildMatch::new(glob)).collect();
+        Self { allow: globs.allow.as_deref().map(all), deny: all(&globs.deny) }
+    }
+
+    /// Everything is allowed where nothing is named.
+    fn allows(&self, name: &str) -> bool {
+        self.allow.is_none() || self.names(name)
+    }
+
+    /// Nothing is.
+    fn names(&self, name: &str) -> bool {
+        self.allow.as_ref().is_some_and(|globs| globs.iter().any(|glob| glob.matches(name)))
+    }
+
+    fn denies(&self, name: &str) -> bool {
+        self.deny.iter().any(|glob| glob.matches(name))
+    }
+}
+
+impl Test {
+    fn new(must: &Must) -> Self {
+        match must {
+            Must::BeIn(values) => Self::BeIn(values.clone()),
+            Must::Match(globs) => {
+                Self::Match(globs.iter().map(|glob| WildMatch::new(glob)).collect())
+            }
+            Must::BeAbsent => Self::BeAbsent,
+        }
+    }
+
+    fn holds(&self, value: Option<&Value>) -> bool {
+        match (self, value) {
+            (Self::BeAbsent, value) => value.is_none(),
+            (Self::BeIn(values), Some(value)) => values.iter().any(|wanted| is(wanted, value)),
+            (Self::Match(globs), Some(Value::Text(text))) => {
+                globs.iter().any(|glob| glob.matches(text))
+            }
+            (Self::BeIn(_) | Self::Match(_), _) => false,
+        }
+    }
+}
+
+/// A number is the one that is written as the configuration would write it: `5.0` and `5e0` are others
+/// for some readers.
+fn is(wanted: &Scalar, value: &Value) -> bool {
+    match (wanted, value) {
+        (Scalar::Text(wanted), Value::Text(text)) => wanted == text,
+        (Scalar::Number(wanted), Value::Number(text)) => wanted.to_string() == *text,
+        (Scalar::Bool(wanted), Value::Bool(flag)) => wanted == flag,
+        (Scalar::Text(_) | Scalar::Number(_) | Scalar::Bool(_), _) => false,
+    }
+}
+
+/// What all rules look at.
+pub(super) fn rules(config: &[config::Rule]) -> (Vec<Rule>, Arc<Want>) {
+    let mut want = Want::default();
+    let rules = config.iter().map(|rule| Rule::new(rule, &mut want)).collect();
+    (rules, Arc::new(want))
+}
+
+impl std::fmt::Display for Matcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Methods => "methods",
+            Self::Tools => "tools",
+            Self::Resources => "resources",
+            Self::Prompts => "prompts",
+        })
+    }
+}
