@@ -94,6 +94,9 @@ impl Audit {
     /// # Errors
     /// AUDIT_UNAVAILABLE.
     pub async fn write(&self, record: &Record) -> Result<(), Denial> {
+        if self.writer.is_off() {
+            return Ok(());
+        }
         let Some(json) = record::json(record) else { return self.failed("it can't be serialised") };
         let (done, written) = oneshot::channel();
         if !self.writer.send(Job::Write(json, Some(done))) {

@@ -1,7 +1,9 @@
-//! The command line: serve, check, status, login. The only place that reads the environment.
+//! The command line: serve, check, status, login, explain, audit. The only place that reads the environment.
 
+mod audit;
 mod check;
 mod connection;
+mod explain;
 mod login;
 mod status;
 mod table;
@@ -38,6 +40,10 @@ enum Command {
     Status(status::Options),
     /// Sign in to IAM Identity Center through a running broker
     Login(login::Options),
+    /// Say which rule of a configuration decides a call, and why the others don't
+    Explain(explain::Options),
+    /// Check an audit log
+    Audit(audit::Options),
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +102,12 @@ pub fn main() -> ExitCode {
     let outcome = process::harden().and_then(|()| match Options::parse().command {
         Command::Serve(serve) => run_serve(serve),
         Command::Check(check) => run_check(&check),
+        Command::Explain(options) => {
+            log::start(LogLevel::Error);
+            let uid = rustix::process::getuid().as_raw();
+            config::read(&options.config, uid).and_then(|config| explain::run(&options, &config))
+        }
+        Command::Audit(options) => audit::run(&options),
         Command::Login(options) => block_on(login::run(options, &default_sockets()))?,
         Command::Status(options) => block_on(status::run(options, &default_sockets()))?,
     });

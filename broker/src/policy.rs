@@ -153,6 +153,12 @@ impl Policy {
         self.rules_about(peer, profile).any(Rule::reads_the_body)
     }
 
+    /// What the rules look at in a body.
+    #[must_use]
+    pub fn want(&self) -> &Arc<Want> {
+        &self.want
+    }
+
     /// The rules that are about a request.
     ///
     /// # Errors

@@ -83,3 +83,45 @@ async fn what_cannot_be_recorded_is_not_signed() {
     let mut client = world.client_of(&world.socket(), &["dev"]).await;
     assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("dev"));
 }
+
+/// A change of the log shows, also one that takes the end away.
+#[tokio::test]
+async fn the_chain_of_the_log_is_verified() {
+    let world = World::new().await;
+    let path = world.directory.path().join("audit.jsonl");
+    let more = format!("[audit]\nfile = {path:?}\n[metrics]\nlisten = \"127.0.0.1:0\"");
+    let broker = world.broker(&world.configuration(&rule(&more))).await;
+    let line = broker.logged("serving metrics").await;
+    let address = line.split("address=").nth(1).unwrap().trim().to_owned();
+    let mut client = world.client_of(&world.socket(), &["dev"]).await;
+    for _ in 0..3 {
+        text(&client.call("whoami", "{}").await);
+    }
+    drop(client);
+    let metrics = crate::metrics::get(&address, "/metrics").await;
+    let head = metrics.split("sigward_audit_head{sha256=\"").nth(1).unwrap()[..64].to_owned();
+    drop(broker);
+    let verify = |path: &std::path::Path, head: Option<&str>| {
+        let mut command = world.broker_command(&["audit", "verify", path.to_str().unwrap()]);
+        command.args(head.iter().flat_map(|head| ["--head", head]));
+        async move {
+            let ended = command.output().await.unwrap();
+            (ended.status.success(), String::from_utf8(ended.stdout).unwrap())
+        }
+    };
+    let log = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    let at_head = lines.iter().position(|line| hex::encode(Sha256::digest(line)) == head).unwrap();
+    let until_head = world.write("head.jsonl", &(lines[..=at_head].join("\n") + "\n"));
+    let (whole, output) = verify(&until_head, Some(&head)).await;
+    assert!(whole, "{output}");
+    let shorter = world.write("shorter.jsonl", &(lines[..at_head].join("\n") + "\n"));
+    assert!(verify(&shorter, None).await.0);
+    let (whole, output) = verify(&shorter, Some(&head)).await;
+    assert!(!whole);
+    assert_names(&output, &["missing at the end"]);
+    let changed = world.write("changed.jsonl", &log.replacen("\"dev\"", "\"prod\"", 1));
+    let (whole, output) = verify(&changed, None).await;
+    assert!(!whole);
+    assert_names(&output, &["line 2", "broken"]);
+}

@@ -253,3 +253,42 @@ fn names(status: &Value) -> Vec<&str> {
     let profiles = status["profiles"].as_array().unwrap();
     profiles.iter().map(|profile| profile["name"].as_str().unwrap()).collect()
 }
+
+/// What `explain` says is what the broker does.
+#[tokio::test]
+async fn explain_names_the_rule_that_decides() {
+    let world = World::new().await;
+    let rules = "[[rule]]\nname = \"agents\"\npeer = { uid = 7 }\nprofiles = [\"dev\"]\n\
+                 tools = { allow = [\"aws_*\"], deny = [\"aws_run\"] }\n\
+                 arguments = [{ path = \"/region\", in = [\"eu-west-1\"] }]\n\
+                 [[rule]]\npeer = { uid = 8 }\nprofiles = [\"*\"]\n";
+    let config = world.write("config.toml", &world.configuration(rules));
+    let eu = r#"{"region":"eu-west-1"}"#;
+    let twice = r#"{"region":"eu-west-1","region":"us-east-1"}"#;
+    let cases: [(&[&str], bool, &[&str]); 9] = [
+        (&["--tool", "aws_call", "--arguments", eu], true, &["Permitted by \"agents\"", "rule 2", "other peers"]),
+        (&["--tool", "aws_call"], false, &["TOOL_NOT_ALLOWED", "/region"]),
+        (&["--tool", "aws_call", "--arguments", twice], false, &["AMBIGUOUS_JSON", "more than once"]),
+        (&["--tool", "aws_run", "--arguments", eu], false, &["Denied by \"agents\"", "tools.deny"]),
+        (&["--tool", "other"], false, &["TOOL_NOT_ALLOWED"]),
+        (&["--resource", "docs://x"], false, &["METHOD_NOT_ALLOWED"]),
+        (&["--method", "initialize"], true, &["Permitted by \"agents\""]),
+        (&["--method", "no/such"], false, &["METHOD_NOT_ALLOWED"]),
+        (&[], false, &["depends on the call", "--tool"]),
+    ];
+    let path = config.to_str().unwrap();
+    for (call, permitted, words) in cases {
+        let arguments = [&["explain", "--config", path, "--uid", "7", "--profile", "dev"], call].concat();
+        let (good, output, errors) = run(world.broker_command(&arguments)).await;
+        assert_eq!(good, permitted, "{call:?}: {output}{errors}");
+        assert_names(&output, words);
+    }
+    let anyone = ["explain", "--config", path, "--uid", "9", "--profile", "dev"];
+    let (good, output, _) = run(world.broker_command(&anyone)).await;
+    assert!(!good);
+    assert_names(&output, &["PEER_NOT_ALLOWED"]);
+    let all = ["explain", "--config", path, "--uid", "8", "--profile", "dev"];
+    let (good, output, _) = run(world.broker_command(&all)).await;
+    assert!(good, "{output}");
+    assert_names(&output, &["Permitted by \"rule 2\""]);
+}

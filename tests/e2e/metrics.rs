@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 
 use crate::setup::{THREE, World, assert_names, own_uid, text, tool_error};
 
-async fn get(address: &str, path: &str) -> String {
+pub(crate) async fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

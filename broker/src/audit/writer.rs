@@ -51,6 +51,8 @@ pub(super) struct Writer {
 struct Shared {
     head: Mutex<Hash>,
     sign_unrecorded: AtomicBool,
+    /// Nothing is recorded.
+    off: AtomicBool,
     /// Records that nobody waited for, and that could not be written.
     failures: AtomicU64,
 }
@@ -61,6 +63,7 @@ impl Writer {
         let shared = Arc::new(Shared {
             head: Mutex::new(log.head),
             sign_unrecorded: AtomicBool::new(config.sign_unrecorded),
+            off: AtomicBool::new(config.target == AuditTarget::None),
             failures: AtomicU64::new(0),
         });
         let (jobs, queue) = mpsc::channel(QUEUE);
@@ -96,6 +99,10 @@ impl Writer {
 
     pub(super) fn queued(&self) -> usize {
         self.jobs.max_capacity() - self.jobs.capacity()
+    }
+
+    pub(super) fn is_off(&self) -> bool {
+        self.shared.off.load(Ordering::Relaxed)
     }
 
     pub(super) fn signs_unrecorded(&self) -> bool {
@@ -148,6 +155,7 @@ fn work(
                 let outcome = log.reopen(&wanted, config);
                 if outcome.is_ok() {
                     shared.sign_unrecorded.store(wanted.sign_unrecorded, Ordering::Relaxed);
+                    shared.off.store(wanted.target == AuditTarget::None, Ordering::Relaxed);
                     *config = wanted;
                 }
                 *shared.head.lock().unwrap_or_else(PoisonError::into_inner) = log.head;

@@ -1,0 +1,169 @@
+//! `explain`: which rule decides a call, and why the others don't.
+//!
+//! It asks the policy that signs, about a message that the same strict reader has read: what it says is what
+//! the broker does.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use sigward_proto::v1::{Header, Reason};
+
+use super::table::{Table, print};
+use crate::call::Content;
+use crate::config::{Config, ProfileName};
+use crate::error::{Denial, Error};
+use crate::peer::Peer;
+use crate::policy::{Policy, Why};
+use crate::request::Head;
+
+/// Says which rule of a configuration decides a call, and why the others don't.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The configuration, in TOML
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// User of the caller
+    #[arg(long, value_name = "N")]
+    uid: u32,
+    /// Primary group of the caller [default: the same number as the user]
+    #[arg(long, value_name = "N")]
+    gid: Option<u32>,
+    /// Executable of the caller
+    #[arg(long, value_name = "PATH")]
+    exe: Option<PathBuf>,
+    /// Profile that it asks for
+    #[arg(long, value_name = "NAME")]
+    profile: String,
+    /// Endpoint that it calls [default: the profile's first]
+    #[arg(long, value_name = "NAME")]
+    endpoint: Option<String>,
+    /// JSON-RPC method [default: tools/call with --tool, and so on]
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
+    /// Tool that it calls
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["resource", "prompt"])]
+    tool: Option<String>,
+    /// Resource that it reads
+    #[arg(long, value_name = "URI", conflicts_with = "prompt")]
+    resource: Option<String>,
+    /// Prompt that it gets
+    #[arg(long, value_name = "NAME")]
+    prompt: Option<String>,
+    /// Arguments of the tool
+    #[arg(long, value_name = "JSON")]
+    arguments: Option<String>,
+}
+
+/// Prints the decision. Success means that it would be signed.
+pub(super) fn run(options: &Options, config: &Config) -> Result<ExitCode, Error> {
+    let gid = options.gid.unwrap_or(options.uid);
+    let peer = Peer { uid: options.uid, gid, pid: None, exe: options.exe.clone() };
+    let endpoint = endpoint(options, config)?;
+    let policy = Policy::new(config);
+    let message = options.message()?;
+    let content_type =
+        Header { name: "content-type".to_owned(), value: b"application/json".as_slice().into() };
+    let uri = endpoint_uri(config, &endpoint)?;
+    let head =
+        Head::check(options.profile.clone(), "POST", &uri, &[content_type], &config.endpoints);
+    let head = head.map_err(|denial| Error::Usage(denial.to_string()))?;
+    let matched = policy.match_rules(&peer, &head);
+    let mut reader = head.body_reader(Some(policy.want()));
+    reader.push(message.as_deref().unwrap_or_default().as_bytes());
+    let request = head.with_body(reader).map_err(|denial| Error::Usage(denial.to_string()))?;
+    let call = match request.content() {
+        Content::Call(call) => Some(call),
+        Content::Unread | Content::None | Content::Ambiguous(_) => None,
+    };
+
+    let mut table = Table::new(&["RULE", "SAYS"]);
+    for (rule, why) in policy.explain(&peer, &options.profile, &endpoint, call) {
+        table.row(vec![rule.to_owned(), in_words(&why)]);
+    }
+    let needs_call = message.is_none() && matched.as_ref().is_ok_and(|it| it.want().is_some());
+    let (text, permitted) = match &matched {
+        _ if needs_call => (
+            "It depends on the call: add --tool, --resource, --prompt or --method.".to_owned(),
+            false,
+        ),
+        Err(denial) => (denied(None, denial), false),
+        Ok(matched) => {
+            let decision = matched.decide(&request);
+            match (&decision.outcome, &decision.rule) {
+                (Ok(_), Some(rule)) => (format!("Permitted by {rule:?}."), true),
+                (Ok(_), None) => ("Permitted.".to_owned(), true),
+                (Err(denial), rule) => (denied(rule.as_deref(), denial), false),
+            }
+        }
+    };
+    print(&format!("{}\n{text}\n", table.render()));
+    Ok(if permitted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Options {
+    /// The message that would call it; none where nothing is said of the call.
+    fn message(&self) -> Result<Option<String>, Error> {
+        let arguments = self.arguments.as_deref().unwrap_or("{}");
+        // As it is written: a key that is there twice must stay that.
+        if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(arguments) {
+            return Err(Error::Usage(format!("--arguments isn't JSON: {error}")));
+        }
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        let (method, params) = match (&self.tool, &self.resource, &self.prompt) {
+            (Some(tool), _, _) => {
+                ("tools/call", format!(r#"{{"name":{},"arguments":{arguments}}}"#, text(tool)))
+            }
+            (_, Some(uri), _) => ("resources/read", format!(r#"{{"uri":{}}}"#, text(uri))),
+            (_, _, Some(prompt)) => ("prompts/get", format!(r#"{{"name":{}}}"#, text(prompt))),
+            (None, None, None) if self.method.is_none() => return Ok(None),
+            (None, None, None) => ("", "{}".to_owned()),
+        };
+        let method = text(self.method.as_deref().unwrap_or(method));
+        let notification = method.starts_with("\"notifications/");
+        let id = if notification { "" } else { r#""id":1,"# };
+        Ok(Some(format!(r#"{{"jsonrpc":"2.0",{id}"method":{method},"params":{params}}}"#)))
+    }
+}
+
+fn endpoint(options: &Options, config: &Config) -> Result<String, Error> {
+    if let Some(endpoint) = &options.endpoint {
+        return Ok(endpoint.clone());
+    }
+    let named = ProfileName::parse(&options.profile).ok();
+    let profile = config.profiles.iter().find(|profile| Some(&profile.name) == named.as_ref());
+    let profile = profile.or(config.profiles.first());
+    let endpoint = profile.and_then(|profile| profile.endpoints.first());
+    endpoint.cloned().ok_or_else(|| Error::Usage("the configuration has no endpoint".to_owned()))
+}
+
+fn endpoint_uri(config: &Config, name: &str) -> Result<String, Error> {
+    let endpoint = config.endpoints.iter().find(|endpoint| endpoint.name == name);
+    let endpoint = endpoint.ok_or_else(|| {
+        let names: Vec<&str> = config.endpoints.iter().map(|it| it.name.as_str()).collect();
+        Error::Usage(format!("there is no endpoint {name:?}; there are {}", names.join(", ")))
+    })?;
+    Ok(endpoint.url.to_string())
+}
+
+fn denied(rule: Option<&str>, denial: &Denial) -> String {
+    let reason = match denial.reason() {
+        // What a caller is told in one way has two causes, and the reader of this may know.
+        Reason::ProfileNotAllowed => "PROFILE_NOT_ALLOWED (no such profile, or no rule with it)",
+        other => other.name(),
+    };
+    match rule {
+        Some(rule) => format!("Denied by {rule:?}: {reason}: {}.", denial.detail()),
+        None => format!("Denied: {reason}: {}.", denial.detail()),
+    }
+}
+
+fn in_words(why: &Why) -> String {
+    match why {
+        Why::Peer => "is about other peers".to_owned(),
+        Why::Profile => "is about other profiles".to_owned(),
+        Why::Endpoint => "is about other endpoints".to_owned(),
+        Why::Call(verdict) => verdict.to_string(),
+        Why::AnyCall => "is about this peer, profile and endpoint".to_owned(),
+    }
+}
