@@ -65,7 +65,7 @@ async fn main() {
 
 async fn identity(request: &Request) -> Result<Value, String> {
     let config = configuration(request.profile.as_deref())?;
-    let profiles = Profiles::new(&config, &surroundings(&request.env));
+    let profiles = Profiles::new(&config, &surroundings(&request.env)?);
     let name = profiles.names().next().expect("one profile").clone();
     let found = profiles.identity(&name, now()).await.map_err(|denial| denial.to_string())?;
     let view = profiles.view(&name, now()).await.map_err(|denial| denial.to_string())?;
@@ -101,16 +101,15 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", escaped.collect::<String>())
 }
 
-/// As the command line of the broker reads them.
-fn surroundings(env: &BTreeMap<String, String>) -> Surroundings {
-    let variable = |name: &str| env.get(name).filter(|value| !value.is_empty()).cloned();
-    Surroundings {
-        aws_region: variable("AWS_REGION"),
-        aws_profile: variable("AWS_PROFILE"),
-        ca_bundle: variable("AWS_CA_BUNDLE").map(PathBuf::from),
-        home: variable("HOME").map(PathBuf::from),
-        variables: env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
-    }
+/// As the command line of the broker reads them; where STS is, the environment of this process says.
+#[allow(clippy::disallowed_methods, reason = "the edge: a program reads its environment")]
+fn surroundings(env: &BTreeMap<String, String>) -> Result<Surroundings, String> {
+    let home = env.get("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    let ours = std::env::vars_os().filter(|(name, _)| name == "AWS_ENDPOINT_URL_STS");
+    let theirs = env.iter().map(|(name, value)| (name.into(), value.into()));
+    let surroundings = Surroundings { home, variables: ours.chain(theirs).collect() };
+    surroundings.check()?;
+    Ok(surroundings)
 }
 
 #[allow(clippy::disallowed_methods, reason = "the edge: a program reads the clock")]
