@@ -254,7 +254,8 @@ impl Broker for Service {
                 Stage::Over(outcome) => {
                     end.is(outcome.as_ref().map(drop));
                     let over = outcome.map(done);
-                    let over = over.map_err(|denial| status::of_credentials(&denial, own_user, None));
+                    let over =
+                        over.map_err(|denial| status::of_credentials(&denial, own_user, None));
                     Some((over, None))
                 }
             }

@@ -266,9 +266,17 @@ async fn explain_names_the_rule_that_decides() {
     let eu = r#"{"region":"eu-west-1"}"#;
     let twice = r#"{"region":"eu-west-1","region":"us-east-1"}"#;
     let cases: [(&[&str], bool, &[&str]); 9] = [
-        (&["--tool", "aws_call", "--arguments", eu], true, &["Permitted by \"agents\"", "rule 2", "other peers"]),
+        (
+            &["--tool", "aws_call", "--arguments", eu],
+            true,
+            &["Permitted by \"agents\"", "rule 2", "other peers"],
+        ),
         (&["--tool", "aws_call"], false, &["TOOL_NOT_ALLOWED", "/region"]),
-        (&["--tool", "aws_call", "--arguments", twice], false, &["AMBIGUOUS_JSON", "more than once"]),
+        (
+            &["--tool", "aws_call", "--arguments", twice],
+            false,
+            &["AMBIGUOUS_JSON", "more than once"],
+        ),
         (&["--tool", "aws_run", "--arguments", eu], false, &["Denied by \"agents\"", "tools.deny"]),
         (&["--tool", "other"], false, &["TOOL_NOT_ALLOWED"]),
         (&["--resource", "docs://x"], false, &["METHOD_NOT_ALLOWED"]),
@@ -278,7 +286,8 @@ async fn explain_names_the_rule_that_decides() {
     ];
     let path = config.to_str().unwrap();
     for (call, permitted, words) in cases {
-        let arguments = [&["explain", "--config", path, "--uid", "7", "--profile", "dev"], call].concat();
+        let arguments =
+            [&["explain", "--config", path, "--uid", "7", "--profile", "dev"], call].concat();
         let (good, output, errors) = run(world.broker_command(&arguments)).await;
         assert_eq!(good, permitted, "{call:?}: {output}{errors}");
         assert_names(&output, words);

@@ -110,7 +110,10 @@ async fn every_signature_is_botocore_s() {
     let mut names = Vec::new();
     for (number, (url, service, region)) in ENDPOINTS.iter().enumerate() {
         names.push(format!("endpoint-{number}"));
-        let _ = write!(config, "[[endpoint]]\nname = \"endpoint-{number}\"\nurl = \"{url}\"\n");
+        let _ = write!(
+            config,
+            "[[endpoint]]\nname = \"endpoint-{number}\"\nurl = \"{url}\"\nmatch = \"prefix\"\n"
+        );
         if number >= 4 {
             let _ = write!(config, "service = \"{service}\"\nregion = \"{region}\"\n");
         }

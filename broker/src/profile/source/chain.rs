@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Denial;
 use crate::memory;
-use crate::profile::aws_files::{AwsFiles, Error, Profile, Setting, words};
+use crate::profile::aws_files::{AwsFiles, Error, Other, Profile, Setting, words};
 use crate::profile::token::Session;
 use crate::secret::Secret;
 
@@ -175,6 +175,11 @@ impl Chain {
             settings::sound(&profile)?;
             if visited.is_empty() {
                 settings::of_region(&profile)?;
+                // botocore looks into it for every client that it makes, whatever the credentials come from.
+                if let Some(named) = profile.get("sso_session") {
+                    let wrong = |_: &Denial| self.kind = Some(Kind::Sso);
+                    sso_session(&profile, named).map(drop).inspect_err(wrong)?;
+                }
             }
             if !visited.insert(profile.name) {
                 return Err(wrong(&profile, "leads back to itself by its source_profile"));
@@ -306,24 +311,8 @@ impl Chain {
                 scopes: Vec::new(),
             },
             Some(named) => {
-                let name = settings::text(named)?;
-                let section = profile.files().sso_session(name).ok_or_else(|| {
-                    let doubt = profile.files().doubt(name);
-                    let missing = || {
-                        named.wrong(format!(
-                            "names {name:?}: there is no sso-session {name} in the config file"
-                        ))
-                    };
-                    misconfigured(&doubt.unwrap_or_else(missing))
-                })?;
-                if let Some(error) = section.error() {
-                    return Err(misconfigured(&error));
-                }
-                let of_session = |key: &str| {
-                    let lacks =
-                        || misconfigured(&section.wrong(format!("the sso-session has no {key}")));
-                    section.get(key).ok_or_else(lacks).and_then(settings::text).map(str::to_owned)
-                };
+                let section = sso_session(profile, named)?;
+                let of_session = |key| needed(section.get(key), key);
                 // Two answers to one question.
                 let other = section.keys().filter_map(|key| profile.get(key).zip(section.get(key)));
                 if let Some((own, _)) =
@@ -338,7 +327,7 @@ impl Chain {
                     None => "sso:account:access",
                 };
                 Session {
-                    name: Some(name.to_owned()),
+                    name: Some(settings::text(named)?.to_owned()),
                     start_url: of_session("sso_start_url")?,
                     region: settings::without_comment(&of_session("sso_region")?).to_owned(),
                     scopes: scopes.split(',').map(|scope| scope.trim().to_owned()).collect(),
@@ -456,6 +445,27 @@ impl Chain {
             None => "",
         }
     }
+}
+
+/// The section of the config file that a profile's `sso_session` names.
+fn sso_session<'f>(profile: &Profile<'f>, named: Setting<'f>) -> Result<Other<'f>, Denial> {
+    let name = settings::text(named)?;
+    let section = profile.files().sso_session(name).ok_or_else(|| {
+        let missing = || {
+            let what = format!("names {name:?}: there is no sso-session {name} in the config file");
+            named.wrong(what)
+        };
+        misconfigured(&profile.files().doubt(name).unwrap_or_else(missing))
+    })?;
+    if let Some(error) = section.error() {
+        return Err(misconfigured(&error));
+    }
+    for key in ["sso_start_url", "sso_region"] {
+        if section.get(key).is_none() {
+            return Err(misconfigured(&section.wrong(format!("the sso-session has no {key}"))));
+        }
+    }
+    Ok(section)
 }
 
 /// Whether the profile is a role for the credentials of its source.
