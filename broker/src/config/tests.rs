@@ -34,7 +34,7 @@ fn the_annotated_file_is_valid_and_says_what_it_says() {
     assert_eq!(role.duration, Some(std::time::Duration::from_secs(3600)));
     assert!(role.session_policy.is_some());
     let tools = config.rules[0].tools.as_ref().expect("tools");
-    assert_eq!(tools.deny, ["aws___run_script"]);
+    assert_eq!(tools.deny, ["aws___get_presigned_url"]);
     assert_eq!(config.rules[0].rate, Some(Rate { per_second: 50, burst: 100 }));
     assert_eq!(config.rules[1].endpoints, Names::All);
     assert!(config.rules[0].login && !config.rules[1].login);

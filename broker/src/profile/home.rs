@@ -28,6 +28,7 @@ const MAX_FILE: usize = 16 << 20;
 pub(super) struct Home {
     /// The config and the credentials file.
     places: [Option<Place>; 2],
+    homeless: bool,
     /// What was read last, as long as somebody holds it.
     shared: Arc<Mutex<Weak<Snapshot>>>,
     /// Held by the thread that reads: a file system that hangs holds up one thread, however many ask.
@@ -61,16 +62,17 @@ impl Home {
         };
         let [config, credentials] = surroundings.aws_files();
         let places = [place(&given.config, config), place(&given.credentials, credentials)];
-        Self { places, shared: Arc::default(), reading: Arc::default() }
+        let homeless = surroundings.home.is_none();
+        Self { places, homeless, shared: Arc::default(), reading: Arc::default() }
     }
 
     pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         self.places.iter().flatten().map(|place| &place.path)
     }
 
-    /// Whether there is no place to look for one of the files: nobody has a home.
+    /// Whether there is no place to look for one of the files, since nobody has a home.
     pub(super) fn is_nowhere(&self) -> bool {
-        self.places.iter().any(Option::is_none)
+        self.homeless && self.places.iter().any(Option::is_none)
     }
 
     /// What the files say now.

@@ -95,10 +95,15 @@ impl Surroundings {
     /// The config and the credentials file, as the AWS CLI finds them.
     pub(super) fn aws_files(&self) -> [Option<PathBuf>; 2] {
         let at_home = |path: &str| self.home.as_ref().map(|home| home.join(path));
-        let named = |variable: &str| self.variable(variable).map(|path| self.expanded(path));
+        // An empty variable names no file, for botocore too.
+        let path = |variable: &str, usual| match self.raw(variable) {
+            Some("") => None,
+            Some(path) => Some(self.expanded(path)),
+            None => at_home(usual),
+        };
         [
-            named("AWS_CONFIG_FILE").or_else(|| at_home(".aws/config")),
-            named("AWS_SHARED_CREDENTIALS_FILE").or_else(|| at_home(".aws/credentials")),
+            path("AWS_CONFIG_FILE", ".aws/config"),
+            path("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials"),
         ]
     }
 
@@ -108,9 +113,14 @@ impl Surroundings {
         named.or_else(|| self.home.as_ref().map(|home| home.join(".aws/login/cache")))
     }
 
+    /// A variable that isn't empty.
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
+        self.raw(name).filter(|value| !value.is_empty())
+    }
+
+    fn raw(&self, name: &str) -> Option<&str> {
         let found = self.variables.iter().find(|(found, _)| found == name);
-        found.and_then(|(_, value)| value.to_str()).filter(|value| !value.is_empty())
+        found.and_then(|(_, value)| value.to_str())
     }
 
     pub(super) fn switch(&self, name: &str) -> Option<bool> {

@@ -251,7 +251,7 @@ impl Chain {
                 .ok_or_else(|| wrong(profile, "has web_identity_token_file, and no role_arn"))?;
             self.base = Some(Base::WebIdentity(WebIdentity {
                 token_file: settings::text(token_file)?.into(),
-                role_arn: settings::text(role_arn)?.to_owned(),
+                role_arn: settings::arn(role_arn)?.to_owned(),
                 session_name: text(get("role_session_name"))?,
                 duration: duration(profile)?,
             }));
@@ -303,6 +303,16 @@ impl Chain {
         let region = |setting, key| {
             needed(setting, key).map(|region| settings::without_comment(&region).to_owned())
         };
+        let lacks: Vec<&str> = match profile.get("sso_session") {
+            None => ["sso_start_url", "sso_region", "sso_account_id", "sso_role_name"]
+                .into_iter()
+                .filter(|key| profile.get(key).is_none())
+                .collect(),
+            Some(_) => Vec::new(),
+        };
+        if !lacks.is_empty() {
+            return Err(wrong(profile, &format!("has no {}", lacks.join(", no "))));
+        }
         let session = match profile.get("sso_session") {
             None => Session {
                 name: None,
@@ -351,15 +361,17 @@ impl Chain {
     ) -> Result<(), Denial> {
         self.kind = Some(Kind::StaticKeys);
         let needed = |key: &str| match get(key) {
-            Some(setting) => settings::text(setting),
+            Some(setting) => settings::key(setting),
             None => Err(wrong(profile, &format!("has no {key}"))),
         };
         let (id, secret) = (needed("aws_access_key_id")?, needed("aws_secret_access_key")?);
         // botocore takes the older name first; where the names disagree, nobody can say what was meant.
-        let token = |key| get(key).map(|setting| setting.text().map(|text| (setting, text)));
-        let of_error = |error: Error| misconfigured(&error);
-        let older = token("aws_security_token").transpose().map_err(of_error)?;
-        let token = token("aws_session_token").transpose().map_err(of_error)?;
+        let token = |key| match get(key) {
+            Some(setting) if setting.text() == Ok("") => Ok(Some((setting, ""))),
+            Some(setting) => settings::key(setting).map(|text| Some((setting, text))),
+            None => Ok(None),
+        };
+        let (older, token) = (token("aws_security_token")?, token("aws_session_token")?);
         if let (Some((setting, older)), Some((_, token))) = (&older, &token)
             && older != token
         {
@@ -479,7 +491,7 @@ fn text(setting: Option<Setting<'_>>) -> Result<Option<String>, Denial> {
 
 fn hop(profile: &Profile<'_>, role_arn: Setting<'_>) -> Result<Hop, Denial> {
     Ok(Hop {
-        role_arn: settings::text(role_arn)?.to_owned(),
+        role_arn: settings::arn(role_arn)?.to_owned(),
         session_name: text(profile.get("role_session_name"))?,
         external_id: text(profile.get("external_id"))?,
         source_identity: text(profile.get("source_identity"))?,

@@ -213,7 +213,7 @@ fn parse(text: &str) -> Result<Credentials, &'static str> {
         access_key_id: String,
         secret_access_key: String,
         session_token: Option<String>,
-        expiration: Option<String>,
+        expiration: Option<serde_json::Value>,
     }
     let answer: Answer = serde_json::from_str(text).map_err(
         |_| "didn't print what it should: JSON with Version, AccessKeyId and SecretAccessKey",
@@ -224,7 +224,7 @@ fn parse(text: &str) -> Result<Credentials, &'static str> {
     if answer.access_key_id.is_empty() || answer.secret_access_key.is_empty() {
         return Err("printed an empty key");
     }
-    let expiry = answer.expiration.as_deref().map(time::parse);
+    let expiry = answer.expiration.as_ref().map(|it| it.as_str().and_then(time::parse));
     if expiry == Some(None) {
         return Err("printed an Expiration that is no ISO 8601 time with a zone");
     }

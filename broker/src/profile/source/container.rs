@@ -49,6 +49,8 @@ impl HttpConnector for Connector {
                 let body = ByteStream::new(body).collect().await;
                 let body = body.map_err(|error| ConnectorError::io(error.into()))?.into_bytes();
                 let body = with_utc(&body).unwrap_or_else(|| body.to_vec());
+                // The SDK holds it against the body's length.
+                response.headers_mut().remove("content-length");
                 *response.body_mut() = SdkBody::from(body);
             }
             Ok(response)

@@ -66,6 +66,28 @@ pub(super) fn text(setting: Setting<'_>) -> Result<&str, Denial> {
     }
 }
 
+/// A key or a token: one word, without quotation marks, which the AWS CLI takes for a part of it.
+pub(super) fn key(setting: Setting<'_>) -> Result<&str, Denial> {
+    let key = text(setting)?;
+    if key.starts_with(['"', '\'']) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let what = "holds what no key does: quotation marks, white space, or a character beyond ASCII; a comment \
+                    behind a value is a part of it for the AWS CLI";
+        return Err(misconfigured(&setting.wrong(what)));
+    }
+    Ok(key)
+}
+
+/// The ARN of a role.
+pub(super) fn arn(setting: Setting<'_>) -> Result<&str, Denial> {
+    let arn = text(setting)?;
+    if !arn.starts_with("arn:") || arn.contains(char::is_whitespace) {
+        let what = "is no ARN of a role (arn:aws:iam::ACCOUNT:role/NAME, without quotation marks, and without a \
+                    comment behind it)";
+        return Err(misconfigured(&setting.wrong(what)));
+    }
+    Ok(arn)
+}
+
 /// A value for those who show it, or for a place that tells apart what is wrong; nothing where it is empty.
 pub(super) fn value<'f>(profile: Option<&Profile<'f>>, key: &str) -> Option<&'f str> {
     let text = profile?.get(key)?.text().ok()?;
