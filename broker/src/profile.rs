@@ -16,6 +16,7 @@ mod source;
 mod surroundings;
 mod time;
 mod token;
+mod token_error;
 mod values;
 mod watch;
 

@@ -132,16 +132,6 @@ where
     denial(reason, "sso:GetRoleCredentials", error, &[token])
 }
 
-/// The token of IAM Identity Center wasn't renewed.
-pub(super) fn of_renewal<E>(error: &SdkError<E>, secrets: &[&str]) -> Denial
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    let reason =
-        if for_good(error) { Reason::LoginRequired } else { Reason::CredentialsUnavailable };
-    denial(reason, "sso-oidc:CreateToken", error, secrets)
-}
-
 /// One of the SDK's own providers failed: metadata services.
 pub(super) fn of_provider(error: &CredentialsError) -> Denial {
     let reason = match error {

@@ -23,7 +23,7 @@ pub(crate) struct Fake {
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
-/// A status and a body; the error's type is taken from its `__type`.
+/// A status and a body. `__type` of a JSON body is sent as the header `x-amzn-errortype` instead.
 pub(crate) type Answer = (u16, String);
 
 impl Fake {
@@ -88,10 +88,14 @@ async fn serve(
     };
     let (status, body) = answer(&asked);
     log.lock().expect("a lock").push(asked);
-    let json: Value = serde_json::from_str(&body).unwrap_or_default();
-    let kind = json["__type"].as_str().unwrap_or_default();
+    let mut json: Value = serde_json::from_str(&body).unwrap_or_default();
+    let kind = json.as_object_mut().and_then(|json| json.remove("__type"));
+    let (header, body) = match kind.as_ref().and_then(Value::as_str) {
+        Some(kind) => (format!("x-amzn-errortype: {kind}\r\n"), json.to_string()),
+        None => (String::new(), body),
+    };
     let head = format!(
-        "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\nx-amzn-errortype: {kind}\r\n\r\n",
+        "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n{header}\r\n",
         body.len()
     );
     drop(stream.write_all(format!("{head}{body}").as_bytes()).await);

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_ssooidc::Client;
-use aws_sdk_ssooidc::error::SdkError;
-use aws_sdk_ssooidc::operation::create_token::{CreateTokenError, CreateTokenOutput};
+use aws_sdk_ssooidc::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ssooidc::operation::create_token::CreateTokenOutput;
 use aws_sdk_ssooidc::operation::start_device_authorization::{
     StartDeviceAuthorizationError, StartDeviceAuthorizationOutput,
 };
@@ -22,6 +22,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::token::{Renewal, Session, Token, Tokens};
+use super::token_error::TokenError;
 use crate::clock;
 use crate::error::{Denial, in_words};
 use crate::secret::Secret;
@@ -191,7 +192,7 @@ impl Flow {
             Some(known) => match self.authorize(&known).await {
                 Ok(authorization) => (known, authorization),
                 // The server may have forgotten it.
-                Err(error) if refuses(&error) => {
+                Err(error) if !TokenError::of(&error).passes() => {
                     self.registrations.keep(&self.session, None);
                     self.authorize_anew().await?
                 }
@@ -293,17 +294,17 @@ impl Flow {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            match error.as_service_error() {
-                Some(CreateTokenError::AuthorizationPendingException(_)) => {}
-                Some(CreateTokenError::SlowDownException(_)) => interval += INTERVAL,
-                Some(CreateTokenError::AccessDeniedException(_)) => {
+            match TokenError::of(&error) {
+                TokenError::AuthorizationPending => {}
+                TokenError::SlowDown => interval += INTERVAL,
+                TokenError::AccessDenied => {
                     return Err(Denial::new(Reason::LoginDenied, "the person declined"));
                 }
-                Some(CreateTokenError::ExpiredTokenException(_)) => {
+                TokenError::ExpiredToken => {
                     return Err(Denial::new(Reason::LoginExpired, "the code has expired"));
                 }
                 // In trouble, or out of reach: the code is good for a while yet.
-                _ if !refuses(&error) => {
+                other if other.passes() => {
                     tracing::debug!(error = in_words(&error), "the sign-in can't be asked about");
                 }
                 _ => return Err(refused("CreateToken", &error)),
@@ -330,21 +331,15 @@ fn unreadable() -> Denial {
     Denial::new(Reason::CredentialsUnavailable, "the sign-in server's answer lacks a field")
 }
 
-/// Whether the server will say the same again.
-fn refuses<E>(error: &SdkError<E>) -> bool {
-    let status = error.raw_response().map(|response| response.status());
-    status.is_some_and(|status| status.is_client_error() && status.as_u16() != 429)
-}
-
 /// The server refused a step that no person has a part in: the start URL or the region is wrong, or
 /// there is trouble.
 fn refused<E>(step: &str, error: &SdkError<E>) -> Denial
 where
-    E: std::error::Error + 'static,
+    E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let reason = match refuses(error) {
-        true => Reason::ProfileMisconfigured,
-        false => Reason::CredentialsUnavailable,
+    let reason = match TokenError::of(error).passes() {
+        true => Reason::CredentialsUnavailable,
+        false => Reason::ProfileMisconfigured,
     };
     Denial::new(reason, format!("sso-oidc:{step}: {}", in_words(error)))
 }

@@ -199,6 +199,37 @@ async fn who_declines_or_is_late_is_not_signed_in() {
     }
 }
 
+/// RFC 8628 names the error in the body; the type in the header is AWS's own.
+#[tokio::test]
+async fn an_error_in_the_body_alone_is_understood() {
+    let only_code = |code: &str| (400, json!({"error": code}).to_string());
+    let server = server(vec![
+        only_code("authorization_pending"),
+        only_code("slow_down"),
+        only_code("temporarily_unavailable"),
+        token(),
+    ])
+    .await;
+    let logins = logins(None);
+    let login = logins.join(session(), &server.config().await, async {});
+    assert!(end(&login).await.is_ok());
+    let polls = server.asked_of("/token");
+    assert_eq!(polls.len(), 4);
+    assert!(polls[2].at - polls[1].at >= SECOND * 6, "{polls:?}");
+
+    for (code, reason) in [
+        ("access_denied", Reason::LoginDenied),
+        ("expired_token", Reason::LoginExpired),
+        ("invalid_grant", Reason::ProfileMisconfigured),
+        ("invalid_client", Reason::ProfileMisconfigured),
+    ] {
+        let server = self::server(vec![only_code("authorization_pending"), only_code(code)]).await;
+        let login = logins.join(session(), &server.config().await, async move { panic!("{code}") });
+        assert_eq!(end(&login).await, Err(reason), "{code}");
+        assert_eq!(server.asked_of("/token").len(), 2, "{code}");
+    }
+}
+
 #[tokio::test]
 async fn nobody_waits_longer_than_the_code_lives() {
     let server = server(vec![pending()]).await;

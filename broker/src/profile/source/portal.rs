@@ -14,6 +14,7 @@ use super::chain::SsoRole;
 use crate::error::Denial;
 use crate::profile::failure;
 use crate::profile::token::{Renewal, Session, Token, Tokens};
+use crate::profile::token_error::not_renewed;
 use crate::secret::Secret;
 
 /// A token is renewed so long before its end.
@@ -107,7 +108,7 @@ async fn renew(renewal: &Renewal, config: &SdkConfig, now: SystemTime) -> Result
         .await
         .map_err(|error| {
             let secrets = [renewal.refresh.expose(), renewal.client_secret.expose()];
-            failure::of_renewal(&error, &secrets)
+            not_renewed(&error, "sso-oidc:CreateToken", &secrets)
         })?;
     let unreadable = "the renewal brought no token";
     let access = answer

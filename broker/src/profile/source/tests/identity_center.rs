@@ -11,7 +11,7 @@ async fn identity_center(expiry: u64, portal: u16, renewal: u16) -> (tempfile::T
     renewing(expiry, portal, renewal, "InvalidGrantException").await
 }
 
-/// With the kind of error of a renewal that isn't 200.
+/// With the error of a renewal that isn't 200: its type, or its code.
 async fn renewing(
     expiry: u64,
     portal: u16,
@@ -29,6 +29,7 @@ async fn renewing(
         "/token" if renewal == 200 => {
             (200, r#"{"accessToken":"canary-new","expiresIn":3600,"refreshToken":"r2"}"#.to_owned())
         }
+        _ if error.contains('_') => (renewal, format!(r#"{{"error":"{error}"}}"#)),
         _ => (renewal, format!(r#"{{"__type":"{error}","error":"x"}}"#)),
     })
     .await;
@@ -145,6 +146,20 @@ async fn a_renewal_that_is_refused_needs_a_sign_in_unless_it_only_has_to_wait() 
         let (home, _server) = renewing(NOW - 200, 200, 400, error).await;
         let loaded = source(home.path(), "dev", "dev").load(Effort::Background, now()).await;
         assert_eq!(loaded.expect_err(error).reason(), reason, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_that_is_refused_in_the_body_alone_is_understood() {
+    for (code, reason) in [
+        ("invalid_grant", Reason::LoginRequired),
+        ("expired_token", Reason::LoginRequired),
+        ("invalid_client", Reason::LoginRequired),
+        ("slow_down", Reason::CredentialsUnavailable),
+    ] {
+        let (home, _server) = renewing(NOW - 200, 200, 400, code).await;
+        let loaded = source(home.path(), "dev", "dev").load(Effort::Background, now()).await;
+        assert_eq!(loaded.expect_err(code).reason(), reason, "{code}");
     }
 }
 
