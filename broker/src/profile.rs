@@ -4,12 +4,16 @@
 //! each load; `refresh` keeps them fresh.
 
 mod aws_files;
+mod cache_file;
+mod dpop;
 mod failure;
 #[cfg(test)]
 pub(crate) mod fake;
 mod home;
 mod identity;
+mod locks;
 mod login;
+mod login_token;
 mod mark;
 mod refresh;
 mod source;

@@ -143,14 +143,3 @@ pub(super) fn of_provider(error: &CredentialsError) -> Denial {
     };
     Denial::new(reason, shown(&in_words(error), &[]))
 }
-
-/// The session of `aws login` gave no credentials. The SDK's types for a missing or dead one are
-/// private, so their texts have to do.
-pub(super) fn of_login_session(error: &CredentialsError) -> Denial {
-    let text = in_words(error);
-    let dead = ["expired", "reauthenticate", "failed to load", "failed to read"];
-    if dead.iter().any(|sign| text.contains(sign)) {
-        return Denial::new(Reason::LoginRequired, shown(&text, &[]));
-    }
-    of_provider(error)
-}

@@ -215,7 +215,7 @@ impl Flow {
         let polling = self.poll(&registration, &device_code, interval.unwrap_or(INTERVAL));
         let late = |_| Denial::new(Reason::LoginExpired, "nobody entered the code in time");
         let answer = tokio::time::timeout_at(deadline, polling).await.map_err(late)??;
-        self.keep(registration, answer)
+        self.keep(registration, answer).await
     }
 
     async fn authorize_anew(
@@ -312,7 +312,11 @@ impl Flow {
         }
     }
 
-    fn keep(&self, registration: Registration, answer: CreateTokenOutput) -> Result<Done, Denial> {
+    async fn keep(
+        &self,
+        registration: Registration,
+        answer: CreateTokenOutput,
+    ) -> Result<Done, Denial> {
         let access = Secret::new(answer.access_token.ok_or_else(unreadable)?);
         let life = u64::try_from(answer.expires_in).unwrap_or_default();
         let expiry = clock::now() + Duration::from_secs(life);
@@ -322,7 +326,8 @@ impl Flow {
             client_secret: registration.client_secret,
             registration_expiry: registration.expiry,
         });
-        let in_memory = self.tokens.store(&self.session, Token { access, expiry, renewal });
+        let token = Token { access, expiry, renewal };
+        let in_memory = self.tokens.store(&self.session, token).await;
         Ok(Done { expiry, in_memory })
     }
 }

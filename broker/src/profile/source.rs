@@ -11,6 +11,7 @@ mod child;
 mod container;
 mod endpoints;
 mod environment;
+mod login_session;
 mod look;
 mod portal;
 mod roles;
@@ -22,9 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use aws_config::SdkConfig;
-use aws_config::login::LoginCredentialsProvider;
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::ProvideCredentials;
 use aws_types::region::Region;
 use futures_util::future::BoxFuture;
 use sigward_proto::v1::Reason;
@@ -35,11 +34,10 @@ use self::endpoints::FromEnvironment;
 use self::look::Made;
 pub(super) use self::look::Seen;
 use self::whose::Whose;
-use super::failure;
 use super::home::{Home, Snapshot};
 use super::refresh::{Effort, Load};
 use super::surroundings::Surroundings;
-use super::token::{Session, Token, Tokens};
+use super::token::{Session, Tokens};
 use crate::config::{self, AwsFiles, Config, CredentialsFrom, ProfileName, Role};
 use crate::error::Denial;
 
@@ -161,12 +159,12 @@ impl Source {
         }
         match self.chain(snapshot) {
             Ok(chain) => drop(self.made_of(&chain, now).await),
-            Err(denial) => self.describe(Err(&denial), None, now),
+            Err(denial) => self.describe(Err(&denial), None),
         }
     }
 
-    /// Keeps what a reading of the files says about the profile.
-    fn describe(&self, read: Result<&Chain, &Denial>, token: Option<&Token>, now: SystemTime) {
+    /// Keeps what a reading of the files says about the profile, and what its token says against it.
+    fn describe(&self, read: Result<&Chain, &Denial>, of_token: Option<Denial>) {
         let chain = read.ok();
         let source = match (&self.role, chain, &self.from) {
             (Some(_), _, _) => "assume role",
@@ -175,10 +173,7 @@ impl Source {
             (None, _, CredentialsFrom::AwsProfile(_)) => "",
         };
         let hindrance = match read {
-            Ok(chain) => chain.hindrance(&self.aws_profile, self.must_exist).or_else(|| {
-                chain.session()?;
-                portal::hindrance(token, now)
-            }),
+            Ok(chain) => chain.hindrance(&self.aws_profile, self.must_exist).or(of_token),
             Err(denial) => Some(denial.clone()),
         };
         let about = About { region: self.region(chain).cloned(), source, hindrance };
@@ -282,11 +277,9 @@ impl Source {
             Base::Sso(role) => portal::credentials(&role, &self.tokens, config, now).await,
             Base::CredentialProcess(command) => child::run(&command, &self.child_environment).await,
             Base::LoginSession(session) => {
-                let provider = LoginCredentialsProvider::builder(session)
-                    .configure(&sdk::provider_config(config))
-                    .build();
-                let provided = provider.provide_credentials().await;
-                provided.map_err(|error| failure::of_login_session(&error))
+                let directory = self.login_cache.as_deref();
+                login_session::credentials(&session, directory, &self.tokens.login, config, now)
+                    .await
             }
             Base::Named(named) => sdk::provide(named, config, metadata).await,
         }

@@ -1,14 +1,10 @@
 //! The tokens of IAM Identity Center: the cache that the AWS CLI and the SDKs share, and what is kept
 //! in memory where that can't be written.
 //!
-//! Invariant: a cache file is replaced as a whole, and is for its owner alone. A cache that can't be
-//! written costs nothing but the sharing: the token is then kept here.
+//! Invariant: a cache that can't be written costs nothing but the sharing: the token is then kept here.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, File};
-use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -17,7 +13,12 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use serde::Deserialize;
 use sha1::{Digest, Sha1};
+use sigward_proto::v1::Reason;
 
+use super::cache_file::{self, CacheFiles};
+use super::locks::Locks;
+use super::login_token::LoginTokens;
+use crate::error::Denial;
 use crate::log;
 use crate::secret::Secret;
 
@@ -48,16 +49,17 @@ pub(super) struct Renewal {
     pub(super) registration_expiry: SystemTime,
 }
 
-/// Whoever renews a session's token holds it: the server takes each refresh token once.
-pub(super) type Renewing = Arc<tokio::sync::Mutex<()>>;
-
 /// All tokens of this process's home.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
     directory: Option<PathBuf>,
+    files: CacheFiles,
     /// By the key of the session. Only what couldn't be written.
     kept: Mutex<HashMap<String, Token>>,
-    renewing: Mutex<HashMap<String, Renewing>>,
+    /// By the key of the session.
+    renewing: Locks<String>,
+    /// Those of `aws login`.
+    pub(super) login: Arc<LoginTokens>,
 }
 
 impl Token {
@@ -87,31 +89,54 @@ impl Tokens {
     }
 
     /// The token that lives longest, in the cache or in memory.
-    pub(super) fn find(&self, session: &Session) -> Option<Token> {
-        let cached = self.path(session).and_then(|path| std::fs::read(path).ok());
-        let cached = cached.and_then(|json| parse(&json));
+    ///
+    /// # Errors
+    /// LOGIN_REQUIRED where there is none or it can't be made out; PROFILE_MISCONFIGURED where the file can't be
+    /// read. The latter names the file.
+    pub(super) async fn find(&self, session: &Session) -> Result<Token, Denial> {
+        let missing = || Denial::new(Reason::LoginRequired, "nobody has signed in");
+        let cached = match self.path(session) {
+            Some(path) => {
+                let read = |path: &Path| cache_file::read(path).map(|json| parse(&json));
+                match self.files.with(&path, read).await {
+                    Ok(Some(token)) => Ok(token),
+                    Ok(None) => {
+                        let what = "isn't one, or was cut";
+                        let detail = format!("the token in {} {what}", path.display());
+                        Err(Denial::new(Reason::LoginRequired, detail))
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing()),
+                    Err(error) => Err(cache_file::unreadable(&path, &error)),
+                }
+            }
+            None => Err(missing()),
+        };
         let mut kept = self.kept();
         match (cached, kept.get(session.key())) {
-            (Some(cached), Some(token)) if cached.expiry <= token.expiry => Some(token.clone()),
-            (None, token) => token.cloned(),
-            (cached, _) => {
+            (Ok(cached), Some(token)) if cached.expiry <= token.expiry => Ok(token.clone()),
+            (Err(_), Some(token)) => Ok(token.clone()),
+            (Err(denial), None) => Err(denial),
+            (Ok(cached), _) => {
                 // Someone signed in since, with another program.
                 kept.remove(session.key());
-                cached
+                Ok(cached)
             }
         }
     }
 
-    /// What keeps renewals of a session apart.
-    pub(super) fn renewing(&self, session: &Session) -> Renewing {
-        let mut renewing = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(renewing.entry(session.key().to_owned()).or_default())
+    /// Whoever renews a session's token holds it: the server takes each refresh token once.
+    pub(super) fn renewing(&self, session: &Session) -> Arc<tokio::sync::Mutex<()>> {
+        self.renewing.of(&session.key().to_owned())
     }
 
     /// Takes over a new token. Tells whether it is kept in memory alone.
-    pub(super) fn store(&self, session: &Session, token: Token) -> bool {
+    pub(super) async fn store(&self, session: &Session, token: Token) -> bool {
         let written = match self.path(session) {
-            Some(path) => self.write(&path, session, &token),
+            Some(path) => {
+                let json = Secret::new(json(session, &token).to_string());
+                let replace = move |path: &Path| cache_file::replace(path, json.expose());
+                self.files.with(&path, replace).await
+            }
             None => Err(io::Error::other("there is no home directory")),
         };
         let Err(error) = written else {
@@ -121,30 +146,6 @@ impl Tokens {
         tracing::warn!(%error, "the SSO cache can't be written: the token is kept in memory");
         self.kept().insert(session.key().to_owned(), token);
         true
-    }
-
-    fn write(&self, path: &Path, session: &Session, token: &Token) -> io::Result<()> {
-        let directory = path.parent().unwrap_or(Path::new("."));
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        // Not by the process's id: in containers that share a home it is the same.
-        let chance = RandomState::new().hash_one(());
-        let temporary = path.with_extension(format!("{chance:016x}.tmp"));
-        let json = Secret::new(json(session, token).to_string());
-        let written = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)
-            .and_then(|mut file| {
-                file.write_all(json.expose().as_bytes())?;
-                file.sync_all()
-            })
-            .and_then(|()| std::fs::rename(&temporary, path));
-        if written.is_err() {
-            // A token doesn't stay behind under a name that nobody looks for.
-            drop(std::fs::remove_file(&temporary));
-        }
-        written
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<String, Token>> {
@@ -201,7 +202,7 @@ pub(super) fn parse(json: &[u8]) -> Option<Token> {
 }
 
 /// A time of the cache; old versions of the AWS CLI wrote `UTC` for `Z`.
-fn time(text: &str) -> Option<SystemTime> {
+pub(super) fn time(text: &str) -> Option<SystemTime> {
     let text = text.replace("UTC", "Z");
     DateTime::from_str(&text, Format::DateTimeWithOffset).ok()?.try_into().ok()
 }

@@ -264,11 +264,11 @@ async fn without_a_cache_the_token_is_kept_in_memory() {
     let logins = logins(Some(home.path()));
     let login = logins.join(session(), &server.config().await, async {});
     assert!(end(&login).await.expect("signed in").in_memory);
-    let token = logins.tokens.find(&session()).expect("a token");
+    let token = logins.tokens.find(&session()).await.expect("a token");
     assert_eq!(token.access.expose(), "canary-access");
     assert!(!format!("{:?}", logins.tokens).contains("canary"), "{:?}", logins.tokens);
     let other = Session { name: Some("other".to_owned()), ..session() };
-    assert!(logins.tokens.find(&other).is_none());
+    assert!(logins.tokens.find(&other).await.is_err());
 }
 
 #[tokio::test]

@@ -7,13 +7,11 @@ use std::path::PathBuf;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
-
-use super::Source;
 use super::chain::Chain;
+use super::{Source, portal};
 use crate::error::Denial;
 use crate::profile::home::Snapshot;
+use crate::profile::login_token::LoginTokens;
 use crate::profile::refresh::Change;
 
 /// What a profile's credentials were last made of, and where that stands.
@@ -52,15 +50,15 @@ impl Source {
     pub(in crate::profile) async fn look(&self, snapshot: &Snapshot, now: SystemTime) -> Seen {
         match self.chain(snapshot) {
             Ok(chain) if self.must_exist && !chain.exists && chain.error().is_none() => {
-                self.describe(Ok(&chain), None, now);
+                self.describe(Ok(&chain), None);
                 Seen::Gone
             }
             Err(denial) if self.must_exist && snapshot.taken_away => {
-                self.describe(Err(&denial), None, now);
+                self.describe(Err(&denial), None);
                 Seen::Gone
             }
             Err(denial) => {
-                self.describe(Err(&denial), None, now);
+                self.describe(Err(&denial), None);
                 Seen::Unreadable(denial)
             }
             Ok(chain) => {
@@ -88,7 +86,7 @@ impl Source {
     pub(super) async fn reads(&self, chain: Result<&Chain, &Denial>, now: SystemTime) {
         let chain = match chain {
             Ok(chain) => chain,
-            Err(denial) => return self.describe(Err(denial), None, now),
+            Err(denial) => return self.describe(Err(denial), None),
         };
         let found = self.made_of(chain, now).await;
         if chain.error().is_some() {
@@ -113,18 +111,24 @@ impl Source {
             in_force: None,
         };
         if let (Some(session), Some(directory)) = (chain.login_session(), &self.login_cache) {
-            self.describe(Ok(chain), None, now);
-            // The SDK names and reads it in the same way.
-            let name = hex::encode(Sha256::digest(session.trim())) + ".json";
-            let path = directory.join(name);
-            let cached = Zeroizing::new(tokio::fs::read(&path).await.unwrap_or_default());
-            return made(&cached, Some(path));
+            let path = LoginTokens::path(directory, session);
+            let found = self.tokens.login.find(&path).await;
+            self.describe(Ok(chain), found.err());
+            return made(&self.tokens.login.mark(&path).await, Some(path));
         }
-        let session = chain.session();
-        let token = session.and_then(|session| self.tokens.find(session));
-        self.describe(Ok(chain), token.as_ref(), now);
-        let access = token.as_ref().map_or("", |token| token.access.expose());
-        made(access.as_bytes(), session.and_then(|session| self.tokens.path(session)))
+        let Some(session) = chain.session() else {
+            self.describe(Ok(chain), None);
+            return made(&[], None);
+        };
+        let found = self.tokens.find(session).await;
+        let access = found.as_ref().map_or("", |token| token.access.expose());
+        let made = made(access.as_bytes(), self.tokens.path(session));
+        let hindrance = match &found {
+            Ok(token) => portal::hindrance(token, now),
+            Err(denial) => Some(denial.clone()),
+        };
+        self.describe(Ok(chain), hindrance);
+        made
     }
 
     fn made(&self) -> MutexGuard<'_, Made> {

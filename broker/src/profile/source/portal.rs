@@ -3,12 +3,14 @@
 //! The SDK's own provider loses a renewed token where the cache can't be written, and panics when the
 //! clock steps back.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
 use aws_types::SdkConfig;
 use aws_types::region::Region;
 use sigward_proto::v1::Reason;
+use tokio::time::Instant;
 
 use super::chain::SsoRole;
 use crate::error::Denial;
@@ -23,7 +25,7 @@ const EARLY: Duration = Duration::from_secs(5 * 60);
 /// The role's credentials.
 pub(super) async fn credentials(
     role: &SsoRole,
-    tokens: &Tokens,
+    tokens: &Arc<Tokens>,
     config: &SdkConfig,
     now: SystemTime,
 ) -> Result<Credentials, Denial> {
@@ -47,54 +49,63 @@ pub(super) async fn credentials(
     answer.ok_or_else(|| Denial::new(Reason::CredentialsUnavailable, unreadable))
 }
 
-/// Why there can't be credentials, as far as the token tells that was found for the session.
-pub(super) fn hindrance(token: Option<&Token>, now: SystemTime) -> Option<Denial> {
-    match token {
-        None => Some(needs_login("nobody has signed in")),
-        Some(token) if now < token.expiry || token.renewable(now).is_some() => None,
-        Some(_) => Some(needs_login("the sign-in has ended")),
-    }
+/// Why there can't be credentials, as far as the session's token tells.
+pub(super) fn hindrance(token: &Token, now: SystemTime) -> Option<Denial> {
+    let usable = now < token.expiry || token.renewable(now).is_some();
+    (!usable).then(ended)
+}
+
+fn ended() -> Denial {
+    Denial::new(Reason::LoginRequired, "the sign-in has ended")
 }
 
 /// A token that is good at `now`, renewed if it has to be.
 async fn valid(
     session: &Session,
-    tokens: &Tokens,
+    tokens: &Arc<Tokens>,
     config: &SdkConfig,
     now: SystemTime,
 ) -> Result<Token, Denial> {
-    let found = || tokens.find(session).ok_or_else(|| needs_login("nobody has signed in"));
-    if let Some(token) = Some(found()?).filter(|token| now + EARLY < token.expiry) {
-        return Ok(token);
-    }
-    let renewing = tokens.renewing(session);
-    let _alone = renewing.lock().await;
-    // Someone may have renewed it while we waited.
-    let token = found()?;
+    let token = tokens.find(session).await?;
     if now + EARLY < token.expiry {
         return Ok(token);
     }
-    let alive = now < token.expiry;
-    let renewed = match token.renewable(now) {
-        Some(renewal) => renew(renewal, config, now).await,
-        None => Err(needs_login("the sign-in has ended")),
-    };
-    match renewed {
-        Ok(renewed) => {
-            tokens.store(session, renewed.clone());
-            Ok(renewed)
+    let started = Instant::now();
+    let alone = tokens.renewing(session).lock_owned().await;
+    let now = now + started.elapsed();
+    // Someone may have renewed it while we waited.
+    let token = tokens.find(session).await?;
+    if now + EARLY < token.expiry {
+        return Ok(token);
+    }
+    let renewed = match token.renewable(now).cloned() {
+        Some(renewal) => {
+            let (session, tokens) = (session.clone(), Arc::clone(tokens));
+            let config = config.clone();
+            // A task of its own: cut off with a load that is given up, it could lose the refresh token that the server
+            // has just given out.
+            let renewing = tokio::spawn(async move {
+                let _alone = alone;
+                let renewed = renew(&renewal, &config, now).await?;
+                tokens.store(&session, renewed.clone()).await;
+                Ok(renewed)
+            });
+            renewing.await.unwrap_or_else(|_| Err(panicked()))
         }
-        // The AWS CLI may have been quicker, and used the refresh token up.
-        Err(denial) => match tokens.find(session).filter(|other| other.access != token.access) {
-            Some(other) if now < other.expiry => Ok(other),
-            _ if alive => Ok(token),
-            _ => Err(denial),
-        },
+        None => Err(ended()),
+    };
+    let Err(denial) = renewed else { return renewed };
+    // The AWS CLI may have been quicker, and used the refresh token up.
+    let other = tokens.find(session).await.ok();
+    match other.filter(|other| other.access != token.access) {
+        Some(other) if now < other.expiry => Ok(other),
+        _ if now < token.expiry => Ok(token),
+        _ => Err(denial),
     }
 }
 
-fn needs_login(why: &'static str) -> Denial {
-    Denial::new(Reason::LoginRequired, why)
+fn panicked() -> Denial {
+    Denial::new(Reason::CredentialsUnavailable, "the renewal ended in a panic: a bug")
 }
 
 async fn renew(renewal: &Renewal, config: &SdkConfig, now: SystemTime) -> Result<Token, Denial> {

@@ -1,3 +1,4 @@
+mod aws_login;
 mod ca_bundle;
 mod files;
 mod identity_center;

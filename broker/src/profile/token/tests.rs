@@ -55,8 +55,8 @@ fn what_the_aws_cli_wrote_is_read() {
     assert!(parse(br#"{"accessToken":"a"}"#).is_none());
 }
 
-#[test]
-fn what_is_written_is_read_again() {
+#[tokio::test]
+async fn what_is_written_is_read_again() {
     let home = tempfile::tempdir().expect("a home");
     let tokens = Tokens::new(Some(home.path()));
     let renewal = Renewal {
@@ -66,27 +66,27 @@ fn what_is_written_is_read_again() {
         registration_expiry: SystemTime::UNIX_EPOCH + Duration::from_secs(9000),
     };
     let written = Token { renewal: Some(renewal), ..token("a", 5000) };
-    assert!(!tokens.store(&session(None), written.clone()));
-    let read = tokens.find(&session(None)).expect("a token");
+    assert!(!tokens.store(&session(None), written.clone()).await);
+    let read = tokens.find(&session(None)).await.expect("a token");
     assert_eq!(format!("{read:?}"), format!("{written:?}"));
     assert_eq!(read.access.expose(), "a");
     // A newer one takes its place.
-    assert!(!tokens.store(&session(None), token("b", 6000)));
-    assert_eq!(tokens.find(&session(None)).expect("a token").access.expose(), "b");
-    assert!(tokens.find(&session(Some("other"))).is_none());
+    assert!(!tokens.store(&session(None), token("b", 6000)).await);
+    assert_eq!(tokens.find(&session(None)).await.expect("a token").access.expose(), "b");
+    assert!(tokens.find(&session(Some("other"))).await.is_err());
 }
 
-#[test]
-fn a_later_sign_in_of_another_program_counts_more_than_what_is_kept() {
+#[tokio::test]
+async fn a_later_sign_in_of_another_program_counts_more_than_what_is_kept() {
     let home = tempfile::tempdir().expect("a home");
     let aws = home.path().join(".aws");
     std::fs::write(&aws, "").expect("a file in the way");
     let tokens = Tokens::new(Some(home.path()));
-    assert!(tokens.store(&session(None), token("kept", 5000)));
+    assert!(tokens.store(&session(None), token("kept", 5000)).await);
     std::fs::remove_file(&aws).expect("there");
     let others = Tokens::new(Some(home.path()));
-    others.store(&session(None), token("older", 4000));
-    assert_eq!(tokens.find(&session(None)).expect("a token").access.expose(), "kept");
-    others.store(&session(None), token("later", 6000));
-    assert_eq!(tokens.find(&session(None)).expect("a token").access.expose(), "later");
+    others.store(&session(None), token("older", 4000)).await;
+    assert_eq!(tokens.find(&session(None)).await.expect("a token").access.expose(), "kept");
+    others.store(&session(None), token("later", 6000)).await;
+    assert_eq!(tokens.find(&session(None)).await.expect("a token").access.expose(), "later");
 }

@@ -56,7 +56,7 @@ async fn renewing(
     let token =
         Token { access: Secret::new("canary-old".to_owned()), expiry, renewal: Some(renewal) };
     let session = source(at, "dev", "dev").session().await.expect("a session");
-    assert!(!tokens.store(&session, token));
+    assert!(!tokens.store(&session, token).await);
     (directory, server)
 }
 
@@ -79,7 +79,7 @@ async fn a_token_near_its_end_is_renewed_and_shared() {
         assert_eq!(keys.access_key_id(), "NEW");
         assert_eq!(server.asked_of("/token")[0].body["refreshToken"], "canary-refresh");
         let session = source.session().await.expect("a session");
-        let token = Tokens::new(Some(home.path())).find(&session).expect("a token");
+        let token = Tokens::new(Some(home.path())).find(&session).await.expect("a token");
         assert_eq!(token.renewal.expect("a renewal").refresh.expose(), "r2");
         source.load(Effort::Waited, now()).await.expect("keys");
         assert_eq!(server.asked_of("/token").len(), 1);
@@ -98,10 +98,9 @@ async fn a_renewal_that_cannot_be_written_is_kept_and_used() {
     std::fs::write(&elsewhere, token).expect("a copy");
     std::fs::remove_dir_all(directory).expect("there");
     std::os::unix::fs::symlink("/proc/self/fdinfo", directory).expect("a link");
-    source.tokens.store(
-        &source.session().await.expect("a session"),
-        parse(&std::fs::read(&elsewhere).expect("a copy")).expect("a token"),
-    );
+    let session = source.session().await.expect("a session");
+    let token = parse(&std::fs::read(&elsewhere).expect("a copy")).expect("a token");
+    assert!(source.tokens.store(&session, token).await);
     for _ in 0..2 {
         let keys = source.load(Effort::Waited, now()).await.expect("keys");
         assert_eq!(keys.access_key_id(), "NEW");
@@ -190,6 +189,44 @@ async fn without_a_token_a_sign_in_is_needed() {
     assert_eq!(denial.reason(), Reason::LoginRequired);
     assert!(server.asked().is_empty());
     assert!(source.session().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_that_is_cut_or_unreadable_is_named() {
+    let (home, server) = identity_center(NOW + 3600, 200, 200).await;
+    let source = source(home.path(), "dev", "dev");
+    let path = source.tokens.path(&source.session().await.expect("a session")).expect("a path");
+    std::fs::write(&path, r#"{"accessToken":"canary-old","#).expect("a cut file");
+    let cut = source.load(Effort::Waited, now()).await.expect_err("cut");
+    std::fs::remove_file(&path).expect("it");
+    std::fs::create_dir(&path).expect("a directory");
+    let unreadable = source.load(Effort::Waited, now()).await.expect_err("unreadable");
+    for (denial, reason) in
+        [(cut, Reason::LoginRequired), (unreadable, Reason::ProfileMisconfigured)]
+    {
+        assert_eq!(denial.reason(), reason, "{denial}");
+        assert!(denial.detail().contains(&path.display().to_string()), "{denial}");
+        assert!(!denial.to_string().contains("canary"), "{denial}");
+    }
+    assert!(server.asked().is_empty());
+}
+
+/// A caller who gives up doesn't lose the refresh token that the server has just given out.
+#[tokio::test]
+async fn a_renewal_outlives_the_load_that_began_it() {
+    let (home, server) = identity_center(NOW - 200, 200, 200).await;
+    let source = source(home.path(), "dev", "dev");
+    let session = source.session().await.expect("a session");
+    let path = source.tokens.path(&session).expect("a path");
+    tokio::select! {
+        biased;
+        () = deadline::until(|| !server.asked_of("/token").is_empty()) => {}
+        loaded = source.load(Effort::Background, now()) => panic!("{loaded:?}"),
+    }
+    let written = || std::fs::read_to_string(&path).is_ok_and(|text| text.contains("canary-new"));
+    deadline::until(written).await;
+    source.load(Effort::Background, now()).await.expect("keys");
+    assert_eq!(server.asked_of("/token").len(), 1);
 }
 
 #[tokio::test]

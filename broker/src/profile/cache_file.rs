@@ -1,0 +1,214 @@
+//! The files of tokens that the AWS CLI and the SDKs share: read and replaced away from the runtime's workers.
+//!
+//! Invariant: a file is replaced as a whole, and is for its owner alone. A file system that hangs costs one thread a
+//! file, and nobody waits for it longer than [`PATIENCE`].
+
+use std::fs::{DirBuilder, File};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+use sigward_proto::v1::Reason;
+use tokio::task::spawn_blocking;
+use zeroize::Zeroizing;
+
+use super::locks::Locks;
+use crate::error::Denial;
+
+/// A home on a network file system may hang.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// No program writes a token that is longer.
+const LONGEST: u64 = 1024 * 1024;
+
+/// Access to cache files, one at a time to each.
+#[derive(Debug, Default)]
+pub(super) struct CacheFiles(Locks<PathBuf>);
+
+impl CacheFiles {
+    /// Does blocking work on the file. Once begun it comes to its end, even if nobody waits for that any more.
+    ///
+    /// # Errors
+    /// Those of the work; `TimedOut` where that, or the work of someone else on the file, takes too long.
+    pub(super) async fn with<T: Send + 'static>(
+        &self,
+        path: &Path,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let (lock, path) = (self.0.of(&path.to_owned()), path.to_owned());
+        let done = async move {
+            let alone = lock.lock_owned().await;
+            let working = spawn_blocking(move || {
+                let done = work(&path);
+                drop(alone);
+                done
+            });
+            working.await.map_err(io::Error::other).flatten()
+        };
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the file system doesn't answer");
+        tokio::time::timeout(PATIENCE, done).await.map_err(late).flatten()
+    }
+}
+
+/// The file's content.
+///
+/// # Errors
+/// Why it can't be read. A named pipe or a device is no token's file.
+pub(super) fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut content = Zeroizing::default();
+    // Without waiting: that of a pipe would have no end.
+    let no_wait = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(no_wait).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a file"));
+    }
+    file.take(LONGEST + 1).read_to_end(&mut content)?;
+    match content.len() as u64 > LONGEST {
+        true => Err(io::Error::other("longer than any token")),
+        false => Ok(content),
+    }
+}
+
+/// A file that is there and can't be read: no sign-in would help.
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> Denial {
+    let reason = match error.kind() {
+        io::ErrorKind::TimedOut => Reason::CredentialsUnavailable,
+        _ => Reason::ProfileMisconfigured,
+    };
+    Denial::new(reason, format!("{} can't be read: {error}", path.display()))
+}
+
+/// Puts another content in place of the file's, or makes the file.
+///
+/// # Errors
+/// Why it can't be written; then nothing has changed.
+pub(super) fn replace(path: &Path, content: &str) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    // Not by the process's id: in containers that share a home it is the same.
+    let chance = RandomState::new().hash_one(());
+    let temporary = path.with_extension(format!("{chance:016x}.tmp"));
+    let written = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .and_then(|mut file| {
+            file.write_all(content.as_bytes())?;
+            file.sync_all()
+        })
+        .and_then(|()| std::fs::rename(&temporary, path));
+    if written.is_err() {
+        // A token doesn't stay behind under a name that nobody looks for.
+        drop(std::fs::remove_file(&temporary));
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::deadline;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_for_its_owner_alone() {
+        let home = tempfile::tempdir().expect("a home");
+        let path = home.path().join("a/b/token.json");
+        replace(&path, "canary-1").expect("a directory is made");
+        // Another program's mode doesn't stay.
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("ours");
+        let other = home.path().join("link");
+        std::fs::hard_link(&path, &other).expect("a link");
+        replace(&path, "canary-2").expect("a file");
+        assert_eq!(read(&path).expect("a file").as_slice(), b"canary-2");
+        assert_eq!(read(&other).expect("untouched").as_slice(), b"canary-1");
+        let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode();
+        assert_eq!(mode(&path) & 0o777, 0o600);
+        assert_eq!(mode(path.parent().expect("a directory")) & 0o777, 0o700);
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_behind() {
+        let home = tempfile::tempdir().expect("a home");
+        let path = home.path().join("token.json");
+        // The rename fails: a directory that isn't empty is in its place.
+        std::fs::create_dir_all(path.join("x")).expect("a directory");
+        replace(&path, "canary").expect_err("it isn't written");
+        assert_eq!(std::fs::read_dir(home.path()).expect("a directory").count(), 1);
+        assert!(read(&path).is_err(), "a directory");
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_isn_t_read() {
+        let home = tempfile::tempdir().expect("a home");
+        let path = home.path().join("token.json");
+        let file = File::create(&path).expect("a file");
+        for (length, readable) in [(LONGEST, true), (LONGEST + 1, false)] {
+            file.set_len(length).expect("a sparse file");
+            assert_eq!(read(&path).is_ok(), readable, "{length}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let home = tempfile::tempdir().expect("a home");
+        let path = home.path().join("token.json");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let pipe = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, pipe, mode, 0).expect("a pipe");
+        assert!(read(&path).is_err());
+    }
+
+    /// The attack: a home on a server that is away takes one thread after the other, until no file can be read.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_hangs_costs_one_thread() {
+        let home = tempfile::tempdir().expect("a home");
+        let (hung, good) = (home.path().join("hung"), home.path().join("good"));
+        std::fs::write(&good, "token").expect("a file");
+        let files = Arc::new(CacheFiles::default());
+        let begun = Arc::new(AtomicUsize::new(0));
+        let (release, server) = std::sync::mpsc::channel::<()>();
+        let server = Arc::new(Mutex::new(server));
+        let asked: Vec<_> = (0..50)
+            .map(|_| {
+                let (files, path) = (Arc::clone(&files), hung.clone());
+                let (begun, server) = (Arc::clone(&begun), Arc::clone(&server));
+                tokio::spawn(async move {
+                    let hang = move |_: &Path| {
+                        begun.fetch_add(1, Ordering::SeqCst);
+                        server.lock().expect("a lock").recv().map_err(io::Error::other)
+                    };
+                    files.with(&path, hang).await
+                })
+            })
+            .collect();
+        deadline::until(|| begun.load(Ordering::SeqCst) > 0).await;
+        let content = files.with(&good, read).await.expect("other files are read");
+        assert_eq!(content.as_slice(), b"token");
+        tokio::time::advance(PATIENCE).await;
+        for asked in asked {
+            let late = asked.await.expect("a task").expect_err("nobody answers");
+            assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        }
+        assert_eq!(begun.load(Ordering::SeqCst), 1);
+        drop(release);
+        // The thread is free again, and the file with it.
+        std::fs::write(&hung, "token").expect("a file");
+        assert!(files.with(&hung, read).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_the_work_is_an_error() {
+        let files = CacheFiles::default();
+        let work = |_: &Path| -> io::Result<()> { panic!("a bug") };
+        assert!(files.with(Path::new("/x"), work).await.is_err());
+        assert!(files.with(Path::new("/x"), |_| Ok(())).await.is_ok(), "the lock is released");
+    }
+}

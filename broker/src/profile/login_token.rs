@@ -1,0 +1,365 @@
+//! The sessions of `aws login`: the cache that the AWS CLI and the SDKs share, and what is kept in memory where that
+//! can't be written.
+//!
+//! A session is a file, named by the SHA-256 of the `login_session`: keys that live for 15 minutes, the refresh token for
+//! the next ones, and the private key that a renewal is proven with (botocore `LoginCredentialFetcher`). It can't be
+//! made here: people sign in with the AWS CLI.
+//!
+//! Invariant: a renewal replaces the file that it began with, or one of the same sign-in that is older than it. It brings
+//! no session back that was signed out meanwhile, and writes over no other sign-in. Fields that aren't known here stay.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
+use sha2::{Digest, Sha256};
+use sigward_proto::v1::Reason;
+
+use super::cache_file::{self, CacheFiles};
+use super::locks::Locks;
+use super::token;
+use crate::error::Denial;
+use crate::log;
+use crate::memory;
+use crate::secret::Secret;
+
+/// The hash of a file's content.
+type Mark = [u8; 32];
+
+/// A session: keys that sign, and what it takes to get the next ones.
+#[derive(Clone)]
+pub(super) struct LoginToken {
+    pub(super) keys: Credentials,
+    pub(super) expiry: SystemTime,
+    pub(super) refresh: Secret,
+    pub(super) client_id: String,
+    account: String,
+    /// In PEM form. Each sign-in has a new one.
+    pub(super) dpop_key: Secret,
+    /// Where the person signed in, and where the session is renewed; the AWS CLI of old doesn't say.
+    pub(super) region: Option<String>,
+    /// The whole file.
+    text: Secret,
+    /// Of the file that it was read from, or renewed from.
+    file: Mark,
+}
+
+/// All sessions of this process's home, by their cache files.
+#[derive(Debug, Default)]
+pub(super) struct LoginTokens {
+    files: CacheFiles,
+    /// Only what couldn't be written.
+    kept: Mutex<HashMap<PathBuf, LoginToken>>,
+    written: Mutex<HashMap<PathBuf, Written>>,
+    renewing: Locks<PathBuf>,
+}
+
+/// The file that we wrote last.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    mark: Mark,
+    /// Of the file that others wrote, of which it is a renewal.
+    origin: Mark,
+}
+
+/// What stands in a cache file.
+enum Cached {
+    Session(Box<LoginToken>),
+    Missing,
+    /// Why it is no session: nothing of its content.
+    Unreadable(String),
+}
+
+/// What became of a renewal.
+enum Stored {
+    Written(Mark),
+    /// Someone else was quicker.
+    Theirs(Box<LoginToken>),
+    SignedOut,
+    NotWritten(io::Error),
+}
+
+impl LoginTokens {
+    /// The cache file of a session.
+    pub(super) fn path(directory: &Path, session: &str) -> PathBuf {
+        directory.join(hex::encode(Sha256::digest(session)) + ".json")
+    }
+
+    /// The session as it stands in the cache, or in memory where that is newer.
+    ///
+    /// # Errors
+    /// LOGIN_REQUIRED where there is none or it can't be made out; PROFILE_MISCONFIGURED where the file can't be
+    /// read. Both name the file.
+    pub(super) async fn find(&self, path: &Path) -> Result<LoginToken, Denial> {
+        let cached = self.files.with(path, look).await;
+        let mut kept = self.kept();
+        let denial = match cached {
+            Ok(Cached::Session(cached)) => {
+                let newer =
+                    |it: &&LoginToken| it.is_of_sign_in(&cached) && it.expiry > cached.expiry;
+                if let Some(token) = kept.get(path).filter(newer) {
+                    return Ok(token.clone());
+                }
+                kept.remove(path);
+                return Ok(*cached);
+            }
+            Ok(Cached::Missing) => {
+                kept.remove(path);
+                return Err(signed_out(path));
+            }
+            Ok(Cached::Unreadable(why)) => {
+                let shown = path.display();
+                let detail = format!("the login session in {shown} can't be used: {why}");
+                Denial::new(Reason::LoginRequired, detail)
+            }
+            Err(error) => cache_file::unreadable(path, &error),
+        };
+        kept.get(path).cloned().ok_or(denial)
+    }
+
+    /// Whoever renews a session holds it: the server may take each refresh token once.
+    pub(super) fn renewing(&self, path: &Path) -> Arc<tokio::sync::Mutex<()>> {
+        self.renewing.of(&path.to_owned())
+    }
+
+    /// Takes over what a renewal of `before` brought. Gives the session to use: that of someone else where they have
+    /// been quicker.
+    ///
+    /// # Errors
+    /// LOGIN_REQUIRED where the person has signed out meanwhile.
+    pub(super) async fn store(
+        &self,
+        path: &Path,
+        before: &LoginToken,
+        mut renewed: LoginToken,
+    ) -> Result<LoginToken, Denial> {
+        let (origin, ours) = (before.file, renewed.clone());
+        let write = move |path: &Path| Ok(write(path, origin, &ours));
+        let stored = self.files.with(path, write).await;
+        let mut kept = self.kept();
+        match stored.unwrap_or_else(Stored::NotWritten) {
+            Stored::Written(mark) => {
+                kept.remove(path);
+                let mut written = self.written();
+                let before = written.get(path).filter(|written| written.mark == origin);
+                let origin = before.map_or(origin, |written| written.origin);
+                written.insert(path.to_owned(), Written { mark, origin });
+                renewed.file = mark;
+                Ok(renewed)
+            }
+            Stored::Theirs(token) => {
+                kept.remove(path);
+                Ok(*token)
+            }
+            Stored::SignedOut => {
+                kept.remove(path);
+                Err(signed_out(path))
+            }
+            Stored::NotWritten(error) => {
+                let path = path.to_owned();
+                tracing::warn!(
+                    path = %path.display(), %error,
+                    "the login session can't be written: it is kept in memory"
+                );
+                kept.insert(path, renewed.clone());
+                Ok(renewed)
+            }
+        }
+    }
+
+    /// Changes with each sign-in and with each renewal of another program, but not with our own: keys that were made
+    /// of the session before are as good as they were.
+    pub(super) async fn mark(&self, path: &Path) -> Mark {
+        let content = self.files.with(path, |path| cache_file::read(path).map(|it| mark(&it)));
+        match content.await {
+            Ok(mark) => {
+                let written = self.written();
+                let ours = written.get(path).filter(|written| written.mark == mark);
+                ours.map_or(mark, |written| written.origin)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => [0; 32],
+            Err(_) => [1; 32],
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<PathBuf, LoginToken>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn written(&self) -> MutexGuard<'_, HashMap<PathBuf, Written>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LoginToken {
+    /// The same session with the next keys: id, secret and session token. All else is as it was.
+    ///
+    /// # Errors
+    /// None, since the file's text has been parsed before.
+    pub(super) fn renewed(
+        &self,
+        [id, secret, session_token]: [&str; 3],
+        refresh: String,
+        expiry: SystemTime,
+    ) -> serde_json::Result<Self> {
+        // As the file says it, so that reading it again brings the same.
+        let since_1970 = expiry.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let expiry = SystemTime::UNIX_EPOCH + Duration::from_secs(since_1970.as_secs());
+        let access = serde_json::json!({
+            "accessKeyId": id,
+            "secretAccessKey": secret,
+            "sessionToken": session_token,
+            "accountId": self.account,
+            "expiresAt": log::timestamp(expiry, "T") + "Z",
+        });
+        let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(self.text.expose())?;
+        fields.insert("accessToken".to_owned(), to_raw_value(&access)?);
+        fields.insert("refreshToken".to_owned(), to_raw_value(&refresh)?);
+        Ok(Self {
+            keys: keys(id, secret, session_token, &self.account, expiry),
+            expiry,
+            refresh: Secret::new(refresh),
+            text: Secret::new(serde_json::to_string(&fields)?),
+            ..self.clone()
+        })
+    }
+
+    /// Whether both come from the same `aws login`.
+    fn is_of_sign_in(&self, other: &Self) -> bool {
+        self.dpop_key == other.dpop_key
+    }
+}
+
+/// Shows no key.
+impl fmt::Debug for LoginToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoginToken").field("expiry", &self.expiry).finish_non_exhaustive()
+    }
+}
+
+fn signed_out(path: &Path) -> Denial {
+    let detail = format!("nobody has signed in with aws login: there is no {}", path.display());
+    Denial::new(Reason::LoginRequired, detail)
+}
+
+fn mark(content: &[u8]) -> Mark {
+    memory::wiped(|| Sha256::digest(content).into())
+}
+
+fn look(path: &Path) -> io::Result<Cached> {
+    let content = match cache_file::read(path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Cached::Missing),
+        Err(error) => return Err(error),
+    };
+    Ok(match parse(&content) {
+        Ok(token) => Cached::Session(Box::new(token)),
+        Err(why) => Cached::Unreadable(why),
+    })
+}
+
+/// Puts the renewal of a session into its file, if that is still what was renewed.
+fn write(path: &Path, origin: Mark, ours: &LoginToken) -> Stored {
+    match look(path) {
+        Ok(Cached::Session(now))
+            if now.file == origin || now.is_of_sign_in(ours) && now.expiry < ours.expiry =>
+        {
+            match cache_file::replace(path, ours.text.expose()) {
+                Ok(()) => Stored::Written(mark(ours.text.expose().as_bytes())),
+                Err(error) => Stored::NotWritten(error),
+            }
+        }
+        Ok(Cached::Session(now)) => Stored::Theirs(now),
+        Ok(Cached::Missing) => Stored::SignedOut,
+        Ok(Cached::Unreadable(_)) => {
+            Stored::NotWritten(io::Error::other("another program is writing it"))
+        }
+        Err(error) => Stored::NotWritten(error),
+    }
+}
+
+/// A cache file's content; the names are those of the AWS CLI. What the AWS CLI needs is needed here too: it would refuse
+/// the file otherwise.
+///
+/// # Errors
+/// What is wrong, without any of the content.
+fn parse(content: &[u8]) -> Result<LoginToken, String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct File {
+        access_token: Option<AccessToken>,
+        refresh_token: Option<String>,
+        client_id: Option<String>,
+        dpop_key: Option<String>,
+        sign_in_region: Option<String>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct AccessToken {
+        access_key_id: Option<String>,
+        secret_access_key: Option<String>,
+        session_token: Option<String>,
+        account_id: Option<String>,
+        expires_at: Option<String>,
+    }
+    // serde's own words quote what they don't expect.
+    let place = |error: serde_json::Error| {
+        let (line, column) = (error.line(), error.column());
+        format!("it isn't what aws login writes, or was cut (line {line}, column {column})")
+    };
+    let file: File = serde_json::from_slice(content).map_err(place)?;
+    let text = std::str::from_utf8(content).map_err(|_| "it isn't UTF-8".to_owned())?;
+    let needed = |field: Option<String>, name: &str| {
+        field.filter(|it| !it.is_empty()).ok_or_else(|| format!("it has no {name}"))
+    };
+    let access = file.access_token.ok_or("it has no accessToken")?;
+    let id = needed(access.access_key_id, "accessKeyId")?;
+    let secret = Secret::new(needed(access.secret_access_key, "secretAccessKey")?);
+    let session_token = Secret::new(needed(access.session_token, "sessionToken")?);
+    let account = needed(access.account_id, "accountId")?;
+    let expiry = token::time(&needed(access.expires_at, "expiresAt")?)
+        .ok_or("its expiresAt isn't a time")?;
+    let region = file.sign_in_region.filter(|region| !region.is_empty());
+    // It becomes a part of the host that gets the refresh token.
+    let of_a_host = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if region.as_ref().is_some_and(|region| !region.chars().all(of_a_host)) {
+        return Err("its signInRegion isn't a region".to_owned());
+    }
+    Ok(LoginToken {
+        keys: keys(&id, secret.expose(), session_token.expose(), &account, expiry),
+        expiry,
+        refresh: Secret::new(needed(file.refresh_token, "refreshToken")?),
+        client_id: needed(file.client_id, "clientId")?,
+        account,
+        dpop_key: Secret::new(needed(file.dpop_key, "dpopKey")?),
+        region,
+        text: Secret::new(text.to_owned()),
+        file: mark(content),
+    })
+}
+
+fn keys(
+    id: &str,
+    secret: &str,
+    session_token: &str,
+    account: &str,
+    expiry: SystemTime,
+) -> Credentials {
+    Credentials::builder()
+        .access_key_id(id)
+        .secret_access_key(secret)
+        .session_token(session_token)
+        .account_id(account)
+        .expiry(expiry)
+        .provider_name("login")
+        .build()
+}
+
+#[cfg(test)]
+mod tests;
