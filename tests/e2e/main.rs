@@ -29,6 +29,7 @@ mod generations;
 mod http;
 mod isolation;
 mod listening;
+mod login_sessions;
 mod metadata;
 mod metrics;
 mod nasty;

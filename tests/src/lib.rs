@@ -9,6 +9,7 @@
 pub mod aws;
 pub mod aws_home;
 pub mod conformance;
+pub mod console;
 pub mod deadline;
 pub mod demo;
 pub mod keys;

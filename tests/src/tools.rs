@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 
 use crate::processes;
 
-/// What the Python of the tests has: the official MCP client, and the AWS SDK's signer.
-const PYTHON_PACKAGES: &[&str] = &["mcp==1.30.0", "botocore==1.44.5"];
+/// What the Python of the tests has: the official MCP client, and the AWS SDK's signer and sessions of `aws login`.
+const PYTHON_PACKAGES: &[&str] = &["mcp==1.30.0", "botocore[crt]==1.44.5"];
 /// `fastmcp`, apart from it: it wants the official client from 2.0 on, which others can't use yet.
 const FASTMCP: &[&str] = &["fastmcp==4.2.3", "mcp==2.3.0"];
 /// The reference proxy, apart from it: its dependencies are its own.
