@@ -333,6 +333,7 @@ def repaired(request):
         ("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials"),
     ):
         path = request["env"].get(variable) or os.path.join(request["home"], usual)
+        path = os.path.expanduser(os.path.expandvars(path))
         if not os.path.isfile(path):
             continue
         faulty, text = repair(path)

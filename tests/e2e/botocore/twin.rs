@@ -82,21 +82,20 @@ impl Botocore {
 }
 
 /// The broker, as `src/bin/identities.rs` asks it.
-pub(super) struct Ours(Process);
+pub(super) struct Ours {
+    process: Process,
+    aws: String,
+}
 
 impl Ours {
-    /// It asks the AWS at `url`.
-    pub(super) fn start(url: &str) -> Self {
-        let mut command = processes::command(Path::new(env!("CARGO_BIN_EXE_identities")));
-        command.env("HOME", "/nonexistent").env("AWS_EC2_METADATA_DISABLED", "true");
-        for service in ["STS", "SSO", "SSO_OIDC"] {
-            command.env(format!("AWS_ENDPOINT_URL_{service}"), url);
-        }
-        Self(Process::start(command))
+    /// It asks the AWS at `aws`.
+    pub(super) fn start(aws: &str) -> Self {
+        let command = processes::command(Path::new(env!("CARGO_BIN_EXE_identities")));
+        Self { process: Process::start(command), aws: aws.to_owned() }
     }
 
     pub(super) fn processor_time(&self) -> f64 {
-        self.0.processor_time()
+        self.process.processor_time()
     }
 
     /// The answers, in the order of the questions.
@@ -104,9 +103,12 @@ impl Ours {
         let numbered = questions.iter().enumerate().map(|(id, question)| {
             let mut question = question.clone();
             question["id"] = id.into();
+            for service in ["STS", "SSO", "SSO_OIDC"] {
+                question["env"][format!("AWS_ENDPOINT_URL_{service}")] = self.aws.as_str().into();
+            }
             question.to_string()
         });
-        let mut answers = self.0.ask_all(numbered).await;
+        let mut answers = self.process.ask_all(numbered).await;
         answers.sort_by_key(|answer| answer["id"].as_u64());
         answers
     }

@@ -1,8 +1,7 @@
 //! Tells whose identity the broker uses for AWS files and an environment: the twin of `e2e/botocore/identities.py`.
 //!
 //! Reads requests as JSON lines (`id`, `home`, `env`, and `profile` or null), and answers each with one line, in any
-//! order: the ARN that `sts:GetCallerIdentity` gave and the profile's region, or `refused`. Where STS is, the
-//! environment of the process says.
+//! order: the ARN that `sts:GetCallerIdentity` gave and the profile's region, or `refused`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -101,13 +100,11 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", escaped.collect::<String>())
 }
 
-/// As the command line of the broker reads them; where STS is, the environment of this process says.
-#[allow(clippy::disallowed_methods, reason = "the edge: a program reads its environment")]
+/// As the command line of the broker reads them.
 fn surroundings(env: &BTreeMap<String, String>) -> Result<Surroundings, String> {
     let home = env.get("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-    let ours = std::env::vars_os().filter(|(name, _)| name == "AWS_ENDPOINT_URL_STS");
-    let theirs = env.iter().map(|(name, value)| (name.into(), value.into()));
-    let surroundings = Surroundings { home, variables: ours.chain(theirs).collect() };
+    let variables = env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let surroundings = Surroundings { home, variables };
     surroundings.check()?;
     Ok(surroundings)
 }
