@@ -158,6 +158,7 @@ impl Scene {
             refused: !output.status.success(),
             said: text(&output.stdout),
             errors: text(&output.stderr),
+            rejected: String::new(),
             signed: identified.map(|asked| (asked.key.clone(), None)).collect(),
             asked,
         }
@@ -178,8 +179,8 @@ impl Scene {
         }
         let (_, _, errors) = client.close().await;
         let requests = self.upstream.requests();
-        let unverified = requests.iter().filter_map(|request| request.signature.as_ref().err());
-        let unverified: String = unverified.map(|why| format!("the server: {why}\n")).collect();
+        let rejected = requests.iter().filter_map(|request| request.signature.as_ref().err());
+        let rejected = rejected.map(|why| format!("the server: {why}\n")).collect();
         let served = |response: &&Value| response["result"]["structuredContent"].is_object();
         Seen {
             refused: response.as_ref().filter(served).is_none(),
@@ -187,7 +188,8 @@ impl Scene {
                 Some(response) => failure(response).to_owned(),
                 None => String::new(),
             },
-            errors: errors + &unverified,
+            errors,
+            rejected,
             signed: requests.iter().map(|request| (key(request), region(request))).collect(),
             asked: self.aws.asked(),
         }

@@ -11,8 +11,10 @@ pub(super) struct Seen {
     pub(super) refused: bool,
     /// What the user got: the output of `check`, or the error that the client was sent.
     pub(super) said: String,
-    /// Standard error, and what the server had against a signature.
+    /// Standard error.
     pub(super) errors: String,
+    /// What the server had against signatures.
+    pub(super) rejected: String,
     /// The key of each request, and the region that a call was told of.
     pub(super) signed: Vec<(String, Option<String>)>,
     /// What AWS was asked.
@@ -24,7 +26,7 @@ impl Seen {
     pub(super) fn wrong(&self, case: &Case, who: &str) -> Vec<String> {
         let mut wrong = Vec::new();
         let right = &case.right;
-        let said = format!("{}\n{}", self.said, self.errors);
+        let said = format!("{}\n{}\n{}", self.said, self.errors, self.rejected);
         if self.refused && right.outcome == Outcome::Same {
             wrong.push(format!("is refused:\n{said}"));
         }
@@ -35,7 +37,8 @@ impl Seen {
             if right.never_signs.iter().any(|never| *never == general(key)) {
                 wrong.push(format!("{key} signs"));
             }
-            if self.refused && !key.is_empty() && who != "check" {
+            // A signature that the server took, for nothing.
+            if self.refused && !key.is_empty() && self.rejected.is_empty() && who != "check" {
                 wrong.push(format!("{key} signs, and the client fails all the same:\n{said}"));
             }
         }
