@@ -85,7 +85,7 @@ async fn the_keys_of_a_removed_profile_are_gone_from_memory() {
     let after = after.split_once("[[rule]]").unwrap().1;
     world.write("broker.toml", &format!("{before}[[rule]]{after}"));
     broker.signal(Signal::HUP);
-    broker.logged("the configuration was loaded again").await;
+    broker.logged("the configuration was reloaded").await;
     let refused = client.call("whoami", r#"{"aws_profile":"prod"}"#).await;
     assert_names(crate::setup::failure(&refused), &["prod"]);
     let called = client.call("whoami", r#"{"aws_profile":"dev"}"#).await;
@@ -177,15 +177,15 @@ async fn another_address_waits_for_the_next_start() {
     // The same addresses are nothing to warn of.
     world.write("broker.toml", &world.configuration(&(metrics(0) + &rule(&["dev", "prod"]))));
     broker.signal(Signal::HUP);
-    broker.logged("the configuration was loaded again").await;
-    assert!(!broker.errors().contains("started again"), "{}", broker.errors());
+    broker.logged("the configuration was reloaded").await;
+    assert!(!broker.errors().contains("needs a restart"), "{}", broker.errors());
 
     let moved = world.configuration(&(metrics(9) + &rule(&["staging"])));
     let moved = moved.replace("broker.sock", "elsewhere.sock");
     world.write("broker.toml", &moved);
     broker.signal(Signal::HUP);
     for section in ["[listen]", "[metrics]"] {
-        broker.logged(&format!("another {section} takes effect when")).await;
+        broker.logged(&format!("the change of {section} needs a restart")).await;
     }
     let mut client = world.client_of(&world.socket(), &["staging"]).await;
     assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("staging"));

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::endpoint::Paths;
 use crate::error::{Error, Faults};
 
 const MINIMAL: &str = r#"
@@ -35,6 +36,15 @@ fn the_annotated_file_is_valid_and_says_what_it_says() {
     assert!(role.session_policy.is_some());
     let tools = config.rules[0].tools.as_ref().expect("tools");
     assert_eq!(tools.deny, ["aws___get_presigned_url"]);
+    assert_eq!(
+        (config.rules[0].name.as_str(), config.rules[1].name.as_str()),
+        ("agents", "rule 2")
+    );
+    assert_eq!(config.rules[0].arguments.len(), 2);
+    assert_eq!(config.rules[0].arguments[1].must, Must::BeAbsent);
+    assert_eq!(config.endpoints[0].paths, Paths::Exact);
+    assert_eq!(config.endpoints[1].paths, Paths::Prefix);
+    assert_eq!(config.audit.rotate, Some(Rotate { bytes: 100 << 20, keep: 10 }));
     assert_eq!(config.rules[0].rate, Some(Rate { per_second: 50, burst: 100 }));
     assert_eq!(config.rules[1].endpoints, Names::All);
     assert!(config.rules[0].login && !config.rules[1].login);
@@ -215,6 +225,50 @@ fn each_fault_says_where_and_what() {
             "true or false",
         ),
         ("[rule]\npeer = { uid = 1 }", "rule", "[[rule]]"),
+        (
+            "[[rule]]\npeer = { exe = \"/bin/a\" }\nprofiles = [\"dev\"]",
+            "rule[0].peer.uid",
+            "no identity",
+        ),
+        ("[[rule]]\npeer = { uid = 65534 }\nprofiles = [\"dev\"]", "rule[0].peer.uid", "nobody's"),
+        ("[[rule]]\npeer = { gid = 65534 }\nprofiles = [\"dev\"]", "rule[0].peer.gid", "nobody's"),
+        (
+            "[[rule]]\nname = \"a\"\npeer = { uid = 1 }\nprofiles = [\"dev\"]\n\
+             [[rule]]\nname = \"a\"\npeer = { uid = 1 }\nprofiles = [\"dev\"]",
+            "rule[1].name",
+            "declared twice",
+        ),
+        (
+            "[[rule]]\npeer = { uid = 1 }\nprofiles = [\"dev\"]\nmethods = { deny = [\"x\"] }",
+            "rule[0].methods",
+            "permits nothing",
+        ),
+        (
+            "[[rule]]\npeer = { uid = 1 }\nprofiles = [\"dev\"]\narguments = [{ path = \"/a\", equals = 1 }]",
+            "rule[0].arguments",
+            "permits no call",
+        ),
+        (
+            "[[rule]]\npeer = { uid = 1 }\nprofiles = [\"dev\"]\ntools = { allow = [\"*\"] }\n\
+             arguments = [{ path = \"a\", equals = 1 }]",
+            "rule[0].arguments[0].path",
+            "JSON pointer",
+        ),
+        (
+            "[[rule]]\npeer = { uid = 1 }\nprofiles = [\"dev\"]\ntools = { allow = [\"*\"] }\n\
+             arguments = [{ path = \"/a\", equals = 1, absent = true }]",
+            "rule[0].arguments[0].path",
+            "one condition",
+        ),
+        (
+            "[[rule]]\npeer = { uid = 1 }\nprofiles = [\"dev\"]\ntools = { allow = [\"*\"] }\n\
+             arguments = [{ path = \"/a\", in = [1.5] }]",
+            "rule[0].arguments[0].in[0]",
+            "whole number",
+        ),
+        ("[audit]\nfile = \"/a\"\nsync = \"yes\"", "audit.sync", "batch"),
+        ("[audit]\nfile = \"/a\"\nrotate = { keep = 1 }", "audit.rotate.mib", "missing"),
+        ("[audit]\nrotate = { mib = 1 }", "audit.rotate", "needs file"),
     ] {
         let found = faults(added);
         let [(_, found_key, found_message)] = found.as_slice() else {
