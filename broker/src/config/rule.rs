@@ -159,11 +159,9 @@ fn argument(table: Table<'_>) -> Option<Argument> {
     }
     let tool = table.text("tool").map_or("*", |tool| tool.value).to_owned();
     let path = table.text("path").and_then(|text| {
-        let pointer = |path: &str| {
-            let whole = format!("/arguments{path}");
-            let checked = if path.is_empty() { Err(None) } else { Ok(()) };
-            let checked = checked.and_then(|()| Want::default().look_at(&whole).map_err(Some));
-            checked.map(|_| path.to_owned()).map_err(|_| POINTER.to_owned())
+        let pointer = |path: &str| match Want::default().look_at(path) {
+            Ok(_) => Ok(path.to_owned()),
+            Err(_) => Err(POINTER.to_owned()),
         };
         text.parse(pointer)
     });
