@@ -61,7 +61,7 @@ async fn botocore(world: &World, console: &Console, directory: &Path) -> String 
     const SCRIPT: &str = "import botocore.session
 keys = botocore.session.Session(profile='person').get_credentials().get_frozen_credentials()
 print(keys.access_key)";
-    let mut command = processes::command(tools::python());
+    let mut command = processes::command(tools::botocore_with_crt());
     command.args(["-c", SCRIPT]).envs(world.home.environment()).envs([console.environment()]);
     command.env("AWS_LOGIN_CACHE_DIRECTORY", directory);
     let ended = deadline::within(command.output(), || "botocore doesn't end".to_owned()).await;

@@ -10,8 +10,10 @@ use std::sync::OnceLock;
 
 use crate::processes;
 
-/// What the Python of the tests has: the official MCP client, and the AWS SDK's signer and sessions of `aws login`.
-const PYTHON_PACKAGES: &[&str] = &["mcp==1.30.0", "botocore[crt]==1.44.5"];
+/// What the Python of the tests has: the official MCP client and the AWS SDK.
+const PYTHON_PACKAGES: &[&str] = &["mcp==1.30.0", "botocore==1.44.5"];
+/// The AWS SDK with what it needs for sessions of `aws login`, apart from it: that takes over its signer too.
+const BOTOCORE_WITH_CRT: &[&str] = &["botocore[crt]==1.44.5"];
 /// `fastmcp`, apart from it: it wants the official client from 2.0 on, which others can't use yet.
 const FASTMCP: &[&str] = &["fastmcp==4.2.3", "mcp==2.3.0"];
 /// The reference proxy, apart from it: its dependencies are its own.
@@ -38,6 +40,15 @@ const NODE: &str = "22.23.3";
 pub fn python() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| virtual_environment("python", PYTHON_PACKAGES).join("bin/python"))
+}
+
+/// A Python interpreter whose `botocore` can renew sessions of `aws login`.
+///
+/// # Panics
+/// If it can't be installed.
+pub fn botocore_with_crt() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| virtual_environment("botocore-crt", BOTOCORE_WITH_CRT).join("bin/python"))
 }
 
 /// A Python interpreter that can import `fastmcp`, and `mcp` from 2.0 on.

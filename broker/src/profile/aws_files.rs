@@ -243,17 +243,7 @@ impl<'f> Setting<'f> {
             return Err(self.wrong("must be a block of indented settings"));
         }
         let mut found = None;
-        // What `str.splitlines` splits at.
-        let ends = |c| {
-            matches!(
-                c,
-                '\n' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}'
-            )
-        };
-        for line in value.split(ends).map(|line| line.trim_matches(ini::is_space)) {
-            if line.is_empty() {
-                continue;
-            }
+        for line in ini::nested(value) {
             let incomplete = || self.wrong("holds an indented line without '='");
             let (name, value) = line.split_once('=').ok_or_else(incomplete)?;
             if name.trim_matches(ini::is_space) == key {

@@ -211,6 +211,18 @@ impl Reader {
                 setting.value.truncate(end);
             }
         }
+        // botocore reads the settings that are nested in a value, whoever asks for them, and gives the file up at others.
+        for section in &mut self.document.sections {
+            let bad = section
+                .settings
+                .iter()
+                .find(|it| nested(&it.value).any(|line| !line.contains('=')));
+            let bad = bad.map(|it| Error {
+                line: it.line,
+                what: format!("{} is a block of indented lines, one of them without '='", it.key),
+            });
+            section.error = section.error.take().or(bad);
+        }
         for section in &mut self.document.sections {
             for default in &self.defaults.settings {
                 if !section.settings.iter().any(|setting| setting.key == default.key) {
@@ -242,6 +254,19 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 fn header(text: &str) -> Option<&str> {
     let (header, _) = text.strip_prefix('[')?.rsplit_once(']')?;
     Some(header).filter(|header| !header.is_empty())
+}
+
+/// The lines of a block of nested settings; none of another value. They end where `str.splitlines` ends them.
+pub(super) fn nested(value: &str) -> impl Iterator<Item = &str> {
+    let ends = |c| {
+        matches!(
+            c,
+            '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'
+                ..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}'
+        )
+    };
+    let block = value.strip_prefix('\n').unwrap_or_default();
+    block.split(ends).map(|line| line.trim_matches(is_space)).filter(|line| !line.is_empty())
 }
 
 /// White space for Python's `str.strip`, which counts four control characters among it.

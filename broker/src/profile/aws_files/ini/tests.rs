@@ -46,6 +46,13 @@ fn a_file_is_read_as_configparser_reads_it() {
             &["[a]@1 x=\"1\"@2 x=\"2\"@3 !3: sets x again, after line 2", "[b]@4 "],
         ),
         ("[a]\nnothing\nx = 1\n", &["[a]@1 x=\"1\"@3 !2: is no setting: there is no '=' in it"]),
+        (
+            "[a]\nx =\n  y\n[b]\n",
+            &[
+                "[a]@1 x=\"\\ny\"@2 !2: x is a block of indented lines, one of them without '='",
+                "[b]@4 ",
+            ],
+        ),
         ("[a]\n= 1\n", &["[a]@1  !2: has no name before its '='"]),
     ] {
         assert_eq!(shown(text), sections, "{text:?}");
