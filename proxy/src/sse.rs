@@ -13,6 +13,9 @@ pub use self::frames::{Boundaries, Frames, event, with_data};
 /// Longer ids are none: they would have to go into a header, and are kept for as long as the stream.
 const MAX_ID: usize = 4096;
 
+/// The longest line that can be an id.
+const MAX_ID_LINE: usize = MAX_ID + b"id: ".len();
+
 /// How much of a buffer is kept from one line to the next.
 const KEPT: usize = 64 << 10;
 
@@ -45,10 +48,15 @@ pub struct Parser {
     has_data: bool,
     /// Whether the event is of another type than `message`.
     is_other: bool,
-    /// The id in force, which outlives events and, for a resumed stream, connections.
+    /// What the `id` lines of the incomplete event say, which counts once the event is complete:
+    /// after a cut in the middle of an event, that event is still to come.
+    id_buffer: Option<String>,
+    /// The id of the last complete event. It outlives connections where a stream is resumed.
     last_id: Option<String>,
     retry_ms: Option<u64>,
     oversize: bool,
+    /// Whether the line is dropped.
+    is_long: bool,
     after_cr: bool,
     at_start: bool,
     ready: VecDeque<Event>,
@@ -65,9 +73,11 @@ impl Parser {
             data: Vec::new(),
             has_data: false,
             is_other: false,
+            id_buffer: last_id.clone(),
             last_id,
             retry_ms: None,
             oversize: false,
+            is_long: false,
             after_cr: false,
             at_start: true,
             ready: VecDeque::new(),
@@ -84,7 +94,7 @@ impl Parser {
         self.line.len() + self.data.len() + ready.sum::<usize>()
     }
 
-    /// The id to resume after, if the stream named one.
+    /// The id of the last complete event, to resume after, if the stream named one.
     #[must_use]
     pub fn last_id(&self) -> Option<&str> {
         self.last_id.as_deref()
@@ -127,14 +137,20 @@ impl Parser {
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        if self.oversize || self.line.len() + self.data.len() + bytes.len() > self.limit {
-            self.oversize |= !bytes.is_empty();
-            // A line that was dropped must still not look blank: a blank one ends the event.
-            if !bytes.is_empty() {
-                self.data = Vec::new();
-                self.line.clear();
-                self.line.push(b':');
-            }
+        if bytes.is_empty() {
+            return;
+        }
+        let line = self.line.len() + bytes.len();
+        if !self.oversize && line + self.data.len() > self.limit {
+            self.oversize = true;
+            self.data = Vec::new();
+        }
+        // The rest of an event that is too large is read for its id alone.
+        if self.oversize && (self.is_long || line > self.limit.min(MAX_ID_LINE)) {
+            self.is_long = true;
+            self.line = Vec::new();
+            // A line that was dropped must not look blank: a blank one ends the event.
+            self.line.push(b':');
         } else {
             self.line.extend_from_slice(bytes);
         }
@@ -152,6 +168,7 @@ impl Parser {
             }
             false => self.field(line),
         };
+        self.is_long = false;
         line.clear();
         // A stream may live long after its largest event.
         line.shrink_to(KEPT);
@@ -165,6 +182,7 @@ impl Parser {
         let value = value.strip_prefix(b":").unwrap_or(value);
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match name {
+            b"data" if self.oversize => {}
             // Most events have one line of data, which needs no copy.
             b"data" if !self.has_data => {
                 self.has_data = true;
@@ -181,7 +199,7 @@ impl Parser {
             b"id" if !value.contains(&0) => {
                 let id = std::str::from_utf8(value).ok();
                 let id = id.filter(|id| !id.is_empty() && id.len() <= MAX_ID);
-                self.last_id = id.map(str::to_owned);
+                self.id_buffer = id.map(str::to_owned);
             }
             b"retry" if value.iter().all(u8::is_ascii_digit) => {
                 self.retry_ms = std::str::from_utf8(value).ok().and_then(|ms| ms.parse().ok());
@@ -195,6 +213,7 @@ impl Parser {
         let data = std::mem::take(&mut self.data);
         let has_data = std::mem::take(&mut self.has_data);
         let is_other = std::mem::take(&mut self.is_other);
+        self.last_id.clone_from(&self.id_buffer);
         if std::mem::take(&mut self.oversize) {
             self.ready.push_back(Event::Dropped(Why::TooLarge));
         } else if has_data && !data.is_empty() && !is_other {
@@ -271,11 +290,31 @@ mod tests {
 
     #[test]
     fn an_id_is_one_to_resume_after_or_none() {
-        let long = format!("id: {}\n", "x".repeat(MAX_ID + 1));
+        let long = format!("id: {}\n\n", "x".repeat(MAX_ID + 1));
         for (stream, id) in
-            [("id: 1\n", Some("1")), ("id: 1\nid\n", None), ("id: 1\nid:\n", None), (&long, None)]
+            [("id: 1\n\n", Some("1")), ("id: 1\nid\n\n", None), ("id: 1\n\nid:\n\n", None), (&long, None)]
         {
             assert_eq!(parse(&[stream.as_bytes()], 1 << 20).1.last_id(), id, "{stream}");
+        }
+    }
+
+    /// WHATWG HTML, 9.2.6: the id is set when the event is dispatched. An event that was cut is still to come.
+    #[test]
+    fn an_id_counts_once_its_event_is_complete() {
+        let stream = b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n";
+        for cut in 0..=stream.len() {
+            let (events, parser) = parse(&[&stream[..cut]], 1 << 20);
+            let id = [None, Some("1"), Some("2")][events.len()];
+            assert_eq!(parser.last_id(), id, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_is_too_large_has_an_id() {
+        for stream in ["id: 7\ndata: 0123456789012345678\n\n", "data: 0123456789012345678\nid: 7\n\n"] {
+            let (events, parser) = parse(&[stream.as_bytes()], 16);
+            assert_eq!(events, [Event::Dropped(Why::TooLarge)]);
+            assert_eq!(parser.last_id(), Some("7"), "it isn't asked for again");
         }
     }
 

@@ -48,13 +48,16 @@ fn read(pieces: &[&[u8]], limit: usize) -> Read {
     Read { events, last_id, retry_ms: parser.retry_ms() }
 }
 
-/// The algorithm of the standard, on the whole stream at once.
+/// The algorithm of the standard (WHATWG HTML, 9.2.6), on the whole stream at once: what a line says goes into buffers,
+/// and counts when a blank line dispatches the event.
 fn reference(stream: &[u8]) -> Read {
     let stream = stream.strip_prefix(b"\xef\xbb\xbf").unwrap_or(stream);
     let mut read = Read { events: Vec::new(), last_id: None, retry_ms: None };
     let (mut data, mut kind): (Option<Vec<u8>>, Vec<u8>) = (None, Vec::new());
+    let mut id_buffer = None;
     for line in whole_lines(stream) {
         if line.is_empty() {
+            read.last_id.clone_from(&id_buffer);
             let (data, kind) = (data.take().unwrap_or_default(), std::mem::take(&mut kind));
             if !data.is_empty() && (kind.is_empty() || kind == b"message") {
                 read.events.push(match String::from_utf8(data) {
@@ -79,7 +82,7 @@ fn reference(stream: &[u8]) -> Read {
             },
             b"event" => kind = value.to_vec(),
             b"id" if !value.contains(&0) => {
-                read.last_id = text.filter(|id| !id.is_empty()).map(str::to_owned);
+                id_buffer = text.filter(|id| !id.is_empty()).map(str::to_owned);
             }
             b"retry" if value.iter().all(u8::is_ascii_digit) => {
                 read.retry_ms = text.and_then(|ms| ms.parse().ok());
