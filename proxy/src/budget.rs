@@ -121,6 +121,12 @@ impl Message {
         Self { text: text.to_owned(), share: Arc::clone(&self.share) }
     }
 
+    /// A message that is made of this one, and holds on to the same share.
+    #[must_use]
+    pub fn part_of(&self, text: String) -> Self {
+        Self { text, share: Arc::clone(&self.share) }
+    }
+
     /// The message with `change` made to its text.
     #[must_use]
     pub fn map(self, change: impl FnOnce(String) -> String) -> Self {

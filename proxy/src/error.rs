@@ -99,6 +99,12 @@ pub enum Error {
     /// The session of a client that opens its sessions itself is gone.
     #[error("the server no longer knows the MCP session; initialize again")]
     SessionExpired,
+    /// The client of a session has ended: nothing is opened or sent for it any more.
+    #[error("the MCP session has ended")]
+    SessionEnded,
+    /// The server answered, but another request than the one that it was sent.
+    #[error("the server's answer belongs to another request (its id differs), and was dropped")]
+    ForeignAnswer,
     /// The stream ended and can't be resumed.
     #[error("the server ended the response stream without an answer")]
     NoAnswer,
@@ -141,7 +147,10 @@ impl Error {
     pub fn resend(&self) -> Resend {
         match self {
             Self::Connect { .. } => Resend::Safe,
-            Self::Interrupted { .. } | Self::NoAnswer | Self::Timeout { .. } => Resend::IfReadOnly,
+            Self::Interrupted { .. }
+            | Self::NoAnswer
+            | Self::ForeignAnswer
+            | Self::Timeout { .. } => Resend::IfReadOnly,
             Self::Status { status, .. } => match status.as_u16() {
                 429 | 500 | 502 | 503 | 504 => Resend::IfReadOnly,
                 _ => Resend::Pointless,
@@ -154,6 +163,7 @@ impl Error {
             | Self::SignatureMismatch
             | Self::SessionLost { .. }
             | Self::SessionExpired
+            | Self::SessionEnded
             | Self::NotMessage(_)
             | Self::TooLarge { .. }
             | Self::Handshake { .. } => Resend::Pointless,

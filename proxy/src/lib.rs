@@ -27,18 +27,22 @@ pub mod launch;
 pub mod downstream;
 pub mod reverse;
 
+mod exchange;
 pub mod relay;
 pub mod session;
 pub mod tools;
 
 pub mod profile;
+pub mod request;
 
+mod metadata;
 pub mod protocol;
 pub mod upstream;
 
 pub mod signer;
 pub mod sse;
 
+mod attempt;
 pub mod broker;
 
 pub mod budget;

@@ -5,13 +5,15 @@
 //! chose a profile never reaches upstream.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::config::{Globs, ProfileArgument, ProfileName, Profiles};
 use crate::error::printable;
-use crate::wire::{self, Edits, Envelope, Fault, Object};
+use crate::request::{PROFILE_KEY, Request};
+use crate::wire::{self, Fault, Object};
 
-/// The key within `_meta` by which requests other than tool calls choose a profile.
-const META_KEY: &str = "sigward/profile";
+/// How many names are tried for the argument of one tool.
+const MAX_NAMES: usize = 8;
 
 /// What a client is offered.
 #[derive(Debug)]
@@ -21,13 +23,13 @@ pub struct Offer {
     tools: Globs,
 }
 
-/// A message after its profile was read.
+/// The profile of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// Whose call it is.
+    /// The profile that signs.
     pub profile: ProfileName,
-    /// The text without what chose the profile; `None` where nothing had to be cut.
-    pub text: Option<String>,
+    /// Where the member stands that chose it, and that must be cut out of the text.
+    pub cut: Option<Range<usize>>,
 }
 
 impl Offer {
@@ -44,15 +46,22 @@ impl Offer {
         self.profiles.is_choice()
     }
 
-    /// The argument's name on one tool: with `proxy_` in front where the tool has an argument of
-    /// that name itself, which stays the tool's.
+    /// The argument's name where no tool takes it.
     #[must_use]
-    pub fn argument_on(&self, schema: Option<&Object<'_>>) -> String {
-        let mut name = self.argument.clone();
-        while schema.is_some_and(|schema| declares(schema.text(), &name)) {
-            name.insert_str(0, "proxy_");
+    pub fn argument(&self) -> &str {
+        &self.argument
+    }
+
+    /// The argument's name on one tool: with `proxy_` in front where the tool has an argument of
+    /// that name itself, which stays the tool's. `None` where the tool leaves no name: it takes as many
+    /// as only somebody with bad intentions gives it.
+    #[must_use]
+    pub fn argument_on(&self, schema: Option<&Object<'_>>) -> Option<String> {
+        if !self.is_choice() {
+            return Some(self.argument.clone());
         }
-        name
+        let mut names = (0..MAX_NAMES).map(|taken| "proxy_".repeat(taken) + &self.argument);
+        names.find(|name| !schema.is_some_and(|schema| declares(schema.text(), name)))
     }
 
     /// Whether a tool of that name offers the argument.
@@ -63,8 +72,9 @@ impl Offer {
 
     /// Whether a call could carry the argument at all, under whatever name.
     #[must_use]
-    pub fn may_choose(&self, text: &str) -> bool {
-        text.contains(&self.argument) || text.contains("\\u")
+    pub fn may_choose(&self, request: &Request) -> bool {
+        let arguments = request.arguments();
+        arguments.is_some_and(|(text, _)| text.contains(&self.argument) || text.contains("\\u"))
     }
 
     /// The argument's schema. `describe` tells what the broker says of a profile.
@@ -86,21 +96,15 @@ impl Offer {
     }
 
     /// The profile of a `tools/call`, by the argument `name`. The error is a sentence for the model.
-    pub fn of_tool_call(&self, text: &str, tool: &str, name: &str) -> Result<Choice, String> {
-        let unchanged = Choice { profile: self.profiles.default().clone(), text: None };
-        if !self.is_choice() {
-            return Ok(unchanged);
+    pub fn of_tool_call(&self, request: &Request, name: &str) -> Result<Choice, String> {
+        let default = Choice { profile: self.profiles.default().clone(), cut: None };
+        if !self.is_choice() || !self.may_choose(request) {
+            return Ok(default);
         }
-        let Ok(envelope) = Envelope::parse(text) else { return Ok(unchanged) };
-        let Some(params) = envelope.params_object() else { return Ok(unchanged) };
-        // Two sets of arguments: the profile could be read from one and the rest from the other.
-        let arguments = match params.get("arguments") {
-            Ok(arguments) => arguments.and_then(|text| Object::parse(text).ok()),
-            Err(fault) => return Err(format!("The call is ambiguous: {fault}.")),
-        };
-        let Some(arguments) = arguments else { return Ok(unchanged) };
+        let Some((text, start)) = request.arguments() else { return Ok(default) };
+        let Ok(arguments) = Object::parse(text) else { return Ok(default) };
         let value = match arguments.get(name) {
-            Ok(None) => return Ok(unchanged),
+            Ok(None) => return Ok(default),
             Ok(Some(value)) => value,
             Err(Fault::DuplicateKey(_)) => {
                 return Err(format!("The argument {name} is given more than once."));
@@ -109,40 +113,34 @@ impl Offer {
         };
         let profile = self.validate(value, name)?;
         // An agent that names a profile where none can be chosen must not believe that it got it.
+        let tool = request.tool().unwrap_or_default();
         if !self.is_offered_on(tool) && profile != self.profiles.default() {
             return Err(format!(
                 "The tool {tool:?} always uses the profile {}: {name} can't be chosen for it.",
                 shown(self.profiles.default())
             ));
         }
-        let mut edits = Edits::new(text);
-        edits.members(&arguments, |member| member.name() == name, &[]);
-        Ok(Choice { profile: profile.clone(), text: Some(edits.apply()) })
+        let member = arguments.range_of(name);
+        let cut = member.map(|member| start + member.start..start + member.end);
+        // The value must not be sent, and nothing is sent whose value can't be cut.
+        let cut = Some(cut.ok_or_else(|| Fault::BadEdit.to_string())?);
+        Ok(Choice { profile: profile.clone(), cut })
     }
 
     /// The profile of another request, by `_meta`. The error is a sentence for the client.
-    pub fn of_request(&self, text: &str) -> Result<Choice, String> {
-        let unchanged = Choice { profile: self.profiles.default().clone(), text: None };
+    pub fn of_request(&self, request: &Request) -> Result<Choice, String> {
+        let default = Choice { profile: self.profiles.default().clone(), cut: None };
         if !self.is_choice() {
-            return Ok(unchanged);
+            return Ok(default);
         }
-        let Ok(envelope) = Envelope::parse(text) else { return Ok(unchanged) };
-        let Some(params) = envelope.params_object() else { return Ok(unchanged) };
-        // Twice: the profile would be read from one, and the server might read the other.
-        let meta = match params.get("_meta") {
-            Ok(meta) => meta.and_then(|text| Object::parse(text).ok()),
-            Err(fault) => return Err(format!("params is ambiguous: {fault}")),
-        };
-        let Some(meta) = meta else { return Ok(unchanged) };
-        let value = match meta.get(META_KEY) {
-            Ok(None) => return Ok(unchanged),
-            Ok(Some(value)) => value,
-            Err(fault) => return Err(format!("_meta is ambiguous: {fault}")),
-        };
-        let profile = self.validate(value, META_KEY)?;
-        let mut edits = Edits::new(text);
-        edits.members(&meta, |member| member.name() == META_KEY, &[]);
-        Ok(Choice { profile: profile.clone(), text: Some(edits.apply()) })
+        match request.profile() {
+            Ok(None) => Ok(default),
+            Ok(Some((value, member))) => {
+                let profile = self.validate(value, PROFILE_KEY)?.clone();
+                Ok(Choice { profile, cut: Some(member) })
+            }
+            Err(fault) => Err(format!("_meta is ambiguous: {fault}")),
+        }
     }
 
     /// The profile that a JSON value names; `null` is the default.

@@ -9,37 +9,38 @@
 mod alone;
 mod call;
 mod lines;
-mod metadata;
 mod passing;
 mod questions;
 mod server;
 mod sign_in;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::call::{Call, Failed, Head, Route, repaired, sentence};
-pub(crate) use self::lines::{fault_response, of_client};
-use self::metadata::Metadata;
+pub(crate) use self::call::{Failed, Route, sentence};
+pub(crate) use self::lines::fault_response;
 use self::questions::{Asker, Questions};
 pub(crate) use self::sign_in::Next;
-use self::sign_in::SignIns;
+use self::sign_in::{Asked, SignIns};
+use crate::attempt::Attempt;
 use crate::broker::Broker;
 use crate::budget::Message;
 use crate::config::{Config, ProfileName, Profiles, ToolPolicy};
+use crate::exchange::with_id;
+use crate::metadata::Metadata;
 use crate::profile::Offer;
 use crate::protocol::{self, Generation};
-use crate::session::{Context, Handshake, Live, Ownership, Session, Unsolicited};
+use crate::request::Request;
+use crate::session::{Context, Handshake, Lost, Opener, Ownership, Parcel, Session, Unsolicited};
 use crate::tools::Catalog;
-use crate::upstream::Upstream;
-use crate::wire::{self, Envelope, Id, Object};
+use crate::upstream::{Sent, Upstream};
+use crate::wire::{self, Edits, Envelope, Id, Object};
 
 /// Requests of one client at work at the same time.
 const MAX_FLIGHTS: usize = 1024;
@@ -62,7 +63,7 @@ pub struct Shared {
     pub(crate) retries: u32,
     offer: Offer,
     tools: ToolPolicy,
-    metadata: Metadata,
+    metadata: Arc<Metadata>,
     sign_ins: SignIns,
 }
 
@@ -78,7 +79,7 @@ impl Shared {
             offer: Offer::new(config.profiles.clone(), config.argument.clone()),
             tools: config.tools.clone(),
             sign_ins: SignIns::new(config.sign_in, broker.clone()),
-            metadata: Metadata::new(config, broker),
+            metadata: Arc::new(Metadata::new(config, broker)),
         })
     }
 }
@@ -93,11 +94,11 @@ pub struct Relay {
     sessions: Mutex<HashMap<ProfileName, Arc<Session>>>,
     flights: Mutex<HashMap<Id, Arc<Flight>>>,
     questions: Questions,
-    /// Which profile made a task; the default's need no entry.
+    /// The sign-ins that the client's user was asked for.
+    asked: Mutex<HashMap<ProfileName, Weak<Asked>>>,
+    /// Which profile made a task.
     tasks: Mutex<VecDeque<(String, ProfileName)>>,
-    /// False while the client's `notifications/initialized` is on its way: what follows it waits.
-    settled: watch::Sender<bool>,
-    listing: tokio::sync::Mutex<()>,
+    listing: Attempt,
     /// What the proxy itself has to say, and finds no room for.
     unsaid: Arc<Semaphore>,
     work: TaskTracker,
@@ -109,21 +110,29 @@ pub(crate) struct Flight {
     pub(crate) cancel: CancellationToken,
     session: OnceLock<Arc<Session>>,
     /// Whether upstream may know of it.
-    pub(crate) sent: AtomicBool,
+    pub(crate) sent: Sent,
+    /// Of an `initialize`: what opens the client's session.
+    opener: Mutex<Option<Opener>>,
     stateless: bool,
     /// Where what the server says on the way to the response goes.
     out: Outlet,
 }
 
 impl Flight {
-    pub(crate) fn new(head: &Head, out: Outlet) -> Arc<Self> {
+    pub(crate) fn new(call: &Request, out: Outlet) -> Arc<Self> {
         Arc::new(Self {
             cancel: CancellationToken::new(),
             session: OnceLock::new(),
-            sent: AtomicBool::new(false),
-            stateless: head.generation.is_stateless(),
+            sent: Sent::default(),
+            opener: Mutex::default(),
+            stateless: call.is_stateless(),
             out,
         })
+    }
+
+    /// The same flight, of an `initialize`.
+    pub(crate) fn opening(&self, opener: Opener) {
+        *lock(&self.opener) = Some(opener);
     }
 
     /// Where the server's messages go.
@@ -138,8 +147,17 @@ impl Relay {
     #[must_use]
     pub fn new(shared: Arc<Shared>, ownership: Ownership, out: Outlet) -> Arc<Self> {
         let (unsolicited, mut inbox) = mpsc::channel(16);
-        let upstream = Arc::clone(&shared.upstream);
-        let context = Context { upstream, handshake: Handshake::default(), ownership, unsolicited };
+        let (lost, mut losses) = mpsc::unbounded_channel();
+        let work = TaskTracker::new();
+        let context = Context {
+            upstream: Arc::clone(&shared.upstream),
+            handshake: Handshake::default(),
+            ownership,
+            metadata: Arc::clone(&shared.metadata),
+            unsolicited,
+            lost,
+            work: work.clone(),
+        };
         let relay = Arc::new(Self {
             context: Arc::new(context),
             catalog: Catalog::new(shared.tools.clone()),
@@ -148,17 +166,24 @@ impl Relay {
             sessions: Mutex::default(),
             flights: Mutex::default(),
             questions: Questions::new(ownership),
+            asked: Mutex::default(),
             tasks: Mutex::default(),
-            settled: watch::Sender::new(true),
-            listing: tokio::sync::Mutex::default(),
+            listing: Attempt::default(),
             unsaid: Arc::new(Semaphore::new(MAX_UNSAID)),
-            work: TaskTracker::new(),
+            work,
         });
         let reader = Arc::downgrade(&relay);
         tokio::spawn(async move {
-            while let Some(Unsolicited { session, generation, message }) = inbox.recv().await {
+            while let Some(Unsolicited { session, epoch, message }) = inbox.recv().await {
                 let Some(relay) = reader.upgrade() else { return };
-                relay.pass_on(&session, generation, message, &relay.out).await;
+                relay.pass_on(&session, epoch, message, &relay.out).await;
+            }
+        });
+        let withdrawer = Arc::downgrade(&relay);
+        tokio::spawn(async move {
+            while let Some(lost) = losses.recv().await {
+                let Some(relay) = withdrawer.upgrade() else { return };
+                relay.withdraw_lost(&lost).await;
             }
         });
         relay
@@ -178,16 +203,20 @@ impl Relay {
     }
 
     /// Takes note of a request, so that it can be cancelled. An error says why it can't be taken.
-    pub(crate) fn register(&self, head: &Head, out: Outlet) -> Result<Arc<Flight>, &'static str> {
-        let flight = Flight::new(head, out);
+    pub(crate) fn register(
+        &self,
+        call: &Request,
+        out: Outlet,
+    ) -> Result<Arc<Flight>, &'static str> {
+        let flight = Flight::new(call, out);
         let mut flights = lock(&self.flights);
         if flights.len() >= MAX_FLIGHTS {
             return Err("Too many requests at the same time; wait for some of the answers.");
         }
-        if flights.contains_key(&head.id) {
+        if flights.contains_key(call.id()) {
             return Err("Invalid request: another request with this id isn't answered yet");
         }
-        flights.insert(head.id.clone(), Arc::clone(&flight));
+        flights.insert(call.id().clone(), Arc::clone(&flight));
         Ok(flight)
     }
 
@@ -202,15 +231,17 @@ impl Relay {
     /// The response to a request; none if the client cancelled it.
     pub(crate) async fn respond_to(
         self: &Arc<Self>,
-        call: &Call,
+        call: &Request,
         flight: &Arc<Flight>,
     ) -> Option<Message> {
         let cancelled = flight.cancel.clone();
         let done = cancelled.run_until_cancelled(self.carry_out(call, flight)).await;
-        self.forget(&call.head.id, flight);
+        self.forget(call.id(), flight);
+        // A handshake that came to nothing: what waited for it goes on.
+        drop(lock(&flight.opener).take());
         match done {
             None => {
-                tracing::debug!(method = %call.head.method, "cancelled");
+                tracing::debug!(method = %call.method(), "cancelled");
                 None
             }
             Some(Ok(response)) => Some(response),
@@ -219,7 +250,11 @@ impl Relay {
     }
 
     /// Makes a call; where a person must sign in first and can be sent, once more after that.
-    async fn carry_out(self: &Arc<Self>, call: &Call, flight: &Flight) -> Result<Message, Failed> {
+    async fn carry_out(
+        self: &Arc<Self>,
+        call: &Request,
+        flight: &Flight,
+    ) -> Result<Message, Failed> {
         let resumed = self.resumed(call).await?;
         let call = resumed.as_ref().unwrap_or(call);
         let failed = match self.in_time(call, flight).await {
@@ -237,7 +272,7 @@ impl Relay {
     }
 
     /// Makes a call, within `--tool-timeout` if it is one of a tool.
-    async fn in_time(self: &Arc<Self>, call: &Call, flight: &Flight) -> Result<Message, Failed> {
+    async fn in_time(self: &Arc<Self>, call: &Request, flight: &Flight) -> Result<Message, Failed> {
         if !call.is_tool_call() {
             return self.call(call, flight).await;
         }
@@ -245,87 +280,64 @@ impl Relay {
         match tokio::time::timeout(limit, self.call(call, flight)).await {
             Ok(done) => done,
             Err(_) => {
-                self.abandon(&call.head.id, flight, "the call took too long");
-                Err(Failed::TimedOut(limit))
+                self.abandon(call.id(), flight, "the call took too long");
+                Err(Failed::TimedOut(limit, flight.sent.is_set()))
             }
         }
     }
 
-    fn notified(self: &Arc<Self>, envelope: &Envelope<'_>, text: &str) {
+    fn notified(self: &Arc<Self>, envelope: &Envelope<'_>, message: &Message) {
         let params = envelope.params_object();
+        let text = &message.text;
         match envelope.method.as_ref() {
             "notifications/cancelled" => self.cancel(params.as_ref(), text),
-            "notifications/initialized" => self.initialized(text),
+            "notifications/initialized" => {
+                self.default_session().enqueue(Parcel::initialized(message.clone()));
+            }
             "notifications/roots/list_changed" => {
-                let open: Vec<_> = lock(&self.sessions).values().cloned().collect();
-                for session in open {
-                    self.forward(session, text.to_owned());
+                let all: Vec<_> = lock(&self.sessions).values().cloned().collect();
+                for session in all {
+                    session.enqueue(Parcel::bound(message.clone()));
                 }
             }
             "notifications/progress" => {
                 let token = params.as_ref().and_then(|params| params.find("progressToken"));
-                match token.and_then(|token| self.questions.asker_of(token)) {
-                    Some(asker) => self.reply(asker, text.to_owned()),
-                    None => self.forward(self.default_session(), text.to_owned()),
+                match params.as_ref().and_then(|params| self.progress(params, text)) {
+                    Some((asker, text)) => self.reply(asker, message.clone().with(text)),
+                    None if token.is_some_and(|token| self.questions.gave(token)) => {
+                        tracing::debug!("dropped progress on a request that isn't open any more");
+                    }
+                    None => self.default_session().enqueue(Parcel::bound(message.clone())),
                 }
             }
             _ => match Generation::of(params.as_ref()) {
-                Generation::Sessions => self.forward(self.default_session(), text.to_owned()),
+                Generation::Sessions => {
+                    self.default_session().enqueue(Parcel::bound(message.clone()));
+                }
                 Generation::Stateless(version) => {
                     let mut headers = protocol::post_headers();
                     protocol::mirror(&mut headers, &version, envelope, &[]);
-                    let (session, text) = (self.default_session(), text.to_owned());
-                    self.work.spawn(async move {
-                        let sent = AtomicBool::new(false);
-                        let told = session.post_unbound(headers, text, false, &sent).await;
-                        log_failure(told.err());
-                    });
+                    self.default_session().enqueue(Parcel::unbound(headers, message.clone()));
                 }
             },
         }
     }
 
-    /// The client's handshake is complete: whatever it sends next must find the server knowing.
-    fn initialized(self: &Arc<Self>, text: &str) {
-        self.context.handshake.initialized();
-        self.settled.send_replace(false);
-        let (relay, text) = (Arc::clone(self), text.to_owned());
-        self.work.spawn(async move {
-            let session = relay.default_session();
-            let told = async {
-                let live = session.live().await?;
-                session.post(&live, text, &AtomicBool::new(false)).await?;
-                session.listen(&live);
-                Ok(())
-            };
-            log_failure(told.await.err());
-            relay.settled.send_replace(true);
-        });
-    }
-
-    /// Sends a notification or a response, whose fate nobody waits for.
-    pub(crate) fn forward(&self, session: Arc<Session>, text: String) {
-        let live = session.current();
-        self.tell(session, live, text);
+    /// Progress of the client on what a server asked: who asked, and the notification under the
+    /// server's own token.
+    pub(crate) fn progress(&self, params: &Object<'_>, text: &str) -> Option<(Asker, String)> {
+        let given = params.find("progressToken")?;
+        let (asker, token) = self.questions.in_progress(given)?;
+        let mut edits = Edits::new(text);
+        edits.replace(given, token);
+        Some((asker, edits.apply().ok()?))
     }
 
     /// Sends what concerns a question to the session that asked it. One that took its place may have
     /// a question of its own under the same id.
-    fn reply(&self, asker: Asker, text: String) {
-        let Asker { session, generation } = asker;
-        let live = session.current().filter(|live| live.generation() == generation);
-        self.tell(session, live, text);
-    }
-
-    fn tell(&self, session: Arc<Session>, live: Option<Arc<Live>>, text: String) {
-        self.work.spawn(async move {
-            let Some(live) = live else {
-                tracing::debug!(profile = %session.profile, "no open session to tell");
-                return;
-            };
-            let told = session.post(&live, text, &AtomicBool::new(false)).await;
-            log_failure(told.err());
-        });
+    fn reply(&self, asker: Asker, message: Message) {
+        let Asker { session, epoch } = asker;
+        session.enqueue(Parcel::of_epoch(epoch, message));
     }
 
     /// The client no longer wants an answer.
@@ -346,26 +358,50 @@ impl Relay {
     /// With sessions, an end of the stream is no cancellation: the server must be told, if it knows
     /// of the request at all. From 2026-07-28 on the end of the stream says it.
     fn tell_cancelled(&self, flight: &Flight, text: String) {
-        if flight.stateless || !flight.sent.load(Ordering::Acquire) {
+        if flight.stateless || !flight.sent.is_set() {
             return;
         }
         if let Some(session) = flight.session.get() {
-            self.forward(Arc::clone(session), text);
+            session.enqueue(Parcel::cancellation(text.into()));
         }
     }
 
     /// The client's answer to what a server asked.
-    fn answered(&self, envelope: &Envelope<'_>, given: &str) {
+    fn answered(&self, envelope: &Envelope<'_>, message: &Message) {
+        let given = &message.text;
         if envelope.id.is_some_and(|id| self.questions.answer_ourselves(id, given)) {
             return;
         }
         match envelope.id.and_then(|id| self.questions.take(id)) {
             Some(question) => {
-                let text = call::with_id(given, envelope, &question.id);
-                let text = text.unwrap_or_else(|| given.to_owned());
-                self.reply(question.asker, text);
+                let text = with_id(given, envelope, &question.id);
+                self.reply(question.asker, message.clone().changed(text));
             }
-            None => tracing::warn!("the client answered what nobody asked"),
+            None => tracing::warn!("the client answered a request that isn't open"),
+        }
+    }
+
+    /// The client begins a session: what belongs to an earlier one ends, and what the client sends
+    /// next waits for the answer.
+    pub(crate) fn begin_session(&self, params: Option<&str>) -> Opener {
+        lock(&self.tasks).clear();
+        for (_, stale) in lock(&self.sessions).drain() {
+            self.work.spawn(async move { stale.close().await });
+        }
+        if let Some(params) = params {
+            self.context.handshake.initialize(params);
+        }
+        self.default_session().begin()
+    }
+
+    /// Takes back at the client what a session asked that its server no longer knows.
+    async fn withdraw_lost(&self, lost: &Lost) {
+        for id in self.questions.withdraw_all(&lost.session, lost.epoch) {
+            let params = format!(
+                r#"{{"requestId":{},"reason":"the server dropped the session"}}"#,
+                id.token()
+            );
+            self.say(wire::notification("notifications/cancelled", Some(&params))).await;
         }
     }
 
@@ -395,20 +431,9 @@ impl Relay {
         let mut sessions = lock(&self.sessions);
         let session = sessions.entry(profile.clone()).or_insert_with(|| {
             let is_default = profile == self.shared.profiles.default();
-            Arc::new(Session::new(
-                profile.clone(),
-                is_default,
-                self.shared.metadata.of(profile),
-                Arc::clone(&self.context),
-            ))
+            Arc::new(Session::new(profile.clone(), is_default, Arc::clone(&self.context)))
         });
         Arc::clone(session)
-    }
-}
-
-fn log_failure(error: Option<crate::error::Error>) {
-    if let Some(error) = error {
-        tracing::warn!(%error, "a notification didn't reach the server");
     }
 }
 

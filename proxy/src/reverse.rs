@@ -8,24 +8,26 @@
 mod answer;
 mod body;
 mod clients;
+mod deadline;
 mod headers;
 mod own;
+mod passing;
 mod post;
+mod rule;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response};
 use tokio::time::Instant;
 
 pub(crate) use self::body::{Body, full, until};
 use self::clients::{Busy, Clients};
 use crate::error::Error;
-use crate::protocol::{AWS_SESSION_EXPIRED, LAST_EVENT_ID};
+use crate::protocol::LAST_EVENT_ID;
 use crate::relay::{GRACE, Shared};
-use crate::upstream::{Failure, Outgoing, Passed, SESSION_ID};
+use crate::upstream::{Outgoing, Passed, SESSION_ID, Sent};
 
 pub(crate) use self::answer::refusal;
 
@@ -68,21 +70,23 @@ impl Reverse {
     pub(crate) async fn get(&self, headers: &HeaderMap) -> Response<Body> {
         let Some(client) = self.client(headers) else { return answer::unknown_session() };
         let out = self.outgoing(Method::GET, headers, Bytes::new());
-        let passed = self.shared.upstream.pass(out, &AtomicBool::new(false)).await;
+        let passed = self.shared.upstream.pass(out).await;
         match passed {
             Ok(Passed::Success(response)) => {
                 // The rest of a stream that was cut ends with its response; the messages of other
                 // profiles are for a stream that stays.
                 let stays = !headers.contains_key(LAST_EVENT_ID);
                 let inbox = (stays && client.0.relay.has_session()).then(|| client.0.inbox());
-                answer::stream(response, client, |passing| match inbox {
-                    Some(inbox) => passing.with(inbox),
-                    None => passing,
+                answer::stream(response, self.shared.upstream.budget(), client, |passing| {
+                    match inbox {
+                        Some(inbox) => passing.with(inbox),
+                        None => passing,
+                    }
                 })
             }
             Ok(Passed::Failure { failure, headers: answered, body }) => {
-                self.forget_if_lost(headers, &failure);
-                answer::failure(None, failure, &answered, body)
+                let is_lost = self.forget_if_lost(headers, &failure);
+                answer::failure(None, failure, is_lost, &answered, body)
             }
             Err(error) => answer::unreachable(&error),
         }
@@ -92,7 +96,7 @@ impl Reverse {
     pub(crate) async fn delete(&self, headers: &HeaderMap) -> Response<Body> {
         let Some(client) = self.client(headers) else { return answer::unknown_session() };
         let out = self.outgoing(Method::DELETE, headers, Bytes::new());
-        let passed = self.shared.upstream.pass(out, &AtomicBool::new(false)).await;
+        let passed = self.shared.upstream.pass(out).await;
         match passed {
             Ok(Passed::Success(response)) => {
                 let ended = headers.get(SESSION_ID).and_then(|id| self.clients.remove(id));
@@ -100,11 +104,11 @@ impl Reverse {
                     ended.relay.forget_default();
                     post::end(ended);
                 }
-                answer::stream(response, client, |passing| passing)
+                answer::stream(response, self.shared.upstream.budget(), client, |passing| passing)
             }
             Ok(Passed::Failure { failure, headers: answered, body }) => {
-                self.forget_if_lost(headers, &failure);
-                answer::failure(None, failure, &answered, body)
+                let is_lost = self.forget_if_lost(headers, &failure);
+                answer::failure(None, failure, is_lost, &answered, body)
             }
             Err(error) => answer::unreachable(&error),
         }
@@ -122,17 +126,8 @@ impl Reverse {
             method,
             headers: headers::upstream(headers, None),
             body,
+            sent: Sent::default(),
         }
-    }
-}
-
-/// Whether a failure says that the client's session is gone. A server that has the session, but not
-/// the method, says so in JSON-RPC.
-fn is_expired(failure: &Failure) -> bool {
-    match failure.message.as_deref().and_then(crate::session::error_code) {
-        Some(AWS_SESSION_EXPIRED) => true,
-        Some(-32601) => false,
-        _ => failure.status == StatusCode::NOT_FOUND,
     }
 }
 

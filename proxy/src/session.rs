@@ -1,54 +1,78 @@
-//! The MCP session of one profile: opened once, renewed once, closed.
+//! The MCP session of one profile: opened once, renewed once, ended once.
 //!
 //! The default profile's session is the client's own: its `initialize` is relayed word for word. A
 //! session of another profile replays that handshake on first use. However many calls wait for a
 //! session, one opens it; calls of other profiles don't wait at all. An opening outlives the call
 //! that asked for it.
+//!
+//! ```text
+//! Closed ──▶ Opening ──▶ Open ──▶ Closed        lost: the server no longer knows it
+//!    └──────────┴─────────┴─────▶ Closing       its client has ended; final
+//! ```
+//!
+//! What opens while its client ends is ended as soon as it is open. What the client sends without
+//! waiting for an answer goes through the session's [`lane`], in order.
 
 mod handshake;
+mod lane;
 mod listen;
 mod live;
+mod lost;
+mod own;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use http::{HeaderMap, HeaderValue, Method};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
 
 pub use self::handshake::Handshake;
-pub use self::live::{Live, code_of, error_code};
+use self::lane::Lane;
+pub(crate) use self::lane::Parcel;
+pub use self::live::Live;
+pub(crate) use self::lost::{code_of, is_lost};
 use crate::budget::Message;
 use crate::config::ProfileName;
 use crate::error::Error;
+use crate::metadata::Metadata;
 use crate::protocol::{self, LAST_EVENT_ID};
-use crate::upstream::{Answer, Incoming, Outgoing, Reply, Upstream};
-use crate::wire::{self, Envelope, Id, Kind, Object};
+use crate::upstream::{Answer, Outgoing, Sent, Upstream};
+use crate::wire;
 
 /// A message that a server sent on its own account.
 #[derive(Debug)]
 pub struct Unsolicited {
-    /// Whose session it came from.
+    /// The session that it came from.
     pub session: Arc<Session>,
     /// Which of the profile's sessions that was.
-    pub generation: u64,
+    pub epoch: u64,
     /// The message.
     pub message: Message,
 }
 
-/// Whose the default profile's session is.
+/// A session that its server no longer knows.
+#[derive(Debug)]
+pub struct Lost {
+    /// The session.
+    pub session: Arc<Session>,
+    /// Which of the profile's sessions that was.
+    pub epoch: u64,
+}
+
+/// Who looks after the default profile's session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ownership {
-    /// Ours, made of the handshake of a client that knows nothing of sessions. We renew it.
+    /// The proxy, for a client that knows nothing of sessions: the proxy renews it.
     Proxy,
-    /// The client's, that speaks HTTP itself: it opens, renews and ends it.
+    /// The client, which speaks HTTP itself: it opens, renews and ends the session.
     Client,
-    /// Nobody's: the server has no sessions, or the protocol. All clients are one to us, so nothing
-    /// that the server sends on its own account can be passed on.
+    /// Nobody: neither the server nor this protocol version has sessions. All clients are one, so
+    /// nothing that the server sends on its own account can be passed on.
     Nobody,
 }
 
@@ -61,103 +85,161 @@ pub struct Context {
     pub handshake: Handshake,
     /// Who looks after the default profile's session.
     pub ownership: Ownership,
+    /// What goes into `_meta` of what a session sends by itself.
+    pub(crate) metadata: Arc<Metadata>,
     /// Where messages of GET streams go.
     pub unsolicited: mpsc::Sender<Unsolicited>,
+    /// Where it is reported that a session is lost.
+    pub lost: mpsc::UnboundedSender<Lost>,
+    /// The client's work; its end waits for these tasks.
+    pub work: TaskTracker,
 }
 
 /// A profile's session, open or not.
 #[derive(Debug)]
 pub struct Session {
-    /// Whose.
+    /// The profile that signs.
     pub profile: ProfileName,
     /// Whether it is the client's own.
     pub is_default: bool,
-    /// Goes into `_meta` of what the session sends by itself.
-    metadata: Vec<(String, String)>,
     context: Arc<Context>,
     state: Mutex<State>,
+    lane: Lane,
 }
 
-type Opening = Shared<BoxFuture<'static, Result<Arc<Live>, Arc<Error>>>>;
+/// `None`: the client's own handshake came to nothing.
+type Opening = Shared<BoxFuture<'static, Result<Option<Arc<Live>>, Arc<Error>>>>;
+
+#[derive(Debug, Default)]
+enum Phase {
+    /// Not open yet, or lost: it can be opened.
+    #[default]
+    Closed,
+    /// Its handshake is in flight.
+    Opening(Opening),
+    /// Requests can be sent over it.
+    Open(Arc<Live>),
+    /// Its client has ended. Nothing opens any more, and what still opens is ended.
+    Closing,
+}
 
 #[derive(Debug, Default)]
 struct State {
-    live: Option<Arc<Live>>,
-    opening: Option<Opening>,
-    generation: u64,
+    phase: Phase,
+    /// Counts the sessions that were opened one after the other.
+    epoch: u64,
     subscriptions: BTreeMap<String, String>,
 }
 
 impl Session {
-    /// A session that isn't open yet. `metadata` holds JSON text by key.
+    /// A session that isn't open yet.
     #[must_use]
-    pub fn new(
-        profile: ProfileName,
-        is_default: bool,
-        metadata: Vec<(String, String)>,
-        context: Arc<Context>,
-    ) -> Self {
-        Self { profile, is_default, metadata, context, state: Mutex::default() }
+    pub fn new(profile: ProfileName, is_default: bool, context: Arc<Context>) -> Self {
+        let (state, lane) = (Mutex::default(), Lane::default());
+        Self { profile, is_default, context, state, lane }
     }
 
     /// The open session, if it is open.
     #[must_use]
     pub fn current(&self) -> Option<Arc<Live>> {
-        self.lock().live.clone()
+        match &self.lock().phase {
+            Phase::Open(live) => Some(Arc::clone(live)),
+            Phase::Closed | Phase::Opening(_) | Phase::Closing => None,
+        }
+    }
+
+    /// Whether requests can be sent over it, now or in a moment.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        matches!(self.lock().phase, Phase::Opening(_) | Phase::Open(_))
     }
 
     /// The open session, opened if need be.
+    ///
+    /// # Errors
+    /// The opening failed, for all who waited for it; or the client has ended.
     pub async fn live(self: &Arc<Self>) -> Result<Arc<Live>, Error> {
-        let opening = {
-            let mut state = self.lock();
-            if let Some(live) = &state.live {
-                return Ok(Arc::clone(live));
-            }
-            match &state.opening {
-                Some(opening) => opening.clone(),
-                None => {
-                    state.generation += 1;
-                    let (session, generation) = (Arc::clone(self), state.generation);
-                    // A task: the call that asked first may be cancelled, the others still wait.
-                    let task = tokio::spawn(async move { session.open(generation).await });
-                    let opening = task
-                        .map(|done| done.unwrap_or_else(|_| Err(Arc::new(Error::NoAnswer))))
-                        .boxed()
-                        .shared();
-                    state.opening = Some(opening.clone());
-                    opening
+        loop {
+            let opening = {
+                let mut state = self.lock();
+                match &state.phase {
+                    Phase::Open(live) => return Ok(Arc::clone(live)),
+                    Phase::Closing => return Err(Error::SessionEnded),
+                    Phase::Opening(opening) => opening.clone(),
+                    Phase::Closed => {
+                        state.epoch += 1;
+                        let (session, epoch) = (Arc::clone(self), state.epoch);
+                        // A task: the call that asked first may be cancelled, the others still wait.
+                        let task = self.context.work.spawn(session.open(epoch));
+                        let opening = task
+                            .map(|done| done.unwrap_or_else(|_| Err(Arc::new(Error::NoAnswer))))
+                            .boxed()
+                            .shared();
+                        state.phase = Phase::Opening(opening.clone());
+                        opening
+                    }
                 }
+            };
+            if let Some(live) = opening.await.map_err(Error::Shared)? {
+                return Ok(live);
             }
-        };
-        opening.await.map_err(Error::Shared)
+        }
     }
 
     /// The session in place of `lost`: one renewal, however many calls found it lost.
     pub async fn renew(self: &Arc<Self>, lost: &Live) -> Result<Arc<Live>, Error> {
+        self.lose(lost);
         if self.is_default && self.context.ownership != Ownership::Proxy {
             return Err(Error::SessionExpired);
-        }
-        {
-            let mut state = self.lock();
-            if state.live.as_ref().is_some_and(|live| live.generation() == lost.generation()) {
-                lost.listening.cancel();
-                tracing::info!(profile = %self.profile, "the server dropped the session, opening another");
-                state.live = None;
-            }
         }
         self.live().await
     }
 
-    /// Sends one message over the session. `sent` becomes true before it may leave.
+    /// The server no longer knows the session `lost`: whoever needs one next opens another.
+    pub fn lose(self: &Arc<Self>, lost: &Live) {
+        if self.is_default && self.context.ownership != Ownership::Proxy {
+            return;
+        }
+        let mut state = self.lock();
+        if matches!(&state.phase, Phase::Open(live) if live.epoch() == lost.epoch()) {
+            lost.listening.cancel();
+            tracing::info!(profile = %self.profile, "the server dropped the session");
+            state.phase = Phase::Closed;
+            let report = Lost { session: Arc::clone(self), epoch: lost.epoch() };
+            // Nobody is told once the client is gone.
+            let _ = self.context.lost.send(report);
+        }
+    }
+
+    /// The client begins its own handshake: what it sends next waits for the answer.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>) -> Opener {
+        let (opened, waiting) = oneshot::channel::<Arc<Live>>();
+        let mut state = self.lock();
+        state.epoch += 1;
+        if !matches!(state.phase, Phase::Closing) {
+            let opening = async { Ok(waiting.await.ok()) }.boxed().shared();
+            state.phase = Phase::Opening(opening);
+        }
+        let epoch = state.epoch;
+        Opener { session: Arc::clone(self), epoch, opened: Some(opened) }
+    }
+
+    /// A client that speaks HTTP opened its own session `id`, with this `result`.
+    pub fn establish(self: &Arc<Self>, id: Option<HeaderValue>, result: &str) {
+        self.begin().established(id, result);
+    }
+
+    /// Sends one message over the session.
     pub async fn post(
         &self,
         live: &Live,
         text: impl Into<Bytes>,
-        sent: &AtomicBool,
+        sent: Sent,
     ) -> Result<Answer, Error> {
         let mut headers = protocol::post_headers();
         protocol::bind(&mut headers, live.id.as_ref(), live.version.as_ref());
-        self.send(Method::POST, headers, text.into(), sent).await
+        self.send(Method::POST, headers, text.into(), false, sent).await
     }
 
     /// Sends one message that belongs to no session: `initialize`, and all of 2026-07-28.
@@ -166,16 +248,9 @@ impl Session {
         headers: HeaderMap,
         text: impl Into<Bytes>,
         patient: bool,
-        sent: &AtomicBool,
+        sent: Sent,
     ) -> Result<Answer, Error> {
-        let out = Outgoing {
-            profile: self.profile.clone(),
-            method: Method::POST,
-            headers,
-            body: text.into(),
-            patient,
-        };
-        self.context.upstream.exchange(out, sent).await
+        self.send(Method::POST, headers, text.into(), patient, sent).await
     }
 
     /// Opens a stream by GET: the one of what the server says on its own account, or the rest of the
@@ -189,26 +264,13 @@ impl Session {
         let mut headers = HeaderMap::with_capacity(6);
         headers.insert(http::header::ACCEPT, HeaderValue::from_static("text/event-stream"));
         protocol::bind(&mut headers, live.id.as_ref(), live.version.as_ref());
-        if let Some(after) = after.and_then(|after| HeaderValue::try_from(after).ok()) {
+        if let Some(after) = after {
+            // Without it, the server would open another stream, and not go on with this one.
+            let after = HeaderValue::try_from(after)
+                .map_err(|_| Error::NotMessage("its event id can't be sent in a header"))?;
             headers.insert(LAST_EVENT_ID, after);
         }
-        let out = Outgoing {
-            profile: self.profile.clone(),
-            method: Method::GET,
-            headers,
-            body: Bytes::new(),
-            patient,
-        };
-        self.context.upstream.exchange(out, &AtomicBool::new(false)).await
-    }
-
-    /// The client's own `initialize` was answered with `result`: this is the session now.
-    pub fn establish(&self, id: Option<HeaderValue>, result: &str) -> Arc<Live> {
-        let mut state = self.lock();
-        state.generation += 1;
-        let live = Live::opened(id, result, state.generation);
-        state.live = Some(Arc::clone(&live));
-        live
+        self.send(Method::GET, headers, Bytes::new(), patient, Sent::default()).await
     }
 
     /// Opens the stream of what the server has to say on its own account.
@@ -218,10 +280,20 @@ impl Session {
         }
         live.opening.send_replace(true);
         let stop = live.listening.clone();
-        let (session, live) = (Arc::clone(self), Arc::downgrade(live));
+        let (session, live) = (Arc::downgrade(self), Arc::clone(live));
         tokio::spawn(async move {
             stop.run_until_cancelled(listen::listen(session, live)).await;
         });
+    }
+
+    /// Puts a message without an answer into the lane, behind those that are there.
+    pub(crate) fn enqueue(self: &Arc<Self>, parcel: Parcel) {
+        self.lane.enqueue(self, parcel);
+    }
+
+    /// Waits until what was put into the lane before has been taken by the server.
+    pub(crate) async fn caught_up(&self) {
+        self.lane.caught_up().await;
     }
 
     /// Keeps a subscription for replay, or drops it.
@@ -233,26 +305,33 @@ impl Session {
         };
     }
 
-    /// Whoever it belongs to has ended it.
+    /// The client that owns the session has ended it.
     pub fn forget(&self) {
-        self.lock().live = None;
+        if let Phase::Open(live) = std::mem::replace(&mut self.lock().phase, Phase::Closing) {
+            live.listening.cancel();
+        }
     }
 
-    /// Ends the session: with a DELETE, where the server gave it an id.
+    /// Ends the session: with a DELETE, where the server gave it an id. What still opens is ended
+    /// when it is open.
     pub async fn close(&self) {
-        let opening = self.lock().opening.clone();
-        if let Some(opening) = opening {
-            let _ = opening.await;
+        let phase = std::mem::replace(&mut self.lock().phase, Phase::Closing);
+        match phase {
+            Phase::Open(live) => self.end(&live).await,
+            // Whoever opens it ends it.
+            Phase::Opening(opening) => drop(opening.await),
+            Phase::Closed | Phase::Closing => {}
         }
-        let live = self.lock().live.take();
-        let Some(live) = live else { return };
+    }
+
+    /// Ends one that was open.
+    async fn end(&self, live: &Live) {
         live.listening.cancel();
         let Some(id) = &live.id else { return };
         let mut headers = HeaderMap::with_capacity(4);
         protocol::bind(&mut headers, Some(id), live.version.as_ref());
-        let answer =
-            self.send(Method::DELETE, headers, Bytes::new(), &AtomicBool::new(false)).await;
-        if let Err(error) = answer {
+        let ended = self.send(Method::DELETE, headers, Bytes::new(), false, Sent::default()).await;
+        if let Err(error) = ended {
             tracing::debug!(profile = %self.profile, %error, "the session's DELETE failed");
         }
     }
@@ -262,42 +341,56 @@ impl Session {
         method: Method,
         headers: HeaderMap,
         body: Bytes,
-        sent: &AtomicBool,
+        patient: bool,
+        sent: Sent,
     ) -> Result<Answer, Error> {
         let profile = self.profile.clone();
-        let out = Outgoing { profile, method, headers, body, patient: false };
-        self.context.upstream.exchange(out, sent).await
+        let out = Outgoing { profile, method, headers, body, patient, sent };
+        self.context.upstream.exchange(out).await
     }
 
-    async fn open(self: Arc<Self>, generation: u64) -> Result<Arc<Live>, Arc<Error>> {
-        let opened = self.replay(generation).await;
-        let mut state = self.lock();
-        state.opening = None;
+    async fn open(self: Arc<Self>, epoch: u64) -> Result<Option<Arc<Live>>, Arc<Error>> {
+        let opened = self.replay(epoch).await;
+        let phase = opened.as_ref().map_or(Phase::Closed, |live| Phase::Open(Arc::clone(live)));
+        let is_wanted = self.opened(epoch, phase);
         match opened {
+            Ok(live) if is_wanted => Ok(Some(live)),
             Ok(live) => {
-                state.live = Some(Arc::clone(&live));
-                Ok(live)
+                self.end(&live).await;
+                Err(Arc::new(Error::SessionEnded))
             }
             Err(error) => Err(Arc::new(error)),
         }
     }
 
-    /// Says everything again that the client said.
-    async fn replay(self: &Arc<Self>, generation: u64) -> Result<Arc<Live>, Error> {
-        let said = self.context.handshake.said();
-        let Some(initialize) = said.initialize else {
+    /// The end of an opening. False if nobody wants it any more.
+    fn opened(&self, epoch: u64, phase: Phase) -> bool {
+        let mut state = self.lock();
+        let is_wanted = matches!(state.phase, Phase::Opening(_)) && state.epoch == epoch;
+        if is_wanted {
+            state.phase = phase;
+        }
+        is_wanted
+    }
+
+    /// Sends again all that the client sent at the beginning.
+    async fn replay(self: &Arc<Self>, epoch: u64) -> Result<Arc<Live>, Error> {
+        let kept = self.context.handshake.kept();
+        let Some(initialize) = kept.initialize else {
             // No handshake to replay: the server will say if it wants one.
-            return Ok(Live::unbound(generation));
+            return Ok(Live::unbound(epoch));
         };
         tracing::debug!(profile = %self.profile, "opening a session");
         let (id, result) = self.handshake(&initialize).await?;
-        let live = Live::opened(id, &result, generation);
-        if said.initialized {
-            let text = wire::notification("notifications/initialized", None);
-            self.post(&live, text, &AtomicBool::new(false)).await?;
-            self.listen(&live);
+        let live = Live::opened(id, &result, epoch);
+        if matches!(self.lock().phase, Phase::Closing) {
+            return Ok(live);
         }
-        if let Some(level) = said.log_level {
+        // This handshake is ours, however far the client's own is.
+        let text = wire::notification("notifications/initialized", None);
+        self.post(&live, text, Sent::default()).await?;
+        self.listen(&live);
+        if let Some(level) = kept.log_level {
             self.tell(&live, "logging/setLevel", &level).await;
         }
         let subscriptions: Vec<String> = self.lock().subscriptions.values().cloned().collect();
@@ -307,76 +400,51 @@ impl Session {
         Ok(live)
     }
 
-    async fn handshake(&self, params: &str) -> Result<(Option<HeaderValue>, String), Error> {
-        let id = Id::from_token("\"sigward-initialize\"");
-        let text = wire::request(&id, "initialize", params);
-        let text = wire::with_metadata(text, &self.metadata);
-        let answer = self
-            .post_unbound(protocol::post_headers(), text, false, &AtomicBool::new(false))
-            .await?;
-        let session_id = answer.session_id.clone();
-        match self.response(answer.reply).await {
-            Ok(result) => Ok((session_id, result)),
-            Err(Ok(detail)) => Err(Error::Handshake { profile: self.profile.to_string(), detail }),
-            Err(Err(error)) => Err(error),
-        }
-    }
-
-    /// Sends a request of our own whose result doesn't matter.
-    pub async fn tell(&self, live: &Live, method: &str, params: &str) {
-        let id = Id::from_token("\"sigward-replay\"");
-        let text = wire::with_metadata(wire::request(&id, method, params), &self.metadata);
-        let told = async {
-            let answer = self.post(live, text, &AtomicBool::new(false)).await.map_err(Err)?;
-            self.response(answer.reply).await
-        };
-        if let Err(Err(error)) = told.await {
-            tracing::warn!(profile = %self.profile, method, %error, "replaying to a session failed");
-        }
-    }
-
-    /// The result of a request of our own; `Err(Ok(…))` is the server's error message.
-    pub async fn response(&self, reply: Reply) -> Result<String, Result<String, Error>> {
-        let mut messages = match reply {
-            Reply::Messages(messages) => messages,
-            Reply::Accepted => return Err(Err(Error::NoAnswer)),
-            Reply::Failure(failure) => {
-                return Err(match failure.message.as_deref().and_then(error_message) {
-                    Some(message) => Ok(message),
-                    None => Err(failure.into()),
-                });
-            }
-        };
-        while let Some(incoming) = messages.next().await.map_err(Err)? {
-            let Incoming::Message(Message { text, .. }) = &incoming else { continue };
-            let Ok(envelope) = Envelope::parse(text) else {
-                return Err(Err(Error::NotMessage("not JSON-RPC")));
-            };
-            if envelope.kind == Kind::Response {
-                return match (envelope.result, error_message(text)) {
-                    (Some(result), None) => Ok(result.to_owned()),
-                    (_, message) => Err(Ok(message.unwrap_or_default())),
-                };
-            }
-        }
-        Err(Err(Error::NoAnswer))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The message of a JSON-RPC error.
-fn error_message(text: &str) -> Option<String> {
-    let envelope = Envelope::parse(text).ok()?;
-    let error = Object::parse(envelope.error?).ok()?;
-    error.find_string("message").map(std::borrow::Cow::into_owned)
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Phase::Open(live) = &self.lock().phase {
+            live.listening.cancel();
+        }
+    }
+}
+
+/// The client's own handshake in flight. Dropped, it came to nothing.
+#[derive(Debug)]
+pub struct Opener {
+    session: Arc<Session>,
+    epoch: u64,
+    opened: Option<oneshot::Sender<Arc<Live>>>,
+}
+
+impl Opener {
+    /// The handshake was answered with `result`, and the server calls the session `id`.
+    pub fn established(mut self, id: Option<HeaderValue>, result: &str) {
+        let live = Live::opened(id, result, self.epoch);
+        if self.session.opened(self.epoch, Phase::Open(Arc::clone(&live))) {
+            if let Some(opened) = self.opened.take() {
+                let _ = opened.send(live);
+            }
+        } else {
+            let session = Arc::clone(&self.session);
+            self.session.context.work.spawn(async move { session.end(&live).await });
+        }
+    }
+}
+
+impl Drop for Opener {
+    fn drop(&mut self) {
+        if self.opened.take().is_some() && self.session.opened(self.epoch, Phase::Closed) {
+            self.session.context.handshake.forget();
+        }
+    }
 }
 
 /// How long to wait before a stream is taken up again, where the server didn't say.
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
 /// The shortest such wait: a server that says 0 would have us spin.
 pub(crate) const RETRY_MIN: Duration = Duration::from_millis(50);
-/// The longest such wait.
-const RETRY_MAX: Duration = Duration::from_secs(30);

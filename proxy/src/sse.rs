@@ -8,7 +8,7 @@ mod frames;
 
 use std::collections::VecDeque;
 
-pub use self::frames::{Boundaries, Frames, event, with_data};
+pub use self::frames::{Boundaries, beginning_of_data, event, message, with_data};
 
 /// Longer ids are none: they would have to go into a header, and are kept for as long as the stream.
 const MAX_ID: usize = 4096;
@@ -37,6 +37,9 @@ pub enum Why {
     /// It isn't text.
     #[error("not UTF-8")]
     NotText,
+    /// It holds a batch that isn't valid JSON, or has too many messages.
+    #[error("a batch that can't be read")]
+    BadBatch,
 }
 
 /// An incremental parser of one stream.
@@ -291,9 +294,12 @@ mod tests {
     #[test]
     fn an_id_is_one_to_resume_after_or_none() {
         let long = format!("id: {}\n\n", "x".repeat(MAX_ID + 1));
-        for (stream, id) in
-            [("id: 1\n\n", Some("1")), ("id: 1\nid\n\n", None), ("id: 1\n\nid:\n\n", None), (&long, None)]
-        {
+        for (stream, id) in [
+            ("id: 1\n\n", Some("1")),
+            ("id: 1\nid\n\n", None),
+            ("id: 1\n\nid:\n\n", None),
+            (&long, None),
+        ] {
             assert_eq!(parse(&[stream.as_bytes()], 1 << 20).1.last_id(), id, "{stream}");
         }
     }
@@ -311,7 +317,9 @@ mod tests {
 
     #[test]
     fn an_event_that_is_too_large_has_an_id() {
-        for stream in ["id: 7\ndata: 0123456789012345678\n\n", "data: 0123456789012345678\nid: 7\n\n"] {
+        for stream in
+            ["id: 7\ndata: 0123456789012345678\n\n", "data: 0123456789012345678\nid: 7\n\n"]
+        {
             let (events, parser) = parse(&[stream.as_bytes()], 16);
             assert_eq!(events, [Event::Dropped(Why::TooLarge)]);
             assert_eq!(parser.last_id(), Some("7"), "it isn't asked for again");

@@ -126,12 +126,18 @@ impl Catalog {
                     (Vec::new(), stateless)
                 }
             };
+            let argument = offer.argument_on(schema.as_ref());
+            let is_odd = argument.is_none();
+            if is_odd {
+                tracing::warn!(tool = %name, "left out a tool that leaves no name for the profile");
+            }
             let tool = Tool {
-                argument: offer.argument_on(schema.as_ref()),
+                // Of a call that comes all the same, nothing is cut: no argument has this name.
+                argument: argument.unwrap_or_default(),
                 read_only: reads(&definition),
                 headers,
             };
-            hidden[index] = invalid || self.check(&name, Some(&tool)).is_err();
+            hidden[index] = invalid || is_odd || self.check(&name, Some(&tool)).is_err();
             if let (false, Some(property), Some(schema), true) =
                 (hidden[index], &property, &schema, offer.is_offered_on(&name))
             {
@@ -150,7 +156,11 @@ impl Catalog {
             edits.replace(scope, "\"private\"");
         }
         self.tools.write().unwrap_or_else(PoisonError::into_inner).extend(learned);
-        (!edits.is_empty()).then(|| edits.apply())
+        let rewritten = (!edits.is_empty()).then(|| edits.apply())?;
+        Some(rewritten.unwrap_or_else(|fault| {
+            let why = format!("The server's list of tools can't be passed on: {fault}.");
+            wire::error_response(&envelope.owned_id(), ErrorCode::INTERNAL_ERROR, &why)
+        }))
     }
 }
 

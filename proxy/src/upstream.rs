@@ -8,8 +8,8 @@ mod answer;
 mod body;
 mod messages;
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +40,24 @@ pub struct Outgoing {
     pub body: Bytes,
     /// No limit on silence: a stream that may have nothing to say for hours.
     pub patient: bool,
+    /// Set before the first byte may leave.
+    pub sent: Sent,
+}
+
+/// Whether a request may have reached the server; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Sent(Arc<AtomicBool>);
+
+impl Sent {
+    /// Whether the server may know of the request.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 /// The endpoint, and how to speak to it.
@@ -127,16 +145,16 @@ impl Upstream {
         !self.telemetry || self.user_agent.get().is_some()
     }
 
-    /// Signs, sends and reads. `sent` becomes true before the first byte may leave.
-    pub async fn exchange(&self, out: Outgoing, sent: &AtomicBool) -> Result<Answer, Error> {
+    /// Signs, sends and reads.
+    pub async fn exchange(&self, out: Outgoing) -> Result<Answer, Error> {
         let patient = out.patient;
-        let (response, signature) = self.signed(out, sent).await?;
+        let (response, signature) = self.signed(out).await?;
         self.read(response, signature, patient).await
     }
 
     /// Signs and sends, and leaves the reading to the caller.
-    pub async fn pass(&self, out: Outgoing, sent: &AtomicBool) -> Result<Passed, Error> {
-        let (response, signature) = self.signed(out, sent).await?;
+    pub async fn pass(&self, out: Outgoing) -> Result<Passed, Error> {
+        let (response, signature) = self.signed(out).await?;
         if response.status().is_success() {
             return Ok(Passed::Success(response));
         }
@@ -166,7 +184,6 @@ impl Upstream {
     async fn signed(
         &self,
         mut out: Outgoing,
-        sent: &AtomicBool,
     ) -> Result<(reqwest::Response, Option<HeaderMap>), Error> {
         for (name, value) in &self.headers {
             if !out.headers.contains_key(name) {
@@ -174,14 +191,14 @@ impl Upstream {
             }
         }
         let mut signature = self.sign(&out).await?;
-        let mut response = self.send(&out, signature.as_ref().map(|it| &it.0), sent).await?;
+        let mut response = self.send(&out, signature.as_ref().map(|it| &it.0)).await?;
         if let Some((_, generation)) = signature
             && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
             && self.signer.refreshed(&out.profile, generation).await?
         {
             tracing::info!(profile = %out.profile, "signature refused, once more with fresh credentials");
             signature = self.sign(&out).await?;
-            response = self.send(&out, signature.as_ref().map(|it| &it.0), sent).await?;
+            response = self.send(&out, signature.as_ref().map(|it| &it.0)).await?;
         }
         Ok((response, signature.map(|it| it.0)))
     }
@@ -203,7 +220,6 @@ impl Upstream {
         &self,
         out: &Outgoing,
         signature: Option<&HeaderMap>,
-        sent: &AtomicBool,
     ) -> Result<reqwest::Response, Error> {
         let mut request = reqwest::Request::new(out.method.clone(), self.url.clone());
         let headers = request.headers_mut();
@@ -220,7 +236,7 @@ impl Upstream {
         if !out.body.is_empty() {
             *request.body_mut() = Some(reqwest::Body::wrap(body));
         }
-        sent.store(true, Ordering::Release);
+        out.sent.set();
         let mut response = std::pin::pin!(self.client.execute(request));
         loop {
             let taken = progress.taken();

@@ -11,15 +11,17 @@
 mod edit;
 mod object;
 mod originate;
+mod peek;
 
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 
-pub use self::edit::{Edits, with_metadata};
+pub use self::edit::{Edits, object, trimmed, with_metadata};
 pub use self::object::{Member, Object, elements};
 pub use self::originate::{error_response, notification, request, result_response, tool_error};
+pub use self::peek::{Peek, peek};
 
 /// Deeper nesting than this is refused when it comes from a client: nothing in MCP needs it, and
 /// recursive parsers behind us would fall over it.
@@ -43,6 +45,12 @@ pub enum Fault {
     /// One key twice in an object whose meaning depends on it.
     #[error("the key {0:?} appears more than once")]
     DuplicateKey(String),
+    /// Something that another reader would understand differently.
+    #[error("{0}")]
+    Ambiguous(String),
+    /// An edit doesn't fit its text: a bug, for which nothing may be sent.
+    #[error("the message can't be changed as it must be")]
+    BadEdit,
     /// Nesting beyond a limit.
     #[error("nested deeper than {0} levels")]
     TooDeep(usize),
@@ -79,6 +87,20 @@ impl Id {
     #[must_use]
     pub fn token(&self) -> &str {
         &self.0
+    }
+
+    /// Whether `token` spells the same id. Servers print numbers anew: `1.0` comes back as `1`, and
+    /// what has more digits than theirs comes back rounded. `1` and `"1"` are two ids.
+    #[must_use]
+    pub fn is_spelt(&self, token: &str) -> bool {
+        if *self.0 == *token {
+            return true;
+        }
+        match (string(&self.0), string(token)) {
+            (Some(own), Some(other)) => own == other,
+            (None, None) => number(&self.0).is_some_and(|own| Some(own) == number(token)),
+            _ => false,
+        }
     }
 
     /// The id of answers to what can't be attributed.
@@ -161,6 +183,12 @@ impl<'a> Envelope<'a> {
         self.params.and_then(|params| Object::parse(params).ok())
     }
 
+    /// Whether this has the id of the request `id`.
+    #[must_use]
+    pub fn answers(&self, id: &Id) -> bool {
+        self.id.is_some_and(|token| id.is_spelt(token))
+    }
+
     /// The id, for keeping.
     #[must_use]
     pub fn owned_id(&self) -> Id {
@@ -178,6 +206,13 @@ pub fn string(token: &str) -> Option<Cow<'_, str>> {
     } else {
         Some(Cow::Borrowed(inner))
     }
+}
+
+/// The number that a JSON token spells, as most programs read it.
+fn number(token: &str) -> Option<f64> {
+    // What Rust reads beyond JSON (`inf`) begins with none of these.
+    let is_number = token.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+    is_number.then(|| token.parse().ok()).flatten().filter(|number: &f64| number.is_finite())
 }
 
 /// The JSON token of a string.

@@ -10,6 +10,7 @@
 )]
 
 mod agent;
+mod answers;
 mod audit;
 mod bad_input;
 mod botocore;

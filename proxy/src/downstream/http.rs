@@ -11,7 +11,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -201,6 +203,11 @@ impl Service {
             let why = "The content type of a message is application/json.";
             return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
         }
+        if headers.contains_key(CONTENT_ENCODING) {
+            // What is judged here must be what the server reads.
+            let why = "The body of a message is sent without a content encoding.";
+            return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+        }
         let too_large = || {
             let why = format!("A message has up to {} MiB.", MAX_CLIENT_MESSAGE >> 20);
             refusal(StatusCode::PAYLOAD_TOO_LARGE, &why)
@@ -261,10 +268,19 @@ fn not_allowed(methods: &'static str) -> Response<Body> {
     answer
 }
 
+/// Whether a body is JSON in UTF-8: in another charset it would say something else to a server that
+/// heeds that.
 fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default();
-    kind.trim().eq_ignore_ascii_case("application/json")
+    let mut kinds = headers.get_all(CONTENT_TYPE).iter();
+    let kind = kinds.next().and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let mut parts = kind.split(';').map(str::trim);
+    let is_json = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
+    let is_utf8 = parts.all(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = value.trim_matches('"');
+        !name.trim().eq_ignore_ascii_case("charset") || value.eq_ignore_ascii_case("utf-8")
+    });
+    is_json && is_utf8 && kinds.next().is_none()
 }
 
 fn is_events(kind: &HeaderValue) -> bool {

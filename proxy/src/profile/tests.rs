@@ -1,4 +1,5 @@
 use super::*;
+use crate::request::Incoming;
 
 fn offer(names: &[&str], tools: &[&str]) -> Offer {
     let own = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
@@ -14,10 +15,22 @@ fn call(arguments: &str) -> String {
     )
 }
 
+fn request(text: &str) -> Request {
+    match Incoming::read(text.to_owned().into()) {
+        Ok(Incoming::Request(request)) => request,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The text that is sent.
+fn sent(choice: &Choice, request: &Request) -> String {
+    String::from_utf8(request.finish(choice.cut.clone(), &[]).unwrap().to_vec()).unwrap()
+}
+
 fn choose(arguments: &str) -> Result<(String, String), String> {
-    let text = call(arguments);
-    let choice = offer(&["prod", "dev"], &[]).of_tool_call(&text, "t", "aws_profile")?;
-    Ok((choice.profile.as_str().to_owned(), choice.text.unwrap_or(text)))
+    let request = request(&call(arguments));
+    let choice = offer(&["prod", "dev"], &[]).of_tool_call(&request, "aws_profile")?;
+    Ok((choice.profile.as_str().to_owned(), sent(&choice, &request)))
 }
 
 #[test]
@@ -65,31 +78,32 @@ fn anything_else_is_an_error_that_names_what_was_given_and_what_is_allowed() {
     }
     assert!(choose(r#"{"aws_profile":"dev","aws_profile":"prod"}"#).is_err());
     assert!(choose(r#"{"aws_profile":"dev","aws\u005fprofile":"dev"}"#).is_err());
-    let twice = r#"{"id":1,"method":"tools/call","params":{"name":"t","arguments":{"aws_profile":"dev"},"arguments":{}}}"#;
-    assert!(offer(&["prod", "dev"], &[]).of_tool_call(twice, "t", "aws_profile").is_err());
 }
 
 #[test]
 fn with_one_profile_nothing_is_read_or_cut() {
-    let text = call(r#"{"aws_profile":"anything"}"#);
-    let choice = offer(&["prod"], &[]).of_tool_call(&text, "t", "aws_profile").unwrap();
-    assert_eq!((choice.profile.as_str(), choice.text), ("prod", None));
+    let request = request(&call(r#"{"aws_profile":"anything"}"#));
+    let choice = offer(&["prod"], &[]).of_tool_call(&request, "aws_profile").unwrap();
+    assert_eq!((choice.profile.as_str(), choice.cut), ("prod", None));
     assert!(!offer(&["prod"], &[]).is_offered_on("t"));
 }
 
 #[test]
 fn tools_outside_the_globs_take_the_default_only() {
     let offer = offer(&["prod", "dev"], &["aws_*"]);
-    let choose = |arguments: &str| offer.of_tool_call(&call(arguments), "t", "aws_profile");
+    let choose = |arguments: &str| offer.of_tool_call(&request(&call(arguments)), "aws_profile");
     assert!(offer.is_offered_on("aws_call") && !offer.is_offered_on("t"));
     assert!(choose(r#"{"aws_profile":"dev"}"#).unwrap_err().contains("always uses"));
-    assert_eq!(choose(r#"{"aws_profile":"prod"}"#).unwrap().text, Some(call("{}")));
+    let by_name = call(r#"{"aws_profile":"prod"}"#);
+    let choice = choose(r#"{"aws_profile":"prod"}"#).unwrap();
+    assert_eq!(sent(&choice, &request(&by_name)), call("{}"));
 }
 
 #[test]
 fn a_tool_keeps_its_own_argument() {
     let offer = offer(&["prod", "dev"], &[]);
     let on = |schema: &str| offer.argument_on(Object::parse(schema).ok().as_ref());
+    let on = |schema: &str| on(schema).unwrap();
     assert_eq!(on(r#"{"type":"object"}"#), "aws_profile");
     assert_eq!(on(r#"{"properties":{"x":{"default":"aws_profile"}}}"#), "aws_profile");
     assert_eq!(on(r#"{"properties":{"aws_profile":{}}}"#), "proxy_aws_profile");
@@ -99,6 +113,10 @@ fn a_tool_keeps_its_own_argument() {
         on(r#"{"properties":{"aws_profile":{},"proxy_aws_profile":{}}}"#),
         "proxy_proxy_aws_profile"
     );
+    let all =
+        (0..MAX_NAMES).map(|taken| format!(r#""{}aws_profile":{{}}"#, "proxy_".repeat(taken)));
+    let all = format!(r#"{{"properties":{{{}}}}}"#, all.collect::<Vec<_>>().join(","));
+    assert_eq!(offer.argument_on(Object::parse(&all).ok().as_ref()), None);
 }
 
 #[test]
@@ -107,12 +125,17 @@ fn other_requests_choose_in_meta() {
     let read = |meta: &str| {
         format!(r#"{{"id":1,"method":"resources/read","params":{{"uri":"a","_meta":{meta}}}}}"#)
     };
-    let choice = offer.of_request(&read(r#"{"sigward/profile":"dev","k":1}"#)).unwrap();
-    assert_eq!((choice.profile.as_str(), choice.text), ("dev", Some(read(r#"{"k":1}"#))));
-    assert_eq!(offer.of_request(&read("{}")).unwrap().text, None);
-    assert!(offer.of_request(&read(r#"{"sigward/profile":"x"}"#)).is_err());
-    let twice = read(r#"{"sigward/profile":"dev"},"_meta":{}"#);
-    assert!(offer.of_request(&twice).unwrap_err().contains("_meta"));
+    let before = request(&read(r#"{"sigward/profile":"dev","k":1}"#));
+    let choice = offer.of_request(&before).unwrap();
+    assert_eq!((choice.profile.as_str(), sent(&choice, &before)), ("dev", read(r#"{"k":1}"#)));
+    assert_eq!(offer.of_request(&request(&read("{}"))).unwrap().cut, None);
+    assert!(offer.of_request(&request(&read(r#"{"sigward/profile":"x"}"#))).is_err());
+    for ambiguous in
+        [r#"{"sigward/profile":"dev","sigward/profile":"prod"}"#, r#"{"Sigward/Profile":"dev"}"#]
+    {
+        let refused = offer.of_request(&request(&read(ambiguous)));
+        assert!(refused.unwrap_err().contains("_meta"), "{ambiguous}");
+    }
 }
 
 #[test]
@@ -137,11 +160,11 @@ fn names_beyond_plain_words_are_offered_and_taken_as_they_are() {
     assert!(schema["description"].as_str().unwrap().ends_with("Default: \"my profile\"."));
     for name in names {
         let text = call(&serde_json::json!({ "aws_profile": name, "x": 1 }).to_string());
-        let choice = offer.of_tool_call(&text, "t", "aws_profile").unwrap();
+        let choice = offer.of_tool_call(&request(&text), "aws_profile").unwrap();
         assert_eq!(choice.profile.as_str(), name);
     }
     // The same to look at, and another name.
     let text = call(r#"{"aws_profile":"Zu\u0308rich"}"#);
-    let refused = offer.of_tool_call(&text, "t", "aws_profile").unwrap_err();
+    let refused = offer.of_tool_call(&request(&text), "aws_profile").unwrap_err();
     assert!(refused.contains("\"my profile\", Zürich, \"a, b\", "), "{refused}");
 }

@@ -1,48 +1,23 @@
 //! One request of the client, from its line to its response.
 
-mod follow;
+mod learn;
 mod route;
 
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rmcp::model::ErrorCode;
 
-use self::follow::Followed;
-pub(crate) use self::follow::repaired;
 pub(crate) use self::route::Route;
 use super::{Flight, Outlet, Relay};
 use crate::budget::Message;
 use crate::config::ProfileName;
-use crate::error::{Error, Resend};
+use crate::error::Error;
+use crate::exchange::{Attempts, Exchange, Part, Reading, Renewal, Response};
 use crate::protocol::{self, Generation, ParameterHeader};
-use crate::session::Session;
-use crate::wire::{self, Edits, Envelope, Id};
-
-/// The first wait before a retry.
-const BACKOFF: Duration = Duration::from_millis(200);
-/// The longest.
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
-
-/// What a request says of itself.
-#[derive(Debug, Clone)]
-pub(crate) struct Head {
-    pub(crate) id: Id,
-    pub(crate) method: String,
-    pub(crate) generation: Generation,
-    /// The tool that is called.
-    pub(crate) tool: Option<String>,
-}
-
-/// A request and its text.
-#[derive(Debug)]
-pub(crate) struct Call {
-    pub(crate) head: Head,
-    message: Message,
-}
+use crate::request::Request;
+use crate::wire::{self, Envelope, Object};
 
 /// Why a request has no response from upstream.
 #[derive(Debug)]
@@ -51,10 +26,10 @@ pub(crate) enum Failed {
     Tool(String),
     /// For the client: the request is wrong.
     Params(String),
-    /// Something on the way failed.
+    /// The exchange failed.
     Exchange(Error),
-    /// `--tool-timeout`
-    TimedOut(Duration),
+    /// `--tool-timeout`; whether the server may know of the call.
+    TimedOut(Duration, bool),
 }
 
 impl From<Error> for Failed {
@@ -63,73 +38,37 @@ impl From<Error> for Failed {
     }
 }
 
-impl Head {
-    pub(crate) fn read(envelope: &Envelope<'_>) -> Self {
-        let params = envelope.params_object();
-        let tool = (envelope.method == "tools/call")
-            .then(|| params.as_ref().and_then(|params| params.find_string("name")))
-            .flatten();
-        Self {
-            id: envelope.owned_id(),
-            method: envelope.method.clone().into_owned(),
-            generation: Generation::of(params.as_ref()),
-            tool: tool.map(Cow::into_owned),
-        }
-    }
-
-    pub(crate) fn with(self, message: Message) -> Call {
-        Call { head: self, message }
-    }
-}
-
-impl Call {
-    /// What the client sent.
-    pub(crate) fn text(&self) -> &str {
-        &self.message.text
-    }
-
-    /// The same call in other words.
-    pub(super) fn with_text(&self, text: String) -> Self {
-        Self { head: self.head.clone(), message: self.message.clone().with(text) }
-    }
-
-    pub(crate) fn is_tool_call(&self) -> bool {
-        self.head.method == "tools/call"
-    }
-}
-
 impl Failed {
     /// The profile that needs a sign-in, if that is what is wrong.
     pub(crate) fn login_required(&self) -> Option<&ProfileName> {
         match self {
             Self::Exchange(error) => error.login_required(),
-            Self::Tool(_) | Self::Params(_) | Self::TimedOut(_) => None,
+            Self::Tool(_) | Self::Params(_) | Self::TimedOut(..) => None,
         }
     }
 
     /// The response that says it. A failed tool call is one that the model shall read; other
     /// requests have JSON-RPC errors for that.
-    pub(crate) fn into_response(self, call: &Call) -> String {
+    pub(crate) fn into_response(self, call: &Request) -> String {
         let (message, code) = match self {
             Self::Tool(message) => (message, ErrorCode::INVALID_PARAMS),
             Self::Params(message) => (message, ErrorCode::INVALID_PARAMS),
             Self::Exchange(error) => {
                 if !error.is_logged() {
-                    tracing::error!(method = %call.head.method, %error, "a request failed");
+                    tracing::error!(method = %call.method(), %error, "a request failed");
                 }
                 (sentence(&error.to_string()), ErrorCode::INTERNAL_ERROR)
             }
-            Self::TimedOut(limit) => {
+            Self::TimedOut(limit, sent) => {
                 let limit = limit.as_secs_f64();
-                let why = format!(
-                    "The call took longer than {limit} s (--tool-timeout) and was cancelled."
-                );
+                let end = if sent { "it was cancelled" } else { "nothing was sent" };
+                let why = format!("The call took longer than {limit} s (--tool-timeout); {end}.");
                 (why, ErrorCode::INTERNAL_ERROR)
             }
         };
-        let id = &call.head.id;
+        let id = call.id();
         if call.is_tool_call() {
-            wire::tool_error(id, &message, call.head.generation.is_stateless())
+            wire::tool_error(id, &message, call.is_stateless())
         } else {
             wire::error_response(id, code, &message)
         }
@@ -144,72 +83,59 @@ pub(crate) fn sentence(text: &str) -> String {
     format!("{first}{}{end}", chars.as_str())
 }
 
-/// `text` under another id; `None` where it has that id.
-pub(super) fn with_id(text: &str, envelope: &Envelope<'_>, id: &Id) -> Option<String> {
-    let mut edits = Edits::new(text);
-    match envelope.id {
-        Some(token) if token == id.token() => return None,
-        Some(token) => edits.replace(token, id.token()),
-        None => edits.members(&envelope.object, |_| false, &[("id", id.token())]),
-    }
-    Some(edits.apply())
-}
-
 impl Relay {
     /// Does what a request asks for, up to its response.
     pub(super) async fn call(
         self: &Arc<Self>,
-        call: &Call,
+        call: &Request,
         flight: &Flight,
     ) -> Result<Message, Failed> {
         let route = self.receive_call(call).await?;
         let session = self.session(&route.profile);
         let _ = flight.session.set(Arc::clone(&session));
-        let text = self.final_text(&route);
-        if call.head.method == "initialize" && !call.head.generation.is_stateless() {
-            return Ok(self.initialize(call, text, flight).await?);
+        let body = self.final_text(call, &route)?;
+        let exchange = Exchange { session: &session, id: call.id(), body, sent: &flight.sent };
+        let request = Outbound { call, exchange, out: &flight.out };
+        if call.begins_session() {
+            return Ok(self.initialize(&request, flight).await?);
         }
-        let request = Request { call, session: &session, body: text.into(), out: &flight.out };
-        let response = match &call.head.generation {
-            Generation::Sessions => {
-                self.over_session(&request, route.repeatable, &flight.sent).await
-            }
+        let response = match call.generation() {
+            Generation::Sessions => self.over_session(&request, route.repeatable).await,
             Generation::Stateless(version) => {
                 let version = version.clone();
-                self.on_its_own(&request, &version, route, &flight.sent).await
+                self.on_its_own(&request, &version, route).await
             }
         }?;
         Ok(response)
     }
 
     /// Where a call goes, once all is known that it takes to tell.
-    pub(crate) async fn receive_call<'a>(
-        self: &Arc<Self>,
-        call: &'a Call,
-    ) -> Result<Route<'a>, Failed> {
+    pub(crate) async fn receive_call(self: &Arc<Self>, call: &Request) -> Result<Route, Failed> {
         self.shared.metadata.load().await?;
         self.introduce(call);
         self.route(call).await
     }
 
     /// What the server gets to read.
-    pub(crate) fn final_text(&self, route: &Route<'_>) -> String {
-        wire::with_metadata(route.text.to_string(), &self.shared.metadata.of(&route.profile))
+    pub(crate) fn final_text(&self, call: &Request, route: &Route) -> Result<Bytes, Failed> {
+        let metadata = self.shared.metadata.of(&route.profile);
+        let text = call.finish(route.cut.clone(), &metadata);
+        text.map_err(|fault| Failed::Params(sentence(&fault.to_string())))
     }
 
     /// Lets upstream know who the client is: from its handshake, or, in 2026-07-28, any request.
-    fn introduce(&self, call: &Call) {
-        let stateless = call.head.generation.is_stateless();
-        if self.context.upstream.is_introduced() || !(stateless || call.head.method == "initialize")
+    fn introduce(&self, call: &Request) {
+        if self.context.upstream.is_introduced()
+            || !(call.is_stateless() || call.method() == "initialize")
         {
             return;
         }
-        let Ok(envelope) = Envelope::parse(call.text()) else { return };
-        let Some(params) = envelope.params_object() else { return };
-        let client = if stateless {
-            params.find_object("_meta").and_then(|meta| meta.find_object(protocol::META_CLIENT))
-        } else {
-            params.find_object("clientInfo")
+        let client = match call.is_stateless() {
+            true => call.client().and_then(|client| Object::parse(client).ok()),
+            false => {
+                let params = call.params().and_then(|params| Object::parse(params).ok());
+                params.and_then(|params| params.find_object("clientInfo"))
+            }
         };
         if let Some(client) = client {
             let field = |name| client.find_string(name).unwrap_or_default();
@@ -217,77 +143,44 @@ impl Relay {
         }
     }
 
-    /// The client's own handshake: what it says and hears is what makes the default session.
+    /// The client's own handshake: what it sends and gets is what makes the default session.
     async fn initialize(
         self: &Arc<Self>,
-        call: &Call,
-        text: String,
+        request: &Outbound<'_>,
         flight: &Flight,
     ) -> Result<Message, Error> {
-        // A second handshake starts over. The sessions of the first one end by themselves.
-        super::lock(&self.tasks).clear();
-        for (_, stale) in super::lock(&self.sessions).drain() {
-            self.work.spawn(async move { stale.close().await });
-        }
-        let session = &self.default_session();
-        let request = Request { call, session, body: text.into(), out: &flight.out };
-        let answer = self
-            .attempts(self.shared.retries, false, || {
-                let body = request.body.clone();
-                session.post_unbound(protocol::post_headers(), body, false, &flight.sent)
-            })
-            .await?;
-        let id = answer.session_id.clone();
-        match self.follow(&request, None, answer).await? {
-            Followed::Answered(response, _) => {
-                let envelope = Envelope::parse(&response.text).ok();
-                if let Some(result) = envelope.and_then(|envelope| envelope.result) {
-                    let sent = Envelope::parse(call.text()).ok();
-                    if let Some(params) = sent.and_then(|envelope| envelope.params) {
-                        self.context.handshake.initialize(params);
-                    }
-                    session.establish(id, result);
-                }
-                Ok(response)
+        let mut attempts = Attempts::new(self.shared.retries, false);
+        let (reading, id) = loop {
+            match request.exchange.handshake(protocol::post_headers()).await {
+                Ok(begun) => break begun,
+                Err(error) => attempts.after(error).await?,
             }
-            Followed::Expired => Err(Error::NoAnswer),
-            Followed::Failed(failure) => Err(failure.into()),
+        };
+        let response = self.follow(request, reading).await?.message;
+        let envelope = Envelope::parse(&response.text).ok();
+        let opener = super::lock(&flight.opener).take();
+        if let (Some(result), Some(opener)) = (envelope.and_then(|it| it.result), opener) {
+            opener.established(id, result);
         }
+        Ok(response)
     }
 
-    /// Up to 2025-11-25. A session that the server dropped is renewed once, and the request, which
-    /// it can't have acted on, sent once more.
+    /// Up to 2025-11-25.
     async fn over_session(
         self: &Arc<Self>,
-        request: &Request<'_>,
+        request: &Outbound<'_>,
         repeatable: bool,
-        sent: &AtomicBool,
     ) -> Result<Message, Error> {
-        let session = request.session;
-        if session.is_default {
-            let mut settled = self.settled.subscribe();
-            let _ = settled.wait_for(|&settled| settled).await;
-        }
-        let mut live = session.live().await?;
-        let mut renewed = false;
+        let mut attempts = Attempts::new(self.shared.retries, repeatable);
+        let mut renewal = Renewal::default();
         loop {
-            live.settled().await;
-            let followed = self
-                .attempts(self.shared.retries, repeatable, || async {
-                    let answer = session.post(&live, request.body.clone(), sent).await?;
-                    self.follow(request, Some(&live), answer).await?.retryable(repeatable)
-                })
-                .await?;
-            match followed {
-                Followed::Answered(response, _) => return Ok(response),
-                Followed::Failed(failure) => return Err(failure.into()),
-                Followed::Expired if renewed => {
-                    return Err(Error::SessionLost { profile: session.profile.to_string() });
-                }
-                Followed::Expired => {
-                    live = session.renew(&live).await?;
-                    renewed = true;
-                }
+            let done = async {
+                let reading = request.exchange.over_session(&mut renewal).await?;
+                self.follow(request, reading).await
+            };
+            match done.await {
+                Ok(response) => return Ok(response.message),
+                Err(error) => attempts.after(error).await?,
             }
         }
     }
@@ -296,89 +189,88 @@ impl Relay {
     /// from a fresh list of its tools, once.
     async fn on_its_own(
         self: &Arc<Self>,
-        request: &Request<'_>,
+        request: &Outbound<'_>,
         version: &http::HeaderValue,
-        route: route::Route<'_>,
-        sent: &AtomicBool,
+        route: Route,
     ) -> Result<Message, Error> {
-        let patient = request.call.head.method == "subscriptions/listen";
         let mut parameters = route.headers;
         let mut relisted = false;
+        let mut attempts = Attempts::new(self.shared.retries, route.repeatable);
         loop {
-            let followed = self
-                .attempts(self.shared.retries, route.repeatable, || async {
-                    let headers = request.headers(version, &parameters);
-                    let body = request.body.clone();
-                    let answer = request.session.post_unbound(headers, body, patient, sent).await?;
-                    self.follow(request, None, answer).await?.retryable(route.repeatable)
-                })
-                .await?;
-            match followed {
-                Followed::Answered(response, code) => {
-                    let mismatch = code == Some(protocol::HEADER_MISMATCH);
-                    let Some(tool) = request.call.head.tool.as_ref().filter(|_| mismatch) else {
-                        return Ok(response);
-                    };
-                    if std::mem::replace(&mut relisted, true) {
-                        return Ok(response);
-                    }
-                    self.catalog.clear();
-                    self.list_tools(request.call).await?;
-                    let fresh = self.catalog.tool(tool).map(|tool| tool.headers.clone());
-                    if fresh.as_ref().is_none_or(|fresh| *fresh == parameters) {
-                        return Ok(response);
-                    }
-                    parameters = fresh.unwrap_or_default();
+            let response = match self.once(request, version, &parameters).await {
+                Ok(response) => response,
+                Err(error) => {
+                    attempts.after(error).await?;
+                    continue;
                 }
-                Followed::Failed(failure) => return Err(failure.into()),
-                Followed::Expired => return Err(Error::NoAnswer),
+            };
+            let mismatch = response.code == Some(protocol::HEADER_MISMATCH);
+            let Some(tool) = request.call.tool().filter(|_| mismatch) else {
+                return Ok(response.message);
+            };
+            if std::mem::replace(&mut relisted, true) {
+                return Ok(response.message);
             }
+            self.catalog.clear();
+            self.list_tools(request.call).await?;
+            let fresh = self.catalog.tool(tool).map(|tool| tool.headers.clone());
+            if fresh.as_ref().is_none_or(|fresh| *fresh == parameters) {
+                return Ok(response.message);
+            }
+            parameters = fresh.unwrap_or_default();
         }
     }
 
-    /// Tries until it works, fails for good, or `retries` are used up. What upstream may have acted
-    /// on is only repeated where that is `repeatable`.
-    pub(crate) async fn attempts<T, F>(
-        &self,
-        retries: u32,
-        repeatable: bool,
-        attempt: impl Fn() -> F,
-    ) -> Result<T, Error>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
-        let mut wait = BACKOFF;
-        for _ in 0..retries {
-            let error = match attempt().await {
-                Err(error) => error,
-                done => return done,
-            };
-            match error.resend() {
-                Resend::Safe => {}
-                Resend::IfReadOnly if repeatable => {}
-                Resend::IfReadOnly | Resend::Pointless => return Err(error),
+    /// One attempt of a request of 2026-07-28.
+    async fn once(
+        self: &Arc<Self>,
+        request: &Outbound<'_>,
+        version: &http::HeaderValue,
+        parameters: &[ParameterHeader],
+    ) -> Result<Response, Error> {
+        let patient = request.call.method() == "subscriptions/listen";
+        let headers = request.headers(version, parameters);
+        let reading = request.exchange.unbound(headers, patient).await?;
+        self.follow(request, reading).await
+    }
+
+    /// Reads an answer until its response, passing on what comes before.
+    async fn follow(
+        self: &Arc<Self>,
+        request: &Outbound<'_>,
+        mut reading: Reading,
+    ) -> Result<Response, Error> {
+        loop {
+            match reading.next().await? {
+                Part::Message(message) => {
+                    let session = request.exchange.session;
+                    self.pass_on(session, reading.epoch(), message, request.out).await;
+                }
+                Part::Response(Response { message, code }) => {
+                    let changed = self.respond(request, &message.text);
+                    return Ok(Response { message: message.changed(changed), code });
+                }
             }
-            tracing::info!(%error, "trying again in {wait:?}");
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(BACKOFF_MAX);
         }
-        attempt().await
     }
 }
 
 /// A request on its way upstream.
-pub(super) struct Request<'a> {
-    call: &'a Call,
-    session: &'a Arc<Session>,
-    /// The final text, shared by all attempts to send it.
-    body: Bytes,
+pub(super) struct Outbound<'a> {
+    call: &'a Request,
+    exchange: Exchange<'a>,
     out: &'a Outlet,
 }
 
-impl Request<'_> {
+impl Outbound<'_> {
     /// The final text.
     fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).unwrap_or_default()
+        std::str::from_utf8(&self.exchange.body).unwrap_or_default()
+    }
+
+    /// The text of its `params`: without what chose the profile.
+    fn params(&self) -> Option<&str> {
+        Envelope::parse(self.text()).ok().and_then(|envelope| envelope.params)
     }
 
     fn headers(

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use rmcp::model::{ErrorCode, ProtocolVersion};
 
-use super::call::{Call, Head};
 use super::{Flight, Relay};
 use crate::budget::Message;
+use crate::request::{Incoming, Request};
 use crate::wire::{self, Envelope, Fault, Id, Kind, Object};
 
 /// Longer ids aren't repeated in refusals.
@@ -53,28 +53,34 @@ impl Relay {
     }
 
     async fn dispatch(self: &Arc<Self>, message: Message) {
-        let text = &message.text;
-        let envelope = match of_client(text) {
-            Ok(envelope) => envelope,
-            Err(fault) => return self.refuse(text, &fault).await,
+        let (kind, message) = match Incoming::read(message) {
+            Ok(Incoming::Request(call)) => return self.begin(call).await,
+            Ok(Incoming::Other(kind, message)) => (kind, message),
+            Err((fault, message)) => return self.refuse(&message.text, &fault).await,
         };
-        match envelope.kind {
-            Kind::Request => {
-                let head = Head::read(&envelope);
-                match self.register(&head, self.out.clone()) {
-                    Ok(flight) => self.start(head.with(message), flight),
-                    Err(why) => {
-                        let code = ErrorCode::INVALID_REQUEST;
-                        self.say(wire::error_response(&echoed(head.id), code, why)).await;
-                    }
-                }
-            }
-            Kind::Notification => self.notified(&envelope, text),
-            Kind::Response => self.answered(&envelope, text),
+        let Ok(envelope) = Envelope::parse(&message.text) else { return };
+        match kind {
+            Kind::Response => self.answered(&envelope, &message),
+            Kind::Request | Kind::Notification => self.notified(&envelope, &message),
         }
     }
 
-    fn start(self: &Arc<Self>, call: Call, flight: Arc<Flight>) {
+    async fn begin(self: &Arc<Self>, call: Request) {
+        match self.register(&call, self.out.clone()) {
+            Ok(flight) => {
+                if call.begins_session() {
+                    flight.opening(self.begin_session(call.params()));
+                }
+                self.start(call, flight);
+            }
+            Err(why) => {
+                let id = echoed(call.id().clone());
+                self.say(wire::error_response(&id, ErrorCode::INVALID_REQUEST, why)).await;
+            }
+        }
+    }
+
+    fn start(self: &Arc<Self>, call: Request, flight: Arc<Flight>) {
         let relay = Arc::clone(self);
         self.work.spawn(async move {
             if let Some(response) = relay.respond_to(&call, &flight).await {
@@ -82,18 +88,6 @@ impl Relay {
             }
         });
     }
-}
-
-/// One message of a client.
-pub(crate) fn of_client(text: &str) -> Result<Envelope<'_>, Fault> {
-    wire::check_depth(text)?;
-    let envelope = Envelope::parse(text)?;
-    // Nobody would see it refused, and some servers would carry it out: under no rule for tools, and
-    // with whatever profile it names.
-    if envelope.kind == Kind::Notification && envelope.method == "tools/call" {
-        return Err(Fault::NotMessage("a call of a tool needs an id"));
-    }
-    Ok(envelope)
 }
 
 /// The answer to a text that is no message, under its id where that can be seen.

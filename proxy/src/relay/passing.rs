@@ -4,14 +4,14 @@
 //! only takes what concerns the sessions of the other profiles, which the client knows nothing of.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use http::HeaderValue;
 
 use super::{Flight, Relay, lock};
-use crate::config::ProfileName;
-use crate::session::{Ownership, Session, error_code};
-use crate::wire::{Envelope, Id, Object};
+use crate::budget::Message;
+use crate::request::Request;
+use crate::session::{Ownership, Parcel, Session, code_of};
+use crate::wire::{Envelope, Id};
 
 impl Flight {
     /// From here on it is known over which session the request goes.
@@ -40,7 +40,8 @@ impl Relay {
     }
 
     /// Takes a notification, if it is for a session of another profile; what isn't taken goes on.
-    pub(crate) fn noted(&self, envelope: &Envelope<'_>, text: &str) -> bool {
+    pub(crate) fn take_notification(&self, envelope: &Envelope<'_>, message: &Message) -> bool {
+        let text = &message.text;
         let params = envelope.params_object();
         match envelope.method.as_ref() {
             "notifications/cancelled" => {
@@ -49,7 +50,7 @@ impl Relay {
                 let flight = id.and_then(|id| lock(&self.flights).get(&id).cloned());
                 let Some(flight) = flight else { return false };
                 let of_default = flight.session.get().is_none_or(|session| session.is_default);
-                if of_default && flight.sent.load(Ordering::Acquire) {
+                if of_default && flight.sent.is_set() {
                     return false;
                 }
                 self.cancel(params.as_ref(), text);
@@ -57,16 +58,16 @@ impl Relay {
             }
             "notifications/progress" => {
                 let token = params.as_ref().and_then(|params| params.find("progressToken"));
-                let asker = token.and_then(|token| self.questions.asker_of(token));
-                asker.map(|asker| self.reply(asker, text.to_owned())).is_some()
-            }
-            "notifications/initialized" => {
-                self.context.handshake.initialized();
-                false
+                let is_ours = token.is_some_and(|token| self.questions.gave(token));
+                if let Some((asker, text)) = params.as_ref().and_then(|it| self.progress(it, text))
+                {
+                    self.reply(asker, message.clone().with(text));
+                }
+                is_ours
             }
             "notifications/roots/list_changed" => {
                 for session in self.others() {
-                    self.forward(session, text.to_owned());
+                    session.enqueue(Parcel::bound(message.clone()));
                 }
                 false
             }
@@ -75,17 +76,17 @@ impl Relay {
     }
 
     /// Takes a response, if it answers what a session of another profile asked, or the proxy.
-    pub(crate) fn took_answer(&self, envelope: &Envelope<'_>, text: &str) -> bool {
-        let known = envelope.id.is_some_and(|id| self.questions.knows(id));
+    pub(crate) fn take_response(&self, envelope: &Envelope<'_>, message: &Message) -> bool {
+        let known = envelope.id.is_some_and(|id| self.questions.gave(id));
         if known {
-            self.answered(envelope, text);
+            self.answered(envelope, message);
         }
         known
     }
 
     /// What a request of the client means for the sessions of the other profiles.
-    pub(crate) fn heed(&self, envelope: &Envelope<'_>) {
-        if let ("logging/setLevel", Some(params)) = (envelope.method.as_ref(), envelope.params) {
+    pub(crate) fn on_request(&self, call: &Request) {
+        if let ("logging/setLevel", Some(params)) = (call.method(), call.params()) {
             self.context.handshake.log_level(params);
             self.set_level(params);
         }
@@ -98,17 +99,10 @@ impl Relay {
         self.catalog.rewrite(text, false, &self.shared.offer, describe)
     }
 
-    /// Keeps which profile made a task, if `response` says that one was made.
-    pub(crate) fn learn_task(&self, profile: &ProfileName, response: &str) {
-        let result = Envelope::parse(response).ok().and_then(|envelope| envelope.result);
-        if let Some(result) = result.and_then(|result| Object::parse(result).ok()) {
-            self.remember_task(profile, &result);
-        }
-    }
-
     /// Whether a message says that its session is gone, in AWS's words.
     pub(crate) fn says_expired(message: &str) -> bool {
-        error_code(message) == Some(crate::protocol::AWS_SESSION_EXPIRED)
+        let envelope = Envelope::parse(message).ok();
+        envelope.and_then(|it| code_of(&it)) == Some(crate::protocol::AWS_SESSION_EXPIRED)
     }
 
     fn others(&self) -> Vec<Arc<Session>> {

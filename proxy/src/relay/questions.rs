@@ -36,14 +36,21 @@ pub(super) struct Question {
     pub(super) asker: Asker,
     /// Under which id.
     pub(super) id: Id,
+    /// The token under which it wants to hear of progress.
     progress_token: Option<String>,
 }
 
 /// A session as it was when it asked: one that was opened in its place knows nothing of the question.
 #[derive(Debug, Clone)]
-pub(super) struct Asker {
-    pub(super) session: Arc<Session>,
-    pub(super) generation: u64,
+pub(crate) struct Asker {
+    pub(crate) session: Arc<Session>,
+    pub(crate) epoch: u64,
+}
+
+impl Asker {
+    fn is(&self, session: &Arc<Session>, epoch: u64) -> bool {
+        Arc::ptr_eq(&self.session, session) && self.epoch == epoch
+    }
 }
 
 impl Questions {
@@ -71,14 +78,6 @@ impl Questions {
     fn number_in(&self, id: &str) -> Option<u64> {
         let digits = id.strip_prefix(self.affixes.0.as_str())?.strip_suffix(self.affixes.1)?;
         digits.parse().ok().filter(|number| self.id(*number).token() == id)
-    }
-
-    /// Whether `id` is one under which the client was asked.
-    pub(super) fn knows(&self, id: &str) -> bool {
-        let number = self.number_in(id);
-        number.is_some_and(|number| {
-            lock(&self.open).contains_key(&number) || lock(&self.ours).contains_key(&number)
-        })
     }
 
     /// Keeps a question, and gives it the id under which the client is asked; `None` if it can't be
@@ -130,23 +129,36 @@ impl Questions {
     }
 
     /// Takes back what a session asked under `id`; the id that the client knows.
-    pub(super) fn withdraw(&self, session: &Arc<Session>, id: &Id) -> Option<Id> {
+    pub(super) fn withdraw(&self, session: &Arc<Session>, epoch: u64, id: &Id) -> Option<Id> {
         let mut open = lock(&self.open);
         let number = open
             .iter()
-            .find(|(_, question)| {
-                Arc::ptr_eq(&question.asker.session, session) && question.id == *id
-            })
+            .find(|(_, question)| question.asker.is(session, epoch) && question.id == *id)
             .map(|(number, _)| *number)?;
         open.remove(&number);
         Some(self.id(number))
     }
 
-    /// Who asked under a progress token.
-    pub(super) fn asker_of(&self, token: &str) -> Option<Asker> {
-        lock(&self.open)
-            .values()
-            .find(|question| question.progress_token.as_deref() == Some(token))
-            .map(|question| question.asker.clone())
+    /// Takes back all that a session asked, which is lost; the ids that the client knows.
+    pub(super) fn withdraw_all(&self, session: &Arc<Session>, epoch: u64) -> Vec<Id> {
+        let mut open = lock(&self.open);
+        let lost = open.extract_if(.., |_, question| question.asker.is(session, epoch));
+        lost.map(|(number, _)| self.id(number)).collect()
+    }
+
+    /// Whether `token` is one that we gave, be its question still open or not. What has it is for
+    /// nobody else.
+    pub(super) fn gave(&self, token: &str) -> bool {
+        let next = self.next.load(Ordering::Relaxed);
+        self.number_in(token).is_some_and(|number| number < next)
+    }
+
+    /// Who hears of progress under `token`, which is the id that the question has at the client, and
+    /// the token that the server gave it.
+    pub(super) fn in_progress(&self, token: &str) -> Option<(Asker, String)> {
+        let number = self.number_in(token)?;
+        let open = lock(&self.open);
+        let question = open.get(&number)?;
+        Some((question.asker.clone(), question.progress_token.clone()?))
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use rmcp::model::ErrorCode;
 
-use super::call::with_id;
 use super::questions::{Asker, Question};
 use super::{Outlet, Relay};
 use crate::budget::Message;
@@ -20,16 +19,15 @@ struct Passed {
 
 impl Relay {
     /// Passes on what a server sent over a session's streams.
-    /// `generation` is which of the profile's sessions that was.
+    /// `epoch` is which of the profile's sessions that was.
     pub(super) async fn pass_on(
         &self,
         session: &Arc<Session>,
-        generation: u64,
+        epoch: u64,
         message: Message,
         out: &Outlet,
     ) {
-        let Some(Passed { text, question }) = self.passed(session, generation, &message.text)
-        else {
+        let Some(Passed { text, question }) = self.passed(session, epoch, &message.text) else {
             return;
         };
         if out.send(message.with(text)).await.is_err() {
@@ -42,11 +40,11 @@ impl Relay {
     }
 
     fn refuse_question(&self, asker: Asker, id: &Id, why: &str) {
-        self.reply(asker, wire::error_response(id, ErrorCode::INTERNAL_ERROR, why));
+        self.reply(asker, wire::error_response(id, ErrorCode::INTERNAL_ERROR, why).into());
     }
 
     /// What the client sees of it.
-    fn passed(&self, session: &Arc<Session>, generation: u64, text: &str) -> Option<Passed> {
+    fn passed(&self, session: &Arc<Session>, epoch: u64, text: &str) -> Option<Passed> {
         let envelope = match Envelope::parse(text) {
             Ok(envelope) => envelope,
             Err(fault) => {
@@ -59,7 +57,7 @@ impl Relay {
                 let params = envelope.params_object();
                 let meta = params.and_then(|params| params.find_object("_meta"));
                 let token = meta.and_then(|meta| meta.find("progressToken"));
-                let asker = Asker { session: Arc::clone(session), generation };
+                let asker = Asker { session: Arc::clone(session), epoch };
                 let Some((number, oldest)) =
                     self.questions.ask(asker.clone(), envelope.owned_id(), token)
                 else {
@@ -72,11 +70,17 @@ impl Relay {
                     tracing::warn!(profile = %asker.session.profile, "gave a request of the server up: there are too many");
                     self.refuse_question(asker, &id, "The client has too many requests to answer.");
                 }
-                let text = with_id(text, &envelope, &number).unwrap_or_else(|| text.to_owned());
-                Some(Passed { text, question: Some(number) })
+                // The client's word for the token is ours for the question, as with the id: two
+                // servers may use the same.
+                let mut edits = Edits::new(text);
+                edits.replace(envelope.id.unwrap_or_default(), number.token());
+                if let Some(token) = token {
+                    edits.replace(token, number.token());
+                }
+                Some(Passed { text: edits.apply().ok()?, question: Some(number) })
             }
             Kind::Notification => {
-                let text = self.notice(session, &envelope, text)?;
+                let text = self.notice(session, epoch, &envelope, text)?;
                 Some(Passed { text, question: None })
             }
             Kind::Response => {
@@ -89,6 +93,7 @@ impl Relay {
     fn notice(
         &self,
         session: &Arc<Session>,
+        epoch: u64,
         envelope: &Envelope<'_>,
         text: &str,
     ) -> Option<String> {
@@ -96,10 +101,10 @@ impl Relay {
             "notifications/cancelled" => {
                 let params = envelope.params_object()?;
                 let given = params.find("requestId")?;
-                let id = self.questions.withdraw(session, &Id::from_token(given))?;
+                let id = self.questions.withdraw(session, epoch, &Id::from_token(given))?;
                 let mut edits = Edits::new(text);
                 edits.replace(given, id.token());
-                Some(edits.apply())
+                edits.apply().ok()
             }
             // Every profile's server would tell; the client knows of one.
             method if method.ends_with("/list_changed") && !session.is_default => None,

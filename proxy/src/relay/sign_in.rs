@@ -1,105 +1,160 @@
-//! Sending a person to sign in, in the middle of a call, and going on with the call.
+//! Sending a user to sign in, in the middle of a call, and going on with the call.
 //!
 //! Where a profile needs a sign-in and the client can open a URL for its user (elicitation in mode
 //! `url`), the broker starts the device flow, the client shows where to go, and the call waits. Up
 //! to 2025-11-25 the proxy asks by `elicitation/create`; in 2026-07-28 it answers the call with an
 //! input request, and the client repeats the call with what its user said.
 //!
-//! However many calls wait for a profile, its person is sent once. The URL and the code come from
-//! AWS through the broker; the proxy never sees a token.
+//! However many calls wait for a profile, there is one device flow at the broker, and each client
+//! that waits for it asks its own user, once. A client that declines fails its own calls; the flow
+//! ends when no client wants it any more. The URL and the code come from AWS through the broker; the
+//! proxy never sees a token.
 
 mod state;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use sigward_proto::v1::login_response::Event;
 use sigward_proto::v1::{LoginPrompt, LoginResponse, Reason};
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use super::call::{Call, Failed};
-use super::{Outlet, Relay};
+use super::call::Failed;
+use super::{Outlet, Relay, lock};
+use crate::attempt::Attempt;
 use crate::broker::Broker;
 use crate::config::ProfileName;
 use crate::error::Error;
-use crate::protocol::{Generation, META_CAPABILITIES};
+use crate::protocol::Generation;
+use crate::request::Request;
 use crate::wire::{self, Envelope, Object};
 
-/// Nobody waits longer for a person.
+/// The longest wait for a user.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// The sign-ins that are under way.
+/// The sign-ins in flight, of all clients.
 #[derive(Debug)]
 pub(super) struct SignIns {
     enabled: bool,
     broker: Broker,
-    running: Mutex<HashMap<ProfileName, SignIn>>,
+    by_profile: Mutex<HashMap<ProfileName, Arc<Slot>>>,
+}
+
+/// The sign-in of one profile.
+#[derive(Debug, Default)]
+struct Slot {
+    beginning: Attempt,
+    flow: Mutex<Weak<Flow>>,
 }
 
 type Done = Shared<BoxFuture<'static, Result<(), Arc<Error>>>>;
 
-/// One of them.
-#[derive(Debug, Clone)]
-struct SignIn {
-    prompt: Arc<LoginPrompt>,
+/// One device flow at the broker. It ends with the last who wants it.
+#[derive(Debug)]
+struct Flow {
+    prompt: LoginPrompt,
     done: Done,
+    unwanted: CancellationToken,
+    /// Whether it goes on while no call waits.
+    is_kept: AtomicBool,
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.unwanted.cancel();
+    }
+}
+
+/// What the calls of one client that wait for a sign-in share: one question to its user.
+#[derive(Debug)]
+pub(super) struct Asked {
+    flow: Arc<Flow>,
     declined: CancellationToken,
-    /// Whether this is whose caller asks the person.
-    is_new: bool,
+    /// No call waits any more.
+    nobody_waits: CancellationToken,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.nobody_waits.cancel();
+    }
 }
 
 /// How a call goes on.
 pub(crate) enum Next {
-    /// Once more: its person has signed in.
+    /// Once more: its user has signed in.
     Again,
-    /// With this response, which asks the client for what its person says.
+    /// With this response, which asks the client for what its user says.
     Respond(String),
     /// Not at all.
     Fail(Failed),
 }
 
+impl Flow {
+    fn is_running(&self) -> bool {
+        self.done.peek().is_none()
+    }
+
+    /// Keeps it until it is done, whether a call waits or not.
+    fn keep(self: &Arc<Self>) {
+        if !self.is_kept.swap(true, Ordering::Relaxed) {
+            let flow = Arc::clone(self);
+            tokio::spawn(async move { flow.done.clone().await });
+        }
+    }
+}
+
 impl SignIns {
     pub(super) fn new(enabled: bool, broker: Broker) -> Self {
-        Self { enabled, broker, running: Mutex::default() }
+        Self { enabled, broker, by_profile: Mutex::default() }
     }
 
     /// The sign-in of a profile, begun if there is none.
-    async fn begin(&self, profile: &ProfileName) -> Result<SignIn, Error> {
-        let mut running = self.running.lock().await;
-        running.retain(|_, sign_in| sign_in.done.peek().is_none());
-        if let Some(sign_in) = running.get(profile) {
-            return Ok(SignIn { is_new: false, ..sign_in.clone() });
-        }
+    async fn begin(&self, profile: &ProfileName) -> Result<Arc<Flow>, Error> {
+        let slot = Arc::clone(lock(&self.by_profile).entry(profile.clone()).or_default());
+        let running = || lock(&slot.flow).upgrade().filter(|flow| flow.is_running());
+        let begin = async {
+            let flow = Arc::new(self.start(profile).await?);
+            *lock(&slot.flow) = Arc::downgrade(&flow);
+            Ok(flow)
+        };
+        slot.beginning.once(running, begin).await
+    }
+
+    /// The sign-in of a profile that is in flight.
+    fn running(&self, profile: &ProfileName) -> Option<Arc<Flow>> {
+        let slot = lock(&self.by_profile).get(profile).cloned()?;
+        let flow = lock(&slot.flow).upgrade();
+        flow.filter(|flow| flow.is_running())
+    }
+
+    /// What a call gets whose user doesn't want to sign in.
+    fn declined(&self, profile: &ProfileName) -> Error {
+        self.broker.refused(Reason::LoginDenied, profile)
+    }
+
+    async fn start(&self, profile: &ProfileName) -> Result<Flow, Error> {
         let mut events = self.broker.login(profile).await?;
-        let prompt = match self.next(profile, &mut events).await? {
+        let prompt = match next(&self.broker, profile, &mut events).await? {
             Some(Event::Prompt(prompt)) => prompt,
             // Signed in already, by somebody else, in this moment.
             Some(Event::Done(_)) | None => LoginPrompt::default(),
         };
-        let declined = CancellationToken::new();
-        let task =
-            tokio::spawn(finish(self.broker.clone(), profile.clone(), events, declined.clone()));
-        let done = task.map(|done| done.unwrap_or_else(|_| Err(Arc::new(Error::NoAnswer))));
-        let done = done.boxed().shared();
-        let sign_in = SignIn { prompt: Arc::new(prompt), done, declined, is_new: true };
-        running.insert(profile.clone(), SignIn { is_new: false, ..sign_in.clone() });
-        Ok(sign_in)
-    }
-
-    async fn next(
-        &self,
-        profile: &ProfileName,
-        events: &mut Streaming<LoginResponse>,
-    ) -> Result<Option<Event>, Error> {
-        next(&self.broker, profile, events).await
+        let unwanted = CancellationToken::new();
+        let finish = finish(self.broker.clone(), profile.clone(), events, unwanted.clone());
+        let done = tokio::spawn(finish)
+            .map(|done| done.unwrap_or_else(|_| Err(Arc::new(Error::NoAnswer))))
+            .boxed()
+            .shared();
+        Ok(Flow { prompt, done, unwanted, is_kept: AtomicBool::new(false) })
     }
 }
-
 async fn next(
     broker: &Broker,
     profile: &ProfileName,
@@ -116,7 +171,7 @@ async fn finish(
     broker: Broker,
     profile: ProfileName,
     mut events: Streaming<LoginResponse>,
-    declined: CancellationToken,
+    unwanted: CancellationToken,
 ) -> Result<(), Arc<Error>> {
     let done = async {
         loop {
@@ -129,107 +184,155 @@ async fn finish(
     let refused = |reason| Err(broker.refused(reason, &profile));
     let outcome = tokio::select! {
         done = done => done,
-        () = declined.cancelled() => refused(Reason::LoginDenied),
+        () = unwanted.cancelled() => refused(Reason::LoginDenied),
         () = tokio::time::sleep(LIMIT) => refused(Reason::LoginExpired),
     };
     outcome.map_err(Arc::new)
 }
 
 impl Relay {
-    /// What becomes of a call that failed for want of a sign-in of `profile`.
+    /// What becomes of a call that failed because `profile` needs a sign-in.
     pub(crate) async fn sign_in(
         self: &Arc<Self>,
-        call: &Call,
+        call: &Request,
         profile: &ProfileName,
         out: &Outlet,
     ) -> Next {
-        let sign_in = match self.shared.sign_ins.begin(profile).await {
-            Ok(sign_in) => sign_in,
+        let flow = match self.shared.sign_ins.begin(profile).await {
+            Ok(flow) => flow,
             Err(error) => return Next::Fail(error.into()),
         };
-        if sign_in.done.peek().is_none() && !sign_in.prompt.verification_uri.is_empty() {
-            if call.head.generation.is_stateless() {
-                let result = state::input_required(
-                    call.text(),
-                    profile,
-                    &elicitation(profile, &sign_in.prompt, None),
-                );
-                return Next::Respond(wire::result_response(&call.head.id, &result));
-            }
-            if sign_in.is_new {
-                let relay = Arc::clone(self);
-                let (profile, sign_in, out) = (profile.clone(), sign_in.clone(), out.clone());
-                tokio::spawn(async move { relay.ask(&profile, &sign_in, &out).await });
-            }
+        let asks = flow.is_running() && !flow.prompt.verification_uri.is_empty();
+        if asks && call.is_stateless() {
+            flow.keep();
+            let params = elicitation(profile, &flow.prompt, None);
+            let result = state::input_required(call.text(), profile, &params);
+            return Next::Respond(wire::result_response(call.id(), &result));
         }
-        match sign_in.done.await {
-            Ok(()) => Next::Again,
-            Err(error) => Next::Fail(Error::Shared(error).into()),
+        let asked = asks.then(|| self.asked(profile, &flow, out));
+        let declined = async {
+            match &asked {
+                Some(asked) => asked.declined.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            done = flow.done.clone() => match done {
+                Ok(()) => Next::Again,
+                Err(error) => Next::Fail(Error::Shared(error).into()),
+            },
+            () = declined => Next::Fail(self.shared.sign_ins.declined(profile).into()),
         }
+    }
+
+    /// The client's question about a sign-in: the one that is open, or a new one.
+    fn asked(
+        self: &Arc<Self>,
+        profile: &ProfileName,
+        flow: &Arc<Flow>,
+        out: &Outlet,
+    ) -> Arc<Asked> {
+        let mut all = lock(&self.asked);
+        let open = all.get(profile).and_then(Weak::upgrade);
+        if let Some(open) = open
+            && Arc::ptr_eq(&open.flow, flow)
+            && !open.declined.is_cancelled()
+        {
+            return open;
+        }
+        let (declined, nobody_waits) = (CancellationToken::new(), CancellationToken::new());
+        let asked = Arc::new(Asked { flow: Arc::clone(flow), declined, nobody_waits });
+        all.insert(profile.clone(), Arc::downgrade(&asked));
+        let question = self.ask(profile, &asked, out);
+        tokio::spawn(question);
+        asked
     }
 
     /// The call that was answered with an input request of ours, as it was before; none if `call`
     /// is another. Waits for the sign-in that it was about.
-    pub(crate) async fn resumed(&self, call: &Call) -> Result<Option<Call>, Failed> {
-        if !call.head.generation.is_stateless() {
+    pub(crate) async fn resumed(&self, call: &Request) -> Result<Option<Request>, Failed> {
+        if !call.is_stateless() {
             return Ok(None);
         }
         let Some(resumed) = state::resumed(call.text()) else { return Ok(None) };
         if let Some(profile) = self.shared.profiles.named(&resumed.profile) {
             self.signed_in(profile, resumed.accepted).await?;
         }
-        Ok(Some(call.with_text(resumed.text)))
+        let resumed = call.with_text(resumed.text);
+        resumed.map(Some).map_err(|fault| Failed::Params(super::sentence(&fault.to_string())))
     }
 
     /// Waits for the sign-in that the client was asked for in an earlier answer.
     async fn signed_in(&self, profile: &ProfileName, accepted: bool) -> Result<(), Failed> {
-        let sign_in = self.shared.sign_ins.running.lock().await.get(profile).cloned();
-        // None is under way any more: the signature will tell how it ended.
-        let Some(sign_in) = sign_in else { return Ok(()) };
         if !accepted {
-            sign_in.declined.cancel();
+            return Err(self.shared.sign_ins.declined(profile).into());
         }
-        sign_in.done.await.map_err(|error| Error::Shared(error).into())
+        // None is in flight any more: the signature will tell how it ended.
+        let Some(flow) = self.shared.sign_ins.running(profile) else { return Ok(()) };
+        flow.done.clone().await.map_err(|error| Error::Shared(error).into())
     }
 
-    /// Whether the person behind a call can be sent somewhere.
-    pub(crate) fn can_sign_in(&self, call: &Call) -> bool {
-        if !self.shared.sign_ins.enabled || call.head.method == "initialize" {
+    /// Whether the user behind a call can be sent to a page.
+    pub(crate) fn can_sign_in(&self, call: &Request) -> bool {
+        if !self.shared.sign_ins.enabled || call.method() == "initialize" {
             return false;
         }
-        match &call.head.generation {
+        match call.generation() {
             Generation::Sessions => self.context.handshake.params().is_some_and(|params| {
                 let params = Object::parse(&params).ok();
                 opens_urls(params.and_then(|params| params.find_object("capabilities")))
             }),
             Generation::Stateless(_) => {
-                let params = Envelope::parse(call.text()).ok().and_then(|it| it.params_object());
-                let meta = params.and_then(|params| params.find_object("_meta"));
-                opens_urls(meta.and_then(|meta| meta.find_object(META_CAPABILITIES)))
+                opens_urls(call.capabilities().and_then(|text| Object::parse(text).ok()))
             }
         }
     }
 
-    /// Asks the client to send its person (2025-11-25, Elicitation, "URL Mode").
-    async fn ask(self: Arc<Self>, profile: &ProfileName, sign_in: &SignIn, out: &Outlet) {
+    /// Asks the client to send its user (2025-11-25, Elicitation, "URL Mode").
+    fn ask(
+        self: &Arc<Self>,
+        profile: &ProfileName,
+        asked: &Asked,
+        out: &Outlet,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let (answer, mut answered) = oneshot::channel();
         let id = self.questions.ask_ourselves(answer);
         let elicitation_id = format!("sigward-sign-in-{}", id.token());
-        let params = elicitation(profile, &sign_in.prompt, Some(&elicitation_id));
-        let _ = out.send(wire::request(&id, "elicitation/create", &params).into()).await;
-        let mut done = sign_in.done.clone();
-        tokio::select! {
-            answer = &mut answered => {
-                if !answer.is_ok_and(|answer| is_accepted(&answer)) {
-                    sign_in.declined.cancel();
+        let params = elicitation(profile, &asked.flow.prompt, Some(&elicitation_id));
+        let (mut done, out) = (asked.flow.done.clone(), out.clone());
+        let (declined, nobody_waits) = (asked.declined.clone(), asked.nobody_waits.clone());
+        // The question must not keep the flow: a user who doesn't answer doesn't want it.
+        let flow = Arc::downgrade(&asked.flow);
+        async move {
+            let _ = out.send(wire::request(&id, "elicitation/create", &params).into()).await;
+            tokio::select! {
+                answer = &mut answered => {
+                    if !answer.is_ok_and(|answer| is_accepted(&answer)) {
+                        declined.cancel();
+                        return;
+                    }
+                    // Who has gone to the page may finish there, whatever becomes of the call.
+                    if let Some(flow) = flow.upgrade() {
+                        flow.keep();
+                    }
+                }
+                _ = &mut done => {}
+                () = nobody_waits.cancelled() => {
+                    let params = format!(
+                        r#"{{"requestId":{},"reason":"no call waits for the sign-in any more"}}"#,
+                        id.token()
+                    );
+                    let end = wire::notification("notifications/cancelled", Some(&params));
+                    let _ = out.send(end.into()).await;
+                    return;
                 }
             }
-            _ = &mut done => {}
-        }
-        if done.await.is_ok() {
-            let params = format!(r#"{{"elicitationId":{}}}"#, wire::quote(&elicitation_id));
-            let complete = wire::notification("notifications/elicitation/complete", Some(&params));
-            let _ = out.send(complete.into()).await;
+            if done.await.is_ok() {
+                let params = format!(r#"{{"elicitationId":{}}}"#, wire::quote(&elicitation_id));
+                let complete =
+                    wire::notification("notifications/elicitation/complete", Some(&params));
+                let _ = out.send(complete.into()).await;
+            }
         }
     }
 }

@@ -1,42 +1,43 @@
 //! Answers: passed on, or made here.
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use rmcp::model::ErrorCode;
-use tokio::time::Instant;
 
-use super::body::{self, Body, Passing, full};
+use super::body::{self, Body, full};
 use super::headers;
+use super::passing::Passing;
+use crate::budget::Budget;
 use crate::error::Error;
-use crate::relay::{Call, Failed, fault_response, repaired, sentence};
+use crate::exchange::repaired;
+use crate::relay::{Failed, fault_response, sentence};
+use crate::request::Request;
 use crate::upstream::Failure;
 use crate::wire::{self, Envelope, Fault, Id};
-
-/// When a call has taken too long, and what the client gets then.
-pub(super) type Deadline = (Instant, BoxFuture<'static, String>);
 
 /// An answer as it comes; `held` is dropped at its end. `adapt` may have an eye on it.
 pub(super) fn stream<T: Send + 'static>(
     response: reqwest::Response,
+    budget: &Budget,
     held: T,
     adapt: impl FnOnce(Passing) -> Passing,
 ) -> Response<Body> {
-    stream_after(Vec::new(), response, held, adapt)
+    stream_after(Vec::new(), response, budget, held, adapt)
 }
 
 /// [`stream`] of an answer of which `begun` was read.
 pub(super) fn stream_after<T: Send + 'static>(
     begun: Vec<u8>,
     response: reqwest::Response,
+    budget: &Budget,
     held: T,
     adapt: impl FnOnce(Passing) -> Passing,
 ) -> Response<Body> {
     let mut answer = head(&response);
     let length = response.headers().get(CONTENT_LENGTH).cloned();
     // A stream of events may have nothing to say for hours; a call ends by its deadline.
-    let passing = adapt(Passing::new(begun, response));
+    let passing = adapt(Passing::new(begun, response, budget.clone()));
     // Events may change on their way, and others come between them.
     if let Some(length) = length.filter(|_| !passing.is_events()) {
         answer.headers_mut().insert(CONTENT_LENGTH, length);
@@ -53,16 +54,17 @@ pub(super) fn head(response: &reqwest::Response) -> Response<Body> {
     answer
 }
 
-/// An answer that isn't success, as it came where that helps the client.
+/// An answer that isn't success, as it came where that helps the client. `is_lost`: it says that the
+/// session is.
 pub(super) fn failure(
-    call: Option<&Call>,
+    call: Option<&Request>,
     failure: Failure,
+    is_lost: bool,
     headers: &HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
-    let expired = super::is_expired(&failure);
     let status = match failure.status {
-        _ if expired => StatusCode::NOT_FOUND,
+        _ if is_lost => StatusCode::NOT_FOUND,
         // It is about our signature: a 401 would send the client into OAuth, a redirect elsewhere.
         StatusCode::UNAUTHORIZED => StatusCode::BAD_GATEWAY,
         status if status.is_redirection() => StatusCode::BAD_GATEWAY,
@@ -76,14 +78,14 @@ pub(super) fn failure(
     if made_here {
         let error = Error::from(failure);
         return match call {
-            Some(call) => json(status, error_text(call.head.id.clone(), &error)),
+            Some(call) => json(status, error_text(call.id().clone(), &error)),
             None => json(status, error_text(Id::null(), &error)),
         };
     }
     let own_id = call.zip(failure.message.as_deref());
     let repaired = own_id.and_then(|(call, message)| {
         let envelope = Envelope::parse(message).ok()?;
-        repaired(message, &envelope, &call.head.id)
+        repaired(message, &envelope, call.id())
     });
     let mut answer = Response::new(repaired.map_or_else(|| full(body), full));
     *answer.status_mut() = status;
@@ -92,14 +94,14 @@ pub(super) fn failure(
 }
 
 /// A request that has no answer from upstream.
-pub(super) fn failed(failed: Failed, call: &Call) -> Response<Body> {
+pub(super) fn failed(failed: Failed, call: &Request) -> Response<Body> {
     json(StatusCode::OK, failed.into_response(call))
 }
 
 /// The session of a request is gone, which has its client initialize again (Streamable HTTP,
 /// "Session Management").
-pub(super) fn lost(call: &Call) -> Response<Body> {
-    json(StatusCode::NOT_FOUND, error_text(call.head.id.clone(), &Error::SessionExpired))
+pub(super) fn lost(call: &Request) -> Response<Body> {
+    json(StatusCode::NOT_FOUND, error_text(call.id().clone(), &Error::SessionExpired))
 }
 
 /// A session that there isn't, or not any more: the same.
@@ -123,7 +125,7 @@ pub(super) fn unreachable(error: &Error) -> Response<Body> {
     json(StatusCode::BAD_GATEWAY, error_text(Id::null(), error))
 }
 
-fn error_text(id: Id, error: &Error) -> String {
+pub(super) fn error_text(id: Id, error: &Error) -> String {
     wire::error_response(&id, ErrorCode::INTERNAL_ERROR, &sentence(&error.to_string()))
 }
 

@@ -13,9 +13,10 @@ use http::HeaderValue;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::body::Inbox;
+use super::passing::Inbox;
 use crate::budget::Message;
-use crate::relay::{Flight, Head, Outlet, Relay, Shared};
+use crate::relay::{Flight, Outlet, Relay, Shared};
+use crate::request::Request;
 use crate::session::Ownership;
 use crate::wire::Id;
 
@@ -80,11 +81,11 @@ pub(super) struct Underway {
 
 impl Underway {
     /// Takes note of a request whose messages go to `out`; an error says why that can't be.
-    pub(super) fn begin(client: Busy, head: &Head, out: Outlet) -> Result<Self, &'static str> {
-        let id = client.0.relay.has_session().then(|| head.id.clone());
+    pub(super) fn begin(client: Busy, call: &Request, out: Outlet) -> Result<Self, &'static str> {
+        let id = client.0.relay.has_session().then(|| call.id().clone());
         let flight = match id {
-            Some(_) => client.0.relay.register(head, out)?,
-            None => Flight::new(head, out),
+            Some(_) => client.0.relay.register(call, out)?,
+            None => Flight::new(call, out),
         };
         Ok(Self { client, flight, id })
     }

@@ -14,8 +14,10 @@ use super::answer;
 use super::body::{self, Body};
 use super::clients::{Busy, Underway};
 use crate::budget::Message;
-use crate::relay::{Call, Flight, Head, fault_response, of_client};
-use crate::wire::{self, Fault, Kind};
+use crate::relay::{Flight, fault_response};
+use crate::request::{Incoming, Request};
+use crate::session::Parcel;
+use crate::wire::{self, Envelope, Fault, Kind};
 
 /// Messages that wait for a client that reads slowly.
 pub(super) const QUEUE: usize = 16;
@@ -30,7 +32,7 @@ const INITIALIZE: Fault = Fault::NotMessage("initialize can't be part of a batch
 /// sessions, that is no cancellation (2025-11-25, Streamable HTTP, "Sending Messages").
 pub(super) async fn call(
     underway: Underway,
-    call: Call,
+    call: Request,
     mut messages: mpsc::Receiver<Message>,
 ) -> Response<Body> {
     let (done, response) = oneshot::channel();
@@ -61,36 +63,37 @@ pub(super) fn batch(client: Busy, batch: &[&str], whole: &Message) -> Response<B
         return answer::malformed("", &fault);
     }
     let (out, messages) = mpsc::channel(QUEUE);
-    let (mut refused, mut calls) = (Vec::new(), Vec::<(Call, Arc<Flight>)>::new());
+    let (mut refused, mut calls) = (Vec::new(), Vec::<(Request, Arc<Flight>)>::new());
     for &text in batch {
-        let envelope = match of_client(text) {
-            Ok(envelope) if envelope.method == "initialize" => {
+        let (kind, message) = match Incoming::read(whole.part(text)) {
+            Ok(Incoming::Request(call)) if call.method() == "initialize" => {
                 refused.push(fault_response(text, &INITIALIZE));
                 continue;
             }
-            Ok(envelope) => envelope,
-            Err(fault) => {
+            Ok(Incoming::Request(call)) => {
+                relay.on_request(&call);
+                match relay.register(&call, out.clone()) {
+                    Ok(flight) => calls.push((call, flight)),
+                    Err(why) => {
+                        let code = ErrorCode::INVALID_REQUEST;
+                        refused.push(wire::error_response(call.id(), code, why));
+                    }
+                }
+                continue;
+            }
+            Ok(Incoming::Other(kind, message)) => (kind, message),
+            Err((fault, _)) => {
                 refused.push(fault_response(text, &fault));
                 continue;
             }
         };
-        match envelope.kind {
-            Kind::Request => {
-                relay.heed(&envelope);
-                let head = Head::read(&envelope);
-                match relay.register(&head, out.clone()) {
-                    Ok(flight) => calls.push((head.with(whole.part(text)), flight)),
-                    Err(why) => {
-                        let code = ErrorCode::INVALID_REQUEST;
-                        refused.push(wire::error_response(&head.id, code, why));
-                    }
-                }
-            }
-            Kind::Notification if relay.noted(&envelope, text) => {}
-            Kind::Response if relay.took_answer(&envelope, text) => {}
-            Kind::Notification | Kind::Response => {
-                relay.forward(relay.default_session(), text.to_owned());
-            }
+        let Ok(envelope) = Envelope::parse(&message.text) else { continue };
+        let is_taken = match kind {
+            Kind::Response => relay.take_response(&envelope, &message),
+            Kind::Request | Kind::Notification => relay.take_notification(&envelope, &message),
+        };
+        if !is_taken {
+            relay.default_session().enqueue(Parcel::bound(message.clone()));
         }
     }
     if refused.is_empty() && calls.is_empty() {

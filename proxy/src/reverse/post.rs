@@ -6,23 +6,27 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::FutureExt;
 use http::{HeaderMap, Method, Response, StatusCode};
 use rmcp::model::ErrorCode;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
-use super::answer::{self, Deadline};
-use super::body::{self, Body, Inspect, Passing};
+use super::answer;
+use super::body::{self, Body};
 use super::clients::{Busy, Client, Underway};
+use super::deadline::Deadline;
+use super::passing::Passing;
+use super::rule::{Rule, Watch};
 use super::{Reverse, headers, session_is_lost};
 use crate::budget::Message;
+use crate::config::ProfileName;
 use crate::error::Error;
+use crate::exchange::Attempts;
 use crate::protocol::PROTOCOL_VERSION;
-use crate::relay::{Call, Failed, GRACE, Head, Next, Relay, Route, of_client, repaired};
-use crate::upstream::{Outgoing, Passed, SESSION_ID};
-use crate::wire::{self, Envelope, Id, Kind};
+use crate::relay::{Failed, GRACE, Next, Relay, Route};
+use crate::request::{Incoming, Request};
+use crate::session::is_lost;
+use crate::upstream::{Failure, Outgoing, Passed, SESSION_ID};
+use crate::wire::{self, Envelope, Kind};
 
 impl Reverse {
     /// Takes a message, or a batch.
@@ -35,39 +39,46 @@ impl Reverse {
             Ok(Some(batch)) => return super::own::batch(client, &batch, &message),
             Err(fault) => return answer::malformed(text, &fault),
         }
-        let envelope = match of_client(text) {
-            Ok(envelope) => envelope,
-            Err(fault) => return answer::malformed(text, &fault),
+        let (kind, message) = match Incoming::read(message) {
+            Ok(Incoming::Request(call)) => {
+                relay.on_request(&call);
+                return self.request(client, headers, call).await;
+            }
+            Ok(Incoming::Other(kind, message)) => (kind, message),
+            Err((fault, message)) => return answer::malformed(&message.text, &fault),
         };
-        match envelope.kind {
-            Kind::Request => {
-                relay.heed(&envelope);
-                let call = Head::read(&envelope).with(message);
-                self.request(client, headers, call).await
-            }
-            Kind::Notification if relay.noted(&envelope, text) => answer::accepted(),
-            Kind::Response if relay.took_answer(&envelope, text) => answer::accepted(),
-            Kind::Notification | Kind::Response => {
-                self.unanswered(client, headers, message.text).await
-            }
+        let is_taken = Envelope::parse(&message.text).is_ok_and(|envelope| match kind {
+            Kind::Response => relay.take_response(&envelope, &message),
+            Kind::Request | Kind::Notification => relay.take_notification(&envelope, &message),
+        });
+        if is_taken {
+            return answer::accepted();
         }
+        self.unanswered(client, headers, message).await
     }
 
     /// A notification or a response, for the client's own session.
-    async fn unanswered(&self, client: Busy, headers: &HeaderMap, text: String) -> Response<Body> {
-        let out = self.outgoing(Method::POST, headers, text.into());
-        match self.shared.upstream.pass(out, &std::sync::atomic::AtomicBool::new(false)).await {
-            Ok(Passed::Success(response)) => answer::stream(response, client, |passing| passing),
+    async fn unanswered(
+        &self,
+        client: Busy,
+        headers: &HeaderMap,
+        message: Message,
+    ) -> Response<Body> {
+        let out = self.outgoing(Method::POST, headers, message.into_bytes());
+        match self.shared.upstream.pass(out).await {
+            Ok(Passed::Success(response)) => {
+                answer::stream(response, self.shared.upstream.budget(), client, |passing| passing)
+            }
             Ok(Passed::Failure { failure, headers: answered, body }) => {
-                self.forget_if_lost(headers, &failure);
-                answer::failure(None, failure, &answered, body)
+                let is_lost = self.forget_if_lost(headers, &failure);
+                answer::failure(None, failure, is_lost, &answered, body)
             }
             Err(error) => answer::unreachable(&error),
         }
     }
 
-    async fn request(&self, client: Busy, headers: &HeaderMap, call: Call) -> Response<Body> {
-        let client = if begins_session(&call) {
+    async fn request(&self, client: Busy, headers: &HeaderMap, call: Request) -> Response<Body> {
+        let client = if call.begins_session() {
             match self.clients.begin() {
                 Some(client) => client,
                 None => {
@@ -79,10 +90,10 @@ impl Reverse {
             client
         };
         let (out, messages) = mpsc::channel(super::own::QUEUE);
-        let underway = match Underway::begin(client, &call.head, out) {
+        let underway = match Underway::begin(client, &call, out) {
             Ok(underway) => underway,
             Err(why) => {
-                let error = wire::error_response(&call.head.id, ErrorCode::INVALID_REQUEST, why);
+                let error = wire::error_response(call.id(), ErrorCode::INVALID_REQUEST, why);
                 return answer::json(StatusCode::OK, error);
             }
         };
@@ -96,7 +107,7 @@ impl Reverse {
         &self,
         underway: Underway,
         headers: &HeaderMap,
-        call: Call,
+        call: Request,
         messages: mpsc::Receiver<Message>,
     ) -> Response<Body> {
         let relay = Arc::clone(&underway.client.0.relay);
@@ -104,52 +115,55 @@ impl Reverse {
             Ok(resumed) => resumed.unwrap_or(call),
             Err(failed) => return answer::failed(failed, &call),
         };
-        let mut deadline = call.is_tool_call().then(|| self.deadline(&underway, &call));
+        let mut deadline = self.deadline(&underway, &call);
         let mut signed_in = false;
         loop {
-            let route = match relay.receive_call(&call).await {
-                Ok(route) => route,
-                Err(Failed::Exchange(error)) if session_is_lost(&error) => {
+            let route = match deadline.within(relay.receive_call(&call)).await {
+                Ok(Ok(route)) => route,
+                Ok(Err(Failed::Exchange(error))) if session_is_lost(&error) => {
                     return answer::lost(&call);
                 }
-                Err(failed) => return answer::failed(failed, &call),
+                Ok(Err(failed)) => return answer::failed(failed, &call),
+                Err(late) => return answer::json(StatusCode::OK, late),
             };
             let is_default = route.profile == *self.shared.profiles.default();
-            if relay.has_session() && !call.head.generation.is_stateless() && !is_default {
+            if relay.has_session() && !call.is_stateless() && !is_default {
                 return super::own::call(underway, call, messages).await;
             }
             let sending = self.send(&relay, &underway, headers, &call, &route);
-            let sent = match in_time(&mut deadline, sending).await {
+            let sent = match deadline.within(sending).await {
                 Ok(sent) => sent,
                 Err(late) => return answer::json(StatusCode::OK, late),
             };
-            let error = match sent {
+            let failure = match sent {
                 Ok(Passed::Success(response)) => {
-                    let profile = (!is_default).then_some(route.profile.clone());
-                    let inspect = self.inspection(&underway, &call, &response, profile);
-                    return self
-                        .passed(response, underway, headers, &call, inspect, deadline)
-                        .await;
+                    let watch = self.watch(&underway, &call, &response, route.profile.clone());
+                    return self.passed(response, underway, headers, &call, watch, deadline).await;
                 }
                 Ok(Passed::Failure { failure, headers: answered, body }) => {
-                    self.forget_if_lost(headers, &failure);
-                    return answer::failure(Some(&call), failure, &answered, body);
+                    let is_lost = self.forget_if_lost(headers, &failure);
+                    return answer::failure(Some(&call), failure, is_lost, &answered, body);
                 }
-                Err(error) => error,
+                Err(failure) => failure,
             };
-            if session_is_lost(&error) {
+            if matches!(&failure, Failed::Exchange(error) if session_is_lost(error)) {
                 return answer::lost(&call);
             }
-            let profile = error.login_required().filter(|_| !signed_in && relay.can_sign_in(&call));
+            let profile =
+                failure.login_required().filter(|_| !signed_in && relay.can_sign_in(&call));
             let Some(profile) = profile else {
-                return answer::failed(error.into(), &call);
+                return answer::failed(failure, &call);
             };
-            if !call.head.generation.is_stateless() {
+            if !call.is_stateless() {
                 // The client is asked in the middle of the answer, which is ours then.
                 return super::own::call(underway, call, messages).await;
             }
             match relay.sign_in(&call, profile, underway.flight.out()).await {
-                Next::Again => signed_in = true,
+                Next::Again => {
+                    signed_in = true;
+                    // What a person takes to sign in isn't the call's.
+                    deadline = self.deadline(&underway, &call);
+                }
                 Next::Respond(response) => return answer::json(StatusCode::OK, response),
                 Next::Fail(failed) => return answer::failed(failed, &call),
             }
@@ -161,11 +175,11 @@ impl Reverse {
         relay: &Relay,
         underway: &Underway,
         headers: &HeaderMap,
-        call: &Call,
-        route: &Route<'_>,
-    ) -> Result<Passed, Error> {
-        let mut headers = headers::upstream(headers, route.cut.as_deref());
-        if begins_session(call) {
+        call: &Request,
+        route: &Route,
+    ) -> Result<Passed, Failed> {
+        let mut headers = headers::upstream(headers, route.cut_argument.as_deref());
+        if call.begins_session() {
             // What is negotiated has no version yet, whatever an earlier session had.
             headers.remove(SESSION_ID);
             headers.remove(PROTOCOL_VERSION);
@@ -174,48 +188,56 @@ impl Reverse {
             profile: route.profile.clone(),
             method: Method::POST,
             headers,
-            body: Bytes::from(relay.final_text(route)),
-            patient: call.head.method == "subscriptions/listen",
+            body: relay.final_text(call, route)?,
+            patient: call.method() == "subscriptions/listen",
+            sent: underway.flight.sent.clone(),
         };
         underway.flight.over(relay.default_session());
-        let sent = &underway.flight.sent;
-        let upstream = &self.shared.upstream;
-        relay
-            .attempts(self.shared.retries, route.repeatable, || upstream.pass(out.clone(), sent))
-            .await
+        let mut attempts = Attempts::new(self.shared.retries, route.repeatable);
+        loop {
+            match self.shared.upstream.pass(out.clone()).await {
+                Ok(passed) => return Ok(passed),
+                Err(error) => attempts.after(error).await?,
+            }
+        }
     }
 
     /// What there is to see or to change in the messages of an answer.
-    fn inspection(
+    fn watch(
         &self,
         underway: &Underway,
-        call: &Call,
+        call: &Request,
         response: &reqwest::Response,
-        profile: Option<crate::config::ProfileName>,
-    ) -> Option<Inspect> {
+        profile: ProfileName,
+    ) -> Option<Watch> {
         let relay = Arc::clone(&underway.client.0.relay);
-        if begins_session(call) {
+        if call.begins_session() {
             let id = response.headers().get(SESSION_ID)?.clone();
-            let params = Envelope::parse(call.text()).ok()?.params?.to_owned();
+            let params = call.params()?.to_owned();
             let client = Arc::clone(&underway.client.0);
             let reverse = self.clients.clone();
-            return Some(Box::new(move |message| {
+            let establish = move |message: &str| {
                 let result = Envelope::parse(message).ok().and_then(|envelope| envelope.result);
                 if let Some(result) = result {
                     relay.established(&params, id.clone(), result);
                     reverse.insert(id.clone(), Arc::clone(&client));
                 }
                 None
-            }));
+            };
+            return Some(Watch { inspect: Box::new(establish), needs_whole: true });
         }
-        if call.head.method == "tools/list" {
-            return Some(Box::new(move |message| relay.rewrite_list(message)));
+        if call.method() == "tools/list" {
+            let rewrite = move |message: &str| relay.rewrite_list(message);
+            return Some(Watch { inspect: Box::new(rewrite), needs_whole: true });
         }
-        let profile = profile.filter(|_| call.is_tool_call())?;
-        Some(Box::new(move |message| {
+        if !call.is_tool_call() {
+            return None;
+        }
+        let learn = move |message: &str| {
             relay.learn_task(&profile, message);
             None
-        }))
+        };
+        Some(Watch { inspect: Box::new(learn), needs_whole: false })
     }
 
     /// A successful answer.
@@ -224,47 +246,33 @@ impl Reverse {
         mut response: reqwest::Response,
         underway: Underway,
         headers: &HeaderMap,
-        call: &Call,
-        inspect: Option<Inspect>,
-        mut deadline: Option<Deadline>,
+        call: &Request,
+        watch: Option<Watch>,
+        mut deadline: Deadline,
     ) -> Response<Body> {
         let upstream = &self.shared.upstream;
+        let budget = upstream.budget();
+        let mut rule = Rule::new(call.id().clone(), watch);
         let kind = crate::upstream::media_type(&response);
-        match (kind.as_deref(), inspect) {
-            (Some("text/event-stream"), Some(inspect)) => {
-                let mut answer = answer::head(&response);
-                let budget = upstream.budget().clone();
-                let inspect = repairing(call.head.id.clone(), is_bent, Some(inspect));
-                // As in `answer::stream`, silence has no limit: the server may keep it alive or not.
-                let events = body::inspected(response, budget, inspect, None, underway);
-                *answer.body_mut() = body::flowing(body::ending_at(events, deadline));
-                answer
+        match kind.as_deref() {
+            // Silence has no limit: the server may keep such a stream alive or not.
+            Some("text/event-stream") => {
+                let adapt = |passing: Passing| passing.until(deadline).judged(rule);
+                answer::stream(response, budget, underway, adapt)
             }
-            (Some("text/event-stream"), None) => {
-                let inspect = repairing(call.head.id.clone(), is_bent, None);
-                let adapt = |passing: Passing| passing.until(deadline).inspected(inspect);
-                answer::stream(response, underway, adapt)
-            }
-            (Some("application/json"), inspect) => {
-                let is_large =
-                    response.content_length().is_some_and(|length| length > body::SMALL as u64);
-                if is_large && inspect.is_none() {
-                    return answer::stream(response, underway, |passing| passing.until(deadline));
-                }
+            Some("application/json") => {
                 let mut answer = answer::head(&response);
-                let read = Some(upstream.read_timeout());
+                let read = upstream.read_timeout();
                 let begun = body::beginning(&mut response, read);
-                let text = match in_time(&mut deadline, begun).await {
+                let text = match deadline.within(begun).await {
                     Err(late) => return answer::json(StatusCode::OK, late),
-                    Ok(Ok((begun, false))) if inspect.is_none() => {
+                    Ok(Ok((begun, false))) if rule.passes_by(&begun) => {
                         let adapt = |passing: Passing| passing.until(deadline);
-                        return answer::stream_after(begun, response, underway, adapt);
+                        return answer::stream_after(begun, response, budget, underway, adapt);
                     }
                     Ok(Ok((begun, _))) => {
-                        let mut repair = repairing(call.head.id.clone(), |_| true, inspect);
-                        let budget = upstream.budget();
-                        let whole = body::whole(begun, response, budget, &mut repair, read);
-                        match in_time(&mut deadline, whole).await {
+                        let whole = body::whole(begun, response, budget, &mut rule, read);
+                        match deadline.within(whole).await {
                             Err(late) => return answer::json(StatusCode::OK, late),
                             Ok(text) => text,
                         }
@@ -272,7 +280,8 @@ impl Reverse {
                     Ok(Err(cut)) => Err(cut),
                 };
                 match text {
-                    Ok(text) => {
+                    Ok(None) => answer::failed(Error::ForeignAnswer.into(), call),
+                    Ok(Some(text)) => {
                         if std::str::from_utf8(&text).is_ok_and(Relay::says_expired) {
                             self.forget(headers);
                             return answer::lost(call);
@@ -286,28 +295,33 @@ impl Reverse {
                     }
                 }
             }
-            _ => answer::stream(response, underway, |passing| passing.until(deadline)),
+            _ => answer::stream(response, budget, underway, |passing| passing.until(deadline)),
         }
     }
 
     /// When a call of a tool has taken too long, and what ends it then.
-    fn deadline(&self, underway: &Underway, call: &Call) -> Deadline {
+    fn deadline(&self, underway: &Underway, call: &Request) -> Deadline {
+        if !call.is_tool_call() {
+            return Deadline::none();
+        }
         let limit = self.shared.tool_timeout;
-        let response = Failed::TimedOut(limit).into_response(call);
+        let [sent, unsent] =
+            [true, false].map(|sent| Failed::TimedOut(limit, sent).into_response(call));
         let (client, flight) = (Arc::clone(&underway.client.0), Arc::clone(&underway.flight));
-        let id = call.head.id.clone();
-        let late = async move {
+        let id = call.id().clone();
+        Deadline::new(limit, async move {
             client.relay.abandon(&id, &flight, "the call took too long");
-            response
-        };
-        (Instant::now() + limit, late.boxed())
+            if flight.sent.is_set() { sent } else { unsent }
+        })
     }
 
-    /// Where the server says that the client's session is gone, those of the other profiles go too.
-    pub(super) fn forget_if_lost(&self, headers: &HeaderMap, failure: &crate::upstream::Failure) {
-        if super::is_expired(failure) {
+    /// Where the server says that the client's session is lost, those of the other profiles go too.
+    pub(super) fn forget_if_lost(&self, headers: &HeaderMap, failure: &Failure) -> bool {
+        let is_lost = is_lost(failure, headers.contains_key(SESSION_ID));
+        if is_lost {
             self.forget(headers);
         }
+        is_lost
     }
 
     /// The session that a request came with is gone.
@@ -320,46 +334,7 @@ impl Reverse {
     }
 }
 
-/// What comes of `work`, or what the client gets where that takes too long.
-async fn in_time<T>(
-    deadline: &mut Option<Deadline>,
-    work: impl Future<Output = T>,
-) -> Result<T, String> {
-    let Some((at, late)) = deadline else { return Ok(work.await) };
-    match tokio::time::timeout_at(*at, work).await {
-        Ok(done) => Ok(done),
-        Err(_) => Err(late.await),
-    }
-}
-
-/// Repairs those messages, responses to the request `id`, that `are_meant`. Then has each inspected.
-fn repairing(
-    id: Id,
-    are_meant: fn(&Envelope<'_>) -> bool,
-    mut inspect: Option<Inspect>,
-) -> Inspect {
-    Box::new(move |message| {
-        let meant = Envelope::parse(message).ok().filter(are_meant);
-        let repaired = meant.and_then(|envelope| repaired(message, &envelope, &id));
-        let seen = repaired.as_deref().unwrap_or(message);
-        let changed = inspect.as_mut().and_then(|inspect| inspect(seen));
-        changed.or(repaired)
-    })
-}
-
-/// Whether a message in the stream of a request is an error that its client couldn't tell to be the
-/// response: one beside a result, or under no id. The others stay as they are.
-fn is_bent(envelope: &Envelope<'_>) -> bool {
-    let has_id = envelope.id.is_some_and(|id| id != "null" && id != "\"\"");
-    let is_error = envelope.kind == Kind::Response && envelope.error.is_some();
-    is_error && (envelope.result.is_some() || !has_id)
-}
-
 /// Ends what belongs to a client; nobody waits for it.
 pub(super) fn end(client: Arc<Client>) {
     tokio::spawn(async move { client.relay.close(GRACE).await });
-}
-
-fn begins_session(call: &Call) -> bool {
-    call.head.method == "initialize" && !call.head.generation.is_stateless()
 }

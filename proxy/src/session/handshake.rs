@@ -1,29 +1,29 @@
-//! What a client said at the beginning, to be said again.
+//! What a client sent at the beginning, to be sent again over other sessions.
 
 use std::sync::{Mutex, PoisonError};
 
-/// What a client said that a session of another profile must hear as well.
+/// What a client sent that a session of another profile must get as well.
 #[derive(Debug, Default)]
-pub struct Handshake {
-    said: Mutex<Said>,
-}
+pub struct Handshake(Mutex<Kept>);
 
 /// See [`Handshake`].
 #[derive(Debug, Default, Clone)]
-pub(super) struct Said {
+pub(super) struct Kept {
     /// The text of `params` of `initialize`.
     pub(super) initialize: Option<String>,
-    /// The client said `notifications/initialized`.
-    pub(super) initialized: bool,
     /// The text of `params` of `logging/setLevel`.
     pub(super) log_level: Option<String>,
 }
 
 impl Handshake {
-    /// Keeps the `params` of the client's `initialize`.
+    /// Keeps the `params` of the client's `initialize`, and nothing of an earlier one.
     pub fn initialize(&self, params: &str) {
-        let said = Said { initialize: Some(params.to_owned()), ..Said::default() };
-        *self.lock() = said;
+        *self.lock() = Kept { initialize: Some(params.to_owned()), log_level: None };
+    }
+
+    /// The handshake came to nothing.
+    pub fn forget(&self) {
+        *self.lock() = Kept::default();
     }
 
     /// The `params` of the client's `initialize`.
@@ -32,22 +32,17 @@ impl Handshake {
         self.lock().initialize.clone()
     }
 
-    /// The client said `notifications/initialized`.
-    pub fn initialized(&self) {
-        self.lock().initialized = true;
-    }
-
     /// Keeps the `params` of `logging/setLevel`.
     pub fn log_level(&self, params: &str) {
         self.lock().log_level = Some(params.to_owned());
     }
 
     /// All of it.
-    pub(super) fn said(&self) -> Said {
+    pub(super) fn kept(&self) -> Kept {
         self.lock().clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Said> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

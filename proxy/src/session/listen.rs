@@ -1,64 +1,82 @@
 //! The GET stream of a session: requests and notifications that belong to no call.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use http::StatusCode;
+use tokio::time::Instant;
 
-use super::{Live, RETRY, RETRY_MAX, RETRY_MIN, Session, Unsolicited};
-use crate::upstream::{Incoming, Reply};
+use super::{Live, RETRY, RETRY_MIN, Session, Unsolicited};
+use crate::upstream::{Incoming, Messages, Reply};
+
+/// The longest wait before the stream is asked for again.
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Reads the stream, again and again, until the session is gone or the server has no such stream.
-pub(super) async fn listen(session: Arc<Session>, live: Weak<Live>) {
+///
+/// The session is held only while something is done with it: this must not keep alive what its end
+/// depends on.
+pub(super) async fn listen(session: Weak<Session>, live: Arc<Live>) {
     let mut after: Option<String> = None;
-    let mut wait = RETRY;
+    // What the server said last, which holds for later streams too.
+    let mut retry = RETRY;
+    let mut wait = retry;
     loop {
-        let Some(live) = live.upgrade() else { return };
-        let generation = live.generation();
-        let answer = session.stream(&live, after.as_deref(), true).await;
+        let answer = {
+            let Some(session) = session.upgrade() else { return };
+            session.stream(&live, after.as_deref(), true).await
+        };
         live.opening.send_replace(false);
-        // The stream must not keep alive what its end depends on.
-        drop(live);
         match answer.map(|answer| answer.reply) {
             Ok(Reply::Messages(mut messages)) => {
-                let mut told = None;
-                while let Ok(Some(incoming)) = messages.next().await {
-                    wait = RETRY;
-                    told = messages.retry();
-                    match incoming {
-                        Incoming::Message(message) => {
-                            let from = Arc::clone(&session);
-                            let message = Unsolicited { session: from, generation, message };
-                            if session.context.unsolicited.send(message).await.is_err() {
-                                return;
-                            }
-                        }
-                        Incoming::Dropped(why) => {
-                            tracing::warn!(profile = %session.profile, %why, "dropped a message of the server");
-                        }
-                    }
-                }
+                let opened = Instant::now();
+                let Some(heard) = read(&session, &live, &mut messages).await else { return };
                 if let Some(id) = messages.last_id() {
                     after = Some(id.to_owned());
                 }
-                wait =
-                    told.or_else(|| messages.retry()).unwrap_or(wait).clamp(RETRY_MIN, RETRY_MAX);
+                if let Some(told) = messages.retry() {
+                    retry = told.clamp(RETRY_MIN, RETRY_MAX);
+                }
+                // Load balancers cut quiet streams, which is no failure of the server.
+                if heard || messages.retry().is_some() || opened.elapsed() > wait.min(RETRY) {
+                    wait = retry;
+                }
             }
             // Most often 405: a server needs no such stream.
             Ok(Reply::Failure(failure)) if is_final(failure.status) => {
-                tracing::debug!(profile = %session.profile, status = %failure.status, "no GET stream");
+                tracing::debug!(status = %failure.status, "no GET stream");
                 return;
             }
             Ok(Reply::Accepted) => return,
             Ok(Reply::Failure(failure)) => {
-                tracing::debug!(profile = %session.profile, status = %failure.status, "the GET stream failed");
+                tracing::debug!(status = %failure.status, "the GET stream failed");
             }
-            Err(error) => {
-                tracing::debug!(profile = %session.profile, %error, "the GET stream failed");
-            }
+            Err(error) => tracing::debug!(%error, "the GET stream failed"),
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RETRY_MAX);
     }
+}
+
+/// Passes on what comes until the stream ends. Whether anything came; `None` if nobody is there any
+/// more who would want it.
+async fn read(session: &Weak<Session>, live: &Live, messages: &mut Messages) -> Option<bool> {
+    let mut heard = false;
+    while let Ok(Some(incoming)) = messages.next().await {
+        heard = true;
+        let session = session.upgrade()?;
+        match incoming {
+            Incoming::Message(message) => {
+                let unsolicited = session.context.unsolicited.clone();
+                let message = Unsolicited { session, epoch: live.epoch(), message };
+                unsolicited.send(message).await.ok()?;
+            }
+            Incoming::Dropped(why) => {
+                tracing::warn!(profile = %session.profile, %why, "dropped a message of the server");
+            }
+        }
+    }
+    Some(heard)
 }
 
 /// Whether a status will be the same the next time. Credentials come and go, and so does a crowd.

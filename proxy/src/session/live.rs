@@ -1,4 +1,4 @@
-//! An open session, and what says that it is gone.
+//! An open session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use http::HeaderValue;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::protocol::AWS_SESSION_EXPIRED;
+use super::lost::is_lost;
 use crate::upstream::Failure;
-use crate::wire::{Envelope, Object};
+use crate::wire::Object;
 
 /// How long the requests of a new session wait for the head of its stream.
 const OPENING: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ pub struct Live {
     pub(super) id: Option<HeaderValue>,
     pub(super) version: Option<HeaderValue>,
     /// Which of the sessions that were opened one after the other.
-    generation: u64,
+    epoch: u64,
     /// Ends its GET stream.
     pub(super) listening: CancellationToken,
     /// True while that stream is asked for and not there yet.
@@ -30,18 +30,18 @@ pub struct Live {
 impl Live {
     /// The session that a server calls `id`, where it gives it an id, and whose handshake had this
     /// `result`.
-    pub(super) fn opened(id: Option<HeaderValue>, result: &str, generation: u64) -> Arc<Self> {
-        Self::new(id, negotiated(result), generation)
+    pub(super) fn opened(id: Option<HeaderValue>, result: &str, epoch: u64) -> Arc<Self> {
+        Self::new(id, negotiated(result), epoch)
     }
 
     /// What stands for a session where there was no handshake.
-    pub(super) fn unbound(generation: u64) -> Arc<Self> {
-        Self::new(None, None, generation)
+    pub(super) fn unbound(epoch: u64) -> Arc<Self> {
+        Self::new(None, None, epoch)
     }
 
-    fn new(id: Option<HeaderValue>, version: Option<HeaderValue>, generation: u64) -> Arc<Self> {
+    fn new(id: Option<HeaderValue>, version: Option<HeaderValue>, epoch: u64) -> Arc<Self> {
         let (listening, opening) = (CancellationToken::new(), watch::Sender::new(false));
-        Arc::new(Self { id, version, generation, listening, opening })
+        Arc::new(Self { id, version, epoch, listening, opening })
     }
 
     /// Waits until the server can speak on its own account, if it wants to: many drop what they have
@@ -60,8 +60,8 @@ impl Live {
 
     /// Which of the profile's sessions this is, counted from 1.
     #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.generation
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The version that was negotiated, if there was a handshake.
@@ -70,16 +70,10 @@ impl Live {
         self.version.as_ref().and_then(|version| version.to_str().ok())
     }
 
-    /// Whether a failure says that this session is gone.
+    /// Whether a failure says that the server no longer knows this session.
     #[must_use]
-    pub fn is_expired_by(&self, failure: &Failure) -> bool {
-        let code = failure.message.as_deref().and_then(error_code);
-        match code {
-            Some(AWS_SESSION_EXPIRED) => true,
-            // A server that has the session, but not the method, says so in JSON-RPC.
-            Some(-32601) => false,
-            _ => failure.status == http::StatusCode::NOT_FOUND && self.id.is_some(),
-        }
+    pub fn is_lost_by(&self, failure: &Failure) -> bool {
+        is_lost(failure, self.id.is_some())
     }
 }
 
@@ -87,18 +81,6 @@ impl Drop for Live {
     fn drop(&mut self) {
         self.listening.cancel();
     }
-}
-
-/// The code of a JSON-RPC error message.
-#[must_use]
-pub fn error_code(message: &str) -> Option<i64> {
-    code_of(&Envelope::parse(message).ok()?)
-}
-
-/// The code of the error in a message.
-#[must_use]
-pub fn code_of(envelope: &Envelope<'_>) -> Option<i64> {
-    Object::parse(envelope.error?).ok()?.find("code")?.parse().ok()
 }
 
 fn negotiated(result: &str) -> Option<HeaderValue> {

@@ -1,9 +1,11 @@
 //! Events as bytes, for whoever passes them on: where one ends, and one with other data.
 
-use memchr::memchr2;
+use std::borrow::Cow;
 
-/// The mark of byte order in UTF-8.
-const MARK: &[u8] = b"\xef\xbb\xbf";
+use memchr::{memchr, memchr2};
+
+/// The UTF-8 byte order mark.
+const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Follows a stream, and knows whether it stands between two events.
 #[derive(Debug, Clone, Copy)]
@@ -63,37 +65,45 @@ impl Boundaries {
     }
 }
 
-/// Cuts a stream into whole events.
-#[derive(Debug, Default)]
-pub struct Frames {
-    boundaries: Boundaries,
-    event: Vec<u8>,
+/// The data of a whole event of type `message`, if it has any and that is text.
+#[must_use]
+pub fn message(event: &[u8]) -> Option<Cow<'_, str>> {
+    let mut data: Option<Cow<'_, [u8]>> = None;
+    let mut is_other = false;
+    for (name, value) in fields(event) {
+        match (name, &mut data) {
+            (b"data", None) => data = Some(Cow::Borrowed(value)),
+            (b"data", Some(data)) => {
+                let data = data.to_mut();
+                data.push(b'\n');
+                data.extend_from_slice(value);
+            }
+            (b"event", _) => is_other = !matches!(value, b"" | b"message"),
+            _ => {}
+        }
+    }
+    let data = data.filter(|data| !data.is_empty() && !is_other)?;
+    match data {
+        Cow::Borrowed(data) => std::str::from_utf8(data).ok().map(Cow::Borrowed),
+        Cow::Owned(data) => String::from_utf8(data).ok().map(Cow::Owned),
+    }
 }
 
-impl Frames {
-    /// The events that `bytes` complete.
-    pub fn push(&mut self, mut bytes: &[u8]) -> Vec<Vec<u8>> {
-        let mut events = Vec::new();
-        while let Some(end) = self.boundaries.advance(bytes) {
-            self.event.extend_from_slice(&bytes[..end]);
-            events.push(std::mem::take(&mut self.event));
-            bytes = &bytes[end..];
-        }
-        self.event.extend_from_slice(bytes);
-        events
-    }
+/// The first line of the data of an event that isn't complete, as far as it came.
+#[must_use]
+pub fn beginning_of_data(event: &[u8]) -> Option<&[u8]> {
+    fields(event).find(|(name, _)| *name == b"data").map(|(_, value)| value)
+}
 
-    /// The bytes of the event that isn't complete.
-    #[must_use]
-    pub fn held(&self) -> usize {
-        self.event.len()
-    }
-
-    /// What is left at the end of the stream.
-    #[must_use]
-    pub fn rest(self) -> Vec<u8> {
-        self.event
-    }
+/// Names and values of the lines of an event.
+fn fields(event: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let event = event.strip_prefix(BOM).unwrap_or(event);
+    event.split(|byte| matches!(byte, b'\n' | b'\r')).map(|line| {
+        let colon = memchr(b':', line).unwrap_or(line.len());
+        let (name, value) = line.split_at(colon);
+        let value = value.strip_prefix(b":").unwrap_or(value);
+        (name, value.strip_prefix(b" ").unwrap_or(value))
+    })
 }
 
 /// A message as an event of its own. `message` is on one line.
@@ -102,22 +112,23 @@ pub fn event(message: &str) -> Vec<u8> {
     format!("event: message\ndata: {message}\n\n").into_bytes()
 }
 
-/// `event` with `data`, which is on one line, in the place of its own; its other fields stay.
+/// `event` with `data`, which is on one line, in the place of its own, or without any; its other
+/// fields stay.
 #[must_use]
-pub fn with_data(event: &[u8], data: &str) -> Vec<u8> {
-    let data = format!("data: {data}\n");
+pub fn with_data(event: &[u8], data: Option<&str>) -> Vec<u8> {
+    let data = data.map(|data| format!("data: {data}\n")).unwrap_or_default();
     let mut out = Vec::with_capacity(event.len() + data.len());
     let mut written = false;
     for (number, line) in event.split(|byte| matches!(byte, b'\n' | b'\r')).enumerate() {
-        // A stream may begin with a mark of byte order, which is no part of its first field. The first
+        // A stream may begin with a byte order mark, which is no part of its first field. The first
         // line stays the first: in front of another one, the mark would be one of that.
-        let marked = line.strip_prefix(MARK).filter(|_| number == 0);
+        let marked = line.strip_prefix(BOM).filter(|_| number == 0);
         let field = marked.unwrap_or(line);
         if !(field == b"data" || field.starts_with(b"data:")) {
             out.extend_from_slice(line);
             out.extend_from_slice(if line.is_empty() { b"" } else { b"\n" });
         } else if marked.is_some() {
-            out.extend_from_slice(MARK);
+            out.extend_from_slice(BOM);
             out.extend_from_slice(b":\n");
         } else if !std::mem::replace(&mut written, true) {
             out.extend_from_slice(data.as_bytes());
@@ -145,12 +156,20 @@ mod tests {
     fn events_are_whole_however_the_bytes_are_cut() {
         let stream = EVENTS.concat();
         for cut in 0..=stream.len() {
-            let mut frames = Frames::default();
-            let mut all = frames.push(&stream[..cut]);
-            all.extend(frames.push(&stream[cut..]));
+            let mut boundaries = Boundaries::default();
+            let mut all = vec![Vec::new()];
+            for mut piece in [&stream[..cut], &stream[cut..]] {
+                while let Some(end) = boundaries.advance(piece) {
+                    all.last_mut().unwrap().extend_from_slice(&piece[..end]);
+                    all.push(Vec::new());
+                    piece = &piece[end..];
+                }
+                all.last_mut().unwrap().extend_from_slice(piece);
+            }
             assert_eq!(all.concat(), stream, "cut at {cut}");
-            assert_eq!(frames.held(), 0);
-            assert!(all[0].starts_with(b"\xef") && all.last().unwrap().ends_with(b"no\n\n"));
+            assert_eq!(all.pop().unwrap(), b"");
+            let messages: Vec<_> = all.iter().filter_map(|event| message(event)).collect();
+            assert_eq!(messages, ["{\"a\":\n1}", "x"], "cut at {cut}");
         }
     }
 
@@ -173,15 +192,27 @@ mod tests {
     }
 
     #[test]
+    fn the_beginning_of_data_is_seen_before_the_event_is_complete() {
+        for (event, data) in [
+            (&b"id: 1\r\ndata: {\"id\":1,"[..], Some(&b"{\"id\":1,"[..])),
+            (b"\xef\xbb\xbfdata:x", Some(b"x")),
+            (b"id: data: 1", None),
+        ] {
+            assert_eq!(beginning_of_data(event), data);
+        }
+    }
+
+    #[test]
     fn other_data_leaves_the_other_fields() {
         let event = b"id: 7\r\ndata: {\"a\":\r\nevent: message\r\ndata: 1}\r\n\r\n";
-        assert_eq!(with_data(event, "{}"), b"id: 7\ndata: {}\nevent: message\n\n");
+        assert_eq!(with_data(event, Some("{}")), b"id: 7\ndata: {}\nevent: message\n\n");
+        assert_eq!(with_data(event, None), b"id: 7\nevent: message\n\n");
         for (event, with) in [
             (&b"\xef\xbb\xbfdata: 1\n\n"[..], &b"\xef\xbb\xbf:\ndata: {}\n\n"[..]),
             (b"\xef\xbb\xbfid: 7\ndata\n\n", b"\xef\xbb\xbfid: 7\ndata: {}\n\n"),
             (b"data: 1\n\xef\xbb\xbfid: 7\n\n", b"data: {}\n\xef\xbb\xbfid: 7\n\n"),
         ] {
-            assert_eq!(with_data(event, "{}"), with);
+            assert_eq!(with_data(event, Some("{}")), with);
         }
     }
 }

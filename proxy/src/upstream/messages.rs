@@ -23,6 +23,7 @@ impl From<Why> for Error {
         match why {
             Why::TooLarge => Self::TooLarge { limit: MAX_UPSTREAM_MESSAGE },
             Why::NotText => Self::NotMessage("not UTF-8"),
+            Why::BadBatch => Self::NotMessage("a batch that can't be read"),
         }
     }
 }
@@ -36,12 +37,14 @@ pub struct Messages {
     budget: Budget,
     /// Of the message that is being read.
     share: Share,
+    /// Messages that were read: more than one where the server sent a batch.
+    ready: VecDeque<Message>,
     format: Format,
 }
 
 #[derive(Debug)]
 enum Format {
-    Json { ready: VecDeque<Message>, done: bool },
+    Json { done: bool },
     Events(Parser),
 }
 
@@ -53,8 +56,7 @@ impl Messages {
         read: Option<Duration>,
         budget: Budget,
     ) -> Self {
-        let format = Format::Json { ready: VecDeque::new(), done: false };
-        Self { response, host, read, budget, share: Share::default(), format }
+        Self::new(response, host, read, budget, Format::Json { done: false })
     }
 
     /// The messages of a stream of events.
@@ -64,8 +66,19 @@ impl Messages {
         read: Option<Duration>,
         budget: Budget,
     ) -> Self {
-        let format = Format::Events(Parser::new(MAX_UPSTREAM_MESSAGE, None));
-        Self { response, host, read, budget, share: Share::default(), format }
+        let parser = Parser::new(MAX_UPSTREAM_MESSAGE, None);
+        Self::new(response, host, read, budget, Format::Events(parser))
+    }
+
+    fn new(
+        response: reqwest::Response,
+        host: String,
+        read: Option<Duration>,
+        budget: Budget,
+        format: Format,
+    ) -> Self {
+        let (share, ready) = (Share::default(), VecDeque::new());
+        Self { response, host, read, budget, share, ready, format }
     }
 
     /// Goes on where `earlier` was cut: with its last event id.
@@ -98,12 +111,17 @@ impl Messages {
     /// The next message; `None` at the end of the body. An error leaves the stream cut.
     pub async fn next(&mut self) -> Result<Option<Incoming>, Error> {
         loop {
+            if let Some(message) = self.ready.pop_front() {
+                return Ok(Some(Incoming::Message(message)));
+            }
             match &mut self.format {
                 Format::Events(parser) => match parser.pop() {
                     Some(Event::Message(text)) => {
                         let share = std::mem::take(&mut self.share);
-                        let message = Message::new(wire::one_line(text), share);
-                        return Ok(Some(Incoming::Message(message)));
+                        match messages(Message::new(text, share)) {
+                            Some(messages) => self.ready = messages,
+                            None => return Ok(Some(Incoming::Dropped(Why::BadBatch))),
+                        }
                     }
                     Some(Event::Dropped(why)) => return Ok(Some(Incoming::Dropped(why))),
                     None => match self.chunk().await? {
@@ -117,12 +135,10 @@ impl Messages {
                         None => return Ok(None),
                     },
                 },
-                Format::Json { ready, done: true } => {
-                    return Ok(ready.pop_front().map(Incoming::Message));
-                }
-                Format::Json { .. } => {
-                    let ready = self.whole().await?;
-                    self.format = Format::Json { ready, done: true };
+                Format::Json { done: true } => return Ok(None),
+                Format::Json { done } => {
+                    *done = true;
+                    self.ready = self.whole().await?;
                 }
             }
         }
@@ -147,14 +163,7 @@ impl Messages {
             body.extend_from_slice(&piece);
         }
         let text = String::from_utf8(body).map_err(|_| Error::NotMessage("not UTF-8"))?;
-        let whole = Message::new(text, share);
-        match wire::batch(&whole.text) {
-            Ok(Some(batch)) => {
-                Ok(batch.into_iter().map(|one| whole.part(one).map(wire::one_line)).collect())
-            }
-            Ok(None) => Ok(VecDeque::from([whole.map(wire::one_line)])),
-            Err(_) => Err(Error::NotMessage("not JSON")),
-        }
+        messages(Message::new(text, share)).ok_or(Error::NotMessage("not JSON"))
     }
 
     async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, Error> {
@@ -177,5 +186,17 @@ impl Messages {
             host: self.host.clone(),
             detail: innermost(&error),
         })
+    }
+}
+
+/// The messages in a text: itself, or those of a batch; `None` where that is no batch that can be
+/// read.
+fn messages(whole: Message) -> Option<VecDeque<Message>> {
+    match wire::batch(&whole.text) {
+        Ok(Some(batch)) => {
+            Some(batch.into_iter().map(|one| whole.part(one).map(wire::one_line)).collect())
+        }
+        Ok(None) => Some(VecDeque::from([whole.map(wire::one_line)])),
+        Err(_) => None,
     }
 }

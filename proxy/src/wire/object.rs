@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -75,6 +76,17 @@ impl<'a> Object<'a> {
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&'a str> {
         self.members.iter().rev().find(|member| member.name() == name).map(|member| member.value)
+    }
+
+    /// Where the one member called `name` stands in the text of the object, from its key on.
+    #[must_use]
+    pub fn range_of(&self, name: &str) -> Option<Range<usize>> {
+        let member = self.members.iter().find(|member| member.name() == name)?;
+        // Both borrow from the text, by construction.
+        let base = self.text.as_ptr() as usize;
+        let start = (member.key.as_ptr() as usize).checked_sub(base)?;
+        let end = (member.value.as_ptr() as usize).checked_sub(base)? + member.value.len();
+        (start <= end && end <= self.text.len()).then_some(start..end)
     }
 
     /// The object under `name`, for reading.

@@ -58,7 +58,7 @@ async fn an_id_that_comes_again() {
     for side in crate::agent::SIDES {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, crate::agent::SESSIONS, &THREE, &[]).await;
-        for profile in ["staging", "prod"] {
+        for profile in ["staging", "prod", "dev", "staging"] {
             let task = r#"{"task":{"taskId":"t","status":"working","ttl":null}}"#;
             world.upstream.next("tools/call", Reply::Result(task.to_owned()));
             let params = format!(

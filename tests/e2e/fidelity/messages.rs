@@ -123,6 +123,12 @@ fn key() -> impl Strategy<Value = String> {
     ]
 }
 
+/// A key beside those that say what a message asks for. One that isn't Unicode is refused there: some readers would take
+/// it for one of them.
+fn key_beside() -> impl Strategy<Value = String> {
+    key().prop_filter("it is refused there", |key| key != r#""\ud800""#)
+}
+
 fn member(
     key: impl Strategy<Value = String>,
     value: BoxedStrategy<String>,
@@ -167,7 +173,7 @@ fn braces(members: &[Member], added: &str) -> String {
 }
 
 fn meta(generation: Generation) -> BoxedStrategy<Meta> {
-    let members = vec(member(key(), value()), 0..3);
+    let members = vec(member(key_beside(), value()), 0..3);
     if generation == Generation::Stateless {
         let members = (members, any::<usize>(), gap()).prop_map(|(mut members, turn, gap)| {
             let said = SAID.map(|(key, value)| format!("{key}:{gap}{value}"));
@@ -201,7 +207,7 @@ fn meta(generation: Generation) -> BoxedStrategy<Meta> {
 }
 
 fn params(is_call: bool, generation: Generation) -> BoxedStrategy<Params> {
-    let members = vec(member(key(), value()), 0..4);
+    let members = vec(member(key_beside(), value()), 0..4);
     let meta = meta(generation);
     if is_call {
         let call = (members, object(), meta).prop_map(|(mut members, arguments, meta)| {

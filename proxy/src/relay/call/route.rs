@@ -1,116 +1,113 @@
 //! Whose call it is, and whether it may be made at all.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use tokio::sync::mpsc;
 
-use super::{Call, Failed, Request};
+use super::{Failed, Outbound};
 use crate::config::ProfileName;
 use crate::error::Error;
+use crate::exchange::Exchange;
 use crate::profile::Choice;
 use crate::protocol::{Generation, META_PREFIX, ParameterHeader};
 use crate::relay::{Outlet, Relay, lock};
+use crate::request::Request;
 use crate::session::Ownership;
 use crate::tools::Tool;
+use crate::upstream::Sent;
 use crate::wire::{self, Envelope, Id, Object};
 
 /// More pages of tools than any server has.
 const MAX_PAGES: usize = 100;
 
 /// Where a request goes.
-pub(crate) struct Route<'a> {
+pub(crate) struct Route {
     pub(crate) profile: ProfileName,
-    /// The text without what chose the profile.
-    pub(crate) text: Cow<'a, str>,
+    /// What chose the profile, and must be cut out of the text.
+    pub(crate) cut: Option<Range<usize>>,
     /// Whether it may be sent again after the server may have acted on it.
     pub(crate) repeatable: bool,
-    /// The argument that was cut out of it.
-    pub(crate) cut: Option<String>,
+    /// The argument that is cut out.
+    pub(crate) cut_argument: Option<String>,
     /// The parameters to mirror in headers.
     pub(super) headers: Vec<ParameterHeader>,
 }
 
 impl Relay {
-    pub(super) async fn route<'a>(self: &Arc<Self>, call: &'a Call) -> Result<Route<'a>, Failed> {
-        let method = call.head.method.as_str();
+    pub(super) async fn route(self: &Arc<Self>, call: &Request) -> Result<Route, Failed> {
+        let method = call.method();
         let repeatable = method.ends_with("/list") || method == "server/discover";
-        let choice = match method.split('/').next().unwrap_or_default() {
+        let default = || Choice { profile: self.shared.profiles.default().clone(), cut: None };
+        let Choice { profile, cut } = match method.split('/').next().unwrap_or_default() {
             "tools" if call.is_tool_call() => return self.route_tool(call).await,
             "resources" | "prompts" | "completion" => {
-                self.shared.offer.of_request(call.text()).map_err(Failed::Params)?
+                self.shared.offer.of_request(call).map_err(Failed::Params)?
             }
-            "tasks" => Choice { profile: self.profile_of_task(call.text()), text: None },
-            _ => Choice { profile: self.shared.profiles.default().clone(), text: None },
+            "tasks" => Choice { profile: self.profile_of_task(call), cut: None },
+            _ => default(),
         };
-        Ok(Route {
-            profile: choice.profile,
-            text: choice.text.map_or(Cow::Borrowed(call.text()), Cow::Owned),
-            repeatable,
-            cut: None,
-            headers: Vec::new(),
-        })
+        Ok(Route { profile, cut, repeatable, cut_argument: None, headers: Vec::new() })
     }
 
-    async fn route_tool<'a>(self: &Arc<Self>, call: &'a Call) -> Result<Route<'a>, Failed> {
-        let name = call.head.tool.as_deref().unwrap_or_default();
+    async fn route_tool(self: &Arc<Self>, call: &Request) -> Result<Route, Failed> {
+        let name = call.tool().unwrap_or_default();
         self.check_name(call, name)?;
-        // Two names: policy would judge one, and the server might run the other.
-        if let Some(params) = Envelope::parse(call.text()).ok().and_then(|it| it.params_object())
-            && let Err(fault) = params.get("name")
-        {
-            return Err(Failed::Tool(format!("The call is ambiguous: {fault}.")));
-        }
         let tool = self.facts(call, name).await?;
         self.catalog.check(name, tool.as_deref()).map_err(Failed::Tool)?;
         let argument = match &tool {
-            Some(tool) => tool.argument.clone(),
-            None => self.shared.offer.argument_on(None),
+            Some(tool) => tool.argument.as_str(),
+            None => self.shared.offer.argument(),
         };
-        let choice =
-            self.shared.offer.of_tool_call(call.text(), name, &argument).map_err(Failed::Tool)?;
+        let Choice { profile, cut } =
+            self.shared.offer.of_tool_call(call, argument).map_err(Failed::Tool)?;
         Ok(Route {
-            profile: choice.profile,
-            cut: choice.text.is_some().then_some(argument),
-            text: choice.text.map_or(Cow::Borrowed(call.text()), Cow::Owned),
+            profile,
+            cut_argument: cut.is_some().then(|| argument.to_owned()),
+            cut,
             repeatable: tool.as_ref().is_some_and(|tool| tool.read_only),
             headers: tool.map(|tool| tool.headers.clone()).unwrap_or_default(),
         })
     }
 
     /// What names alone decide, before anything is asked of anybody.
-    fn check_name(&self, call: &Call, name: &str) -> Result<(), Failed> {
+    fn check_name(&self, call: &Request, name: &str) -> Result<(), Failed> {
         // A server may read a name out of what is no string: an array of one, in some languages.
-        if call.head.tool.is_none() && !self.catalog.is_open() {
+        if call.tool().is_none() && !self.catalog.is_open() {
             let why = "The call has no name that this proxy's rules for tools could judge.";
             return Err(Failed::Tool(why.to_owned()));
         }
-        if self.catalog.judges_by_annotation() || call.head.tool.is_none() {
+        if self.catalog.judges_by_annotation() || call.tool().is_none() {
             return Ok(());
         }
         self.catalog.check(name, None).map_err(Failed::Tool)
     }
 
     /// What is known of a tool. Where it matters and nothing is known, the tools are listed first.
-    async fn facts(self: &Arc<Self>, call: &Call, name: &str) -> Result<Option<Arc<Tool>>, Error> {
+    async fn facts(
+        self: &Arc<Self>,
+        call: &Request,
+        name: &str,
+    ) -> Result<Option<Arc<Tool>>, Error> {
         let known = self.catalog.tool(name);
-        let matters = call.head.generation.is_stateless()
+        let matters = call.is_stateless()
             || self.catalog.judges_by_annotation()
-            || (self.shared.offer.is_choice() && self.shared.offer.may_choose(call.text()));
+            || (self.shared.offer.is_choice() && self.shared.offer.may_choose(call));
         if known.is_some() || !matters {
             return Ok(known);
         }
-        let _one_at_a_time = self.listing.lock().await;
-        if let Some(tool) = self.catalog.tool(name) {
-            return Ok(Some(tool));
-        }
-        self.list_tools(call).await?;
-        Ok(self.catalog.tool(name))
+        let known = || self.catalog.tool(name).map(Some);
+        // Rare, and large: it holds an exchange of its own.
+        let listing = Box::pin(async {
+            self.list_tools(call).await?;
+            Ok(self.catalog.tool(name))
+        });
+        self.listing.once(known, listing).await
     }
 
     /// Lists the tools for ourselves, all pages, in the generation of `call`.
-    pub(super) async fn list_tools(self: &Arc<Self>, call: &Call) -> Result<(), Error> {
+    pub(super) async fn list_tools(self: &Arc<Self>, call: &Request) -> Result<(), Error> {
         let session = self.default_session();
         let out = self.outlet_of_our_own();
         let mut cursor = None;
@@ -118,28 +115,15 @@ impl Relay {
             let id = Id::from_token(&format!("\"sigward-tools-{page}\""));
             let text = wire::request(&id, "tools/list", &list_params(call, cursor.as_deref()));
             let text = wire::with_metadata(text, &self.shared.metadata.of(&session.profile));
-            let head = super::Head {
-                id,
-                method: "tools/list".to_owned(),
-                generation: call.head.generation.clone(),
-                tool: None,
-            };
-            let listing = head.with(text.clone().into());
-            let body = text.into();
-            let request = Request { call: &listing, session: &session, body, out: &out };
-            let sent = AtomicBool::new(false);
-            let response = match &call.head.generation {
-                Generation::Sessions => self.over_session(&request, true, &sent).await?,
-                Generation::Stateless(version) => {
-                    let headers = request.headers(version, &[]);
-                    let body = request.body.clone();
-                    let answer = session.post_unbound(headers, body, false, &sent).await?;
-                    match self.follow(&request, None, answer).await? {
-                        super::Followed::Answered(response, _) => response,
-                        super::Followed::Failed(failure) => return Err(failure.into()),
-                        super::Followed::Expired => return Err(Error::NoAnswer),
-                    }
-                }
+            let listing = Request::own(text)
+                .map_err(|_| Error::NotMessage("its cursor can't be sent back"))?;
+            let sent = Sent::default();
+            let (id, body) = (listing.id(), listing.bytes());
+            let exchange = Exchange { session: &session, id, body, sent: &sent };
+            let request = Outbound { call: &listing, exchange, out: &out };
+            let response = match call.generation() {
+                Generation::Sessions => self.over_session(&request, true).await?,
+                Generation::Stateless(version) => self.once(&request, version, &[]).await?.message,
             };
             let envelope = Envelope::parse(&response.text).ok();
             let result = envelope.and_then(|it| it.result).and_then(|it| Object::parse(it).ok());
@@ -163,12 +147,9 @@ impl Relay {
         }
     }
 
-    fn profile_of_task(&self, text: &str) -> ProfileName {
+    fn profile_of_task(&self, call: &Request) -> ProfileName {
         let default = || self.shared.profiles.default().clone();
-        let params = Envelope::parse(text).ok().and_then(|envelope| envelope.params_object());
-        let Some(task) = params.as_ref().and_then(|params| params.find_string("taskId")) else {
-            return default();
-        };
+        let Some(task) = call.task() else { return default() };
         let tasks = lock(&self.tasks);
         tasks
             .iter()
@@ -179,14 +160,13 @@ impl Relay {
 
 /// The params of a list of our own: in 2026-07-28 the sender describes itself in each request, so
 /// ours says what the client's says.
-fn list_params(call: &Call, cursor: Option<&str>) -> String {
+fn list_params(call: &Request, cursor: Option<&str>) -> String {
     let mut members = Vec::new();
     if let Some(cursor) = cursor {
         members.push(format!(r#""cursor":{}"#, wire::quote(cursor)));
     }
-    if call.head.generation.is_stateless()
-        && let Ok(envelope) = Envelope::parse(call.text())
-        && let Some(meta) = envelope.params_object().and_then(|it| it.find_object("_meta"))
+    if call.is_stateless()
+        && let Some(meta) = call.meta().and_then(|meta| Object::parse(meta).ok())
     {
         let sender: Vec<String> = meta
             .members()

@@ -58,6 +58,8 @@ pub(in crate::relay) fn resumed(text: &str) -> Option<Resumed> {
     let state = params.get("requestState").ok()??;
     let state = BASE64.decode(wire::string(state)?.strip_prefix(PREFIX)?).ok()?;
     let state = String::from_utf8(state).ok()?;
+    // What was encoded has passed no check of depth.
+    wire::check_depth(&state).ok()?;
     let state = Object::parse(&state).ok()?;
     let answer = params.find_object("inputResponses").and_then(|it| it.find_object(KEY));
     let action = answer.as_ref().and_then(|answer| answer.find_string("action"));
@@ -68,5 +70,5 @@ pub(in crate::relay) fn resumed(text: &str) -> Option<Resumed> {
     let mut edits = Edits::new(text);
     edits.members(&params, |member| MEMBERS.contains(&member.name().as_ref()), &add);
     let profile = state.find_string("profile")?.into_owned();
-    Some(Resumed { text: edits.apply(), profile, accepted })
+    Some(Resumed { text: edits.apply().ok()?, profile, accepted })
 }

@@ -40,7 +40,7 @@ fn a_request_comes_back_as_it_was() {
             |member| gone.contains(&member.name().as_ref()),
             &[("inputResponses", answers), ("requestState", &state)],
         );
-        let repeated = edits.apply();
+        let repeated = edits.apply().unwrap();
         let resumed = resumed(&repeated).unwrap();
         assert_eq!((resumed.profile.as_str(), resumed.accepted), ("dev", true));
         assert_eq!(resumed.text, before);

@@ -1,0 +1,104 @@
+//! One request and its answer: sent over a session, sent again where that is safe, resumed where its
+//! stream was cut, and read up to the response that has its id.
+//!
+//! Whatever the server says first decides what may be done: [`NotActedOn`] is the only way to send a
+//! request again that left, and it can't be made once the server has said anything else.
+
+mod attempts;
+mod first;
+mod reading;
+mod verdict;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+pub(crate) use self::attempts::Attempts;
+use self::first::{First, NotActedOn, Unread};
+pub(crate) use self::reading::{Part, Reading, Response};
+pub(crate) use self::verdict::{Verdict, judge, repaired, with_id};
+use crate::error::Error;
+use crate::session::{Live, Session};
+use crate::upstream::Sent;
+use crate::wire::Id;
+
+/// A request in its final form.
+#[derive(Debug)]
+pub(crate) struct Exchange<'a> {
+    /// Where it goes.
+    pub(crate) session: &'a Arc<Session>,
+    /// The id that its response has.
+    pub(crate) id: &'a Id,
+    /// The final text, shared by all attempts to send it.
+    pub(crate) body: Bytes,
+    /// Set once the server may know of it.
+    pub(crate) sent: &'a Sent,
+}
+
+/// Whether a session was renewed for a request: once, however often it is tried.
+#[derive(Debug, Default)]
+pub(crate) struct Renewal(bool);
+
+impl Exchange<'_> {
+    /// Up to 2025-11-25. A session that the server no longer knows is renewed, and the request, which
+    /// the server hasn't acted on, sent once more.
+    pub(crate) async fn over_session(&self, renewal: &mut Renewal) -> Result<Reading, Error> {
+        let live = self.session.live().await?;
+        let lost = match self.post(&live).await?.read().await? {
+            First::Answer(reading) => return Ok(*reading),
+            First::NotActedOn(lost) => lost,
+        };
+        if std::mem::replace(&mut renewal.0, true) {
+            return Err(self.lost_again(&live));
+        }
+        let renewed = self.session.renew(&live).await?;
+        match self.post_again(lost, &renewed).await?.read().await? {
+            First::Answer(reading) => Ok(*reading),
+            First::NotActedOn(_) => Err(self.lost_again(&renewed)),
+        }
+    }
+
+    /// From 2026-07-28 on: a request that stands for itself. `patient` is for one whose answer may be
+    /// silent for hours.
+    pub(crate) async fn unbound(
+        &self,
+        headers: HeaderMap,
+        patient: bool,
+    ) -> Result<Reading, Error> {
+        let (body, sent) = (self.body.clone(), self.sent.clone());
+        let answer = self.session.post_unbound(headers, body, patient, sent).await?;
+        Reading::begin(Arc::clone(self.session), None, self.id.clone(), answer.reply)
+    }
+
+    /// The client's own `initialize`. Beside its answer, the id that the server gave the session.
+    pub(crate) async fn handshake(
+        &self,
+        headers: HeaderMap,
+    ) -> Result<(Reading, Option<http::HeaderValue>), Error> {
+        let (body, sent) = (self.body.clone(), self.sent.clone());
+        let answer = self.session.post_unbound(headers, body, false, sent).await?;
+        let id = answer.session_id.clone();
+        let session = Arc::clone(self.session);
+        let reading = Reading::begin(session, None, self.id.clone(), answer.reply)?;
+        Ok((reading, id))
+    }
+
+    async fn post(&self, live: &Arc<Live>) -> Result<Unread, Error> {
+        // What the client sent before this comes before this.
+        self.session.caught_up().await;
+        live.settled().await;
+        let answer = self.session.post(live, self.body.clone(), self.sent.clone()).await?;
+        let session = Arc::clone(self.session);
+        Ok(Unread::new(session, Arc::clone(live), self.id.clone(), answer))
+    }
+
+    async fn post_again(&self, _proof: NotActedOn, live: &Arc<Live>) -> Result<Unread, Error> {
+        self.post(live).await
+    }
+
+    fn lost_again(&self, live: &Live) -> Error {
+        self.session.lose(live);
+        Error::SessionLost { profile: self.session.profile.to_string() }
+    }
+}

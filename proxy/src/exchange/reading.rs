@@ -1,0 +1,204 @@
+//! The answer to one request, message by message: resumed where it was cut, up to its response.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::verdict::{Verdict, judge, repaired};
+use crate::budget::Message;
+use crate::error::Error;
+use crate::protocol::AWS_SESSION_EXPIRED;
+use crate::session::{Live, RETRY, RETRY_MIN, Session, code_of};
+use crate::sse::Why;
+use crate::upstream::{Incoming, Messages, Reply};
+use crate::wire::{Envelope, Id, Kind};
+
+/// How often a stream is taken up again without anything coming of it.
+const MAX_RESUMES: u32 = 5;
+/// The longest wait that a server may ask for.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long the rest of a stream may take to end by itself, which frees its connection for others.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What an answer yields.
+#[derive(Debug)]
+pub(crate) enum Part {
+    /// A request or a notification of the server.
+    Message(Message),
+    /// The response, which is the last.
+    Response(Response),
+}
+
+/// A response under the id of its request.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) message: Message,
+    /// The code of its error, if it is one.
+    pub(crate) code: Option<i64>,
+}
+
+/// An answer that is being read.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    session: Arc<Session>,
+    /// The session that the request went over; none in 2026-07-28.
+    live: Option<Arc<Live>>,
+    id: Id,
+    source: Source,
+    /// What was read before.
+    first: Option<Result<Option<Incoming>, Error>>,
+    resumes: u32,
+    /// A message that couldn't be kept, which may have been the response.
+    dropped: Option<Why>,
+    /// A response to another request came.
+    was_foreign: bool,
+}
+
+#[derive(Debug)]
+enum Source {
+    Messages(Box<Messages>),
+    /// The whole response, of an answer that wasn't success.
+    Failure(Option<String>),
+    /// The response was read.
+    Done,
+}
+
+impl Reading {
+    pub(super) fn begin(
+        session: Arc<Session>,
+        live: Option<Arc<Live>>,
+        id: Id,
+        reply: Reply,
+    ) -> Result<Self, Error> {
+        let source = match reply {
+            Reply::Messages(messages) => Source::Messages(messages),
+            Reply::Accepted => return Err(Error::NoAnswer),
+            Reply::Failure(failure) if failure.message.is_some() => {
+                Source::Failure(failure.message)
+            }
+            Reply::Failure(failure) => return Err(failure.into()),
+        };
+        let (resumes, dropped, was_foreign) = (0, None, false);
+        Ok(Self { session, live, id, source, first: None, resumes, dropped, was_foreign })
+    }
+
+    /// The same, after `first` was taken out of it.
+    pub(super) fn behind(mut self, first: Option<Result<Option<Incoming>, Error>>) -> Self {
+        self.first = first;
+        self
+    }
+
+    /// Which of the profile's sessions this comes from; 0 where there are none.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.live.as_ref().map_or(0, |live| live.epoch())
+    }
+
+    /// The next message. An error means that no response will come.
+    pub(crate) async fn next(&mut self) -> Result<Part, Error> {
+        loop {
+            let incoming = match (&mut self.source, self.first.take()) {
+                (_, Some(first)) => first,
+                (Source::Messages(messages), None) => messages.next().await,
+                (Source::Failure(text), None) => {
+                    let text = text.take();
+                    return self.failure(text);
+                }
+                (Source::Done, None) => return Err(Error::NoAnswer),
+            };
+            let cut = match incoming {
+                Ok(Some(Incoming::Message(message))) => {
+                    self.resumes = 0;
+                    match self.part(message) {
+                        Some(part) => return Ok(part),
+                        None => continue,
+                    }
+                }
+                Ok(Some(Incoming::Dropped(why))) => {
+                    tracing::warn!(%why, "dropped a message of the server");
+                    self.dropped = Some(why);
+                    continue;
+                }
+                Ok(None) => match self.dropped {
+                    Some(why) => why.into(),
+                    None if self.was_foreign => Error::ForeignAnswer,
+                    None => Error::NoAnswer,
+                },
+                Err(error) => error,
+            };
+            self.resume(cut).await?;
+        }
+    }
+
+    /// What a message is to the client; nothing if it goes nowhere.
+    fn part(&mut self, message: Message) -> Option<Part> {
+        let Ok(envelope) = Envelope::parse(&message.text) else {
+            tracing::warn!(profile = %self.session.profile, "dropped what the server sent: it is no message");
+            return None;
+        };
+        match judge(&message.text, &envelope, &self.id) {
+            Verdict::Own(repaired) => {
+                let code = code_of(&envelope);
+                if let (Some(live), Some(AWS_SESSION_EXPIRED)) = (&self.live, code) {
+                    // Too late to send the request again. The next one gets another session.
+                    self.session.lose(live);
+                }
+                if let Source::Messages(messages) =
+                    std::mem::replace(&mut self.source, Source::Done)
+                {
+                    drain(*messages);
+                }
+                Some(Part::Response(Response { message: message.changed(repaired), code }))
+            }
+            Verdict::Foreign => {
+                let profile = &self.session.profile;
+                tracing::warn!(%profile, "dropped a response to another request from the answer to this one");
+                self.was_foreign = true;
+                None
+            }
+            Verdict::Other if self.live.is_none() && envelope.kind == Kind::Request => {
+                let method = &envelope.method;
+                tracing::warn!(%method, "dropped a request that this protocol version doesn't have");
+                None
+            }
+            Verdict::Other => Some(Part::Message(message)),
+        }
+    }
+
+    /// The JSON-RPC error of an answer that isn't success: it is about this request, whatever its id.
+    fn failure(&mut self, text: Option<String>) -> Result<Part, Error> {
+        self.source = Source::Done;
+        let text = text.ok_or(Error::NoAnswer)?;
+        let envelope =
+            Envelope::parse(&text).map_err(|_| Error::NotMessage("its response is ambiguous"))?;
+        let (code, changed) = (code_of(&envelope), repaired(&text, &envelope, &self.id));
+        let message = Message::from(text).changed(changed);
+        Ok(Part::Response(Response { message, code }))
+    }
+
+    /// Takes the stream up again after its last event; `cut` says why it ended, and is the error where
+    /// that isn't possible.
+    async fn resume(&mut self, cut: Error) -> Result<(), Error> {
+        self.resumes += 1;
+        let (Some(live), Source::Messages(messages)) = (&self.live, &mut self.source) else {
+            return Err(cut);
+        };
+        let Some(after) = messages.last_id().filter(|_| self.resumes <= MAX_RESUMES) else {
+            return Err(cut);
+        };
+        tokio::time::sleep(messages.retry().unwrap_or(RETRY).clamp(RETRY_MIN, RETRY_MAX)).await;
+        match self.session.stream(live, Some(after), false).await.map(|answer| answer.reply) {
+            Ok(Reply::Messages(resumed)) => **messages = resumed.resuming(messages),
+            Ok(Reply::Failure(failure)) if failure.status.is_server_error() => {}
+            Ok(_) => return Err(cut),
+            Err(error) => tracing::debug!(%error, "a stream couldn't be resumed yet"),
+        }
+        Ok(())
+    }
+}
+
+/// Lets the stream end: dropped, it would take its connection with it.
+fn drain(mut messages: Messages) {
+    tokio::spawn(async move {
+        let rest = async { while let Ok(Some(_)) = messages.next().await {} };
+        let _ = tokio::time::timeout(DRAIN, rest).await;
+    });
+}

@@ -1,0 +1,145 @@
+use super::*;
+
+fn read(text: &str) -> Result<Request, Fault> {
+    match Incoming::read(text.to_owned().into()) {
+        Ok(Incoming::Request(request)) => Ok(request),
+        Ok(Incoming::Other(..)) => Err(Fault::NotMessage("no request")),
+        Err((fault, _)) => Err(fault),
+    }
+}
+
+fn finished(text: &str, cut: Option<&str>, metadata: &[(&str, &str)]) -> String {
+    let request = read(text).unwrap();
+    let cut = cut.map(|member| {
+        let start = text.find(member).unwrap();
+        start..start + member.len()
+    });
+    let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    let metadata: Vec<_> = metadata.iter().map(own).collect();
+    String::from_utf8(request.finish(cut, &metadata).unwrap().to_vec()).unwrap()
+}
+
+#[test]
+fn a_request_says_who_it_is() {
+    let text = r#" {"jsonrpc":"2.0","id":1.0,"method":"tools/call","params":{"name":"t","arguments":{"a":1},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}} "#;
+    let request = read(text).unwrap();
+    assert_eq!((request.id().token(), request.method()), ("1.0", "tools/call"));
+    assert_eq!((request.tool(), request.text()), (Some("t"), text));
+    assert_eq!(request.arguments().unwrap().0, r#"{"a":1}"#);
+    assert!(request.is_stateless() && !request.begins_session());
+    assert_eq!(request.bytes(), text);
+}
+
+#[test]
+fn every_place_has_a_pointer() {
+    for place in [PLACES.version, PLACES.client, PLACES.capabilities, PLACES.profile] {
+        assert_ne!(place, Place::META);
+    }
+}
+
+/// Go's decoders fold the case of keys, and others take the first of two: a rule that was applied to one reading would
+/// let the other one pass.
+#[test]
+fn what_readers_understand_differently_is_refused() {
+    for text in [
+        r#"{"id":1,"method":"tools/call","params":{"name":"echo","Name":"danger"}}"#,
+        r#"{"id":1,"method":"ping","Method":"tools/call","params":{"name":"danger"}}"#,
+        r#"{"id":1,"method":"tools/call","Params":{"name":"danger"},"params":{"name":"echo"}}"#,
+        r#"{"id":1,"method":"tools/call","Params":{"name":"danger"}}"#,
+        r#"{"id":1,"method":"tools/call","params":{"name":"echo","n\u0061me":"danger"}}"#,
+        r#"{"id":1,"id":2,"method":"ping"}"#,
+        r#"{"id":1,"method":"tools/call","params":{"name":"t","arguments":{},"arguments":{}}}"#,
+        r#"{"id":1,"method":"tools/call","params":{"name":"t","_meta":{},"_meta":{}}}"#,
+        r#"{"id":1,"method":"tools/call","params":{"name":"t","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/protocolVersion":"2025-11-25"}}}"#,
+    ] {
+        let fault = read(text).unwrap_err();
+        assert!(matches!(fault, Fault::DuplicateKey(_) | Fault::Ambiguous(_)), "{text}: {fault}");
+    }
+    // What nobody decides by is the tool's own affair.
+    read(r#"{"id":1,"method":"tools/call","params":{"name":"t","arguments":{"a":1,"A":2,"a":3}}}"#)
+        .unwrap();
+}
+
+#[test]
+fn what_is_no_message_is_told_as_such() {
+    for (text, is_parse_error) in [
+        ("{", true),
+        ("nonsense", true),
+        ("7", false),
+        (r#"{"id":{},"method":"ping"}"#, false),
+        (r#"{"id":1,"method":7}"#, false),
+        (r#"{"id":1}"#, false),
+        (r#"{"method":"tools/call","params":{"name":"t"}}"#, false),
+    ] {
+        let fault = read(text).unwrap_err();
+        assert_eq!(fault.is_parse_error(), is_parse_error, "{text}: {fault}");
+    }
+}
+
+#[test]
+fn cutting_and_adding_is_one_edit() {
+    const REGION: &[(&str, &str)] = &[("AWS_REGION", "\"eu\"")];
+    for (before, cut, after) in [
+        (
+            r#"{"id":1,"method":"m"}"#,
+            None,
+            r#"{"id":1,"method":"m","params":{"_meta":{"AWS_REGION":"eu"}}}"#,
+        ),
+        (
+            r#"{"id":1,"method":"m","params":{ } }"#,
+            None,
+            r#"{"id":1,"method":"m","params":{"_meta":{"AWS_REGION":"eu"} } }"#,
+        ),
+        (
+            r#"{"id":1,"method":"m","params":{"a":1,"_meta":{"b":1.10 }}}"#,
+            None,
+            r#"{"id":1,"method":"m","params":{"a":1,"_meta":{"b":1.10,"AWS_REGION":"eu" }}}"#,
+        ),
+        (
+            r#"{"id":1,"method":"m","params":{"_meta":{"AWS_REGION":"us"}}}"#,
+            None,
+            r#"{"id":1,"method":"m","params":{"_meta":{"AWS_REGION":"us"}}}"#,
+        ),
+        (r#"{"id":1,"method":"m","params":[1]}"#, None, r#"{"id":1,"method":"m","params":[1]}"#),
+        (
+            r#"{"id":1,"method":"m","params":{"_meta":{"sigward/profile":"p"}}}"#,
+            Some(r#""sigward/profile":"p""#),
+            r#"{"id":1,"method":"m","params":{"_meta":{"AWS_REGION":"eu"}}}"#,
+        ),
+        (
+            r#"{"id":1,"method":"m","params":{"_meta":{"a":1 , "sigward/profile":"p" }}}"#,
+            Some(r#""sigward/profile":"p""#),
+            r#"{"id":1,"method":"m","params":{"_meta":{"a":1,"AWS_REGION":"eu" }}}"#,
+        ),
+        (
+            r#"{"id":1,"method":"tools/call","params":{"name":"t","arguments":{"p":1, "a":2}}}"#,
+            Some(r#""p":1"#),
+            r#"{"id":1,"method":"tools/call","params":{"name":"t","arguments":{"a":2},"_meta":{"AWS_REGION":"eu"}}}"#,
+        ),
+    ] {
+        assert_eq!(finished(before, cut, REGION), after);
+    }
+    let untouched = r#"{"id":1,"method":"m","params":{"a":1}}"#;
+    assert_eq!(finished(untouched, None, &[]), untouched);
+}
+
+/// 16 MiB of anything: the time is that of reading it.
+#[test]
+fn reading_takes_linear_time() {
+    const SIZE: usize = 1 << 20;
+    let started = std::time::Instant::now();
+    for filler in ["[", "{\"a\":", "0,", "\"\\u0061\",", "\"a\":1,", "{},", "\\", " "] {
+        let body = filler.repeat(SIZE / filler.len());
+        for text in [
+            format!(r#"{{"id":1,"method":"tools/call","params":{{"name":"t","arguments":{body}"#),
+            format!(r#"{{"id":1,"method":"m","params":{{"_meta":{{{body}"b":1}}}}}}"#),
+            format!(r#"{{"id":1,"method":"m","params":{{"a":[{body}0]}}}}"#),
+        ] {
+            if let Ok(request) = read(&text) {
+                request.finish(None, &[("k".to_owned(), "1".to_owned())]).unwrap();
+            }
+        }
+    }
+    // The square of a mebibyte would take hours.
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+}

@@ -1,0 +1,182 @@
+//! The order of what a client sends without waiting for an answer.
+//!
+//! Notifications and responses go out one after the other, each once the server has taken the one
+//! before, and a request waits for those that the client sent before it: progress doesn't go
+//! backwards, and a call doesn't overtake what it builds upon. What waits is bounded; there is a task
+//! only while something does.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::sync::watch;
+
+use super::{Live, Session};
+use crate::budget::Message;
+use crate::error::Error;
+use crate::upstream::Sent;
+
+/// Notifications that wait. Beyond these, new ones are dropped. Responses, cancellations and the end
+/// of the handshake never are: each belongs to one of a bounded number of requests.
+const MAX_WAITING: usize = 4096;
+/// The bytes that they may have together.
+const MAX_BYTES: usize = 4 << 20;
+
+/// How long a request waits for a server that is late to take a notification.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// One message for the lane.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    /// The text, with its share of the memory.
+    message: Message,
+    /// How it goes.
+    route: Route,
+    /// Whether the server can do without it.
+    may_be_dropped: bool,
+}
+
+/// How a message of the lane goes.
+#[derive(Debug)]
+enum Route {
+    /// Over whichever session is open then.
+    Bound,
+    /// Over this one of the profile's sessions, or not at all: another one would not know what it is
+    /// about.
+    Epoch(u64),
+    /// The end of the client's handshake, after which the server may speak on its own account.
+    Initialized,
+    /// Over none, with these headers (2026-07-28).
+    Unbound(HeaderMap),
+}
+
+impl Parcel {
+    /// A notification for whichever session is open.
+    pub(crate) fn bound(message: Message) -> Self {
+        Self { message, route: Route::Bound, may_be_dropped: true }
+    }
+
+    /// The cancellation of a request that was sent over the session.
+    pub(crate) fn cancellation(message: Message) -> Self {
+        Self { message, route: Route::Bound, may_be_dropped: false }
+    }
+
+    /// What concerns a question of one of the profile's sessions.
+    pub(crate) fn of_epoch(epoch: u64, message: Message) -> Self {
+        Self { message, route: Route::Epoch(epoch), may_be_dropped: false }
+    }
+
+    /// The client's `notifications/initialized`.
+    pub(crate) fn initialized(message: Message) -> Self {
+        Self { message, route: Route::Initialized, may_be_dropped: false }
+    }
+
+    /// A notification of 2026-07-28.
+    pub(crate) fn unbound(headers: HeaderMap, message: Message) -> Self {
+        Self { message, route: Route::Unbound(headers), may_be_dropped: true }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    queue: Mutex<Queue>,
+    /// How many of those that came have been dealt with.
+    done: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Parcel>,
+    bytes: usize,
+    /// How many came.
+    came: u64,
+    /// How many had come with the end of the last handshake.
+    handshake: u64,
+    is_running: bool,
+}
+
+impl Lane {
+    pub(super) fn enqueue(&self, session: &Arc<Session>, parcel: Parcel) {
+        let mut queue = self.lock();
+        let bytes = queue.bytes + parcel.message.text.len();
+        let is_full = queue.waiting.len() >= MAX_WAITING || (bytes > MAX_BYTES && queue.bytes > 0);
+        if is_full && parcel.may_be_dropped {
+            tracing::warn!(profile = %session.profile, "dropped a notification: the server is slow to take those before it");
+            return;
+        }
+        queue.came += 1;
+        queue.bytes = bytes;
+        if matches!(parcel.route, Route::Initialized) {
+            queue.handshake = queue.came;
+        }
+        queue.waiting.push_back(parcel);
+        if !std::mem::replace(&mut queue.is_running, true) {
+            let session = Arc::clone(session);
+            let work = session.context.work.clone();
+            work.spawn(async move { run(&session).await });
+        }
+    }
+
+    pub(super) async fn caught_up(&self) {
+        let (came, handshake) = {
+            let queue = self.lock();
+            (queue.came, queue.handshake)
+        };
+        if *self.done.borrow() >= came {
+            return;
+        }
+        let mut done = self.done.subscribe();
+        // The sender lives in `self`. Before the handshake is complete, servers take no request.
+        let _ = done.wait_for(|done| *done >= handshake).await;
+        let _ = tokio::time::timeout(PATIENCE, done.wait_for(|done| *done >= came)).await;
+    }
+
+    fn next(&self) -> Option<Parcel> {
+        let mut queue = self.lock();
+        let next = queue.waiting.pop_front();
+        queue.is_running = next.is_some();
+        queue.bytes -= next.as_ref().map_or(0, |parcel| parcel.message.text.len());
+        next
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends what waits, one after the other.
+async fn run(session: &Arc<Session>) {
+    while let Some(Parcel { message, route, .. }) = session.lane.next() {
+        if let Err(error) = deliver(session, message, route).await {
+            tracing::warn!(profile = %session.profile, %error, "a notification didn't reach the server");
+        }
+        session.lane.done.send_modify(|done| *done += 1);
+    }
+}
+
+async fn deliver(session: &Arc<Session>, message: Message, route: Route) -> Result<(), Error> {
+    let body = message.into_bytes();
+    let live = match route {
+        Route::Unbound(headers) => {
+            session.post_unbound(headers, body, false, Sent::default()).await?;
+            return Ok(());
+        }
+        Route::Initialized => {
+            let live = session.live().await?;
+            session.post(&live, body, Sent::default()).await?;
+            session.listen(&live);
+            return Ok(());
+        }
+        Route::Bound if session.is_in_use() => Some(session.live().await?),
+        Route::Bound => None,
+        Route::Epoch(epoch) => session.current().filter(|live: &Arc<Live>| live.epoch() == epoch),
+    };
+    match live {
+        Some(live) => session.post(&live, body, Sent::default()).await.map(drop),
+        None => {
+            tracing::debug!(profile = %session.profile, "no open session for a notification");
+            Ok(())
+        }
+    }
+}

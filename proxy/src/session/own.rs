@@ -1,0 +1,77 @@
+//! Requests that the proxy sends over a session by itself.
+
+use http::HeaderValue;
+
+use super::{Live, Session, lost};
+use crate::budget::Message;
+use crate::error::Error;
+use crate::protocol;
+use crate::upstream::{Incoming, Reply, Sent};
+use crate::wire::{self, Envelope, Id, Kind};
+
+/// What came of a request of our own.
+enum Outcome {
+    Result(String),
+    /// The message of the server's error.
+    Refused(String),
+}
+
+impl Session {
+    pub(super) async fn handshake(
+        &self,
+        params: &str,
+    ) -> Result<(Option<HeaderValue>, String), Error> {
+        let id = Id::from_token("\"sigward-initialize\"");
+        let text = wire::request(&id, "initialize", params);
+        let text = wire::with_metadata(text, &self.context.metadata.of(&self.profile));
+        let headers = protocol::post_headers();
+        let answer = self.post_unbound(headers, text, false, Sent::default()).await?;
+        let session_id = answer.session_id.clone();
+        match outcome(answer.reply, &id).await? {
+            Outcome::Result(result) => Ok((session_id, result)),
+            Outcome::Refused(detail) => {
+                Err(Error::Handshake { profile: self.profile.to_string(), detail })
+            }
+        }
+    }
+
+    /// Sends a request of our own whose result doesn't matter.
+    pub async fn tell(&self, live: &Live, method: &str, params: &str) {
+        let id = Id::from_token("\"sigward-replay\"");
+        let metadata = self.context.metadata.of(&self.profile);
+        let text = wire::with_metadata(wire::request(&id, method, params), &metadata);
+        let told = async {
+            let answer = self.post(live, text, Sent::default()).await?;
+            outcome(answer.reply, &id).await
+        };
+        if let Err(error) = told.await {
+            tracing::warn!(profile = %self.profile, method, %error, "replaying to a session failed");
+        }
+    }
+}
+
+async fn outcome(reply: Reply, id: &Id) -> Result<Outcome, Error> {
+    let mut messages = match reply {
+        Reply::Messages(messages) => messages,
+        Reply::Accepted => return Err(Error::NoAnswer),
+        Reply::Failure(failure) => {
+            return match failure.message.as_deref().and_then(lost::error_message) {
+                Some(message) => Ok(Outcome::Refused(message)),
+                None => Err(failure.into()),
+            };
+        }
+    };
+    while let Some(incoming) = messages.next().await? {
+        let Incoming::Message(Message { text, .. }) = &incoming else { continue };
+        let Ok(envelope) = Envelope::parse(text) else {
+            return Err(Error::NotMessage("not JSON-RPC"));
+        };
+        if envelope.kind == Kind::Response && envelope.answers(id) {
+            return Ok(match (envelope.result, lost::error_message(text)) {
+                (Some(result), None) => Outcome::Result(result.to_owned()),
+                (_, message) => Outcome::Refused(message.unwrap_or_default()),
+            });
+        }
+    }
+    Err(Error::NoAnswer)
+}
