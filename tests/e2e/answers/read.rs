@@ -4,7 +4,7 @@ use serde_json::Value;
 use sigward_tests::upstream::Reply;
 
 use crate::agent::{Agent, SESSIONS, SIDES};
-use crate::http::lines;
+
 use crate::setup::{THREE, World, text};
 
 /// A rule for tools holds against keys that the server reads and the proxy doesn't: Go's decoders don't tell `Name` from
@@ -69,7 +69,6 @@ async fn an_encoded_body_is_refused() {
     let headers =
         [&session[..], &[("content-type", "application/json; charset=\"UTF-8\"")]].concat();
     assert_eq!(listening.request("POST", "/mcp", &headers, ping).await.status, 200);
-    let _ = lines;
 }
 
 /// Much work for few bytes would be work for the only thread: requests of a mebibyte that try are answered at once, and
