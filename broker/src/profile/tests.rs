@@ -64,3 +64,58 @@ async fn what_stays_keeps_its_keys_and_what_goes_loses_them() {
     let view = after.view(&name, SystemTime::UNIX_EPOCH).await.expect("a view");
     assert_eq!((view.description.as_str(), view.generation), ("in other words", 1));
 }
+
+/// What the files tell is told before anyone has asked for a signature, from one reading of them.
+#[tokio::test]
+async fn a_view_says_what_the_files_tell_and_reads_them_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    let files = "[profile sso]\nsso_session = s\nsso_account_id = 1\nsso_role_name = R\nregion = eu-west-1\n\
+                 [sso-session s]\nsso_start_url = https://x/start\nsso_region = us-east-1\n\
+                 [profile twice]\nregion = a\nregion = b\n\
+                 [profile mfa]\nrole_arn = arn:aws:iam::1:role/X\nsource_profile = keys\nmfa_serial = m\n";
+    std::fs::write(at.join("config"), files).expect("a file");
+    std::fs::write(at.join("credentials"), keys(&["keys"])).expect("a file");
+    let surroundings = Surroundings { home: Some(at.to_owned()), ..Surroundings::default() };
+    let names = ["keys", "sso", "twice", "mfa", "nobody"].map(|name| (name, ""));
+    let profiles = Profiles::new(&config(at, &names), &surroundings);
+    let view = async |name: &str| {
+        let name = ProfileName::parse(name).expect("a name");
+        profiles.view(&name, SystemTime::UNIX_EPOCH).await.expect("a view")
+    };
+    for (name, state, reason) in [
+        ("keys", ProfileState::Unloaded, None),
+        ("sso", ProfileState::LoginRequired, Some(Reason::LoginRequired)),
+        ("twice", ProfileState::Misconfigured, Some(Reason::ProfileMisconfigured)),
+        ("mfa", ProfileState::Misconfigured, Some(Reason::MfaRequired)),
+        ("nobody", ProfileState::Misconfigured, Some(Reason::ProfileMisconfigured)),
+    ] {
+        let view = view(name).await;
+        assert_eq!(view.state, state, "{name}");
+        assert_eq!(view.failure.map(|denial| denial.reason()), reason, "{name}");
+    }
+    // Nothing is read any more: a view is of memory.
+    std::fs::remove_dir_all(at).expect("removed");
+    assert_eq!(view("sso").await.region.as_deref(), Some("eu-west-1"));
+    assert_eq!(view("keys").await.state, ProfileState::Unloaded);
+}
+
+#[tokio::test]
+async fn a_profile_is_loaded_at_the_start_where_the_configuration_says_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    std::fs::write(at.join("config"), "").expect("a file");
+    std::fs::write(at.join("credentials"), keys(&["early", "late"])).expect("a file");
+    let names = [("early", "preload = true"), ("late", "")];
+    let profiles = Profiles::new(&config(at, &names), &Surroundings::default());
+    profiles.preload();
+    let mut changes = profiles.changes();
+    let state = async |name: &str| {
+        let name = ProfileName::parse(name).expect("a name");
+        profiles.view(&name, SystemTime::UNIX_EPOCH).await.expect("a view").state
+    };
+    while state("early").await != ProfileState::Fresh {
+        changes.changed().await.expect("profiles");
+    }
+    assert_eq!(state("late").await, ProfileState::Unloaded);
+}

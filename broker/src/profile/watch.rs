@@ -31,6 +31,26 @@ pub(super) struct Watch(AbortHandle);
 /// The files, each with what tells it from another one at the same place.
 type Marks = Vec<(PathBuf, Option<Mark>)>;
 
+/// What the looks have seen so far.
+#[derive(Default)]
+struct Looks {
+    last: Option<Marks>,
+    taken_over: Option<Marks>,
+}
+
+impl Looks {
+    /// Whether the files have changed and stood still since: they are about to be read, and count as taken over with the
+    /// marks of before. An edit while they are read, or a token file that counts since then, is another change.
+    fn settled(&mut self, now: Marks) -> bool {
+        let settled = self.last.as_ref() == Some(&now) && self.taken_over.as_ref() != Some(&now);
+        if settled {
+            self.taken_over = Some(now.clone());
+        }
+        self.last = Some(now);
+        settled
+    }
+}
+
 impl Watch {
     /// Begins to watch; the first look is some time away, so that nobody who starts waits for it.
     pub(super) fn start(
@@ -39,19 +59,12 @@ impl Watch {
         changes: watch::Sender<()>,
     ) -> Self {
         let task = tokio::spawn(async move {
-            let mut taken_over: Option<Marks> = None;
-            let mut last: Option<Marks> = None;
+            let mut looks = Looks::default();
             loop {
                 tokio::time::sleep(LOOK).await;
-                let now = Some(marks(&home, &profiles).await);
-                if now == last && now != taken_over {
+                if looks.settled(marks(&home, &profiles).await) {
                     take_over(&home, &profiles).await;
                     changes.send_replace(());
-                    // The marks of before the files were read: an edit since then is another change. Token files that
-                    // count since then are looked at by the next look.
-                    taken_over = now;
-                } else {
-                    last = now;
                 }
             }
         });

@@ -112,6 +112,29 @@ async fn an_edited_file_counts_within_a_second() {
     assert_eq!(home.id().await, Ok("C".to_owned()));
 }
 
+/// `aws configure` and Terraform write several times in a row: no write is lost, whenever it comes.
+#[test]
+fn an_edit_while_the_files_are_read_is_another_change() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("credentials");
+    let look = || vec![(path.clone(), Mark::of(&path))];
+    let mut looks = Looks::default();
+    let mut settled = |text: Option<&str>| {
+        let settled = looks.settled(look());
+        if let Some(text) = text {
+            std::fs::write(&path, text).expect("written");
+        }
+        settled
+    };
+    assert!(!settled(Some("first")));
+    assert!(!settled(None));
+    // The files are read now, and written meanwhile.
+    assert!(settled(Some("the second, which the reader misses")));
+    assert!(!settled(None), "it has to stand still");
+    assert!(settled(None), "and is read then");
+    assert!(!settled(None) && !settled(None), "once");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_swap_of_a_mounted_volume_counts_within_a_second() {
     let home = Home::new("mounted").await;
