@@ -159,17 +159,39 @@ async fn a_broker_that_can_t_start_says_why_to_all_who_wait() {
     assert_eq!(world.upstream.requests().len(), 0);
 }
 
-/// All errors of a broker's arguments, in one text.
+/// Names beyond plain words reach the broker as they stand, from the command line and from the environment, and the model
+/// chooses by them.
 #[tokio::test]
-async fn all_that_is_wrong_is_said_at_once() {
+async fn names_with_spaces_and_other_letters() {
     let world = World::new().await;
-    let mut command = processes::command(&processes::binaries().proxy);
-    command.envs(world.home.environment()).args(["https://10.0.0.1/mcp", "--broker", "private"]);
-    command.args(["--profile", "dev", &"x".repeat(200)]);
-    let mut client = StdioClient::start(command);
-    let refused = client.request("initialize", INITIALIZE).await;
-    let told = rpc_error(&refused).1;
-    assert_names(told, &["--endpoint https://10.0.0.1/mcp: ", "give --service", "\n", "--profile"]);
+    for (name, key) in [("my profile", "staging"), ("Zürich", "prod")] {
+        let key = world.home.key(key);
+        let token = key.session_token.as_ref();
+        let token = token.map(|token| format!("aws_session_token = {token}\n"));
+        world.home.config(&format!(
+            "[profile \"{name}\"]\nregion = us-east-2\naws_access_key_id = {}\naws_secret_access_key = {}\n{}",
+            key.access_key_id,
+            key.secret,
+            token.unwrap_or_default()
+        ));
+    }
+    for by_environment in [false, true] {
+        let command = if by_environment {
+            let mut command = world.proxy(&["--broker", "private"]);
+            command.env("AWS_MCP_PROXY_PROFILES", r#""my profile" dev Zürich"#);
+            command
+        } else {
+            world.private_proxy(&["my profile", "dev", "Zürich"], &[])
+        };
+        let mut client = StdioClient::start(command);
+        client.initialize().await;
+        let called = client.call("whoami", "{}").await;
+        assert_eq!(text(&called), world.home.identity("staging"));
+        for (name, identity) in [("Zürich", "prod"), ("my profile", "staging"), ("dev", "dev")] {
+            let called = client.call("whoami", &format!(r#"{{"aws_profile":"{name}"}}"#)).await;
+            assert_eq!(text(&called), world.home.identity(identity), "{name}");
+        }
+    }
 }
 
 /// What its environment says reaches a broker that is started again, and a stranger's leftovers don't keep the keys in
