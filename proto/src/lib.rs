@@ -1,10 +1,11 @@
 //! The gRPC contract between `sigward-proxy` and `sigward-broker`: the generated types of
 //! `sigward.broker.v1`, the names that both sides spell the same way, and the one reader of what a
-//! message asks for ([`call`]).
+//! message asks for ([`call`]), and the one list of headers that nobody may choose ([`headers`]).
 //!
 //! This crate is the leaf of the workspace: it knows neither side.
 
 pub mod call;
+pub mod headers;
 
 mod json;
 

@@ -2,6 +2,7 @@
 //! environment or a file.
 
 mod name;
+mod scope;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use wildmatch::WildMatch;
 
 pub use self::name::ProfileName;
 pub(crate) use self::name::{is_control, shell_word};
+pub use self::scope::HostScope;
 
 /// The profiles of this proxy in the order given, each once; the first is the default.
 #[derive(Debug, Clone)]
@@ -185,6 +187,8 @@ pub struct Config {
     pub metadata: Vec<(String, String)>,
     /// Sent with every HTTP request and covered by its signature.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Headers that were asked for, and aren't sent: every request has its own.
+    pub headers_without_effect: Vec<(HeaderName, HeaderValue)>,
     /// The region to name in `_meta`, whatever region a profile has: `AWS_DEFAULT_REGION`.
     pub default_region: Option<String>,
     /// The region to name in `_meta` where the profile has none: `AWS_REGION`.
@@ -213,6 +217,13 @@ impl Config {
         self.profiles.all().iter().filter(|_| !self.profiles.is_default_chain)
     }
 }
+
+/// The longest wait that an option can ask for, `inf` among them: a year. Beyond what a clock can
+/// count, adding it to the time panics.
+pub const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// The most headers that `--header` can add.
+pub const MAX_ADDED_HEADERS: usize = 32;
 
 /// The largest message taken from a client, in bytes.
 pub const MAX_CLIENT_MESSAGE: usize = 64 << 20;

@@ -192,21 +192,14 @@ impl Error {
         }
     }
 
-    /// Whether the broker has no usable credentials: what `--skip-auth` sends unsigned for. A
-    /// refusal by policy is not among these.
+    /// Whether there are no credentials at all: what `--skip-auth` sends unsigned for. Credentials
+    /// that can't be had are something else, as for mcp-proxy-for-aws: a misspelt profile, or a
+    /// sign-in that ended, must not turn a call into an anonymous one.
     #[must_use]
-    pub fn lacks_credentials(&self) -> bool {
+    pub fn has_no_credentials(&self) -> bool {
         match self {
-            Self::Refused(refusal) => matches!(
-                refusal.reason(),
-                Some(
-                    Reason::LoginRequired
-                        | Reason::MfaRequired
-                        | Reason::ProfileMisconfigured
-                        | Reason::UnsupportedProfileSetting
-                        | Reason::CredentialsUnavailable
-                )
-            ),
+            Self::Refused(refusal) => refusal.reason() == Some(Reason::NoCredentials),
+            Self::Shared(error) => error.has_no_credentials(),
             _ => false,
         }
     }
@@ -254,14 +247,22 @@ mod tests {
     }
 
     #[test]
-    fn policy_is_no_lack_of_credentials() {
+    fn only_no_credentials_at_all_is_no_credentials() {
         let lacks = |reason| {
             let profile = ProfileName::parse("dev").unwrap();
             let refusal = Refusal::new(reason, profile, BrokerAddress::Private);
-            Error::Refused(refusal).lacks_credentials()
+            Error::Refused(refusal).has_no_credentials()
         };
-        assert!(lacks(Reason::LoginRequired) && lacks(Reason::CredentialsUnavailable));
-        for reason in [Reason::ProfileNotAllowed, Reason::ToolNotAllowed, Reason::PeerNotAllowed] {
+        assert!(lacks(Reason::NoCredentials));
+        for reason in [
+            Reason::ProfileNotAllowed,
+            Reason::ToolNotAllowed,
+            Reason::LoginRequired,
+            Reason::MfaRequired,
+            Reason::ProfileMisconfigured,
+            Reason::UnsupportedProfileSetting,
+            Reason::CredentialsUnavailable,
+        ] {
             assert!(!lacks(reason), "{reason:?}");
         }
     }

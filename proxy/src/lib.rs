@@ -29,6 +29,7 @@ pub mod reverse;
 
 mod exchange;
 pub mod relay;
+mod old_client;
 pub mod session;
 pub mod tools;
 

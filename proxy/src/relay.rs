@@ -34,6 +34,7 @@ use crate::budget::Message;
 use crate::config::{Config, ProfileName, Profiles, ToolPolicy};
 use crate::exchange::with_id;
 use crate::metadata::Metadata;
+use crate::old_client;
 use crate::profile::Offer;
 use crate::protocol::{self, Generation};
 use crate::request::Request;
@@ -244,8 +245,13 @@ impl Relay {
                 tracing::debug!(method = %call.method(), "cancelled");
                 None
             }
-            Some(Ok(response)) => Some(response),
-            Some(Err(failed)) => Some(failed.into_response(call).into()),
+            Some(done) => {
+                let response = done.unwrap_or_else(|failed| failed.into_response(call).into());
+                match call.method() {
+                    "initialize" => Some(old_client::without_error(call.text(), response)),
+                    _ => Some(response),
+                }
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! From the command line to the end: options, broker, runtime, relay, drain.
 
+mod announce;
+
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -52,6 +54,7 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     drop(environment);
+    announce::announce(&config, &route);
     let private = match &route {
         Route::Private(private) => Some(Arc::clone(private)),
         Route::Unix(_) => None,

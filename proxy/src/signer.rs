@@ -3,6 +3,9 @@
 //! Whatever is handed to [`Signer::sign`] is what must be sent: nothing may change a request after
 //! it. What an HTTP stack sets on its own (length, encodings, connection, user agent) isn't signed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use sigward_proto::v1::sign_request::Payload;
@@ -26,13 +29,15 @@ pub struct Signature {
 #[derive(Debug, Clone)]
 pub struct Signer {
     broker: Broker,
+    /// Whether the log has what the signatures are for.
+    is_announced: Arc<AtomicBool>,
 }
 
 impl Signer {
     /// A signer that asks `broker`.
     #[must_use]
     pub fn new(broker: Broker) -> Self {
-        Self { broker }
+        Self { broker, is_announced: Arc::default() }
     }
 
     /// The signature of one HTTP request with the credentials of `profile`.
@@ -60,6 +65,10 @@ impl Signer {
         let signed = self.broker.sign(profile, request).await?;
         if signed.path_and_query != path_and_query(url) {
             return Err(Error::SignatureMismatch);
+        }
+        if !self.is_announced.swap(true, Ordering::Relaxed) {
+            let scope = signed.credential_scope.as_str();
+            tracing::info!(%profile, scope, "the broker signs");
         }
         let mut headers = HeaderMap::with_capacity(signed.headers.len());
         for header in &signed.headers {

@@ -130,10 +130,12 @@ impl Upstream {
     /// Names the client in `User-Agent` from now on, unless telemetry is off.
     pub fn introduce(&self, client: &str, version: &str) {
         if !self.is_introduced() {
-            let client = client.to_lowercase().replace([' ', '/'], "-");
-            if let Ok(value) =
-                HeaderValue::try_from(format!("{USER_AGENT_NAME} {client}/{version}"))
-            {
+            let client = product(&client.to_lowercase());
+            let product = match product(version) {
+                version if version.is_empty() => client,
+                version => format!("{client}/{version}"),
+            };
+            if let Ok(value) = HeaderValue::try_from(format!("{USER_AGENT_NAME} {product}")) {
                 let _ = self.user_agent.set(value);
             }
         }
@@ -208,7 +210,7 @@ impl Upstream {
         match self.signer.sign(&out.profile, &out.method, &self.url, &out.headers, &out.body).await
         {
             Ok(signature) => Ok(Some((signature.headers, signature.credential_generation))),
-            Err(error) if self.skip_auth && error.lacks_credentials() => {
+            Err(error) if self.skip_auth && error.has_no_credentials() => {
                 tracing::warn!(%error, "sending unsigned (--skip-auth)");
                 Ok(None)
             }
@@ -329,5 +331,15 @@ impl Upstream {
         }
     }
 }
+
+/// A name or a version as `User-Agent` can hold it: characters of a token (RFC 9110, 10.1.5), and so
+/// few that no server refuses the head of a request for what a client calls itself.
+fn product(text: &str) -> String {
+    let token = |c: char| if c.is_ascii_alphanumeric() || "-._+".contains(c) { c } else { '-' };
+    text.chars().take(MAX_PRODUCT).map(token).collect()
+}
+
+/// The longest name or version of a client in `User-Agent`, in characters.
+const MAX_PRODUCT: usize = 64;
 
 const USER_AGENT_NAME: &str = concat!("sigward-proxy/", env!("CARGO_PKG_VERSION"));

@@ -206,10 +206,16 @@ async fn retries_are_for_lists_and_read_only_tools() {
 }
 
 #[tokio::test]
-async fn skip_auth_sends_unsigned_where_there_are_no_keys() {
+async fn skip_auth_sends_unsigned_where_there_are_no_credentials_at_all() {
     let world = World::new().await;
-    for (options, received) in [(vec!["--skip-auth"], 1), (vec![], 0)] {
-        let mut client = StdioClient::start(world.private_proxy(&["misspelt"], &options));
+    world.home.config("\n[profile bare]\nregion = us-west-2\n");
+    for (profile, options, received) in [
+        ("bare", vec!["--skip-auth"], 1),
+        ("bare", vec![], 0),
+        // There is no such profile: an error of mcp-proxy-for-aws too, and no reason to be nobody.
+        ("misspelt", vec!["--skip-auth"], 0),
+    ] {
+        let mut client = StdioClient::start(world.private_proxy(&[profile], &options));
         let params = r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
         let before = world.upstream.requests().len();
         let answer = client.request("initialize", params).await;
@@ -260,4 +266,56 @@ async fn a_loopback_endpoint_is_never_reached_through_a_proxy() {
     assert_eq!(text(&called), world.home.identity("dev"));
     trap.set_nonblocking(true).unwrap();
     assert!(trap.accept().is_err(), "something was sent to the proxy");
+}
+
+/// What a supporter reads first, and what a person should know who gave options that do nothing.
+#[tokio::test]
+async fn the_log_says_what_the_proxy_goes_by() {
+    let world = World::new().await;
+    let options =
+        ["--log-level", "INFO", "--header", "x-team=SgwCanaryHeader", "--metadata", "k=v"];
+    let mut client = world.client(&THREE, &options).await;
+    text(&client.call("whoami", "{}").await);
+    let start = client.process().logged("starting").await;
+    assert_names(&start, &[SERVICE, REGION, "\"dev\"", "a private one", "x-team", "/mcp"]);
+    assert!(!start.contains("SgwCanaryHeader"), "{start}");
+    let signs = client.process().logged("the broker signs").await;
+    assert_names(&signs, &["profile=dev", &format!("/{REGION}/{SERVICE}/aws4_request")]);
+}
+
+/// They would wait for ever: their SDK skips an error in answer to `initialize`.
+#[tokio::test]
+async fn old_clients_are_told_of_a_failed_start_with_the_next_request() {
+    let world = World::new().await;
+    for (name, is_old) in [("Q DEV CLI", true), ("Kiro CLI", true), ("claude", false)] {
+        let mut client = StdioClient::start(world.private_proxy(&["misspelt"], &[]));
+        let params = format!(
+            r#"{{"protocolVersion":"2025-06-18","capabilities":{{}},"clientInfo":{{"name":"{name}","version":"1"}}}}"#
+        );
+        let answer = client.request("initialize", &params).await;
+        if is_old {
+            assert_eq!(answer["result"]["protocolVersion"], "2025-06-18", "{answer}");
+            client.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
+        } else {
+            assert_names(rpc_error(&answer).1, &["misspelt"]);
+        }
+        let listed = client.request("tools/list", "{}").await;
+        assert_names(rpc_error(&listed).1, &["misspelt"]);
+    }
+}
+
+/// One client's name is in the requests that it causes, as far as a header can hold it.
+#[tokio::test]
+async fn a_client_s_name_has_its_limits() {
+    let world = World::new().await;
+    let mut client = StdioClient::start(world.private_proxy(&["dev"], &[]));
+    let name = "My Client/é".to_owned() + &"x".repeat(20_000);
+    let params = format!(
+        r#"{{"protocolVersion":"2025-11-25","capabilities":{{}},"clientInfo":{{"name":"{name}","version":"1.0 (beta)"}}}}"#
+    );
+    client.request("initialize", &params).await;
+    let requests = world.upstream.requests();
+    let agent = requests[0].header("user-agent").unwrap();
+    assert!(agent.contains(" my-client--xxx") && agent.ends_with("/1.0--beta-"), "{agent}");
+    assert!(agent.len() < 160, "{agent}");
 }

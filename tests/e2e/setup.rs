@@ -1,6 +1,7 @@
 //! A world for one test: a home with keys, a server that knows them, and the two programs on demand.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use hyper_util::rt::TokioIo;
@@ -137,6 +138,8 @@ endpoints = ["upstream"]
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.directory.path().join(name);
         fs::write(&path, text).unwrap();
+        // A file with a token that others can read is refused.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         path
     }
 

@@ -132,12 +132,12 @@ where
     denial(reason, "sso:GetRoleCredentials", error, &[token])
 }
 
-/// One of the SDK's own providers failed: metadata services.
-pub(super) fn of_provider(error: &CredentialsError) -> Denial {
+/// One of the SDK's own providers failed: metadata services. `nothing` is the reason where there is
+/// nothing that could have credentials.
+pub(super) fn of_provider(error: &CredentialsError, nothing: Reason) -> Denial {
     let reason = match error {
-        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => {
-            Reason::ProfileMisconfigured
-        }
+        CredentialsError::CredentialsNotLoaded(_) => nothing,
+        CredentialsError::InvalidConfiguration(_) => Reason::ProfileMisconfigured,
         // A non-exhaustive type of another crate: what it doesn't know may pass.
         _ => Reason::CredentialsUnavailable,
     };

@@ -358,7 +358,9 @@ impl Refresh {
             // Until a person acts; then the files change, or someone asks.
             !matches!(
                 failed.denial.reason(),
-                Reason::CredentialsUnavailable | Reason::ProfileMisconfigured
+                Reason::CredentialsUnavailable
+                    | Reason::ProfileMisconfigured
+                    | Reason::NoCredentials
             )
         };
         due && !flight.failed.as_ref().is_some_and(hopeless)

@@ -281,7 +281,9 @@ impl Source {
                 login_session::credentials(&session, directory, &self.tokens.login, config, now)
                     .await
             }
-            Base::Named(named) => sdk::provide(named, config, metadata).await,
+            Base::Named(named) => {
+                sdk::provide(named, config, metadata, Reason::ProfileMisconfigured).await
+            }
         }
     }
 
@@ -291,8 +293,12 @@ impl Source {
         config: &SdkConfig,
         metadata: Option<&str>,
     ) -> Result<Credentials, Denial> {
-        let named = if self.in_container { Named::Container } else { Named::InstanceMetadata };
-        sdk::provide(named, config, metadata).await
+        // Where the environment names no container, there may be no credentials at all.
+        let (named, nothing) = match self.in_container {
+            true => (Named::Container, Reason::ProfileMisconfigured),
+            false => (Named::InstanceMetadata, Reason::NoCredentials),
+        };
+        sdk::provide(named, config, metadata, nothing).await
     }
 
     /// The narrower role of the broker's configuration.

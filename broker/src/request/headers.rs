@@ -1,12 +1,9 @@
 //! Which headers a caller may have signed.
 
+use sigward_proto::headers::{MAX_HEADER_BYTES, MAX_HEADERS, is_reserved};
 use sigward_proto::v1::{Header, Reason};
 
 use crate::error::Denial;
-
-/// More than any MCP client sends, and little enough to sign in microseconds.
-const MAX_HEADERS: usize = 100;
-const MAX_BYTES: usize = 64 << 10;
 
 /// Names and values, checked; names in lower case.
 pub(super) fn check(headers: &[Header]) -> Result<Vec<(String, String)>, Denial> {
@@ -14,7 +11,7 @@ pub(super) fn check(headers: &[Header]) -> Result<Vec<(String, String)>, Denial>
         return Err(Denial::new(Reason::InvalidHeader, "too many headers"));
     }
     let bytes: usize = headers.iter().map(|header| header.name.len() + header.value.len()).sum();
-    if bytes > MAX_BYTES {
+    if bytes > MAX_HEADER_BYTES {
         return Err(Denial::new(Reason::InvalidHeader, "the headers are too long"));
     }
     headers.iter().map(|header| Ok((name(&header.name)?, value(&header.value)?))).collect()
@@ -54,24 +51,4 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
         && bytes
             .iter()
             .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
-}
-
-fn is_reserved(name: &str) -> bool {
-    match name {
-        // The signature is for the endpoint's host: with a caller's, "allowed URL, host: evil" gave a
-        // signature that is valid for evil.
-        "host" | "forwarded" => true,
-        // What SigV4 sets itself; a `date` makes some verifiers overlook `x-amz-date`.
-        "authorization" | "date" => true,
-        // Also `x-amz-security-token`: signed as given where the credentials have none. And
-        // `x-amz-content-sha256`: it would speak of another body than the one that was read.
-        _ if name.starts_with("x-amz-") => true,
-        // One connection's own (RFC 9110, 7.6.1): gone or changed when it arrives.
-        "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade"
-        | "proxy-connection" | "expect" => true,
-        _ if name.starts_with("proxy-") => true,
-        // What an HTTP stack sets or changes after the signature.
-        "content-length" | "accept-encoding" | "user-agent" | "x-amzn-trace-id" => true,
-        _ => false,
-    }
 }

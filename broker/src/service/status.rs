@@ -77,6 +77,7 @@ fn code_and_text(reason: Reason) -> (Code, &'static str) {
         Reason::ProfileMisconfigured => {
             (Code::FailedPrecondition, "the profile's configuration is wrong")
         }
+        Reason::NoCredentials => (Code::FailedPrecondition, "the profile has no credentials"),
         Reason::UnsupportedProfileSetting => {
             (Code::FailedPrecondition, "the profile has a setting that is not supported")
         }

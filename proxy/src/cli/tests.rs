@@ -97,6 +97,9 @@ fn what_is_wrong_is_named() {
         (vec![URL, "--retries", "11"], "--retries"),
         (vec![URL, "--timeout", "-1"], "--timeout"),
         (vec![URL, "--timeout", "soon"], "must be a number of seconds"),
+        (vec![URL, "--timeout", "nan"], "0 seconds or more"),
+        (vec![URL, URL], "unexpected argument"),
+        (vec![URL, "--t", "1"], "--t"),
         (vec![URL, "--log-level", "LOUD"], "WARNING"),
         (vec![URL, "--broker", "tcp:1"], "unix:PATH or private"),
         (vec![URL, "--broker", "unix:relative"], "absolute"),
@@ -110,6 +113,115 @@ fn what_is_wrong_is_named() {
     for url in ["http://localhost:1/mcp", "http://127.0.0.1/mcp", "http://[::1]:8/mcp", URL] {
         assert!(invoke(&[url], &[]).is_ok(), "{url}");
     }
+}
+
+/// Wrapper scripts append what they want changed.
+#[test]
+fn of_a_repeated_option_the_last_counts() {
+    let repeated = [
+        "--log-level",
+        "INFO",
+        "--log-level",
+        "DEBUG",
+        "--service",
+        "a",
+        "--service",
+        "b",
+        "--read-only",
+        "--read-only",
+        "--skip-auth",
+        "--skip-auth",
+        "--retries",
+        "1",
+        "--retries=2",
+        "--timeout",
+        "1",
+        "--timeout",
+        "2",
+        "--broker",
+        "private",
+        "--broker",
+        "unix:/x",
+        "--metadata",
+        "k=1",
+        "j=1",
+        "--metadata",
+        "k=2",
+        "--header",
+        "X-A=1",
+        "--header",
+        "x-a=2",
+        "--tools-deny",
+        "a",
+        "--tools-deny",
+        "b",
+    ];
+    let arguments: Vec<_> = [URL].into_iter().chain(repeated).collect();
+    let Invocation { config, log_level, broker } = invoke(&arguments, &[]).unwrap();
+    assert_eq!((log_level.as_str(), config.service.as_deref()), ("DEBUG", Some("b")));
+    assert_eq!((config.retries, config.timeouts.request.as_secs()), (2, 2));
+    assert_eq!(broker, BrokerChoice::Unix("/x".into()));
+    assert!(config.tools.read_only && config.skip_auth);
+    assert_eq!(config.metadata, [("k".into(), "2".into()), ("j".into(), "1".into())]);
+    assert_eq!(config.headers.len(), 1);
+    assert_eq!(config.headers[0].1, "2");
+    // Not of that proxy: to forget the first would let through what was to be refused.
+    assert!(config.tools.deny.matches("a") && config.tools.deny.matches("b"));
+    assert_eq!(profiles(&["--profile", "a", "b", "--profile", "c", URL], &[]), ["c"]);
+    assert_eq!(profiles(&[URL, "--profile", "a", "--profile", "b"], &[]), ["b"]);
+}
+
+/// Every abbreviation that argparse takes for an option of mcp-proxy-for-aws means that option,
+/// whatever options of our own begin with it.
+#[test]
+fn abbreviations_of_the_reference_proxy_s_options_stay_theirs() {
+    let options = [
+        ("service", "x"),
+        ("profile", "x"),
+        ("region", "x"),
+        ("metadata", "k=v"),
+        ("header", "k=v"),
+        ("read-only", ""),
+        ("log-level", "INFO"),
+        ("retries", "1"),
+        ("timeout", "1"),
+        ("connect-timeout", "1"),
+        ("read-timeout", "1"),
+        ("write-timeout", "1"),
+        ("tool-timeout", "1"),
+        ("disable-telemetry", ""),
+        ("skip-auth", ""),
+        ("help", "-"),
+    ];
+    let command = Options::command();
+    for (option, value) in options.into_iter().filter(|(option, _)| *option != "help") {
+        let expected = command.get_arguments().find(|it| it.get_long() == Some(option)).unwrap();
+        for end in 1..=option.len() {
+            let short = &option[..end];
+            let fits = options.iter().filter(|(other, _)| other.starts_with(short));
+            if short != option && fits.count() != 1 {
+                continue;
+            }
+            let given = match value {
+                "" => vec!["sigward-proxy".to_owned(), URL.to_owned(), format!("--{short}")],
+                _ => vec!["sigward-proxy".to_owned(), URL.to_owned(), format!("--{short}={value}")],
+            };
+            let matches = command.clone().try_get_matches_from(given);
+            let matches = matches.unwrap_or_else(|error| panic!("--{short}: {error}"));
+            let source = matches.value_source(expected.get_id().as_str());
+            assert_eq!(source, Some(clap::parser::ValueSource::CommandLine), "--{short}");
+        }
+    }
+}
+
+#[test]
+fn headers_that_every_request_has_itself_are_taken_and_not_sent() {
+    let config =
+        invoke(&[URL, "--header", "User-Agent=x", "--header", "x-a=1"], &[]).unwrap().config;
+    assert_eq!((config.headers.len(), config.headers_without_effect.len()), (1, 1));
+    let many: Vec<_> = (0..33).map(|at| format!("--header=x-{at}=1")).collect();
+    let many: Vec<_> = [URL].into_iter().chain(many.iter().map(String::as_str)).collect();
+    assert!(invoke(&many, &[]).unwrap_err().contains("--header"));
 }
 
 #[test]

@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sigward_proto::headers::MAX_HEADERS as MAX_SIGNED_HEADERS;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,15 +30,15 @@ use self::patience::Patient;
 use self::socket::Connection;
 pub use self::socket::Socket;
 use crate::budget::{Budget, Message, Share};
-use crate::config::MAX_CLIENT_MESSAGE;
+use crate::config::{MAX_ADDED_HEADERS, MAX_CLIENT_MESSAGE};
 use crate::reverse::{Body, Reverse, full, refusal, until};
 
 /// Connections at a time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 1024;
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 64 << 10;
-/// The most headers of one.
-const MAX_HEADERS: usize = 128;
+/// The most headers of one: with those of `--header`, what the broker takes.
+const MAX_HEADERS: usize = MAX_SIGNED_HEADERS - MAX_ADDED_HEADERS;
 /// How long a client may take, and take nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {

@@ -234,6 +234,11 @@ impl fmt::Display for Refusal {
                 "profile \"{profile}\" can't be used as the AWS files of {broker} stand{cause}; \
                  `sigward-broker check`, run as its user, names file, line and setting"
             ),
+            Reason::NoCredentials => write!(
+                f,
+                "profile \"{profile}\" has no credentials{cause}; give it some (`aws configure sso \
+                 {option}`, or `aws configure {option}` for keys), or choose another profile"
+            ),
             Reason::UnsupportedProfileSetting if self.detail.is_some() => write!(
                 f,
                 "profile \"{profile}\" can't be used{cause}; change or remove that setting, then \

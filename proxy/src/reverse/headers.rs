@@ -3,11 +3,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, DATE, EXPECT, HOST, ORIGIN,
-    REFERER, SET_COOKIE, STRICT_TRANSPORT_SECURITY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    USER_AGENT, VIA, WWW_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, ORIGIN, REFERER, SET_COOKIE, STRICT_TRANSPORT_SECURITY, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE, VIA, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
+use sigward_proto::headers::is_reserved;
 
 /// The headers of a client as they go upstream, where they are signed.
 ///
@@ -20,13 +20,11 @@ pub(super) fn upstream(headers: &HeaderMap, cut_argument: Option<&str>) -> Heade
     for (name, value) in headers {
         let stays = is_hop_by_hop(name)
             || listed.contains(name)
-            || [AUTHORIZATION, COOKIE, DATE, EXPECT, HOST, ORIGIN, REFERER, USER_AGENT, VIA]
-                .contains(name)
-            || [ACCEPT_ENCODING, CONTENT_LENGTH].contains(name)
-            || ["x-amz-", "x-amzn-", "x-forwarded-", "sec-", "proxy-"]
+            || is_reserved(name.as_str())
+            || [COOKIE, ORIGIN, REFERER, VIA].contains(name)
+            || ["x-amzn-", "x-forwarded-", "sec-"]
                 .iter()
-                .any(|prefix| name.as_str().starts_with(prefix))
-            || name == "forwarded";
+                .any(|prefix| name.as_str().starts_with(prefix));
         // A client may mirror any argument; the one that is ours never reaches upstream.
         let names_profile = cut_argument.is_some_and(|argument| {
             name.as_str()

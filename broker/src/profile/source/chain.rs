@@ -412,11 +412,13 @@ impl Chain {
     }
 
     fn nothing(&self, name: &str) -> Denial {
-        let detail = if self.exists {
-            format!("the profile {name} holds no credentials")
-        } else {
-            format!("there is no profile {name} in the AWS files")
-        };
+        if self.exists {
+            return Denial::new(
+                Reason::NoCredentials,
+                format!("the profile {name} holds no credentials"),
+            );
+        }
+        let detail = format!("there is no profile {name} in the AWS files");
         Denial::new(Reason::ProfileMisconfigured, detail)
     }
 

@@ -75,6 +75,7 @@ pub(super) async fn provide(
     named: Named,
     config: &SdkConfig,
     metadata: Option<&str>,
+    nothing: Reason,
 ) -> Result<Credentials, Denial> {
     let config = provider_config(config);
     let provided = match named {
@@ -105,7 +106,7 @@ pub(super) async fn provide(
             provider.provide_credentials().await
         }
     };
-    provided.map_err(|error| failure::of_provider(&error))
+    provided.map_err(|error| failure::of_provider(&error, nothing))
 }
 
 pub(super) fn provider_config(config: &SdkConfig) -> ProviderConfig {

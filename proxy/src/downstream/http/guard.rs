@@ -1,39 +1,25 @@
 //! Who may speak to the port: checked before anything of a request is used.
 
+mod token;
+
 use std::io;
-use std::path::Path;
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
-use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
 
+use self::token::TokenFile;
 use crate::config::{Listen, ListenAddress};
 
 /// What a browser says of the page that a request comes from (W3C, Fetch Metadata).
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Shorter tokens can be guessed.
-const MIN_TOKEN: usize = 16;
-/// Longer ones don't fit into a header everywhere.
-const MAX_TOKEN: usize = 4096;
-
 /// What a request must show.
 #[derive(Debug)]
 pub struct Guard {
-    token: Option<Token>,
+    token: Option<TokenFile>,
     /// Whether `Host` must be a name of this machine.
     names_this_machine: bool,
-}
-
-/// A bearer token.
-struct Token(Zeroizing<Vec<u8>>);
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(…)")
-    }
 }
 
 /// Why a request is refused.
@@ -69,7 +55,7 @@ impl Refusal {
 impl Guard {
     /// What `listen` asks for. Reads the token.
     pub fn new(listen: &Listen) -> io::Result<Self> {
-        let token = listen.token_file.as_deref().map(token).transpose()?;
+        let token = listen.token_file.clone().map(TokenFile::open).transpose()?;
         let names_this_machine =
             matches!(listen.address, ListenAddress::Tcp(address) if address.ip().is_loopback());
         Ok(Self { token, names_this_machine })
@@ -92,25 +78,12 @@ impl Guard {
         if self.names_this_machine && !single(headers.get_all(HOST)).is_some_and(is_local_host) {
             return Err(Refusal::Host);
         }
-        let Some(Token(token)) = &self.token else { return Ok(()) };
-        let shown = single(headers.get_all(AUTHORIZATION)).and_then(bearer);
-        match shown {
-            Some(shown) if bool::from(shown.ct_eq(token.as_slice())) => Ok(()),
+        let Some(token) = &self.token else { return Ok(()) };
+        match single(headers.get_all(AUTHORIZATION)).and_then(bearer) {
+            Some(shown) if token.is(shown) => Ok(()),
             _ => Err(Refusal::Token),
         }
     }
-}
-
-fn token(file: &Path) -> io::Result<Token> {
-    let text = Zeroizing::new(std::fs::read(file)?);
-    let token = text.trim_ascii();
-    if !(MIN_TOKEN..=MAX_TOKEN).contains(&token.len()) || !token.iter().all(u8::is_ascii_graphic) {
-        return Err(io::Error::other(format!(
-            "it must hold one token of {MIN_TOKEN} to {MAX_TOKEN} visible ASCII characters, such as \
-             `openssl rand -hex 32` makes"
-        )));
-    }
-    Ok(Token(Zeroizing::new(token.to_vec())))
 }
 
 /// RFC 6750, section 2.1; the scheme's name in any case (RFC 9110, section 11.1).
@@ -149,18 +122,20 @@ fn is_this_machine(authority: &Authority) -> bool {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::path::Path;
 
     use super::*;
 
-    fn guard(address: &str, token: Option<&str>) -> io::Result<Guard> {
-        let file = token.map(|token| {
-            let mut file = tempfile::NamedTempFile::new().unwrap();
-            file.write_all(token.as_bytes()).unwrap();
-            file
-        });
-        let token_file = file.as_ref().map(|file| file.path().to_owned());
+    fn guard(address: &str, token_file: Option<&Path>) -> io::Result<Guard> {
+        let token_file = token_file.map(Path::to_owned);
         let address = ListenAddress::Tcp(address.parse().unwrap());
         Guard::new(&Listen { address, mode: 0o600, token_file })
+    }
+
+    fn file(token: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(token.as_bytes()).unwrap();
+        file
     }
 
     fn check(guard: &Guard, headers: &[(&'static str, &str)]) -> Result<(), Refusal> {
@@ -220,7 +195,8 @@ mod tests {
     #[test]
     fn the_token_is_asked_for_and_nothing_else_will_do() {
         let token = "0123456789abcdef";
-        let guard = guard("0.0.0.0:0", Some("0123456789abcdef\n")).unwrap();
+        let file = file("0123456789abcdef\n");
+        let guard = guard("0.0.0.0:0", Some(file.path())).unwrap();
         let right = format!("Bearer {token}");
         for shown in [right.as_str(), "bearer 0123456789abcdef"] {
             assert_eq!(check(&guard, &[("authorization", shown)]), Ok(()));
@@ -238,7 +214,7 @@ mod tests {
     #[test]
     fn tokens_that_can_be_guessed_are_refused() {
         for token in ["", "\n", "short", "has a space in it, long", "0123456789abcde"] {
-            assert!(super::tests::guard("127.0.0.1:0", Some(token)).is_err(), "{token:?}");
+            assert!(guard("127.0.0.1:0", Some(file(token).path())).is_err(), "{token:?}");
         }
     }
 }

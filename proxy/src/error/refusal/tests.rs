@@ -71,6 +71,8 @@ fn table() -> Vec<(Reason, [[&'static str; 2]; 2])> {
         (AmbiguousJson, both("can be read in two ways", "send it unambiguously")),
         (BodyRequired, both("needs the message itself", "update sigward-proxy")),
         (InvalidBodyHash, both("INVALID_BODY_HASH", "check the endpoint URL")),
+        (InvalidMessage, both("INVALID_MESSAGE", "check the endpoint URL and --header")),
+        (TooMuchInFlight, both("too many calls of this user", "repeat the call")),
         (
             LoginRequired,
             [
@@ -86,6 +88,7 @@ fn table() -> Vec<(Reason, [[&'static str; 2]; 2])> {
                 ["as the AWS files of the broker at unix:/run", "`sigward-broker check`"],
             ],
         ),
+        (NoCredentials, both("\"dev\" has no credentials", "`aws configure sso --profile dev`")),
         (
             UnsupportedProfileSetting,
             [
@@ -143,7 +146,7 @@ fn every_reason_is_a_sentence_with_a_next_step_for_everybody_who_gets_it() {
 }
 
 /// The reasons whose cause the broker tells its own user.
-const WITH_A_CAUSE: [Reason; 11] = [
+const WITH_A_CAUSE: [Reason; 12] = [
     Reason::LoginRequired,
     Reason::MfaRequired,
     Reason::ProfileMisconfigured,
@@ -153,6 +156,7 @@ const WITH_A_CAUSE: [Reason; 11] = [
     Reason::KeysRejected,
     Reason::RegionDisabled,
     Reason::NoAccountAccess,
+    Reason::NoCredentials,
     Reason::CredentialsUnavailable,
     Reason::NotALoginProfile,
 ];

@@ -279,7 +279,7 @@ fn what_cannot_be_done_is_refused_with_its_reason() {
         ("mfa", Reason::MfaRequired, "mfa_serial"),
         ("onmfa", Reason::MfaRequired, "in the profile mfa"),
         ("nobody", Reason::ProfileMisconfigured, "no profile nobody"),
-        ("empty", Reason::ProfileMisconfigured, "holds no credentials"),
+        ("empty", Reason::NoCredentials, "holds no credentials"),
         ("loop", Reason::ProfileMisconfigured, "leads back"),
         ("longer", Reason::ProfileMisconfigured, "duration_seconds"),
         ("lonely", Reason::ProfileMisconfigured, "no source_profile"),

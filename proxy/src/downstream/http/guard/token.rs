@@ -1,0 +1,203 @@
+//! The file with the bearer token: who may write and read it, and what it says now.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+/// Shorter tokens can be guessed.
+const MIN_TOKEN: usize = 16;
+/// Longer ones don't fit into a header everywhere.
+const MAX_TOKEN: usize = 4096;
+/// How long a token may still be taken after its file has changed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A token that follows its file: a rotated secret needs no restart.
+///
+/// A file that is gone, or no longer holds a token, lets nobody in: whoever removes it wants that.
+pub(super) struct TokenFile {
+    path: PathBuf,
+    held: Mutex<Held>,
+}
+
+struct Held {
+    token: Option<Zeroizing<Vec<u8>>>,
+    version: Option<Version>,
+    looked: Instant,
+}
+
+/// What changes with a file's contents, also where another file takes its name, as in Kubernetes.
+#[derive(PartialEq, Eq)]
+struct Version {
+    file: (u64, u64),
+    length: u64,
+    changed: (i64, i64),
+    mode: u32,
+}
+
+impl std::fmt::Debug for TokenFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl TokenFile {
+    /// Reads the token for the first time.
+    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
+        let (token, version) = read(&path)?;
+        let held = Held { token: Some(token), version: Some(version), looked: Instant::now() };
+        Ok(Self { path, held: Mutex::new(held) })
+    }
+
+    /// Whether `shown` is the token.
+    pub(super) fn is(&self, shown: &[u8]) -> bool {
+        self.is_at(shown, Instant::now())
+    }
+
+    fn is_at(&self, shown: &[u8], now: Instant) -> bool {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(held.looked) >= LOOK {
+            held.looked = now;
+            self.look(&mut held);
+        }
+        held.token.as_ref().is_some_and(|token| shown.ct_eq(token.as_slice()).into())
+    }
+
+    fn look(&self, held: &mut Held) {
+        let version = std::fs::metadata(&self.path).ok().map(|file| Version::of(&file));
+        if version.is_some() && version == held.version {
+            return;
+        }
+        let was_good = held.token.is_some();
+        match read(&self.path) {
+            Ok((token, version)) => {
+                tracing::info!(file = %self.path.display(), "the token was reloaded");
+                (held.token, held.version) = (Some(token), Some(version));
+            }
+            Err(error) => {
+                if was_good || version != held.version {
+                    let file = self.path.display();
+                    tracing::error!(%file, %error, "no token: every request is refused");
+                }
+                (held.token, held.version) = (None, version);
+            }
+        }
+    }
+}
+
+impl Version {
+    fn of(file: &Metadata) -> Self {
+        Self {
+            file: (file.dev(), file.ino()),
+            length: file.size(),
+            // Also a change of the permissions.
+            changed: (file.ctime(), file.ctime_nsec()),
+            mode: file.mode(),
+        }
+    }
+}
+
+/// The token, and the file that it was read from: one open file, so that permissions and contents
+/// are those of the same one.
+fn read(path: &PathBuf) -> io::Result<(Zeroizing<Vec<u8>>, Version)> {
+    // A pipe in the file's place must not stop the only thread.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    check(&metadata)?;
+    let mut text = Zeroizing::new(Vec::with_capacity(MAX_TOKEN + 64));
+    file.take(MAX_TOKEN as u64 + 64).read_to_end(&mut text)?;
+    let token = text.trim_ascii();
+    if !(MIN_TOKEN..=MAX_TOKEN).contains(&token.len()) || !token.iter().all(u8::is_ascii_graphic) {
+        return Err(io::Error::other(format!(
+            "it must hold one token of {MIN_TOKEN} to {MAX_TOKEN} visible ASCII characters, such as \
+             `openssl rand -hex 32` makes"
+        )));
+    }
+    Ok((Zeroizing::new(token.to_vec()), Version::of(&metadata)))
+}
+
+/// Stops a local user who could read the token, or put one of his own in its place, and use our
+/// profiles with it.
+fn check(file: &Metadata) -> io::Result<()> {
+    let mode = file.mode() & 0o777;
+    let wrong = |what: &str| {
+        Err(io::Error::other(format!("{what} (its mode is {mode:04o}); `chmod 600` it, or 640")))
+    };
+    if !file.is_file() {
+        return Err(io::Error::other("it isn't a regular file"));
+    }
+    if file.uid() != 0 && file.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::other("it belongs to another user than this process's, or root"));
+    }
+    if mode & 0o022 != 0 {
+        return wrong("others than its owner can write it");
+    }
+    if mode & 0o004 != 0 {
+        return wrong("every user of this machine can read it");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const FIRST: &str = "0123456789abcdef";
+    const SECOND: &str = "fedcba9876543210";
+
+    fn write(path: &std::path::Path, text: &str, mode: u32) {
+        let _ = std::fs::remove_file(path);
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_token_follows_its_file_and_nobody_passes_without_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        write(&path, FIRST, 0o600);
+        let token = TokenFile::open(path.clone()).unwrap();
+        let mut now = Instant::now();
+        let mut later = || {
+            now += LOOK;
+            now
+        };
+        assert!(token.is_at(FIRST.as_bytes(), later()));
+        write(&path, SECOND, 0o640);
+        let at = later();
+        assert!(token.is_at(SECOND.as_bytes(), at) && !token.is_at(FIRST.as_bytes(), at));
+        for (text, mode) in [("short", 0o600), (SECOND, 0o644), (SECOND, 0o620)] {
+            write(&path, text, mode);
+            assert!(!token.is_at(SECOND.as_bytes(), later()), "{text} {mode:o}");
+            assert!(!token.is_at(b"", later()));
+            write(&path, SECOND, 0o600);
+            assert!(token.is_at(SECOND.as_bytes(), later()));
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(!token.is_at(SECOND.as_bytes(), later()), "to remove the file locks the door");
+        write(&path, FIRST, 0o600);
+        assert!(token.is_at(FIRST.as_bytes(), later()));
+    }
+
+    #[test]
+    fn a_token_that_others_can_read_or_write_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        for (mode, expected) in [(0o644, "can read"), (0o604, "can read"), (0o660, "can write")] {
+            write(&path, FIRST, mode);
+            let error = TokenFile::open(path.clone()).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("chmod"), "{error}");
+        }
+        let error = TokenFile::open(directory.path().to_owned()).unwrap_err().to_string();
+        assert!(error.contains("regular file"), "{error}");
+    }
+}

@@ -1,0 +1,88 @@
+//! What was made of the options, for whoever reads the log; and which of them can't take effect.
+
+use crate::broker::Route;
+use crate::config::{Config, HostScope, ProfileName};
+
+/// Says once, at the start, what the proxy goes by. A value of `--header` or `--metadata` may be
+/// secret: only names are said.
+pub(super) fn announce(config: &Config, route: &Route) {
+    let host = HostScope::of(&config.endpoint);
+    let broker = match route {
+        Route::Private(_) => "a private one".to_owned(),
+        Route::Unix(path) => format!("unix:{}", path.display()),
+    };
+    let profiles: Vec<&str> = config.named_profiles().map(ProfileName::as_str).collect();
+    let metadata: Vec<&str> = config.metadata.iter().map(|(key, _)| key.as_str()).collect();
+    let headers: Vec<&str> = config.headers.iter().map(|(name, _)| name.as_str()).collect();
+    tracing::info!(
+        endpoint = %config.endpoint,
+        service = config.service.as_deref().or(host.map(|it| it.service)).unwrap_or("the broker's"),
+        signing_region =
+            config.region.as_deref().or(host.map(|it| it.region)).unwrap_or("the broker's"),
+        ?profiles,
+        %broker,
+        ?metadata,
+        ?headers,
+        "starting"
+    );
+    for warning in warnings(config, route, host) {
+        tracing::warn!("{warning}");
+    }
+}
+
+fn warnings(config: &Config, route: &Route, host: Option<HostScope<'_>>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let given = [
+        ("--service", config.service.as_deref(), host.map(|host| host.service)),
+        ("--region", config.region.as_deref(), host.map(|host| host.region)),
+    ];
+    for (option, value, of_host) in given {
+        let Some(value) = value else { continue };
+        if let Route::Unix(path) = route {
+            warnings.push(format!(
+                "{option} {value} has no effect: the broker at unix:{} signs with what its \
+                 [[endpoint]] says (--broker private goes by {option})",
+                path.display()
+            ));
+        } else if let Some(of_host) = of_host
+            && of_host != value
+        {
+            warnings.push(format!(
+                "{option} {value} contradicts the endpoint, whose host says {of_host}: AWS will \
+                 probably refuse the signatures; leave {option} out"
+            ));
+        }
+    }
+    for (name, _) in &config.headers_without_effect {
+        warnings.push(format!(
+            "--header {name}=… has no effect, as in mcp-proxy-for-aws: each request has its own"
+        ));
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli;
+    use crate::environment::Environment;
+
+    fn said(arguments: &[&str], route: &Route) -> Vec<String> {
+        let program = ["sigward-proxy", "https://aws-mcp.us-east-1.api.aws/mcp"];
+        let arguments = program.iter().chain(arguments).map(Into::into);
+        let config = cli::parse(arguments, &Environment::with(&[])).unwrap().config;
+        warnings(&config, route, HostScope::of(&config.endpoint))
+    }
+
+    #[test]
+    fn options_that_a_shared_broker_overrides_are_named() {
+        let shared = Route::Unix("/run/sigward/broker.sock".into());
+        let both = said(&["--service", "aws-mcp", "--region", "us-east-1"], &shared);
+        assert_eq!(both.len(), 2, "{both:?}");
+        assert!(both[0].contains("--service aws-mcp has no effect"), "{both:?}");
+        assert!(both[1].contains("unix:/run/sigward/broker.sock"), "{both:?}");
+        assert!(said(&[], &shared).is_empty());
+        let header = said(&["--header", "User-Agent=secret"], &shared);
+        assert!(header[0].contains("user-agent") && !header[0].contains("secret"), "{header:?}");
+    }
+}
