@@ -74,7 +74,7 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     let code = runtime.block_on(serve(config, route));
-    // A read of standard input may still block a thread, and nobody waits for it.
+    // Where standard input is read on a thread, that may still wait for it. Nobody else does.
     runtime.shutdown_background();
     match private {
         Some(private) => {
@@ -132,7 +132,7 @@ async fn serve(config: Config, route: Route) -> ExitCode {
 
 /// Serves the client at the other end of standard input and output.
 async fn over_stdio(shared: Arc<Shared>, stop: impl Future<Output = ()>) {
-    let (input, output) = rmcp::transport::stdio_pipes();
+    let (input, output) = (stdio::Input::of_process(), stdio::Output::of_process());
     let (sender, receiver) = mpsc::channel(stdio::OUTPUT_QUEUE);
     let mut writer = tokio::spawn(stdio::write(output, receiver));
     let relay = Relay::new(shared, Ownership::Proxy, sender);

@@ -43,5 +43,6 @@ mod setup;
 mod sign_in;
 mod signatures;
 mod sources;
+mod standard;
 mod status;
 mod unsolicited;

@@ -3,12 +3,15 @@
 //! A line that can't be a message costs that line: the next one is read as if nothing had been.
 //! Nothing but messages is ever written to standard output.
 
+mod standard;
+
 use std::io;
 use std::sync::Arc;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 
+pub use self::standard::{Input, Output};
 use crate::budget::{Budget, Message, Share};
 use crate::relay::Relay;
 use crate::wire::Fault;

@@ -1,0 +1,140 @@
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use futures_util::FutureExt;
+use rustix::fs::Mode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+/// The end that a process inherits, and the other one.
+type Ends = (OwnedFd, OwnedFd);
+
+fn socket() -> Ends {
+    let (inherited, other) = UnixStream::pair().unwrap();
+    (inherited.into(), other.into())
+}
+
+/// A terminal in raw mode: as it is opened, it would echo and rewrite what passes.
+fn terminal() -> Ends {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let slave = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    let mut settings = rustix::termios::tcgetattr(&slave).unwrap();
+    settings.make_raw();
+    rustix::termios::tcsetattr(&slave, rustix::termios::OptionalActions::Now, &settings).unwrap();
+    (slave, master)
+}
+
+fn readable() -> Vec<(&'static str, Ends)> {
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    vec![("socket", socket()), ("pipe", (read, write)), ("terminal", terminal())]
+}
+
+fn writable() -> Vec<(&'static str, Ends)> {
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    vec![("socket", socket()), ("pipe", (write, read)), ("terminal", terminal())]
+}
+
+fn opened(inherited: &OwnedFd, interest: Interest) -> io::Result<Descriptor> {
+    let is_terminal = rustix::termios::isatty(inherited);
+    Descriptor::of(inherited.as_fd(), is_terminal, interest)
+}
+
+fn waits(descriptor: &OwnedFd) -> bool {
+    !rustix::fs::fcntl_getfl(descriptor).unwrap().contains(OFlags::NONBLOCK)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn input_is_read_when_it_is_there_and_the_inherited_description_still_waits() {
+    for (kind, (inherited, other)) in readable() {
+        let mut input = Input::Ready(opened(&inherited, Interest::READABLE).unwrap());
+        let mut buffer = [0; 64];
+        assert!(input.read(&mut buffer).now_or_never().is_none(), "{kind}: nothing is there");
+        for text in [&b"one\n"[..], b"two\nthree\n"] {
+            rustix::io::write(&other, text).unwrap();
+            let mut got = Vec::new();
+            while got.len() < text.len() {
+                let read = input.read(&mut buffer).await.unwrap();
+                got.extend_from_slice(&buffer[..read]);
+            }
+            assert_eq!(got, text, "{kind}");
+            assert!(input.read(&mut buffer).now_or_never().is_none(), "{kind}");
+        }
+        assert!(waits(&inherited) && waits(&other), "{kind}: others share this flag");
+        rustix::io::write(&other, b"last").unwrap();
+        if kind != "terminal" {
+            drop(other);
+        }
+        assert_eq!(input.read(&mut buffer).await.unwrap(), 4, "{kind}: what came before the end");
+        if kind != "terminal" {
+            assert_eq!(input.read(&mut buffer).await.unwrap(), 0, "{kind}: the end");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_terminal_that_is_closed_is_an_end() {
+    let (inherited, other) = terminal();
+    let mut input = Input::Ready(opened(&inherited, Interest::READABLE).unwrap());
+    drop(other);
+    assert_eq!(input.read(&mut [0; 8]).await.unwrap(), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn output_waits_for_room_without_the_thread() {
+    for (kind, (inherited, other)) in writable() {
+        let mut output = Output::Ready(opened(&inherited, Interest::WRITABLE).unwrap());
+        let piece = [b'x'; 4096];
+        let mut written = output.write(&piece).await.unwrap();
+        while let Some(count) = output.write(&piece).now_or_never() {
+            written += count.unwrap();
+        }
+        assert!(written >= 2 * piece.len(), "{kind}: {written}");
+        assert!(waits(&inherited) && waits(&other), "{kind}: others share this flag");
+        let drained = tokio::task::spawn_blocking(move || {
+            let (mut left, mut buffer) = (written, [0; 4096]);
+            while left > 0 {
+                left -= rustix::io::read(&other, &mut buffer).unwrap().min(left);
+            }
+            other
+        });
+        output.write_all(b"end").await.unwrap();
+        drop(drained.await.unwrap());
+        if kind != "terminal" {
+            let gone = output.write_all(&piece).await.unwrap_err();
+            assert_eq!(gone.kind(), io::ErrorKind::BrokenPipe, "{kind}");
+        }
+    }
+}
+
+/// A second reader of the same socket takes what was announced to us: we go on waiting.
+#[tokio::test]
+async fn what_another_reader_took_does_not_block_us() {
+    let (inherited, other) = socket();
+    let mut input = Input::Ready(opened(&inherited, Interest::READABLE).unwrap());
+    let mut buffer = [0; 8];
+    assert!(input.read(&mut buffer).now_or_never().is_none());
+    rustix::io::write(&other, b"theirs").unwrap();
+    assert_eq!(rustix::io::read(&inherited, &mut buffer).unwrap(), 6);
+    tokio::task::yield_now().await;
+    assert!(input.read(&mut buffer).now_or_never().is_none(), "a plain read would block here");
+    rustix::io::write(&other, b"ours").unwrap();
+    assert_eq!(input.read(&mut buffer).await.unwrap(), 4);
+}
+
+#[tokio::test]
+async fn files_and_devices_are_for_threads() {
+    let file = tempfile::tempfile().unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let (datagrams, _other) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    for fd in [OwnedFd::from(file), null.into(), datagrams.into()] {
+        assert!(opened(&fd, Interest::READABLE).is_err());
+    }
+}
