@@ -5,6 +5,7 @@
 
 mod endpoint;
 mod listen;
+mod network;
 mod profiles;
 mod values;
 
@@ -105,6 +106,11 @@ struct Options {
     #[arg(long, value_name = "ADDRESS", env = "SIGWARD_BROKER", value_parser = broker)]
     broker: Option<BrokerChoice>,
 
+    /// PEM file of the certificate authorities for the endpoint, in place of this machine's
+    /// [env: AWS_CA_BUNDLE]
+    #[arg(long, value_name = "FILE")]
+    ca_bundle: Option<PathBuf>,
+
     /// Serve Streamable HTTP at /mcp, not standard input and output: HOST:PORT, PORT or unix:PATH
     #[arg(long, value_name = "ADDRESS", value_parser = listen::address)]
     listen: Option<ListenAddress>,
@@ -190,8 +196,10 @@ pub fn parse(
     }
     let (without_effect, headers) =
         headers.into_iter().partition(|(name, _)| values::WITHOUT_EFFECT.contains(&name.as_str()));
+    let network = network::network(options.ca_bundle, &endpoint, environment).map_err(wrong)?;
     let config = Config {
         endpoint,
+        network,
         service: options.service,
         region: options.region,
         profiles: Profiles::new(profiles),

@@ -2,6 +2,7 @@
 //! environment or a file.
 
 mod name;
+mod network;
 mod scope;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use wildmatch::WildMatch;
 
 pub use self::name::ProfileName;
 pub(crate) use self::name::{is_control, shell_word};
+pub use self::network::{Authorities, Network};
 pub use self::scope::HostScope;
 
 /// The profiles of this proxy in the order given, each once; the first is the default.
@@ -177,6 +179,8 @@ pub struct ProfileArgument {
 pub struct Config {
     /// The MCP endpoint.
     pub endpoint: Url,
+    /// How the endpoint is reached.
+    pub network: Network,
     /// `--service`, for a private broker.
     pub service: Option<String>,
     /// `--region`, for a private broker.

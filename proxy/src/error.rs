@@ -108,6 +108,17 @@ pub enum Error {
     /// The stream ended and can't be resumed.
     #[error("the server ended the response stream without an answer")]
     NoAnswer,
+    /// Success, in an encoding that nobody asked for.
+    #[error(
+        "{host} sent its answer in the content encoding {encoding}, although the request asks for none; \
+         a gateway before the server may add it: switch that off there"
+    )]
+    Encoded {
+        /// Host and port.
+        host: String,
+        /// What the answer says.
+        encoding: String,
+    },
     /// Success, but not a message.
     #[error("the server's answer isn't MCP: {0}")]
     NotMessage(&'static str),
@@ -164,6 +175,7 @@ impl Error {
             | Self::SessionLost { .. }
             | Self::SessionExpired
             | Self::SessionEnded
+            | Self::Encoded { .. }
             | Self::NotMessage(_)
             | Self::TooLarge { .. }
             | Self::Handshake { .. } => Resend::Pointless,

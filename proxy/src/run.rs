@@ -31,6 +31,9 @@ use crate::upstream::{Settings, Upstream};
 /// How long what is written already may take to reach the client at the end.
 const FLUSH: Duration = Duration::from_millis(200);
 
+/// Descriptors for 1024 connections of clients, as many to the endpoint, and the rest.
+const DESCRIPTORS: u64 = 4096;
+
 /// How long answers that are at work may take to end when a listening proxy is told to stop. With what
 /// the sessions may take after that, it is gone within two seconds.
 const DRAIN: Duration = Duration::from_millis(700);
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
+    raise_descriptors();
     // One thread: a relay waits, it doesn't compute, and threads that wake each other cost a call more
     // than it takes (measured: a third of the latency, and of the rate).
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -89,6 +93,7 @@ async fn serve(config: Config, route: Route) -> ExitCode {
     let broker = Broker::new(route, config.timeouts.request);
     let settings = Settings {
         url: config.endpoint.clone(),
+        network: config.network.clone(),
         headers: config.headers.clone(),
         timeouts: config.timeouts,
         skip_auth: config.skip_auth,
@@ -195,6 +200,21 @@ async fn over_http(
     let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
     reverse.close().await;
     ExitCode::SUCCESS
+}
+
+/// Most systems let a process have 1024 descriptors until it asks for more: fewer than the clients and
+/// connections that are promised. Not as many as there are: programs that the private broker runs
+/// inherit this, and old ones close each of them.
+fn raise_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(wanted);
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::debug!(%error, "the limit of descriptors stays as it is");
+        }
+    }
 }
 
 /// Says on standard error why there is nothing to run.

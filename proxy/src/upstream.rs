@@ -6,22 +6,26 @@
 
 mod answer;
 mod body;
+mod connections;
 mod messages;
+mod trust;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::USER_AGENT;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
 
 pub use self::answer::{Answer, Failure, Passed, Reply, media_type};
+use self::connections::Connections;
 pub use self::messages::{Incoming, Messages};
+pub use self::trust::SetupError;
 use crate::budget::Budget;
-use crate::config::{MESSAGES_IN_TRANSIT, ProfileName, Timeouts};
-use crate::error::{Error, innermost};
+use crate::config::{MESSAGES_IN_TRANSIT, Network, ProfileName, Timeouts};
+use crate::error::{Error, innermost, printable};
 use crate::signer::Signer;
 
 /// The session that a server binds requests to (Streamable HTTP, 2025-03-26 to 2025-11-25).
@@ -63,7 +67,7 @@ impl Sent {
 /// The endpoint, and how to speak to it.
 #[derive(Debug)]
 pub struct Upstream {
-    client: reqwest::Client,
+    connections: Connections,
     signer: Signer,
     url: Url,
     host: String,
@@ -80,6 +84,8 @@ pub struct Upstream {
 pub struct Settings {
     /// The endpoint.
     pub url: Url,
+    /// How it is reached.
+    pub network: Network,
     /// Sent with every request.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The waits.
@@ -91,30 +97,19 @@ pub struct Settings {
 }
 
 impl Upstream {
-    /// An upstream without a connection yet. Fails if the machine's trusted roots can't be read.
-    pub fn new(settings: Settings, signer: Signer) -> Result<Self, reqwest::Error> {
-        let Settings { url, headers, timeouts, skip_auth, telemetry } = settings;
-        let mut builder = reqwest::Client::builder();
-        // HTTP_PROXY would take what is for this machine to another one, in clear text: a signature
-        // and a session token that anybody on the way could use. HTTPS_PROXY sees a tunnel.
-        if url.scheme() == "http" {
-            builder = builder.no_proxy();
-        }
-        let client = builder
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .http1_only()
-            .connect_timeout(timeouts.connect)
-            .pool_idle_timeout(Duration::from_secs(55))
-            .tcp_nodelay(true)
-            .build()?;
+    /// An upstream without a connection yet.
+    ///
+    /// # Errors
+    /// The certificate authorities can't be read.
+    pub fn new(settings: Settings, signer: Signer) -> Result<Self, SetupError> {
+        let Settings { url, network, headers, timeouts, skip_auth, telemetry } = settings;
+        let connections = Connections::new(network, &timeouts)?;
         let host = match (url.host_str(), url.port()) {
             (Some(host), Some(port)) => format!("{host}:{port}"),
             (host, _) => host.unwrap_or_default().to_owned(),
         };
         Ok(Self {
-            client,
+            connections,
             signer,
             url,
             host,
@@ -202,6 +197,11 @@ impl Upstream {
             signature = self.sign(&out).await?;
             response = self.send(&out, signature.as_ref().map(|it| &it.0)).await?;
         }
+        if response.status().is_success()
+            && let Some(encoding) = encoding(response.headers())
+        {
+            return Err(Error::Encoded { host: self.host.clone(), encoding });
+        }
         Ok((response, signature.map(|it| it.0)))
     }
 
@@ -234,12 +234,21 @@ impl Upstream {
             USER_AGENT,
             self.user_agent.get().cloned().unwrap_or(HeaderValue::from_static(USER_AGENT_NAME)),
         );
+        // Nor this: the broker signs none. Encoded, a stream of events would come in lumps, and what an
+        // answer takes in memory couldn't be told by what comes.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let (body, progress) = body::paced(out.body.clone());
         if !out.body.is_empty() {
             *request.body_mut() = Some(reqwest::Body::wrap(body));
         }
         out.sent.set();
-        let mut response = std::pin::pin!(self.client.execute(request));
+        let (client, place) = if out.patient {
+            (self.connections.single(), None)
+        } else {
+            let (client, place) = self.connections.place();
+            (client, Some(place))
+        };
+        let mut response = std::pin::pin!(client.execute(request));
         loop {
             let taken = progress.taken();
             let (limit, what, option) = if taken < out.body.len() {
@@ -253,7 +262,14 @@ impl Upstream {
                 _ => limit,
             };
             tokio::select! {
-                answer = &mut response => return answer.map_err(|error| self.error(error)),
+                answer = &mut response => {
+                    let mut answer = answer.map_err(|error| self.error(error))?;
+                    // Until the answer is read, or given up.
+                    if let Some(place) = place {
+                        answer.extensions_mut().insert(place);
+                    }
+                    return Ok(answer);
+                }
                 () = progress.more() => {}
                 () = tokio::time::sleep(limit), if !out.patient => {
                     let (host, after) = (self.host.clone(), limit);
@@ -322,7 +338,14 @@ impl Upstream {
                 self.timeouts.connect.as_secs_f64()
             )
         } else {
-            innermost(&error)
+            let cause = innermost(&error);
+            match cause.contains("UnknownIssuer") {
+                true => format!(
+                    "{cause}: none of the certificate authorities vouches for it (--ca-bundle FILE \
+                     names others)"
+                ),
+                false => cause,
+            }
         };
         if error.is_connect() {
             Error::Connect { host, detail }
@@ -330,6 +353,18 @@ impl Upstream {
             Error::Interrupted { host, detail }
         }
     }
+}
+
+/// How a body is encoded, if it is (RFC 9110, 8.4).
+fn encoding(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(CONTENT_ENCODING).iter();
+    let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let named = values.collect::<Vec<_>>().join(", ");
+    let all_identity = named
+        .split(',')
+        .map(str::trim)
+        .all(|it| it.is_empty() || it.eq_ignore_ascii_case("identity"));
+    (!all_identity).then(|| printable(&named, MAX_PRODUCT))
 }
 
 /// A name or a version as `User-Agent` can hold it: characters of a token (RFC 9110, 10.1.5), and so

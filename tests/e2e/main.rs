@@ -34,6 +34,7 @@ mod login_sessions;
 mod metadata;
 mod metrics;
 mod nasty;
+mod network;
 mod options;
 mod private;
 mod profiles;

@@ -6,6 +6,7 @@
     reason = "test support: a panic here is a failed test"
 )]
 
+pub mod authority;
 pub mod aws;
 pub mod aws_home;
 pub mod conformance;

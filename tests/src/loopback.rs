@@ -1,9 +1,11 @@
-//! An HTTP/1.1 server on a loopback port, for whatever answers whole requests.
+//! An HTTP server on a loopback port, for whatever answers whole requests: HTTP/1.1, and over TLS whatever is
+//! negotiated.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::Response;
@@ -12,9 +14,11 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 /// The body of every response.
 pub(crate) type Body = BoxBody<Bytes, io::Error>;
@@ -28,6 +32,8 @@ pub(crate) struct HangUp;
 #[derive(Debug)]
 pub(crate) struct Loopback {
     pub(crate) address: SocketAddr,
+    /// How many connections there have been.
+    connections: Arc<AtomicUsize>,
     task: AbortHandle,
 }
 
@@ -44,16 +50,36 @@ impl Loopback {
         H: Fn(Parts, Bytes) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Response<Body>, HangUp>> + Send + 'static,
     {
+        Self::serve(port, None, handler).await
+    }
+
+    /// How many connections there have been; over TLS, those that were agreed on.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// The same, over TLS if there is an acceptor.
+    pub(crate) async fn serve<H, F>(port: u16, tls: Option<TlsAcceptor>, handler: H) -> Self
+    where
+        H: Fn(Parts, Bytes) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Response<Body>, HangUp>> + Send + 'static,
+    {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a loopback port");
         let address = listener.local_addr().expect("the address of a bound socket");
-        let task = tokio::spawn(accept(listener, Arc::new(handler))).abort_handle();
-        Self { address, task }
+        let connections = Arc::<AtomicUsize>::default();
+        let accepting = accept(listener, tls, Arc::clone(&connections), Arc::new(handler));
+        let task = tokio::spawn(accepting).abort_handle();
+        Self { address, connections, task }
     }
 }
 
 /// Accepts connections until the task is aborted; that closes them too.
-async fn accept<H, F>(listener: TcpListener, handler: Arc<H>)
-where
+async fn accept<H, F>(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    count: Arc<AtomicUsize>,
+    handler: Arc<H>,
+) where
     H: Fn(Parts, Bytes) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Response<Body>, HangUp>> + Send + 'static,
 {
@@ -62,18 +88,32 @@ where
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
         while connections.try_join_next().is_some() {}
-        let handler = Arc::clone(&handler);
+        let (handler, tls, count) = (Arc::clone(&handler), tls.clone(), Arc::clone(&count));
         connections.spawn(async move {
             let service = service_fn(move |request: http::Request<Incoming>| {
                 let handler = Arc::clone(&handler);
                 async move {
-                    let (parts, body) = request.into_parts();
+                    let (mut parts, body) = request.into_parts();
+                    // What HTTP/2 has in `:authority`.
+                    if let Some(host) = parts.uri.authority()
+                        && let Ok(host) = host.as_str().parse()
+                    {
+                        parts.headers.entry(http::header::HOST).or_insert(host);
+                    }
                     let body = body.collect().await.map_err(|_| HangUp)?.to_bytes();
                     handler(parts, body).await
                 }
             });
             // A client that leaves is no concern of the server's.
-            let http = hyper::server::conn::http1::Builder::new();
+            let Some(tls) = tls else {
+                count.fetch_add(1, Ordering::Relaxed);
+                let http = hyper::server::conn::http1::Builder::new();
+                let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                return;
+            };
+            let Ok(stream) = tls.accept(stream).await else { return };
+            count.fetch_add(1, Ordering::Relaxed);
+            let http = auto::Builder::new(TokioExecutor::new());
             let _ = http.serve_connection(TokioIo::new(stream), service).await;
         });
     }

@@ -26,6 +26,8 @@ mod tools;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 pub use self::message::Message;
 pub use self::record::Received;
@@ -35,6 +37,7 @@ use self::script::Script;
 use self::serve::State;
 use self::sessions::Sessions;
 use self::tools::Tools;
+use crate::authority::Authority;
 use crate::deadline;
 use crate::keys::KeyTable;
 use crate::loopback::Loopback;
@@ -74,9 +77,17 @@ pub struct Builder {
     keep: bool,
     tools: Tools,
     port: u16,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 impl Builder {
+    /// Over TLS, with the certificate of an authority.
+    #[must_use]
+    pub fn vouched_for_by(mut self, authority: &Authority) -> Self {
+        self.tls = Some(Arc::clone(&authority.server));
+        self
+    }
+
     /// The generations to speak; both unless told otherwise.
     #[must_use]
     pub fn era(mut self, era: Era) -> Self {
@@ -129,7 +140,9 @@ impl Builder {
         });
         let shared = Arc::clone(&state);
         let handler = move |parts, body| serve::respond(Arc::clone(&shared), parts, body);
-        Upstream { server: Loopback::start(self.port, handler).await, state }
+        let tls = self.tls.map(TlsAcceptor::from);
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        Upstream { server: Loopback::serve(self.port, tls, handler).await, scheme, state }
     }
 }
 
@@ -137,6 +150,7 @@ impl Builder {
 #[derive(Debug)]
 pub struct Upstream {
     server: Loopback,
+    scheme: &'static str,
     state: Arc<State>,
 }
 
@@ -151,6 +165,7 @@ impl Upstream {
             keep: true,
             tools: Tools::default(),
             port: 0,
+            tls: None,
         }
     }
 
@@ -159,10 +174,16 @@ impl Upstream {
         Self::builder(keys).start().await
     }
 
-    /// `http://127.0.0.1:PORT/mcp`.
+    /// `http://127.0.0.1:PORT/mcp`; over TLS, `https`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}/mcp", self.server.address)
+        format!("{}://{}/mcp", self.scheme, self.server.address)
+    }
+
+    /// How many connections there have been.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.server.connections()
     }
 
     /// Queues `reply` for the next message of a JSON-RPC method, or the next `GET` or `DELETE`. Signatures are checked

@@ -17,6 +17,7 @@ impl Shared {
         let broker = Broker::new(Route::Unix("/nonexistent".into()), config.timeouts.request);
         let settings = Settings {
             url: config.endpoint.clone(),
+            network: config.network.clone(),
             headers: Vec::new(),
             timeouts: config.timeouts,
             skip_auth: false,

@@ -84,6 +84,10 @@ impl Failure {
         let mut complete = true;
         let limit = silence.min(Duration::from_secs(30));
         let reading = async {
+            // What is encoded has no words for anybody.
+            if super::encoding(response.headers()).is_some() {
+                return;
+            }
             while let Ok(Some(piece)) = response.chunk().await {
                 if body.len() + piece.len() > MAX_ERROR_BODY {
                     complete = false;

@@ -1,0 +1,97 @@
+//! What options and environment say of the way to the endpoint.
+
+use std::path::PathBuf;
+
+use url::Url;
+
+use crate::config::{Authorities, Network};
+use crate::environment::Environment;
+
+/// The way to `endpoint`. What else the environment says of proxies, the HTTP client reads itself.
+pub(super) fn network(
+    ca_bundle: Option<PathBuf>,
+    endpoint: &Url,
+    environment: &Environment,
+) -> Result<Network, String> {
+    let named = |name: &'static str| environment.path(name).map(|path| (name, path));
+    let authorities = match ca_bundle.map(|path| ("--ca-bundle", path)).or(named("AWS_CA_BUNDLE")) {
+        Some((origin, path)) => Authorities::Bundle { origin, path },
+        None => Authorities::Machine {
+            file: environment.path("SSL_CERT_FILE"),
+            directories: environment.path("SSL_CERT_DIR"),
+        },
+    };
+    // The first that is set counts, as for the HTTP client.
+    let no_proxy = match environment.text("NO_PROXY")? {
+        Some(list) => Some(list),
+        None => environment.text("no_proxy")?,
+    };
+    // HTTP_PROXY would take what is for this machine to another one, in clear text: a signature and a
+    // session token that anybody on the way could use. HTTPS_PROXY sees a tunnel.
+    let is_direct =
+        endpoint.scheme() == "http" || no_proxy.is_some_and(|list| names_with_port(list, endpoint));
+    Ok(Network { authorities, is_direct })
+}
+
+/// Whether an entry of NO_PROXY with a port names the endpoint, as for curl and Go: `host:port`,
+/// `.domain:port`, `[::1]:port`. The HTTP client knows those without a port alone.
+fn names_with_port(list: &str, endpoint: &Url) -> bool {
+    let (Some(host), Some(port)) = (endpoint.host_str(), endpoint.port_or_known_default()) else {
+        return false;
+    };
+    list.split([',', ' ']).filter(|entry| !entry.is_empty()).any(|entry| {
+        let Some((name, entry_port)) = entry.rsplit_once(':') else { return false };
+        // An address of IPv6 without brackets has colons, and no port.
+        let is_whole = !name.contains(':') || name.starts_with('[') && name.ends_with(']');
+        let domain = name.trim_start_matches("*.").trim_start_matches('.').to_ascii_lowercase();
+        let within = host.strip_suffix(domain.as_str());
+        is_whole
+            && entry_port.parse() == Ok(port)
+            && !domain.is_empty()
+            && within.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_with_a_port_are_for_that_port() {
+        for (list, url, expected) in [
+            ("mcp.example.com:8443", "https://mcp.example.com:8443/mcp", true),
+            ("mcp.example.com:8443", "https://mcp.example.com/mcp", false),
+            ("a.example, MCP.example.com:443", "https://mcp.example.com/mcp", true),
+            (".example.com:443", "https://mcp.example.com/mcp", true),
+            ("*.example.com:443", "https://mcp.example.com/mcp", true),
+            ("example.com:443", "https://mcp.example.com/mcp", true),
+            ("ample.com:443", "https://mcp.example.com/mcp", false),
+            ("[::1]:443", "https://[::1]/mcp", true),
+            ("::1:443", "https://[::1]/mcp", false),
+            (":443", "https://mcp.example.com/mcp", false),
+            // Without a port: the HTTP client's own.
+            ("mcp.example.com", "https://mcp.example.com/mcp", false),
+        ] {
+            assert_eq!(names_with_port(list, &Url::parse(url).unwrap()), expected, "{list} {url}");
+        }
+    }
+
+    #[test]
+    fn the_option_comes_before_the_variable_and_both_before_the_machine() {
+        let url = Url::parse("https://mcp.example.com/mcp").unwrap();
+        let of = |option: Option<&str>, variables: &[(&str, &str)]| {
+            let environment = Environment::with(variables);
+            network(option.map(Into::into), &url, &environment).unwrap().authorities
+        };
+        let both = [("AWS_CA_BUNDLE", "/env.pem"), ("SSL_CERT_FILE", "/machine.pem")];
+        let bundle = |origin, path: &str| Authorities::Bundle { origin, path: path.into() };
+        assert_eq!(of(Some("/o.pem"), &both), bundle("--ca-bundle", "/o.pem"));
+        assert_eq!(of(None, &both), bundle("AWS_CA_BUNDLE", "/env.pem"));
+        let machine = |file: Option<&str>| Authorities::Machine {
+            file: file.map(Into::into),
+            directories: None,
+        };
+        assert_eq!(of(None, &both[1..]), machine(Some("/machine.pem")));
+        assert_eq!(of(None, &[("AWS_CA_BUNDLE", "")]), machine(None));
+    }
+}

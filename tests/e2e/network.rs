@@ -1,0 +1,124 @@
+//! The way to the endpoint: TLS and who vouches, HTTP/2, encodings, queries.
+
+use sigward_tests::authority::Authority;
+use sigward_tests::processes::{Process, StdioClient};
+use sigward_tests::upstream::{Received, Reply};
+
+use crate::setup::{World, assert_names, failure, rpc_error, text};
+
+const INITIALIZE: &str =
+    r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
+
+/// A world whose server is one that nobody but `authority` vouches for.
+async fn world(authority: &Authority) -> World {
+    World::with(|builder| builder.vouched_for_by(authority)).await
+}
+
+/// As AWS does it: each call on a connection of its own would be a handshake of its own.
+#[tokio::test]
+async fn many_calls_at_a_time_need_one_connection_over_http_2() {
+    for (protocols, few) in [(&["h2", "http/1.1"][..], true), (&["http/1.1"], false)] {
+        let authority = Authority::new(protocols);
+        let world = world(&authority).await;
+        let bundle = world.write("authorities.pem", &authority.pem);
+        let mut command = world.private_proxy(&["dev"], &["--ca-bundle", bundle.to_str().unwrap()]);
+        command.env("AWS_CA_BUNDLE", "/nonexistent.pem");
+        let mut client = StdioClient::start(command);
+        client.initialize().await;
+        let mut ids = Vec::new();
+        for number in 0..32 {
+            let params = format!(r#"{{"name":"slow","arguments":{{"number":"<{number}>"}}}}"#);
+            ids.push(client.start_request("tools/call", &params).await);
+        }
+        for number in 0..32 {
+            let mark = format!("<{number}>");
+            let is_it = |request: &Received| request.text().contains(&mark);
+            world.upstream.expect("all calls at a time", is_it).await;
+        }
+        // One for calls, one for the GET stream.
+        let connections = world.upstream.connections();
+        assert_eq!(connections <= 2, few, "{protocols:?}: {connections}");
+        world.upstream.slow().open();
+        for id in ids {
+            text(&client.response(&id).await);
+        }
+        for request in world.upstream.requests() {
+            assert!(request.signature.is_ok(), "{request:?}");
+            assert_eq!(request.header("accept-encoding"), Some("identity"));
+        }
+    }
+}
+
+/// The variable outlives the re-execution that leaves all variables of AWS behind.
+#[tokio::test]
+async fn the_environment_names_the_authorities_too() {
+    let authority = Authority::new(&["h2"]);
+    let world = world(&authority).await;
+    let bundle = world.write("authorities.pem", &authority.pem);
+    let mut command = world.private_proxy(&["dev"], &[]);
+    command.env("AWS_CA_BUNDLE", &bundle);
+    let mut client = StdioClient::start(command);
+    client.initialize().await;
+    assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("dev"));
+}
+
+#[tokio::test]
+async fn nobody_else_vouches_for_the_server() {
+    let world = world(&Authority::new(&["h2"])).await;
+    let other = world.write("other.pem", &Authority::new(&[]).pem);
+    for options in [vec![], vec!["--ca-bundle", other.to_str().unwrap()]] {
+        let mut client = StdioClient::start(world.private_proxy(&["dev"], &options));
+        let answer = client.request("initialize", INITIALIZE).await;
+        assert_names(rpc_error(&answer).1, &["UnknownIssuer", "--ca-bundle"]);
+        assert_eq!(world.upstream.requests().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_authorities_that_is_missing_is_named() {
+    let world = World::new().await;
+    for (name, option) in [
+        ("SSL_CERT_FILE", None),
+        ("AWS_CA_BUNDLE", None),
+        ("--ca-bundle", Some("/nonexistent.pem")),
+    ] {
+        let options: Vec<_> = option.into_iter().flat_map(|file| ["--ca-bundle", file]).collect();
+        let mut command = world.private_proxy(&["dev"], &options);
+        if option.is_none() {
+            command.env(name, "/nonexistent.pem");
+        }
+        command.stdin(std::process::Stdio::null());
+        let (status, log) = Process::start(command).ended().await;
+        assert!(!status.success());
+        assert_names(&log, &[name, "/nonexistent.pem", "No such file"]);
+    }
+}
+
+#[tokio::test]
+async fn an_encoding_that_nobody_asked_for_is_named() {
+    let world = World::new().await;
+    let mut client = world.client(&["dev"], &[]).await;
+    let headers = vec![("content-encoding", "gzip".to_owned())];
+    let encoded = Reply::Http(200, headers, "not even gzip".to_owned());
+    world.upstream.next("tools/call", encoded);
+    assert_names(failure(&client.call("echo", "{}").await), &["gzip"]);
+    text(&client.call("whoami", "{}").await);
+}
+
+/// Signed as it is sent, and sent in the one form that can be signed.
+#[tokio::test]
+async fn a_query_is_sent_in_canonical_form() {
+    let world = World::new().await;
+    for (given, sent) in [
+        ("qualifier=DEFAULT&accountId=123456789012", "accountId=123456789012&qualifier=DEFAULT"),
+        ("q=a%2fb", "q=a%2Fb"),
+    ] {
+        let url = format!("{}?{given}", world.upstream.url());
+        let command = world.proxy_to(&url, &["--profile", "dev", "--broker", "private"]);
+        let mut client = StdioClient::start(command);
+        client.initialize().await;
+        assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("dev"));
+        let last = world.upstream.requests().pop().unwrap();
+        assert!(last.target.ends_with(&format!("?{sent}")), "{}", last.target);
+    }
+}
