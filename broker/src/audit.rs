@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use sigward_proto::v1::Reason;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 pub use self::chain::{Report, verify};
 use self::flood::Flood;
@@ -28,8 +28,10 @@ use crate::config;
 use crate::error::{Denial, Error};
 use crate::peer::Peer;
 
-/// How long the end of the process waits for records of events.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a decision waits for its record. A disk may pause for seconds; a pipe that nobody reads, for ever.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the end of the process waits for records, of decisions and then of events.
+const FAREWELL: Duration = Duration::from_millis(400);
 
 /// The log, whatever the configuration in force says of it.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub struct Audit {
     prefix: String,
     count: AtomicU64,
     failures: AtomicU64,
+    /// The process is about to end.
+    ending: watch::Sender<bool>,
 }
 
 /// What an operator wants to know of the log.
@@ -68,6 +72,7 @@ impl Audit {
             prefix: format!("{:x}-{:x}", since.as_micros(), std::process::id()),
             count: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            ending: watch::Sender::new(false),
         })
     }
 
@@ -102,7 +107,12 @@ impl Audit {
         if !self.writer.send(Job::Write(json, Some(done))) {
             return self.failed("its queue is full");
         }
-        match written.await {
+        let written = tokio::select! {
+            biased;
+            written = written => written,
+            () = self.patience() => return self.failed("it isn't written in time"),
+        };
+        match written {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => self.failed(&error.to_string()),
             Err(_) => self.failed("its writer has ended"),
@@ -140,6 +150,20 @@ impl Audit {
         for (uid, sum) in sums {
             self.event(Event::Denials { uid, sum }, now);
         }
+    }
+
+    /// As long as a decision waits for its record: less at the end of the process.
+    async fn patience(&self) {
+        let mut ending = self.ending.subscribe();
+        let ended = ending.wait_for(|ending| *ending);
+        if tokio::time::timeout(PATIENCE, ended).await.is_ok() {
+            tokio::time::sleep(FAREWELL).await;
+        }
+    }
+
+    /// From now on, decisions wait for their records a moment only: the process is about to end.
+    pub fn hurry(&self) {
+        self.ending.send_replace(true);
     }
 
     /// Waits, for a moment, until all records are written.

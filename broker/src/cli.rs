@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, AuditTarget, Config, Flags};
 use crate::error::{Error, in_words};
-use crate::log::{self, LogLevel};
+use crate::log::{self, Log, LogFormat, LogLevel};
 use crate::process;
 use crate::profile::Surroundings;
 use crate::server::{self, Reread, Sockets, Termination};
@@ -62,6 +62,9 @@ struct Serve {
     /// How much is logged
     #[arg(long, value_enum, ignore_case = true, default_value = "INFO")]
     log_level: LogLevel,
+    /// How its lines are written
+    #[arg(long, value_enum, ignore_case = true, default_value = "text")]
+    log_format: LogFormat,
 }
 
 #[derive(Debug, Args)]
@@ -103,7 +106,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => run_serve(serve),
         Command::Check(check) => run_check(&check),
         Command::Explain(options) => {
-            log::start(LogLevel::Error);
+            let _log = start_log(LogLevel::Error, LogFormat::Text)?;
             let uid = rustix::process::getuid().as_raw();
             config::read(&options.config, uid).and_then(|config| explain::run(&options, &config))
         }
@@ -121,7 +124,7 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     let [default_socket, ..] = default_sockets();
     // Before there is another thread.
     let sockets = Sockets::take(default_socket);
-    log::start(serve.log_level);
+    let _log = start_log(serve.log_level, serve.log_format)?;
     let stdin = process::take_stdin()?;
     let environment = Environment::read();
     let Serve { what, socket, audit, connection_on_stdin, .. } = serve;
@@ -160,8 +163,12 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn start_log(level: LogLevel, format: LogFormat) -> Result<Log, Error> {
+    log::start(level, format).map_err(|source| Error::Process { what: "start the log", source })
+}
+
 fn run_check(check: &Check) -> Result<ExitCode, Error> {
-    log::start(LogLevel::Error);
+    let _log = start_log(LogLevel::Error, LogFormat::Text)?;
     let environment = Environment::read();
     let config = check.what.config(&environment)?;
     block_on(check::run(&config, &environment.surroundings()?))

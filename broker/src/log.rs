@@ -1,24 +1,28 @@
-//! The log: lines on standard error, `2026-11-23 22:48:07 | INFO | target | message`.
+//! The log: lines on standard error, for people or for collectors.
 //!
 //! Invariant: nothing below ERROR is taken from the AWS crates. They log access key ids at INFO, and
-//! at WARN what a `credential_process` wrote to standard error.
+//! at WARN what a `credential_process` wrote to standard error. Nobody who logs waits ([`writer`]).
 
-use std::fmt;
+mod format;
+mod time;
+mod writer;
+
 use std::io;
-use std::time::SystemTime;
+use std::panic;
+use std::time::Duration;
 
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
 use clap::ValueEnum;
-use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use self::format::{Json, Members, Text};
+pub use self::time::{timestamp, timestamp_millis};
+use self::writer::Queue;
 use crate::clock;
+
+/// How long the end of the process waits for the last lines to be read.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// How much is logged; the names are those of mcp-proxy-for-aws.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -36,8 +40,25 @@ pub enum LogLevel {
     Critical,
 }
 
-/// Starts the log.
-pub fn start(level: LogLevel) {
+/// How lines are written.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line, for collectors
+    Json,
+}
+
+/// The log of the process; the last lines are written when it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Log(Queue);
+
+/// Starts the log. Panics go there too: the usual way would hold a worker.
+///
+/// # Errors
+/// It can't have a thread, or was started before.
+pub fn start(level: LogLevel, format: LogFormat) -> io::Result<Log> {
     let level = match level {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
@@ -45,63 +66,43 @@ pub fn start(level: LogLevel) {
         LogLevel::Error | LogLevel::Critical => LevelFilter::ERROR,
     };
     let targets = Targets::new().with_default(LevelFilter::ERROR).with_target("sigward", level);
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).event_format(Line);
-    // A second start, in a test, keeps the first.
-    drop(tracing_subscriber::registry().with(targets).with(layer).try_init());
+    let registry = tracing_subscriber::registry().with(targets);
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false);
+    let queue = match format {
+        LogFormat::Text => {
+            let queue = Queue::start(io::stderr(), text_notice)?;
+            let layer = layer.with_writer(queue.clone()).event_format(Text);
+            registry.with(layer).try_init().map_err(io::Error::other)?;
+            queue
+        }
+        LogFormat::Json => {
+            let queue = Queue::start(io::stderr(), json_notice)?;
+            let layer = layer.with_writer(queue.clone()).fmt_fields(Members).event_format(Json);
+            registry.with(layer).try_init().map_err(io::Error::other)?;
+            queue
+        }
+    };
+    panic::set_hook(Box::new(|panicked| tracing::error!("a bug: {panicked}")));
+    Ok(Log(queue))
 }
 
-/// A time as `2026-11-23 22:48:07`, UTC, with the given text between day and time.
-#[must_use]
-pub fn timestamp(time: SystemTime, between: &str) -> String {
-    let time = DateTime::from_secs(DateTime::from(time).secs());
-    let text = time.fmt(Format::DateTime).unwrap_or_default();
-    text.trim_end_matches('Z').replace('T', between)
-}
-
-/// A time as `2026-11-23T22:48:07.123Z`, for records.
-#[must_use]
-pub fn timestamp_millis(time: SystemTime) -> String {
-    let millis = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().subsec_millis();
-    format!("{}.{millis:03}Z", timestamp(time, "T"))
-}
-
-struct Line;
-
-impl<S, N> FormatEvent<S, N> for Line
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let metadata = event.metadata();
-        let level = match *metadata.level() {
-            Level::WARN => "WARNING",
-            Level::ERROR => "ERROR",
-            Level::INFO => "INFO",
-            Level::DEBUG | Level::TRACE => "DEBUG",
-        };
-        write!(writer, "{} | {level} | {} | ", timestamp(clock::now(), " "), metadata.target())?;
-        context.field_format().format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush(FAREWELL);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
+const DROPPED: &str = "lines of the log were dropped: nobody read them in time";
 
-    use super::*;
+fn text_notice(dropped: u64) -> String {
+    let (time, target) = (timestamp(clock::now(), " "), module_path!());
+    format!("{time} | WARNING | {target} | {dropped} {DROPPED}\n")
+}
 
-    #[test]
-    fn times_are_utc_and_whole_seconds() {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_474_087_999);
-        assert_eq!(timestamp(time, " "), "2026-11-23 22:48:07");
-        assert_eq!(timestamp(time, "T"), "2026-11-23T22:48:07");
-        assert_eq!(timestamp_millis(time), "2026-11-23T22:48:07.999Z");
-    }
+fn json_notice(dropped: u64) -> String {
+    let (time, target) = (timestamp_millis(clock::now()), module_path!());
+    let text = format!(
+        r#"{{"time":"{time}","level":"WARNING","target":"{target}","message":"{DROPPED}","dropped":{dropped}}}"#
+    );
+    text + "\n"
 }

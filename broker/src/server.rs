@@ -84,9 +84,11 @@ pub async fn serve(
     let incoming = stream::unfold((listener, Arc::clone(&intake)), accept);
     let (router, health) = router(intake).await;
     let (started, stopping) = tokio::sync::oneshot::channel();
+    let of_shutdown = Arc::clone(&current);
     let shutdown = async move {
         shutdown.await;
         tracing::info!("draining");
+        of_shutdown.audit().hurry();
         health.set_not_serving::<BrokerServer<Service>>().await;
         drain.send_replace(true);
         // Nobody listens any more if everything has ended already.

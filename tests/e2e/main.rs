@@ -45,5 +45,6 @@ mod sign_in;
 mod signatures;
 mod sources;
 mod standard;
+mod standard_error;
 mod status;
 mod unsolicited;

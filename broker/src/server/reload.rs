@@ -19,14 +19,17 @@ use crate::service::{Current, State};
 /// Between two looks at the file. It is read once it has stood still for one.
 const LOOK: Duration = Duration::from_millis(300);
 
+/// Parses the text of a configuration file, with what the command line adds.
+type Parse = dyn Fn(&str) -> Result<Config, Error> + Send + Sync;
+
 /// How to read the configuration again.
 pub struct Reread {
     /// The file.
     pub path: PathBuf,
     /// What it said when the configuration that is in force was parsed.
     pub text: Option<String>,
-    /// Parses its text, with what the command line adds.
-    pub parse: Box<dyn Fn(&str) -> Result<Config, Error> + Send + Sync>,
+    /// How its text is understood.
+    pub parse: Box<Parse>,
 }
 
 /// What stays as it was at the start: what this process has bound.
