@@ -44,6 +44,8 @@ pub mod endpoint;
 
 pub mod secret;
 
+mod trusted;
+
 pub mod process;
 
 pub mod error;

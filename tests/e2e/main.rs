@@ -47,4 +47,5 @@ mod sources;
 mod standard;
 mod standard_error;
 mod status;
+mod trusted;
 mod unsolicited;

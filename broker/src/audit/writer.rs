@@ -21,6 +21,7 @@ use super::record::{self, Record};
 use crate::clock;
 use crate::config::{self, AuditTarget, Rotate, Sync};
 use crate::error::Error;
+use crate::trusted::Trusted;
 
 /// As many decisions as can wait for the disk at once; beyond, nothing is signed.
 const QUEUE: usize = 1024;
@@ -290,19 +291,17 @@ impl Log {
 impl Output {
     /// The file, and the hash of its last line.
     fn open(path: &Path) -> io::Result<(Self, Option<Hash>)> {
-        // A link could be put there by whoever may write to the directory.
-        let flags = OFlags::NOFOLLOW.bits().cast_signed();
-        let mut file = File::options()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(flags)
-            .open(path)
-            .or_else(|error| match error.raw_os_error() {
+        // The attack: whoever may change the file or its directory changes what was recorded, or has a link there
+        // lead to a file of ours.
+        let place = Trusted::place(path)?;
+        let mut options = File::options();
+        options.read(true).append(true).create(true).mode(0o600);
+        let none = OFlags::empty();
+        let mut file =
+            place.open(&mut options, none).or_else(|error| match error.raw_os_error() {
                 // A pipe, or a device that can't be read.
                 Some(code) if code == rustix::io::Errno::ACCESS.raw_os_error() => {
-                    File::options().append(true).custom_flags(flags).open(path)
+                    place.open(File::options().append(true), none)
                 }
                 _ => Err(error),
             })?;

@@ -3,18 +3,22 @@
 //!
 //! Invariant: a socket file is only ever removed by the broker that holds its lock.
 
-use std::fs::{DirBuilder, File, Metadata};
+mod node;
+
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
-use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, OFlags};
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::net::AddressFamily;
 
 use crate::config::Listen;
 use crate::error::Error;
+use crate::trusted::Trusted;
 
 /// Where to listen if the configuration names no path.
 #[derive(Debug)]
@@ -81,23 +85,11 @@ impl Socket {
     fn bind(path: &Path, listen: &Listen) -> Result<Self, Error> {
         let socket = path.display().to_string();
         let fail = |why: &str, source: io::Error| refused(&socket, why, source);
-        let file = claim(path)?;
-        // The umask of `harden` makes the file 0700: nobody else can connect until it is opened below.
-        let listener =
-            UnixListener::bind(path).map_err(|source| fail("the socket can't be made", source))?;
-        let made = std::fs::symlink_metadata(path)
-            .map_err(|source| fail("the socket is gone again", source))?;
-        let file = SocketFile { path: path.to_owned(), identity: identity(&made), _lock: file };
-        // The group first: with the mode first, the broker's own group would get in for a moment.
-        if let Some(group) = listen.group {
-            let group = Some(Gid::from_raw(group.0));
-            rustix::fs::chownat(CWD, path, None, group, AtFlags::SYMLINK_NOFOLLOW).map_err(
-                |errno| fail("its group can't be set: is the broker in it?", errno.into()),
-            )?;
-        }
-        let mode = std::fs::Permissions::from_mode(listen.mode.unwrap_or(0o600));
-        std::fs::set_permissions(path, mode)
-            .map_err(|source| fail("its permissions can't be set", source))?;
+        let (path, lock) = claim(path)?;
+        let (mode, group) = (listen.mode.unwrap_or(0o600), listen.group.map(|group| group.0));
+        let (listener, identity) =
+            node::bind(&path, mode, group).map_err(|(why, source)| fail(why, source))?;
+        let file = SocketFile { path, identity, _lock: lock };
         Ok(Self { listener, file: Some(file) })
     }
 }
@@ -117,8 +109,9 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
 }
 
 /// Makes the path free for a socket of ours, and keeps other brokers off it by a lock: two that start
-/// together would both find a dead socket, and the second would remove the first one's new one.
-fn claim(path: &Path) -> Result<File, Error> {
+/// together would both find a dead socket, and the second would remove the first one's new one. Gives the path without
+/// links: the directory is trusted, and nobody else puts another socket in our place.
+fn claim(path: &Path) -> Result<(PathBuf, File), Error> {
     let socket = path.display().to_string();
     let fail = |why: &str, source: io::Error| refused(&socket, why, source);
     let live = || Error::Listen {
@@ -127,41 +120,32 @@ fn claim(path: &Path) -> Result<File, Error> {
         source: None,
     };
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(|source| fail("its directory can't be made", source))?;
-    let about = std::fs::metadata(directory)
-        .map_err(|source| fail("its directory can't be read", source))?;
-    // In a directory that anyone writes to, anyone could put another socket in our place.
-    if about.mode() & 0o002 != 0 && about.mode() & 0o1000 == 0 {
-        let why = "its directory is open to all: chmod o-w it, or choose another".to_owned();
-        return Err(Error::Listen { socket, why, source: None });
-    }
+    let directory = Trusted::directory(directory.unwrap_or(Path::new(".")))
+        .map_err(|source| fail("its directory can't be used", source))?;
+    let path = directory.path().join(path.file_name().unwrap_or_default());
     let mut lock = path.as_os_str().to_owned();
     lock.push(".lock");
-    // In a directory that others write to, a link there could have us make a file anywhere.
-    let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    let file =
-        File::options().write(true).create(true).truncate(false).custom_flags(flags).open(&lock);
-    let file = file.map_err(|source| fail("its lock file can't be made", source))?;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = Trusted::place(Path::new(&lock))
+        .and_then(|place| place.open(&mut options, OFlags::NONBLOCK))
+        .map_err(|source| fail("its lock file can't be made", source))?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| live())?;
-    match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(file),
-        Err(error) => Err(fail("what is there can't be read", error)),
-        Ok(found) if !found.file_type().is_socket() => {
+    let place =
+        Trusted::place(&path).map_err(|source| fail("what is there can't be used", source))?;
+    match place.found() {
+        None => Ok((path, file)),
+        Some(found) if !found.file_type().is_socket() => {
             let why = "what is there is not a socket, and is left alone".to_owned();
             Err(Error::Listen { socket: socket.clone(), why, source: None })
         }
         // Someone may serve it who knows nothing of our lock.
-        Ok(_) => match UnixStream::connect(path) {
+        Some(_) => match UnixStream::connect(&path) {
             Ok(_) => Err(live()),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)
+                std::fs::remove_file(&path)
                     .map_err(|source| fail("the dead socket there can't be removed", source))?;
-                Ok(file)
+                Ok((path, file))
             }
             Err(error) => Err(fail("what is there can't be tried", error)),
         },
@@ -174,7 +158,7 @@ pub(crate) fn inherited_connection(stdin: OwnedFd) -> Result<UnixStream, Error> 
     let address = rustix::net::getsockname(&stdin).map_err(|errno| {
         refused(name, "--connection-on-stdin wants a socket there", errno.into())
     })?;
-    if address.address_family() != rustix::net::AddressFamily::UNIX {
+    if address.address_family() != AddressFamily::UNIX {
         let why = "--connection-on-stdin wants a Unix socket there".to_owned();
         return Err(Error::Listen { socket: name.to_owned(), why, source: None });
     }

@@ -1,12 +1,13 @@
 //! The files of tokens that the AWS CLI and the SDKs share: read and replaced away from the runtime's workers.
 //!
-//! Invariant: a file is replaced as a whole, and is for its owner alone. A file system that hangs costs one thread a
+//! Invariant: a file is used if nobody else can change it ([`Trusted`]); the attack is a token of the attacker's account.
+//! It is replaced as a whole, and is for its owner alone. A file system that hangs costs one thread a
 //! file, and nobody waits for it longer than [`PATIENCE`].
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use zeroize::Zeroizing;
 
 use super::locks::Locks;
 use crate::error::Denial;
+use crate::trusted::Trusted;
 
 /// A home on a network file system may hang.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -59,8 +61,7 @@ impl CacheFiles {
 pub(super) fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut content = Zeroizing::default();
     // Without waiting: that of a pipe would have no end.
-    let no_wait = OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(no_wait).open(path)?;
+    let file = Trusted::existing(path)?.open(File::options().read(true), OFlags::NONBLOCK)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a file"));
     }
@@ -85,8 +86,8 @@ pub(super) fn unreadable(path: &Path, error: &io::Error) -> Denial {
 /// # Errors
 /// Why it can't be written; then nothing has changed.
 pub(super) fn replace(path: &Path, content: &str) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let directory = Trusted::directory(path.parent().unwrap_or(Path::new(".")))?;
+    let path = directory.path().join(path.file_name().unwrap_or_default());
     // Not by the process's id: in containers that share a home it is the same.
     let chance = RandomState::new().hash_one(());
     let temporary = path.with_extension(format!("{chance:016x}.tmp"));
@@ -99,7 +100,7 @@ pub(super) fn replace(path: &Path, content: &str) -> io::Result<()> {
             file.write_all(content.as_bytes())?;
             file.sync_all()
         })
-        .and_then(|()| std::fs::rename(&temporary, path));
+        .and_then(|()| std::fs::rename(&temporary, &path));
     if written.is_err() {
         // A token doesn't stay behind under a name that nobody looks for.
         drop(std::fs::remove_file(&temporary));
@@ -131,6 +132,38 @@ mod tests {
         let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode();
         assert_eq!(mode(&path) & 0o777, 0o600);
         assert_eq!(mode(path.parent().expect("a directory")) & 0o777, 0o700);
+    }
+
+    /// The attack: a token of the attacker's account, and a directory from which they would take ours.
+    #[test]
+    fn what_others_can_change_is_neither_read_nor_written() {
+        let home = tempfile::tempdir().expect("a home");
+        let path = home.path().join("token.json");
+        let set = |path: &Path, mode| {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("ours");
+        };
+        let refused = |error: io::Error, repair: &str| {
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+            assert!(error.to_string().contains(repair), "{error}");
+        };
+        replace(&path, "canary").expect("a file");
+        set(&path, 0o622);
+        refused(read(&path).expect_err("everyone writes it"), "chmod o-w");
+        set(&path, 0o600);
+        set(home.path(), 0o777);
+        refused(read(&path).expect_err("everyone replaces it"), "chmod o-w");
+        refused(replace(&path, "other").expect_err("everyone takes it"), "chmod o-w");
+        set(home.path(), 0o700);
+        let other = Some(rustix::process::Uid::from_raw(54_321));
+        if rustix::process::geteuid().is_root() {
+            rustix::fs::chown(&path, other, None).expect("root may");
+            refused(read(&path).expect_err("another user's"), "chown 0");
+            rustix::fs::chown(home.path(), other, None).expect("root may");
+            refused(replace(&path, "other").expect_err("another user's"), "chown 0");
+            rustix::fs::chown(home.path(), Some(rustix::process::geteuid()), None).expect("ours");
+            rustix::fs::chown(&path, Some(rustix::process::geteuid()), None).expect("ours");
+        }
+        assert_eq!(read(&path).expect("a file").as_slice(), b"canary");
     }
 
     #[test]
