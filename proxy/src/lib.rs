@@ -29,10 +29,10 @@ pub mod reverse;
 
 mod exchange;
 pub mod relay;
-mod old_client;
 pub mod session;
 pub mod tools;
 
+mod old_client;
 pub mod profile;
 pub mod request;
 

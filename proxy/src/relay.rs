@@ -151,7 +151,7 @@ impl Relay {
         let (lost, mut losses) = mpsc::unbounded_channel();
         let work = TaskTracker::new();
         let context = Context {
-            upstream: Arc::clone(&shared.upstream),
+            upstream: Arc::new(shared.upstream.for_client()),
             handshake: Handshake::default(),
             ownership,
             metadata: Arc::clone(&shared.metadata),
@@ -201,6 +201,11 @@ impl Relay {
         let sessions: Vec<_> = lock(&self.sessions).drain().map(|(_, session)| session).collect();
         let closing = sessions.iter().map(|session| session.close());
         let _ = tokio::time::timeout(FAREWELL, futures_util::future::join_all(closing)).await;
+    }
+
+    /// The way to the server, under the client's name.
+    pub(crate) fn upstream(&self) -> &Upstream {
+        &self.context.upstream
     }
 
     /// Takes note of a request, so that it can be cancelled. An error says why it can't be taken.

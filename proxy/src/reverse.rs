@@ -70,7 +70,7 @@ impl Reverse {
     pub(crate) async fn get(&self, headers: &HeaderMap) -> Response<Body> {
         let Some(client) = self.client(headers) else { return answer::unknown_session() };
         let out = self.outgoing(Method::GET, headers, Bytes::new());
-        let passed = self.shared.upstream.pass(out).await;
+        let passed = client.0.relay.upstream().pass(out).await;
         match passed {
             Ok(Passed::Success(response)) => {
                 // The rest of a stream that was cut ends with its response; the messages of other
@@ -96,7 +96,7 @@ impl Reverse {
     pub(crate) async fn delete(&self, headers: &HeaderMap) -> Response<Body> {
         let Some(client) = self.client(headers) else { return answer::unknown_session() };
         let out = self.outgoing(Method::DELETE, headers, Bytes::new());
-        let passed = self.shared.upstream.pass(out).await;
+        let passed = client.0.relay.upstream().pass(out).await;
         match passed {
             Ok(Passed::Success(response)) => {
                 let ended = headers.get(SESSION_ID).and_then(|id| self.clients.remove(id));

@@ -64,9 +64,17 @@ impl Sent {
     }
 }
 
-/// The endpoint, and how to speak to it.
+/// The endpoint, and how to speak to it for one client.
 #[derive(Debug)]
 pub struct Upstream {
+    common: Arc<Common>,
+    /// What the client calls itself.
+    user_agent: OnceLock<HeaderValue>,
+}
+
+/// What all clients share.
+#[derive(Debug)]
+struct Common {
     connections: Connections,
     signer: Signer,
     url: Url,
@@ -74,7 +82,6 @@ pub struct Upstream {
     headers: Vec<(HeaderName, HeaderValue)>,
     timeouts: Timeouts,
     skip_auth: bool,
-    user_agent: OnceLock<HeaderValue>,
     telemetry: bool,
     budget: Budget,
 }
@@ -108,7 +115,7 @@ impl Upstream {
             (Some(host), Some(port)) => format!("{host}:{port}"),
             (host, _) => host.unwrap_or_default().to_owned(),
         };
-        Ok(Self {
+        let common = Common {
             connections,
             signer,
             url,
@@ -116,10 +123,16 @@ impl Upstream {
             headers,
             timeouts,
             skip_auth,
-            user_agent: OnceLock::new(),
             telemetry,
             budget: Budget::new(MESSAGES_IN_TRANSIT),
-        })
+        };
+        Ok(Self { common: Arc::new(common), user_agent: OnceLock::new() })
+    }
+
+    /// The same endpoint, for a client of its own.
+    #[must_use]
+    pub fn for_client(&self) -> Self {
+        Self { common: Arc::clone(&self.common), user_agent: OnceLock::new() }
     }
 
     /// Names the client in `User-Agent` from now on, unless telemetry is off.
@@ -139,7 +152,7 @@ impl Upstream {
     /// Whether the client needn't be named any more.
     #[must_use]
     pub fn is_introduced(&self) -> bool {
-        !self.telemetry || self.user_agent.get().is_some()
+        !self.common.telemetry || self.user_agent.get().is_some()
     }
 
     /// Signs, sends and reads.
@@ -163,26 +176,26 @@ impl Upstream {
     /// The memory that messages share.
     #[must_use]
     pub fn budget(&self) -> &Budget {
-        &self.budget
+        &self.common.budget
     }
 
     /// Host and port of the endpoint.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        &self.common.host
     }
 
     /// How long an answer may be silent between two pieces.
     #[must_use]
     pub fn read_timeout(&self) -> Duration {
-        self.timeouts.read
+        self.common.timeouts.read
     }
 
     async fn signed(
         &self,
         mut out: Outgoing,
     ) -> Result<(reqwest::Response, Option<HeaderMap>), Error> {
-        for (name, value) in &self.headers {
+        for (name, value) in &self.common.headers {
             if !out.headers.contains_key(name) {
                 out.headers.append(name, value.clone());
             }
@@ -191,7 +204,7 @@ impl Upstream {
         let mut response = self.send(&out, signature.as_ref().map(|it| &it.0)).await?;
         if let Some((_, generation)) = signature
             && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-            && self.signer.refreshed(&out.profile, generation).await?
+            && self.common.signer.refreshed(&out.profile, generation).await?
         {
             tracing::info!(profile = %out.profile, "signature refused, once more with fresh credentials");
             signature = self.sign(&out).await?;
@@ -200,17 +213,21 @@ impl Upstream {
         if response.status().is_success()
             && let Some(encoding) = encoding(response.headers())
         {
-            return Err(Error::Encoded { host: self.host.clone(), encoding });
+            return Err(Error::Encoded { host: self.common.host.clone(), encoding });
         }
         Ok((response, signature.map(|it| it.0)))
     }
 
     /// The headers to add; `None` to send unsigned.
     async fn sign(&self, out: &Outgoing) -> Result<Option<(HeaderMap, u64)>, Error> {
-        match self.signer.sign(&out.profile, &out.method, &self.url, &out.headers, &out.body).await
+        match self
+            .common
+            .signer
+            .sign(&out.profile, &out.method, &self.common.url, &out.headers, &out.body)
+            .await
         {
             Ok(signature) => Ok(Some((signature.headers, signature.credential_generation))),
-            Err(error) if self.skip_auth && error.has_no_credentials() => {
+            Err(error) if self.common.skip_auth && error.has_no_credentials() => {
                 tracing::warn!(%error, "sending unsigned (--skip-auth)");
                 Ok(None)
             }
@@ -223,7 +240,7 @@ impl Upstream {
         out: &Outgoing,
         signature: Option<&HeaderMap>,
     ) -> Result<reqwest::Response, Error> {
-        let mut request = reqwest::Request::new(out.method.clone(), self.url.clone());
+        let mut request = reqwest::Request::new(out.method.clone(), self.common.url.clone());
         let headers = request.headers_mut();
         headers.extend(out.headers.clone());
         if let Some(signature) = signature {
@@ -243,22 +260,22 @@ impl Upstream {
         }
         out.sent.set();
         let (client, place) = if out.patient {
-            (self.connections.single(), None)
+            (self.common.connections.single(), None)
         } else {
-            let (client, place) = self.connections.place();
+            let (client, place) = self.common.connections.place();
             (client, Some(place))
         };
         let mut response = std::pin::pin!(client.execute(request));
         loop {
             let taken = progress.taken();
             let (limit, what, option) = if taken < out.body.len() {
-                (self.timeouts.write, "didn't take the request", "--write-timeout")
+                (self.common.timeouts.write, "didn't take the request", "--write-timeout")
             } else {
-                (self.timeouts.read, "sent nothing", "--read-timeout")
+                (self.common.timeouts.read, "sent nothing", "--read-timeout")
             };
             // Connecting has a limit of its own, inside.
             let limit = match taken {
-                0 => limit.saturating_add(self.timeouts.connect),
+                0 => limit.saturating_add(self.common.timeouts.connect),
                 _ => limit,
             };
             tokio::select! {
@@ -272,7 +289,7 @@ impl Upstream {
                 }
                 () = progress.more() => {}
                 () = tokio::time::sleep(limit), if !out.patient => {
-                    let (host, after) = (self.host.clone(), limit);
+                    let (host, after) = (self.common.host.clone(), limit);
                     return Err(Error::Timeout { host, what, after, option });
                 }
             }
@@ -288,7 +305,7 @@ impl Upstream {
         let status = response.status();
         let session_id = response.headers().get(SESSION_ID).cloned();
         let kind = media_type(&response);
-        let read = (!patient).then_some(self.timeouts.read);
+        let read = (!patient).then_some(self.common.timeouts.read);
         let reply = if !status.is_success() {
             Reply::Failure(self.failure(response, signature).await.0)
         } else if status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT {
@@ -297,15 +314,15 @@ impl Upstream {
             match kind.as_deref() {
                 Some("text/event-stream") => Reply::Messages(Box::new(Messages::events(
                     response,
-                    self.host.clone(),
+                    self.common.host.clone(),
                     read,
-                    self.budget.clone(),
+                    self.common.budget.clone(),
                 ))),
                 Some("application/json") => {
-                    let budget = self.budget.clone();
+                    let budget = self.common.budget.clone();
                     Reply::Messages(Box::new(Messages::json(
                         response,
-                        self.host.clone(),
+                        self.common.host.clone(),
                         read,
                         budget,
                     )))
@@ -327,15 +344,16 @@ impl Upstream {
         response: reqwest::Response,
         signature: Option<HeaderMap>,
     ) -> (Failure, Bytes) {
-        Failure::read(response, self.host.clone(), signature, self.timeouts.read).await
+        Failure::read(response, self.common.host.clone(), signature, self.common.timeouts.read)
+            .await
     }
 
     fn error(&self, error: reqwest::Error) -> Error {
-        let host = self.host.clone();
+        let host = self.common.host.clone();
         let detail = if error.is_timeout() && error.is_connect() {
             format!(
                 "no connection within {} s (--connect-timeout)",
-                self.timeouts.connect.as_secs_f64()
+                self.common.timeouts.connect.as_secs_f64()
             )
         } else {
             let cause = innermost(&error);

@@ -97,6 +97,25 @@ async fn a_token_opens_the_port_and_stays_there() {
     assert_eq!((health.status, health.text().await.as_str()), (200, "ok\n"));
 }
 
+/// A server sees who calls: of many clients, not the first one's name for all.
+#[tokio::test]
+async fn each_client_goes_under_its_own_name() {
+    let world = World::new().await;
+    let proxy = Listening::start(&world, &["dev"], &[]).await;
+    let mut sessions = Vec::new();
+    for name in ["First Agent", "second"] {
+        let initialize = INITIALIZE.replace(r#""name":"c""#, &format!(r#""name":"{name}""#));
+        let opened = proxy.post(&[], &initialize).await;
+        sessions.push(opened.header("mcp-session-id").unwrap().to_owned());
+        opened.message().await;
+    }
+    for (session, name) in sessions.iter().zip([" first-agent/1", " second/1"]) {
+        proxy.post(&[("mcp-session-id", session)], &whoami(2, "{}")).await.message().await;
+        let call = world.upstream.requests_of("tools/call").pop().unwrap();
+        assert!(call.header("user-agent").unwrap().ends_with(name), "{call:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_socket_file_has_its_mode_and_its_token_and_no_name() {
     let world = World::new().await;

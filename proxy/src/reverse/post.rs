@@ -65,7 +65,7 @@ impl Reverse {
         message: Message,
     ) -> Response<Body> {
         let out = self.outgoing(Method::POST, headers, message.into_bytes());
-        match self.shared.upstream.pass(out).await {
+        match client.0.relay.upstream().pass(out).await {
             Ok(Passed::Success(response)) => {
                 answer::stream(response, self.shared.upstream.budget(), client, |passing| passing)
             }
@@ -195,7 +195,7 @@ impl Reverse {
         underway.flight.over(relay.default_session());
         let mut attempts = Attempts::new(self.shared.retries, route.repeatable);
         loop {
-            match self.shared.upstream.pass(out.clone()).await {
+            match relay.upstream().pass(out.clone()).await {
                 Ok(passed) => return Ok(passed),
                 Err(error) => attempts.after(error).await?,
             }
