@@ -5,8 +5,9 @@
 
 mod private;
 
+use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -45,6 +46,8 @@ pub struct Broker {
     address: BrokerAddress,
     private: Option<Arc<PrivateBroker>>,
     timeout: Duration,
+    /// The profiles for which no rule looks at a body, as far as we know: its hash is enough.
+    unread: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Broker {
@@ -78,7 +81,7 @@ impl Broker {
         let client = BrokerClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { client, address, private, timeout }
+        Self { client, address, private, timeout, unread: Arc::default() }
     }
 
     /// Whom this asks.
@@ -108,7 +111,24 @@ impl Broker {
                 async move { client.list_profiles(ListProfilesRequest {}).await }
             })
             .await?;
+        let unread = answer.profiles.iter().filter(|profile| !profile.needs_body);
+        *self.unread() = unread.map(|profile| profile.name.clone()).collect();
         Ok(answer.profiles)
+    }
+
+    /// Whether the broker said that it reads no body of this profile's requests.
+    #[must_use]
+    pub fn reads_no_body(&self, profile: &ProfileName) -> bool {
+        self.unread().contains(profile.as_str())
+    }
+
+    /// Takes note that it reads them now: its rules have changed.
+    pub fn on_body_required(&self, profile: &ProfileName) {
+        self.unread().remove(profile.as_str());
+    }
+
+    fn unread(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells that upstream refused a signature. The generation to sign with now: a later one, if

@@ -8,13 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use sha2::{Digest, Sha256};
 use sigward_proto::v1::sign_request::Payload;
-use sigward_proto::v1::{Header, SignRequest};
+use sigward_proto::v1::{Header, Reason, SignRequest};
 use url::Url;
 
 use crate::broker::Broker;
 use crate::config::ProfileName;
 use crate::error::Error;
+
+/// What is hashed of a body before the other tasks of the thread get their turn.
+const PIECE: usize = 1 << 20;
 
 /// A signature, as headers to add.
 #[derive(Debug)]
@@ -49,7 +53,7 @@ impl Signer {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Signature, Error> {
-        let request = SignRequest {
+        let request = |payload: Payload| SignRequest {
             profile: profile.as_str().to_owned(),
             method: method.as_str().to_owned(),
             uri: url.as_str().to_owned(),
@@ -60,9 +64,22 @@ impl Signer {
                     value: Bytes::copy_from_slice(value.as_bytes()),
                 })
                 .collect(),
-            payload: Some(Payload::Body(body.clone())),
+            payload: Some(payload),
         };
-        let signed = self.broker.sign(profile, request).await?;
+        let whole = || request(Payload::Body(body.clone()));
+        let signed = if body.is_empty() || !self.broker.reads_no_body(profile) {
+            self.broker.sign(profile, whole()).await?
+        } else {
+            let hash = Payload::BodySha256(sha256(body).await);
+            match self.broker.sign(profile, request(hash)).await {
+                // A rule looks at bodies since we asked.
+                Err(Error::Refused(refusal)) if refusal.reason() == Some(Reason::BodyRequired) => {
+                    self.broker.on_body_required(profile);
+                    self.broker.sign(profile, whole()).await?
+                }
+                signed => signed?,
+            }
+        };
         if signed.path_and_query != path_and_query(url) {
             return Err(Error::SignatureMismatch);
         }
@@ -97,6 +114,15 @@ impl Signer {
             }
         }
     }
+}
+
+async fn sha256(body: &Bytes) -> Bytes {
+    let mut hash = Sha256::new();
+    for piece in body.chunks(PIECE) {
+        hash.update(piece);
+        tokio::task::yield_now().await;
+    }
+    Bytes::copy_from_slice(&hash.finalize())
 }
 
 /// What stands in the request line.

@@ -13,6 +13,7 @@ mod agent;
 mod answers;
 mod audit;
 mod bad_input;
+mod bodies;
 mod botocore;
 mod broker;
 mod cases;
