@@ -4,13 +4,14 @@
 //! one: it could fill the memory of whoever collects.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
 use sigward_proto::v1::ProfileState;
 
 use crate::audit::Health;
@@ -22,6 +23,10 @@ use crate::profile::View;
 pub struct Metrics {
     registry: Registry,
     signatures: Family<Decision, Counter>,
+    phases: [Histogram; Phase::ALL.len()],
+    loads: Family<Load, Counter>,
+    load_durations: Family<Profile, Histogram>,
+    ages: Family<Profile, Gauge>,
     states: Family<State, Gauge>,
     expiries: Family<Profile, Gauge>,
     rejected: Gauge,
@@ -45,6 +50,46 @@ pub struct Metrics {
 struct Decision {
     profile: String,
     rule: String,
+    outcome: &'static str,
+}
+
+/// A phase of the life of a signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The head is checked, and the body read.
+    Parse,
+    /// The rules decide.
+    Authorize,
+    /// Credentials are there, or are waited for.
+    Resolve,
+    /// They sign.
+    Sign,
+    /// The record is written.
+    Audit,
+}
+
+impl Phase {
+    const ALL: [Self; 5] = [Self::Parse, Self::Authorize, Self::Resolve, Self::Sign, Self::Audit];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Parse => "parse",
+            Self::Authorize => "authorize",
+            Self::Resolve => "resolve",
+            Self::Sign => "sign",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabel {
+    phase: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Load {
+    profile: String,
     outcome: &'static str,
 }
 
@@ -80,6 +125,30 @@ impl Default for Metrics {
         let signatures = Family::default();
         let help = "Requests for signatures as they were answered, by profile, rule and outcome: signed, or the reason of the denial";
         registry.register("signatures", help, signatures.clone());
+        // From 10 µs to 42 s: a signature takes microseconds, and may wait for a load.
+        let times = || Histogram::new(exponential_buckets(1e-5, 4.0, 12));
+        let of_phases = Family::<PhaseLabel, Histogram>::new_with_constructor(times);
+        let help = "Time that calls for signatures spent in a phase that they got through";
+        let seconds = Unit::Seconds;
+        registry.register_with_unit("phase_duration", help, seconds, of_phases.clone());
+        let phases = Phase::ALL
+            .map(|phase| of_phases.get_or_create_owned(&PhaseLabel { phase: phase.name() }));
+        let loads = Family::default();
+        let help = "Loads of credentials, by profile and outcome: loaded, or the reason";
+        registry.register("credential_loads", help, loads.clone());
+        let load_times: fn() -> Histogram = || Histogram::new(exponential_buckets(1e-3, 4.0, 9));
+        let load_durations = Family::new_with_constructor(load_times);
+        let help = "Time that loads of credentials took";
+        let seconds = Unit::Seconds;
+        registry.register_with_unit(
+            "credential_load_duration",
+            help,
+            seconds,
+            load_durations.clone(),
+        );
+        let ages = Family::default();
+        let help = "When the profile's credentials were loaded, as a Unix timestamp in seconds";
+        registry.register("credential_loaded_timestamp_seconds", help, ages.clone());
         let states = Family::default();
         registry.register("profile_state", "1 for the state that a profile is in", states.clone());
         let expiries = Family::default();
@@ -121,6 +190,10 @@ impl Default for Metrics {
         Self {
             registry,
             signatures,
+            phases,
+            loads,
+            load_durations,
+            ages,
             states,
             expiries,
             rejected,
@@ -146,6 +219,19 @@ impl Metrics {
         self.signatures.get_or_create(&decision).inc();
     }
 
+    /// Counts how long a call for a signature was in a phase.
+    pub fn passed(&self, phase: Phase, took: Duration) {
+        self.phases[phase as usize].observe(took.as_secs_f64());
+    }
+
+    /// Counts a load of the credentials of a profile of the configuration.
+    pub fn loaded(&self, profile: &str, took: Duration, outcome: Result<(), &Denial>) {
+        let outcome = outcome.map_or_else(|denial| denial.reason().name(), |()| "loaded");
+        let profile = profile.to_owned();
+        self.loads.get_or_create(&Load { profile: profile.clone(), outcome }).inc();
+        self.load_durations.get_or_create(&Profile { profile }).observe(took.as_secs_f64());
+    }
+
     /// Counts something that there was too much of.
     pub fn refused(&self, what: &'static str) {
         self.refused.get_or_create(&Refusal { what }).inc();
@@ -169,14 +255,16 @@ impl Metrics {
         self.audit_summed_up.set(gauge(audit.summed_up));
         self.states.clear();
         self.expiries.clear();
+        self.ages.clear();
         self.rejected.set(i64::from(config_rejected));
         for view in profiles {
             let state = State { profile: view.name.to_string(), state: state(view.state) };
             self.states.get_or_create(&state).set(1);
-            if let Some(expiry) = view.expiry {
+            for (times, time) in [(&self.expiries, view.expiry), (&self.ages, view.loaded)] {
+                let Some(time) = time else { continue };
                 let profile = Profile { profile: view.name.to_string() };
-                let seconds = expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-                self.expiries.get_or_create(&profile).set(seconds.try_into().unwrap_or(i64::MAX));
+                let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                times.get_or_create(&profile).set(seconds.try_into().unwrap_or(i64::MAX));
             }
         }
         let mut text = String::new();
@@ -208,11 +296,20 @@ mod tests {
         metrics.decided("dev", "agents", Ok(()));
         metrics.decided("dev", "agents", Ok(()));
         metrics.decided("", "", Err(&Denial::new(Reason::ProfileNotAllowed, "no rule")));
+        metrics.passed(Phase::Sign, Duration::from_micros(50));
+        metrics.loaded("dev", Duration::from_millis(3), Ok(()));
+        let late = Denial::new(Reason::CredentialsUnavailable, "late");
+        metrics.loaded("dev", Duration::from_secs(60), Err(&late));
         let text = metrics.text(&[], true, &health());
         for line in [
             r#"sigward_signatures_total{profile="dev",rule="agents",outcome="signed"} 2"#,
             r#"sigward_signatures_total{profile="",rule="",outcome="PROFILE_NOT_ALLOWED"} 1"#,
             "sigward_config_rejected 1",
+            r#"sigward_phase_duration_seconds_bucket{le="0.00016",phase="sign"} 1"#,
+            r#"sigward_phase_duration_seconds_count{phase="audit"} 0"#,
+            r#"sigward_credential_loads_total{profile="dev",outcome="loaded"} 1"#,
+            r#"sigward_credential_loads_total{profile="dev",outcome="CREDENTIALS_UNAVAILABLE"} 1"#,
+            r#"sigward_credential_load_duration_seconds_count{profile="dev"} 2"#,
             r#"sigward_audit_head{sha256="abc"} 1"#,
             "sigward_audit_failures 3",
         ] {

@@ -14,6 +14,8 @@ pub struct Peer {
     pub uid: u32,
     /// The primary group.
     pub gid: u32,
+    /// The other groups that its process was in, where they can be seen.
+    pub groups: Vec<u32>,
     /// The process, where the kernel can name it in our pid namespace.
     pub pid: Option<i32>,
     /// The executable, where it can be seen.
@@ -32,7 +34,7 @@ pub struct Caller {
 pub struct PeerPattern {
     /// The user.
     pub uid: Option<u32>,
-    /// The primary group.
+    /// A group, primary or supplementary.
     pub gid: Option<u32>,
     /// The executable's absolute path.
     pub exe: Option<PathBuf>,
@@ -44,7 +46,7 @@ impl PeerPattern {
     pub fn matches(&self, peer: &Peer) -> bool {
         *self != Self::default()
             && self.uid.is_none_or(|uid| uid == peer.uid)
-            && self.gid.is_none_or(|gid| gid == peer.gid && !is_unmapped_gid(gid))
+            && self.gid.is_none_or(|gid| peer.is_in(gid))
             && self.exe.as_ref().is_none_or(|exe| peer.exe.as_ref() == Some(exe))
     }
 }
@@ -59,8 +61,12 @@ impl Peer {
         }
         // 0 is what a process outside our pid namespace looks like.
         let pid = pid.filter(|pid| *pid > 0);
-        let exe = pid.and_then(executable);
-        Some(Self { uid, gid, pid, exe })
+        let process = pid.and_then(|pid| process(pid, uid)).unwrap_or_default();
+        Some(Self { uid, gid, groups: process.groups, pid, exe: process.exe })
+    }
+
+    fn is_in(&self, gid: u32) -> bool {
+        (gid == self.gid || self.groups.contains(&gid)) && !is_unmapped_gid(gid)
     }
 
     /// Whether it is the user that the broker runs as, who could read the broker's AWS files itself.
@@ -92,32 +98,54 @@ fn overflow(name: &str) -> u32 {
     text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65534)
 }
 
-/// The executable of a process that was there before and after the look.
+/// What `/proc` says of a process.
+#[derive(Debug, Default)]
+struct Process {
+    exe: Option<PathBuf>,
+    groups: Vec<u32>,
+}
+
+/// What there is to know of a process that was there before and after the look.
 ///
 /// The attack: connect, hand the socket to a child, exit, and wait until the pid belongs to an
 /// allowed program. So the process is pinned first, and must still live after its /proc entry was
-/// read; what can't be pinned has no executable.
+/// read; of what can't be pinned nothing is known.
 ///
 /// What it can't promise: that the program speaks. A pid that was taken again before we pinned it is
 /// pinned as well; and a process may share its socket with a child, connect, and become the allowed
-/// program while the child speaks. So `exe` narrows a uid or gid, and a rule with `exe` alone is refused.
+/// program while the child speaks. So `exe` narrows a uid or gid, and a rule with `exe` alone is refused;
+/// and the groups are those of a process of the same user, or none.
 #[cfg(target_os = "linux")]
-fn executable(pid: i32) -> Option<PathBuf> {
+fn process(pid: i32, uid: u32) -> Option<Process> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
     let pinned = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    let exe = std::fs::read_link(Path::new("/proc").join(pid.to_string()).join("exe")).ok()?;
+    let entry = Path::new("/proc").join(pid.to_string());
+    let exe = std::fs::read_link(entry.join("exe")).ok();
+    let status = std::fs::read_to_string(entry.join("status")).unwrap_or_default();
     // A pidfd is readable once its process has exited.
     let mut fds = [PollFd::new(&pinned, PollFlags::IN)];
     let exited = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).ok()? > 0;
     // A file that was replaced since reads as "… (deleted)", and matches no rule.
-    (!exited).then_some(exe)
+    (!exited).then(|| Process { exe, groups: groups(&status, uid).unwrap_or_default() })
 }
 
-/// Only Linux can answer; elsewhere an `exe` rule matches nobody.
+/// The supplementary groups in the text of `/proc/PID/status`, of a process that is this user's.
+#[cfg(target_os = "linux")]
+fn groups(status: &str, uid: u32) -> Option<Vec<u32>> {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    // Real, effective, saved, of the file system. A connection has the effective one.
+    let effective = field("Uid:")?.split_whitespace().nth(1)?;
+    if effective.parse() != Ok(uid) {
+        return None;
+    }
+    field("Groups:")?.split_whitespace().map(|gid| gid.parse().ok()).collect()
+}
+
+/// Only Linux can answer; elsewhere an `exe` rule matches nobody, and a group is the primary one.
 #[cfg(not(target_os = "linux"))]
-fn executable(_pid: i32) -> Option<PathBuf> {
+fn process(_pid: i32, _uid: u32) -> Option<Process> {
     None
 }
 
@@ -126,7 +154,8 @@ mod tests {
     use super::*;
 
     fn peer() -> Peer {
-        Peer { uid: 1000, gid: 100, pid: Some(7), exe: Some("/usr/bin/agent".into()) }
+        let exe = Some("/usr/bin/agent".into());
+        Peer { uid: 1000, gid: 100, groups: vec![27, 44], pid: Some(7), exe }
     }
 
     #[test]
@@ -136,6 +165,8 @@ mod tests {
         assert!(!by(Some(1001), None, None).matches(&peer()));
         assert!(by(None, Some(100), None).matches(&peer()));
         assert!(!by(Some(1000), Some(101), None).matches(&peer()));
+        assert!(by(None, Some(44), None).matches(&peer()), "a supplementary group");
+        assert!(!by(None, Some(45), None).matches(&peer()));
         assert!(by(Some(1000), None, Some("/usr/bin/agent")).matches(&peer()));
         assert!(!by(Some(1000), None, Some("/usr/bin/other")).matches(&peer()));
         let faceless = Peer { exe: None, ..peer() };
@@ -151,14 +182,33 @@ mod tests {
         let gid = overflow("overflowgid");
         let pattern = PeerPattern { gid: Some(gid), ..PeerPattern::default() };
         assert!(!pattern.matches(&Peer { gid, ..peer() }));
+        assert!(!pattern.matches(&Peer { groups: vec![gid], ..peer() }));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn groups_are_those_of_a_process_of_the_same_user() {
+        let status = "Name:\tx\nUid:\t0\t1000\t0\t0\nGid:\t100\t100\t100\t100\nGroups:\t27 44 \n";
+        assert_eq!(groups(status, 1000), Some(vec![27, 44]));
+        assert_eq!(groups(status, 0), None, "the pid is another user's by now");
+        assert_eq!(groups(&status.replace("27 44 ", ""), 1000), Some(Vec::new()));
+        assert_eq!(groups(&status.replace("44", "x"), 1000), None);
+        assert_eq!(groups("", 1000), None);
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn a_living_process_has_an_executable_and_a_dead_one_has_none() {
         let own = std::process::id().cast_signed();
-        let new = |pid| Peer::new(0, 0, Some(pid)).expect("a peer");
+        let uid = rustix::process::geteuid().as_raw();
+        let new = |pid| Peer::new(uid, 0, Some(pid)).expect("a peer");
         assert_eq!(new(own).exe, std::env::current_exe().ok());
+        let groups = rustix::process::getgroups().expect("groups");
+        let mut groups: Vec<u32> = groups.into_iter().map(|group| group.as_raw()).collect();
+        let mut seen = new(own).groups;
+        groups.sort_unstable();
+        seen.sort_unstable();
+        assert_eq!(seen, groups);
         let mut child = std::process::Command::new("true").spawn().expect("spawn");
         let pid = child.id().cast_signed();
         child.wait().expect("wait");

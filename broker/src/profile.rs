@@ -15,6 +15,7 @@ mod locks;
 mod login;
 mod login_token;
 mod mark;
+mod observer;
 mod refresh;
 mod source;
 mod surroundings;
@@ -34,6 +35,8 @@ use self::home::Home;
 pub use self::identity::Identity;
 use self::login::Logins;
 pub use self::login::{Done, Login, Prompt, Stage};
+use self::observer::Observed;
+pub use self::observer::Observer;
 use self::refresh::{Change, Refresh};
 use self::source::Source;
 pub use self::surroundings::Surroundings;
@@ -58,6 +61,7 @@ pub struct Profiles {
     tokens: Arc<Tokens>,
     logins: Arc<Logins>,
     changes: tokio::sync::watch::Sender<()>,
+    observer: Arc<dyn Observer>,
     watch: OnceLock<Watch>,
 }
 
@@ -87,6 +91,8 @@ pub struct View {
     pub failure: Option<Denial>,
     /// When its credentials end.
     pub expiry: Option<SystemTime>,
+    /// When they were loaded.
+    pub loaded: Option<SystemTime>,
     /// Which credentials they are; 0 for none yet.
     pub generation: u64,
     /// Whose they are, where the configuration says to ask; else empty.
@@ -94,9 +100,9 @@ pub struct View {
 }
 
 impl Profiles {
-    /// The profiles of a configuration. Nothing is loaded.
+    /// The profiles of a configuration. Nothing is loaded; `observer` hears of each load to come.
     #[must_use]
-    pub fn new(config: &Config, surroundings: &Surroundings) -> Self {
+    pub fn new(config: &Config, surroundings: &Surroundings, observer: Arc<dyn Observer>) -> Self {
         let tokens = Arc::new(Tokens::new(surroundings.home.as_deref()));
         let logins = Arc::new(Logins::new(Arc::clone(&tokens)));
         let changes = tokio::sync::watch::Sender::new(());
@@ -109,6 +115,7 @@ impl Profiles {
             tokens,
             logins,
             changes,
+            observer,
             watch: OnceLock::new(),
         };
         empty.next(config, surroundings)
@@ -133,8 +140,12 @@ impl Profiles {
                 Some(before) => (Arc::clone(&before.source), Arc::clone(&before.refresh)),
                 None => {
                     let source = Arc::new(source);
-                    let load = Arc::new(Arc::clone(&source));
-                    let refresh = Refresh::new(load, changes, Clock::system());
+                    let load = Observed {
+                        source: Arc::clone(&source),
+                        name: profile.name.clone(),
+                        observer: Arc::clone(&self.observer),
+                    };
+                    let refresh = Refresh::new(Arc::new(load), changes, Clock::system());
                     (source, Arc::new(refresh))
                 }
             };
@@ -152,6 +163,7 @@ impl Profiles {
             tokens: Arc::clone(&self.tokens),
             logins: Arc::clone(&self.logins),
             changes: self.changes.clone(),
+            observer: Arc::clone(&self.observer),
             watch: OnceLock::new(),
         }
     }
@@ -298,6 +310,7 @@ impl Profiles {
             state: status.state,
             failure: status.failure,
             expiry: status.expiry,
+            loaded: status.loaded,
             generation: status.generation,
             identity_arn: profile.source.identity_arn(),
         })

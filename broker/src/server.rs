@@ -30,7 +30,7 @@ pub use crate::intake::unix::Sockets;
 use crate::intake::{self, Connection, Gate, Intake, unix};
 use crate::policy::Policy;
 use crate::profile::{Profiles, Surroundings};
-use crate::service::{Current, Service, State};
+use crate::service::{Current, Recorder, Service, State};
 
 /// After a signal, calls in flight get so long to end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -218,13 +218,14 @@ fn assemble(
     surroundings: &Surroundings,
     draining: watch::Receiver<bool>,
 ) -> Result<Arc<Current>, Error> {
+    let audit = Arc::new(Audit::open(&config.audit, clock::now())?);
+    let recorder = Recorder { audit, metrics: Arc::default() };
     let state = State {
         endpoints: config.endpoints.clone(),
         policy: Policy::new(config),
-        profiles: Profiles::new(config, surroundings),
+        profiles: Profiles::new(config, surroundings, Arc::new(recorder.clone())),
     };
-    let audit = Audit::open(&config.audit, clock::now())?;
-    Ok(Current::new(state, audit, draining))
+    Ok(Current::new(state, recorder, draining))
 }
 
 async fn router(intake: Arc<Intake>) -> (Router<Stack<Gate, Identity>>, HealthReporter) {

@@ -6,6 +6,7 @@
 
 mod budget;
 mod message;
+mod recorder;
 mod sign;
 mod status;
 
@@ -33,6 +34,7 @@ use crate::peer::{Caller, Peer};
 use crate::policy::{Policy, Rates};
 use crate::profile::{Done, Login, Profiles, Prompt, Stage, View};
 
+pub(crate) use self::recorder::Recorder;
 pub(crate) use self::sign::sign;
 
 /// The broker's service.
@@ -46,8 +48,8 @@ pub(crate) struct Current {
     state: ArcSwap<State>,
     /// The configuration has changed, and has faults.
     rejected: AtomicBool,
-    metrics: Metrics,
-    audit: Audit,
+    metrics: Arc<Metrics>,
+    audit: Arc<Audit>,
     rates: Rates,
     budget: Arc<Budget>,
     /// Ends the streams when the broker drains.
@@ -62,11 +64,17 @@ pub(crate) struct State {
 }
 
 impl Current {
-    pub(crate) fn new(state: State, audit: Audit, draining: watch::Receiver<bool>) -> Arc<Self> {
+    pub(crate) fn new(
+        state: State,
+        recorder: Recorder,
+        draining: watch::Receiver<bool>,
+    ) -> Arc<Self> {
+        let Recorder { audit, metrics } = recorder;
+        metrics.reloaded(clock::now());
         Arc::new(Self {
             state: ArcSwap::from_pointee(state),
             rejected: AtomicBool::new(false),
-            metrics: Metrics::default(),
+            metrics,
             audit,
             rates: Rates::new(Instant::now()),
             budget: Arc::default(),

@@ -26,7 +26,12 @@ async fn every_decision_is_one_record() {
     failure(&client.call("whoami", r#"{"aws_profile":"prod"}"#).await);
 
     let log = fs::read_to_string(&path).unwrap();
-    let records: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut records: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let loaded: Vec<_> = records.extract_if(.., |it| it["action"] == "load").collect();
+    let loaded: Vec<_> = loaded.iter().map(|it| (&it["profile"], &it["outcome"])).collect();
+    let done = "done".into();
+    assert_eq!(loaded, [(&"dev".into(), &done), (&"staging".into(), &done)], "{log}");
     assert!(
         records.iter().all(|it| it["decision"] == "allow" || it["decision"] == "deny"),
         "{log}"

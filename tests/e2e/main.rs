@@ -28,6 +28,7 @@ mod duties;
 mod endings;
 mod fidelity;
 mod generations;
+mod hangs;
 mod http;
 mod isolation;
 mod listening;

@@ -27,6 +27,8 @@ const END: Duration = Duration::from_secs(4);
 /// More than a pipe holds, in lines of the log or in records; fewer than a user may have in progress.
 const MANY: usize = 450;
 
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 /// A broker whose standard error was read as far as "listening", and isn't from then on.
 async fn unread(world: &World, more: &str) -> (Child, BufReader<ChildStderr>) {
     let rule = format!(
@@ -155,13 +157,23 @@ async fn lines_of_json_say_which_call_they_are_about() {
     let mut broker = Process::start(world.broker_command(&arguments));
     broker.logged("\"message\":\"listening\"").await;
     let client = connect(&world.socket()).await;
-    assert!(sign(client, request(&world, "prod")).await.is_err());
-    broker.logged("PROFILE_NOT_ALLOWED").await;
+    assert!(sign(client.clone(), request(&world, "prod")).await.is_err());
+    let trace = Header { name: "traceparent".to_owned(), value: TRACE.into() };
+    let mut unread = request(&world, "dev");
+    unread.payload = None;
+    unread.headers.push(trace);
+    assert_eq!(sign(client, unread).await.unwrap_err(), "BODY_REQUIRED");
+    broker.logged("BODY_REQUIRED").await;
     broker.signal(Signal::TERM);
     let (_, errors) = broker.ended().await;
     let lines: Vec<Value> =
         errors.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let denied = lines.iter().find(|line| line["message"] == "denied").unwrap();
     assert_eq!((&denied["level"], &denied["uid"]), (&"INFO".into(), &own_uid().into()));
+    let last = lines.iter().rfind(|line| line["message"] == "denied").unwrap();
+    let (stranger, call) = (&denied["sign"], &last["sign"]);
+    assert!(stranger["id"].is_string() && stranger["profile"].is_null(), "{errors}");
+    assert_eq!((&call["profile"], &call["endpoint"]), (&"dev".into(), &"upstream".into()));
+    assert_eq!(call["traceparent"], TRACE, "{errors}");
     assert_eq!(lines.last().unwrap()["message"], "stopped", "the last line is written: {errors}");
 }

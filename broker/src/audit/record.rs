@@ -156,6 +156,12 @@ impl Record {
         self.fields.reason.unwrap_or("UNSPECIFIED")
     }
 
+    /// The `traceparent` of the request to be signed.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        self.fields.traceparent.as_deref()
+    }
+
     /// What was asked for, before anything is checked.
     pub fn asked(&mut self, profile: &str, http_method: Option<&str>) {
         self.fields.profile = Some(short(profile));

@@ -33,7 +33,7 @@ async fn open_when_free(path: &Path) -> Audit {
 }
 
 fn peer() -> Peer {
-    Peer { uid: 1000, gid: 100, pid: Some(7), exe: None }
+    Peer { uid: 1000, gid: 100, groups: Vec::new(), pid: Some(7), exe: None }
 }
 
 fn lines(path: &Path) -> Vec<Value> {

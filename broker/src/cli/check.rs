@@ -1,6 +1,7 @@
 //! `check`: is the configuration right, does each profile load, and whose identity is it?
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use sigward_proto::v1::Reason;
@@ -14,7 +15,7 @@ use crate::profile::{Profiles, Surroundings};
 /// Checks every profile; one that fails doesn't hide the others. The exit code says whether all are
 /// right.
 pub(super) async fn run(config: &Config, surroundings: &Surroundings) -> ExitCode {
-    let profiles = Profiles::new(config, surroundings);
+    let profiles = Profiles::new(config, surroundings, Arc::new(()));
     let now = clock::now();
     let identities =
         join_all(config.profiles.iter().map(|p| profiles.identity(&p.name, now))).await;

@@ -58,7 +58,8 @@ pub(super) struct Options {
 /// Prints the decision. Success means that it would be signed.
 pub(super) fn run(options: &Options, config: &Config) -> Result<ExitCode, Error> {
     let gid = options.gid.unwrap_or(options.uid);
-    let peer = Peer { uid: options.uid, gid, pid: None, exe: options.exe.clone() };
+    let peer =
+        Peer { uid: options.uid, gid, groups: Vec::new(), pid: None, exe: options.exe.clone() };
     let endpoint = endpoint(options, config)?;
     let policy = Policy::new(config);
     let message = options.message()?;

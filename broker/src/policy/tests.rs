@@ -27,7 +27,7 @@ fn config(rules: &str) -> Config {
 }
 
 fn peer(uid: u32) -> Peer {
-    Peer { uid, gid: 100, pid: Some(1), exe: None }
+    Peer { uid, gid: 100, groups: Vec::new(), pid: Some(1), exe: None }
 }
 
 fn body(tool: &str) -> Payload {

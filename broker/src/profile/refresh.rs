@@ -71,6 +71,9 @@ pub(super) trait Load: Send + Sync {
 
     /// Hears which ones sign from now on, if any.
     fn in_force(&self, _keys: Option<&aws_credential_types::Credentials>) {}
+
+    /// Hears how a load ended, before those who wait for it.
+    fn on_end(&self, _took: Duration, _outcome: Result<&Arc<Credentials>, &Denial>) {}
 }
 
 /// One profile's credentials.
@@ -97,6 +100,7 @@ pub(super) struct Status {
     pub(super) state: ProfileState,
     pub(super) failure: Option<Denial>,
     pub(super) expiry: Option<SystemTime>,
+    pub(super) loaded: Option<SystemTime>,
     pub(super) generation: u64,
 }
 
@@ -208,7 +212,8 @@ impl Refresh {
             (false, false, _) => ProfileState::Unloaded,
         };
         let expiry = current.as_ref().and_then(|held| held.credentials.expiry());
-        Status { state, failure, expiry, generation: flight.generation }
+        let loaded = current.as_ref().map(|held| held.credentials.loaded());
+        Status { state, failure, expiry, loaded, generation: flight.generation }
     }
 
     /// The load that runs, or a new one, or the failure of one whose `pause` isn't over.
@@ -236,6 +241,7 @@ impl Refresh {
         let mut word = self.word.subscribe();
         let this = Arc::clone(self);
         tokio::spawn(async move {
+            let started = Instant::now();
             let outcome = loop {
                 let now = this.clock.now();
                 // A load that was overtaken goes on, and nobody listens: cut off, it could lose a refresh token that
@@ -252,6 +258,7 @@ impl Refresh {
                     break outcome;
                 }
             };
+            this.source.on_end(started.elapsed(), outcome.as_ref());
             landed.send_replace(Some(outcome));
             this.changes.send_replace(());
             this.wake.notify_one();

@@ -40,8 +40,11 @@ async fn what_stays_keeps_its_keys_and_what_goes_loses_them() {
     std::fs::write(at.join("credentials"), keys(&["stays", "goes", "changes", "other"]))
         .expect("a file");
     let surroundings = Surroundings::default();
-    let before =
-        Profiles::new(&config(at, &[("stays", ""), ("goes", ""), ("changes", "")]), &surroundings);
+    let before = Profiles::new(
+        &config(at, &[("stays", ""), ("goes", ""), ("changes", "")]),
+        &surroundings,
+        Arc::new(()),
+    );
     let (stays, goes, changes) =
         (load(&before, "stays").await, load(&before, "goes").await, load(&before, "changes").await);
 
@@ -78,7 +81,7 @@ async fn a_view_says_what_the_files_tell_and_reads_them_once() {
     std::fs::write(at.join("credentials"), keys(&["keys"])).expect("a file");
     let surroundings = Surroundings { home: Some(at.to_owned()), ..Surroundings::default() };
     let names = ["keys", "sso", "twice", "mfa", "nobody"].map(|name| (name, ""));
-    let profiles = Profiles::new(&config(at, &names), &surroundings);
+    let profiles = Profiles::new(&config(at, &names), &surroundings, Arc::new(()));
     let view = async |name: &str| {
         let name = ProfileName::parse(name).expect("a name");
         profiles.view(&name, SystemTime::UNIX_EPOCH).await.expect("a view")
@@ -107,7 +110,7 @@ async fn a_profile_is_loaded_at_the_start_where_the_configuration_says_so() {
     std::fs::write(at.join("config"), "").expect("a file");
     std::fs::write(at.join("credentials"), keys(&["early", "late"])).expect("a file");
     let names = [("early", "preload = true"), ("late", "")];
-    let profiles = Profiles::new(&config(at, &names), &Surroundings::default());
+    let profiles = Profiles::new(&config(at, &names), &Surroundings::default(), Arc::new(()));
     profiles.preload();
     let mut changes = profiles.changes();
     let state = async |name: &str| {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use hyper_util::rt::TokioIo;
 use sigward_proto::MAX_MESSAGE_BYTES;
@@ -110,7 +111,14 @@ impl Broker {
         channel.expect("a connection")
     }
 
+    /// The records of decisions.
     fn audit(&self) -> Vec<serde_json::Value> {
+        let mut records = self.records();
+        records.retain(|record| record["action"] != "load");
+        records
+    }
+
+    fn records(&self) -> Vec<serde_json::Value> {
         let text =
             std::fs::read_to_string(self.directory.path().join("audit.jsonl")).expect("a log");
         text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
@@ -185,6 +193,40 @@ async fn a_body_of_some_megabytes_passes() {
     let mut large = request("dev");
     large.payload = Some(Payload::Body(vec![b'x'; 8 << 20].into()));
     client.sign(large).await.expect("a signature");
+}
+
+/// Each load of credentials has its record, before the signature that waited for it, and so does one that failed.
+#[tokio::test]
+async fn loads_are_recorded() {
+    let broker = Broker::start("");
+    let mut client = broker.client().await;
+    client.sign(request("dev")).await.expect("a signature");
+    client.sign(request("ghost")).await.expect_err("not in the files");
+    let records = broker.records();
+    let actions: Vec<_> = records.iter().map(|record| record["action"].as_str()).collect();
+    assert_eq!(actions, [Some("load"), Some("sign"), Some("load"), Some("sign")], "{records:?}");
+    let (good, failed) = (&records[0], &records[2]);
+    assert_eq!((&good["profile"], &good["outcome"]), (&"dev".into(), &"done".into()));
+    assert_eq!((&good["access_key_id"], &good["generation"]), (&"AKIDDEV".into(), &1.into()));
+    assert_eq!((&failed["profile"], &failed["outcome"]), (&"ghost".into(), &"failed".into()));
+    assert_eq!(failed["reason"], "PROFILE_MISCONFIGURED");
+    assert!(!format!("{records:?}").contains("canary"));
+}
+
+/// The attack: one open watch of the health, anyone's, holds a broker that drains.
+#[tokio::test]
+async fn a_watch_of_the_health_holds_no_drain() {
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+
+    let broker = Broker::start("");
+    let mut client = HealthClient::new(broker.channel().await);
+    let status = client.watch(HealthCheckRequest::default()).await.expect_err("a stream");
+    assert_eq!(status.code(), Code::Unimplemented);
+    let stopped = Instant::now();
+    broker.stop.send(()).expect("a broker");
+    broker.serving.await.expect("no panic").expect("a clean end");
+    assert!(stopped.elapsed() < DRAIN, "it took the whole time to drain");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use sigward_proto::v1;
 use sigward_proto::v1::Reason;
 use tonic::body::Body;
 use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::budget::Share;
 use super::message::{Incoming, Payload};
@@ -18,6 +19,7 @@ use crate::audit::Record;
 use crate::clock;
 use crate::config::ProfileName;
 use crate::error::Denial;
+use crate::metrics::{Metrics, Phase};
 use crate::peer::Peer;
 use crate::request::{CheckedRequest, Head};
 use crate::sign;
@@ -28,12 +30,34 @@ pub(crate) async fn sign(
     peer: Arc<Peer>,
     body: Body,
 ) -> http::Response<Body> {
-    let mut record = current.audit.begin("sign", &peer, clock::now());
+    let record = current.audit.begin("sign", &peer, clock::now());
+    // What is known of it later isn't logged before a rule is about it: a stranger's texts could be anything.
+    let span = tracing::info_span!(
+        "sign",
+        id = record.id(),
+        profile = Empty,
+        endpoint = Empty,
+        traceparent = Empty
+    );
+    answer(current, &peer, body, record).instrument(span).await
+}
+
+async fn answer(
+    current: Arc<Current>,
+    peer: &Peer,
+    body: Body,
+    mut record: Record,
+) -> http::Response<Body> {
     let mut asked = Asked::default();
-    let outcome = current.signed(&peer, body, &mut record, &mut asked).await;
+    let mut phases = Phases { metrics: &current.metrics, since: Instant::now() };
+    let outcome = current.signed(peer, body, &mut record, &mut asked, &mut phases).await;
     let outcome = match outcome {
         // What can't be recorded isn't given out.
-        Ok(answer) => current.audit.write(&record).await.map(|()| answer),
+        Ok(answer) => {
+            let recorded = current.audit.write(&record).await;
+            phases.end(Phase::Audit);
+            recorded.map(|()| answer)
+        }
         Err(denial) => Err(denial),
     };
     let state = current.state();
@@ -44,7 +68,7 @@ pub(crate) async fn sign(
         Ok(answer) => response(&answer),
         Err(denial) => {
             record.deny(&denial);
-            tracing::info!(uid = peer.uid, id = record.id(), %denial, "denied");
+            tracing::info!(uid = peer.uid, %denial, "denied");
             let noted = current.note_denial(&record, false).await;
             let id = noted.then(|| record.id());
             status::of_credentials(&denial, peer.is_own_user(), id).into_http()
@@ -59,6 +83,20 @@ struct Asked {
     rule: String,
 }
 
+/// Measures one phase after the other.
+struct Phases<'m> {
+    metrics: &'m Metrics,
+    since: Instant,
+}
+
+impl Phases<'_> {
+    fn end(&mut self, phase: Phase) {
+        let now = Instant::now();
+        self.metrics.passed(phase, now - self.since);
+        self.since = now;
+    }
+}
+
 impl Current {
     async fn signed(
         &self,
@@ -66,6 +104,7 @@ impl Current {
         body: Body,
         record: &mut Record,
         asked: &mut Asked,
+        phases: &mut Phases<'_>,
     ) -> Result<v1::SignResponse, Denial> {
         let mut share = Share::new(&self.budget, peer.uid);
         let mut incoming = Incoming::new(body, &mut share);
@@ -80,6 +119,11 @@ impl Current {
         // Nothing of the body is read for someone whom no rule allows the profile and the endpoint.
         let request = {
             let matched = state.policy.match_rules(peer, &head)?;
+            let span = tracing::Span::current();
+            span.record("profile", head.profile()).record("endpoint", &head.endpoint().name);
+            if let Some(trace) = record.traceparent() {
+                span.record("traceparent", trace);
+            }
             matched.check_rate(&self.rates, Instant::now())?;
             match message.payload {
                 Payload::Follows => {
@@ -92,7 +136,8 @@ impl Current {
             }
         };
         record.body(request.body_sha256(), request.content());
-        self.decided(peer, &request, record, asked).await
+        phases.end(Phase::Parse);
+        self.decided(peer, &request, record, asked, phases).await
     }
 
     /// Decides about a request by the rules of now, and signs it.
@@ -102,6 +147,7 @@ impl Current {
         request: &CheckedRequest,
         record: &mut Record,
         asked: &mut Asked,
+        phases: &mut Phases<'_>,
     ) -> Result<v1::SignResponse, Denial> {
         let mut charged = false;
         loop {
@@ -121,15 +167,17 @@ impl Current {
                 charged = true;
             }
             let grant = decision.outcome?;
+            phases.end(Phase::Authorize);
             // resolve
-            let resolve = state.profiles.credentials(&grant, clock::now());
-            let credentials = resolve.instrument(tracing::debug_span!("resolve")).await?;
+            let credentials = state.profiles.credentials(&grant, clock::now()).await?;
+            phases.end(Phase::Resolve);
             // The attack: a rule is taken back while the call waits for a load, which may take a minute.
             if !Arc::ptr_eq(&state, &self.state()) {
                 continue;
             }
             // sign: a load may have taken a while, and a signature is only good for minutes
             let signature = sign::sign(&grant, &credentials, clock::now())?;
+            phases.end(Phase::Sign);
             record.allow(&grant, &credentials, &signature);
             let headers = signature.headers.into_iter().map(|(name, value)| v1::Header {
                 name: name.to_owned(),

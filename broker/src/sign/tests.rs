@@ -87,7 +87,7 @@ fn signature_by(credentials: &Credentials, case: &Case<'_>, time: SystemTime) ->
     };
     let endpoints: Vec<Arc<Endpoint>> = config.endpoints.iter().map(below).collect();
     let request = whole::check(request, &endpoints, None).expect("valid");
-    let peer = Peer { uid: 1, gid: 1, pid: None, exe: None };
+    let peer = Peer { uid: 1, gid: 1, groups: Vec::new(), pid: None, exe: None };
     let policy = Policy::new(&config);
     let matched = policy.match_rules(&peer, request.head()).expect("a rule");
     let grant = matched.decide(&request).outcome.expect("a grant");

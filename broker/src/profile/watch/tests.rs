@@ -39,7 +39,7 @@ impl Home {
         }
         let config = config::parse(&text, Path::new("test"), 0).expect("valid");
         let surroundings = Surroundings { home: Some(at.to_owned()), ..Surroundings::default() };
-        let profiles = Profiles::new(&config, &surroundings);
+        let profiles = Profiles::new(&config, &surroundings, Arc::new(()));
         let home = Self { directory, profiles };
         home.profiles.prefetch();
         home.until(|view| view.state == ProfileState::Fresh).await;

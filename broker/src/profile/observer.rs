@@ -1,0 +1,51 @@
+//! Who hears of each load of credentials: the audit log and the metrics, which stand above this module.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials as Keys;
+use futures_util::future::BoxFuture;
+
+use super::refresh::{Effort, Load};
+use super::source::Source;
+use crate::config::ProfileName;
+use crate::error::Denial;
+use crate::secret::Credentials;
+
+/// Hears of each load that has ended. It must not wait.
+pub trait Observer: Debug + Send + Sync {
+    /// A load of a profile's credentials took this long, and brought these, or none.
+    fn on_load(
+        &self,
+        profile: &ProfileName,
+        took: Duration,
+        outcome: Result<&Arc<Credentials>, &Denial>,
+    );
+}
+
+/// Nobody hears of it: for `check`, which tells a person itself.
+impl Observer for () {
+    fn on_load(&self, _: &ProfileName, _: Duration, _: Result<&Arc<Credentials>, &Denial>) {}
+}
+
+/// A source, whose loads are observed.
+pub(super) struct Observed {
+    pub(super) source: Arc<Source>,
+    pub(super) name: ProfileName,
+    pub(super) observer: Arc<dyn Observer>,
+}
+
+impl Load for Observed {
+    fn load(&self, effort: Effort, now: SystemTime) -> BoxFuture<'_, Result<Keys, Denial>> {
+        self.source.load(effort, now)
+    }
+
+    fn in_force(&self, keys: Option<&Keys>) {
+        self.source.in_force(keys);
+    }
+
+    fn on_end(&self, took: Duration, outcome: Result<&Arc<Credentials>, &Denial>) {
+        self.observer.on_load(&self.name, took, outcome);
+    }
+}

@@ -1,0 +1,35 @@
+//! What of the work in the background goes to the audit log and into the metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::audit::{Audit, Event};
+use crate::clock;
+use crate::config::ProfileName;
+use crate::error::Denial;
+use crate::metrics::Metrics;
+use crate::profile::Observer;
+use crate::secret::Credentials;
+
+/// The audit log and the metrics of a process.
+#[derive(Debug, Clone)]
+pub(crate) struct Recorder {
+    pub(crate) audit: Arc<Audit>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Observer for Recorder {
+    fn on_load(
+        &self,
+        profile: &ProfileName,
+        took: Duration,
+        outcome: Result<&Arc<Credentials>, &Denial>,
+    ) {
+        self.metrics.loaded(profile.as_str(), took, outcome.map(drop));
+        let outcome = match outcome {
+            Ok(keys) => Ok((keys.access_key_id().to_owned(), keys.generation())),
+            Err(denial) => Err(denial.clone()),
+        };
+        self.audit.event(Event::Load { profile: profile.to_string(), outcome }, clock::now());
+    }
+}

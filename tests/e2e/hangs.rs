@@ -1,0 +1,86 @@
+//! Commands and brokers whose other side has stopped or gone: they end, and say so.
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use rustix::process::Signal;
+use sigward_tests::deadline;
+use sigward_tests::processes::{self, Process};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::setup::{World, assert_names, connect, own_uid};
+
+fn rule() -> String {
+    let uid = own_uid();
+    format!(
+        "[[rule]]\npeer = {{ uid = {uid} }}\nprofiles = [\"dev\"]\nendpoints = [\"upstream\"]\nlogin = true\n"
+    )
+}
+
+#[tokio::test]
+async fn login_at_a_stopped_broker_says_so() {
+    let world = World::new().await;
+    let broker = world.broker(&world.configuration(&rule())).await;
+    broker.signal(Signal::STOP);
+    let address = format!("unix:{}", world.socket().display());
+    let mut login = Process::start(world.broker_command(&["login", "dev", "--broker", &address]));
+    let (status, errors) = login.ended().await;
+    broker.signal(Signal::CONT);
+    assert!(!status.success());
+    assert_names(&errors, &["the broker doesn't answer: is it stopped?"]);
+}
+
+/// `status --watch | head -1`: nothing changes, and there is nobody to tell of it.
+#[tokio::test]
+async fn status_ends_when_its_reader_is_gone() {
+    let world = World::new().await;
+    let _broker = world.broker(&world.configuration(&rule())).await;
+    let address = format!("unix:{}", world.socket().display());
+    let mut command = world.broker_command(&["status", "--watch", "--broker", &address]);
+    let mut status = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut lines = BufReader::new(status.stdout.take().unwrap()).lines();
+    let first = deadline::within(lines.next_line(), || "no line".to_owned()).await.unwrap();
+    assert_names(&first.unwrap(), &["PROFILE"]);
+    drop(lines);
+    let ended = deadline::within(status.wait(), || "status doesn't end".to_owned()).await;
+    assert!(ended.unwrap().success());
+}
+
+/// The first signal waits for a call in flight, the second doesn't.
+#[tokio::test]
+async fn a_second_signal_ends_a_broker_that_drains() {
+    let world = World::new().await;
+    // Its end comes with that of the test.
+    let started = world.directory.path().join("started");
+    let hangs =
+        world.write("hangs", &format!("#!/bin/sh\n: > {}\nexec sleep 60\n", started.display()));
+    let config = world.home.config_file();
+    let mut text = std::fs::read_to_string(&config).unwrap();
+    text += &format!("\n[profile hangs]\ncredential_process = sh {}\n", hangs.display());
+    std::fs::write(&config, text).unwrap();
+    let profile = "[[profile]]\nname = \"hangs\"\nendpoints = [\"upstream\"]\npreload = false\n";
+    let more = format!("{profile}{}", rule().replace("[\"dev\"]", "[\"hangs\"]"));
+    let mut broker = world.broker(&world.configuration(&more)).await;
+    let mut client = connect(&world.socket()).await;
+    let request = sigward_proto::v1::SignRequest {
+        profile: "hangs".to_owned(),
+        method: "GET".to_owned(),
+        uri: world.upstream.url(),
+        ..Default::default()
+    };
+    let call = tokio::spawn(async move { client.sign(request).await });
+    let running = async {
+        while !started.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    deadline::within(running, || format!("no load: {}", broker.errors())).await;
+    broker.signal(Signal::TERM);
+    broker.logged("draining").await;
+    let second = Instant::now();
+    processes::signal(broker.pid(), Signal::TERM);
+    broker.ended().await;
+    // A drain would take 10 s.
+    assert!(second.elapsed().as_secs() < 5, "it took {:?}", second.elapsed());
+    assert!(call.await.unwrap().is_err());
+}
