@@ -7,7 +7,10 @@ use crate::setup::{THREE, assert_names};
 
 #[tokio::test]
 async fn the_demo_shows_what_it_should() {
-    // With the environment of the tests: it builds the programs itself, as for a user.
+    // The demo builds the programs itself, as for a user. Compiling may take minutes, so that it's done here, before
+    // the deadline begins: the demo then finds them built.
+    processes::binaries();
+    // With the environment of the tests, which cargo needs.
     let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
     let ended = deadline::within(command.output(), || "the demo hangs".to_owned()).await.unwrap();
     let shown = String::from_utf8(ended.stdout).unwrap();
