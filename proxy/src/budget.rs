@@ -5,6 +5,9 @@
 //! nothing left. Small messages are free. Large ones draw on a pool; when that is empty, one message
 //! at a time may grow to the limit of all messages out of a reserve. So somebody can always finish,
 //! and the bound is the sum of both (and what is free, times the number of requests).
+//!
+//! Each client has a part of the pool at most ([`Budget::of_client`]): what one of them doesn't read
+//! leaves room for the others.
 
 use std::sync::Arc;
 
@@ -19,13 +22,21 @@ const UNIT: usize = 64 << 10;
 /// The memory that messages share.
 #[derive(Debug, Clone)]
 pub struct Budget {
+    /// The most units that one client may have.
+    limit: usize,
+    /// What one client may have of the pool.
+    own: Option<Arc<Semaphore>>,
     pool: Arc<Semaphore>,
     reserve: Arc<Semaphore>,
 }
 
+/// Of a client's part, and of the pool.
+type Permits = (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit);
+
 /// What one message holds of it, until it is dropped.
 #[derive(Debug, Default)]
 pub struct Share {
+    own: Option<OwnedSemaphorePermit>,
     pooled: Option<OwnedSemaphorePermit>,
     reserve: Option<OwnedSemaphorePermit>,
 }
@@ -34,22 +45,49 @@ impl Budget {
     /// A budget of `pool` bytes, beside the reserve.
     #[must_use]
     pub fn new(pool: usize) -> Self {
-        Self { pool: Arc::new(Semaphore::new(pool / UNIT)), reserve: Arc::new(Semaphore::new(1)) }
+        let limit = pool / UNIT;
+        let (pool, reserve) = (Arc::new(Semaphore::new(limit)), Arc::new(Semaphore::new(1)));
+        Self { limit, own: None, pool, reserve }
+    }
+
+    /// The same for one client, of whose messages those in the pool take one of `parts` at most.
+    #[must_use]
+    pub fn of_client(&self, parts: usize) -> Self {
+        let limit = self.limit / parts.max(1);
+        Self { limit, own: Some(Arc::new(Semaphore::new(limit))), ..self.clone() }
+    }
+
+    async fn acquire(&self, units: u32) -> Option<Permits> {
+        let own = match &self.own {
+            Some(own) => Some(Arc::clone(own).acquire_many_owned(units).await.ok()?),
+            None => None,
+        };
+        let pooled = Arc::clone(&self.pool).acquire_many_owned(units).await.ok()?;
+        Some((own, pooled))
+    }
+
+    fn try_acquire(&self, units: u32) -> Option<Permits> {
+        let own = match &self.own {
+            Some(own) => Some(Arc::clone(own).try_acquire_many_owned(units).ok()?),
+            None => None,
+        };
+        let pooled = Arc::clone(&self.pool).try_acquire_many_owned(units).ok()?;
+        Some((own, pooled))
     }
 }
 
 impl Share {
     /// Waits until `bytes` of the message are covered.
     pub async fn cover(&mut self, budget: &Budget, bytes: usize) {
-        let Some(missing) = self.missing(bytes) else { return };
-        let pool = Arc::clone(&budget.pool).acquire_many_owned(missing);
+        let Some(missing) = self.missing(bytes, budget.limit) else { return };
+        let pool = budget.acquire(missing);
         let reserve = Arc::clone(&budget.reserve).acquire_owned();
         tokio::select! {
             biased;
-            Ok(permit) = pool => self.add(permit),
+            Some(permits) = pool => self.add(permits),
             Ok(permit) = reserve => {
                 self.reserve = Some(permit);
-                self.pooled = None;
+                (self.own, self.pooled) = (None, None);
             }
             // Neither semaphore is ever closed.
             else => {}
@@ -58,9 +96,8 @@ impl Share {
 
     /// Covers `bytes` out of the pool, if that is possible at once.
     pub fn try_cover(&mut self, budget: &Budget, bytes: usize) -> bool {
-        let Some(missing) = self.missing(bytes) else { return true };
-        let permit = Arc::clone(&budget.pool).try_acquire_many_owned(missing);
-        permit.map(|permit| self.add(permit)).is_ok()
+        let Some(missing) = self.missing(bytes, budget.limit) else { return true };
+        budget.try_acquire(missing).map(|permits| self.add(permits)).is_some()
     }
 
     /// `bytes`, which hold on to the share.
@@ -69,23 +106,30 @@ impl Share {
         Bytes::from_owner(Held { bytes, _share: self })
     }
 
-    /// How many units it takes to cover `bytes`; `None` if they are covered.
-    fn missing(&self, bytes: usize) -> Option<u32> {
+    /// How many units it takes to cover `bytes` out of at most `limit`; `None` if they are covered.
+    fn missing(&self, bytes: usize, limit: usize) -> Option<u32> {
         let held = self.pooled.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let wanted = if bytes <= FREE { 0 } else { bytes.div_ceil(UNIT) };
         if self.reserve.is_some() || wanted <= held {
             return None;
         }
         // A message that grows asks in steps of its size, not at each piece.
-        let missing = (wanted - held).max(held / 4);
+        let step = (held / 4).min(limit.saturating_sub(held));
+        let missing = (wanted - held).max(step);
         Some(u32::try_from(missing).unwrap_or(u32::MAX))
     }
 
-    fn add(&mut self, permit: OwnedSemaphorePermit) {
-        match &mut self.pooled {
-            Some(pooled) => pooled.merge(permit),
-            None => self.pooled = Some(permit),
-        }
+    fn add(&mut self, (own, pooled): Permits) {
+        merge(&mut self.own, own);
+        merge(&mut self.pooled, Some(pooled));
+    }
+}
+
+fn merge(held: &mut Option<OwnedSemaphorePermit>, more: Option<OwnedSemaphorePermit>) {
+    match (held, more) {
+        (Some(held), Some(more)) => held.merge(more),
+        (held, more @ Some(_)) => *held = more,
+        (_, None) => {}
     }
 }
 
@@ -182,7 +226,7 @@ mod tests {
     fn one_message_can_always_grow() {
         let budget = Budget::new(4 * UNIT);
         let [mut first, mut second, mut third] =
-            [const { Share { pooled: None, reserve: None } }; 3];
+            [const { Share { own: None, pooled: None, reserve: None } }; 3];
         assert!(covers(&mut first, &budget, 3 * UNIT));
         assert!(covers(&mut second, &budget, 2 * UNIT), "the reserve is free");
         assert!(covers(&mut second, &budget, 1 << 40), "and has no end");
@@ -192,6 +236,32 @@ mod tests {
         drop(second);
         assert!(covers(&mut first, &budget, 5 * UNIT), "now it has the reserve");
         assert!(covers(&mut third, &budget, 4 * UNIT), "and gave the pool back");
+    }
+
+    #[test]
+    fn one_client_leaves_room_for_the_others() {
+        let budget = Budget::new(8 * UNIT);
+        let (slow, other) = (budget.of_client(4), budget.of_client(4));
+        let mut held: Vec<Share> = (0..3).map(|_| Share::default()).collect();
+        assert!(covers(&mut held[0], &slow, 2 * UNIT));
+        assert!(covers(&mut held[1], &slow, 1 << 30), "the reserve");
+        assert!(!covers(&mut held[2], &slow, 2 * UNIT), "its part is used up");
+        let mut share = Share::default();
+        assert!(covers(&mut share, &other, 2 * UNIT));
+        assert!(!share.try_cover(&other, 3 * UNIT));
+        drop(held);
+        assert!(covers(&mut share, &other, 1 << 20), "the reserve is there for it as well");
+    }
+
+    /// The steps in which a message grows must not ask for more than there is.
+    #[test]
+    fn a_message_may_grow_to_the_whole_part_of_its_client() {
+        let client = Budget::new(64 * UNIT).of_client(2);
+        let mut share = Share::default();
+        for units in 1..=32 {
+            assert!(share.try_cover(&client, units * UNIT), "{units}");
+        }
+        assert!(!share.try_cover(&client, 33 * UNIT));
     }
 
     #[test]

@@ -30,8 +30,10 @@ pub(crate) use self::sign_in::Next;
 use self::sign_in::{Asked, SignIns};
 use crate::attempt::Attempt;
 use crate::broker::Broker;
-use crate::budget::Message;
-use crate::config::{Config, ProfileName, Profiles, ToolPolicy};
+use crate::budget::{Budget, Message};
+use crate::config::{
+    Config, MESSAGES_IN_TRANSIT, ProfileName, Profiles, REQUESTS_IN_TRANSIT, ToolPolicy,
+};
 use crate::exchange::with_id;
 use crate::metadata::Metadata;
 use crate::old_client;
@@ -52,6 +54,9 @@ pub(crate) const GRACE: Duration = Duration::from_millis(400);
 /// How long sessions may take to end after that.
 const FAREWELL: Duration = Duration::from_millis(900);
 
+/// Clients that read slowly leave room for others up to this number of them.
+const CLIENTS: usize = 4;
+
 /// Where messages to the client go.
 pub type Outlet = mpsc::Sender<Message>;
 
@@ -60,6 +65,10 @@ pub type Outlet = mpsc::Sender<Message>;
 pub struct Shared {
     pub(crate) profiles: Profiles,
     pub(crate) upstream: Arc<Upstream>,
+    /// The memory that messages of servers take.
+    messages: Budget,
+    /// The memory that requests of clients take.
+    pub(crate) requests: Budget,
     pub(crate) tool_timeout: Duration,
     pub(crate) retries: u32,
     offer: Offer,
@@ -75,6 +84,8 @@ impl Shared {
         Arc::new(Self {
             profiles: config.profiles.clone(),
             upstream,
+            messages: Budget::new(MESSAGES_IN_TRANSIT),
+            requests: Budget::new(REQUESTS_IN_TRANSIT),
             tool_timeout: config.timeouts.tool,
             retries: config.retries,
             offer: Offer::new(config.profiles.clone(), config.argument.clone()),
@@ -154,6 +165,11 @@ impl Relay {
             upstream: Arc::new(shared.upstream.for_client()),
             handshake: Handshake::default(),
             ownership,
+            // A client that speaks line by line is the only one.
+            budget: match ownership {
+                Ownership::Proxy => shared.messages.clone(),
+                Ownership::Client | Ownership::Nobody => shared.messages.of_client(CLIENTS),
+            },
             metadata: Arc::clone(&shared.metadata),
             unsolicited,
             lost,

@@ -37,6 +37,9 @@ pub struct Request {
     tool: Option<String>,
 }
 
+/// The longest params of a handshake: they are kept for as long as its session.
+const MAX_HANDSHAKE: usize = 64 << 10;
+
 /// What is read beside the envelope.
 struct Places {
     want: Arc<Want>,
@@ -105,6 +108,10 @@ impl Request {
         let tool = (method == "tools/call").then(|| call.text(Place::NAME).ok().flatten());
         let tool = tool.flatten().map(str::to_owned);
         let generation = version.map_or(Generation::Sessions, Generation::Stateless);
+        let handshake = call.range(Place::PARAMS).filter(|_| method == "initialize");
+        if handshake.is_some_and(|params| params.len() > MAX_HANDSHAKE) {
+            return Err((Fault::NotMessage("initialize has more than 64 KiB"), message));
+        }
         Ok(Self { message: Arc::new(message), call, id, method, generation, tool })
     }
 

@@ -24,12 +24,13 @@ use tokio::time::Instant;
 
 pub(crate) use self::body::{Body, full, until};
 use self::clients::{Busy, Clients};
+use crate::budget::Budget;
 use crate::error::Error;
 use crate::protocol::LAST_EVENT_ID;
 use crate::relay::{GRACE, Shared};
 use crate::upstream::{Outgoing, Passed, SESSION_ID, Sent};
 
-pub(crate) use self::answer::refusal;
+pub(crate) use self::answer::{refusal, unknown_session};
 
 /// How often clients that are gone are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -66,10 +67,17 @@ impl Reverse {
         futures_util::future::join_all(closing).await;
     }
 
+    /// The memory of the requests of the client that sends `headers`; none if it names a session that
+    /// there isn't.
+    pub(crate) fn requests(&self, headers: &HeaderMap) -> Option<Budget> {
+        self.client(headers).map(|client| client.0.requests.clone())
+    }
+
     /// The stream of what the server says on its own account, or the rest of one that was cut.
     pub(crate) async fn get(&self, headers: &HeaderMap) -> Response<Body> {
         let Some(client) = self.client(headers) else { return answer::unknown_session() };
-        let out = self.outgoing(Method::GET, headers, Bytes::new());
+        let budget = client.0.relay.budget().clone();
+        let out = self.outgoing(&client, Method::GET, headers, Bytes::new());
         let passed = client.0.relay.upstream().pass(out).await;
         match passed {
             Ok(Passed::Success(response)) => {
@@ -77,11 +85,9 @@ impl Reverse {
                 // profiles are for a stream that stays.
                 let stays = !headers.contains_key(LAST_EVENT_ID);
                 let inbox = (stays && client.0.relay.has_session()).then(|| client.0.inbox());
-                answer::stream(response, self.shared.upstream.budget(), client, |passing| {
-                    match inbox {
-                        Some(inbox) => passing.with(inbox),
-                        None => passing,
-                    }
+                answer::stream(response, &budget, client, |passing| match inbox {
+                    Some(inbox) => passing.with(inbox),
+                    None => passing,
                 })
             }
             Ok(Passed::Failure { failure, headers: answered, body }) => {
@@ -95,7 +101,8 @@ impl Reverse {
     /// The client ends its session.
     pub(crate) async fn delete(&self, headers: &HeaderMap) -> Response<Body> {
         let Some(client) = self.client(headers) else { return answer::unknown_session() };
-        let out = self.outgoing(Method::DELETE, headers, Bytes::new());
+        let budget = client.0.relay.budget().clone();
+        let out = self.outgoing(&client, Method::DELETE, headers, Bytes::new());
         let passed = client.0.relay.upstream().pass(out).await;
         match passed {
             Ok(Passed::Success(response)) => {
@@ -104,7 +111,7 @@ impl Reverse {
                     ended.relay.forget_default();
                     post::end(ended);
                 }
-                answer::stream(response, self.shared.upstream.budget(), client, |passing| passing)
+                answer::stream(response, &budget, client, |passing| passing)
             }
             Ok(Passed::Failure { failure, headers: answered, body }) => {
                 let is_lost = self.forget_if_lost(headers, &failure);
@@ -119,7 +126,13 @@ impl Reverse {
         self.clients.find(headers.get(SESSION_ID))
     }
 
-    fn outgoing(&self, method: Method, headers: &HeaderMap, body: Bytes) -> Outgoing {
+    fn outgoing(
+        &self,
+        client: &Busy,
+        method: Method,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Outgoing {
         Outgoing {
             profile: self.shared.profiles.default().clone(),
             patient: method == Method::GET,
@@ -127,6 +140,7 @@ impl Reverse {
             headers: headers::upstream(headers, None),
             body,
             sent: Sent::default(),
+            budget: client.0.relay.budget().clone(),
         }
     }
 }

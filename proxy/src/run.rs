@@ -13,9 +13,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Route};
-use crate::budget::Budget;
 use crate::cli::{self, Invocation};
-use crate::config::{Config, Listen, MAX_CLIENT_MESSAGE, REQUESTS_IN_TRANSIT};
+use crate::config::{Config, Listen, MAX_CLIENT_MESSAGE};
 use crate::downstream::http::{self, Guard, Limits, Service, Socket};
 use crate::downstream::stdio;
 use crate::environment::Environment;
@@ -32,7 +31,7 @@ use crate::upstream::{Settings, Upstream};
 const FLUSH: Duration = Duration::from_millis(200);
 
 /// Descriptors for 1024 connections of clients, as many to the endpoint, and the rest.
-const DESCRIPTORS: u64 = 4096;
+const DESCRIPTORS: u64 = 16_384;
 
 /// How long answers that are at work may take to end when a listening proxy is told to stop. With what
 /// the sessions may take after that, it is gone within two seconds.
@@ -90,6 +89,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn serve(config: Config, route: Route) -> ExitCode {
+    raise_descriptors();
     let broker = Broker::new(route, config.timeouts.request);
     let settings = Settings {
         url: config.endpoint.clone(),
@@ -140,8 +140,8 @@ async fn over_stdio(shared: Arc<Shared>, stop: impl Future<Output = ()>) {
     let (input, output) = (stdio::Input::of_process(), stdio::Output::of_process());
     let (sender, receiver) = mpsc::channel(stdio::OUTPUT_QUEUE);
     let mut writer = tokio::spawn(stdio::write(output, receiver));
+    let requests = shared.requests.clone();
     let relay = Relay::new(shared, Ownership::Proxy, sender);
-    let requests = Budget::new(REQUESTS_IN_TRANSIT);
     let mut client_reads = true;
     tokio::select! {
         () = stdio::serve(input, &relay, MAX_CLIENT_MESSAGE, &requests) => tracing::debug!("end of input"),
@@ -181,7 +181,6 @@ async fn over_http(
     let service = Arc::new(Service {
         guard,
         reverse: Arc::clone(&reverse),
-        requests: Budget::new(REQUESTS_IN_TRANSIT),
         limits: Limits::USUAL,
         draining: draining.clone(),
     });

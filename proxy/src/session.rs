@@ -32,17 +32,21 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 pub use self::handshake::Handshake;
+pub(crate) use self::handshake::MAX_KEPT;
 use self::lane::Lane;
 pub(crate) use self::lane::Parcel;
 pub use self::live::Live;
 pub(crate) use self::lost::{code_of, is_lost};
-use crate::budget::Message;
+use crate::budget::{Budget, Message};
 use crate::config::ProfileName;
 use crate::error::Error;
 use crate::metadata::Metadata;
 use crate::protocol::{self, LAST_EVENT_ID};
 use crate::upstream::{Answer, Outgoing, Sent, Upstream};
 use crate::wire;
+
+/// Subscriptions of one session that are kept for the one in its place.
+const MAX_SUBSCRIPTIONS: usize = 256;
 
 /// A message that a server sent on its own account.
 #[derive(Debug)]
@@ -85,6 +89,8 @@ pub struct Context {
     pub handshake: Handshake,
     /// Who looks after the default profile's session.
     pub ownership: Ownership,
+    /// The client's part of the memory that messages take.
+    pub budget: Budget,
     /// What goes into `_meta` of what a session sends by itself.
     pub(crate) metadata: Arc<Metadata>,
     /// Where messages of GET streams go.
@@ -299,6 +305,12 @@ impl Session {
     /// Keeps a subscription for replay, or drops it.
     pub fn subscribed(&self, uri: &str, params: Option<&str>) {
         let mut state = self.lock();
+        let is_new = !state.subscriptions.contains_key(uri);
+        let size = params.map_or(0, str::len) + uri.len();
+        if size > MAX_KEPT || (is_new && state.subscriptions.len() >= MAX_SUBSCRIPTIONS) {
+            tracing::warn!(profile = %self.profile, "a subscription isn't kept: a new session will lack it");
+            return;
+        }
         match params {
             Some(params) => state.subscriptions.insert(uri.to_owned(), params.to_owned()),
             None => state.subscriptions.remove(uri),
@@ -345,7 +357,8 @@ impl Session {
         sent: Sent,
     ) -> Result<Answer, Error> {
         let profile = self.profile.clone();
-        let out = Outgoing { profile, method, headers, body, patient, sent };
+        let budget = self.context.budget.clone();
+        let out = Outgoing { profile, method, headers, body, patient, sent, budget };
         self.context.upstream.exchange(out).await
     }
 

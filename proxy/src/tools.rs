@@ -18,6 +18,8 @@ use crate::wire::{self, Edits, Envelope, Object};
 
 /// The largest page of tools that is looked through. Those of real servers are a hundred times smaller.
 const MAX_LIST: usize = 32 << 20;
+/// The most tools that are remembered.
+const MAX_TOOLS: usize = 1 << 17;
 /// The deepest definition of a tool. Most JSON parsers give up there.
 const MAX_DEPTH: usize = 128;
 
@@ -155,7 +157,13 @@ impl Catalog {
         {
             edits.replace(scope, "\"private\"");
         }
-        self.tools.write().unwrap_or_else(PoisonError::into_inner).extend(learned);
+        let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
+        // A server with new names in each list would fill the memory. What is gone is listed again.
+        if tools.len() + learned.len() > MAX_TOOLS {
+            tools.clear();
+        }
+        tools.extend(learned.into_iter().take(MAX_TOOLS));
+        drop(tools);
         let rewritten = (!edits.is_empty()).then(|| edits.apply())?;
         Some(rewritten.unwrap_or_else(|fault| {
             let why = format!("The server's list of tools can't be passed on: {fault}.");

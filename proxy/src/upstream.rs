@@ -24,7 +24,7 @@ use self::connections::Connections;
 pub use self::messages::{Incoming, Messages};
 pub use self::trust::SetupError;
 use crate::budget::Budget;
-use crate::config::{MESSAGES_IN_TRANSIT, Network, ProfileName, Timeouts};
+use crate::config::{Network, ProfileName, Timeouts};
 use crate::error::{Error, innermost, printable};
 use crate::signer::Signer;
 
@@ -46,6 +46,8 @@ pub struct Outgoing {
     pub patient: bool,
     /// Set before the first byte may leave.
     pub sent: Sent,
+    /// The memory that messages of the answer take.
+    pub budget: Budget,
 }
 
 /// Whether a request may have reached the server; clones share it.
@@ -83,7 +85,6 @@ struct Common {
     timeouts: Timeouts,
     skip_auth: bool,
     telemetry: bool,
-    budget: Budget,
 }
 
 /// The parts of an [`Upstream`].
@@ -124,7 +125,6 @@ impl Upstream {
             timeouts,
             skip_auth,
             telemetry,
-            budget: Budget::new(MESSAGES_IN_TRANSIT),
         };
         Ok(Self { common: Arc::new(common), user_agent: OnceLock::new() })
     }
@@ -157,9 +157,9 @@ impl Upstream {
 
     /// Signs, sends and reads.
     pub async fn exchange(&self, out: Outgoing) -> Result<Answer, Error> {
-        let patient = out.patient;
+        let (patient, budget) = (out.patient, out.budget.clone());
         let (response, signature) = self.signed(out).await?;
-        self.read(response, signature, patient).await
+        self.read(response, signature, patient, budget).await
     }
 
     /// Signs and sends, and leaves the reading to the caller.
@@ -171,12 +171,6 @@ impl Upstream {
         let headers = response.headers().clone();
         let (failure, body) = self.failure(response, signature).await;
         Ok(Passed::Failure { failure, headers, body })
-    }
-
-    /// The memory that messages share.
-    #[must_use]
-    pub fn budget(&self) -> &Budget {
-        &self.common.budget
     }
 
     /// Host and port of the endpoint.
@@ -301,6 +295,7 @@ impl Upstream {
         response: reqwest::Response,
         signature: Option<HeaderMap>,
         patient: bool,
+        budget: Budget,
     ) -> Result<Answer, Error> {
         let status = response.status();
         let session_id = response.headers().get(SESSION_ID).cloned();
@@ -316,17 +311,14 @@ impl Upstream {
                     response,
                     self.common.host.clone(),
                     read,
-                    self.common.budget.clone(),
+                    budget,
                 ))),
-                Some("application/json") => {
-                    let budget = self.common.budget.clone();
-                    Reply::Messages(Box::new(Messages::json(
-                        response,
-                        self.common.host.clone(),
-                        read,
-                        budget,
-                    )))
-                }
+                Some("application/json") => Reply::Messages(Box::new(Messages::json(
+                    response,
+                    self.common.host.clone(),
+                    read,
+                    budget,
+                ))),
                 _ if response.content_length() == Some(0) => Reply::Accepted,
                 _ => {
                     return Err(Error::NotMessage(

@@ -1,6 +1,7 @@
 //! The listening proxy: Streamable HTTP for clients that can't start a process.
 
 mod clients;
+mod fair;
 mod limits;
 mod passing;
 

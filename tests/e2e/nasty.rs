@@ -2,7 +2,7 @@
 //! protocol, with the default profile and with another, wherever that makes sense.
 
 mod cancelled;
-mod pressure;
+pub(crate) mod pressure;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -6,22 +6,24 @@
 mod guard;
 mod patience;
 mod socket;
+mod strangers;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::header::{
-    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, RETRY_AFTER, WWW_AUTHENTICATE,
 };
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sigward_proto::headers::MAX_HEADERS as MAX_SIGNED_HEADERS;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,12 +31,16 @@ pub use self::guard::Guard;
 use self::patience::Patient;
 use self::socket::Connection;
 pub use self::socket::Socket;
-use crate::budget::{Budget, Message, Share};
+use self::strangers::{Place, Strangers};
+use crate::budget::{Message, Share};
 use crate::config::{MAX_ADDED_HEADERS, MAX_CLIENT_MESSAGE};
-use crate::reverse::{Body, Reverse, full, refusal, until};
+use crate::reverse::{Body, Reverse, full, refusal, unknown_session, until};
 
-/// Connections at a time; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 1024;
+/// Connections of clients that may speak: more than there can be sessions, since each may have a
+/// stream.
+const MAX_CONNECTIONS: usize = 8192;
+/// Connections on which nobody has shown yet that they may.
+const MAX_STRANGERS: usize = 512;
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 64 << 10;
 /// The most headers of one: with those of `--header`, what the broker takes.
@@ -42,6 +48,8 @@ const MAX_HEADERS: usize = MAX_SIGNED_HEADERS - MAX_ADDED_HEADERS;
 /// How long a client may take, and take nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
+    /// The longest time until a client has shown that it may speak.
+    pub first: Duration,
     /// The longest wait for a head, and so the longest idle time of a connection.
     pub head: Duration,
     /// The longest wait for the next piece of a body.
@@ -55,6 +63,7 @@ pub struct Limits {
 impl Limits {
     /// Those of every proxy.
     pub const USUAL: Self = Self {
+        first: Duration::from_secs(10),
         head: Duration::from_secs(60),
         body: Duration::from_secs(30),
         write: Duration::from_secs(60),
@@ -69,8 +78,6 @@ pub struct Service {
     pub guard: Guard,
     /// What answers.
     pub reverse: Arc<Reverse>,
-    /// The memory of requests.
-    pub requests: Budget,
     /// The patience with clients.
     pub limits: Limits,
     /// Cancelled when no request may begin any more.
@@ -81,23 +88,20 @@ pub struct Service {
 /// are still open, each ending with the answer at work.
 pub async fn serve(socket: &Socket, service: &Arc<Service>) -> TaskTracker {
     let connections = TaskTracker::new();
+    let strangers = Strangers::new(MAX_STRANGERS);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let draining = service.draining.clone();
     let accepting = async {
         loop {
-            // Never closed.
-            let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
             match socket.accept().await {
                 Ok(stream) => {
-                    let service = Arc::clone(service);
-                    connections.spawn(async move {
-                        connection(stream, service).await;
-                        drop(place);
-                    });
+                    let entry = Entry { place: strangers.admit(), room: Arc::clone(&room) };
+                    connections.spawn(connection(stream, Arc::clone(service), entry));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "can't accept a connection");
                     // Out of descriptors: some must be closed first.
+                    strangers.evict_oldest();
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -108,13 +112,34 @@ pub async fn serve(socket: &Socket, service: &Arc<Service>) -> TaskTracker {
     connections
 }
 
-async fn connection(stream: impl Connection, service: Arc<Service>) {
+/// How a connection comes in.
+#[derive(Debug)]
+struct Entry {
+    place: Place,
+    /// The places of clients that may speak.
+    room: Arc<Semaphore>,
+}
+
+impl Entry {
+    /// The client may speak. The place that it has from then on; `None` if all are taken.
+    fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        self.place.is_known().then_some(permit)
+    }
+}
+
+async fn connection(stream: impl Connection, service: Arc<Service>, entry: Entry) {
     let limits = service.limits;
     let stream = TokioIo::new(Patient::new(stream, limits.write));
     let draining = service.draining.clone();
+    let place = entry.place.clone();
+    // Empty until the client has shown that it may speak.
+    let admitted: Arc<OnceLock<OwnedSemaphorePermit>> = Arc::default();
+    let (entry, known) = (Arc::new(entry), Arc::clone(&admitted));
     let answer = service_fn(move |request| {
-        let service = Arc::clone(&service);
-        async move { Ok::<_, Infallible>(service.answer(request).await) }
+        let (service, entry, known) =
+            (Arc::clone(&service), Arc::clone(&entry), Arc::clone(&known));
+        async move { Ok::<_, Infallible>(service.answer(request, &entry, &known).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -123,8 +148,22 @@ async fn connection(stream: impl Connection, service: Arc<Service>) {
         .max_headers(MAX_HEADERS)
         .serve_connection(stream, answer);
     let mut connection = std::pin::pin!(connection);
+    let stranger = async {
+        tokio::select! {
+            () = place.evicted() => {}
+            () = tokio::time::sleep(limits.first) => {}
+        }
+        // The timer of a connection that is known is the one of its heads.
+        if admitted.get().is_some() {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = &mut connection => ended,
+        () = stranger => {
+            tracing::debug!("closed a connection on which nobody showed that they may speak");
+            return;
+        }
         () = draining.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -136,8 +175,32 @@ async fn connection(stream: impl Connection, service: Arc<Service>) {
 }
 
 impl Service {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let (head, body) = request.into_parts();
+    /// Answers a request. Where it is refused, the rest of its body is read: a client that still sends
+    /// would find its connection broken, and not the answer.
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        entry: &Entry,
+        admitted: &OnceLock<OwnedSemaphorePermit>,
+    ) -> Response<Body> {
+        let (head, mut body) = request.into_parts();
+        // A client that asks first sends nothing once it is refused.
+        let asks_first = head.headers.contains_key(EXPECT);
+        let answer = self.answered(&head, &mut body, entry, admitted).await;
+        let is_refused = answer.status().is_client_error() || answer.status().is_server_error();
+        if is_refused && !asks_first && !body.is_end_stream() {
+            let _ = tokio::time::timeout(self.limits.discard, discard(body)).await;
+        }
+        answer
+    }
+
+    async fn answered(
+        &self,
+        head: &Parts,
+        body: &mut Incoming,
+        entry: &Entry,
+        admitted: &OnceLock<OwnedSemaphorePermit>,
+    ) -> Response<Body> {
         match (head.uri.path(), &head.method) {
             ("/healthz", &Method::GET | &Method::HEAD) => return self.health(),
             ("/healthz", _) => return not_allowed("GET, HEAD"),
@@ -153,18 +216,17 @@ impl Service {
             }
             return answer;
         }
-        match head.method {
-            Method::POST => {
-                let mut body = body;
-                match self.message(&head.headers, &mut body).await {
-                    Ok(message) => self.reverse.post(&head.headers, message).await,
-                    Err(refused) => {
-                        let rest = discard(body);
-                        let _ = tokio::time::timeout(self.limits.discard, rest).await;
-                        refused
-                    }
-                }
+        if admitted.get().is_none() {
+            match entry.admit() {
+                Some(permit) => drop(admitted.set(permit)),
+                None => return busy("Too many clients are connected; try again soon."),
             }
+        }
+        match head.method {
+            Method::POST => match self.message(&head.headers, body).await {
+                Ok(message) => self.reverse.post(&head.headers, message).await,
+                Err(refused) => refused,
+            },
             Method::GET => {
                 let answer = self.reverse.get(&head.headers).await;
                 if answer.headers().get(CONTENT_TYPE).is_none_or(|kind| !is_events(kind)) {
@@ -216,6 +278,9 @@ impl Service {
         if declared(headers).is_some_and(|length| length > MAX_CLIENT_MESSAGE) {
             return Err(too_large());
         }
+        let Some(requests) = self.reverse.requests(headers) else {
+            return Err(unknown_session());
+        };
         let mut share = Share::default();
         let mut text = Vec::new();
         loop {
@@ -237,11 +302,8 @@ impl Service {
             if length > MAX_CLIENT_MESSAGE {
                 return Err(too_large());
             }
-            if !share.try_cover(&self.requests, length) {
-                let why = "Too many large requests at the same time; try again soon.";
-                let mut busy = refusal(StatusCode::SERVICE_UNAVAILABLE, why);
-                busy.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-                return Err(busy);
+            if !share.try_cover(&requests, length) {
+                return Err(busy("Too many large requests at the same time; try again soon."));
             }
             text.extend_from_slice(&piece);
         }
@@ -251,8 +313,14 @@ impl Service {
     }
 }
 
-/// Reads the rest of a body that is refused: a client that still sends would find its connection
-/// broken, and not the answer.
+/// A refusal that holds for a moment.
+fn busy(why: &str) -> Response<Body> {
+    let mut busy = refusal(StatusCode::SERVICE_UNAVAILABLE, why);
+    busy.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    busy
+}
+
+/// Reads the rest of a body that is refused.
 async fn discard(mut body: Incoming) {
     let mut left = MAX_CLIENT_MESSAGE;
     while let Some(Ok(frame)) = body.frame().await {

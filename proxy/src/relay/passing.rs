@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::{Flight, Relay, lock};
-use crate::budget::Message;
+use crate::budget::{Budget, Message};
 use crate::request::Request;
 use crate::session::{Ownership, Parcel, Session, code_of};
 use crate::wire::{Envelope, Id};
@@ -21,6 +21,11 @@ impl Flight {
 }
 
 impl Relay {
+    /// The client's part of the memory that messages take.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.context.budget
+    }
+
     /// Whether the client has a session of its own, and with it, sessions of other profiles.
     pub(crate) fn has_session(&self) -> bool {
         self.context.ownership == Ownership::Client

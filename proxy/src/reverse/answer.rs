@@ -105,7 +105,7 @@ pub(super) fn lost(call: &Request) -> Response<Body> {
 }
 
 /// A session that there isn't, or not any more: the same.
-pub(super) fn unknown_session() -> Response<Body> {
+pub(crate) fn unknown_session() -> Response<Body> {
     json(StatusCode::NOT_FOUND, error_text(Id::null(), &Error::SessionExpired))
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::passing::Inbox;
-use crate::budget::Message;
+use crate::budget::{Budget, Message};
 use crate::relay::{Flight, Outlet, Relay, Shared};
 use crate::request::Request;
 use crate::session::Ownership;
@@ -28,6 +28,9 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// small ones among these messages are in no budget.
 const WAITING: usize = 16;
 
+/// A client's part of the memory of requests has room for one of the largest.
+const PARTS: usize = 2;
+
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -35,12 +38,15 @@ pub(super) struct Client {
     /// What the other profiles' servers say on their own account.
     inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<Message>>>,
     heard: Mutex<Instant>,
+    /// Its part of the memory that requests take.
+    pub(super) requests: Budget,
 }
 
 impl Client {
     pub(super) fn new(shared: Arc<Shared>, ownership: Ownership) -> Arc<Self> {
         let (out, inbox) = mpsc::channel(WAITING);
         Arc::new(Self {
+            requests: shared.requests.of_client(PARTS),
             relay: Relay::new(shared, ownership, out),
             inbox: Arc::new(tokio::sync::Mutex::new(inbox)),
             heard: Mutex::new(Instant::now()),

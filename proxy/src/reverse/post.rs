@@ -64,10 +64,11 @@ impl Reverse {
         headers: &HeaderMap,
         message: Message,
     ) -> Response<Body> {
-        let out = self.outgoing(Method::POST, headers, message.into_bytes());
+        let budget = client.0.relay.budget().clone();
+        let out = self.outgoing(&client, Method::POST, headers, message.into_bytes());
         match client.0.relay.upstream().pass(out).await {
             Ok(Passed::Success(response)) => {
-                answer::stream(response, self.shared.upstream.budget(), client, |passing| passing)
+                answer::stream(response, &budget, client, |passing| passing)
             }
             Ok(Passed::Failure { failure, headers: answered, body }) => {
                 let is_lost = self.forget_if_lost(headers, &failure);
@@ -191,6 +192,7 @@ impl Reverse {
             body: relay.final_text(call, route)?,
             patient: call.method() == "subscriptions/listen",
             sent: underway.flight.sent.clone(),
+            budget: relay.budget().clone(),
         };
         underway.flight.over(relay.default_session());
         let mut attempts = Attempts::new(self.shared.retries, route.repeatable);
@@ -251,7 +253,7 @@ impl Reverse {
         mut deadline: Deadline,
     ) -> Response<Body> {
         let upstream = &self.shared.upstream;
-        let budget = upstream.budget();
+        let budget = &underway.client.0.relay.budget().clone();
         let mut rule = Rule::new(call.id().clone(), watch);
         let kind = crate::upstream::media_type(&response);
         match kind.as_deref() {

@@ -2,6 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
+/// The longest params of one message that are kept: they stay for as long as the client.
+pub(crate) const MAX_KEPT: usize = 64 << 10;
+
 /// What a client sent that a session of another profile must get as well.
 #[derive(Debug, Default)]
 pub struct Handshake(Mutex<Kept>);
@@ -34,6 +37,10 @@ impl Handshake {
 
     /// Keeps the `params` of `logging/setLevel`.
     pub fn log_level(&self, params: &str) {
+        if params.len() > MAX_KEPT {
+            tracing::warn!("a log level isn't kept for sessions of other profiles: it is too long");
+            return;
+        }
         self.lock().log_level = Some(params.to_owned());
     }
 

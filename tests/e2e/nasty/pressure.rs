@@ -49,7 +49,7 @@ fn status(pid: u32, name: &str) -> usize {
 }
 
 /// The most memory that a process ever had.
-fn peak(pid: u32) -> usize {
+pub(crate) fn peak(pid: u32) -> usize {
     status(pid, "VmHWM")
 }
 
@@ -61,7 +61,7 @@ fn computed(pid: u32) -> u64 {
 }
 
 /// Waits until a process has nothing left to do: neither its memory nor the time that it has computed grows.
-async fn at_rest(pid: u32) {
+pub(crate) async fn at_rest(pid: u32) {
     let resting = async {
         let (mut before, mut same) = ((0, 0), 0);
         while same < 4 {
@@ -355,6 +355,6 @@ async fn a_server_that_takes_nothing() {
     command.args(["--profile", "dev", "--write-timeout", "0.5", "--connect-timeout", "0.5"]);
     let mut client = StdioClient::start(command);
     let note = "x".repeat(32 * MIB);
-    let failed = client.request("initialize", &format!(r#"{{"note":"{note}"}}"#)).await;
+    let failed = client.request("tools/list", &format!(r#"{{"note":"{note}"}}"#)).await;
     assert_names(failure(&failed), &["--write-timeout"]);
 }

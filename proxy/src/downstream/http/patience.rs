@@ -1,7 +1,8 @@
-//! The end of patience with a client that doesn't read.
+//! The end of patience with a client that reads too slowly.
 //!
-//! What waits for a client holds memory that others may need: one that takes nothing for a while loses
-//! its connection.
+//! What waits for a client holds memory that others may need. A client that takes less than
+//! [`LEAST_RATE`] while something waits for it loses its connection: one that takes a byte now and then
+//! must not hold for hours what others wait for.
 
 use std::io;
 use std::pin::Pin;
@@ -9,36 +10,70 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A stream whose writes fail when nothing of them was taken for too long.
+/// What a client must take while something waits for it, in bytes a second.
+const LEAST_RATE: u64 = 128 << 10;
+
+/// A stream whose writes fail when the client takes too little for too long.
 #[derive(Debug)]
 pub(super) struct Patient<S> {
     stream: S,
     limit: Duration,
-    /// Since nothing is taken.
-    waiting: Option<Pin<Box<Sleep>>>,
+    /// When the write that waits began to wait.
+    waiting: Option<Instant>,
+    /// How long writes have waited, since the client last kept up.
+    waited: Duration,
+    /// What was taken meanwhile, in bytes.
+    taken: u64,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
-    /// `stream`, and how long a write may wait.
+    /// `stream`, and how long the client may take too little.
     pub(super) fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, waiting: None }
+        let (waiting, waited, taken, timer) = (None, Duration::ZERO, 0, None);
+        Self { stream, limit, waiting, waited, taken, timer }
+    }
+
+    /// A write was ready, and took so many bytes.
+    fn progress(&mut self, bytes: usize) {
+        let Some(since) = self.waiting.take() else {
+            if !self.waited.is_zero() {
+                self.taken += bytes as u64;
+                self.settle();
+            }
+            return;
+        };
+        self.timer = None;
+        self.waited += since.elapsed();
+        self.taken += bytes as u64;
+        self.settle();
+    }
+
+    /// A client that has kept up starts over.
+    fn settle(&mut self) {
+        let owed = self.waited.as_millis().saturating_mul(u128::from(LEAST_RATE)) / 1000;
+        if u128::from(self.taken) >= owed {
+            (self.waited, self.taken) = (Duration::ZERO, 0);
+        }
     }
 
     fn judge<T>(
         &mut self,
         context: &mut Context<'_>,
         written: Poll<io::Result<T>>,
+        bytes: impl FnOnce(&T) -> usize,
     ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.waiting = None;
-            return written;
+        if let Poll::Ready(result) = written {
+            self.progress(result.as_ref().map_or(0, bytes));
+            return Poll::Ready(result);
         }
-        let limit = self.limit;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(limit)));
-        ready!(waiting.as_mut().poll(context));
-        let why = "the client takes nothing";
+        let since = *self.waiting.get_or_insert_with(Instant::now);
+        let left = self.limit.saturating_sub(self.waited);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(since + left)));
+        ready!(timer.as_mut().poll(context));
+        let why = "the client takes too little";
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
     }
 }
@@ -60,7 +95,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, buffer);
-        self.judge(context, written)
+        self.judge(context, written, |bytes| *bytes)
     }
 
     fn poll_write_vectored(
@@ -69,7 +104,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
-        self.judge(context, written)
+        self.judge(context, written, |bytes| *bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -78,12 +113,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.judge(context, flushed)
+        self.judge(context, flushed, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.judge(context, shut)
+        self.judge(context, shut, |()| 0)
     }
 }
 
@@ -93,26 +128,56 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_given_up() {
         let (_client, server) = duplex(4);
-        let mut server = Patient::new(server, Duration::from_millis(10));
+        let started = Instant::now();
+        let mut server = Patient::new(server, LIMIT);
         let error = server.write_all(&[b'x'; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(started.elapsed() >= LIMIT);
     }
 
-    #[tokio::test]
-    async fn a_client_that_takes_a_little_is_waited_for() {
-        let (mut client, server) = duplex(4);
-        let mut server = Patient::new(server, Duration::from_secs(20));
-        let writing = tokio::spawn(async move {
-            server.write_all(&[b'x'; 64]).await.unwrap();
-            server
+    /// How a client fares that takes `piece` bytes each second, of a body that takes minutes.
+    async fn reads(piece: usize) -> io::Result<()> {
+        let (mut client, server) = duplex(1024);
+        let mut server = Patient::new(server, LIMIT);
+        let reading = tokio::spawn(async move {
+            let mut buffer = vec![0; piece];
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                client.read_exact(&mut buffer).await?;
+            }
+            #[allow(unreachable_code, reason = "the type of the block")]
+            io::Result::Ok(())
         });
-        let mut piece = [0; 4];
-        for _ in 0..16 {
-            client.read_exact(&mut piece).await.unwrap();
+        // Minutes' worth, and more than the connection itself takes.
+        let body = vec![b'x'; (300 * piece).max(64 << 10)];
+        let mut written = Ok(());
+        // In pieces, each with a flush, as an HTTP server writes.
+        for piece in body.chunks(64 << 10) {
+            written = server.write_all(piece).await;
+            if written.is_err() {
+                break;
+            }
+            server.flush().await?;
         }
-        assert!(writing.await.unwrap().waiting.is_none(), "each piece begins another wait");
+        reading.abort();
+        written
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_too_slowly_is_given_up() {
+        for piece in [1, 25 << 10, 100 << 10] {
+            let error = reads(piece).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{piece} bytes a second");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_keeps_up_is_waited_for() {
+        reads(200 << 10).await.unwrap();
     }
 }

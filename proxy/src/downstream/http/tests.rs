@@ -16,12 +16,12 @@ fn connected(limits: Limits) -> DuplexStream {
     let service = Service {
         guard: Guard::new(&listen).unwrap(),
         reverse: Reverse::new(Shared::alone()),
-        requests: Budget::new(1 << 20),
         limits,
         draining: CancellationToken::new(),
     };
     let (client, server) = duplex(1024);
-    tokio::spawn(connection(server, Arc::new(service)));
+    let entry = Entry { place: Strangers::new(1).admit(), room: Arc::new(Semaphore::new(1)) };
+    tokio::spawn(connection(server, Arc::new(service), entry));
     client
 }
 
