@@ -121,8 +121,6 @@ fn table() -> Vec<(Reason, [[&'static str; 2]; 2])> {
             ],
         ),
         (AuditUnavailable, both("can't write its audit log", "check the disk")),
-        (InvalidMessage, both("INVALID_MESSAGE", "check the endpoint URL")),
-        (TooMuchInFlight, both("too many calls of this user are in progress", "repeat the call")),
         (RateLimited, both("rate limit is reached", "wait a moment")),
         (PeerUnknown, both("can't tell which user", "signs nothing")),
         (Unspecified, both("refused the signature", "says why")),
