@@ -116,16 +116,8 @@ impl Upstream {
             (Some(host), Some(port)) => format!("{host}:{port}"),
             (host, _) => host.unwrap_or_default().to_owned(),
         };
-        let common = Common {
-            connections,
-            signer,
-            url,
-            host,
-            headers,
-            timeouts,
-            skip_auth,
-            telemetry,
-        };
+        let common =
+            Common { connections, signer, url, host, headers, timeouts, skip_auth, telemetry };
         Ok(Self { common: Arc::new(common), user_agent: OnceLock::new() })
     }
 

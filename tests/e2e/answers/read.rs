@@ -88,11 +88,11 @@ async fn much_of_anything_is_read_in_no_time() {
     let odd = format!(
         r#"{{"name":"odd","inputSchema":{{"type":"object","properties":{{{taken}"z":{{}}}}}}}}"#
     );
-    let hidden = vec![r#"{"name":"h","inputSchema":{"type":"object","a":{"a":[[[]]]}}}"#; 1];
+    let hidden = r#"{"name":"h","inputSchema":{"type":"object","a":{"a":[[[]]]}}}"#;
     let list = format!(
         r#"{{"tools":[{}{},{odd},{{"name":"echo","annotations":{{"readOnlyHint":true}},"inputSchema":{{"type":"object"}}}}]}}"#,
         r#"{"name":"d"},"#.repeat(80_000),
-        hidden.join(",")
+        hidden
     );
     world.upstream.next("tools/list", Reply::Result(list));
     let started = std::time::Instant::now();
