@@ -24,7 +24,7 @@ use crate::process;
 use crate::service::Current;
 
 /// What one HTTP/2 connection may have in progress; more waits at the caller.
-pub(crate) const MAX_STREAMS: u32 = 256;
+pub(crate) const MAX_STREAMS: u32 = 64;
 /// The head of a gRPC request: names, a path and a trace.
 pub(crate) const MAX_HEAD: u32 = 4 << 10;
 /// What a connection may send before the broker has read it; of one stream, and of all.
@@ -39,7 +39,11 @@ pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const MAX_MESSAGE: usize = 8 << 10;
 
 /// Connections of one user, and of all. Where descriptors are scarce, half of them.
-const CONNECTIONS: Limits = Limits { each: 256, all: 768 };
+const CONNECTIONS: Limits = Limits { each: 64, all: 192 };
+/// What all callers together may make the broker hold. The attack: heads on all streams of all connections, which are
+/// read before any call is counted.
+const MOST: usize = 48 << 20;
+const _: () = assert!(CONNECTIONS.all * MAX_STREAMS as usize * MAX_HEAD as usize <= MOST);
 /// Those of strangers, all of which end within a moment.
 const STRANGERS: Limits = Limits { each: 4, all: 16 };
 /// Calls in progress.

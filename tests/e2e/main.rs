@@ -11,6 +11,7 @@
 
 mod agent;
 mod answers;
+mod attacks;
 mod audit;
 mod bad_input;
 mod bodies;

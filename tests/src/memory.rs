@@ -25,6 +25,39 @@ pub fn count(pid: u32, needles: &[&[u8]]) -> io::Result<Vec<usize>> {
     Ok(search.counts)
 }
 
+/// The largest resident size of `pid` since it started, or since [`restart_peak`], in bytes.
+///
+/// # Errors
+/// There is no such process.
+pub fn peak(pid: u32) -> io::Result<u64> {
+    of_status(pid, "VmHWM:")
+}
+
+/// Lets [`peak`] begin anew, and gives the resident size of this moment, in bytes.
+///
+/// # Errors
+/// Another user's process; or there is none.
+pub fn restart_peak(pid: u32) -> io::Result<u64> {
+    // proc(5): 5 resets the peak.
+    fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
+    of_status(pid, "VmRSS:")
+}
+
+fn of_status(pid: u32, name: &str) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.map(|kib| kib << 10).ok_or_else(|| io::Error::other(format!("no {name} in\n{status}")))
+}
+
+/// How many descriptors `pid` has open.
+///
+/// # Errors
+/// Another user's process; or there is none.
+pub fn descriptors(pid: u32) -> io::Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
 /// A count of needles over several ranges.
 struct Search<'n> {
     finders: Vec<memmem::Finder<'n>>,
