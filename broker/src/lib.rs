@@ -14,6 +14,10 @@
 //! The modules stand in the order in which data flows, and import only what stands below them (the
 //! blank lines keep the formatter from sorting them).
 
+// Hidden: through it the fuzz targets (broker/fuzz) reach parsers that are private.
+#[doc(hidden)]
+pub mod fuzz;
+
 pub mod cli;
 
 pub mod server;

@@ -9,6 +9,7 @@ mod dpop;
 mod failure;
 #[cfg(test)]
 pub(crate) mod fake;
+pub(crate) mod fuzz;
 mod home;
 mod identity;
 mod locks;

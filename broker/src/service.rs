@@ -4,8 +4,8 @@
 //! Invariant: every decision about a signature has its record before it is answered, and callers get
 //! constant texts.
 
-mod budget;
-mod message;
+pub(crate) mod budget;
+pub(crate) mod message;
 mod recorder;
 mod sign;
 mod status;

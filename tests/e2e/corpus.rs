@@ -1,18 +1,38 @@
-//! The properties of the fuzz targets (`proxy/fuzz`), on the corpus that is committed with them.
+//! The properties of the fuzz targets (`proxy/fuzz`, `broker/fuzz`), on the corpus that is committed with them.
 
 use std::fs;
 
 use sigward_tests::processes;
 
+#[path = "../../broker/fuzz/properties/aws_files.rs"]
+mod aws_files;
+#[path = "../../broker/fuzz/properties/body.rs"]
+mod body;
+#[path = "../../broker/fuzz/properties/config.rs"]
+mod config;
+#[path = "../../broker/fuzz/properties/head.rs"]
+mod head;
+#[path = "../../broker/fuzz/properties/message.rs"]
+mod message;
+#[path = "../../broker/fuzz/properties/process.rs"]
+mod process;
 #[path = "../../proxy/fuzz/properties/sse.rs"]
 mod sse;
 #[path = "../../proxy/fuzz/properties/stdio.rs"]
 mod stdio;
+#[path = "../../broker/fuzz/properties/time.rs"]
+mod time;
+#[path = "../../broker/fuzz/properties/tokens.rs"]
+mod tokens;
 #[path = "../../proxy/fuzz/properties/wire.rs"]
 mod wire;
 
 fn check(target: &str, property: fn(&[u8])) {
-    let corpus = processes::workspace().join("proxy/fuzz/corpus").join(target);
+    check_of("proxy", target, property);
+}
+
+fn check_of(package: &str, target: &str, property: fn(&[u8])) {
+    let corpus = processes::workspace().join(package).join("fuzz/corpus").join(target);
     let mut inputs: Vec<_> = fs::read_dir(corpus).unwrap().map(|it| it.unwrap().path()).collect();
     inputs.sort();
     assert!(!inputs.is_empty());
@@ -36,4 +56,44 @@ fn events_are_read_alike_however_they_come() {
 #[test]
 fn lines_are_read_alike_however_they_come() {
     check("stdio", stdio::check);
+}
+
+#[test]
+fn a_sign_message_is_what_prost_reads() {
+    check_of("broker", "message", message::check);
+}
+
+#[test]
+fn a_body_has_one_meaning() {
+    check_of("broker", "body", body::check);
+}
+
+#[test]
+fn what_is_signed_stays_at_its_endpoint() {
+    check_of("broker", "head", head::check);
+}
+
+#[test]
+fn a_configuration_is_right_or_says_where_it_is_wrong() {
+    check_of("broker", "config", config::check);
+}
+
+#[test]
+fn a_section_touches_no_other() {
+    check_of("broker", "aws_files", aws_files::check);
+}
+
+#[test]
+fn a_token_is_whole_or_none() {
+    check_of("broker", "tokens", tokens::check);
+}
+
+#[test]
+fn the_output_of_a_process_is_whole_or_none() {
+    check_of("broker", "process", process::check);
+}
+
+#[test]
+fn a_point_in_time_is_whole_or_none() {
+    check_of("broker", "time", time::check);
 }

@@ -289,7 +289,7 @@ fn write(path: &Path, origin: Mark, ours: &LoginToken) -> Stored {
 ///
 /// # Errors
 /// What is wrong, without any of the content.
-fn parse(content: &[u8]) -> Result<LoginToken, String> {
+pub(super) fn parse(content: &[u8]) -> Result<LoginToken, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct File {

@@ -7,7 +7,7 @@
 //! make up a new one every time.
 
 mod chain;
-mod child;
+pub(super) mod child;
 mod container;
 mod endpoints;
 mod environment;

@@ -19,7 +19,7 @@ const ROOM: Duration = Duration::from_secs(1);
 
 /// The bytes that are held, by user.
 #[derive(Debug, Default)]
-pub(super) struct Budget(Mutex<Held>);
+pub(crate) struct Budget(Mutex<Held>);
 
 #[derive(Debug, Default)]
 struct Held {
@@ -29,19 +29,19 @@ struct Held {
 
 /// What one request holds, given back when it is over.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(crate) struct Share {
     budget: Arc<Budget>,
     uid: u32,
     taken: usize,
 }
 
 impl Share {
-    pub(super) fn new(budget: &Arc<Budget>, uid: u32) -> Self {
+    pub(crate) fn new(budget: &Arc<Budget>, uid: u32) -> Self {
         Self { budget: Arc::clone(budget), uid, taken: 0 }
     }
 
     /// Takes room for so many more bytes.
-    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Denial> {
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Denial> {
         if bytes == 0 {
             return Ok(());
         }

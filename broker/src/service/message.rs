@@ -27,7 +27,7 @@ const PIECE: Duration = Duration::from_secs(10);
 const WHOLE: Duration = Duration::from_secs(120);
 
 /// A message that is coming.
-pub(super) struct Incoming<'b> {
+pub(crate) struct Incoming<'b> {
     body: tonic::body::Body,
     /// What has come and isn't read yet; the prefix of gRPC is gone.
     ahead: BytesMut,
@@ -39,17 +39,17 @@ pub(super) struct Incoming<'b> {
 
 /// Everything before the body.
 #[derive(Debug, Default)]
-pub(super) struct MessageHead {
-    pub(super) profile: String,
-    pub(super) method: String,
-    pub(super) uri: String,
-    pub(super) headers: Vec<Header>,
-    pub(super) payload: Payload,
+pub(crate) struct MessageHead {
+    pub(crate) profile: String,
+    pub(crate) method: String,
+    pub(crate) uri: String,
+    pub(crate) headers: Vec<Header>,
+    pub(crate) payload: Payload,
 }
 
 /// What there is of the body.
 #[derive(Debug, Default)]
-pub(super) enum Payload {
+pub(crate) enum Payload {
     /// Nothing was said of it.
     #[default]
     None,
@@ -67,7 +67,7 @@ fn too_long() -> Denial {
 }
 
 impl<'b> Incoming<'b> {
-    pub(super) fn new(body: tonic::body::Body, share: &'b mut Share) -> Self {
+    pub(crate) fn new(body: tonic::body::Body, share: &'b mut Share) -> Self {
         let deadline = Instant::now() + WHOLE;
         Self { body, ahead: BytesMut::new(), left: 0, share, deadline }
     }
@@ -102,7 +102,7 @@ impl<'b> Incoming<'b> {
     }
 
     /// Reads everything before the body.
-    pub(super) async fn head(&mut self) -> Result<MessageHead, Denial> {
+    pub(crate) async fn head(&mut self) -> Result<MessageHead, Denial> {
         // gRPC over HTTP/2, "Length-Prefixed-Message".
         while self.ahead.len() < 5 {
             self.more().await?;
@@ -188,7 +188,7 @@ impl<'b> Incoming<'b> {
     }
 
     /// Reads the body into `reader`, which keeps next to nothing of it.
-    pub(super) async fn read_body(&mut self, reader: &mut BodyReader) -> Result<(), Denial> {
+    pub(crate) async fn read_body(&mut self, reader: &mut BodyReader) -> Result<(), Denial> {
         let mut held = 0;
         let ahead = std::mem::take(&mut self.ahead).freeze();
         let mut piece = ahead;

@@ -205,7 +205,8 @@ impl Drop for Group {
     }
 }
 
-fn parse(text: &str) -> Result<Credentials, &'static str> {
+/// The credentials that a child printed; an error holds none of its words.
+pub(in crate::profile) fn parse(text: &str) -> Result<Credentials, &'static str> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Answer {
