@@ -3,6 +3,7 @@
 
 mod cut;
 mod foreign;
+mod model;
 mod order;
 mod read;
 mod sent_once;

@@ -68,8 +68,17 @@ impl Listening {
 
     /// A session that is ready for calls: the headers that go with it.
     pub(crate) async fn session(&self, version: &'static str) -> Vec<(&'static str, String)> {
+        self.session_as(version, "{}").await
+    }
+
+    /// The same for a client with capabilities, which are JSON text.
+    pub(crate) async fn session_as(
+        &self,
+        version: &'static str,
+        capabilities: &str,
+    ) -> Vec<(&'static str, String)> {
         let initialize = format!(
-            r#"{{"jsonrpc":"2.0","id":"hello","method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{{}},"clientInfo":{{"name":"c","version":"1"}}}}}}"#
+            r#"{{"jsonrpc":"2.0","id":"hello","method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{capabilities},"clientInfo":{{"name":"c","version":"1"}}}}}}"#
         );
         let answer = self.post(&[], &initialize).await;
         let id = answer.header("mcp-session-id").expect("a session").to_owned();

@@ -9,6 +9,8 @@ use sigward_tests::processes::{self, Process, StdioClient, assert_no_canary, cal
 use sigward_tests::tools;
 use tokio::process::Command;
 
+use crate::agent::SESSIONS;
+use crate::http::{Listening, data, lines};
 use crate::setup::{World, assert_names, connect, failure, own_uid, stateless, text};
 
 /// What a client says that opens URLs for its user.
@@ -86,6 +88,71 @@ async fn who_declines_isn_t_waited_for() {
         assert_names(failure(&refused), &["person", "declined"]);
     }
     assert_eq!(aws.issued(), []);
+}
+
+/// Clients of one listening proxy are different users: each is asked, and one that declines speaks for itself.
+#[tokio::test]
+async fn each_client_asks_its_own_user() {
+    let (world, aws) = signed_out().await;
+    let mut command = world.private_proxy(&["dev", "person"], &["--listen", "127.0.0.1:0"]);
+    command.envs(aws.environment());
+    let proxy = Listening::started(Process::start(command)).await;
+    let call = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}}"#, whoami());
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let session = proxy.session_as(SESSIONS, OPENS_URLS).await;
+        let mut answer = proxy.post(&lines(&session), &call).await;
+        let asked = answer.expect_event("the question").await;
+        let asked: Value = serde_json::from_str(&data(&asked)).unwrap();
+        assert_eq!(asked["method"], "elicitation/create", "{asked}");
+        assert_eq!(asked["params"]["url"], DEVICE_URL);
+        clients.push((session, answer, asked));
+    }
+    let (other, declined, asked) = clients.pop().unwrap();
+    let response = |id: &Value, action: &str| {
+        json!({"jsonrpc": "2.0", "id": id, "result": {"action": action}}).to_string()
+    };
+    let taken = proxy.post(&lines(&other), &response(&asked["id"], "decline")).await;
+    assert_eq!(taken.status, 202);
+    assert_names(failure(&declined.message().await), &["person", "declined"]);
+
+    let (one, accepted, asked) = clients.pop().unwrap();
+    let taken = proxy.post(&lines(&one), &response(&asked["id"], "accept")).await;
+    assert_eq!(taken.status, 202);
+    aws.approve();
+    let mut accepted = accepted;
+    let called = loop {
+        let message = data(&accepted.expect_event("the response").await);
+        let message: Value = serde_json::from_str(&message).unwrap_or_default();
+        if message["id"] == 1 {
+            break message;
+        }
+    };
+    assert_names(text(&called), &["AWSReservedSSO_Developer"]);
+}
+
+/// A sign-in that AWS is slow to begin is begun once, and holds up no other profile.
+#[tokio::test]
+async fn a_sign_in_that_begins_slowly_holds_up_no_other_profile() {
+    let (world, aws) = signed_out().await;
+    let mut client = start(&world, &aws, &[]);
+    client.initialize_as("2025-11-25", OPENS_URLS).await;
+    aws.hold();
+    let mut waiting = Vec::new();
+    for _ in 0..10 {
+        waiting.push(client.start_request("tools/call", &whoami()).await);
+    }
+    aws.held().await;
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("dev"));
+    aws.release();
+    let asked = client.expect("the question", is_elicitation).await;
+    answer(&mut client, &asked["id"], "decline").await;
+    for id in waiting {
+        assert_names(failure(&client.response(&id).await), &["person", "declined"]);
+    }
+    let (_, unread, _) = client.close().await;
+    assert!(!unread.iter().any(|line| line.contains("elicitation/create")), "asked twice");
 }
 
 #[tokio::test]

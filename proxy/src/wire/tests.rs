@@ -197,6 +197,28 @@ fn spans_are_bounded() {
     assert!(batch(&array(2000).replace(']', ",")).unwrap_err().is_parse_error());
 }
 
+/// A span that isn't of the text would drop or double some of it: there is no result then, rather than a corrupted
+/// message that is signed and sent.
+#[test]
+fn a_span_of_another_text_is_an_error() {
+    let text = r#"{"a":1,"b":2}"#;
+    let other = String::from(r#"{"a":1,"b":2}"#);
+    let mut edits = Edits::new(text);
+    edits.replace(&other[1..4], "x");
+    edits.apply().unwrap_err();
+    let mut edits = Edits::new(text);
+    edits.cut_member(8..200);
+    edits.apply().unwrap_err();
+    let mut edits = Edits::new(text);
+    edits.add_members(3..5, &[("c", "3")]);
+    edits.apply().unwrap_err();
+    let mut edits = Edits::new(text);
+    // Two that overlap.
+    edits.replace(&text[1..6], "x");
+    edits.replace(&text[4..9], "y");
+    edits.apply().unwrap_err();
+}
+
 /// Text of this size, of many members that go: the time is that of reading it, not its square.
 #[test]
 fn cuts_take_linear_time() {

@@ -1,0 +1,227 @@
+//! A model of an MCP server at its worst: it cuts streams at any byte, replays what it has said to others, answers late,
+//! twice, under other ids and not at all, and loses its sessions. Whatever it does, each request gets its own answer or
+//! an error, nothing is executed twice, and what belongs to a call comes in its order.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sigward_tests::aws_home::AwsHome;
+use sigward_tests::keys::Key;
+use sigward_tests::upstream::{ID, Received, Reply, Step, event};
+
+use super::result;
+use crate::agent::{Agent, SESSIONS, SIDES, STATELESS, Side};
+use crate::dice::Dice;
+use crate::setup::{World, text};
+
+const PROFILES: [&str; 4] = ["dev", "staging", "prod", "audit"];
+/// Calls at the same time.
+const AT_ONCE: u64 = 24;
+/// Notifications that come before each response.
+const NOTES: usize = 3;
+
+/// What the server knows.
+#[derive(Default)]
+struct Model {
+    /// How often each call was executed.
+    executed: HashMap<u64, usize>,
+    /// The id of each call, as JSON text.
+    ids: HashMap<u64, String>,
+    /// How often each stream was asked for again.
+    resumed: HashMap<u64, usize>,
+}
+
+fn answer(number: u64) -> String {
+    format!("the answer to call {number}")
+}
+
+fn note(number: u64, at: usize) -> String {
+    json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": [number, at]}})
+        .to_string()
+}
+
+impl Model {
+    /// The events of a call behind the one with that place. The first says where to go on, as servers on the official
+    /// SDKs do.
+    fn events(&self, number: u64, behind: Option<usize>) -> Vec<String> {
+        let id = &self.ids[&number];
+        let mut events = vec![format!("retry: 1\n{}", event(Some(&format!("{number}/0")), ""))];
+        let said = (1..=NOTES).map(|at| note(number, at)).chain([result(id, &answer(number))]);
+        events.extend(
+            said.zip(1..)
+                .map(|(data, at): (_, usize)| event(Some(&format!("{number}/{at}")), &data)),
+        );
+        events.split_off(behind.map_or(0, |place| place + 1).min(events.len()))
+    }
+
+    /// The responses to other calls, each at the place where this one's stream begins.
+    fn of_others(&self, number: u64, dice: &mut Dice) -> Vec<String> {
+        let mut others: Vec<_> = self.ids.iter().filter(|(other, _)| **other != number).collect();
+        others.sort();
+        let first = dice.roll(others.len().max(1));
+        let chosen = others.iter().skip(first).take(3);
+        chosen
+            .map(|(other, id)| event(Some(&format!("{number}/0")), &result(id, &answer(**other))))
+            .collect()
+    }
+
+    fn posted(&mut self, number: u64, request: &Received, may_expire: bool) -> Reply {
+        let id = request.message.as_ref().map_or("null", |message| message.id_text()).to_owned();
+        self.ids.insert(number, id.clone());
+        let mut dice = Dice::new(number);
+        let is_first = !self.executed.contains_key(&number);
+        let kind = dice.roll(16);
+        if may_expire && is_first && kind >= 14 {
+            // It knows nothing of the session, and has done nothing.
+            self.executed.insert(number, 0);
+            return match kind {
+                14 => Reply::Error(-30001, "session expired".to_owned()),
+                _ => Reply::Http(404, Vec::new(), String::new()),
+            };
+        }
+        *self.executed.entry(number).or_default() += 1;
+        let whole = self.events(number, None).concat();
+        match kind {
+            0 => Reply::Json(result(ID, &answer(number))),
+            1 => Reply::Json(result(r#""other""#, &answer(number + 1))),
+            2 => Reply::HangUp,
+            3 => {
+                let twice = self.events(number, Some(NOTES)).concat();
+                Reply::Stream(vec![Step::Raw(whole + &twice)])
+            }
+            4 => {
+                let others = self.of_others(number, &mut dice).concat();
+                Reply::Stream(vec![Step::Raw(others + &whole)])
+            }
+            5 => {
+                let (before, after) = whole.split_at(dice.roll(whole.len()));
+                let late = Step::Pause(Duration::from_millis(30));
+                Reply::Stream(vec![Step::Raw(before.to_owned()), late, Step::Raw(after.to_owned())])
+            }
+            6 => Reply::Stream(vec![Step::Raw(whole)]),
+            // At each byte in turn.
+            _ => cut(&whole, usize::try_from(number).unwrap() % (whole.len() + 1)),
+        }
+    }
+
+    fn resumed(&mut self, place: &str) -> Option<Reply> {
+        let (number, at) = place.split_once('/')?;
+        let (number, at) = (number.parse().ok()?, at.parse().ok()?);
+        let time = self.resumed.entry(number).or_default();
+        *time += 1;
+        let mut dice = Dice::new(number * 100 + *time as u64);
+        let mut rest = self.events(number, Some(at)).concat();
+        if dice.chance(30) {
+            rest = self.of_others(number, &mut dice).concat() + &rest;
+        }
+        Some(match dice.chance(40) {
+            true => cut(&rest, dice.roll(rest.len() + 1)),
+            false => Reply::Stream(vec![Step::Raw(rest)]),
+        })
+    }
+}
+
+fn cut(text: &str, at: usize) -> Reply {
+    Reply::Stream(vec![Step::Raw(text[..at].to_owned()), Step::Cut])
+}
+
+/// What one client hears of so many calls with each profile in turn.
+async fn check(side: Side, version: &'static str, rounds: u64) {
+    let mut home = AwsHome::new();
+    home.static_keys(PROFILES[3], &Key::user(PROFILES[3]));
+    let world = World::at_home(home, |builder| builder).await;
+    let model = Arc::new(Mutex::new(Model::default()));
+    let shared = Arc::clone(&model);
+    // A client over HTTP renews its own session: it would have to begin again.
+    let passes = |profile: &str| side == Side::Listening && profile == PROFILES[0];
+    let spared = world.home.identity(PROFILES[0]).to_owned();
+    world.upstream.hook(move |request: &Received| {
+        let mut model = shared.lock().unwrap();
+        if let Some(place) = request.header("last-event-id") {
+            return model.resumed(place);
+        }
+        let number = request.param("/arguments/n").as_u64()?;
+        let may_expire =
+            version == SESSIONS && (side == Side::Stdio || request.identity() != spared);
+        Some(model.posted(number, request, may_expire))
+    });
+    let mut agent = Agent::start(&world, side, version, &PROFILES, &[]).await;
+    let mut responses: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
+    let mut ids = HashMap::new();
+    for round in 0..rounds {
+        let mut begun = Vec::new();
+        for number in round * AT_ONCE..(round + 1) * AT_ONCE {
+            let profile = PROFILES[usize::try_from(number / 3).unwrap() % PROFILES.len()];
+            let arguments = json!({"aws_profile": profile, "n": number}).to_string();
+            let id = agent.start_call("write_note", &arguments).await;
+            ids.insert(id.as_u64().unwrap(), (number, profile));
+            begun.push(id);
+        }
+        for id in begun {
+            let number = ids[&id.as_u64().unwrap()].0;
+            match side {
+                Side::Stdio => {
+                    let response = agent.response(&id).await;
+                    responses.entry(number).or_default().push(response);
+                }
+                Side::Listening => agent.ended(&id).await,
+            }
+        }
+    }
+    // What would come twice has come before this.
+    for profile in PROFILES {
+        text(&agent.call_as("whoami", profile).await);
+    }
+    let mut notes: HashMap<u64, Vec<u64>> = HashMap::new();
+    for line in agent.unread() {
+        let message: Value = serde_json::from_str(&line).unwrap();
+        if let Some(place) = message["params"]["data"].as_array() {
+            let [number, at] = [0, 1].map(|part| place[part].as_u64().unwrap());
+            let seen = notes.entry(number).or_default();
+            if !seen.contains(&at) {
+                seen.push(at);
+            }
+        } else if message.get("method").is_none() {
+            let (number, _) = ids[&message["id"].as_u64().unwrap()];
+            responses.entry(number).or_default().push(message);
+        }
+    }
+    let shown = format!("{side:?} {version}");
+    let mut good = 0;
+    for (number, profile) in ids.into_values() {
+        let shown = format!("{shown}, call {number} with {profile}");
+        let heard = responses.remove(&number).unwrap_or_default();
+        // Of a stream that passes through, the client resumes the rest.
+        let none = passes(profile) && heard.is_empty();
+        assert!(heard.len() == 1 || none, "{shown}: {heard:?}");
+        let executed = model.lock().unwrap().executed[&number];
+        assert!(executed <= 1, "{shown}: executed {executed} times");
+        for response in heard {
+            let is_error = response["error"].is_object() || response["result"]["isError"] == true;
+            if !is_error {
+                assert_eq!(text(&response), answer(number), "{shown}");
+                assert_eq!(executed, 1, "{shown}");
+                good += 1;
+            }
+        }
+        let seen = notes.remove(&number).unwrap_or_default();
+        assert!(seen.is_sorted(), "{shown}: notes in the order {seen:?}");
+    }
+    assert!(notes.is_empty(), "{shown}: notes of calls that nobody made: {notes:?}");
+    // The control: an error for everything would be no proxy.
+    let least = rounds * AT_ONCE / if version == SESSIONS { 2 } else { 5 };
+    assert!(good >= least, "{shown}: {good} good answers of {}", rounds * AT_ONCE);
+    assert!(world.upstream.requests().iter().all(|request| request.signature.is_ok()));
+}
+
+#[tokio::test]
+async fn each_request_gets_its_own_answer_over_standard_input() {
+    check(SIDES[0], SESSIONS, 10).await;
+}
+
+#[tokio::test]
+async fn each_request_gets_its_own_answer_without_sessions_over_standard_input() {
+    check(SIDES[0], STATELESS, 6).await;
+}
