@@ -312,17 +312,20 @@ impl Http {
             headers.extend(region.map(|region| ("mcp-param-region", region)));
         }
         let (address, body) = (self.listening.address.clone(), Bytes::from(text.to_owned()));
-        let posting =
-            async move { http::request(&address, "POST", "/mcp", &lines(&headers), body).await };
+        let posting = async move {
+            let connection = http::connect(&address).await.expect("the proxy takes connections");
+            connection.try_send("POST", "/mcp", &lines(&headers), body).await
+        };
         let is_request = message.as_ref().is_none_or(Message::is_request);
         if !is_request {
-            let answer = posting.await;
+            let answer = posting.await.expect("an answer");
             return read(answer, self.into.clone()).await;
         }
         let id = message.and_then(|message| message.id?.parse().ok()).unwrap_or_default();
         let (into, statuses) = (self.into.clone(), Arc::clone(&self.statuses));
         let task = tokio::spawn(async move {
-            let answer = posting.await;
+            // A server's answer that breaks off at once takes the connection with it.
+            let Ok(answer) = posting.await else { return };
             statuses.lock().unwrap().insert(id, answer.status);
             read(answer, into).await;
         });

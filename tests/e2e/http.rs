@@ -141,12 +141,23 @@ pub(crate) async fn connect(address: &str) -> std::io::Result<Connection> {
 impl Connection {
     /// Sends a request, and waits for the head of its answer.
     pub(crate) async fn send(
-        mut self,
+        self,
         method: &str,
         path: &str,
         headers: Headers<'_>,
         body: Bytes,
     ) -> Answer {
+        self.try_send(method, path, headers, body).await.expect("an answer")
+    }
+
+    /// The same where the connection may be closed before.
+    pub(crate) async fn try_send(
+        mut self,
+        method: &str,
+        path: &str,
+        headers: Headers<'_>,
+        body: Bytes,
+    ) -> hyper::Result<Answer> {
         let mut request = Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| *name == "host") {
             request = request.header("host", "localhost");
@@ -157,14 +168,14 @@ impl Connection {
         let request = request.body(Full::new(body)).expect("a request");
         let sending = self.sender.send_request(request);
         let answer = deadline::within(sending, || format!("no answer to {method} {path}")).await;
-        let (head, body) = answer.expect("an answer").into_parts();
-        Answer {
+        let (head, body) = answer?.into_parts();
+        Ok(Answer {
             status: head.status.as_u16(),
             headers: head.headers,
             body,
             unread: Vec::new(),
             _open: (self.sender, self.task),
-        }
+        })
     }
 }
 

@@ -57,11 +57,12 @@ impl Rule {
             return false;
         }
         match wire::peek(beginning) {
-            wire::Peek::Id(id) if self.id.is_spelt(id) => {
+            wire::Peek::Id(id) if self.id.is_spelt(id) && !self.answered => {
                 self.answered = true;
                 true
             }
             wire::Peek::Method => true,
+            // Foreign, or a second one.
             wire::Peek::Id(_) | wire::Peek::Unknown => false,
         }
     }
@@ -105,6 +106,11 @@ impl Rule {
                 self.was_foreign = true;
                 Change::Drop
             }
+            // A server that replays what it has sent: the client has no request for this any more.
+            Verdict::Own(_) if self.answered => {
+                tracing::warn!("dropped a second response to the same request");
+                Change::Drop
+            }
             Verdict::Own(repaired) => {
                 self.answered = true;
                 let seen = repaired.as_deref().unwrap_or(text);
@@ -128,10 +134,22 @@ mod tests {
             r#"{"id":2,"result":{}}"#,
         );
         assert_eq!(rule.apply(&format!("[{note},{own}]")), Change::Keep);
+        let mut rule = Rule::new(Id::from_token("1"), None);
         let kept = Change::Replace(format!("[{note},{own}]"));
         assert_eq!(rule.apply(&format!("[{note}, {other}, {own}]")), kept);
         assert_eq!(rule.apply(&format!("[{other}]")), Change::Drop);
         assert!(!rule.is_foreign(), "its own came too");
+    }
+
+    #[test]
+    fn a_request_has_one_response() {
+        let own = r#"{"id":1,"result":{}}"#;
+        let mut rule = Rule::new(Id::from_token("1"), None);
+        assert_eq!((rule.apply(own), rule.apply(own)), (Change::Keep, Change::Drop));
+        let mut rule = Rule::new(Id::from_token("1"), None);
+        assert!(rule.passes_by(br#"{"jsonrpc":"2.0","id":1,"result":{"text":"xxx"#));
+        assert!(!rule.passes_by(br#"{"jsonrpc":"2.0","id":1,"result":{"text":"xxx"#));
+        assert_eq!(rule.apply(own), Change::Drop);
     }
 
     #[test]
