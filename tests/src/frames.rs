@@ -158,7 +158,6 @@ impl Connection {
     }
 
     /// What the server has sent so far.
-    #[must_use]
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
         lock(&self.seen)
     }
