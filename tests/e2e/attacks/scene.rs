@@ -166,7 +166,7 @@ impl Scene {
             grown >> 10,
             self.idle >> 10
         );
-        println!("{shown}");
+        eprintln!("{shown}");
         assert!(grown <= MOST, "memory: {shown}");
         // Others work on this machine, and slow down the time before as well.
         assert!(during <= PATIENCE + 4 * before, "latency: {shown}");
@@ -185,6 +185,6 @@ impl Scene {
     pub(super) async fn last_record_of_the_attacker(&self) -> Value {
         let text = fs::read_to_string(self.audit()).unwrap();
         let records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        records.filter(|it| it["uid"] == ATTACKER).last().unwrap_or_default()
+        records.filter(|it| it["uid"] == ATTACKER).next_back().unwrap_or_default()
     }
 }

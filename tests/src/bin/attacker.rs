@@ -1,6 +1,11 @@
 //! One attack on a broker, by whoever runs it: `attacker SOCKET ATTACK [ARGUMENTS]`.
 //!
 //! It says `placed …` on standard error when the attack is in place, and holds it until its standard input ends.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test support: a panic here is a failed test"
+)]
 
 use std::io::{self, Read as _};
 use std::net::TcpStream;
