@@ -184,7 +184,7 @@ impl Scene {
     /// The audit log's last record about the attacker.
     pub(super) async fn last_record_of_the_attacker(&self) -> Value {
         let text = fs::read_to_string(self.audit()).unwrap();
-        let records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        records.filter(|it| it["uid"] == ATTACKER).next_back().unwrap_or_default()
+        let mut records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        records.rfind(|it| it["uid"] == ATTACKER).unwrap_or_default()
     }
 }
