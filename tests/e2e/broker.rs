@@ -16,7 +16,7 @@ use tonic_types::StatusExt as _;
 use crate::setup::{THREE, World, assert_names, connect, copy_program, failure, own_uid, text};
 
 /// A uid that is nobody's here.
-const OTHER_UID: u32 = 54_321;
+pub(crate) const OTHER_UID: u32 = 54_321;
 
 /// A rule for `uid` about `profiles`, with `more` lines.
 fn rule(uid: u32, profiles: &[&str], more: &str) -> String {
@@ -79,7 +79,7 @@ async fn rules_decide_about_users() {
 
     // Who may be someone else shows that the rule is about that someone.
     if own_uid() == 0 {
-        let mut client = other_user(&world);
+        let mut client = other_user(&world, &["dev"]);
         client.initialize().await;
         let called = client.call("whoami", "{}").await;
         assert_eq!(text(&called), world.home.identity("dev"));
@@ -91,14 +91,14 @@ async fn rules_decide_about_users() {
     let signed = connect(&world.socket()).await.sign(post(&world, "dev", PING)).await;
     signed.expect("the own user is allowed");
     if own_uid() == 0 {
-        let mut client = other_user(&world);
+        let mut client = other_user(&world, &["dev"]);
         let refused = client.request("initialize", INITIALIZE).await;
         assert_names(failure(&refused), &["rule"]);
     }
 }
 
 /// Lets the other user reach the socket, where we may do that: what it gets there is up to the rules.
-fn for_another_group(config: String) -> String {
+pub(crate) fn for_another_group(config: String) -> String {
     if own_uid() != 0 {
         return config;
     }
@@ -109,7 +109,7 @@ const INITIALIZE: &str =
     r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
 
 /// A proxy of another user, for the broker of `world`.
-fn other_user(world: &World) -> StdioClient {
+pub(crate) fn other_user(world: &World, profiles: &[&str]) -> StdioClient {
     // Where that user can read it.
     let program = world.directory.path().join("sigward-proxy");
     copy_program(&processes::binaries().proxy, &program);
@@ -117,7 +117,8 @@ fn other_user(world: &World) -> StdioClient {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
     let socket = format!("unix:{}", world.socket().display());
-    let proxy = world.proxy(&["--broker", &socket, "--profile", "dev"]);
+    let mut proxy = world.proxy(&["--broker", &socket, "--profile"]);
+    proxy.args(profiles);
     let uid = OTHER_UID.to_string();
     let mut command = processes::command(&PathBuf::from("/usr/bin/setpriv"));
     command.args(["--reuid", &uid, "--regid", &uid, "--clear-groups"]).arg(program);

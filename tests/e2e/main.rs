@@ -13,6 +13,7 @@ mod agent;
 mod answers;
 mod attacks;
 mod audit;
+mod aws_words;
 mod bad_input;
 mod bodies;
 mod botocore;

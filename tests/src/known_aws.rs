@@ -35,6 +35,9 @@ const EXPIRY: &str = "2099-01-01T00:00:00Z";
 /// The same in milliseconds since 1970.
 const EXPIRY_MS: u64 = 4_070_908_800_000;
 
+/// The first parts of paths by which endpoints are told apart: it is one AWS, and no matter which of them is asked.
+const PLACES: [&str; 5] = ["all", "file", "loc", "sts", "sso"];
+
 /// What is answered otherwise.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -98,6 +101,8 @@ pub struct Asked {
     pub number: usize,
     /// `AssumeRole`, `AssumeRoleWithWebIdentity`, `GetCallerIdentity`, `GetRoleCredentials`.
     pub action: String,
+    /// Which endpoint was asked: the first part of its path, `all`, `file`, `loc`, `sts` or `sso`; else empty.
+    pub at: String,
     /// The key that signed; empty for requests without a signature.
     pub key: String,
     /// The secret that it signed with.
@@ -196,16 +201,17 @@ impl Shared {
     }
 
     fn answer(&self, parts: &Parts, body: &Bytes) -> Answer {
-        match parts.uri.path() {
-            "/" => self.sts(parts, body),
-            "/federation/credentials" => self.portal(parts),
+        let (at, path) = place(parts.uri.path());
+        match path {
+            "/" => self.sts(at, parts, body),
+            "/federation/credentials" => self.portal(at, parts),
             "/token" => self.oidc(body),
             _ if parts.method == "GET" => self.container(parts),
             _ => Answer(404, "text/plain", Vec::new(), "no such service".to_owned()),
         }
     }
 
-    fn sts(&self, parts: &Parts, body: &Bytes) -> Answer {
+    fn sts(&self, at: &str, parts: &Parts, body: &Bytes) -> Answer {
         let mut parameters: BTreeMap<String, String> =
             form_urlencoded::parse(body).into_owned().collect();
         parameters.remove("Version");
@@ -214,7 +220,7 @@ impl Shared {
             return sts_error(error.status, &error.code, &error.message);
         }
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let mut asked = Asked { number, action, ..Asked::default() };
+        let mut asked = Asked { number, action, at: at.to_owned(), ..Asked::default() };
         if asked.action != "AssumeRoleWithWebIdentity" {
             match self.signer(parts, body) {
                 Ok((key, region)) => {
@@ -287,7 +293,7 @@ impl Shared {
         Err(why)
     }
 
-    fn portal(&self, parts: &Parts) -> Answer {
+    fn portal(&self, at: &str, parts: &Parts) -> Answer {
         if let Some(error) = &self.answers.sso {
             return portal_error(error);
         }
@@ -312,6 +318,7 @@ impl Shared {
         self.asked().push(Asked {
             number: self.count.fetch_add(1, Ordering::Relaxed),
             action: "GetRoleCredentials".to_owned(),
+            at: at.to_owned(),
             token: Some(token.to_owned()),
             role: format!("{}/{}", named("account_id"), named("role_name")),
             issued: key.access_key_id.clone(),
@@ -380,6 +387,17 @@ impl Shared {
         let key = key(&format!("{id}{number}"), &format!("{secret}{number}"), Some(&token));
         self.keys.insert(key.clone());
         key
+    }
+}
+
+/// The endpoint, and the path behind it.
+fn place(path: &str) -> (&str, &str) {
+    let rest = path.trim_start_matches('/');
+    let (first, behind) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match PLACES.contains(&first) {
+        true if behind.is_empty() => (first, "/"),
+        true => (first, behind),
+        false => ("", path),
     }
 }
 

@@ -20,6 +20,7 @@ mod loopback;
 pub mod memory;
 pub mod metadata;
 pub mod processes;
+pub mod quoting_aws;
 pub mod sigv4;
 pub mod tools;
 pub mod upstream;

@@ -112,3 +112,6 @@ fn explain(profile: &Profile, source: &str, denial: &Denial) -> String {
         shown(denial.detail())
     )
 }
+
+#[cfg(test)]
+mod tests;

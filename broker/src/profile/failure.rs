@@ -132,14 +132,14 @@ where
     denial(reason, "sso:GetRoleCredentials", error, &[token])
 }
 
-/// One of the SDK's own providers failed: metadata services. `nothing` is the reason where there is
-/// nothing that could have credentials.
-pub(super) fn of_provider(error: &CredentialsError, nothing: Reason) -> Denial {
+/// One of the SDK's own providers failed: a metadata service, which was asked with `secrets`. `nothing` is the reason
+/// where there is nothing that could have credentials.
+pub(super) fn of_provider(error: &CredentialsError, nothing: Reason, secrets: &[&str]) -> Denial {
     let reason = match error {
         CredentialsError::CredentialsNotLoaded(_) => nothing,
         CredentialsError::InvalidConfiguration(_) => Reason::ProfileMisconfigured,
         // A non-exhaustive type of another crate: what it doesn't know may pass.
         _ => Reason::CredentialsUnavailable,
     };
-    Denial::new(reason, shown(&in_words(error), &[]))
+    Denial::new(reason, shown(&in_words(error), secrets))
 }

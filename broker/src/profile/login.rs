@@ -22,9 +22,9 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::token::{Renewal, Session, Token, Tokens};
-use super::token_error::TokenError;
+use super::token_error::{self, TokenError};
 use crate::clock;
-use crate::error::{Denial, in_words};
+use crate::error::{Denial, in_words, shown};
 use crate::secret::Secret;
 
 const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -196,7 +196,7 @@ impl Flow {
                     self.registrations.keep(&self.session, None);
                     self.authorize_anew().await?
                 }
-                Err(error) => return Err(refused("StartDeviceAuthorization", &error)),
+                Err(error) => return Err(not_started(&error, &known)),
             },
         };
         let started = Instant::now();
@@ -223,8 +223,7 @@ impl Flow {
     ) -> Result<(Registration, StartDeviceAuthorizationOutput), Denial> {
         let registration = self.register().await?;
         let authorization = self.authorize(&registration).await;
-        let authorization =
-            authorization.map_err(|error| refused("StartDeviceAuthorization", &error))?;
+        let authorization = authorization.map_err(|error| not_started(&error, &registration))?;
         self.registrations.keep(&self.session, Some(&registration));
         Ok((registration, authorization))
     }
@@ -252,7 +251,7 @@ impl Flow {
             .set_scopes(scopes)
             .send()
             .await
-            .map_err(|error| refused("RegisterClient", &error))?;
+            .map_err(|error| refused("RegisterClient", &error, &[]))?;
         let expiry = u64::try_from(answer.client_secret_expires_at).unwrap_or_default();
         let (Some(client_id), Some(client_secret)) = (answer.client_id, answer.client_secret)
         else {
@@ -273,6 +272,7 @@ impl Flow {
         interval: u32,
     ) -> Result<CreateTokenOutput, Denial> {
         let mut interval = interval;
+        let secrets = [registration.client_secret.expose(), device_code.expose()];
         loop {
             tokio::time::sleep(self.second * interval).await;
             let asked = self
@@ -305,9 +305,10 @@ impl Flow {
                 }
                 // In trouble, or out of reach: the code is good for a while yet.
                 other if other.passes() => {
-                    tracing::debug!(error = in_words(&error), "the sign-in can't be asked about");
+                    let error = shown(&in_words(&error), &secrets);
+                    tracing::debug!(error, "the sign-in can't be asked about");
                 }
-                _ => return Err(refused("CreateToken", &error)),
+                _ => return Err(refused("CreateToken", &error, &secrets)),
             }
         }
     }
@@ -336,9 +337,16 @@ fn unreadable() -> Denial {
     Denial::new(Reason::CredentialsUnavailable, "the sign-in server's answer lacks a field")
 }
 
+fn not_started(
+    error: &SdkError<StartDeviceAuthorizationError>,
+    registration: &Registration,
+) -> Denial {
+    refused("StartDeviceAuthorization", error, &[registration.client_secret.expose()])
+}
+
 /// The server refused a step that no person has a part in: the start URL or the region is wrong, or
-/// there is trouble.
-fn refused<E>(step: &str, error: &SdkError<E>) -> Denial
+/// there is trouble. The step was taken with `secrets`.
+fn refused<E>(step: &str, error: &SdkError<E>, secrets: &[&str]) -> Denial
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
@@ -346,7 +354,7 @@ where
         true => Reason::CredentialsUnavailable,
         false => Reason::ProfileMisconfigured,
     };
-    Denial::new(reason, format!("sso-oidc:{step}: {}", in_words(error)))
+    token_error::refused(reason, &format!("sso-oidc:{step}"), error, secrets)
 }
 
 #[cfg(test)]

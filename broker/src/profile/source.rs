@@ -64,6 +64,8 @@ pub(super) struct Source {
     metadata_given: bool,
     /// `AWS_WEB_IDENTITY_TOKEN_FILE` and what goes with it, for the default chain.
     web_identity: Option<Result<WebIdentity, Denial>>,
+    /// `AWS_ROLE_ARN` and `AWS_ROLE_SESSION_NAME`, for a web identity whose token file is the profile's.
+    environment_role: (Option<String>, Option<String>),
     /// `AWS_STS_REGIONAL_ENDPOINTS` asks for the global endpoint.
     global_sts: bool,
     /// The environment names an endpoint that gives credentials to this container.
@@ -126,6 +128,10 @@ impl Source {
             .iter()
             .any(|name| surroundings.variable(name).is_some()),
             web_identity: web_identity(surroundings),
+            environment_role: (
+                surroundings.variable("AWS_ROLE_ARN").map(str::to_owned),
+                surroundings.variable("AWS_ROLE_SESSION_NAME").map(str::to_owned),
+            ),
             global_sts: surroundings.variable("AWS_STS_REGIONAL_ENDPOINTS").is_some_and(global),
             in_container: [
                 "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
@@ -231,8 +237,16 @@ impl Source {
         let web_identity = self.web_identity.clone().filter(|_| !named && !chain.assumes);
         let (base, hops) = match (environment, web_identity) {
             (Some(keys), _) => (Some(Base::StaticKeys(keys)), Vec::new()),
-            (None, Some(web_identity)) => (Some(Base::WebIdentity(web_identity?)), Vec::new()),
+            (None, Some(web_identity)) => {
+                let role = web_identity?;
+                let session_name = role.session_name.or(chain.session_name);
+                (Some(Base::WebIdentity(WebIdentity { session_name, ..role })), Vec::new())
+            }
             (None, None) => match chain.resolve(&self.aws_profile, named)? {
+                // Of each setting, botocore takes the variable first.
+                Some((Base::WebIdentity(role), hops)) if !named && hops.is_empty() => {
+                    (Some(Base::WebIdentity(self.with_environment_role(role))), hops)
+                }
                 Some((base, hops)) => (Some(base), hops),
                 None => (None, Vec::new()),
             },
@@ -259,6 +273,15 @@ impl Source {
             credentials = sound(roles::assume(hop, credentials, &name, &config).await?)?;
         }
         Ok(credentials)
+    }
+
+    fn with_environment_role(&self, role: WebIdentity) -> WebIdentity {
+        let (role_arn, session_name) = self.environment_role.clone();
+        WebIdentity {
+            role_arn: role_arn.unwrap_or(role.role_arn),
+            session_name: session_name.or(role.session_name),
+            ..role
+        }
     }
 
     /// The credentials that a chain begins with.

@@ -112,16 +112,28 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     let what = TokenError::of(error);
-    let operation = format!("{}{operation}", what.advice());
+    refused(what.of_renewal(), &format!("{}{operation}", what.advice()), error, secrets)
+}
+
+/// A token endpoint refused an operation that was called with `secrets`.
+pub(super) fn refused<E>(
+    reason: Reason,
+    operation: &str,
+    error: &SdkError<E>,
+    secrets: &[&str],
+) -> Denial
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
     let SdkError::ServiceError(context) = error else {
         let words = shown(&in_words(error), secrets);
-        return Denial::new(what.of_renewal(), format!("{operation}: {words}"));
+        return Denial::new(reason, format!("{operation}: {words}"));
     };
     // A code that isn't known could be anything.
     let code = context.raw().body().bytes().and_then(code_of_body);
     let code = code.as_deref().filter(|code| of_code(code).is_some()).or(error.code());
     let words = AwsError::new(code, error.message(), secrets);
-    Denial::by_aws(what.of_renewal(), &operation, words)
+    Denial::by_aws(reason, operation, words)
 }
 
 fn code_of_body(body: &[u8]) -> Option<String> {

@@ -5,17 +5,21 @@
 use std::collections::BTreeMap;
 
 use super::spelling::Spelling;
+use super::twin::IN_CONTAINER;
 use crate::dice::Dice;
 
 /// Files, an environment, and the profiles to ask for.
 #[derive(Debug)]
 pub(super) struct Pair {
     pub(super) seed: u64,
-    /// `{dir}` stands for the directory above the home.
+    /// `{dir}` stands for the directory above the home, `{aws}` for the URL of the AWS of the tests.
     pub(super) config: Vec<u8>,
     pub(super) credentials: Option<Vec<u8>>,
     /// Beside `HOME`.
     pub(super) environment: BTreeMap<&'static str, String>,
+    /// Whether files or environment are to name the endpoints. If not, botocore asks AWS itself, and we the AWS of the
+    /// tests.
+    pub(super) names_endpoints: bool,
     /// None is the default chain.
     pub(super) profiles: Vec<Option<String>>,
 }
@@ -38,14 +42,43 @@ const KEYS: [(&str, &str); 3] =
 
 type Settings = Vec<(String, String)>;
 
+/// What says where the services are that give credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endpoints {
+    /// Nothing.
+    OfAws,
+    /// A variable for all of them, and for some their own.
+    OfAll,
+    /// The profile. One that names none is sent to AWS itself, where no test gets through to.
+    OfFiles,
+}
+
+impl Endpoints {
+    fn chosen(dice: &mut Dice) -> Self {
+        match dice.roll(100) {
+            0..=5 => Self::OfFiles,
+            6..=13 => Self::OfAll,
+            _ => Self::OfAws,
+        }
+    }
+}
+
 /// The pair of that number.
 pub(super) fn pair(seed: u64) -> Pair {
     let mut dice = Dice::new(seed);
     let names = names(&mut dice);
+    let endpoints = Endpoints::chosen(&mut dice);
     let mut config = Vec::new();
     let mut credentials = Vec::new();
     for name in &names {
-        let (ours, theirs) = profile(&mut dice, name, &names);
+        let (mut ours, theirs) = profile(&mut dice, name, &names);
+        if endpoints == Endpoints::OfFiles && dice.chance(95) {
+            let (setting, value) =
+                if dice.chance(50) { ("endpoint_url", "{aws}/file") } else { ("services", "loc") };
+            let at = dice.roll(ours.len() + 1);
+            ours.retain(|(known, _)| known != setting);
+            ours.insert(at.min(ours.len()), (setting.to_owned(), value.to_owned()));
+        }
         if !ours.is_empty() || dice.chance(30) {
             config.push((("profile", name.as_str()), ours));
         }
@@ -61,12 +94,26 @@ pub(super) fn pair(seed: u64) -> Pair {
             if dice.chance(50) {
                 add(&mut settings, "sso_registration_scopes", "sso:account:access");
             }
+            // What all profiles of the session share.
+            if dice.chance(10) {
+                add(
+                    &mut settings,
+                    "sso_account_id",
+                    dice.one_of(&["123456789012", "210987654321"]),
+                );
+            }
+            if dice.chance(10) {
+                add(&mut settings, "sso_role_name", dice.one_of(&["Reader", "OfAll"]));
+            }
             config.push((("sso-session", session), settings));
         }
     }
-    if dice.chance(15) {
-        let nested = "\n  endpoint_url = http://localhost:4566\n  region = us-east-2";
-        config.push((("services", "loc"), vec![("dynamodb".to_owned(), nested.to_owned())]));
+    if dice.chance(15) || endpoints == Endpoints::OfFiles {
+        config.push((("services", "loc"), services(&mut dice, endpoints)));
+    }
+    if dice.chance(4) {
+        let to = if dice.chance(70) { &mut config } else { &mut credentials };
+        to.push((("", "DEFAULT"), of_all(&mut dice, &names)));
     }
     if dice.chance(5) {
         config.push((("", "plugins"), vec![("region".to_owned(), "us-west-1".to_owned())]));
@@ -94,7 +141,8 @@ pub(super) fn pair(seed: u64) -> Pair {
         seed,
         config: config_text,
         credentials: there.then_some(credentials_text),
-        environment: environment(&mut dice, &names),
+        environment: environment(&mut dice, &names, endpoints),
+        names_endpoints: endpoints != Endpoints::OfAws,
         profiles: asked(&mut dice, names),
     }
 }
@@ -194,6 +242,20 @@ fn keys(dice: &mut Dice, settings: &mut Settings) {
 fn role(dice: &mut Dice, ours: &mut Settings, theirs: &mut Settings, name: &str, names: &[String]) {
     let settings = if dice.chance(90) { &mut *ours } else { &mut *theirs };
     add(settings, "role_arn", dice.one_of(&ROLES));
+    if dice.chance(15) {
+        let sources = [
+            "Environment",
+            "Environment",
+            "EcsContainer",
+            "EcsContainer",
+            "Ec2InstanceMetadata",
+            "environment",
+        ];
+        add(settings, "credential_source", dice.one_of(&sources));
+        if dice.chance(95) {
+            return;
+        }
+    }
     // Mostly not itself: that needs keys beside the role.
     let others: Vec<_> = names.iter().filter(|other| *other != name).collect();
     let itself = others.is_empty() || dice.chance(25);
@@ -226,10 +288,11 @@ fn sso(dice: &mut Dice, settings: &mut Settings) {
     if !legacy {
         add(settings, "sso_session", dice.one_of(&SESSIONS[..3]));
     }
-    if dice.chance(96) {
+    let own = if legacy { 97 } else { 93 };
+    if dice.chance(own) {
         add(settings, "sso_account_id", "123456789012");
     }
-    if dice.chance(96) {
+    if dice.chance(own) {
         add(settings, "sso_role_name", dice.one_of(&["Reader", "AWSPowerUserAccess"]));
     }
 }
@@ -263,7 +326,7 @@ fn process(dice: &mut Dice) -> String {
 
 /// What is in a profile beside what it is for.
 fn leftover(dice: &mut Dice, settings: &mut Settings, names: &[String]) {
-    match dice.roll(10) {
+    match dice.roll(12) {
         0 => keys(dice, settings),
         1 => add(settings, "credential_process", &process(dice)),
         2 => sso(dice, settings),
@@ -273,12 +336,68 @@ fn leftover(dice: &mut Dice, settings: &mut Settings, names: &[String]) {
         6 => add(settings, "services", "loc"),
         7 => add(settings, "role_arn", dice.one_of(&ROLES)),
         8 => add(settings, "sso_session", dice.one_of(&SESSIONS[..3])),
+        9 => add(settings, "endpoint_url", "{aws}/file"),
+        10 => add(settings, "credential_source", "Environment"),
         _ => add(settings, "cli_pager", ""),
     }
 }
 
-fn environment(dice: &mut Dice, names: &[String]) -> BTreeMap<&'static str, String> {
+/// A `services` section: where the services are that give credentials, or others.
+fn services(dice: &mut Dice, endpoints: Endpoints) -> Settings {
+    let mut settings = Settings::new();
+    for service in ["sts", "sso", "sso_oidc"] {
+        if endpoints == Endpoints::OfFiles || dice.chance(30) {
+            add(&mut settings, service, "\n  endpoint_url = {aws}/loc");
+        }
+    }
+    if settings.is_empty() || dice.chance(50) {
+        add(
+            &mut settings,
+            "dynamodb",
+            "\n  endpoint_url = http://localhost:4566\n  region = us-east-2",
+        );
+    }
+    settings
+}
+
+/// What `[DEFAULT]` says for all sections of its file.
+fn of_all(dice: &mut Dice, names: &[String]) -> Settings {
+    let mut settings = Settings::new();
+    add(&mut settings, "region", dice.one_of(&REGIONS));
+    match dice.roll(7) {
+        0 => keys(dice, &mut settings),
+        1 => add(&mut settings, "source_profile", &names[dice.roll(names.len())]),
+        2 => add(&mut settings, "sso_session", dice.one_of(&SESSIONS[..3])),
+        3 => add(&mut settings, "sso_role_name", "OfAll"),
+        4 => add(&mut settings, "role_arn", dice.one_of(&ROLES)),
+        _ => add(&mut settings, "output", "json"),
+    }
+    settings
+}
+
+fn environment(
+    dice: &mut Dice,
+    names: &[String],
+    endpoints: Endpoints,
+) -> BTreeMap<&'static str, String> {
     let mut environment = BTreeMap::new();
+    for (variable, place) in [
+        ("AWS_ENDPOINT_URL_STS", "{aws}/sts"),
+        ("AWS_ENDPOINT_URL_SSO", "{aws}/sso"),
+        ("AWS_ENDPOINT_URL_SSO_OIDC", "{aws}"),
+    ] {
+        let own = match endpoints {
+            Endpoints::OfAll => dice.chance(40).then_some(place),
+            Endpoints::OfAws | Endpoints::OfFiles => None,
+        };
+        environment.extend(own.map(|own| (variable, own.to_owned())));
+    }
+    if endpoints == Endpoints::OfAll {
+        environment.insert("AWS_ENDPOINT_URL", "{aws}/all".to_owned());
+    }
+    if dice.chance(15) {
+        environment.extend(IN_CONTAINER.map(|(name, value)| (name, value.to_owned())));
+    }
     for (variable, value, chance) in [
         ("AWS_PROFILE", names[dice.roll(names.len())].clone(), 12),
         ("AWS_DEFAULT_PROFILE", names[dice.roll(names.len())].clone(), 6),

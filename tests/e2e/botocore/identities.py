@@ -36,6 +36,8 @@ import botocore.tokens  # noqa: E402
 from botocore.exceptions import ConfigParseError  # noqa: E402
 
 EXPIRY = "2099-01-01T00:00:00Z"
+# The first parts of paths by which endpoints are told apart (`PLACES` of known_aws.rs).
+PLACES = ("all", "file", "loc", "sts", "sso")
 
 
 class Aws:
@@ -55,15 +57,15 @@ class Aws:
             headers[name.lower()] = value
         body = request.body or b""
         body = body if isinstance(body, bytes) else body.encode()
-        if url.path == "/federation/credentials":
+        if url.path.endswith("/federation/credentials"):
             return self.portal(url, headers)
-        if url.path == "/token":
+        if url.path.endswith("/token"):
             return self.oidc(json.loads(body))
         if request.method == "POST":
-            return self.sts(headers, dict(urllib.parse.parse_qsl(body.decode())))
+            return self.sts(url, headers, dict(urllib.parse.parse_qsl(body.decode())))
         return self.container(headers)
 
-    def sts(self, headers, fields):
+    def sts(self, url, headers, fields):
         action = fields["Action"]
         error = self.answers.get("sts", {}).get(action)
         if error:
@@ -75,7 +77,7 @@ class Aws:
             return error["status"], {}, text
         self.roles += 1
         number = self.roles
-        hop = {"role": fields["RoleArn"]}
+        hop = {"role": fields["RoleArn"], "at": place(url)}
         hop |= {"by": None, "by_secret": None, "by_token": None, "sts_region": None}
         signed = re.search(r"Credential=([^/]*)/\d+/([^/]*)/", headers.get("authorization", ""))
         if signed:
@@ -110,6 +112,7 @@ class Aws:
         query = dict(urllib.parse.parse_qsl(url.query))
         self.issued["AKIDSSO1"] = {
             "role": f"{query['account_id']}/{query['role_name']}",
+            "at": place(url),
             "by": None,
             "by_secret": None,
             "by_token": token,
@@ -152,6 +155,14 @@ class Aws:
             "Expiration": EXPIRY,
         }
         return 200, {}, json.dumps(container.get("body", usual))
+
+
+def place(url):
+    """Which endpoint was asked: AWS's own by its name, another one by the first part of the path."""
+    if not url.hostname.startswith("127."):
+        return url.hostname
+    first = url.path.split("/")[1]
+    return first if first in PLACES else ""
 
 
 def escaped(text):

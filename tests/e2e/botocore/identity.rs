@@ -17,6 +17,8 @@ pub(super) enum Identity {
 pub(super) enum Difference {
     /// We refuse what botocore signs, in these words.
     Refused(String),
+    /// We ask AWS itself, as botocore does, and don't reach it.
+    OutOfReach,
     /// We sign as somebody else, or where botocore doesn't.
     Wrong { kind: String, what: String },
 }
@@ -46,15 +48,17 @@ impl Identity {
         }))
     }
 
-    /// botocore's.
-    fn theirs(answer: &Value) -> Self {
+    /// botocore's. Where the pair doesn't name endpoints, it asks AWS itself.
+    fn theirs(answer: &Value, names_endpoints: bool) -> Self {
         if let Some(error) = answer["error"].as_str() {
             return Self::Refuses(error.to_owned());
         }
         let text = |value: &Value| value.as_str().map(|text| general(text).to_owned());
+        let no_place = Value::from("");
         let hops = answer["hops"].as_array().into_iter().flatten().map(|hop| {
             json!({
                 "role": hop["role"],
+                "at": if names_endpoints { &hop["at"] } else { &no_place },
                 "by": text(&hop["by"]),
                 "by_secret": text(&hop["by_secret"]),
                 "by_token": text(&hop["by_token"]),
@@ -79,6 +83,7 @@ fn shown_hop(hop: &Asked) -> Value {
     parameters.retain(|name, value| name != "RoleSessionName" || !value.starts_with("sigward-"));
     json!({
         "role": hop.role,
+        "at": hop.at,
         "by": some(&hop.key),
         "by_secret": some(&hop.secret),
         "by_token": hop.token.as_deref().map(general),
@@ -112,8 +117,12 @@ impl fmt::Display for Identity {
 ///
 /// # Errors
 /// What isn't the same.
-pub(super) fn judge(answer: &Value, ours: &Identity) -> Result<(), Difference> {
-    let theirs = Identity::theirs(answer);
+pub(super) fn judge(
+    answer: &Value,
+    ours: &Identity,
+    names_endpoints: bool,
+) -> Result<(), Difference> {
+    let theirs = Identity::theirs(answer, names_endpoints);
     let removed = &answer["removed"];
     let wrong = |kind: String| {
         let removed = if removed.is_null() { String::new() } else { format!(" without {removed}") };
@@ -122,6 +131,11 @@ pub(super) fn judge(answer: &Value, ours: &Identity) -> Result<(), Difference> {
     };
     match (&theirs, ours) {
         (Identity::Signs(_), Identity::Refuses(_)) if answer["must_refuse"] == true => Ok(()),
+        (Identity::Signs(_), Identity::Refuses(why))
+            if names_endpoints && why.contains(": dispatch failure: ") =>
+        {
+            Err(Difference::OutOfReach)
+        }
         (Identity::Signs(_), Identity::Refuses(why)) => Err(Difference::Refused(why.clone())),
         (Identity::Refuses(_), Identity::Refuses(_)) => Ok(()),
         (_, Identity::Signs(_)) if answer["must_refuse"] == true => {
@@ -130,6 +144,14 @@ pub(super) fn judge(answer: &Value, ours: &Identity) -> Result<(), Difference> {
         // A comment behind a region: other SDKs cut it off, and no request of botocore's could be made.
         (Identity::Refuses(why), Identity::Signs(_))
             if why.starts_with("InvalidRegionError") && without_comment(why) != why =>
+        {
+            Ok(())
+        }
+        // botocore makes no client of an endpoint that is named, where no region is. Ours is that of the MCP server.
+        (Identity::Refuses(why), Identity::Signs(identity))
+            if names_endpoints
+                && why.starts_with("NoRegionError")
+                && identity["region"].is_null() =>
         {
             Ok(())
         }

@@ -64,6 +64,8 @@ impl Botocore {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/botocore/identities.py");
         let mut command = processes::command(tools::python());
         // Files are UTF-8, as they are for the AWS CLI; nothing is left beside the script.
+        // It is to sign in Python, where it can be seen with what.
+        command.env("BOTO_DISABLE_CRT", "true");
         command.env("PYTHONUTF8", "1").env("PYTHONDONTWRITEBYTECODE", "1").arg(script);
         Self(Process::start(command))
     }
@@ -82,33 +84,67 @@ impl Botocore {
 }
 
 /// The broker, as `src/bin/identities.rs` asks it.
+///
+/// Keys and what gives keys to a container it reads from the environment of its process, which can't be another one for
+/// each question: there are two processes, one of them with [`IN_CONTAINER`]. The spellings of these variables (half of
+/// a key, two names of the token) are left to the tests of the broker's `source/environment.rs`.
 pub(super) struct Ours {
-    process: Process,
     aws: String,
+    plain: Process,
+    in_container: Process,
 }
+
+/// The variables of a container that has keys of its own, too. `{aws}` stands for the AWS of the tests.
+pub(super) const IN_CONTAINER: [(&str, &str); 3] = [
+    ("AWS_ACCESS_KEY_ID", "AKIDENV"),
+    ("AWS_SECRET_ACCESS_KEY", "envsecret"),
+    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "{aws}/container"),
+];
 
 impl Ours {
     /// It asks the AWS at `aws`.
     pub(super) fn start(aws: &str) -> Self {
-        let command = processes::command(Path::new(env!("CARGO_BIN_EXE_identities")));
-        Self { process: Process::start(command), aws: aws.to_owned() }
+        let command = || {
+            let mut command = processes::command(Path::new(env!("CARGO_BIN_EXE_identities")));
+            command.env("AWS_EC2_METADATA_DISABLED", "true");
+            // Whoever asks AWS itself is told at once that there is no way to it.
+            command.env("HTTPS_PROXY", "http://127.0.0.1:9");
+            command
+        };
+        let mut in_container = command();
+        in_container.envs(IN_CONTAINER.map(|(name, value)| (name, value.replace("{aws}", aws))));
+        let (plain, in_container) = (Process::start(command()), Process::start(in_container));
+        Self { aws: aws.to_owned(), plain, in_container }
     }
 
     pub(super) fn processor_time(&self) -> f64 {
-        self.process.processor_time()
+        self.plain.processor_time() + self.in_container.processor_time()
     }
 
     /// The answers, in the order of the questions.
     pub(super) async fn ask_all(&mut self, questions: &[Value]) -> Vec<Value> {
-        let numbered = questions.iter().enumerate().map(|(id, question)| {
+        let (mut plain, mut in_container) = (Vec::new(), Vec::new());
+        for (id, question) in questions.iter().enumerate() {
             let mut question = question.clone();
             question["id"] = id.into();
-            for service in ["STS", "SSO", "SSO_OIDC"] {
-                question["env"][format!("AWS_ENDPOINT_URL_{service}")] = self.aws.as_str().into();
+            let names_endpoints = question["names_endpoints"] == true;
+            let environment = question["env"].as_object_mut().expect("an environment");
+            let [id, secret, _] = IN_CONTAINER.map(|(name, _)| environment.contains_key(name));
+            // As the command line of the broker: no key is passed on.
+            environment.retain(|name, _| {
+                !["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].contains(&name.as_str())
+            });
+            for service in ["STS", "SSO", "SSO_OIDC"].into_iter().filter(|_| !names_endpoints) {
+                environment.insert(format!("AWS_ENDPOINT_URL_{service}"), self.aws.as_str().into());
             }
-            question.to_string()
-        });
-        let mut answers = self.process.ask_all(numbered).await;
+            let to = if id && secret { &mut in_container } else { &mut plain };
+            to.push(question.to_string());
+        }
+        let (answers, more) = tokio::join!(
+            self.plain.ask_all(plain.into_iter()),
+            self.in_container.ask_all(in_container.into_iter())
+        );
+        let mut answers = [answers, more].concat();
         answers.sort_by_key(|answer| answer["id"].as_u64());
         answers
     }

@@ -105,6 +105,8 @@ pub(super) struct Chain {
     pub(super) metadata: String,
     /// Where the profile says that AWS is asked for credentials.
     pub(super) endpoints: Endpoints,
+    /// `role_session_name` of the profile, for a role that the environment names.
+    pub(super) session_name: Option<String>,
     /// How the chain begins; none where the profile holds no credentials.
     pub(super) kind: Option<Kind>,
     /// Whether the files have the profile at all.
@@ -140,6 +142,7 @@ impl Chain {
             ca_bundle: text("ca_bundle").map(PathBuf::from),
             metadata: settings::metadata(first.as_ref()),
             endpoints: Endpoints::default(),
+            session_name: text("role_session_name"),
             kind: None,
             exists: first.is_some(),
             assumes: first.as_ref().is_some_and(assumes),
@@ -177,7 +180,10 @@ impl Chain {
                 settings::of_region(&profile)?;
                 // botocore looks into it for every client that it makes, whatever the credentials come from.
                 if let Some(named) = profile.get("sso_session") {
-                    let wrong = |_: &Denial| self.kind = Some(Kind::Sso);
+                    let wrong = |denial: &Denial| {
+                        self.kind = Some(Kind::Sso);
+                        self.error.get_or_insert(denial.clone());
+                    };
                     sso_session(&profile, named).map(drop).inspect_err(wrong)?;
                 }
             }

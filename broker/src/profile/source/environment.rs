@@ -1,6 +1,6 @@
 //! Keys in the environment of this process, as botocore's `EnvProvider` reads them.
 //!
-//! They are read for each load and kept nowhere else.
+//! They are read for each load and kept nowhere else; so is the token for the container's endpoint.
 
 use aws_credential_types::Credentials;
 use sigward_proto::v1::Reason;
@@ -18,6 +18,21 @@ pub(super) fn keys() -> Result<Option<Credentials>, Denial> {
         reason = "keys aren't passed on: they are read where they are used"
     )]
     keys_of(|name| std::env::var(name).ok())
+}
+
+/// What the SDK authorizes itself with at the container's endpoint; empty without one. An error of the endpoint may
+/// quote it.
+pub(super) async fn container_token() -> String {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a token isn't passed on: it is read where it is used"
+    )]
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    // The file comes first, as for the SDK.
+    match variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
+        file if !file.is_empty() => tokio::fs::read_to_string(file).await.unwrap_or_default(),
+        _ => variable("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
+    }
 }
 
 fn keys_of(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Credentials>, Denial> {

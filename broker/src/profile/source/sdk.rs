@@ -23,6 +23,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sigward_proto::v1::Reason;
+use zeroize::Zeroizing;
 
 use super::chain::Named;
 use super::endpoints::Decided;
@@ -78,6 +79,10 @@ pub(super) async fn provide(
     nothing: Reason,
 ) -> Result<Credentials, Denial> {
     let config = provider_config(config);
+    let token = Zeroizing::new(match named {
+        Named::Container => environment::container_token().await,
+        Named::Environment | Named::InstanceMetadata => String::new(),
+    });
     let provided = match named {
         Named::Environment => {
             let missing = "credential_source = Environment: AWS_ACCESS_KEY_ID isn't set";
@@ -106,7 +111,7 @@ pub(super) async fn provide(
             provider.provide_credentials().await
         }
     };
-    provided.map_err(|error| failure::of_provider(&error, nothing))
+    provided.map_err(|error| failure::of_provider(&error, nothing, &[&token]))
 }
 
 pub(super) fn provider_config(config: &SdkConfig) -> ProviderConfig {

@@ -1,0 +1,119 @@
+//! Each sentence that `check` says of a profile that fails: for every reason, by where the credentials come from.
+
+use std::path::Path;
+
+use super::*;
+use crate::config::{self, Flags};
+use crate::error::AwsError;
+
+const DETAIL: &str = "/home/u/.aws/config:12: role_arn is empty";
+
+const URL: &str = "https://aws-mcp.us-east-1.api.aws/mcp";
+
+/// The profile `p` of the broker, whose credentials are those of an AWS profile; without one, the default chain.
+fn profile(aws_profile: Option<&str>) -> Profile {
+    let config = match aws_profile {
+        Some(name) => {
+            let text = format!(
+                "[[endpoint]]\nname = \"e\"\nurl = \"{URL}\"\n[[profile]]\nname = \"p\"\naws_profile = {name:?}\n\
+                 endpoints = [\"e\"]\n"
+            );
+            config::parse(&text, Path::new("test"), 0).expect("valid")
+        }
+        None => {
+            let flags = Flags { endpoints: vec![URL.to_owned()], ..Flags::default() };
+            flags.into_config(0).expect("valid")
+        }
+    };
+    config.profiles.into_iter().next().expect("a profile")
+}
+
+fn reasons() -> Vec<Reason> {
+    let reasons: Vec<Reason> = (0..1000).filter_map(|n| Reason::try_from(n).ok()).collect();
+    assert!(reasons.len() >= 30, "{}", reasons.len());
+    reasons
+}
+
+/// What there is to do next, for each reason that loading credentials ends with.
+fn table() -> Vec<(Reason, &'static str, &'static str)> {
+    use Reason::*;
+    vec![
+        (LoginRequired, "login session", "sign in: aws login --profile 'My Corp'"),
+        (
+            LoginRequired,
+            "sso",
+            "sign in: sigward-broker login p, where a broker runs, else aws sso login --profile 'My Corp'",
+        ),
+        (MfaRequired, "assume role", "use a profile without mfa_serial"),
+        (UnsupportedProfileSetting, "static keys", "take the setting out of the profile"),
+        (AccessDenied, "assume role", "check the trust policy of the role"),
+        (ClockSkew, "static keys", "set the clock of this machine"),
+        (
+            KeysRejected,
+            "static keys",
+            "put new ones into the profile (aws configure --profile 'My Corp')",
+        ),
+        (RegionDisabled, "assume role", "aws configure set region REGION --profile 'My Corp'"),
+        (NoAccountAccess, "sso", "check sso_account_id and sso_role_name"),
+        (ProfileMisconfigured, "static keys", "aws configure list --profile 'My Corp'"),
+        (ProfileMisconfigured, "credential process", "aws configure list --profile 'My Corp'"),
+        (
+            CredentialsUnavailable,
+            "credential process",
+            "run its credential_process yourself, or: aws sts get-caller-identity --profile 'My Corp'",
+        ),
+        (CredentialsUnavailable, "sso", "look at the network and at the source of the credentials"),
+    ]
+}
+
+#[test]
+fn each_reason_has_its_next_step() {
+    let profile = profile(Some("My Corp"));
+    for (reason, source, next) in table() {
+        let text = explain(&profile, source, &Denial::new(reason, DETAIL));
+        let lines: Vec<_> = text.lines().collect();
+        let head = format!("p: {}", reason.name());
+        assert_eq!(lines[..3], ["", head.as_str(), &format!("    {DETAIL}")], "{text}");
+        assert!(lines[3].starts_with("    next: ") && lines[3].contains(next), "{text}");
+        assert_eq!(lines.len(), 4, "{text}");
+    }
+}
+
+/// Of the default chain there is no profile to name, and nothing in it to repair.
+#[test]
+fn the_default_chain_has_next_steps_of_its_own() {
+    let profile = profile(None);
+    for reason in [Reason::ProfileMisconfigured, Reason::CredentialsUnavailable] {
+        let text = explain(&profile, "default chain", &Denial::new(reason, DETAIL));
+        assert!(text.contains("next: name a profile (--profile NAME), or put"), "{text}");
+        assert!(!text.contains("aws configure"), "{text}");
+    }
+    let text = explain(&profile, "sso", &Denial::new(Reason::LoginRequired, DETAIL));
+    assert!(text.contains("aws sso login --profile default"), "{text}");
+}
+
+/// Whatever a later reason is: it is named, with its detail and a next step, in four lines without a control character.
+#[test]
+fn every_reason_is_explained() {
+    let sources = ["static keys", "sso", "login session", "credential process", ""];
+    for aws_profile in [Some("dev"), None] {
+        let profile = profile(aws_profile);
+        for (reason, source) in reasons().into_iter().flat_map(|it| sources.map(|of| (it, of))) {
+            let words = AwsError::new(Some("SomeCode"), Some("AWS's\nown \u{1b}[31mwords"), &[]);
+            let text = explain(&profile, source, &Denial::by_aws(reason, "sts:AssumeRole", words));
+            assert!(text.contains("sts:AssumeRole: SomeCode: AWS's own [31mwords\n"), "{text}");
+            let next = text.lines().last().and_then(|line| line.strip_prefix("    next: "));
+            assert!(next.is_some_and(|next| next.len() > 20), "{text}");
+            assert_eq!(text.lines().count(), 4, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_name_from_a_file_is_quoted_for_the_shell_and_a_detail_rewrites_no_terminal() {
+    let profile = profile(Some("$(id)"));
+    let denial = Denial::new(Reason::KeysRejected, "a \u{1b}[2K detail");
+    let text = explain(&profile, "static keys", &denial);
+    assert!(text.contains("aws configure --profile '$(id)'"), "{text}");
+    assert!(!text.contains('\u{1b}'), "{text}");
+}
