@@ -419,7 +419,10 @@ def answer(request):
 
 def main():
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), flush=True)
+        text = json.dumps(answer(json.loads(line)), ensure_ascii=False)
+        # An error may quote bytes that are no text.
+        sys.stdout.buffer.write(text.encode("utf-8", "replace") + b"\n")
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":
