@@ -3,6 +3,7 @@
 //! All failures of all cases are reported at once.
 
 mod credentials;
+mod mcp;
 
 use std::fmt::Write as _;
 use std::fs;

@@ -21,6 +21,7 @@ pub mod memory;
 pub mod metadata;
 pub mod processes;
 pub mod quoting_aws;
+pub mod ruled_server;
 pub mod sigv4;
 pub mod tools;
 pub mod upstream;

@@ -62,6 +62,18 @@ impl StdioClient {
         self.send_bytes(format!("{line}\n").as_bytes()).await;
     }
 
+    /// Sends text as it is, unless the process has ended; answers whether it took it.
+    pub async fn try_send(&mut self, text: &str) -> bool {
+        self.note("→", text.trim_end());
+        let input = self.input.as_mut().expect("the input is open");
+        let written = async {
+            input.write_all(text.as_bytes()).await?;
+            input.flush().await
+        };
+        let written = deadline::within(written, || "the process doesn't read its input".to_owned());
+        written.await.is_ok()
+    }
+
     /// Sends bytes as they are, without an end of line.
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
         let input = self.input.as_mut().expect("the input is open");

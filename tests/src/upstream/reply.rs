@@ -192,7 +192,7 @@ pub(super) fn event_stream(received: mpsc::Receiver<io::Result<Bytes>>) -> Respo
 }
 
 /// A body of whatever comes through the channel.
-pub(super) fn pieces(
+pub(crate) fn pieces(
     received: mpsc::Receiver<io::Result<Bytes>>,
     kind: &'static str,
 ) -> Response<Body> {
