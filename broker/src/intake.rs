@@ -23,10 +23,12 @@ use crate::peer::Peer;
 use crate::process;
 use crate::service::Current;
 
-/// What one HTTP/2 connection may have in progress; more waits at the caller.
-pub(crate) const MAX_STREAMS: u32 = 64;
+/// What one HTTP/2 connection may have in progress; more waits at the caller. More than a client may send before it has
+/// read the settings (100 for hyper), since those would be refused; and a profile whose credentials take long to load
+/// holds up no other one.
+pub(crate) const MAX_STREAMS: u32 = 256;
 /// The head of a gRPC request: names, a path and a trace.
-pub(crate) const MAX_HEAD: u32 = 4 << 10;
+pub(crate) const MAX_HEAD: u32 = 2 << 10;
 /// What a connection may send before the broker has read it; of one stream, and of all.
 pub(crate) const STREAM_WINDOW: u32 = 128 << 10;
 pub(crate) const CONNECTION_WINDOW: u32 = 512 << 10;
@@ -39,7 +41,7 @@ pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const MAX_MESSAGE: usize = 8 << 10;
 
 /// Connections of one user, and of all. Where descriptors are scarce, half of them.
-const CONNECTIONS: Limits = Limits { each: 64, all: 192 };
+const CONNECTIONS: Limits = Limits { each: 48, all: 96 };
 /// What all callers together may make the broker hold. The attack: heads on all streams of all connections, which are
 /// read before any call is counted.
 const MOST: usize = 48 << 20;
