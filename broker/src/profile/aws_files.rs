@@ -24,6 +24,8 @@ pub(super) struct AwsFiles {
     credentials: File,
     /// By its name, the section of the config file that counts.
     profiles: HashMap<String, usize>,
+    /// Sections of a profile that a later one stands in for, in another spelling of the name.
+    superseded: HashMap<String, Vec<usize>>,
     sso_sessions: HashMap<String, usize>,
     services: HashMap<String, usize>,
     /// By its name, the section of the credentials file.
@@ -90,14 +92,20 @@ impl AwsFiles {
             } else if header.starts_with("services") {
                 &mut files.services
             } else {
-                if header == "default" {
-                    files.profiles.insert(header.to_owned(), index);
+                if header == "default"
+                    && let Some(earlier) = files.profiles.insert(header.to_owned(), index)
+                {
+                    files.superseded.entry(header.to_owned()).or_default().push(earlier);
                 }
                 continue;
             };
+            let is_profile = header.starts_with("profile");
             if let Ok([_, name]) = words::split(header).as_deref() {
                 // Of two spellings of one name the later section counts, alone.
-                kind.insert(name.to_string(), index);
+                let earlier = kind.insert(name.to_string(), index).filter(|_| is_profile);
+                if let Some(earlier) = earlier {
+                    files.superseded.entry(name.to_string()).or_default().push(earlier);
+                }
             }
         }
         let keys = files.credentials.document.sections.iter().enumerate();
@@ -160,8 +168,12 @@ impl<'f> Profile<'f> {
     /// What is wrong with the sections that it is made of.
     pub(super) fn error(&self) -> Option<Error> {
         let of = |file: &File, section: Option<&Section>| section.and_then(|it| file.of(it));
+        let sections = &self.files.config.document.sections;
+        let superseded = self.files.superseded.get(self.name).into_iter().flatten();
+        let mut superseded = superseded.filter_map(|index| sections.get(*index));
         of(&self.files.config, self.config)
             .or_else(|| of(&self.files.credentials, self.credentials))
+            .or_else(|| superseded.find_map(|section| self.files.config.of(section)))
             .or_else(|| self.files.doubt(self.name))
     }
 

@@ -46,19 +46,19 @@ type Settings = Vec<(String, String)>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Endpoints {
     /// Nothing.
-    OfAws,
+    Unnamed,
     /// A variable for all of them, and for some their own.
-    OfAll,
+    Variables,
     /// The profile. One that names none is sent to AWS itself, where no test gets through to.
-    OfFiles,
+    Profile,
 }
 
 impl Endpoints {
     fn chosen(dice: &mut Dice) -> Self {
         match dice.roll(100) {
-            0..=5 => Self::OfFiles,
-            6..=13 => Self::OfAll,
-            _ => Self::OfAws,
+            0..=5 => Self::Profile,
+            6..=13 => Self::Variables,
+            _ => Self::Unnamed,
         }
     }
 }
@@ -72,7 +72,7 @@ pub(super) fn pair(seed: u64) -> Pair {
     let mut credentials = Vec::new();
     for name in &names {
         let (mut ours, theirs) = profile(&mut dice, name, &names);
-        if endpoints == Endpoints::OfFiles && dice.chance(95) {
+        if endpoints == Endpoints::Profile && dice.chance(95) {
             let (setting, value) =
                 if dice.chance(50) { ("endpoint_url", "{aws}/file") } else { ("services", "loc") };
             let at = dice.roll(ours.len() + 1);
@@ -103,12 +103,12 @@ pub(super) fn pair(seed: u64) -> Pair {
                 );
             }
             if dice.chance(10) {
-                add(&mut settings, "sso_role_name", dice.one_of(&["Reader", "OfAll"]));
+                add(&mut settings, "sso_role_name", dice.one_of(&["Reader", "Variables"]));
             }
             config.push((("sso-session", session), settings));
         }
     }
-    if dice.chance(15) || endpoints == Endpoints::OfFiles {
+    if dice.chance(15) || endpoints == Endpoints::Profile {
         config.push((("services", "loc"), services(&mut dice, endpoints)));
     }
     if dice.chance(4) {
@@ -142,7 +142,7 @@ pub(super) fn pair(seed: u64) -> Pair {
         config: config_text,
         credentials: there.then_some(credentials_text),
         environment: environment(&mut dice, &names, endpoints),
-        names_endpoints: endpoints != Endpoints::OfAws,
+        names_endpoints: endpoints != Endpoints::Unnamed,
         profiles: asked(&mut dice, names),
     }
 }
@@ -346,7 +346,7 @@ fn leftover(dice: &mut Dice, settings: &mut Settings, names: &[String]) {
 fn services(dice: &mut Dice, endpoints: Endpoints) -> Settings {
     let mut settings = Settings::new();
     for service in ["sts", "sso", "sso_oidc"] {
-        if endpoints == Endpoints::OfFiles || dice.chance(30) {
+        if endpoints == Endpoints::Profile || dice.chance(30) {
             add(&mut settings, service, "\n  endpoint_url = {aws}/loc");
         }
     }
@@ -368,7 +368,7 @@ fn of_all(dice: &mut Dice, names: &[String]) -> Settings {
         0 => keys(dice, &mut settings),
         1 => add(&mut settings, "source_profile", &names[dice.roll(names.len())]),
         2 => add(&mut settings, "sso_session", dice.one_of(&SESSIONS[..3])),
-        3 => add(&mut settings, "sso_role_name", "OfAll"),
+        3 => add(&mut settings, "sso_role_name", "Variables"),
         4 => add(&mut settings, "role_arn", dice.one_of(&ROLES)),
         _ => add(&mut settings, "output", "json"),
     }
@@ -387,12 +387,12 @@ fn environment(
         ("AWS_ENDPOINT_URL_SSO_OIDC", "{aws}"),
     ] {
         let own = match endpoints {
-            Endpoints::OfAll => dice.chance(40).then_some(place),
-            Endpoints::OfAws | Endpoints::OfFiles => None,
+            Endpoints::Variables => dice.chance(40).then_some(place),
+            Endpoints::Unnamed | Endpoints::Profile => None,
         };
         environment.extend(own.map(|own| (variable, own.to_owned())));
     }
-    if endpoints == Endpoints::OfAll {
+    if endpoints == Endpoints::Variables {
         environment.insert("AWS_ENDPOINT_URL", "{aws}/all".to_owned());
     }
     if dice.chance(15) {

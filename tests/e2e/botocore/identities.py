@@ -385,8 +385,14 @@ def builds_on(request, removed):
         if gone("profile", name):
             return True
         for kind, key in (("sso-session", "sso_session"), ("services", "services")):
+            # Of the services, those of the profile that is named count.
+            if kind == "services" and len(seen) > 1:
+                continue
             if key in settings and gone(kind, settings[key]):
                 return True
+        # Keys of a source come before a role of it.
+        if len(seen) > 1 and {"aws_access_key_id", "aws_secret_access_key"} & settings.keys():
+            return False
         if "role_arn" in settings and "source_profile" in settings:
             name = settings["source_profile"]
     return False

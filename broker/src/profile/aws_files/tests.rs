@@ -58,6 +58,17 @@ fn an_error_concerns_the_profiles_of_its_section_alone() {
     let error = |name| files.profile(name).expect(name).error().map(|error| error.to_string());
     assert_eq!(error("p"), None);
     assert_eq!(error("q").as_deref(), Some("config:5: sets region again, after line 4"));
+    // Whatever stands in for it in another spelling.
+    let other = AwsFiles::read(
+        (
+            Path::new("config"),
+            "[profile default]\nnothing\n[default]\n[profile p]\n[profile  p]\nx\n",
+        ),
+        (Path::new("keys"), ""),
+    );
+    let other = other.expect("files");
+    assert!(other.profile("default").expect("default").error().is_some());
+    assert!(other.profile("p").expect("p").error().is_some());
     assert_eq!(error("r").as_deref(), Some("keys:5: sets x again, after line 4"));
 }
 

@@ -166,9 +166,13 @@ impl Chain {
         let mut visited = BTreeSet::new();
         let mut profile = first;
         let calls = settings::of_calls(&first);
-        if let Ok(endpoints) = &calls {
-            self.endpoints = endpoints.clone();
-            self.deciding.push_str(&format!("{endpoints:?}"));
+        match &calls {
+            Ok(endpoints) => {
+                self.endpoints = endpoints.clone();
+                self.deciding.push_str(&format!("{endpoints:?}"));
+            }
+            // It concerns every client that is made for the profile, whatever the credentials come from.
+            Err(denial) => drop(self.error.get_or_insert(denial.clone())),
         }
         loop {
             self.deciding.push_str(&settings::deciding(&profile));
