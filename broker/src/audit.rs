@@ -1,7 +1,7 @@
 //! The audit log: who asked for what, what was decided, and what became of it.
 //!
 //! Invariant: a record is one line of printable ASCII, whatever a caller put into the texts in it, and
-//! carries the hash of the line before ([`chain`]). A signature that can't be recorded isn't given out,
+//! carries the hash of the line before (`chain`). A signature that can't be recorded isn't given out,
 //! unless the configuration says otherwise; with `sync = "batch"`, recorded means on disk.
 //!
 //! A thread of its own writes, many records at a time. Its queue is bounded: where the disk hangs, the

@@ -1,7 +1,7 @@
 //! The log: lines on standard error, for people or for collectors.
 //!
 //! Invariant: nothing below ERROR is taken from the AWS crates. They log access key ids at INFO, and
-//! at WARN what a `credential_process` wrote to standard error. Nobody who logs waits ([`writer`]).
+//! at WARN what a `credential_process` wrote to standard error. Nobody who logs waits (`writer`).
 
 mod format;
 mod time;

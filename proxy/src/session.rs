@@ -11,7 +11,7 @@
 //! ```
 //!
 //! What opens while its client ends is ended as soon as it is open. What the client sends without
-//! waiting for an answer goes through the session's [`lane`], in order.
+//! waiting for an answer goes through the session's `lane`, in order.
 
 mod handshake;
 mod lane;

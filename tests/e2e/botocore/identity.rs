@@ -149,9 +149,7 @@ pub(super) fn judge(
         }
         // botocore makes no client of an endpoint that is named, where no region is. Ours is that of the MCP server.
         (Identity::Refuses(why), Identity::Signs(identity))
-            if names_endpoints
-                && why.starts_with("NoRegionError")
-                && identity["region"].is_null() =>
+            if why.starts_with("NoRegionError") && identity["region"].is_null() =>
         {
             Ok(())
         }
