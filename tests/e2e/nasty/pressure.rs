@@ -323,7 +323,7 @@ async fn a_client_that_only_writes() {
 #[tokio::test]
 async fn servers_that_are_slow() {
     let world = World::new().await;
-    let arguments = ["--read-timeout", "0.5", "--tool-timeout", "1.5"];
+    let arguments = ["--read-timeout", "1", "--tool-timeout", "2.5"];
     for side in SIDES {
         let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &arguments).await;
         for profile in ["dev", "prod"] {
