@@ -13,9 +13,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use sigward_proto::v1::Reason;
 use zeroize::Zeroizing;
 
 use self::ini::{Document, Section};
+use crate::error::Denial;
 
 /// Both files. One that doesn't exist is an empty one.
 #[derive(Debug, Default)]
@@ -276,6 +278,11 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.path.display(), self.line, self.what)
     }
+}
+
+/// What is wrong with the files is for a person to repair.
+pub(super) fn misconfigured(error: &Error) -> Denial {
+    Denial::new(Reason::ProfileMisconfigured, error.to_string())
 }
 
 /// Whether a line may be about the name: it stands in it, and not as a part of a longer word.

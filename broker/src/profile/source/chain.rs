@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Denial;
 use crate::memory;
-use crate::profile::aws_files::{AwsFiles, Error, Other, Profile, Setting, words};
+use crate::profile::aws_files::{AwsFiles, Other, Profile, Setting, misconfigured, words};
 use crate::profile::token::Session;
 use crate::secret::Secret;
 
@@ -121,11 +121,6 @@ pub(super) struct Chain {
     refusal: Option<Denial>,
     /// All that decides, as text; on the heap, where it is zeroed.
     deciding: Zeroizing<String>,
-}
-
-/// What is wrong with the files is for a person to repair.
-fn misconfigured(error: &Error) -> Denial {
-    Denial::new(Reason::ProfileMisconfigured, error.to_string())
 }
 
 fn wrong(profile: &Profile<'_>, what: &str) -> Denial {

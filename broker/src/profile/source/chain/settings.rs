@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{Endpoints, Named};
 use crate::error::Denial;
-use crate::profile::aws_files::{Error, Profile, Setting};
+use crate::profile::aws_files::{Profile, Setting, misconfigured};
 use crate::profile::values;
 
 /// What decides about credentials: a change of any of these is another profile.
@@ -48,10 +48,6 @@ const DECIDING: [&str; 30] = [
 
 /// Those of them that may be empty, which is as if they weren't there.
 const MAY_BE_EMPTY: [&str; 4] = ["aws_security_token", "aws_session_token", "ca_bundle", "region"];
-
-fn misconfigured(error: &Error) -> Denial {
-    Denial::new(Reason::ProfileMisconfigured, error.to_string())
-}
 
 fn unsupported(setting: Setting<'_>, why: &str) -> Denial {
     Denial::new(Reason::UnsupportedProfileSetting, setting.wrong(why).to_string())
