@@ -5,7 +5,9 @@ use crate::broker::{Broker, Route};
 use crate::config::ProfileName;
 use crate::error::Error;
 
-/// A directory with a `sigward-broker` that is a shell script, which counts its starts.
+/// A directory with a `sigward-broker` that is the shell, and the script that it runs, which counts its
+/// starts. Nothing that a test has written is executed: a process that another thread forks meanwhile
+/// would hold the file open, and the system would say that it is busy.
 struct Program {
     directory: tempfile::TempDir,
 }
@@ -13,18 +15,19 @@ struct Program {
 impl Program {
     fn new(script: &str) -> Self {
         let program = Self { directory: tempfile::tempdir().unwrap() };
+        std::os::unix::fs::symlink("/bin/sh", program.path()).unwrap();
         program.replace(script);
         program
     }
 
     fn replace(&self, script: &str) {
-        let path = self.path();
         let starts = self.directory.path().join("starts");
-        let text = format!("#!/bin/sh\necho x >> '{}'\n{script}\n", starts.display());
-        let new = path.with_extension("new");
-        std::fs::write(&new, text).unwrap();
-        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
-        std::fs::rename(new, path).unwrap();
+        let text = format!("echo x >> '{}'\n{script}\n", starts.display());
+        std::fs::write(self.script(), text).unwrap();
+    }
+
+    fn script(&self) -> std::path::PathBuf {
+        self.directory.path().join("script")
     }
 
     fn path(&self) -> std::path::PathBuf {
@@ -40,7 +43,7 @@ impl Program {
         Start {
             executable: self.directory.path().join("sigward-proxy"),
             path: None,
-            arguments: vec![],
+            arguments: vec![self.script().into()],
         }
     }
 }
@@ -60,17 +63,32 @@ async fn failure(broker: &Broker) -> String {
     error.to_string()
 }
 
-/// Lets time pass. It is stopped for no longer: the processes of these tests are real.
-async fn later(time: Duration) {
-    tokio::time::pause();
-    tokio::time::advance(time).await;
-    tokio::time::resume();
+/// A clock that stands still until a test moves it, however long the processes of the test take: they
+/// are real, and the machine may be busy.
+struct Clock {
+    _held: std::sync::mpsc::Sender<()>,
+}
+
+impl Clock {
+    fn stopped() -> Self {
+        tokio::time::pause();
+        // The paused clock jumps to the next timer when the runtime is idle, which it isn't while it
+        // has work that blocks.
+        let (held, until) = std::sync::mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || until.recv().is_ok());
+        Self { _held: held }
+    }
+
+    async fn advance(&self, time: Duration) {
+        tokio::time::advance(time).await;
+    }
 }
 
 const OBJECTION: &str = "echo 'sigward-broker: /home/u/.aws/config:3: no' >&2; exit 1";
 
 #[tokio::test]
 async fn all_who_wait_are_told_by_one_start() {
+    let _clock = Clock::stopped();
     let program = Program::new(OBJECTION);
     let broker = asked(PrivateBroker::new(program.start(), restart(false)));
     let asking = (0..200).map(|_| failure(&broker));
@@ -132,13 +150,14 @@ async fn a_program_that_is_missing_or_can_t_be_run() {
 /// the second.
 #[tokio::test]
 async fn it_is_tried_again_once_a_second() {
+    let clock = Clock::stopped();
     let program = Program::new(OBJECTION);
     let private = Arc::new(PrivateBroker::new(program.start(), restart(false)));
     let broker = Broker::new(Route::Private(Arc::clone(&private)), Duration::from_secs(60));
     assert!(failure(&broker).await.contains("config:3"));
     program.replace("echo 'sigward-broker: something else' >&2; exit 1");
     assert!(private.known_failure().unwrap().contains("config:3"));
-    later(PACE).await;
+    clock.advance(PACE).await;
     assert_eq!(private.known_failure(), None);
     assert!(failure(&broker).await.contains("something else"));
     assert_eq!(program.starts(), 2);
@@ -147,6 +166,7 @@ async fn it_is_tried_again_once_a_second() {
 /// A broker without the keys of the environment would sign with others.
 #[tokio::test]
 async fn without_its_keys_it_is_never_started_again() {
+    let clock = Clock::stopped();
     let program = Program::new(OBJECTION);
     let started = program.start().start(|_| {}).unwrap();
     let private = PrivateBroker::inherited(program.start(), restart(true), started);
@@ -155,12 +175,12 @@ async fn without_its_keys_it_is_never_started_again() {
         let told = failure(&broker).await;
         assert!(told.contains("can't start: /home/u/.aws/config:3: no"), "{told}");
         assert!(told.contains("environment") && told.contains("restart the MCP server"), "{told}");
-        later(PACE * 3).await;
+        clock.advance(PACE * 3).await;
     }
     assert_eq!(program.starts(), 1);
 
     let broker = asked(PrivateBroker::failed(program.start(), restart(true), "can't run it"));
-    later(PACE * 3).await;
+    clock.advance(PACE * 3).await;
     assert!(failure(&broker).await.contains("can't start: can't run it"));
     assert_eq!(program.starts(), 1);
 }
