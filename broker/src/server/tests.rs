@@ -45,6 +45,11 @@ impl Broker {
 
     /// Starts one; `rules` goes to the end of the configuration.
     fn start(rules: &str) -> Self {
+        Self::start_while(rules, |_, _| {})
+    }
+
+    /// Starts one; `edit` gets the directory and the configuration, which has been parsed by then.
+    fn start_while(rules: &str, edit: impl FnOnce(&Path, &str)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let at = directory.path();
         Self::write(
@@ -76,6 +81,7 @@ impl Broker {
             move |text: &str| config::parse(text, &path, uid()).map_err(Error::Config)
         };
         let config = parse(&text).expect("valid");
+        edit(at, &text);
         let reread = Reread { path, text: Some(text), parse: Box::new(parse) };
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let serving = tokio::spawn(async move {

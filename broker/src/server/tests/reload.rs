@@ -74,3 +74,18 @@ async fn a_rule_that_is_taken_back_allows_nothing_more() {
     let status = client.sign(request("dev")).await.expect_err("no rule");
     assert_eq!(reason(&status), "PEER_NOT_ALLOWED");
 }
+
+/// An edit between the reading of the file and the first look at it is seen, though the file never changes
+/// again: a rule that was taken back would stay in force for ever.
+#[tokio::test]
+async fn an_edit_during_the_start_is_seen() {
+    let rule = format!("[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"*\"]\n", uid());
+    let broker = Broker::start_while(&rule, |at, text| {
+        let other = rule.replace(&format!("uid = {}", uid()), &format!("uid = {}", uid() + 1));
+        Broker::write(at, "broker.toml", &text.replace(&rule, &other));
+    });
+    let mut client = broker.client().await;
+    deadline::within(async { while client.sign(request("dev")).await.is_ok() {} }).await;
+    let status = client.sign(request("dev")).await.expect_err("no rule");
+    assert_eq!(reason(&status), "PEER_NOT_ALLOWED");
+}
