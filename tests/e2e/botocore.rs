@@ -147,7 +147,12 @@ impl Tally {
         let shown = shown.cloned().collect::<Vec<_>>().join("\n\n");
         assert!(self.failures.is_empty(), "differences from botocore:\n{shown}");
         let wrong = refusals::wrong(&self.refused, self.asked);
-        assert!(wrong.is_empty(), "refusals without a reason:\n{}", wrong.join("\n"));
+        let shown = |(what, seed): &(String, Option<u64>)| match seed {
+            Some(seed) => format!("{what}\n{}", World::of(files::pair(*seed), "{aws}").shown(None)),
+            None => what.clone(),
+        };
+        let shown: Vec<_> = wrong.iter().map(shown).collect();
+        assert!(wrong.is_empty(), "refusals without a reason:\n{}", shown.join("\n"));
     }
 }
 

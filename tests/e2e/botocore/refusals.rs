@@ -17,7 +17,7 @@ const fn kind(words: &'static [&'static str], at_most: usize) -> Kind {
     Kind { words, at_most }
 }
 
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 26] = [
     // botocore takes the older name, and other SDKs the newer: nobody can say which token was meant.
     kind(&["aws_security_token and aws_session_token differ"], 900),
     // Without the section, the AWS CLI goes to AWS itself, in place of the server that the profile means.
@@ -46,24 +46,44 @@ const KINDS: [Kind; 18] = [
     kind(&["and may concern the profile"], 80),
     // Set for a role, where none is assumed: the profile was meant to be somebody else than it is.
     kind(&["is about a role, and the profile assumes none"], 60),
+    kind(&["credential_source says who assumes a role, and the profile has no role_arn"], 10),
+    // Half of a web identity: botocore goes on to whatever else there is.
+    kind(&["AWS_WEB_IDENTITY_TOKEN_FILE is set, and AWS_ROLE_ARN isn't"], 10),
+    // A block of indented settings in place of a value, or the other way round: botocore fails or ignores it, by the
+    // client that it makes.
+    kind(&["is a block of settings, where a value is needed"], 10),
+    kind(&["must be a block of indented settings"], 10),
+    kind(&["the sso-session has no sso_"], 10),
+    // STS refuses such a time; a sign-in of one region is none in another.
+    kind(&["duration_seconds must be a number"], 10),
+    kind(&["sso_region isn't that of its sso_session"], 10),
+    // The URL that the profile names leads to no service: botocore finds out once it asks.
+    kind(&["sts:", "an unreadable error code"], 10),
 ];
 
-/// What is wrong with the refusals of so many questions: by their words, how often and where.
-pub(super) fn wrong(refused: &BTreeMap<String, (usize, u64)>, asked: usize) -> Vec<String> {
+/// What is wrong with the refusals of so many questions: by their words, how often and where. One of an unknown kind
+/// comes with the seed of a pair.
+pub(super) fn wrong(
+    refused: &BTreeMap<String, (usize, u64)>,
+    asked: usize,
+) -> Vec<(String, Option<u64>)> {
     let mut wrong = Vec::new();
     let mut counts = [0; KINDS.len()];
     for (words, (count, seed)) in refused {
         let is = |kind: &Kind| kind.words.iter().all(|part| words.contains(part));
         match KINDS.iter().position(is) {
             Some(index) => counts[index] += count,
-            None => wrong.push(format!("{count} of an unknown kind (seed {seed}): {words}")),
+            None => {
+                let what = format!("{count} of an unknown kind (seed {seed}): {words}");
+                wrong.push((what, Some(*seed)));
+            }
         }
     }
     for (Kind { words, at_most }, count) in KINDS.iter().zip(counts) {
         // A short run may be unlucky.
         let most = asked * at_most / 10_000 + 5;
         if count > most {
-            wrong.push(format!("{count} are more than {most}: {words:?}"));
+            wrong.push((format!("{count} are more than {most}: {words:?}"), None));
         }
     }
     wrong

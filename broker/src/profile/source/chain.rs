@@ -151,7 +151,8 @@ impl Chain {
             chain.error = files.doubt(name).as_ref().map(misconfigured);
             return chain;
         };
-        chain.error = first.error().as_ref().map(misconfigured);
+        let error = first.error().as_ref().map(misconfigured);
+        chain.error = error.or_else(|| settings::of_region(&first).err());
         chain.refusal = chain.walk(first).err();
         chain.hops.reverse();
         chain
@@ -176,7 +177,6 @@ impl Chain {
             }
             settings::sound(&profile)?;
             if visited.is_empty() {
-                settings::of_region(&profile)?;
                 // botocore looks into it for every client that it makes, whatever the credentials come from.
                 if let Some(named) = profile.get("sso_session") {
                     let wrong = |denial: &Denial| {
