@@ -12,6 +12,9 @@ pub(super) enum Identity {
     Refuses(String),
 }
 
+/// The key in the environment of each pair.
+const OF_ENVIRONMENT: &str = "AKIDENV";
+
 /// What isn't the same.
 #[derive(Debug)]
 pub(super) enum Difference {
@@ -138,7 +141,10 @@ pub(super) fn judge(
         }
         (Identity::Signs(_), Identity::Refuses(why)) => Err(Difference::Refused(why.clone())),
         (Identity::Refuses(_), Identity::Refuses(_)) => Ok(()),
-        (_, Identity::Signs(_)) if answer["must_refuse"] == true => {
+        // Keys of the environment are nobody's section.
+        (_, Identity::Signs(identity))
+            if answer["must_refuse"] == true && identity["key"] != OF_ENVIRONMENT =>
+        {
             wrong("the profile builds on a section that can't be parsed".to_owned())
         }
         // A comment behind a region: other SDKs cut it off, and no request of botocore's could be made.

@@ -121,8 +121,8 @@ impl Source {
             return made(&[], None);
         };
         let found = self.tokens.find(session).await;
-        let access = found.as_ref().map_or("", |token| token.access.expose());
-        let made = made(access.as_bytes(), self.tokens.path(session));
+        let token = found.as_ref().ok().map(|token| self.tokens.mark(session, token));
+        let made = made(token.as_ref().map_or(&[][..], |token| token), self.tokens.path(session));
         let hindrance = match &found {
             Ok(token) => portal::hindrance(token, now),
             Err(denial) => Some(denial.clone()),

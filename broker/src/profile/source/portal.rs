@@ -81,13 +81,14 @@ async fn valid(
     let renewed = match token.renewable(now).cloned() {
         Some(renewal) => {
             let (session, tokens) = (session.clone(), Arc::clone(tokens));
+            let before = token.clone();
             let config = config.clone();
             // A task of its own: cut off with a load that is given up, it could lose the refresh token that the server
             // has just given out.
             let renewing = tokio::spawn(async move {
                 let _alone = alone;
                 let renewed = renew(&renewal, &config, now).await?;
-                tokens.store(&session, renewed.clone()).await;
+                tokens.store_renewed(&session, &before, renewed.clone()).await;
                 Ok(renewed)
             });
             renewing.await.unwrap_or_else(|_| Err(panicked()))

@@ -118,7 +118,11 @@ pub(super) fn sound(profile: &Profile<'_>) -> Result<(), Denial> {
 /// Refuses a region that can be none. That of a source profile doesn't count.
 pub(super) fn of_region(profile: &Profile<'_>) -> Result<(), Denial> {
     let Some(setting) = profile.get("region") else { return Ok(()) };
-    let region = setting.text().map(without_comment).unwrap_or_default();
+    let region = match setting.text() {
+        Ok(region) => without_comment(region),
+        // Over several lines.
+        Err(_) => return text(setting).map(drop),
+    };
     if region.is_empty() || values::is_region(region) {
         return Ok(());
     }

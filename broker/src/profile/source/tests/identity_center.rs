@@ -86,6 +86,28 @@ async fn a_token_near_its_end_is_renewed_and_shared() {
     }
 }
 
+/// Neither the profile whose load renewed the token, nor another one of the session, has to be loaded again for it; for
+/// a new sign-in they have.
+#[tokio::test]
+async fn a_renewal_of_our_own_is_no_other_sign_in() {
+    let (home, _server) = identity_center(NOW - 200, 200, 200).await;
+    let source = source(home.path(), "dev", "dev");
+    source.load(Effort::Waited, now()).await.expect("keys");
+    for _ in 0..2 {
+        let seen = source.look(&*source.home.read().await, now()).await;
+        assert!(matches!(seen, Seen::Same), "{seen:?}");
+    }
+    let session = source.session().await.expect("a session");
+    let other = Token {
+        access: Secret::new("canary-other".to_owned()),
+        ..source.tokens.find(&session).await.expect("a token")
+    };
+    let elsewhere = Tokens::new(Some(home.path()));
+    assert!(!elsewhere.store(&session, other).await);
+    let seen = source.look(&*source.home.read().await, now()).await;
+    assert!(matches!(seen, Seen::Other(Change::Token)), "{seen:?}");
+}
+
 #[tokio::test]
 async fn a_renewal_that_cannot_be_written_is_kept_and_used() {
     let (home, server) = identity_center(NOW - 200, 200, 200).await;
