@@ -2,10 +2,11 @@
 
 use url::Url;
 
-/// Whether a server can be asked there.
+/// Whether AWS can be asked there: a path is put behind it, which would belong to a query or a fragment.
 pub(super) fn is_url(text: &str) -> bool {
-    let url = Url::parse(text).ok();
-    url.is_some_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host())
+    let Ok(url) = Url::parse(text) else { return false };
+    let ends_in_a_path = url.query().is_none() && url.fragment().is_none();
+    ["http", "https"].contains(&url.scheme()) && url.has_host() && ends_in_a_path
 }
 
 /// What botocore takes for a region (`utils.validate_region_name`).
