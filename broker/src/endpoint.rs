@@ -1,29 +1,16 @@
-//! Where signatures may go: an endpoint's URL, and the service and region that signatures for it are
-//! scoped to.
+//! Where signatures may go: an endpoint's URL, and the service and the regions that signatures for it
+//! are scoped to.
 //!
 //! Invariant: an [`EndpointUrl`] is `https`, or `http` on loopback; it has no user info, query or
 //! fragment, and its path has no dot segments. What a client puts into the `Host` header follows
 //! from it, never from a caller.
 
+mod scope;
+
 use std::fmt;
 use std::net::IpAddr;
 
-/// A service's signing name: `aws-mcp`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service(String);
-
-/// An AWS region: `eu-west-1`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Region(String);
-
-/// What a signature is valid for, beside the day.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scope {
-    /// The signing name.
-    pub service: Service,
-    /// The endpoint's region, never the profile's.
-    pub region: Region,
-}
+pub use self::scope::{Region, RegionSet, Regions, Scope, Service, scope_of_host};
 
 /// Which paths of its host belong to an endpoint. MCP has one URL for everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,47 +42,6 @@ pub struct EndpointUrl {
     host: String,
     port: u16,
     path: String,
-}
-
-impl Service {
-    /// Checks a signing name: letters, digits and `.-_`, and `:` for `::1`.
-    ///
-    /// # Errors
-    /// What is wrong with it. It ends in the credential scope, where a `/` would move the borders.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        scope_part(text, |b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
-            .map(Self)
-            .ok_or_else(|| "is not a signing name like \"aws-mcp\"".to_owned())
-    }
-
-    /// As it stands in the credential scope.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Region {
-    /// Checks a region: lower case letters, digits and `-`.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        scope_part(text, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            .map(Self)
-            .ok_or_else(|| "is not a region like \"us-east-1\"".to_owned())
-    }
-
-    /// As it stands in the credential scope.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-fn scope_part(text: &str, allowed: impl Fn(u8) -> bool) -> Option<String> {
-    let fits = (1..=64).contains(&text.len()) && text.bytes().all(allowed);
-    fits.then(|| text.to_owned())
 }
 
 impl EndpointUrl {
@@ -189,52 +135,6 @@ impl fmt::Display for EndpointUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}{}", self.scheme(), self.authority(), self.path)
     }
-}
-
-/// Service and region of an AWS host, by the forms that AWS documents. Labels are compared whole and
-/// from the end, so that `aws-mcp.us-east-1.api.aws.example.com` is nothing.
-#[must_use]
-pub fn scope_of_host(host: &str) -> Option<Scope> {
-    let labels: Vec<&str> = host.split('.').collect();
-    let (service, region) = match labels.as_slice() {
-        [service, region, "api", "aws"] => (without_fips(service), region),
-        [head @ .., "amazonaws", "com", "cn"] | [head @ .., "amazonaws", "com"] => match head {
-            [service, region] if without_fips(service) == "bedrock-agentcore" => {
-                ("bedrock-agentcore", region)
-            }
-            [_, "gateway" | "runtime", service, region]
-                if without_fips(service) == "bedrock-agentcore" =>
-            {
-                ("bedrock-agentcore", region)
-            }
-            [_, service, region] if without_fips(service) == "execute-api" => {
-                ("execute-api", region)
-            }
-            _ => return None,
-        },
-        [_, "lambda-url", region, "on", "aws"] => ("lambda", region),
-        _ => return None,
-    };
-    if !looks_like_region(region) {
-        return None;
-    }
-    Some(Scope { service: Service::parse(service).ok()?, region: Region::parse(region).ok()? })
-}
-
-fn without_fips(label: &str) -> &str {
-    label.strip_suffix("-fips").unwrap_or(label)
-}
-
-/// `eu-west-1`, `us-gov-east-1`, `cn-north-1`.
-fn looks_like_region(label: &str) -> bool {
-    let parts: Vec<&str> = label.split('-').collect();
-    let [first, middle @ .., last] = parts.as_slice() else { return false };
-    let word = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
-    !middle.is_empty()
-        && word(first)
-        && middle.iter().all(word)
-        && !last.is_empty()
-        && last.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn is_loopback(host: &str) -> bool {

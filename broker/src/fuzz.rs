@@ -16,7 +16,7 @@ use sigward_proto::v1::sign_request::Payload;
 use sigward_proto::v1::{Header, SignRequest};
 
 use crate::call::BodyReader;
-use crate::endpoint::{Endpoint, EndpointUrl, Paths, Region, Scope, Service};
+use crate::endpoint::{Endpoint, EndpointUrl, Paths, Regions, Scope, Service};
 use crate::profile::fuzz as profile;
 use crate::request::Head;
 use crate::service::budget::{Budget, Share};
@@ -51,7 +51,7 @@ pub fn head(
 ) -> Option<(String, Vec<(String, String)>)> {
     let url = EndpointUrl::parse(endpoint).ok()?;
     let scope =
-        Scope { service: Service::parse("x").ok()?, region: Region::parse("us-east-1").ok()? };
+        Scope { service: Service::parse("x").ok()?, regions: Regions::parse("us-east-1").ok()? };
     let paths = if prefix { Paths::Prefix } else { Paths::Exact };
     let endpoints = [Arc::new(Endpoint { name: "endpoint".to_owned(), url, paths, scope })];
     let head = Head::check("dev".to_owned(), "POST", uri, headers, &endpoints).ok()?;

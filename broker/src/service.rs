@@ -416,6 +416,6 @@ fn endpoint(endpoint: &Endpoint) -> v1::Endpoint {
         name: endpoint.name.clone(),
         url: endpoint.url.to_string(),
         service: endpoint.scope.service.as_str().to_owned(),
-        region: endpoint.scope.region.as_str().to_owned(),
+        region: endpoint.scope.regions.as_str().to_owned(),
     }
 }

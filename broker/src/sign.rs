@@ -1,7 +1,8 @@
-//! The signature: SigV4, as a pure function of a grant, credentials and a time.
+//! The signature: SigV4, or SigV4a for a set of regions, as a pure function of a grant, credentials and
+//! a time.
 //!
 //! Invariant: what is signed is the request inside the grant, for the endpoint's own host, service
-//! and region. There is no clock and no I/O here.
+//! and regions. There is no clock and no I/O here.
 //!
 //! The signer itself checks nothing (its URI may panic, its method and hash may be any text); that is
 //! what [`crate::request`] is for.
@@ -10,25 +11,27 @@ use std::fmt;
 use std::time::SystemTime;
 
 use aws_sigv4::http_request::{
-    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
-    UriPathNormalizationMode,
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningParams,
+    SigningSettings, UriPathNormalizationMode,
 };
-use aws_sigv4::sign::v4;
+use aws_sigv4::sign::{v4, v4a};
 use aws_smithy_runtime_api::client::identity::Identity;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use sigward_proto::v1::Reason;
 
-use crate::endpoint::Scope;
+use crate::endpoint::{Regions, Scope};
 use crate::error::Denial;
 use crate::policy::Grant;
 use crate::secret::Credentials;
 
 /// What to add to a request so that AWS takes it.
 pub struct Signature {
-    /// `x-amz-date`, `authorization`, and `x-amz-security-token` where the credentials have one.
+    /// `x-amz-date`, `authorization`, `x-amz-security-token` where the credentials have one, and
+    /// `x-amz-region-set` for a set of regions.
     pub headers: Vec<(&'static str, String)>,
-    /// `20261123/us-east-1/aws-mcp/aws4_request`
+    /// `20261123/us-east-1/aws-mcp/aws4_request`; for a set of regions without one:
+    /// `20261123/aws-mcp/aws4_request`.
     pub scope: String,
 }
 
@@ -80,16 +83,29 @@ fn signed(
     settings: SigningSettings,
     time: SystemTime,
 ) -> Result<Vec<(&'static str, String)>, String> {
-    let params = v4::SigningParams::builder()
-        .identity(identity)
-        .region(scope.region.as_str())
-        .name(scope.service.as_str())
-        .time(time)
-        .settings(settings)
-        .build()
-        .map_err(|error| error.to_string())?;
-    let output = aws_sigv4::http_request::sign(request, &params.into())
-        .map_err(|error| error.to_string())?;
+    let (service, regions) = (scope.service.as_str(), &scope.regions);
+    let params: SigningParams<'_> = match regions {
+        Regions::One(region) => v4::SigningParams::builder()
+            .identity(identity)
+            .region(region.as_str())
+            .name(service)
+            .time(time)
+            .settings(settings)
+            .build()
+            .map_err(|error| error.to_string())?
+            .into(),
+        Regions::Set(set) => v4a::SigningParams::builder()
+            .identity(identity)
+            .region_set(set.as_str())
+            .name(service)
+            .time(time)
+            .settings(settings)
+            .build()
+            .map_err(|error| error.to_string())?
+            .into(),
+    };
+    let output =
+        aws_sigv4::http_request::sign(request, &params).map_err(|error| error.to_string())?;
     let (instructions, _signature) = output.into_parts();
     let (headers, _query) = instructions.into_parts();
     Ok(headers.into_iter().map(|header| (header.name(), header.value().to_owned())).collect())
@@ -110,7 +126,11 @@ fn settings(scope: &Scope) -> SigningSettings {
 fn credential_scope(scope: &Scope, time: SystemTime) -> Result<String, String> {
     let time = DateTime::from(time).fmt(Format::DateTime).map_err(|error| error.to_string())?;
     let day: String = time.chars().filter(|c| *c != '-').take_while(char::is_ascii_digit).collect();
-    Ok(format!("{day}/{}/{}/aws4_request", scope.region.as_str(), scope.service.as_str()))
+    let service = scope.service.as_str();
+    Ok(match &scope.regions {
+        Regions::One(region) => format!("{day}/{}/{service}/aws4_request", region.as_str()),
+        Regions::Set(_) => format!("{day}/{service}/aws4_request"),
+    })
 }
 
 fn fault(why: String) -> Denial {

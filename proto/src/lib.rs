@@ -1,11 +1,13 @@
 //! The gRPC contract between `sigward-proxy` and `sigward-broker`: the generated types of
 //! `sigward.broker.v1`, the names that both sides spell the same way, and the one reader of what a
-//! message asks for ([`call`]), and the one list of headers that nobody may choose ([`headers`]).
+//! message asks for ([`call`]), the one list of headers that nobody may choose ([`headers`]), and what
+//! the name of an AWS host says of its signatures ([`host`]).
 //!
 //! This crate is the leaf of the workspace: it knows neither side.
 
 pub mod call;
 pub mod headers;
+pub mod host;
 
 mod json;
 

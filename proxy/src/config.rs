@@ -3,7 +3,6 @@
 
 mod name;
 mod network;
-mod scope;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,7 +16,6 @@ use wildmatch::WildMatch;
 pub use self::name::ProfileName;
 pub(crate) use self::name::{is_control, shell_word};
 pub use self::network::{Authorities, Network};
-pub use self::scope::HostScope;
 
 /// The profiles of this proxy in the order given, each once; the first is the default.
 #[derive(Debug, Clone)]

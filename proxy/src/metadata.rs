@@ -97,12 +97,18 @@ impl Metadata {
                 .clone()
                 .or(own)
                 .or_else(|| self.fallback_region.clone())
-                .or_else(|| endpoint.map(|endpoint| endpoint.region.clone()));
+                .or_else(|| endpoint.and_then(|endpoint| first_region(&endpoint.region)));
             let members = members(&self.given, region.as_deref());
             (profile.name, Known { description: profile.description, members })
         });
         Ok(known.collect())
     }
+}
+
+/// The first region with a name of those that signatures for an endpoint are valid in.
+fn first_region(regions: &str) -> Option<String> {
+    let first = regions.split(',').next()?;
+    (first != "*").then(|| first.to_owned())
 }
 
 /// What was given, and the region where none was.

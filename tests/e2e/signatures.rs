@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use sigward_proto::v1::sign_request::Payload;
 use sigward_proto::v1::{Header, SignRequest};
+use sigward_tests::upstream::REGION;
 use sigward_tests::{deadline, processes, tools};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::dice::Dice;
-use crate::setup::{World, connect, own_uid};
+use crate::setup::{World, connect, own_uid, text};
 
 /// How many requests are generated.
 const REQUESTS: usize = 400;
@@ -218,4 +219,31 @@ async fn botocore(cases: &Value) -> Vec<Value> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     feeding.await.unwrap().unwrap();
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// SigV4a, for one signature that is valid in several regions: the server verifies it with a key that it derives itself.
+#[tokio::test]
+async fn a_set_of_regions_is_signed_for() {
+    for (option, toml) in
+        [("*", "\"*\""), ("us-east-1,eu-west-1", "[\"us-east-1\", \"eu-west-1\"]")]
+    {
+        let world = World::with(|builder| builder.regions(option)).await;
+        // A private broker: the last --region counts.
+        let mut client = world.client(&["dev", "prod"], &["--region", option]).await;
+        for profile in ["dev", "prod"] {
+            let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
+            assert!(text(&called).contains(world.home.identity(profile)), "{called:?}");
+        }
+        // One that is shared.
+        let config = world
+            .configuration("")
+            .replace(&format!("region = \"{REGION}\""), &format!("region = {toml}"));
+        let _broker = world.broker(&config).await;
+        let mut client = world.client_of(&world.socket(), &["dev"]).await;
+        let called = client.call("whoami", "{}").await;
+        assert!(text(&called).contains(world.home.identity("dev")), "{called:?}");
+        for request in world.upstream.requests() {
+            assert_eq!(request.header("x-amz-region-set"), Some(option));
+        }
+    }
 }

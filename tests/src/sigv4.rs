@@ -1,4 +1,4 @@
-//! Verifies AWS Signature Version 4 in the `Authorization` header, from the published description alone.
+//! Verifies AWS Signature Version 4 and 4A in the `Authorization` header, from the published descriptions alone.
 //!
 //! Written apart from what the broker signs with: the two agree only if both are right. A request passes only if the
 //! key is known, the date is near, the scope is the expected one, `host` and every `x-amz-*` header are signed, the
@@ -6,6 +6,7 @@
 //!
 //! Source: "AWS Signature Version 4 for API requests", *Create a signed AWS API request*.
 
+mod asymmetric;
 mod canonical;
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,7 @@ pub struct Verifier {
     pub keys: KeyTable,
     /// The service of the credential scope.
     pub service: String,
-    /// The region of the credential scope.
+    /// The region of the credential scope; `*`, or several with commas between them, for SigV4a.
     pub region: String,
     /// How services other than S3 treat the path: dots removed, everything encoded once more.
     pub path: PathRule,
@@ -117,10 +118,15 @@ impl Verifier {
             .ok_or_else(|| Refusal::Malformed("no X-Amz-Date".to_owned()))?;
         check_date(&date, now)?;
 
-        let expected = format!("{}/{}/{}/aws4_request", &date[..8], self.region, self.service);
+        let (day, region, service) = (&date[..8], &self.region, &self.service);
+        let expected = match authorization.algorithm {
+            Algorithm::Symmetric => format!("{day}/{region}/{service}/aws4_request"),
+            Algorithm::Asymmetric => format!("{day}/{service}/aws4_request"),
+        };
         if authorization.scope != expected {
             return Err(Refusal::Scope { received: authorization.scope, expected });
         }
+        self.check_regions(request, authorization.algorithm)?;
         self.check_signed_headers(request, &authorization.signed_headers)?;
 
         let key = self.keys.find(&authorization.access_key_id);
@@ -136,16 +142,38 @@ impl Verifier {
         let canonical_request =
             canonical::request(request, self.path, &authorization.signed_headers, &body_hash)?;
         let string_to_sign = format!(
-            "AWS4-HMAC-SHA256\n{date}\n{expected}\n{}",
+            "{}\n{date}\n{expected}\n{}",
+            authorization.algorithm.name(),
             hex::encode(Sha256::digest(&canonical_request))
         );
-        let signing_key = self.signing_key(&key, &date[..8]);
-        let mut mac = mac(&signing_key);
-        mac.update(string_to_sign.as_bytes());
-        if mac.verify_slice(&authorization.signature).is_err() {
+        let signature = &authorization.signature;
+        let verifies = match authorization.algorithm {
+            Algorithm::Symmetric => {
+                let mut mac = mac(&self.signing_key(&key, day));
+                mac.update(string_to_sign.as_bytes());
+                mac.verify_slice(signature).is_ok()
+            }
+            Algorithm::Asymmetric => asymmetric::verifies(&key, &string_to_sign, signature),
+        };
+        if !verifies {
             return Err(Refusal::Mismatch { canonical_request });
         }
         Ok(Verified { key, signed_headers: authorization.signed_headers, date })
+    }
+
+    /// A set of regions stands in a header, and one region in the scope: each with its own algorithm.
+    fn check_regions(&self, request: &Request<'_>, algorithm: Algorithm) -> Result<(), Refusal> {
+        let is_set = self.region == "*" || self.region.contains(',');
+        let received = only(request, "x-amz-region-set")?;
+        let expected = (is_set || received.is_some()).then(|| self.region.clone());
+        if received != expected || is_set && algorithm == Algorithm::Symmetric {
+            let received = received.unwrap_or_default();
+            return Err(Refusal::Scope { received, expected: self.region.clone() });
+        }
+        let has_its_header = expected.is_some() == (algorithm == Algorithm::Asymmetric);
+        has_its_header
+            .then_some(())
+            .ok_or_else(|| Refusal::Malformed("X-Amz-Region-Set".to_owned()))
     }
 
     /// A header that changes the meaning of a request must not be changed on the way.
@@ -181,8 +209,27 @@ impl Verifier {
     }
 }
 
+/// How the signature is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Algorithm {
+    /// SigV4.
+    Symmetric,
+    /// SigV4a.
+    Asymmetric,
+}
+
+impl Algorithm {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Symmetric => "AWS4-HMAC-SHA256",
+            Self::Asymmetric => asymmetric::ALGORITHM,
+        }
+    }
+}
+
 /// The parts of `AWS4-HMAC-SHA256 Credential=ID/SCOPE, SignedHeaders=a;b, Signature=HEX`.
 struct Authorization {
+    algorithm: Algorithm,
     access_key_id: String,
     scope: String,
     signed_headers: Vec<String>,
@@ -193,8 +240,10 @@ impl Authorization {
     fn parse(request: &Request<'_>) -> Result<Self, Refusal> {
         let malformed = |what: &str| Refusal::Malformed(what.to_owned());
         let header = only(request, "authorization")?.ok_or(Refusal::Missing)?;
-        let rest =
-            header.strip_prefix("AWS4-HMAC-SHA256 ").ok_or_else(|| malformed("algorithm"))?;
+        let (name, rest) = header.split_once(' ').ok_or_else(|| malformed("algorithm"))?;
+        let mut known = [Algorithm::Symmetric, Algorithm::Asymmetric].into_iter();
+        let algorithm = known.find(|algorithm| algorithm.name() == name);
+        let algorithm = algorithm.ok_or_else(|| malformed("algorithm"))?;
         let mut fields = rest.split(',').map(str::trim);
         let mut field = |name: &str| {
             let value = fields.next().and_then(|field| field.strip_prefix(name));
@@ -209,6 +258,7 @@ impl Authorization {
         let (access_key_id, scope) =
             credential.split_once('/').ok_or_else(|| malformed("Credential"))?;
         Ok(Self {
+            algorithm,
             access_key_id: access_key_id.to_owned(),
             scope: scope.to_owned(),
             signed_headers: signed_headers.split(';').map(str::to_owned).collect(),

@@ -77,10 +77,19 @@ pub struct Builder {
     keep: bool,
     tools: Tools,
     port: u16,
+    regions: String,
     tls: Option<Arc<ServerConfig>>,
 }
 
 impl Builder {
+    /// The regions that signatures must be valid in; [`REGION`] unless told otherwise, for which SigV4 signs. For `*` and
+    /// a list with commas SigV4a does.
+    #[must_use]
+    pub fn regions(mut self, regions: &str) -> Self {
+        regions.clone_into(&mut self.regions);
+        self
+    }
+
     /// Over TLS, with the certificate of an authority.
     #[must_use]
     pub fn vouched_for_by(mut self, authority: &Authority) -> Self {
@@ -129,7 +138,7 @@ impl Builder {
     /// If the port can't be had.
     pub async fn start(self) -> Upstream {
         let state = Arc::new(State {
-            verifier: Verifier::new(self.keys, SERVICE, REGION),
+            verifier: Verifier::new(self.keys, SERVICE, &self.regions),
             era: self.era,
             answers: self.answers,
             keep: self.keep,
@@ -165,6 +174,7 @@ impl Upstream {
             keep: true,
             tools: Tools::default(),
             port: 0,
+            regions: REGION.to_owned(),
             tls: None,
         }
     }

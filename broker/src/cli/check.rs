@@ -9,6 +9,7 @@ use sigward_proto::v1::Reason;
 use super::table::{Table, or_dash, print, quoted, shown, time_left};
 use crate::clock;
 use crate::config::{Config, CredentialsFrom, Profile};
+use crate::endpoint::{Endpoint, scope_of_host};
 use crate::error::Denial;
 use crate::profile::{Profiles, Surroundings};
 
@@ -45,13 +46,33 @@ pub(super) async fn run(config: &Config, surroundings: &Surroundings) -> ExitCod
             or_dash(arn),
         ]);
     }
+    let warnings: String = config.endpoints.iter().flat_map(|it| contradictions(it)).collect();
     let (endpoints, rules) = (config.endpoints.len(), config.rules.len());
     print(&format!(
-        "The configuration is valid: {} profile(s), {endpoints} endpoint(s), {rules} rule(s).\n\n{}{failures}",
+        "The configuration is valid: {} profile(s), {endpoints} endpoint(s), {rules} rule(s).\n{warnings}\n{}{failures}",
         config.profiles.len(),
         table.render(),
     ));
     if identities.iter().all(Result::is_ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A service or a region that isn't the one of the host's name: a line for each.
+fn contradictions(endpoint: &Endpoint) -> Vec<String> {
+    let Some(known) = scope_of_host(endpoint.url.host()) else { return Vec::new() };
+    let (given, name) = (&endpoint.scope, &endpoint.name);
+    let pairs = [
+        ("service", given.service.as_str(), known.service.as_str()),
+        ("region", given.regions.as_str(), known.regions.as_str()),
+    ];
+    let differ = pairs.into_iter().filter(|(_, given, known)| given != known);
+    differ
+        .map(|(key, given, known)| {
+            format!(
+                "Warning: the endpoint {name} has {key} {given:?}, and its host says {known:?}: AWS will probably \
+                 refuse the signatures. Leave {key} out.\n"
+            )
+        })
+        .collect()
 }
 
 /// What failed, and what to do next. The detail is shown: whoever runs `check` could read it anyway.

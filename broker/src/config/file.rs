@@ -16,7 +16,9 @@ use super::model::{
 use super::reader::{Reader, Table, Value, absolute, references};
 use super::role::role;
 use super::rule::rules;
-use crate::endpoint::{Endpoint, EndpointUrl, Paths, Region, Scope, Service, scope_of_host};
+use crate::endpoint::{
+    Endpoint, EndpointUrl, Paths, RegionSet, Regions, Scope, Service, scope_of_host,
+};
 use crate::error::{Error, Faults};
 use crate::peer;
 use crate::trusted::Trusted;
@@ -91,8 +93,8 @@ fn listen(table: Table<'_>) -> Listen {
     let unix = table.text("unix").and_then(absolute);
     let mode = table.text("mode").and_then(|text| text.parse(mode)).map(|mode| mode.value);
     let group = table.text("group").and_then(|text| text.parse(group)).map(|group| group.value);
-    table.unsupported("tcp", NO_TLS);
-    table.unsupported("tls", NO_TLS);
+    table.fault("tcp", NO_TLS);
+    table.fault("tls", NO_TLS);
     table.done();
     Listen { unix, mode, group }
 }
@@ -201,19 +203,31 @@ fn endpoints<'a>(root: &Table<'a>) -> Declared<'a, Arc<Endpoint>> {
             }
         }
         let service = table.text("service").and_then(|text| text.parse(Service::parse));
-        let region = table.text("region").and_then(|text| text.parse(Region::parse));
+        let regions = regions(&table);
         let paths = table.text("match").and_then(|text| text.parse(paths));
         let paths = paths.map(|paths| paths.value).unwrap_or_default();
         table.done();
         let service = service.map(|s| s.value).or(known.as_ref().map(|k| k.service.clone()));
-        let region = region.map(|r| r.value).or(known.map(|k| k.region));
-        if let (Some(name), Some(url), Some(service), Some(region)) = (name, url, service, region) {
-            let scope = Scope { service, region };
+        let regions = regions.or(known.map(|k| k.regions));
+        if let (Some(name), Some(url), Some(service), Some(regions)) = (name, url, service, regions)
+        {
+            let scope = Scope { service, regions };
             let endpoint = Endpoint { name: name.to_owned(), url: url.value, paths, scope };
             endpoints.list.push(Arc::new(endpoint));
         }
     }
     endpoints
+}
+
+/// `region`: the name of one, for which SigV4 signs; `"*"` or a list, for which SigV4a does.
+fn regions(table: &Table<'_>) -> Option<Regions> {
+    if !table.is_list("region") {
+        let regions = table.text("region").and_then(|text| text.parse(Regions::parse));
+        return regions.map(|regions| regions.value);
+    }
+    let names = table.texts("region")?;
+    let set = RegionSet::of(names.iter().map(|name| name.value));
+    set.map(Regions::Set).map_err(|why| table.fault("region", &why)).ok()
 }
 
 fn paths(text: &str) -> Result<Paths, String> {

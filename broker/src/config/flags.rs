@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::file::NO_USER;
 use super::{Audit, AwsFiles, Config, CredentialsFrom, Listen, Profile, ProfileName, Rule};
-use crate::endpoint::{Endpoint, EndpointUrl, Paths, Region, Scope, Service, scope_of_host};
+use crate::endpoint::{
+    Endpoint, EndpointUrl, Paths, Region, Regions, Scope, Service, scope_of_host,
+};
 use crate::error::Error;
 use crate::peer;
 
@@ -99,21 +101,21 @@ impl Flags {
                     .map_err(|_| "its host doesn't tell the service: give --service".to_owned())?
             }
         };
-        let region = match (&self.region, &known, &self.aws_region) {
+        let regions = match (&self.region, &known, &self.aws_region) {
             (Some(region), _, _) => {
-                Region::parse(region).map_err(|why| format!("--region {why}"))?
+                Regions::parse(region).map_err(|why| format!("--region {why}"))?
             }
-            (None, Some(scope), _) => scope.region.clone(),
-            (None, None, Some(region)) => {
-                Region::parse(region).map_err(|why| format!("AWS_REGION {why}"))?
-            }
+            (None, Some(scope), _) => scope.regions.clone(),
+            (None, None, Some(region)) => Region::parse(region)
+                .map(Regions::One)
+                .map_err(|why| format!("AWS_REGION {why}"))?,
             (None, None, None) => {
                 return Err(
                     "its host doesn't tell the region: give --region, or set AWS_REGION".to_owned()
                 );
             }
         };
-        let scope = Scope { service, region };
+        let scope = Scope { service, regions };
         Ok(Endpoint { name: url.to_string(), url, paths: Paths::Exact, scope })
     }
 }

@@ -91,6 +91,11 @@ impl<'a> Table<'a> {
         self.entry(key).is_some()
     }
 
+    /// Whether the key is there and says a list.
+    pub(super) fn is_list(&self, key: &'static str) -> bool {
+        self.entry(key).is_some_and(|entry| entry.value.as_array().is_some())
+    }
+
     /// A text.
     pub(super) fn text(&self, key: &'static str) -> Option<Value<'a, &'a str>> {
         self.entry(key)?.typed("a text in quotes", |value| value.as_str())
@@ -174,8 +179,8 @@ impl<'a> Table<'a> {
         self.reader.fault(self.span.start, &self.path_of(key), message);
     }
 
-    /// Reports a key that this version can't honour. Ignoring it would be worse: someone relies on it.
-    pub(super) fn unsupported(&self, key: &'static str, message: &str) {
+    /// Reports a fault at a key that is there.
+    pub(super) fn fault(&self, key: &'static str, message: &str) {
         if let Some(entry) = self.entry(key) {
             entry.fault(message);
         }

@@ -35,7 +35,7 @@ pub(super) fn role(table: &Table<'_>) -> Option<Role> {
         for key in
             ["session_policy", "session_policy_arns", "duration", "external_id", "session_name"]
         {
-            table.unsupported(key, "needs role_arn: it is about the role that is assumed on top");
+            table.fault(key, "needs role_arn: it is about the role that is assumed on top");
         }
     }
     Some(Role {

@@ -117,8 +117,7 @@ fn peer_pattern(table: Table<'_>) -> PeerPattern {
     }
     let (uid, gid) = (uid.map(|uid| uid.value), gid.map(|gid| gid.value));
     let exe: Option<PathBuf> = table.text("exe").and_then(absolute);
-    table
-        .unsupported("spiffe_id", "comes with TLS only, and this version serves Unix sockets only");
+    table.fault("spiffe_id", "comes with TLS only, and this version serves Unix sockets only");
     if exe.is_some() && !table.has("uid") && !table.has("gid") {
         // What a process was started from says nothing about who runs it.
         table

@@ -157,7 +157,7 @@ fn each_fault_says_where_and_what() {
             "signing name",
         ),
         (
-            "[[endpoint]]\nname = \"b\"\nurl = \"https://eks-mcp.us-east-1.api.aws/\"\nregion = \"*\"",
+            "[[endpoint]]\nname = \"b\"\nurl = \"https://eks-mcp.us-east-1.api.aws/\"\nregion = \"us-*\"",
             "endpoint[1].region",
             "region",
         ),
@@ -319,7 +319,7 @@ fn flags(endpoints: &[&str]) -> Flags {
 fn scope(flags: Flags) -> (String, String) {
     let config = flags.into_config(1000).expect("valid");
     let scope = &config.endpoints[0].scope;
-    (scope.service.as_str().to_owned(), scope.region.as_str().to_owned())
+    (scope.service.as_str().to_owned(), scope.regions.as_str().to_owned())
 }
 
 #[test]

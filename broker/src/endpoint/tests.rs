@@ -1,61 +1,48 @@
 use super::*;
 
 #[test]
-fn service_and_region_follow_from_the_host() {
-    let known = [
-        ("aws-mcp.us-east-1.api.aws", "aws-mcp", "us-east-1"),
-        ("aws-mcp-fips.us-gov-west-1.api.aws", "aws-mcp", "us-gov-west-1"),
-        ("eks-mcp.eu-west-1.api.aws", "eks-mcp", "eu-west-1"),
-        ("ecs-mcp.ap-southeast-2.api.aws", "ecs-mcp", "ap-southeast-2"),
-        ("bedrock-agentcore.us-west-2.amazonaws.com", "bedrock-agentcore", "us-west-2"),
-        ("bedrock-agentcore-fips.us-east-1.amazonaws.com", "bedrock-agentcore", "us-east-1"),
-        ("bedrock-agentcore.cn-north-1.amazonaws.com.cn", "bedrock-agentcore", "cn-north-1"),
-        (
-            "gw-abc.gateway.bedrock-agentcore.eu-central-1.amazonaws.com",
-            "bedrock-agentcore",
-            "eu-central-1",
-        ),
-        (
-            "gw-abc.gateway.bedrock-agentcore-fips.us-east-1.amazonaws.com",
-            "bedrock-agentcore",
-            "us-east-1",
-        ),
-        (
-            "gw.gateway.bedrock-agentcore.cn-north-1.amazonaws.com.cn",
-            "bedrock-agentcore",
-            "cn-north-1",
-        ),
-        ("x1.execute-api.us-east-2.amazonaws.com", "execute-api", "us-east-2"),
-        ("x1.execute-api-fips.us-east-2.amazonaws.com", "execute-api", "us-east-2"),
-        ("x1.execute-api.cn-northwest-1.amazonaws.com.cn", "execute-api", "cn-northwest-1"),
-        ("fn1.lambda-url.us-east-1.on.aws", "lambda", "us-east-1"),
-    ];
-    for (host, service, region) in known {
-        let scope = scope_of_host(host).unwrap_or_else(|| panic!("{host}"));
-        assert_eq!((scope.service.as_str(), scope.region.as_str()), (service, region), "{host}");
-    }
+fn service_and_regions_follow_from_the_host() {
+    let scope = scope_of_host("connect.aidevops.us-east-1.api.aws").expect("known");
+    assert_eq!(scope.service.as_str(), "aidevops");
+    assert_eq!(scope.regions, Regions::One(Region::parse("us-east-1").expect("a region")));
+    let scope = scope_of_host("x.lambda-web.global.on.aws").expect("known");
+    assert_eq!(scope.regions, Regions::Set(RegionSet::all()));
+    assert_eq!(scope_of_host("example.com"), None);
 }
 
 #[test]
-fn other_hosts_have_no_scope() {
-    for host in [
-        "example.com",
-        "localhost",
-        "127.0.0.1",
-        "[::1]",
-        "aws-mcp.us-east-1.api.aws.example.com",
-        "evil-api.aws",
-        "a.b.aws-mcp.us-east-1.api.aws",
-        "aws-mcp.nowhere.api.aws",
-        "aws-mcp.us-east-1.notapi.aws",
-        "s3.us-east-1.amazonaws.com",
-        "execute-api.us-east-1.amazonaws.com.example.com",
-        "x.lambda-url.us-east-1.on.aws.example.com",
-        "",
-    ] {
-        assert_eq!(scope_of_host(host), None, "{host}");
+fn regions_are_one_or_a_set() {
+    for (text, first) in
+        [("us-east-1", Some("us-east-1")), ("*", None), ("us-east-1,eu-west-1", Some("us-east-1"))]
+    {
+        let regions = Regions::parse(text).expect(text);
+        assert_eq!((regions.as_str(), regions.first()), (text, first));
+        assert_eq!(matches!(regions, Regions::Set(_)), first != Some(text), "{text}");
     }
+    assert_eq!(Regions::parse("a-1, b-2").expect("a set").as_str(), "a-1,b-2");
+    // A list of one is a set all the same: SigV4a signs.
+    assert_eq!(RegionSet::of(["us-east-1"]).expect("a set").as_str(), "us-east-1");
+    for (names, why) in [
+        (&[][..], "empty"),
+        (&["*", "us-east-1"], "beside other names"),
+        (&["us-east-1", "us-east-1"], "twice"),
+        (&["US"], "not a region"),
+        (&["us-east-1\r\nx: y"], "not a region"),
+        (&["a,b"], "not a region"),
+        (&[""], "not a region"),
+    ] {
+        let error = RegionSet::of(names.iter().copied()).expect_err("wrong");
+        assert!(error.contains(why), "{names:?}: {error}");
+    }
+    for text in ["", "us_east", "us-east-1,", "*,*", "us-*"] {
+        assert!(Regions::parse(text).is_err(), "{text}");
+    }
+    let many: Vec<String> = (0..=MANY).map(|number| format!("r-{number}")).collect();
+    assert!(RegionSet::of(many.iter().map(String::as_str)).is_err());
 }
+
+/// More than a set may have.
+const MANY: usize = 64;
 
 #[test]
 fn a_url_is_taken_as_written_or_refused() {

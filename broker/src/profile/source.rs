@@ -118,7 +118,9 @@ impl Source {
             role: profile.role.clone(),
             first_region: surroundings.first_region().map(str::to_owned),
             last_region: surroundings.last_region().map(str::to_owned),
-            endpoint_region: endpoint.map(|endpoint| endpoint.scope.region.as_str().to_owned()),
+            endpoint_region: endpoint
+                .and_then(|endpoint| endpoint.scope.regions.first())
+                .map(str::to_owned),
             endpoints: FromEnvironment::new(surroundings),
             ca_bundle: surroundings.ca_bundle(),
             metadata_given: [

@@ -2,7 +2,7 @@ use sigward_proto::v1::sign_request::Payload;
 use sigward_proto::v1::{Header, SignRequest};
 
 use super::*;
-use crate::endpoint::{EndpointUrl, Paths, Region, Scope, Service};
+use crate::endpoint::{EndpointUrl, Paths, Regions, Scope, Service};
 
 fn endpoint(name: &str, url: &str) -> Arc<Endpoint> {
     endpoint_of(name, url, Paths::Prefix)
@@ -11,8 +11,8 @@ fn endpoint(name: &str, url: &str) -> Arc<Endpoint> {
 fn endpoint_of(name: &str, url: &str, paths: Paths) -> Arc<Endpoint> {
     let url = EndpointUrl::parse(url).expect(url);
     let service = Service::parse("aws-mcp").expect("a service");
-    let region = Region::parse("us-east-1").expect("a region");
-    Arc::new(Endpoint { name: name.to_owned(), url, paths, scope: Scope { service, region } })
+    let regions = Regions::parse("us-east-1").expect("a region");
+    Arc::new(Endpoint { name: name.to_owned(), url, paths, scope: Scope { service, regions } })
 }
 
 fn endpoints() -> Vec<Arc<Endpoint>> {

@@ -8,8 +8,8 @@ use sigward_proto::v1::{Header, SignRequest};
 
 use super::*;
 use crate::config;
+use crate::endpoint::Service;
 use crate::endpoint::{Endpoint, Paths};
-use crate::endpoint::{Region, Service};
 use crate::peer::Peer;
 use crate::policy::Policy;
 use crate::request::whole;
@@ -47,6 +47,7 @@ const PLAIN: Case<'static> = Case {
     token: None,
 };
 
+#[derive(Clone, Copy)]
 struct Case<'a> {
     endpoint: &'a str,
     scope: Option<(&'a str, &'a str)>,
@@ -104,19 +105,19 @@ fn header<'s>(signature: &'s Signature, name: &str) -> Option<&'s str> {
 fn a_signature_leaves_no_key_on_the_stack() {
     use crate::memory::residue;
 
-    let signed = || {
-        let case = Case {
-            endpoint: "https://aws-mcp.us-east-1.api.aws/mcp",
-            scope: None,
-            method: "POST",
-            uri: "https://aws-mcp.us-east-1.api.aws/mcp",
-            headers: &[],
-            body: Some("{}"),
-            token: Some("token"),
+    for region in ["us-east-1", "*"] {
+        let signed = || {
+            let case = Case {
+                scope: Some(("aws-mcp", region)),
+                method: "POST",
+                body: Some("{}"),
+                token: Some("token"),
+                ..PLAIN
+            };
+            signature(&case, time());
         };
-        signature(&case, time());
-    };
-    assert_eq!(residue::after(SECRET, signed), 0);
+        assert_eq!(residue::after(SECRET, signed), 0, "{region}");
+    }
 }
 
 /// The values are botocore's (1.44.5), for the same requests at the same time.
@@ -289,6 +290,29 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
+/// The text that is signed for a set of regions is AWS's own; the signature over it has a random number, and is verified
+/// where calls are: by the server of the end-to-end tests.
+#[test]
+fn several_regions_are_signed_by_another_algorithm() {
+    let case = Case {
+        endpoint: "https://fn1.lambda-web.global.on.aws/mcp",
+        uri: "https://fn1.lambda-web.global.on.aws/mcp",
+        token: Some("token"),
+        ..PLAIN
+    };
+    for (scope, regions) in
+        [(None, "*"), (Some(("lambda", "us-east-1,eu-west-1")), "us-east-1,eu-west-1")]
+    {
+        let signature = signature(&Case { scope, ..case }, time());
+        assert_eq!(header(&signature, "x-amz-region-set"), Some(regions));
+        assert_eq!(signature.scope, "20261123/lambda/aws4_request");
+        let authorization = header(&signature, "authorization").expect("a signature");
+        let begin = "AWS4-ECDSA-P256-SHA256 Credential=AKIDEXAMPLE/20261123/lambda/aws4_request, \
+                     SignedHeaders=host;x-amz-date;x-amz-region-set;x-amz-security-token, Signature=30";
+        assert!(authorization.starts_with(begin), "{authorization}");
+    }
+}
+
 fn vector(directory: &Path) {
     let read = |name: &str| std::fs::read_to_string(directory.join(name)).expect(name);
     let context: serde_json::Value = serde_json::from_str(&read("context.json")).expect("JSON");
@@ -303,7 +327,7 @@ fn vector(directory: &Path) {
     ));
     let scope = Scope {
         service: Service::parse(&text(&context["service"]).expect("a service")).expect("a service"),
-        region: Region::parse(&text(&context["region"]).expect("a region")).expect("a region"),
+        regions: Regions::parse(&text(&context["region"]).expect("a region")).expect("a region"),
     };
     let time = text(&context["timestamp"]).expect("a time");
     let time = DateTime::from_str(&time, Format::DateTime).expect("a time");

@@ -1,12 +1,14 @@
 //! What was made of the options, for whoever reads the log; and which of them can't take effect.
 
+use sigward_proto::host::HostScope;
+
 use crate::broker::Route;
-use crate::config::{Config, HostScope, ProfileName};
+use crate::config::{Config, ProfileName};
 
 /// Says once, at the start, what the proxy goes by. A value of `--header` or `--metadata` may be
 /// secret: only names are said.
 pub(super) fn announce(config: &Config, route: &Route) {
-    let host = HostScope::of(&config.endpoint);
+    let host = config.endpoint.host_str().and_then(HostScope::of);
     let broker = match route {
         Route::Private(_) => "a private one".to_owned(),
         Route::Unix(path) => format!("unix:{}", path.display()),
@@ -18,7 +20,7 @@ pub(super) fn announce(config: &Config, route: &Route) {
         endpoint = %config.endpoint,
         service = config.service.as_deref().or(host.map(|it| it.service)).unwrap_or("the broker's"),
         signing_region =
-            config.region.as_deref().or(host.map(|it| it.region)).unwrap_or("the broker's"),
+            config.region.as_deref().or(host.map(|it| it.regions)).unwrap_or("the broker's"),
         ?profiles,
         %broker,
         ?metadata,
@@ -34,7 +36,7 @@ fn warnings(config: &Config, route: &Route, host: Option<HostScope<'_>>) -> Vec<
     let mut warnings = Vec::new();
     let given = [
         ("--service", config.service.as_deref(), host.map(|host| host.service)),
-        ("--region", config.region.as_deref(), host.map(|host| host.region)),
+        ("--region", config.region.as_deref(), host.map(|host| host.regions)),
     ];
     for (option, value, of_host) in given {
         let Some(value) = value else { continue };
@@ -71,7 +73,7 @@ mod tests {
         let program = ["sigward-proxy", "https://aws-mcp.us-east-1.api.aws/mcp"];
         let arguments = program.iter().chain(arguments).map(Into::into);
         let config = cli::parse(arguments, &Environment::with(&[])).unwrap().config;
-        warnings(&config, route, HostScope::of(&config.endpoint))
+        warnings(&config, route, config.endpoint.host_str().and_then(HostScope::of))
     }
 
     #[test]

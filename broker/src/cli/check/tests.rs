@@ -117,3 +117,27 @@ fn a_name_from_a_file_is_quoted_for_the_shell_and_a_detail_rewrites_no_terminal(
     assert!(text.contains("aws configure --profile '$(id)'"), "{text}");
     assert!(!text.contains('\u{1b}'), "{text}");
 }
+
+#[test]
+fn a_scope_that_contradicts_the_host_is_told() {
+    let warnings = |url: &str, more: &str| {
+        let text = format!(
+            "[[endpoint]]\nname = \"e\"\nurl = {url:?}\n{more}[[profile]]\nname = \"p\"\nendpoints = [\"e\"]\n"
+        );
+        let config = config::parse(&text, Path::new("test"), 0).expect("valid");
+        contradictions(&config.endpoints[0]).concat()
+    };
+    assert_eq!(warnings(URL, ""), "");
+    assert_eq!(warnings(URL, "region = \"us-east-1\"\nservice = \"aws-mcp\"\n"), "");
+    assert_eq!(warnings("https://h.example/mcp", "region = \"x-1\"\nservice = \"y\"\n"), "");
+    assert_eq!(
+        warnings(URL, "region = \"eu-west-1\"\n"),
+        "Warning: the endpoint e has region \"eu-west-1\", and its host says \"us-east-1\": AWS will probably refuse \
+         the signatures. Leave region out.\n"
+    );
+    let both = warnings(
+        "https://x.lambda-web.global.on.aws/mcp",
+        "region = \"eu-west-1\"\nservice = \"x\"\n",
+    );
+    assert!(both.contains("says \"*\"") && both.contains("says \"lambda\""), "{both}");
+}
