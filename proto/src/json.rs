@@ -13,10 +13,14 @@ pub const MAX_DEPTH: usize = 512;
 
 /// What the scanner reports. Offsets count the bytes from the beginning of the text.
 pub(crate) trait Handler {
-    /// An object or an array begins at `at`.
-    fn open(&mut self, container: Container, at: usize);
-    /// The innermost one has ended before `end`.
+    /// An object or an array begins at `at`. What is in it is passed on only if the answer is true; its end
+    /// always is.
+    fn open(&mut self, container: Container, at: usize) -> bool;
+    /// The innermost one that was passed on has ended before `end`.
     fn close(&mut self, end: usize);
+    /// A key, as it is written, without quotation marks: whether nobody wants to hear more of it than that it was there.
+    /// Not every key is shown that way.
+    fn overlooks(&mut self, key: &[u8]) -> bool;
     /// A string, or a number, begins at `at`. Its text is passed on only if the answer is true.
     fn scalar(&mut self, scalar: Scalar, at: usize) -> bool;
     /// A part of the text: of a number as it is written, of a string decoded, in UTF-8. Not cut at the
@@ -71,6 +75,8 @@ pub(crate) struct Scanner {
     /// The bytes of the chunks before.
     before: usize,
     open: Stack,
+    /// The level of the container that nobody wants to hear the content of; 0 for none.
+    ignored: usize,
     text: Text,
 }
 
@@ -92,7 +98,7 @@ enum State {
     Text,
     Number(Number),
     /// A word, and how many of its letters have come.
-    Word(Word, usize),
+    Word(Word, u8),
     /// After the end of the object.
     End,
 }
@@ -111,22 +117,58 @@ enum Number {
 
 impl Scanner {
     pub(crate) fn new() -> Self {
-        Self { state: State::Start, before: 0, open: Stack::default(), text: Text::default() }
+        let (open, text) = (Stack::default(), Text::default());
+        Self { state: State::Start, before: 0, open, ignored: 0, text }
     }
 
     /// Reads on.
     pub(crate) fn push(&mut self, chunk: &[u8], to: &mut impl Handler) -> Result<(), Defect> {
+        let mut state = self.state;
         let mut at = 0;
-        while at < chunk.len() {
-            at = match self.state {
+        while let Some(&byte) = chunk.get(at) {
+            (at, state) = match state {
+                State::After => match byte {
+                    b',' => (at + 1, self.open.after_comma()),
+                    b'}' if self.open.in_object() => self.close(chunk, at, to),
+                    b']' if !self.open.in_object() => self.close(chunk, at, to),
+                    _ => (self.space(byte, at)?, state),
+                },
+                State::Value => self.begin_value(byte, state, chunk, at, to)?,
+                State::FirstElement if byte == b']' => self.close(chunk, at, to),
+                State::FirstElement => self.begin_value(byte, state, chunk, at, to)?,
+                State::FirstKey if byte == b'}' => self.close(chunk, at, to),
+                State::FirstKey | State::Key => match byte {
+                    b'"' => self.begin_key(chunk, at, to)?,
+                    _ => (self.space(byte, at)?, state),
+                },
+                State::Colon => match byte {
+                    b':' => (at + 1, State::Value),
+                    _ => (self.space(byte, at)?, state),
+                },
+                // The chunk before ended within it.
                 State::Text => self.read_text(chunk, at, to)?,
-                State::Number(number) => self.read_number(number, chunk, at, to)?,
+                State::Number(number) => self.read_number(number, chunk, at, at, to)?,
                 State::Word(word, matched) => self.read_word(word, matched, chunk, at, to)?,
-                _ => self.read_structure(chunk, at, to)?,
+                State::Start => match byte {
+                    b'{' => (at + 1, self.open(Container::Object, at, to)?),
+                    b'[' => return Err(Defect::Array),
+                    b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => return Err(Defect::Scalar),
+                    _ => (self.space(byte, at)?, state),
+                },
+                State::End => (self.space(byte, at)?, state),
             };
         }
+        self.state = state;
         self.before += chunk.len();
         Ok(())
+    }
+
+    /// Behind the white space that the byte at `at` is.
+    fn space(&self, byte: u8, at: usize) -> Result<usize, Defect> {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\r' => Ok(at + 1),
+            _ => Err(Defect::Syntax(self.before + at)),
+        }
     }
 
     /// The text has ended: whether it was one whole object.
@@ -137,77 +179,66 @@ impl Scanner {
         }
     }
 
-    fn read_structure(
+    // Each of these gives how far it has read, and the state there. Those that are inlined do less than a call of them
+    // would cost.
+
+    fn begin_key(
         &mut self,
         chunk: &[u8],
-        mut at: usize,
+        at: usize,
         to: &mut impl Handler,
-    ) -> Result<usize, Defect> {
-        while at < chunk.len() {
-            let byte = chunk[at];
-            if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
-                at += 1;
-                continue;
-            }
-            let offset = self.before + at;
-            match (self.state, byte) {
-                (State::Start, b'{') => self.open(Container::Object, offset, to)?,
-                (State::Start, b'[') => return Err(Defect::Array),
-                (State::Start, b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
-                    return Err(Defect::Scalar);
-                }
-                (State::FirstKey | State::Key, b'"') => {
-                    self.text.begin(to.scalar(Scalar::Key, offset), true);
-                    self.state = State::Text;
-                    return Ok(at + 1);
-                }
-                (State::Colon, b':') => self.state = State::Value,
-                (State::FirstKey, b'}') => self.close(offset, to),
-                (State::FirstElement, b']') => self.close(offset, to),
-                (State::After, b'}') if self.open.in_object() => self.close(offset, to),
-                (State::After, b']') if !self.open.in_object() => self.close(offset, to),
-                (State::After, b',') => {
-                    self.state = if self.open.in_object() { State::Key } else { State::Value };
-                }
-                (State::Value | State::FirstElement, _) => {
-                    at = self.begin_value(byte, at, to)?;
-                    if matches!(self.state, State::Text | State::Number(_) | State::Word(..)) {
-                        return Ok(at);
-                    }
-                    continue;
-                }
-                _ => return Err(Defect::Syntax(offset)),
-            }
-            at += 1;
+    ) -> Result<(usize, State), Defect> {
+        let rest = &chunk[at + 1..];
+        if let Some(key) = text::glance(rest)
+            && (self.ignored > 0 || to.overlooks(key))
+        {
+            let end = at + key.len() + 2;
+            let colon = chunk.get(end) == Some(&b':');
+            return Ok(if colon { (end + 1, State::Value) } else { (end, State::Colon) });
         }
-        Ok(at)
+        let wanted = self.ignored == 0 && to.scalar(Scalar::Key, self.before + at);
+        self.text.begin(wanted, true);
+        self.read_text(chunk, at + 1, to)
     }
 
-    fn begin_value(&mut self, byte: u8, at: usize, to: &mut impl Handler) -> Result<usize, Defect> {
-        let offset = self.before + at;
-        match byte {
-            b'{' => self.open(Container::Object, offset, to)?,
-            b'[' => self.open(Container::Array, offset, to)?,
+    #[inline(always)]
+    fn begin_value(
+        &mut self,
+        byte: u8,
+        state: State,
+        chunk: &[u8],
+        at: usize,
+        to: &mut impl Handler,
+    ) -> Result<(usize, State), Defect> {
+        let number = match byte {
+            b'{' => return Ok((at + 1, self.open(Container::Object, at, to)?)),
+            b'[' => return Ok((at + 1, self.open(Container::Array, at, to)?)),
             b'"' => {
-                self.text.begin(to.scalar(Scalar::String, offset), false);
-                self.state = State::Text;
+                if self.ignored > 0
+                    && let Some(text) = text::glance(&chunk[at + 1..])
+                {
+                    return Ok(self.after(chunk, at + text.len() + 2));
+                }
+                let wanted = self.ignored == 0 && to.scalar(Scalar::String, self.before + at);
+                self.text.begin(wanted, false);
+                return self.read_text(chunk, at + 1, to);
             }
-            b'-' | b'0'..=b'9' => {
-                self.text.begin(to.scalar(Scalar::Number, offset), false);
-                let number = match byte {
-                    b'-' => Number::Minus,
-                    b'0' => Number::Zero,
-                    _ => Number::Integer,
-                };
-                self.text.pass(&[byte], to);
-                self.state = State::Number(number);
-            }
-            b'n' => self.state = State::Word(Word::Null, 1),
-            b't' => self.state = State::Word(Word::True, 1),
-            b'f' => self.state = State::Word(Word::False, 1),
-            _ => return Err(Defect::Syntax(offset)),
+            b'n' => return self.read_word(Word::Null, 0, chunk, at, to),
+            b't' => return self.read_word(Word::True, 0, chunk, at, to),
+            b'f' => return self.read_word(Word::False, 0, chunk, at, to),
+            b'-' => Number::Minus,
+            b'0' => Number::Zero,
+            b'1'..=b'9' => Number::Integer,
+            _ => return Ok((self.space(byte, at)?, state)),
+        };
+        if self.ignored > 0
+            && let Some(end) = number.whole(chunk, at + 1)
+        {
+            return Ok(self.after(chunk, end));
         }
-        Ok(at + 1)
+        let wanted = self.ignored == 0 && to.scalar(Scalar::Number, self.before + at);
+        self.text.begin(wanted, false);
+        self.read_number(number, chunk, at, at + 1, to)
     }
 
     fn read_text(
@@ -215,94 +246,107 @@ impl Scanner {
         chunk: &[u8],
         at: usize,
         to: &mut impl Handler,
-    ) -> Result<usize, Defect> {
-        let rest = &chunk[at..];
-        let (read, ended) = self.text.read(rest, to).map_err(|defect| match defect {
+    ) -> Result<(usize, State), Defect> {
+        let (read, ended) = self.text.read(&chunk[at..], to).map_err(|defect| match defect {
             text::Defect::Encoding => Defect::Encoding,
             text::Defect::Syntax(within) => Defect::Syntax(self.before + at + within),
         })?;
         let at = at + read;
-        if ended {
-            to.scalar_end(self.before + at, self.text.is_well_formed());
-            if self.text.is_key() {
-                self.state = State::Colon;
-            } else {
-                self.end_value();
-            }
+        if !ended {
+            return Ok((at, State::Text));
         }
-        Ok(at)
+        if self.ignored == 0 {
+            to.scalar_end(self.before + at, self.text.is_well_formed());
+        }
+        Ok(if self.text.is_key() { (at, State::Colon) } else { self.after(chunk, at) })
     }
 
+    /// Reads on at `at`; the number goes on, or begins, at `from`.
     fn read_number(
         &mut self,
         mut number: Number,
         chunk: &[u8],
-        at: usize,
+        from: usize,
+        mut at: usize,
         to: &mut impl Handler,
-    ) -> Result<usize, Defect> {
-        let mut end = at;
-        while let Some(next) = chunk.get(end).and_then(|byte| number.after(*byte)) {
+    ) -> Result<(usize, State), Defect> {
+        while let Some(next) = chunk.get(at).and_then(|byte| number.after(*byte)) {
             number = next;
-            end += 1;
+            at += 1;
         }
-        self.text.pass(&chunk[at..end], to);
-        if end == chunk.len() {
-            self.state = State::Number(number);
-        } else if number.may_end() {
-            to.scalar_end(self.before + end, true);
-            self.end_value();
-        } else {
-            return Err(Defect::Syntax(self.before + end));
+        self.text.pass(&chunk[from..at], to);
+        if at == chunk.len() {
+            return Ok((at, State::Number(number)));
         }
-        Ok(end)
+        if !number.may_end() {
+            return Err(Defect::Syntax(self.before + at));
+        }
+        if self.ignored == 0 {
+            to.scalar_end(self.before + at, true);
+        }
+        Ok(self.after(chunk, at))
     }
 
     fn read_word(
         &mut self,
         word: Word,
-        matched: usize,
+        matched: u8,
         chunk: &[u8],
         at: usize,
         to: &mut impl Handler,
-    ) -> Result<usize, Defect> {
-        let letters = word.letters();
-        if letters.get(matched) != Some(&chunk[at]) {
-            return Err(Defect::Syntax(self.before + at));
+    ) -> Result<(usize, State), Defect> {
+        let letters = &word.letters()[usize::from(matched)..];
+        let come = &chunk[at..];
+        let same = come.iter().zip(letters).take_while(|(letter, wanted)| letter == wanted).count();
+        let end = at + same;
+        if same == letters.len() {
+            if self.ignored == 0 {
+                to.word(word, self.before + end - word.letters().len(), self.before + end);
+            }
+            return Ok(self.after(chunk, end));
         }
-        let (matched, at) = (matched + 1, at + 1);
-        if matched == letters.len() {
-            let end = self.before + at;
-            to.word(word, end - letters.len(), end);
-            self.end_value();
-        } else {
-            self.state = State::Word(word, matched);
+        if end < chunk.len() {
+            return Err(Defect::Syntax(self.before + end));
         }
-        Ok(at)
+        Ok((end, State::Word(word, matched + same as u8)))
     }
 
+    #[inline(always)]
     fn open(
         &mut self,
         container: Container,
-        offset: usize,
+        at: usize,
         to: &mut impl Handler,
-    ) -> Result<(), Defect> {
+    ) -> Result<State, Defect> {
         self.open.push(container).ok_or(Defect::Depth)?;
-        to.open(container, offset);
-        self.state = match container {
+        if self.ignored == 0 && !to.open(container, self.before + at) {
+            self.ignored = self.open.depth;
+        }
+        Ok(match container {
             Container::Object => State::FirstKey,
             Container::Array => State::FirstElement,
-        };
-        Ok(())
+        })
     }
 
-    fn close(&mut self, offset: usize, to: &mut impl Handler) {
+    #[inline(always)]
+    fn close(&mut self, chunk: &[u8], at: usize, to: &mut impl Handler) -> (usize, State) {
+        if self.ignored == self.open.depth {
+            self.ignored = 0;
+        }
+        if self.ignored == 0 {
+            to.close(self.before + at + 1);
+        }
         self.open.pop();
-        to.close(offset + 1);
-        self.end_value();
+        if self.open.is_empty() { (at + 1, State::End) } else { self.after(chunk, at + 1) }
     }
 
-    fn end_value(&mut self) {
-        self.state = if self.open.is_empty() { State::End } else { State::After };
+    /// After a value that ended before `at`. Mostly there is a comma.
+    #[inline(always)]
+    fn after(&self, chunk: &[u8], at: usize) -> (usize, State) {
+        match chunk.get(at) {
+            Some(b',') => (at + 1, self.open.after_comma()),
+            _ => (at, State::After),
+        }
     }
 }
 
@@ -321,6 +365,22 @@ impl Number {
             }
             _ => None,
         }
+    }
+
+    /// The end of a whole number whose digits go on at `at`, if it is one and that end is in sight.
+    #[inline]
+    fn whole(self, chunk: &[u8], mut at: usize) -> Option<usize> {
+        match self {
+            Self::Integer => {
+                while chunk.get(at).is_some_and(u8::is_ascii_digit) {
+                    at += 1;
+                }
+            }
+            Self::Zero => {}
+            _ => return None,
+        }
+        let next = chunk.get(at)?;
+        (!matches!(next, b'0'..=b'9' | b'.' | b'e' | b'E')).then_some(at)
     }
 
     fn may_end(self) -> bool {
@@ -342,33 +402,37 @@ impl Word {
 #[derive(Debug, Default)]
 struct Stack {
     depth: usize,
-    objects: [u64; MAX_DEPTH / 64],
-    innermost: bool,
+    /// Of the last ones; the lowest is that of the innermost.
+    objects: u64,
+    /// What `objects` was at each depth that is a multiple of its bits.
+    outer: [u64; MAX_DEPTH / 64],
 }
 
 impl Stack {
     fn push(&mut self, container: Container) -> Option<()> {
-        let word = self.objects.get_mut(self.depth / 64)?;
-        let bit = 1 << (self.depth % 64);
-        self.innermost = container == Container::Object;
-        if self.innermost {
-            *word |= bit
-        } else {
-            *word &= !bit
+        if self.depth.is_multiple_of(64) {
+            *self.outer.get_mut(self.depth / 64)? = self.objects;
         }
+        self.objects = self.objects << 1 | u64::from(container == Container::Object);
         self.depth += 1;
         Some(())
     }
 
     fn pop(&mut self) {
         self.depth = self.depth.saturating_sub(1);
-        if let Some(at) = self.depth.checked_sub(1) {
-            self.innermost = self.objects[at / 64] >> (at % 64) & 1 == 1;
+        self.objects >>= 1;
+        if self.depth.is_multiple_of(64) {
+            self.objects = self.outer.get(self.depth / 64).copied().unwrap_or_default();
         }
     }
 
     fn in_object(&self) -> bool {
-        self.innermost
+        self.objects & 1 == 1
+    }
+
+    /// What comes next in the innermost container.
+    fn after_comma(&self) -> State {
+        if self.in_object() { State::Key } else { State::Value }
     }
 
     fn is_empty(&self) -> bool {

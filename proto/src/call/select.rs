@@ -62,8 +62,7 @@ pub(super) struct Found {
 pub(super) struct Selector {
     want: Arc<Want>,
     found: Vec<Found>,
-    depth: usize,
-    /// The open containers on the way to a place.
+    /// The open containers on the way to a place, and one that isn't.
     path: Vec<Level>,
     /// The place of the value that comes next.
     next: Option<usize>,
@@ -76,8 +75,8 @@ pub(super) struct Selector {
 
 #[derive(Debug)]
 struct Level {
-    depth: usize,
-    node: usize,
+    /// None: nobody looks at it.
+    node: Option<usize>,
     /// In an array: how many elements have begun.
     elements: Option<usize>,
 }
@@ -94,7 +93,6 @@ impl Selector {
         Self {
             want,
             found,
-            depth: 0,
             path: Vec::new(),
             next: Some(Place::ROOT.0),
             text: Vec::new(),
@@ -112,15 +110,9 @@ impl Selector {
         self.kept + self.text.capacity()
     }
 
-    /// The innermost container, if someone looks at it.
-    fn here(&mut self) -> Option<&mut Level> {
-        let depth = self.depth;
-        self.path.last_mut().filter(|level| level.depth == depth)
-    }
-
     /// A value begins at `at`: its place.
     fn begin_value(&mut self, at: usize) -> Option<usize> {
-        if let Some(Level { node, elements: Some(elements), .. }) = self.here() {
+        if let Some(Level { node: Some(node), elements: Some(elements) }) = self.path.last_mut() {
             let (node, index) = (*node, *elements);
             *elements += 1;
             let nodes = self.want.nodes();
@@ -145,11 +137,11 @@ impl Selector {
 
     fn end_key(&mut self, at: usize, well_formed: bool) {
         self.next = None;
-        let Some(node) = self.here().map(|level| level.node) else { return };
+        let Some(node) = self.path.last().and_then(|level| level.node) else { return };
         let nodes = self.want.nodes();
+        let odd = !well_formed || self.too_long || self.text.contains(&0);
         let children = &nodes[node].children;
         let key = std::str::from_utf8(&self.text).ok();
-        let odd = !well_formed || self.too_long || self.text.contains(&0);
         let Some(key) = key.filter(|_| !odd) else {
             for child in children {
                 self.found[*child].conflict = Some(Conflict::OddKey);
@@ -174,30 +166,40 @@ impl Selector {
 }
 
 impl Handler for Selector {
-    fn open(&mut self, container: Container, at: usize) {
-        let place = self.begin_value(at);
-        self.depth += 1;
-        if let Some(node) = place {
-            let (value, elements) = match container {
-                Container::Object => (Value::Object, None),
-                Container::Array => (Value::Array, Some(0)),
-            };
-            self.end_value(value, at);
-            self.path.push(Level { depth: self.depth, node, elements });
-        }
+    fn open(&mut self, container: Container, at: usize) -> bool {
+        let node = self.begin_value(at);
+        let (value, elements) = match container {
+            Container::Object => (Value::Object, None),
+            Container::Array => (Value::Array, Some(0)),
+        };
+        self.end_value(value, at);
+        self.path.push(Level { node, elements });
+        let nodes = self.want.nodes();
+        node.is_some_and(|node| match container {
+            Container::Object => !nodes[node].children.is_empty(),
+            Container::Array => nodes[node].children.iter().any(|it| nodes[*it].index.is_some()),
+        })
     }
 
     fn close(&mut self, end: usize) {
-        if let Some(node) = self.here().map(|level| level.node) {
+        if let Some(node) = self.path.pop().and_then(|level| level.node) {
             self.found[node].range.end = end;
-            self.path.pop();
         }
-        self.depth -= 1;
+    }
+
+    fn overlooks(&mut self, key: &[u8]) -> bool {
+        let Some(node) = self.path.last().and_then(|level| level.node) else { return true };
+        let overlooked = self.want.nodes()[node].is_foreign(key);
+        if overlooked {
+            self.next = None;
+        }
+        overlooked
     }
 
     fn scalar(&mut self, scalar: Scalar, at: usize) -> bool {
         let wanted = match scalar {
-            Scalar::Key => self.here().is_some(),
+            // Whatever isn't looked at isn't passed on.
+            Scalar::Key => true,
             Scalar::String | Scalar::Number => self.begin_value(at).is_some(),
         };
         self.reading = wanted.then_some(Reading { scalar, at });

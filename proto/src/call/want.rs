@@ -57,6 +57,17 @@ pub(super) struct Node {
     /// The key as the number of an element, where it is one.
     pub(super) index: Option<usize>,
     pub(super) children: Vec<usize>,
+    names: Names,
+}
+
+/// The keys of a node's children, and what readers take for them.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Names {
+    all: Vec<Box<str>>,
+    /// A bit for each letter of ASCII that one begins with: a glance tells most other keys from them.
+    initials: u128,
+    /// A bit for each length; the last one is for all that are longer.
+    lengths: u64,
 }
 
 /// A JSON pointer (RFC 6901) that isn't one.
@@ -76,7 +87,7 @@ impl Default for Want {
         let node = |parent: Place, key: &str| Node::new(parent.0, key);
         let root = Place::ROOT;
         let params = Place::PARAMS;
-        let mut nodes = vec![
+        let nodes = [
             node(root, ""),
             node(root, "jsonrpc"),
             node(root, "id"),
@@ -94,11 +105,11 @@ impl Default for Want {
             node(Place::REF, "name"),
             node(Place::REF, "uri"),
         ];
-        for child in 1..nodes.len() {
-            let parent = nodes[child].parent;
-            nodes[parent].children.push(child);
+        let mut want = Self { nodes: Vec::new() };
+        for node in nodes {
+            want.add(node);
         }
-        Self { nodes }
+        want
     }
 }
 
@@ -116,12 +127,7 @@ impl Want {
             let known = self.nodes[at].children.iter().copied();
             at = match known.into_iter().find(|child| *self.nodes[*child].key == *key) {
                 Some(child) => child,
-                None => {
-                    let child = self.nodes.len();
-                    self.nodes.push(Node::new(at, &key));
-                    self.nodes[at].children.push(child);
-                    child
-                }
+                None => self.add(Node::new(at, &key)),
             };
         }
         Ok(Place(at))
@@ -129,6 +135,42 @@ impl Want {
 
     pub(super) fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    fn add(&mut self, node: Node) -> usize {
+        let child = self.nodes.len();
+        if let Some(parent) = self.nodes.get_mut(node.parent) {
+            parent.children.push(child);
+            parent.names.add(&node.key);
+            parent.names.add(&node.folded);
+        }
+        self.nodes.push(node);
+        child
+    }
+}
+
+impl Names {
+    fn add(&mut self, name: &str) {
+        if !self.all.iter().any(|known| **known == *name) {
+            self.all.push(name.into());
+            self.initials |= Self::initial(name.as_bytes());
+            self.lengths |= Self::length(name.as_bytes());
+        }
+    }
+
+    /// Those that begin with nothing, or beyond ASCII, share a bit with NUL.
+    fn initial(name: &[u8]) -> u128 {
+        1 << name.first().filter(|byte| byte.is_ascii()).unwrap_or(&0)
+    }
+
+    fn length(name: &[u8]) -> u64 {
+        1 << name.len().min(63)
+    }
+
+    fn contains(&self, name: &[u8]) -> bool {
+        self.initials & Self::initial(name) != 0
+            && self.lengths & Self::length(name) != 0
+            && self.all.iter().any(|known| known.as_bytes() == name)
     }
 }
 
@@ -138,7 +180,13 @@ impl Node {
         let index = key.parse().ok().filter(|_| canonical);
         let folded = fold(key).into();
         let key = key.into();
-        Self { parent, key, folded, index, children: Vec::new() }
+        Self { parent, key, folded, index, children: Vec::new(), names: Names::default() }
+    }
+
+    /// Whether this is a key that no reader takes for that of a child; false where that takes a closer look.
+    pub(super) fn is_foreign(&self, key: &[u8]) -> bool {
+        // Folded, such a key is what it is.
+        is_folded(key) && !self.names.contains(key)
     }
 }
 
@@ -162,12 +210,17 @@ fn unescaped(token: &str) -> Option<String> {
 /// reader: Go's and .NET's don't tell `Method` from `method` (nor, in Go, the long s from `s` and the
 /// Kelvin sign from `k`), and what nobody sees may be dropped.
 pub(super) fn fold(key: &str) -> Cow<'_, str> {
-    if key.bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase()) {
+    if is_folded(key.as_bytes()) {
         return Cow::Borrowed(key);
     }
     // Upper case first: the long s and the Kelvin sign become `s` and `k` only that way.
     let visible = key.chars().filter(|character| !is_invisible(*character));
     visible.flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+}
+
+/// Whether it is plain to see that folding changes nothing.
+fn is_folded(key: &[u8]) -> bool {
+    key.iter().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase())
 }
 
 /// White space, control characters, and what Unicode calls "default ignorable".

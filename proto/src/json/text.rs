@@ -82,7 +82,16 @@ impl Text {
                             self.end_pair(to);
                             return Ok((at + 1, true));
                         }
-                        b'\\' => self.escape = Escape::Begun,
+                        b'\\' => match chunk.get(at + 2..at + 6) {
+                            Some(digits) if chunk[at + 1] == b'u' => {
+                                let unit = hexadecimal(digits);
+                                let unit = unit.map_err(|wrong| Defect::Syntax(at + 2 + wrong))?;
+                                self.unit(unit, to);
+                                at += 6;
+                                continue;
+                            }
+                            _ => self.escape = Escape::Begun,
+                        },
                         // Control characters must be escaped.
                         _ => return Err(Defect::Syntax(at)),
                     }
@@ -192,6 +201,24 @@ impl Text {
     }
 }
 
+/// Four digits; or which of them is none.
+fn hexadecimal(digits: &[u8]) -> Result<u16, usize> {
+    digits.iter().enumerate().try_fold(0, |value, (at, digit)| {
+        let digit = char::from(*digit).to_digit(16).and_then(|digit| u16::try_from(digit).ok());
+        digit.map(|digit| value << 4 | digit).ok_or(at)
+    })
+}
+
+/// The text before the closing quotation mark, if that is near, and all of it is ASCII that stands for itself.
+#[inline]
+pub(crate) fn glance(rest: &[u8]) -> Option<&[u8]> {
+    let (length, ascii) = plain(&rest[..rest.len().min(NEAR)]);
+    (ascii && rest.get(length) == Some(&b'"')).then(|| &rest[..length])
+}
+
+/// Farther, and the text is read as any other.
+const NEAR: usize = 64;
+
 /// How many bytes stand for themselves, and whether all of them are ASCII. Eight at a time: most of a
 /// large body is one long string.
 fn plain(bytes: &[u8]) -> (usize, bool) {
@@ -201,20 +228,25 @@ fn plain(bytes: &[u8]) -> (usize, bool) {
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
     let mut beyond_ascii = 0;
     let mut length = 0;
-    let (words, _) = bytes.as_chunks::<8>();
+    let (words, rest) = bytes.as_chunks::<8>();
     for word in words {
+        // The first byte is the lowest one.
         let word = u64::from_le_bytes(*word);
         let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
         let quote = zeros(word ^ (ONES * u64::from(b'"')));
         let backslash = zeros(word ^ (ONES * u64::from(b'\\')));
-        if control | quote | backslash != 0 {
-            break;
+        let ends = control | quote | backslash;
+        if ends != 0 {
+            // The lowest bit of each is a true one, so that of all is.
+            let before = ends.trailing_zeros() / 8;
+            beyond_ascii |= word & HIGH & ((1 << (before * 8)) - 1);
+            return (length + before as usize, beyond_ascii == 0);
         }
         beyond_ascii |= word & HIGH;
         length += 8;
     }
     let mut ascii = beyond_ascii == 0;
-    for byte in &bytes[length..] {
+    for byte in rest {
         if matches!(byte, 0..0x20 | b'"' | b'\\') {
             break;
         }
