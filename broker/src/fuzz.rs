@@ -58,17 +58,16 @@ pub fn head(
     Some((head.path_and_query().to_owned(), head.headers().to_vec()))
 }
 
-/// A setting of a profile in AWS's files.
-///
-/// # Errors
-/// What is wrong with the files, or with the setting.
-pub fn aws_setting(
+/// These settings of these profiles in AWS's files, one profile after the other; or what is wrong with the files, or with
+/// a setting.
+#[must_use]
+pub fn aws_settings(
     config: &str,
     credentials: &str,
-    profile: &str,
-    key: &str,
-) -> Result<Option<String>, String> {
-    profile::setting(config, credentials, profile, key)
+    profiles: &[&str],
+    keys: &[&str],
+) -> Vec<Result<Option<String>, String>> {
+    profile::settings(config, credentials, profiles, keys)
 }
 
 /// The expiry of a token of IAM Identity Center.

@@ -6,18 +6,28 @@ use std::time::SystemTime;
 use super::aws_files::AwsFiles;
 use super::{login_token, source, time, token};
 
-/// A setting of a profile. The error is what is wrong with the files, or with the setting.
-pub(crate) fn setting(
+/// These settings of these profiles, one profile after the other. The error is what is wrong with the files, or with the
+/// setting.
+pub(crate) fn settings(
     config: &str,
     credentials: &str,
-    profile: &str,
-    key: &str,
-) -> Result<Option<String>, String> {
+    profiles: &[&str],
+    keys: &[&str],
+) -> Vec<Result<Option<String>, String>> {
     let (config, credentials) = ((Path::new("config"), config), (Path::new("keys"), credentials));
-    let files = AwsFiles::read(config, credentials).map_err(|error| error.to_string())?;
-    let Some(profile) = files.profile(profile) else { return Ok(None) };
-    let setting = profile.get(key).map(|setting| setting.text().map(str::to_owned));
-    setting.transpose().map_err(|error| error.to_string())
+    let files = match AwsFiles::read(config, credentials) {
+        Ok(files) => files,
+        Err(error) => return vec![Err(error.to_string())],
+    };
+    let mut found = Vec::new();
+    for profile in profiles.iter().map(|name| files.profile(name)) {
+        for key in keys {
+            let setting = profile.as_ref().and_then(|profile| profile.get(key));
+            let text = setting.map(|setting| setting.text().map(str::to_owned));
+            found.push(text.transpose().map_err(|error| error.to_string()));
+        }
+    }
+    found
 }
 
 /// The expiry of a token of IAM Identity Center.

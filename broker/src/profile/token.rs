@@ -223,7 +223,9 @@ pub(super) fn parse(json: &[u8]) -> Option<Token> {
         registration_expires_at: Option<String>,
         refresh_token: Option<String>,
     }
-    let cached: Cached = serde_json::from_slice(json).ok()?;
+    // The whole of it, what nobody looks at too.
+    let json = std::str::from_utf8(json).ok()?;
+    let cached: Cached = serde_json::from_str(json).ok()?;
     let registration_expiry = cached.registration_expires_at.as_deref().and_then(time);
     let renewal =
         match (cached.refresh_token, cached.client_id, cached.client_secret, registration_expiry) {

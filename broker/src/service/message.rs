@@ -142,7 +142,7 @@ impl<'b> Incoming<'b> {
         let mut bytes = &self.ahead[..within];
         let Some((key, length)) = tag(&mut bytes, within < self.left)? else { return Ok(None) };
         let length = match length {
-            Length::Known(length) => length,
+            Length::Text(length) | Length::Fixed(length) => length,
             Length::Varint => {
                 let Some(_value) = varint(&mut bytes, within < self.left)? else { return Ok(None) };
                 0
@@ -211,29 +211,35 @@ impl<'b> Incoming<'b> {
     }
 }
 
+/// What a value is on the wire.
 enum Length {
-    Known(usize),
+    /// Text or bytes, of this length.
+    Text(usize),
+    /// A number of this length.
+    Fixed(usize),
+    /// A number that says itself where it ends.
     Varint,
 }
 
 /// A field's number and the length of its value; none if that hasn't come yet.
-fn tag(bytes: &mut &[u8], more_comes: bool) -> Result<Option<(u64, Length)>, Denial> {
+fn tag(bytes: &mut &[u8], more_comes: bool) -> Result<Option<(u32, Length)>, Denial> {
     let Some(key) = varint(bytes, more_comes)? else { return Ok(None) };
     let length = match WireType::try_from(key & 7).map_err(|_| malformed())? {
         WireType::LengthDelimited => {
             let Some(length) = varint(bytes, more_comes)? else { return Ok(None) };
-            Length::Known(usize::try_from(length).map_err(|_| malformed())?)
+            Length::Text(usize::try_from(length).map_err(|_| malformed())?)
         }
-        WireType::ThirtyTwoBit => Length::Known(4),
-        WireType::SixtyFourBit => Length::Known(8),
+        WireType::ThirtyTwoBit => Length::Fixed(4),
+        WireType::SixtyFourBit => Length::Fixed(8),
         WireType::Varint => Length::Varint,
         WireType::StartGroup | WireType::EndGroup => return Err(malformed()),
     };
-    let key = key >> 3;
+    // Of 32 bits, with the type.
+    let number = u32::try_from(key).map_err(|_| malformed())? >> 3;
     // Those that we know are all texts or bytes.
-    let known = (1..=6).contains(&key);
-    let is_text = matches!(length, Length::Known(_)) && key != 0;
-    if key == 0 || (known && !is_text) { Err(malformed()) } else { Ok(Some((key, length))) }
+    let known = (1..=6).contains(&number);
+    let is_text = matches!(length, Length::Text(_));
+    if number == 0 || (known && !is_text) { Err(malformed()) } else { Ok(Some((number, length))) }
 }
 
 fn varint(bytes: &mut &[u8], more_comes: bool) -> Result<Option<u64>, Denial> {
