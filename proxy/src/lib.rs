@@ -7,33 +7,38 @@
 //! stands below it:
 //!
 //! ```text
-//! receive   downstream   a line of standard input
-//! route     relay        what kind of message is this, whose answer, how often
+//! receive   downstream   a line of standard input, a POST
+//! route     client       what kind of message is this, whose answer, how often
 //!           profile      which profile does the call name; the argument is cut out
 //!           tools        may the tool be called; what does the client see of the list
 //! sign      session      over which MCP session
 //!           upstream     final bytes and headers ─▶ signer ─▶ broker ─▶ signature
 //! send      upstream     exactly what was signed
 //! stream    sse          events as they come
-//! reply     relay        under the id token that the request came with
+//! reply     client       under the id token that the request came with
 //! ```
 //!
 //! What it trusts: the broker, for signatures; its own command line. What it doesn't: the client's
 //! and the server's messages, which are bounded and never turned into anything but text.
 
-pub mod cli;
+mod run;
+
 pub mod launch;
 
-pub mod downstream;
-pub mod reverse;
+pub mod cli;
 
-mod exchange;
-pub mod relay;
-pub mod session;
+pub mod downstream;
+
+pub mod client;
+
 pub mod tools;
 
-mod old_client;
+mod exchange;
 pub mod profile;
+
+pub mod session;
+
+mod old_client;
 pub mod request;
 
 mod metadata;
@@ -53,7 +58,5 @@ pub mod wire;
 
 pub mod config;
 pub mod log;
-
-mod run;
 
 pub use self::run::main;

@@ -14,15 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Route};
 use crate::cli::{self, Invocation};
+use crate::client::{GRACE, Relay, Shared};
 use crate::config::{Config, Listen, MAX_CLIENT_MESSAGE};
-use crate::downstream::http::{self, Guard, Limits, Service, Socket};
+use crate::downstream::http::{self, Guard, Limits, Reverse, Service, Socket};
 use crate::downstream::stdio;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::launch;
 use crate::log;
-use crate::relay::{GRACE, Relay, Shared};
-use crate::reverse::Reverse;
 use crate::session::Ownership;
 use crate::signer::Signer;
 use crate::upstream::{Settings, Upstream};

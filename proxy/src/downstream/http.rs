@@ -4,6 +4,7 @@
 //! request beyond one of them is refused, and the others go on.
 
 mod guard;
+mod handler;
 mod patience;
 mod socket;
 mod strangers;
@@ -28,13 +29,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::guard::Guard;
+pub use self::handler::Reverse;
+use self::handler::{Body, full, refusal, unknown_session, until};
 use self::patience::Patient;
 use self::socket::Connection;
 pub use self::socket::Socket;
 use self::strangers::{Place, Strangers};
 use crate::budget::{Message, Share};
 use crate::config::{MAX_ADDED_HEADERS, MAX_CLIENT_MESSAGE};
-use crate::reverse::{Body, Reverse, full, refusal, unknown_session, until};
 
 /// Connections of clients that may speak: more than there can be sessions, since each may have a
 /// stream.

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 pub use self::standard::{Input, Output};
 use crate::budget::{Budget, Message, Share};
-use crate::relay::Relay;
+use crate::client::Relay;
 use crate::wire::Fault;
 
 /// Messages that wait for a client that reads slowly.

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::{Failed, Outbound};
+use crate::client::{Outlet, Relay, lock};
 use crate::config::ProfileName;
 use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::profile::Choice;
 use crate::protocol::{Generation, META_PREFIX, ParameterHeader};
-use crate::relay::{Outlet, Relay, lock};
 use crate::request::Request;
 use crate::session::Ownership;
 use crate::tools::Tool;

@@ -14,7 +14,7 @@ use super::answer;
 use super::body::{self, Body};
 use super::clients::{Busy, Underway};
 use crate::budget::Message;
-use crate::relay::{Flight, fault_response};
+use crate::client::{Flight, fault_response};
 use crate::request::{Incoming, Request};
 use crate::session::Parcel;
 use crate::wire::{self, Envelope, Fault, Kind};

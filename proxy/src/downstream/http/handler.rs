@@ -25,9 +25,9 @@ use tokio::time::Instant;
 pub(crate) use self::body::{Body, full, until};
 use self::clients::{Busy, Clients};
 use crate::budget::Budget;
+use crate::client::{GRACE, Shared};
 use crate::error::Error;
 use crate::protocol::LAST_EVENT_ID;
-use crate::relay::{GRACE, Shared};
 use crate::upstream::{Outgoing, Passed, SESSION_ID, Sent};
 
 pub(crate) use self::answer::{refusal, unknown_session};

@@ -41,14 +41,14 @@ pub(super) fn input_required(text: &str, profile: &ProfileName, params: &str) ->
 
 /// A request that comes with an answer to ours: as it was before, whose sign-in it waited for, and
 /// whether the person went.
-pub(in crate::relay) struct Resumed {
-    pub(in crate::relay) text: String,
-    pub(in crate::relay) profile: String,
-    pub(in crate::relay) accepted: bool,
+pub(in crate::client) struct Resumed {
+    pub(in crate::client) text: String,
+    pub(in crate::client) profile: String,
+    pub(in crate::client) accepted: bool,
 }
 
 /// Reads the answer to an [`input_required`]; none if the request carries no state of ours.
-pub(in crate::relay) fn resumed(text: &str) -> Option<Resumed> {
+pub(in crate::client) fn resumed(text: &str) -> Option<Resumed> {
     // Nearly every request is done here.
     if !text.contains(PREFIX) {
         return None;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Outbound, Relay};
+use crate::client::lock;
 use crate::config::ProfileName;
-use crate::relay::lock;
 use crate::session::Session;
 use crate::wire::{Envelope, Object};
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::passing::Inbox;
 use crate::budget::{Budget, Message};
-use crate::relay::{Flight, Outlet, Relay, Shared};
+use crate::client::{Flight, Outlet, Relay, Shared};
 use crate::request::Request;
 use crate::session::Ownership;
 use crate::wire::Id;
