@@ -34,7 +34,7 @@ use crate::budget::{Budget, Message};
 use crate::config::{
     Config, MESSAGES_IN_TRANSIT, ProfileName, Profiles, REQUESTS_IN_TRANSIT, ToolPolicy,
 };
-use crate::exchange::with_id;
+use crate::exchange::{TooLate, with_id};
 use crate::metadata::Metadata;
 use crate::old_client;
 use crate::profile::Offer;
@@ -219,11 +219,6 @@ impl Relay {
         let _ = tokio::time::timeout(FAREWELL, futures_util::future::join_all(closing)).await;
     }
 
-    /// The way to the server, under the client's name.
-    pub(crate) fn upstream(&self) -> &Upstream {
-        &self.context.upstream
-    }
-
     /// Takes note of a request, so that it can be cancelled. An error says why it can't be taken.
     pub(crate) fn register(
         &self,
@@ -298,18 +293,11 @@ impl Relay {
         }
     }
 
-    /// Makes a call, within `--tool-timeout` if it is one of a tool.
+    /// Makes a call, within its time.
     async fn in_time(self: &Arc<Self>, call: &Request, flight: &Flight) -> Result<Message, Failed> {
-        if !call.is_tool_call() {
-            return self.call(call, flight).await;
-        }
-        let limit = self.shared.tool_timeout;
-        match tokio::time::timeout(limit, self.call(call, flight)).await {
+        match self.deadline(call).within(self.call(call, flight)).await {
             Ok(done) => done,
-            Err(_) => {
-                self.abandon(call.id(), flight, "the call took too long");
-                Err(Failed::TimedOut(limit, flight.sent.is_set()))
-            }
+            Err(TooLate) => Err(self.too_late(call, flight)),
         }
     }
 

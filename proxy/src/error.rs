@@ -87,6 +87,8 @@ pub enum Error {
         status: StatusCode,
         /// The first line of the upstream's own message, if it gave one.
         detail: Option<String>,
+        /// How long it wants to be left alone (`Retry-After`).
+        retry_after: Option<Duration>,
     },
     /// The session is gone, and so was the one made in its place.
     #[error(
@@ -182,6 +184,16 @@ impl Error {
         }
     }
 
+    /// How long the server wants to be left alone.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            Self::Shared(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
     /// Whether standard error has it already, once for all who asked.
     #[must_use]
     pub fn is_logged(&self) -> bool {
@@ -248,6 +260,7 @@ mod tests {
             host: host(),
             status: StatusCode::from_u16(code).unwrap(),
             detail: None,
+            retry_after: None,
         };
         assert_eq!(Error::Connect { host: host(), detail: detail() }.resend(), Resend::Safe);
         let interrupted = Error::Interrupted { host: host(), detail: detail() };

@@ -1,26 +1,34 @@
 //! One request and its answer: sent over a session, sent again where that is safe, resumed where its
 //! stream was cut, and read up to the response that has its id.
 //!
+//! Two readings of an answer, by the same rules: message by message ([`Reading`]), for a client that
+//! gets messages, and frame by frame ([`FrameReading`]), for one that gets the answer as it came.
+//!
 //! Whatever the server says first decides what may be done: [`NotActedOn`] is the only way to send a
 //! request again that left, and it can't be made once the server has said anything else.
 
 mod attempts;
+mod deadline;
 mod first;
+mod frames;
 mod reading;
 mod verdict;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 
 pub(crate) use self::attempts::Attempts;
+pub(crate) use self::deadline::{Deadline, TooLate};
 use self::first::{First, NotActedOn, Unread};
+pub(crate) use self::frames::{FrameReading, OnResponse, RawAnswer, RawBody};
 pub(crate) use self::reading::{Part, Reading, Response};
-pub(crate) use self::verdict::{Verdict, judge, repaired, with_id};
+pub(crate) use self::verdict::{repaired, with_id};
 use crate::error::Error;
+use crate::request::Request;
 use crate::session::{Live, Session};
-use crate::upstream::Sent;
+use crate::upstream::{Reply, Sent};
 use crate::wire::Id;
 
 /// A request in its final form.
@@ -78,10 +86,49 @@ impl Exchange<'_> {
     ) -> Result<(Reading, Option<http::HeaderValue>), Error> {
         let (body, sent) = (self.body.clone(), self.sent.clone());
         let answer = self.session.post_unbound(headers, body, false, sent).await?;
-        let id = answer.session_id.clone();
+        let id = answer.session_id().cloned();
         let session = Arc::clone(self.session);
         let reading = Reading::begin(session, None, self.id.clone(), answer.reply)?;
         Ok((reading, id))
+    }
+
+    /// A request of a client that speaks HTTP itself, with its own headers. Such a client has its
+    /// session, and renews it.
+    pub(crate) async fn passed(
+        &self,
+        call: &Request,
+        headers: &HeaderMap,
+        mut attempts: Attempts,
+        on_response: impl FnOnce(&HeaderMap) -> OnResponse,
+    ) -> Result<RawAnswer, Error> {
+        let patient = call.is_patient();
+        loop {
+            let (body, sent) = (self.body.clone(), self.sent.clone());
+            let passing = self.session.pass(Method::POST, headers.clone(), body, patient, sent);
+            let answer = match passing.await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    attempts.after(error).await?;
+                    continue;
+                }
+            };
+            let (status, headers) = (answer.status, answer.headers);
+            let body = match answer.reply {
+                Reply::Messages(frames) => {
+                    let on_response = on_response(&headers);
+                    let reading = FrameReading::begin(call, status, frames, on_response)?;
+                    RawBody::Frames(reading)
+                }
+                Reply::Accepted => return Err(Error::NoAnswer),
+                Reply::Failure(failure) => {
+                    if failure.message.is_none() && attempts.wait(&failure.error()).await {
+                        continue;
+                    }
+                    RawBody::Failure(failure)
+                }
+            };
+            return Ok(RawAnswer { status, headers, body });
+        }
     }
 
     async fn post(&self, live: &Arc<Live>) -> Result<Unread, Error> {

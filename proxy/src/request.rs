@@ -176,6 +176,12 @@ impl Request {
         self.method == "initialize" && !self.is_stateless()
     }
 
+    /// Whether the answer is a stream that may be silent for hours (2026-07-28).
+    #[must_use]
+    pub fn is_patient(&self) -> bool {
+        self.method == "subscriptions/listen"
+    }
+
     /// Whether a tool is called.
     #[must_use]
     pub fn is_tool_call(&self) -> bool {

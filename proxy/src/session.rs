@@ -42,7 +42,7 @@ use crate::config::ProfileName;
 use crate::error::Error;
 use crate::metadata::Metadata;
 use crate::protocol::{self, LAST_EVENT_ID};
-use crate::upstream::{Answer, Outgoing, Sent, Upstream};
+use crate::upstream::{Answer, Frames, Outgoing, Sent, Upstream};
 use crate::wire;
 
 /// Subscriptions of one session that are kept for the one in its place.
@@ -348,6 +348,20 @@ impl Session {
         }
     }
 
+    /// Sends what a client that speaks HTTP itself sends, with its own headers, for an answer that it
+    /// gets as it came.
+    pub(crate) async fn pass(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+        patient: bool,
+        sent: Sent,
+    ) -> Result<Answer<Frames>, Error> {
+        let out = self.outgoing(method, headers, body, patient, sent);
+        self.context.upstream.pass(out).await
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -356,10 +370,21 @@ impl Session {
         patient: bool,
         sent: Sent,
     ) -> Result<Answer, Error> {
+        let out = self.outgoing(method, headers, body, patient, sent);
+        self.context.upstream.exchange(out).await
+    }
+
+    fn outgoing(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+        patient: bool,
+        sent: Sent,
+    ) -> Outgoing {
         let profile = self.profile.clone();
         let budget = self.context.budget.clone();
-        let out = Outgoing { profile, method, headers, body, patient, sent, budget };
-        self.context.upstream.exchange(out).await
+        Outgoing { profile, method, headers, body, patient, sent, budget }
     }
 
     async fn open(self: Arc<Self>, epoch: u64) -> Result<Option<Arc<Live>>, Arc<Error>> {

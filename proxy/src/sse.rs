@@ -8,10 +8,10 @@ mod frames;
 
 use std::collections::VecDeque;
 
-pub use self::frames::{Boundaries, beginning_of_data, event, message, with_data};
+pub use self::frames::{Boundaries, beginning_of_data, event, id, message, with_data};
 
 /// Longer ids are none: they would have to go into a header, and are kept for as long as the stream.
-const MAX_ID: usize = 4096;
+pub const MAX_ID: usize = 4096;
 
 /// The longest line that can be an id.
 const MAX_ID_LINE: usize = MAX_ID + b"id: ".len();

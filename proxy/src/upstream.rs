@@ -7,20 +7,22 @@
 mod answer;
 mod body;
 mod connections;
+mod frames;
 mod messages;
 mod trust;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
 
-pub use self::answer::{Answer, Failure, Passed, Reply, media_type};
+use self::answer::media_type;
+pub use self::answer::{Answer, Failure, Reply};
 use self::connections::Connections;
+pub use self::frames::{Frame, Frames, Whole};
 pub use self::messages::{Incoming, Messages};
 pub use self::trust::SetupError;
 use crate::budget::Budget;
@@ -154,27 +156,21 @@ impl Upstream {
         self.read(response, signature, patient, budget).await
     }
 
-    /// Signs and sends, and leaves the reading to the caller.
-    pub async fn pass(&self, out: Outgoing) -> Result<Passed, Error> {
-        let (response, signature) = self.signed(out).await?;
-        if response.status().is_success() {
-            return Ok(Passed::Success(response));
+    /// Signs and sends, for a client that gets the answer as it came.
+    pub async fn pass(&self, out: Outgoing) -> Result<Answer<Frames>, Error> {
+        let budget = out.budget.clone();
+        let (mut response, signature) = self.signed(out).await?;
+        let status = response.status();
+        if !status.is_success() {
+            let headers = response.headers().clone();
+            let reply = Reply::Failure(self.failure(response, signature).await);
+            return Ok(Answer { status, headers, reply });
         }
-        let headers = response.headers().clone();
-        let (failure, body) = self.failure(response, signature).await;
-        Ok(Passed::Failure { failure, headers, body })
-    }
-
-    /// Host and port of the endpoint.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        &self.common.host
-    }
-
-    /// How long an answer may be silent between two pieces.
-    #[must_use]
-    pub fn read_timeout(&self) -> Duration {
-        self.common.timeouts.read
+        let kind = media_type(&response);
+        let headers = std::mem::take(response.headers_mut());
+        let (host, read) = (self.common.host.clone(), self.common.timeouts.read);
+        let frames = Frames::new(response, kind.as_deref(), host, read, budget);
+        Ok(Answer { status, headers, reply: Reply::Messages(Box::new(frames)) })
     }
 
     async fn signed(
@@ -284,50 +280,36 @@ impl Upstream {
 
     async fn read(
         &self,
-        response: reqwest::Response,
+        mut response: reqwest::Response,
         signature: Option<HeaderMap>,
         patient: bool,
         budget: Budget,
     ) -> Result<Answer, Error> {
         let status = response.status();
-        let session_id = response.headers().get(SESSION_ID).cloned();
         let kind = media_type(&response);
+        if !status.is_success() {
+            let headers = response.headers().clone();
+            let reply = Reply::Failure(self.failure(response, signature).await);
+            return Ok(Answer { status, headers, reply });
+        }
         let read = (!patient).then_some(self.common.timeouts.read);
-        let reply = if !status.is_success() {
-            Reply::Failure(self.failure(response, signature).await.0)
-        } else if status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT {
-            Reply::Accepted
-        } else {
-            match kind.as_deref() {
-                Some("text/event-stream") => Reply::Messages(Box::new(Messages::events(
-                    response,
-                    self.common.host.clone(),
-                    read,
-                    budget,
-                ))),
-                Some("application/json") => Reply::Messages(Box::new(Messages::json(
-                    response,
-                    self.common.host.clone(),
-                    read,
-                    budget,
-                ))),
-                _ if response.content_length() == Some(0) => Reply::Accepted,
-                _ => {
-                    return Err(Error::NotMessage(
-                        "its content type is neither application/json nor text/event-stream; is \
-                         this the URL of an MCP endpoint?",
-                    ));
-                }
+        let headers = std::mem::take(response.headers_mut());
+        let host = || self.common.host.clone();
+        let reply = match kind.as_deref() {
+            _ if is_accepted(status) => Reply::Accepted,
+            Some("text/event-stream") => {
+                Reply::Messages(Box::new(Messages::events(response, host(), read, budget)))
             }
+            Some("application/json") => {
+                Reply::Messages(Box::new(Messages::json(response, host(), read, budget)))
+            }
+            _ if response.content_length() == Some(0) => Reply::Accepted,
+            _ => return Err(NOT_MCP),
         };
-        Ok(Answer { session_id, reply })
+        Ok(Answer { status, headers, reply })
     }
 
-    async fn failure(
-        &self,
-        response: reqwest::Response,
-        signature: Option<HeaderMap>,
-    ) -> (Failure, Bytes) {
+    async fn failure(&self, response: reqwest::Response, signature: Option<HeaderMap>) -> Failure {
         Failure::read(response, self.common.host.clone(), signature, self.common.timeouts.read)
             .await
     }
@@ -356,6 +338,17 @@ impl Upstream {
         }
     }
 }
+
+/// Whether a status says that there is nothing to read.
+pub(crate) fn is_accepted(status: StatusCode) -> bool {
+    status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT
+}
+
+/// A success that is no answer to a message.
+pub(crate) const NOT_MCP: Error = Error::NotMessage(
+    "its content type is neither application/json nor text/event-stream; is this the URL of an MCP \
+     endpoint?",
+);
 
 /// How a body is encoded, if it is (RFC 9110, 8.4).
 fn encoding(headers: &HeaderMap) -> Option<String> {

@@ -24,6 +24,15 @@ pub(crate) enum Side {
     Listening,
 }
 
+/// How the answer to a request over HTTP ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// As an answer ends that is complete.
+    Complete,
+    /// In the middle: the client sees that something is missing.
+    BrokenOff,
+}
+
 /// Both.
 pub(crate) const SIDES: [Side; 2] = [Side::Stdio, Side::Listening];
 
@@ -52,8 +61,10 @@ struct Http {
     came: mpsc::UnboundedReceiver<String>,
     into: mpsc::UnboundedSender<String>,
     unread: Vec<String>,
-    requests: HashMap<u64, Task>,
-    streams: Vec<Task>,
+    requests: HashMap<u64, Task<Ending>>,
+    streams: Vec<Task<()>>,
+    /// Streams that end without their response are taken up again, as clients on the official SDKs do.
+    resumes: bool,
     statuses: Arc<Mutex<HashMap<u64, u16>>>,
 }
 
@@ -152,12 +163,18 @@ impl Agent {
         }
     }
 
-    /// Waits until the answer to a request over HTTP has ended, well or not.
-    pub(crate) async fn ended(&mut self, id: &Value) {
+    /// Has an HTTP client take streams up again that end without their response.
+    pub(crate) fn resume_streams(&mut self) {
+        let Link::Http(client) = &mut self.link else { panic!("a client of a pipe") };
+        client.resumes = true;
+    }
+
+    /// Waits until the answer to a request over HTTP has ended, one way or the other.
+    pub(crate) async fn ended(&mut self, id: &Value) -> Ending {
         let Link::Http(client) = &mut self.link else { panic!("a client of a pipe") };
         let request = client.requests.remove(&id.as_u64().unwrap()).expect("a request");
         let ending = deadline::within(request, || format!("the answer to {id} never ends"));
-        ending.await.expect("an answer");
+        ending.await.expect("an answer")
     }
 
     /// Sends a message as it is.
@@ -271,6 +288,7 @@ impl Http {
             unread: Vec::new(),
             requests: HashMap::new(),
             streams: Vec::new(),
+            resumes: false,
             statuses: Arc::default(),
         }
     }
@@ -286,7 +304,10 @@ impl Http {
         self.send(version, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
         let stream = self.listening.get(&lines(&self.session)).await;
         let into = self.into.clone();
-        self.streams.push(Task(tokio::spawn(read(stream, into))));
+        let reading = async move {
+            Reading::default().read(stream, &into).await;
+        };
+        self.streams.push(Task(tokio::spawn(reading)));
         result
     }
 
@@ -319,15 +340,33 @@ impl Http {
         let is_request = message.as_ref().is_none_or(Message::is_request);
         if !is_request {
             let answer = posting.await.expect("an answer");
-            return read(answer, self.into.clone()).await;
+            Reading::default().read(answer, &self.into).await;
+            return;
         }
         let id = message.and_then(|message| message.id?.parse().ok()).unwrap_or_default();
         let (into, statuses) = (self.into.clone(), Arc::clone(&self.statuses));
+        let session = self.session.clone();
+        let address = self.listening.address.clone();
+        let resumes = self.resumes && version != STATELESS;
         let task = tokio::spawn(async move {
+            let mut reading = Reading { id: Some(id), ..Reading::default() };
             // A server's answer that breaks off at once takes the connection with it.
-            let Ok(answer) = posting.await else { return };
+            let Ok(answer) = posting.await else { return Ending::BrokenOff };
             statuses.lock().unwrap().insert(id, answer.status);
-            read(answer, into).await;
+            let mut ending = reading.read(answer, &into).await;
+            while resumes && !reading.is_answered {
+                let Some(event) = reading.last_id.clone() else { break };
+                let mut headers = session.clone();
+                headers.push(("last-event-id", event));
+                headers.push(("accept", "text/event-stream".to_owned()));
+                let connection =
+                    http::connect(&address).await.expect("the proxy takes connections");
+                let headers = lines(&headers);
+                let resumed = connection.try_send("GET", "/mcp", &headers, Bytes::new());
+                let Ok(answer) = resumed.await else { return Ending::BrokenOff };
+                ending = reading.read(answer, &into).await;
+            }
+            ending
         });
         self.requests.insert(id, Task(task));
     }
@@ -365,35 +404,58 @@ impl Http {
 }
 
 /// A task that ends with its handle.
-struct Task(JoinHandle<()>);
+struct Task<T>(JoinHandle<T>);
 
-impl Drop for Task {
+impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-impl Future for Task {
-    type Output = Result<(), tokio::task::JoinError>;
+impl<T> Future for Task<T> {
+    type Output = Result<T, tokio::task::JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context)
     }
 }
 
-/// Every message of an answer, as its text.
-async fn read(mut answer: Answer, into: mpsc::UnboundedSender<String>) {
-    if !answer.is_stream() {
-        let text = answer.text().await;
-        if !text.is_empty() {
-            let _ = into.send(text);
+/// What a client knows of an answer, over all connections that bring it.
+#[derive(Default)]
+struct Reading {
+    /// Of the request.
+    id: Option<u64>,
+    is_answered: bool,
+    /// The event to go on after.
+    last_id: Option<String>,
+}
+
+impl Reading {
+    /// Every message of an answer, as its text.
+    async fn read(&mut self, mut answer: Answer, into: &mpsc::UnboundedSender<String>) -> Ending {
+        if !answer.is_stream() {
+            let text = answer.text().await;
+            self.is_answered = true;
+            if !text.is_empty() {
+                let _ = into.send(text);
+            }
+            return Ending::Complete;
         }
-        return;
-    }
-    while let Some(event) = answer.event().await {
-        let data = data(&event);
-        if !data.is_empty() {
+        while let Some(event) = answer.event().await {
+            let lines: Vec<_> = event.split(['\r', '\n']).collect();
+            let ids = lines.iter().filter_map(|line| line.strip_prefix("id:"));
+            if let Some(id) = ids.map(str::trim_start).last() {
+                self.last_id = Some(id.to_owned()).filter(|id| !id.is_empty());
+            }
+            let data = data(&event);
+            if data.is_empty() {
+                continue;
+            }
+            let message: Value = serde_json::from_str(&data).unwrap_or_default();
+            self.is_answered |= message.get("method").is_none()
+                && self.id.is_some_and(|id| message["id"].as_u64() == Some(id));
             let _ = into.send(data);
         }
+        if answer.was_cut { Ending::BrokenOff } else { Ending::Complete }
     }
 }

@@ -172,6 +172,7 @@ impl Connection {
         Ok(Answer {
             status: head.status.as_u16(),
             headers: head.headers,
+            was_cut: false,
             body,
             unread: Vec::new(),
             _open: (self.sender, self.task),
@@ -183,6 +184,8 @@ impl Connection {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
+    /// Whether the body ended before its end.
+    pub(crate) was_cut: bool,
     body: Incoming,
     unread: Vec<u8>,
     _open: (http1::SendRequest<Full<Bytes>>, Task),
@@ -216,7 +219,11 @@ impl Answer {
             }
             match self.piece().await {
                 Some(Ok(piece)) => self.unread.extend_from_slice(&piece),
-                Some(Err(_)) | None => return None,
+                Some(Err(_)) => {
+                    self.was_cut = true;
+                    return None;
+                }
+                None => return None,
             }
         }
     }

@@ -241,6 +241,14 @@ impl Upstream {
         deadline::within(pushing, || format!("no GET stream of {session}")).await;
     }
 
+    /// Sends a message on every GET stream that is open and has room for it.
+    pub fn push_to_all(&self, message: &str) {
+        let event = Bytes::from(reply::event(None, message));
+        for stream in self.state.sessions.streams() {
+            let _ = stream.try_send(Ok(event.clone()));
+        }
+    }
+
     /// Ends the GET stream of a session.
     pub fn end_stream(&self, session: &str) {
         self.state.sessions.end_stream(session);

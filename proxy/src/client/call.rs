@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use rmcp::model::ErrorCode;
 
 pub(crate) use self::route::Route;
@@ -14,9 +15,14 @@ use super::{Flight, Outlet, Relay};
 use crate::budget::Message;
 use crate::config::ProfileName;
 use crate::error::Error;
-use crate::exchange::{Attempts, Exchange, Part, Reading, Renewal, Response};
+use crate::exchange::{
+    Attempts, Deadline, Exchange, FrameReading, OnResponse, Part, RawAnswer, Reading, Renewal,
+    Response,
+};
 use crate::protocol::{self, Generation, ParameterHeader};
 use crate::request::Request;
+use crate::session::Session;
+use crate::upstream::Frames;
 use crate::wire::{self, Envelope, Object};
 
 /// Why a request has no response from upstream.
@@ -107,6 +113,65 @@ impl Relay {
             }
         }?;
         Ok(response)
+    }
+
+    /// Sends a call of a client that speaks HTTP itself, with its own headers; the answer is for it to
+    /// show. `on_response` is told the headers of the answer.
+    pub(crate) async fn pass(
+        self: &Arc<Self>,
+        call: &Request,
+        flight: &Flight,
+        route: &Route,
+        headers: &HeaderMap,
+        on_response: impl FnOnce(&HeaderMap) -> Option<OnResponse>,
+    ) -> Result<RawAnswer, Failed> {
+        let session = self.session(&route.profile);
+        flight.over(Arc::clone(&session));
+        let body = self.final_text(call, route)?;
+        let usual = || self.on_response(call, &session, body.clone());
+        let exchange =
+            Exchange { session: &session, id: call.id(), body: body.clone(), sent: &flight.sent };
+        let attempts = Attempts::new(self.shared.retries, route.repeatable);
+        let on_response = |headers: &HeaderMap| on_response(headers).unwrap_or_else(usual);
+        Ok(exchange.passed(call, headers, attempts, on_response).await?)
+    }
+
+    /// What is done with the response to a call of a client that speaks HTTP itself.
+    fn on_response(
+        self: &Arc<Self>,
+        call: &Request,
+        session: &Arc<Session>,
+        body: Bytes,
+    ) -> OnResponse {
+        let (client, call, session) = (Arc::clone(self), call.clone(), Arc::clone(session));
+        let needs_whole = call.method() == "tools/list";
+        let inspect = Box::new(move |text: &str| client.respond(&call, &session, &body, text));
+        OnResponse { inspect, needs_whole }
+    }
+
+    /// The rest of the answer to `call`, which an HTTP client takes up again after an event.
+    pub(crate) fn resume(
+        self: &Arc<Self>,
+        call: &Request,
+        after: &str,
+        frames: Frames,
+    ) -> Result<FrameReading, Error> {
+        let on_response = self.on_response(call, &self.default_session(), call.bytes());
+        FrameReading::resumed(call, after, frames, on_response)
+    }
+
+    /// When a call has taken too long: `--tool-timeout`, if it is one of a tool.
+    pub(crate) fn deadline(&self, call: &Request) -> Deadline {
+        match call.is_tool_call() {
+            true => Deadline::new(self.shared.tool_timeout),
+            false => Deadline::none(),
+        }
+    }
+
+    /// A call has taken too long: nobody waits for its response any more.
+    pub(crate) fn too_late(&self, call: &Request, flight: &Flight) -> Failed {
+        self.abandon(call.id(), flight, "the call took too long");
+        Failed::TimedOut(self.shared.tool_timeout, flight.sent.is_set())
     }
 
     /// Where a call goes, once all is known that it takes to tell.
@@ -228,7 +293,7 @@ impl Relay {
         version: &http::HeaderValue,
         parameters: &[ParameterHeader],
     ) -> Result<Response, Error> {
-        let patient = request.call.method() == "subscriptions/listen";
+        let patient = request.call.is_patient();
         let headers = request.headers(version, parameters);
         let reading = request.exchange.unbound(headers, patient).await?;
         self.follow(request, reading).await
@@ -247,7 +312,8 @@ impl Relay {
                     self.pass_on(session, reading.epoch(), message, request.out).await;
                 }
                 Part::Response(Response { message, code }) => {
-                    let changed = self.respond(request, &message.text);
+                    let Exchange { session, body, .. } = &request.exchange;
+                    let changed = self.respond(request.call, session, body, &message.text);
                     return Ok(Response { message: message.changed(changed), code });
                 }
             }
@@ -266,11 +332,6 @@ impl Outbound<'_> {
     /// The final text.
     fn text(&self) -> &str {
         std::str::from_utf8(&self.exchange.body).unwrap_or_default()
-    }
-
-    /// The text of its `params`: without what chose the profile.
-    fn params(&self) -> Option<&str> {
-        Envelope::parse(self.text()).ok().and_then(|envelope| envelope.params)
     }
 
     fn headers(

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::{Flight, Relay, lock};
-use crate::budget::{Budget, Message};
-use crate::request::Request;
-use crate::session::{Ownership, Parcel, Session, code_of};
+use crate::budget::Message;
+use crate::session::{Ownership, Parcel, Session};
 use crate::wire::{Envelope, Id};
 
 impl Flight {
@@ -21,11 +20,6 @@ impl Flight {
 }
 
 impl Relay {
-    /// The client's part of the memory that messages take.
-    pub(crate) fn budget(&self) -> &Budget {
-        &self.context.budget
-    }
-
     /// Whether the client has a session of its own, and with it, sessions of other profiles.
     pub(crate) fn has_session(&self) -> bool {
         self.context.ownership == Ownership::Client
@@ -87,27 +81,6 @@ impl Relay {
             self.answered(envelope, message);
         }
         known
-    }
-
-    /// What a request of the client means for the sessions of the other profiles.
-    pub(crate) fn on_request(&self, call: &Request) {
-        if let ("logging/setLevel", Some(params)) = (call.method(), call.params()) {
-            self.context.handshake.log_level(params);
-            self.set_level(params);
-        }
-    }
-
-    /// The client's version of a list of tools; `None` where nothing changes.
-    pub(crate) fn rewrite_list(&self, text: &str) -> Option<String> {
-        let describe = |profile: &_| self.shared.metadata.description(profile);
-        // Which tools an HTTP client leaves out for their headers is for that client to decide.
-        self.catalog.rewrite(text, false, &self.shared.offer, describe)
-    }
-
-    /// Whether a message says that its session is gone, in AWS's words.
-    pub(crate) fn says_expired(message: &str) -> bool {
-        let envelope = Envelope::parse(message).ok();
-        envelope.and_then(|it| code_of(&it)) == Some(crate::protocol::AWS_SESSION_EXPIRED)
     }
 
     fn others(&self) -> Vec<Arc<Session>> {

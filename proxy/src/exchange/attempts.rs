@@ -9,6 +9,9 @@ const BACKOFF: Duration = Duration::from_millis(200);
 /// The longest.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
+/// The longest wait that a server may ask for (`Retry-After`).
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+
 /// The attempts that a request has left. What the server may have acted on is sent again only where
 /// that is repeatable.
 #[derive(Debug)]
@@ -26,18 +29,29 @@ impl Attempts {
 
     /// Waits for the next attempt after `error`; the error itself if there is none.
     pub(crate) async fn after(&mut self, error: Error) -> Result<(), Error> {
+        match self.wait(&error).await {
+            true => Ok(()),
+            false => Err(error),
+        }
+    }
+
+    /// Waits for the next attempt after `error`. False if there is none.
+    pub(crate) async fn wait(&mut self, error: &Error) -> bool {
         let may_repeat = match error.resend() {
             Resend::Safe => true,
             Resend::IfReadOnly => self.repeatable,
             Resend::Pointless => false,
         };
-        if self.left == 0 || !may_repeat {
-            return Err(error);
+        // A server that asks for more patience than callers have is answered by its error.
+        let asked = error.retry_after().unwrap_or_default();
+        if self.left == 0 || !may_repeat || asked > RETRY_AFTER_MAX {
+            return false;
         }
         self.left -= 1;
-        tracing::info!(%error, "trying again in {:?}", self.wait);
-        tokio::time::sleep(self.wait).await;
+        let wait = self.wait.max(asked);
+        tracing::info!(%error, "trying again in {wait:?}");
+        tokio::time::sleep(wait).await;
         self.wait = (self.wait * 2).min(BACKOFF_MAX);
-        Ok(())
+        true
     }
 }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::verdict::{Verdict, judge, repaired};
+use super::verdict::{Judge, Verdict, repaired};
 use crate::budget::Message;
 use crate::error::Error;
 use crate::protocol::AWS_SESSION_EXPIRED;
 use crate::session::{Live, RETRY, RETRY_MIN, Session, code_of};
-use crate::sse::Why;
 use crate::upstream::{Incoming, Messages, Reply};
-use crate::wire::{Envelope, Id, Kind};
+use crate::wire::{Envelope, Id};
 
 /// How often a stream is taken up again without anything coming of it.
 const MAX_RESUMES: u32 = 5;
@@ -43,14 +42,11 @@ pub(crate) struct Reading {
     /// The session that the request went over; none in 2026-07-28.
     live: Option<Arc<Live>>,
     id: Id,
+    judge: Judge,
     source: Source,
     /// What was read before.
     first: Option<Result<Option<Incoming>, Error>>,
     resumes: u32,
-    /// A message that couldn't be kept, which may have been the response.
-    dropped: Option<Why>,
-    /// A response to another request came.
-    was_foreign: bool,
 }
 
 #[derive(Debug)]
@@ -77,8 +73,8 @@ impl Reading {
             }
             Reply::Failure(failure) => return Err(failure.into()),
         };
-        let (resumes, dropped, was_foreign) = (0, None, false);
-        Ok(Self { session, live, id, source, first: None, resumes, dropped, was_foreign })
+        let judge = Judge::new(id.clone(), live.is_some());
+        Ok(Self { session, live, id, judge, source, first: None, resumes: 0 })
     }
 
     /// The same, after `first` was taken out of it.
@@ -113,15 +109,10 @@ impl Reading {
                     }
                 }
                 Ok(Some(Incoming::Dropped(why))) => {
-                    tracing::warn!(%why, "dropped a message of the server");
-                    self.dropped = Some(why);
+                    self.judge.on_lost(why);
                     continue;
                 }
-                Ok(None) => match self.dropped {
-                    Some(why) => why.into(),
-                    None if self.was_foreign => Error::ForeignAnswer,
-                    None => Error::NoAnswer,
-                },
+                Ok(None) => self.judge.missing().unwrap_or(Error::NoAnswer),
                 Err(error) => error,
             };
             self.resume(cut).await?;
@@ -134,7 +125,7 @@ impl Reading {
             tracing::warn!(profile = %self.session.profile, "dropped what the server sent: it is no message");
             return None;
         };
-        match judge(&message.text, &envelope, &self.id) {
+        match self.judge.message(&message.text, &envelope) {
             Verdict::Own(repaired) => {
                 let code = code_of(&envelope);
                 if let (Some(live), Some(AWS_SESSION_EXPIRED)) = (&self.live, code) {
@@ -148,17 +139,7 @@ impl Reading {
                 }
                 Some(Part::Response(Response { message: message.changed(repaired), code }))
             }
-            Verdict::Foreign => {
-                let profile = &self.session.profile;
-                tracing::warn!(%profile, "dropped a response to another request from the answer to this one");
-                self.was_foreign = true;
-                None
-            }
-            Verdict::Other if self.live.is_none() && envelope.kind == Kind::Request => {
-                let method = &envelope.method;
-                tracing::warn!(%method, "dropped a request that this protocol version doesn't have");
-                None
-            }
+            Verdict::Dropped => None,
             Verdict::Other => Some(Part::Message(message)),
         }
     }

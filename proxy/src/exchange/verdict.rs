@@ -1,32 +1,116 @@
-//! Whose answer a message is.
+//! Whose response a message is.
 //!
-//! A server, or a gateway in front of it, may mix up the answers of its callers (GHSA-345p-7cg4-v4c7):
-//! what has the id of another request reaches nobody.
+//! A server, or a gateway in front of it, may mix up the responses of its callers
+//! (GHSA-345p-7cg4-v4c7), or replay what it has sent: a response under the id of another request
+//! reaches nobody, and each request has one response.
 
 use rmcp::model::ErrorCode;
 
-use crate::wire::{self, Edits, Envelope, Id, Kind, Object};
+use crate::error::Error;
+use crate::sse::Why;
+use crate::wire::{self, Edits, Envelope, Id, Kind, Object, Peek};
 
 /// What a message in the answer to a request is to that request.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(super) enum Verdict {
     /// Its response; the text to show in its place, where the client couldn't take it as it came.
     Own(Option<String>),
-    /// The response to another request.
-    Foreign,
+    /// The client must not see it.
+    Dropped,
     /// A request or a notification.
     Other,
 }
 
-/// Judges a message in the answer to the request `id`.
-pub(crate) fn judge(text: &str, envelope: &Envelope<'_>, id: &Id) -> Verdict {
-    match envelope.kind {
-        Kind::Request | Kind::Notification => Verdict::Other,
-        Kind::Response if envelope.answers(id) || has_no_id(envelope) => {
-            Verdict::Own(repaired(text, envelope, id))
-        }
-        Kind::Response => Verdict::Foreign,
+/// Judges the messages in the answer to one request, in their order.
+#[derive(Debug)]
+pub(super) struct Judge {
+    /// The request; none for what a server says on its own account, where no response belongs.
+    id: Option<Id>,
+    /// Whether the client can take requests of the server here.
+    takes_requests: bool,
+    is_answered: bool,
+    /// A response to another request was dropped.
+    was_foreign: bool,
+    /// A message that couldn't be kept, which may have been the response.
+    lost: Option<Why>,
+}
+
+impl Judge {
+    pub(super) fn new(id: Id, takes_requests: bool) -> Self {
+        let (is_answered, was_foreign, lost) = (false, false, None);
+        Self { id: Some(id), takes_requests, is_answered, was_foreign, lost }
     }
+
+    /// For a stream that answers no request.
+    pub(super) fn unsolicited() -> Self {
+        let (is_answered, was_foreign, lost) = (false, false, None);
+        Self { id: None, takes_requests: true, is_answered, was_foreign, lost }
+    }
+
+    pub(super) fn message(&mut self, text: &str, envelope: &Envelope<'_>) -> Verdict {
+        match verdict(text, envelope, self.id.as_ref()) {
+            Some(Verdict::Own(_)) if self.is_answered => {
+                tracing::warn!("dropped a second response to the same request");
+                Verdict::Dropped
+            }
+            Some(Verdict::Own(repaired)) => {
+                self.is_answered = true;
+                Verdict::Own(repaired)
+            }
+            None => {
+                tracing::warn!("dropped a response: it belongs to no request that was sent here");
+                self.was_foreign = true;
+                Verdict::Dropped
+            }
+            Some(Verdict::Other) if envelope.kind == Kind::Request && !self.takes_requests => {
+                let method = &envelope.method;
+                tracing::warn!(%method, "dropped a request that the server may not make here");
+                Verdict::Dropped
+            }
+            Some(other) => other,
+        }
+    }
+
+    /// Whether a message whose beginning this is may pass on before it is complete.
+    pub(super) fn passes(&mut self, beginning: &[u8]) -> bool {
+        match wire::peek(beginning) {
+            Peek::Id(id)
+                if !self.is_answered && self.id.as_ref().is_some_and(|own| own.is_spelt(id)) =>
+            {
+                self.is_answered = true;
+                true
+            }
+            // A notification, or a request whose id comes later.
+            Peek::Method => self.takes_requests,
+            // A response to another request, or a second one.
+            Peek::Id(_) | Peek::Unknown => false,
+        }
+    }
+
+    /// A message is lost.
+    pub(super) fn on_lost(&mut self, why: Why) {
+        tracing::warn!(%why, "dropped a message of the server");
+        self.lost = Some(why);
+    }
+
+    /// Why there is no response, if there is none.
+    pub(super) fn missing(&self) -> Option<Error> {
+        match self.lost {
+            _ if self.is_answered || self.id.is_none() => None,
+            Some(why) => Some(why.into()),
+            None if self.was_foreign => Some(Error::ForeignAnswer),
+            None => Some(Error::NoAnswer),
+        }
+    }
+}
+
+/// What a message in the answer to the request `id` is; `None`: the response to another request.
+fn verdict(text: &str, envelope: &Envelope<'_>, id: Option<&Id>) -> Option<Verdict> {
+    if envelope.kind != Kind::Response {
+        return Some(Verdict::Other);
+    }
+    let id = id.filter(|id| envelope.answers(id) || has_no_id(envelope))?;
+    Some(Verdict::Own(repaired(text, envelope, id)))
 }
 
 /// Whether a message is an error that the server didn't attribute: in the answer to a request, it is
@@ -73,18 +157,22 @@ fn unfit(id: &Id) -> String {
 mod tests {
     use super::*;
 
+    fn judge(id: &str) -> Judge {
+        Judge::new(Id::from_token(id), true)
+    }
+
     fn verdict(text: &str, id: &str) -> Verdict {
-        judge(text, &Envelope::parse(text).unwrap(), &Id::from_token(id))
+        judge(id).message(text, &Envelope::parse(text).unwrap())
     }
 
     #[test]
     fn a_response_to_another_request_is_foreign() {
         for other in ["2", "\"1\"", "\"other\"", "-1", "1.5", "null"] {
             let text = format!(r#"{{"jsonrpc":"2.0","id":{other},"result":{{}}}}"#);
-            assert_eq!(verdict(&text, "1"), Verdict::Foreign, "{other}");
+            assert_eq!(verdict(&text, "1"), Verdict::Dropped, "{other}");
         }
         let error = r#"{"jsonrpc":"2.0","id":2,"error":{"code":-1,"message":"m"}}"#;
-        assert_eq!(verdict(error, "1"), Verdict::Foreign);
+        assert_eq!(verdict(error, "1"), Verdict::Dropped);
     }
 
     #[test]
@@ -113,5 +201,68 @@ mod tests {
     fn what_answers_nothing_is_neither() {
         assert_eq!(verdict(r#"{"method":"notifications/message"}"#, "1"), Verdict::Other);
         assert_eq!(verdict(r#"{"id":1,"method":"roots/list"}"#, "1"), Verdict::Other);
+    }
+
+    #[test]
+    fn a_request_has_one_response() {
+        let own = r#"{"id":1,"result":{}}"#;
+        let envelope = Envelope::parse(own).unwrap();
+        let mut twice = judge("1");
+        assert_eq!(twice.message(own, &envelope), Verdict::Own(None));
+        assert_eq!(twice.message(own, &envelope), Verdict::Dropped);
+        let beginning = br#"{"jsonrpc":"2.0","id":1,"result":{"text":"xxx"#;
+        let mut large = judge("1");
+        assert!(large.passes(beginning));
+        assert!(!large.passes(beginning));
+        assert_eq!(large.message(own, &envelope), Verdict::Dropped);
+        assert!(large.missing().is_none());
+    }
+
+    #[test]
+    fn a_large_message_passes_by_its_beginning() {
+        let mut judge = judge("1");
+        assert!(judge.passes(br#"{"jsonrpc":"2.0","id":1,"result":{"text":"xxx"#));
+        assert!(judge.passes(br#"{"method":"notifications/message","params":{"#));
+        assert!(!judge.passes(br#"{"jsonrpc":"2.0","id":2,"result":{"#));
+        assert!(!judge.passes(br#"{"result":{"id":1,"text":"xxx"#));
+    }
+
+    /// From 2026-07-28 on, servers make no requests.
+    #[test]
+    fn requests_are_dropped_where_there_are_none() {
+        let question = r#"{"id":1,"method":"roots/list"}"#;
+        let note = r#"{"method":"notifications/message"}"#;
+        let mut judge = Judge::new(Id::from_token("1"), false);
+        let mut verdict = |text| judge.message(text, &Envelope::parse(text).unwrap());
+        assert_eq!(verdict(question), Verdict::Dropped);
+        assert_eq!(verdict(note), Verdict::Other);
+        assert!(!judge.passes(br#"{"method":"roots/list","params":{"#));
+    }
+
+    #[test]
+    fn what_took_the_place_of_a_response_is_named() {
+        let missing = |judge: &Judge| judge.missing().map(|error| error.to_string());
+        let mut judge = judge("1");
+        assert_eq!(missing(&judge), Some(Error::NoAnswer.to_string()));
+        let other = r#"{"id":2,"result":{}}"#;
+        judge.message(other, &Envelope::parse(other).unwrap());
+        assert_eq!(missing(&judge), Some(Error::ForeignAnswer.to_string()));
+        judge.on_lost(Why::NotText);
+        assert_eq!(missing(&judge), Some(Error::from(Why::NotText).to_string()));
+        let own = r#"{"id":1,"result":{}}"#;
+        judge.message(own, &Envelope::parse(own).unwrap());
+        assert_eq!(missing(&judge), None);
+    }
+
+    #[test]
+    fn what_a_server_says_on_its_own_account_holds_no_response() {
+        let mut judge = Judge::unsolicited();
+        let mut verdict = |text| judge.message(text, &Envelope::parse(text).unwrap());
+        assert_eq!(verdict(r#"{"id":1,"result":{}}"#), Verdict::Dropped);
+        assert_eq!(verdict(r#"{"id":null,"error":{"code":1,"message":"m"}}"#), Verdict::Dropped);
+        assert_eq!(verdict(r#"{"id":1,"method":"roots/list"}"#), Verdict::Other);
+        assert!(!judge.passes(br#"{"jsonrpc":"2.0","id":1,"result":{"text":"xxx"#));
+        assert!(judge.passes(br#"{"method":"notifications/message","params":{"#));
+        assert!(judge.missing().is_none(), "it may end at any time");
     }
 }

@@ -81,6 +81,8 @@ mod tests {
         Failure {
             host: "h".to_owned(),
             status: StatusCode::from_u16(status).unwrap(),
+            retry_after: None,
+            body: bytes::Bytes::new(),
             message: message.map(|message| {
                 format!(r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":-32000,"message":"{message}"}}}}"#)
             }),

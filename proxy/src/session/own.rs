@@ -26,7 +26,7 @@ impl Session {
         let text = wire::with_metadata(text, &self.context.metadata.of(&self.profile));
         let headers = protocol::post_headers();
         let answer = self.post_unbound(headers, text, false, Sent::default()).await?;
-        let session_id = answer.session_id.clone();
+        let session_id = answer.session_id().cloned();
         match outcome(answer.reply, &id).await? {
             Outcome::Result(result) => Ok((session_id, result)),
             Outcome::Refused(detail) => {

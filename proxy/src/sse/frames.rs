@@ -95,6 +95,14 @@ pub fn beginning_of_data(event: &[u8]) -> Option<&[u8]> {
     fields(event).find(|(name, _)| *name == b"data").map(|(_, value)| value)
 }
 
+/// The id that a whole event sets: after it, its stream can be taken up again. An empty one takes back
+/// those before it; `None` leaves them.
+#[must_use]
+pub fn id(event: &[u8]) -> Option<&str> {
+    let ids = fields(event).filter(|(name, value)| *name == b"id" && !value.contains(&0));
+    ids.last().map(|(_, id)| std::str::from_utf8(id).unwrap_or_default())
+}
+
 /// Names and values of the lines of an event.
 fn fields(event: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let event = event.strip_prefix(BOM).unwrap_or(event);

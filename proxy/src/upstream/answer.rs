@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::messages::Messages;
@@ -13,38 +13,32 @@ use crate::wire;
 /// How much of an error answer is read.
 const MAX_ERROR_BODY: usize = 1 << 20;
 
-/// An answer for whoever passes it on as it came.
+/// What came back; a success has a body to read as `B`.
 #[derive(Debug)]
-pub enum Passed {
-    /// Success; the body is still on its way.
-    Success(reqwest::Response),
-    /// Anything else, and the body, where that may be shown.
-    Failure {
-        /// What it says.
-        failure: Failure,
-        /// Its headers.
-        headers: HeaderMap,
-        /// Empty if it was too long, or quoted the signature.
-        body: Bytes,
-    },
+pub struct Answer<B = Messages> {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// The rest.
+    pub reply: Reply<B>,
 }
 
-/// What came back.
-#[derive(Debug)]
-pub struct Answer {
+impl<B> Answer<B> {
     /// The id that the server gave the session, if it did.
-    pub session_id: Option<HeaderValue>,
-    /// The rest.
-    pub reply: Reply,
+    #[must_use]
+    pub fn session_id(&self) -> Option<&HeaderValue> {
+        self.headers.get(super::SESSION_ID)
+    }
 }
 
 /// The kinds of answers.
 #[derive(Debug)]
-pub enum Reply {
+pub enum Reply<B = Messages> {
     /// Success, and nothing to read.
     Accepted,
     /// Success, with messages: one in JSON, or a stream of events.
-    Messages(Box<Messages>),
+    Messages(Box<B>),
     /// Anything that isn't success.
     Failure(Failure),
 }
@@ -56,6 +50,10 @@ pub struct Failure {
     pub host: String,
     /// The status.
     pub status: StatusCode,
+    /// How long the server wants to be left alone.
+    pub retry_after: Option<Duration>,
+    /// The body, where it may be shown: empty if it was too long, or quoted the signature.
+    pub body: Bytes,
     /// The body, where it is a JSON-RPC error.
     pub message: Option<String>,
     /// The first line of the server's own words.
@@ -64,21 +62,28 @@ pub struct Failure {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        let Failure { host, status, detail, .. } = failure;
-        Self::Status { host, status, detail }
+        let Failure { host, status, detail, retry_after, .. } = failure;
+        Self::Status { host, status, detail, retry_after }
     }
 }
 
 impl Failure {
-    /// Reads an answer that isn't success, and its body, where that may be shown: empty if it was too
-    /// long, or quoted the signature. `silence` limits all of it.
+    /// The failure of a request that has no JSON-RPC error.
+    #[must_use]
+    pub fn error(&self) -> Error {
+        let (host, detail) = (self.host.clone(), self.detail.clone());
+        Error::Status { host, status: self.status, detail, retry_after: self.retry_after }
+    }
+
+    /// Reads an answer that isn't success. `silence` limits all of it.
     pub(super) async fn read(
         mut response: reqwest::Response,
         host: String,
         signature: Option<HeaderMap>,
         silence: Duration,
-    ) -> (Self, Bytes) {
+    ) -> Self {
         let status = response.status();
+        let retry_after = retry_after(response.headers());
         let json = media_type(&response).as_deref() == Some("application/json");
         let mut body = Vec::new();
         let mut complete = true;
@@ -112,13 +117,18 @@ impl Failure {
         } else {
             words.map(with_next_step)
         };
-        (Self { host, status, message, detail }, text.into())
+        Self { host, status, retry_after, body: text.into(), message, detail }
     }
 }
 
+/// In seconds alone: what is a date depends on two clocks.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
 /// The media type of an answer, without its parameters.
-#[must_use]
-pub fn media_type(response: &reqwest::Response) -> Option<String> {
+pub(super) fn media_type(response: &reqwest::Response) -> Option<String> {
     let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     kind.map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_lowercase())
 }

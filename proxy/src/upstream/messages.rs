@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::budget::{Budget, Message, Share};
 use crate::config::MAX_UPSTREAM_MESSAGE;
 use crate::error::{Error, innermost};
@@ -166,27 +168,33 @@ impl Messages {
         messages(Message::new(text, share)).ok_or(Error::NotMessage("not JSON"))
     }
 
-    async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, Error> {
-        let next = self.response.chunk();
-        let piece = match self.read {
-            None => next.await,
-            Some(after) => match tokio::time::timeout(after, next).await {
-                Ok(piece) => piece,
-                Err(_) => {
-                    return Err(Error::Timeout {
-                        host: self.host.clone(),
-                        what: "went quiet in its answer: nothing",
-                        after,
-                        option: "--read-timeout",
-                    });
-                }
-            },
-        };
-        piece.map_err(|error| Error::Interrupted {
-            host: self.host.clone(),
-            detail: innermost(&error),
-        })
+    async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        next_chunk(&mut self.response, self.read, &self.host).await
     }
+}
+
+/// The next piece of a body; `None` at its end. `read` limits the wait.
+pub(super) async fn next_chunk(
+    response: &mut reqwest::Response,
+    read: Option<Duration>,
+    host: &str,
+) -> Result<Option<Bytes>, Error> {
+    let next = response.chunk();
+    let piece = match read {
+        None => next.await,
+        Some(after) => match tokio::time::timeout(after, next).await {
+            Ok(piece) => piece,
+            Err(_) => {
+                return Err(Error::Timeout {
+                    host: host.to_owned(),
+                    what: "stopped sending its response: nothing came",
+                    after,
+                    option: "--read-timeout",
+                });
+            }
+        },
+    };
+    piece.map_err(|error| Error::Interrupted { host: host.to_owned(), detail: innermost(&error) })
 }
 
 /// The messages in a text: itself, or those of a batch; `None` where that is no batch that can be

@@ -1,8 +1,9 @@
-//! A model of an MCP server at its worst: it cuts streams at any byte, replays what it has said to others, answers late,
-//! twice, under other ids and not at all, and loses its sessions. Whatever it does, each request gets its own answer or
-//! an error, nothing is executed twice, and what belongs to a call comes in its order.
+//! A model of an MCP server at its worst: it cuts streams at every byte, replays what it has said to others, answers
+//! late, twice, under other ids, in other orders, before it is asked and not at all, and loses its sessions. Whatever it
+//! does, each request gets its own answer or an error, nothing is executed twice, and what belongs to a call comes in its
+//! order. Over HTTP, an answer that breaks off is an error, and one that ends well without a response isn't.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,15 +13,21 @@ use sigward_tests::keys::Key;
 use sigward_tests::upstream::{ID, Received, Reply, Step, event};
 
 use super::result;
-use crate::agent::{Agent, SESSIONS, SIDES, STATELESS, Side};
+use crate::agent::{Agent, Ending, SESSIONS, SIDES, STATELESS, Side};
 use crate::dice::Dice;
 use crate::setup::{World, text};
 
 const PROFILES: [&str; 4] = ["dev", "staging", "prod", "audit"];
 /// Calls at the same time.
-const AT_ONCE: u64 = 24;
+const AT_ONCE: usize = 48;
 /// Notifications that come before each response.
-const NOTES: usize = 3;
+const NOTES: usize = 2;
+/// Calls whose streams are cut at each byte in turn: more than one of them has.
+const CUTS: u64 = 480;
+/// Calls that are served badly otherwise.
+const OTHERS: u64 = 96;
+/// The number of the first call. All numbers have as many digits, and so all streams as many bytes, but for the id.
+const FIRST: u64 = 1000;
 
 /// What the server knows.
 #[derive(Default)]
@@ -31,6 +38,10 @@ struct Model {
     ids: HashMap<u64, String>,
     /// How often each stream was asked for again.
     resumed: HashMap<u64, usize>,
+    /// Where streams were cut.
+    cuts: BTreeSet<usize>,
+    /// The length of the longest.
+    longest: usize,
 }
 
 fn answer(number: u64) -> String {
@@ -56,15 +67,16 @@ impl Model {
         events.split_off(behind.map_or(0, |place| place + 1).min(events.len()))
     }
 
-    /// The responses to other calls, each at the place where this one's stream begins.
+    /// All that was said to other calls, at the place where this one's stream begins.
     fn of_others(&self, number: u64, dice: &mut Dice) -> Vec<String> {
-        let mut others: Vec<_> = self.ids.iter().filter(|(other, _)| **other != number).collect();
+        let mut others: Vec<_> = self.ids.keys().filter(|other| **other != number).collect();
         others.sort();
         let first = dice.roll(others.len().max(1));
-        let chosen = others.iter().skip(first).take(3);
-        chosen
-            .map(|(other, id)| event(Some(&format!("{number}/0")), &result(id, &answer(**other))))
-            .collect()
+        let replayed = others.iter().skip(first).take(3).flat_map(|other| {
+            let notes = (1..=NOTES).map(|at| note(**other, at));
+            notes.chain([result(&self.ids[other], &answer(**other))])
+        });
+        replayed.map(|said| event(Some(&format!("{number}/0")), &said)).collect()
     }
 
     fn posted(&mut self, number: u64, request: &Received, may_expire: bool) -> Reply {
@@ -72,21 +84,23 @@ impl Model {
         self.ids.insert(number, id.clone());
         let mut dice = Dice::new(number);
         let is_first = !self.executed.contains_key(&number);
-        let kind = dice.roll(16);
-        if may_expire && is_first && kind >= 14 {
+        let kind = if number - FIRST < CUTS { usize::MAX } else { dice.roll(10) };
+        if may_expire && is_first && matches!(kind, 8 | 9) {
             // It knows nothing of the session, and has done nothing.
             self.executed.insert(number, 0);
             return match kind {
-                14 => Reply::Error(-30001, "session expired".to_owned()),
+                8 => Reply::Error(-30001, "session expired".to_owned()),
                 _ => Reply::Http(404, Vec::new(), String::new()),
             };
         }
         *self.executed.entry(number).or_default() += 1;
         let whole = self.events(number, None).concat();
+        let late = Step::Pause(Duration::from_millis(5 + dice.roll(40) as u64));
         match kind {
             0 => Reply::Json(result(ID, &answer(number))),
             1 => Reply::Json(result(r#""other""#, &answer(number + 1))),
-            2 => Reply::HangUp,
+            // The id as a string is another id.
+            2 => Reply::Stream(vec![Step::Data(result(&format!("\"{id}\""), "poison"))]),
             3 => {
                 let twice = self.events(number, Some(NOTES)).concat();
                 Reply::Stream(vec![Step::Raw(whole + &twice)])
@@ -97,12 +111,18 @@ impl Model {
             }
             5 => {
                 let (before, after) = whole.split_at(dice.roll(whole.len()));
-                let late = Step::Pause(Duration::from_millis(30));
                 Reply::Stream(vec![Step::Raw(before.to_owned()), late, Step::Raw(after.to_owned())])
             }
-            6 => Reply::Stream(vec![Step::Raw(whole)]),
-            // At each byte in turn.
-            _ => cut(&whole, usize::try_from(number).unwrap() % (whole.len() + 1)),
+            // In another order than that of the calls.
+            6 => Reply::Stream(vec![late, Step::Raw(whole)]),
+            7 => Reply::HangUp,
+            8 | 9 => Reply::Stream(vec![Step::Raw(whole)]),
+            _ => {
+                let at = usize::try_from(number - FIRST).unwrap() % (whole.len() + 1);
+                self.cuts.insert(at);
+                self.longest = self.longest.max(whole.len());
+                cut(&whole, at)
+            }
         }
     }
 
@@ -127,16 +147,14 @@ fn cut(text: &str, at: usize) -> Reply {
     Reply::Stream(vec![Step::Raw(text[..at].to_owned()), Step::Cut])
 }
 
-/// What one client hears of so many calls with each profile in turn.
-async fn check(side: Side, version: &'static str, rounds: u64) {
+/// What one client hears of its calls with each profile in turn.
+async fn check(side: Side, version: &'static str) {
     let mut home = AwsHome::new();
     home.static_keys(PROFILES[3], &Key::user(PROFILES[3]));
     let world = World::at_home(home, |builder| builder).await;
     let model = Arc::new(Mutex::new(Model::default()));
     let shared = Arc::clone(&model);
     // A client over HTTP renews its own session: it would have to begin again.
-    let passes =
-        |profile: &str| side == Side::Listening && (profile == PROFILES[0] || version == STATELESS);
     let spared = world.home.identity(PROFILES[0]).to_owned();
     world.upstream.hook(move |request: &Received| {
         let mut model = shared.lock().unwrap();
@@ -149,11 +167,17 @@ async fn check(side: Side, version: &'static str, rounds: u64) {
         Some(model.posted(number, request, may_expire))
     });
     let mut agent = Agent::start(&world, side, version, &PROFILES, &[]).await;
+    if side == Side::Listening {
+        agent.resume_streams();
+    }
     let mut responses: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
-    let mut ids = HashMap::new();
-    for round in 0..rounds {
+    let (mut ids, mut endings) = (HashMap::new(), HashMap::new());
+    let numbers: Vec<u64> = (FIRST..FIRST + CUTS + OTHERS).collect();
+    for round in numbers.chunks(AT_ONCE) {
+        // What answers a call that is still to come is no answer, wherever it stands.
+        world.upstream.push_to_all(&result(&agent.next_id().to_string(), "poison"));
         let mut begun = Vec::new();
-        for number in round * AT_ONCE..(round + 1) * AT_ONCE {
+        for &number in round {
             let profile = PROFILES[usize::try_from(number / 3).unwrap() % PROFILES.len()];
             let arguments = json!({"aws_profile": profile, "n": number}).to_string();
             let id = agent.start_call("write_note", &arguments).await;
@@ -167,7 +191,9 @@ async fn check(side: Side, version: &'static str, rounds: u64) {
                     let response = agent.response(&id).await;
                     responses.entry(number).or_default().push(response);
                 }
-                Side::Listening => agent.ended(&id).await,
+                Side::Listening => {
+                    endings.insert(number, agent.ended(&id).await);
+                }
             }
         }
     }
@@ -190,14 +216,16 @@ async fn check(side: Side, version: &'static str, rounds: u64) {
         }
     }
     let shown = format!("{side:?} {version}");
+    let model = model.lock().unwrap();
     let mut good = 0;
     for (number, profile) in ids.into_values() {
-        let shown = format!("{shown}, call {number} with {profile}");
+        let ending = endings.get(&number);
+        let shown = format!("{shown}, call {number} with {profile}, which ended {ending:?}");
         let heard = responses.remove(&number).unwrap_or_default();
-        // A stream that passes through ends where the server cut it: that is its client's to see.
-        let none = passes(profile) && heard.is_empty();
-        assert!(heard.len() == 1 || none, "{shown}: {heard:?}");
-        let executed = model.lock().unwrap().executed[&number];
+        // Silence is no answer, but where it can be seen.
+        let breaks_off = ending == Some(&Ending::BrokenOff) && heard.is_empty();
+        assert!(heard.len() == 1 || breaks_off, "{shown}: {heard:?}");
+        let executed = model.executed[&number];
         assert!(executed <= 1, "{shown}: executed {executed} times");
         for response in heard {
             let is_error = response["error"].is_object() || response["result"]["isError"] == true;
@@ -211,28 +239,31 @@ async fn check(side: Side, version: &'static str, rounds: u64) {
         assert!(seen.is_sorted(), "{shown}: notes in the order {seen:?}");
     }
     assert!(notes.is_empty(), "{shown}: notes of calls that nobody made: {notes:?}");
-    // The control: an error for everything would be no proxy.
-    let least = rounds * AT_ONCE / if version == SESSIONS { 2 } else { 5 };
-    assert!(good >= least, "{shown}: {good} good answers of {}", rounds * AT_ONCE);
+    let everywhere = (0..=model.longest).all(|at| model.cuts.contains(&at));
+    assert!(everywhere, "{shown}: not every byte of {} was one to cut at", model.longest);
+    // The control: an error for everything would be no proxy. Where streams can't be taken up again, no call has its
+    // answer whose stream was cut.
+    let least = if version == SESSIONS { (CUTS + OTHERS) * 4 / 5 } else { OTHERS / 2 };
+    assert!(good >= least, "{shown}: {good} good answers");
     assert!(world.upstream.requests().iter().all(|request| request.signature.is_ok()));
 }
 
 #[tokio::test]
 async fn each_request_gets_its_own_answer_over_standard_input() {
-    check(SIDES[0], SESSIONS, 6).await;
+    check(SIDES[0], SESSIONS).await;
 }
 
 #[tokio::test]
 async fn each_request_gets_its_own_answer_over_http() {
-    check(SIDES[1], SESSIONS, 6).await;
+    check(SIDES[1], SESSIONS).await;
 }
 
 #[tokio::test]
 async fn each_request_gets_its_own_answer_without_sessions_over_standard_input() {
-    check(SIDES[0], STATELESS, 4).await;
+    check(SIDES[0], STATELESS).await;
 }
 
 #[tokio::test]
 async fn each_request_gets_its_own_answer_without_sessions_over_http() {
-    check(SIDES[1], STATELESS, 4).await;
+    check(SIDES[1], STATELESS).await;
 }

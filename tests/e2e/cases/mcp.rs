@@ -22,8 +22,6 @@ struct Case {
     _source: Value,
     #[serde(rename = "kind")]
     _kind: String,
-    #[serde(rename = "today", default)]
-    _today: Value,
     #[serde(rename = "note", default)]
     _note: Value,
     #[serde(default)]

@@ -74,6 +74,11 @@ impl Sessions {
         }
     }
 
+    /// The GET streams that are open.
+    pub(super) fn streams(&self) -> Vec<mpsc::Sender<io::Result<Bytes>>> {
+        self.table().open.values().filter_map(|session| session.stream.clone()).collect()
+    }
+
     /// Ends the GET stream of a session from the server's side.
     pub(super) fn end_stream(&self, id: &str) {
         if let Some(session) = self.table().open.get_mut(id) {

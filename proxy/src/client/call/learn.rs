@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Outbound, Relay};
+use super::Relay;
 use crate::client::lock;
 use crate::config::ProfileName;
-use crate::session::Session;
+use crate::request::Request;
+use crate::session::{Ownership, Session};
 use crate::wire::{Envelope, Object};
 
 /// Tasks whose profile is remembered.
@@ -16,33 +17,42 @@ const MAX_CREATED: usize = 64 << 10;
 const MAX_TASK_ID: usize = 1024;
 
 impl Relay {
-    /// The client's version of a response; `None` where that is the server's.
-    pub(super) fn respond(&self, request: &Outbound<'_>, text: &str) -> Option<String> {
-        if request.call.method() == "tools/list" {
+    /// The client's version of the response to `call`, which went over `session` as `body`; `None`
+    /// where that is the server's.
+    pub(super) fn respond(
+        &self,
+        call: &Request,
+        session: &Arc<Session>,
+        body: &[u8],
+        text: &str,
+    ) -> Option<String> {
+        if call.method() == "tools/list" {
             let describe = |profile: &_| self.shared.metadata.description(profile);
-            let stateless = request.call.is_stateless();
-            return self.catalog.rewrite(text, stateless, &self.shared.offer, describe);
+            // Which tools an HTTP client leaves out for their headers is for that client to decide.
+            let mirrors = call.is_stateless() && self.context.ownership == Ownership::Proxy;
+            return self.catalog.rewrite(text, mirrors, &self.shared.offer, describe);
         }
-        self.learn(request, text);
+        self.learn(call, session, body, text);
         None
     }
 
     /// Keeps what a successful response means for later: log levels and subscriptions to replay,
     /// tasks and their profile.
-    fn learn(&self, request: &Outbound<'_>, response: &str) {
-        let method = request.call.method();
-        let session = request.exchange.session;
+    fn learn(&self, call: &Request, session: &Arc<Session>, body: &[u8], response: &str) {
+        let method = call.method();
         let result = || Envelope::parse(response).ok().and_then(|it| it.result).is_some();
         match method {
             "logging/setLevel" if result() => {
-                if let Some(params) = request.call.params() {
+                if let Some(params) = call.params() {
                     self.context.handshake.log_level(params);
                     self.set_level(params);
                 }
             }
-            "resources/subscribe" | "resources/unsubscribe" if result() => {
-                let params = request.params();
-                if let Some(uri) = request.call.uri() {
+            "resources/subscribe" | "resources/unsubscribe" if self.renews(session) && result() => {
+                if let Some(uri) = call.uri() {
+                    // Without what chose the profile.
+                    let sent = std::str::from_utf8(body).ok();
+                    let params = sent.and_then(|it| Envelope::parse(it).ok()?.params);
                     let kept = params.filter(|_| method == "resources/subscribe");
                     session.subscribed(uri, kept);
                 }
@@ -52,8 +62,13 @@ impl Relay {
         }
     }
 
+    /// Whether the proxy opens another session in the place of this one, where it is lost.
+    fn renews(&self, session: &Session) -> bool {
+        !session.is_default || self.context.ownership == Ownership::Proxy
+    }
+
     /// Keeps which profile made a task, if `response` says that one was made.
-    pub(crate) fn learn_task(&self, profile: &ProfileName, response: &str) {
+    fn learn_task(&self, profile: &ProfileName, response: &str) {
         // Nearly every response is done here.
         if response.len() > MAX_CREATED
             || memchr::memmem::find(response.as_bytes(), b"\"taskId\"").is_none()
@@ -82,7 +97,7 @@ impl Relay {
     }
 
     /// Tells the sessions of the other profiles, where they are open.
-    pub(crate) fn set_level(&self, params: &str) {
+    fn set_level(&self, params: &str) {
         let open: Vec<Arc<Session>> = lock(&self.sessions).values().cloned().collect();
         for session in open.into_iter().filter(|session| !session.is_default) {
             let params = params.to_owned();

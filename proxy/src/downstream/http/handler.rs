@@ -8,27 +8,30 @@
 mod answer;
 mod body;
 mod clients;
-mod deadline;
 mod headers;
 mod own;
-mod passing;
 mod post;
-mod rule;
+mod stream;
+mod unfinished;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, Method, Response, StatusCode};
 use tokio::time::Instant;
 
 pub(crate) use self::body::{Body, full, until};
-use self::clients::{Busy, Clients};
+use self::clients::{Busy, Clients, Registered};
+use self::stream::CallAnswer;
 use crate::budget::Budget;
 use crate::client::{GRACE, Shared};
 use crate::error::Error;
+use crate::exchange::Deadline;
 use crate::protocol::LAST_EVENT_ID;
-use crate::upstream::{Outgoing, Passed, SESSION_ID, Sent};
+use crate::request::Request;
+use crate::session::is_lost;
+use crate::upstream::{Answer, Failure, Frames, Reply, SESSION_ID, Sent};
 
 pub(crate) use self::answer::{refusal, unknown_session};
 
@@ -76,72 +79,137 @@ impl Reverse {
     /// The stream of what the server says on its own account, or the rest of one that was cut.
     pub(crate) async fn get(&self, headers: &HeaderMap) -> Response<Body> {
         let Some(client) = self.client(headers) else { return answer::unknown_session() };
-        let budget = client.0.relay.budget().clone();
-        let out = self.outgoing(&client, Method::GET, headers, Bytes::new());
-        let passed = client.0.relay.upstream().pass(out).await;
-        match passed {
-            Ok(Passed::Success(response)) => {
-                // The rest of a stream that was cut ends with its response; the messages of other
-                // profiles are for a stream that stays.
-                let stays = !headers.contains_key(LAST_EVENT_ID);
-                let inbox = (stays && client.0.relay.has_session()).then(|| client.0.inbox());
-                answer::stream(response, &budget, client, |passing| match inbox {
-                    Some(inbox) => passing.with(inbox),
-                    None => passing,
-                })
+        let after = headers.get(LAST_EVENT_ID);
+        let event = after.and_then(|event| event.to_str().ok());
+        if let Some((event, call)) = event.and_then(|it| Some((it, client.0.unfinished.find(it)?)))
+        {
+            return self.resume(client, headers, event, call).await;
+        }
+        let is_new = after.is_none();
+        let (answer, client) = match self.send(client, Method::GET, headers, Bytes::new()).await {
+            Ok(answered) => answered,
+            Err(answer) => return answer,
+        };
+        match answer.reply {
+            Reply::Messages(frames) if frames.is_events() && is_new => {
+                let inbox = client.0.relay.has_session().then(|| client.0.inbox());
+                answer::unsolicited(answer.status, &answer.headers, frames, inbox, client)
             }
-            Ok(Passed::Failure { failure, headers: answered, body }) => {
-                let is_lost = self.forget_if_lost(headers, &failure);
-                answer::failure(None, failure, is_lost, &answered, body)
-            }
-            Err(error) => answer::unreachable(&error),
+            // The rest of a stream that nobody here knows.
+            reply => self.raw(client, headers, Answer { reply, ..answer }),
         }
     }
 
     /// The client ends its session.
     pub(crate) async fn delete(&self, headers: &HeaderMap) -> Response<Body> {
         let Some(client) = self.client(headers) else { return answer::unknown_session() };
-        let budget = client.0.relay.budget().clone();
-        let out = self.outgoing(&client, Method::DELETE, headers, Bytes::new());
-        let passed = client.0.relay.upstream().pass(out).await;
-        match passed {
-            Ok(Passed::Success(response)) => {
-                let ended = headers.get(SESSION_ID).and_then(|id| self.clients.remove(id));
-                if let Some(ended) = ended {
-                    ended.relay.forget_default();
-                    post::end(ended);
+        let answer = self.pass(client, Method::DELETE, headers, Bytes::new()).await;
+        // A server may refuse this, and end sessions by itself (405). Its client has gone in any case.
+        let is_over =
+            answer.status().is_success() || answer.status() == StatusCode::METHOD_NOT_ALLOWED;
+        if is_over
+            && let Some(ended) = headers.get(SESSION_ID).and_then(|id| self.clients.remove(id))
+        {
+            ended.relay.forget_default();
+            post::end(ended);
+        }
+        answer
+    }
+
+    /// The rest of the answer to `call`, after an event.
+    async fn resume(
+        &self,
+        client: Busy,
+        headers: &HeaderMap,
+        event: &str,
+        call: Request,
+    ) -> Response<Body> {
+        let relay = Arc::clone(&client.0.relay);
+        let session = relay.default_session();
+        let registered = Registered::resumed(client, &call);
+        registered.flight.over(Arc::clone(&session));
+        let (sent, flag) = (headers::upstream(headers, None), registered.flight.sent.clone());
+        let answer = match session.pass(Method::GET, sent, Bytes::new(), true, flag).await {
+            Ok(answer) => answer,
+            Err(error) => return answer::unreachable(&error),
+        };
+        match answer.reply {
+            Reply::Messages(frames) if frames.is_events() => {
+                match relay.resume(&call, event, *frames) {
+                    Ok(reading) => {
+                        let deadline = Deadline::none();
+                        let resumed =
+                            CallAnswer::new(reading, call, registered, deadline).after(event);
+                        answer::of_call(answer.status, &answer.headers, resumed, None)
+                    }
+                    Err(error) => answer::unreachable(&error),
                 }
-                answer::stream(response, &budget, client, |passing| passing)
             }
-            Ok(Passed::Failure { failure, headers: answered, body }) => {
-                let is_lost = self.forget_if_lost(headers, &failure);
-                answer::failure(None, failure, is_lost, &answered, body)
+            Reply::Messages(frames) => {
+                answer::raw(answer.status, &answer.headers, *frames, registered)
             }
-            Err(error) => answer::unreachable(&error),
+            Reply::Accepted => answer::accepted(),
+            Reply::Failure(failure) => self.failed(headers, None, failure, &answer.headers),
+        }
+    }
+
+    /// An answer that isn't success.
+    fn failed(
+        &self,
+        headers: &HeaderMap,
+        call: Option<&Request>,
+        failure: Failure,
+        answered: &HeaderMap,
+    ) -> Response<Body> {
+        let is_lost = is_lost(&failure, headers.contains_key(SESSION_ID));
+        if is_lost {
+            self.forget(headers);
+        }
+        answer::failure(call, failure, is_lost, answered)
+    }
+
+    /// Passes on what isn't a request of MCP.
+    async fn pass(
+        &self,
+        client: Busy,
+        method: Method,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Response<Body> {
+        match self.send(client, method, headers, body).await {
+            Ok((answer, client)) => self.raw(client, headers, answer),
+            Err(answer) => answer,
+        }
+    }
+
+    async fn send(
+        &self,
+        client: Busy,
+        method: Method,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<(Answer<Frames>, Busy), Response<Body>> {
+        let patient = method == Method::GET;
+        let session = client.0.relay.default_session();
+        let sent = headers::upstream(headers, None);
+        match session.pass(method, sent, body, patient, Sent::default()).await {
+            Ok(answer) => Ok((answer, client)),
+            Err(error) => Err(answer::unreachable(&error)),
+        }
+    }
+
+    /// An answer as it came.
+    fn raw(&self, client: Busy, headers: &HeaderMap, answer: Answer<Frames>) -> Response<Body> {
+        match answer.reply {
+            Reply::Messages(frames) => answer::raw(answer.status, &answer.headers, *frames, client),
+            Reply::Accepted => answer::accepted(),
+            Reply::Failure(failure) => self.failed(headers, None, failure, &answer.headers),
         }
     }
 
     /// Whose request it is, by its session.
     fn client(&self, headers: &HeaderMap) -> Option<Busy> {
         self.clients.find(headers.get(SESSION_ID))
-    }
-
-    fn outgoing(
-        &self,
-        client: &Busy,
-        method: Method,
-        headers: &HeaderMap,
-        body: Bytes,
-    ) -> Outgoing {
-        Outgoing {
-            profile: self.shared.profiles.default().clone(),
-            patient: method == Method::GET,
-            method,
-            headers: headers::upstream(headers, None),
-            body,
-            sent: Sent::default(),
-            budget: client.0.relay.budget().clone(),
-        }
     }
 }
 

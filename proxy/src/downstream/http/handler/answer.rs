@@ -1,56 +1,74 @@
 //! Answers: passed on, or made here.
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use rmcp::model::ErrorCode;
 
 use super::body::{self, Body, full};
 use super::headers;
-use super::passing::Passing;
-use crate::budget::Budget;
+use super::stream::{CallAnswer, Inbox, Passing};
 use crate::client::{Failed, fault_response, sentence};
 use crate::error::Error;
 use crate::exchange::repaired;
 use crate::request::Request;
-use crate::upstream::Failure;
+use crate::upstream::{Failure, Frames};
 use crate::wire::{self, Envelope, Fault, Id};
 
-/// An answer as it comes; `held` is dropped at its end. `adapt` may have an eye on it.
-pub(super) fn stream<T: Send + 'static>(
-    response: reqwest::Response,
-    budget: &Budget,
+/// An answer that passes on as it comes; `held` is dropped at its end.
+pub(super) fn raw<T: Send + 'static>(
+    status: StatusCode,
+    headers: &HeaderMap,
+    frames: Frames,
     held: T,
-    adapt: impl FnOnce(Passing) -> Passing,
 ) -> Response<Body> {
-    stream_after(Vec::new(), response, budget, held, adapt)
+    let length = headers.get(CONTENT_LENGTH).filter(|_| !frames.is_events()).cloned();
+    stream(status, headers, length, Passing::raw(frames), held)
 }
 
-/// [`stream`] of an answer of which `begun` was read.
-pub(super) fn stream_after<T: Send + 'static>(
-    begun: Vec<u8>,
-    response: reqwest::Response,
-    budget: &Budget,
+/// The stream of what a server says on its own account. `inbox` holds what is put between its events.
+pub(super) fn unsolicited<T: Send + 'static>(
+    status: StatusCode,
+    headers: &HeaderMap,
+    frames: Box<Frames>,
+    inbox: Option<BoxFuture<'static, Inbox>>,
     held: T,
-    adapt: impl FnOnce(Passing) -> Passing,
 ) -> Response<Body> {
-    let mut answer = head(&response);
-    let length = response.headers().get(CONTENT_LENGTH).cloned();
-    // A stream of events may have nothing to say for hours; a call ends by its deadline.
-    let passing = adapt(Passing::new(begun, response, budget.clone()));
+    stream(status, headers, None, Passing::unsolicited(frames, inbox), held)
+}
+
+/// The answer to a call, of which `begun` was read.
+pub(super) fn of_call(
+    status: StatusCode,
+    headers: &HeaderMap,
+    answer: CallAnswer,
+    begun: Option<Bytes>,
+) -> Response<Body> {
     // Events may change on their way, and others come between them.
-    if let Some(length) = length.filter(|_| !passing.is_events()) {
+    let length = headers.get(CONTENT_LENGTH).filter(|_| !answer.is_events()).cloned();
+    stream(status, headers, length, Passing::of_call(answer, begun), ())
+}
+
+fn stream<T: Send + 'static>(
+    status: StatusCode,
+    headers: &HeaderMap,
+    length: Option<HeaderValue>,
+    passing: Passing,
+    held: T,
+) -> Response<Body> {
+    let mut answer = head(status, headers, body::flowing(passing.pieces(held)));
+    if let Some(length) = length {
         answer.headers_mut().insert(CONTENT_LENGTH, length);
     }
-    *answer.body_mut() = body::flowing(passing.pieces(held));
     answer
 }
 
-/// Status and headers of an answer, without its body.
-pub(super) fn head(response: &reqwest::Response) -> Response<Body> {
-    let mut answer = Response::new(full(Bytes::new()));
-    *answer.status_mut() = response.status();
-    *answer.headers_mut() = headers::downstream(response.headers());
+/// An answer with the server's own head.
+pub(super) fn head(status: StatusCode, headers: &HeaderMap, body: Body) -> Response<Body> {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers::downstream(headers);
     answer
 }
 
@@ -61,7 +79,6 @@ pub(super) fn failure(
     failure: Failure,
     is_lost: bool,
     headers: &HeaderMap,
-    body: Bytes,
 ) -> Response<Body> {
     let status = match failure.status {
         _ if is_lost => StatusCode::NOT_FOUND,
@@ -73,7 +90,7 @@ pub(super) fn failure(
     let about_signature =
         matches!(failure.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
     let made_here = failure.status.is_redirection()
-        || body.is_empty() && failure.status != StatusCode::METHOD_NOT_ALLOWED
+        || failure.body.is_empty() && failure.status != StatusCode::METHOD_NOT_ALLOWED
         || about_signature && failure.message.is_none();
     if made_here {
         let error = Error::from(failure);
@@ -87,10 +104,7 @@ pub(super) fn failure(
         let envelope = Envelope::parse(message).ok()?;
         repaired(message, &envelope, call.id())
     });
-    let mut answer = Response::new(repaired.map_or_else(|| full(body), full));
-    *answer.status_mut() = status;
-    *answer.headers_mut() = headers::downstream(headers);
-    answer
+    head(status, headers, repaired.map_or_else(|| full(failure.body), full))
 }
 
 /// A request that has no answer from upstream.
@@ -125,7 +139,7 @@ pub(super) fn unreachable(error: &Error) -> Response<Body> {
     json(StatusCode::BAD_GATEWAY, error_text(Id::null(), error))
 }
 
-pub(super) fn error_text(id: Id, error: &Error) -> String {
+fn error_text(id: Id, error: &Error) -> String {
     wire::error_response(&id, ErrorCode::INTERNAL_ERROR, &sentence(&error.to_string()))
 }
 

@@ -1,4 +1,4 @@
-//! The bodies of answers that the proxy makes, and the reading of those that are small.
+//! The bodies of answers that the proxy makes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,9 +11,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use tokio::sync::mpsc;
 
-use super::rule::{Change, Rule};
-use crate::budget::{Budget, Message, Share};
-use crate::config::MAX_UPSTREAM_MESSAGE;
+use crate::budget::Message;
 use crate::sse;
 
 /// Why a body ends before its end: the client sees a cut.
@@ -36,50 +34,11 @@ pub(crate) fn until(body: Body, end: impl Future<Output = ()> + Send + 'static) 
     StreamBody::new(BodyStream::new(body).take_until(Box::pin(end))).boxed_unsync()
 }
 
-/// Larger events and bodies may be passed on before they are complete.
-pub(super) const SMALL: usize = 64 << 10;
+/// Larger messages go out in pieces.
+const SMALL: usize = 64 << 10;
 
 /// The longest silence in a stream of our own.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// The beginning of a body, and whether that is all of it.
-pub(super) async fn beginning(
-    response: &mut reqwest::Response,
-    read: Duration,
-) -> Result<(Vec<u8>, bool), Cut> {
-    let mut body = Vec::new();
-    while body.len() <= SMALL {
-        match tokio::time::timeout(read, response.chunk()).await?? {
-            Some(piece) => body.extend_from_slice(&piece),
-            None => return Ok((body, true)),
-        }
-    }
-    Ok((body, false))
-}
-
-/// A JSON body, judged as a whole; `None` where nothing of it goes on. `body` is what was read of it.
-pub(super) async fn whole(
-    mut body: Vec<u8>,
-    mut response: reqwest::Response,
-    budget: &Budget,
-    rule: &mut Rule,
-    read: Duration,
-) -> Result<Option<Bytes>, Cut> {
-    let mut share = Share::default();
-    while let Some(piece) = tokio::time::timeout(read, response.chunk()).await?? {
-        if body.len() + piece.len() > MAX_UPSTREAM_MESSAGE {
-            return Err("an answer is too large".into());
-        }
-        share.cover(budget, body.len() + piece.len()).await;
-        body.extend_from_slice(&piece);
-    }
-    let change = std::str::from_utf8(&body).map_or(Change::Keep, |text| rule.apply(text));
-    Ok(match change {
-        Change::Keep => Some(share.holding(body)),
-        Change::Replace(text) => Some(share.holding(text.into_bytes())),
-        Change::Drop => None,
-    })
-}
 
 /// A message as an event, in pieces where it is large: what waits for the client to read it holds on
 /// to its share of the memory.

@@ -13,7 +13,8 @@ use http::HeaderValue;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::passing::Inbox;
+use super::stream::Inbox;
+use super::unfinished::Unfinished;
 use crate::budget::{Budget, Message};
 use crate::client::{Flight, Outlet, Relay, Shared};
 use crate::request::Request;
@@ -38,6 +39,7 @@ pub(super) struct Client {
     /// What the other profiles' servers say on their own account.
     inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<Message>>>,
     heard: Mutex<Instant>,
+    pub(super) unfinished: Unfinished,
     /// Its part of the memory that requests take.
     pub(super) requests: Budget,
 }
@@ -50,6 +52,7 @@ impl Client {
             relay: Relay::new(shared, ownership, out),
             inbox: Arc::new(tokio::sync::Mutex::new(inbox)),
             heard: Mutex::new(Instant::now()),
+            unfinished: Unfinished::default(),
         })
     }
 
@@ -78,14 +81,14 @@ impl Drop for Busy {
 
 /// A request at work, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Underway {
+pub(super) struct Registered {
     pub(super) client: Busy,
     pub(super) flight: Arc<Flight>,
     /// Under which it can be cancelled. Clients without a session may use one id at the same time.
     id: Option<Id>,
 }
 
-impl Underway {
+impl Registered {
     /// Takes note of a request whose messages go to `out`; an error says why that can't be.
     pub(super) fn begin(client: Busy, call: &Request, out: Outlet) -> Result<Self, &'static str> {
         let id = client.0.relay.has_session().then(|| call.id().clone());
@@ -97,7 +100,25 @@ impl Underway {
     }
 }
 
-impl Drop for Underway {
+impl Registered {
+    /// A call whose answer its client takes up again. It was registered, and may still be, where the
+    /// end of its connection wasn't seen yet.
+    pub(super) fn resumed(client: Busy, call: &Request) -> Self {
+        Self { client, flight: Flight::new(call, mpsc::channel(1).0), id: None }
+    }
+
+    /// Where the client's calls are found whose answer isn't complete.
+    pub(super) fn unfinished(&self) -> &Unfinished {
+        &self.client.0.unfinished
+    }
+
+    /// Whose request it is.
+    pub(super) fn client(&self) -> &Arc<Relay> {
+        &self.client.0.relay
+    }
+}
+
+impl Drop for Registered {
     fn drop(&mut self) {
         if let Some(id) = &self.id {
             self.client.0.relay.forget(id, &self.flight);
@@ -134,9 +155,11 @@ impl Clients {
             .then(|| Busy::new(&Client::new(Arc::clone(&self.shared), Ownership::Client)))
     }
 
-    /// The server gave the client's session this id.
-    pub(super) fn insert(&self, id: HeaderValue, client: Arc<Client>) {
-        lock(&self.by_session).insert(id, client);
+    /// The server gave the client's session this id. The client that had it before, if one did, which
+    /// must be ended.
+    #[must_use]
+    pub(super) fn insert(&self, id: HeaderValue, client: Arc<Client>) -> Option<Arc<Client>> {
+        lock(&self.by_session).insert(id, client)
     }
 
     /// The session has ended.

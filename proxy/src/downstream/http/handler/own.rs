@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::answer;
 use super::body::{self, Body};
-use super::clients::{Busy, Underway};
+use super::clients::{Busy, Registered};
 use crate::budget::Message;
 use crate::client::{Flight, fault_response};
 use crate::request::{Incoming, Request};
@@ -31,14 +31,14 @@ const INITIALIZE: Fault = Fault::NotMessage("initialize can't be part of a batch
 /// Makes a call over a session of its profile. It goes on when the client's connection ends: with
 /// sessions, that is no cancellation (2025-11-25, Streamable HTTP, "Sending Messages").
 pub(super) async fn call(
-    underway: Underway,
+    registered: Registered,
     call: Request,
     mut messages: mpsc::Receiver<Message>,
 ) -> Response<Body> {
     let (done, response) = oneshot::channel();
     tokio::spawn(async move {
-        let relay = &underway.client.0.relay;
-        let response = relay.respond_to(&call, &underway.flight).await;
+        let relay = registered.client();
+        let response = relay.respond_to(&call, &registered.flight).await;
         // The client may be gone.
         let _ = done.send(response);
     });
@@ -71,7 +71,6 @@ pub(super) fn batch(client: Busy, batch: &[&str], whole: &Message) -> Response<B
                 continue;
             }
             Ok(Incoming::Request(call)) => {
-                relay.on_request(&call);
                 match relay.register(&call, out.clone()) {
                     Ok(flight) => calls.push((call, flight)),
                     Err(why) => {

@@ -7,7 +7,7 @@ fn id(number: usize) -> HeaderValue {
 fn with_one() -> Clients {
     let clients = Clients::new(Shared::alone());
     let begun = clients.begin().unwrap();
-    clients.insert(id(1), Arc::clone(&begun.0));
+    let _ = clients.insert(id(1), Arc::clone(&begun.0));
     clients
 }
 
@@ -39,7 +39,7 @@ async fn there_is_a_limit_to_sessions() {
     let clients = with_one();
     for number in 2..=MAX_SESSIONS {
         let begun = clients.begin().unwrap();
-        clients.insert(id(number), Arc::clone(&begun.0));
+        let _ = clients.insert(id(number), Arc::clone(&begun.0));
     }
     assert!(clients.begin().is_none());
     clients.remove(&id(7)).unwrap();
