@@ -16,6 +16,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser};
 use http::{HeaderName, HeaderValue};
 
+pub use self::values::BrokerChoice;
 use self::values::{argument, broker, header, key_value, last_of_each, seconds};
 use crate::config::{
     Config, Globs, ListenAddress, MAX_ADDED_HEADERS, ProfileArgument, Profiles, Timeouts,
@@ -142,17 +143,6 @@ struct Options {
     /// Hide and refuse tools that match, also those of --tools-allow; repeatable
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     tools_deny: Vec<String>,
-}
-
-/// Which broker the user wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BrokerChoice {
-    /// The one that listens on a usual socket, else a private one.
-    Any,
-    /// The one behind this socket.
-    Unix(PathBuf),
-    /// One of our own.
-    Private,
 }
 
 /// What the command line says.

@@ -5,51 +5,47 @@
 //! that it came with, or none if the client cancelled it; and a message that needs no change leaves
 //! as it came.
 
-#[cfg(test)]
-mod alone;
 mod call;
-mod lines;
-mod passing;
+mod failed;
+mod in_flight;
+mod learn;
 mod questions;
 mod server;
+mod sessions;
+mod shared;
 mod sign_in;
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderValue};
+use rmcp::model::ProtocolVersion;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::call::{Failed, Route, sentence};
-pub(crate) use self::lines::fault_response;
+use self::call::Caller;
+pub(crate) use self::failed::{Failed, echoed, fault_response, sentence};
+use self::in_flight::AllInFlight;
+pub(crate) use self::in_flight::InFlight;
 use self::questions::{Asker, Questions};
+pub use self::shared::{Outlet, Shared};
 pub(crate) use self::sign_in::Next;
-use self::sign_in::{Asked, SignIns};
-use crate::attempt::Attempt;
-use crate::broker::Broker;
-use crate::budget::{Budget, Message};
-use crate::config::{
-    Config, MESSAGES_IN_TRANSIT, ProfileName, Profiles, REQUESTS_IN_TRANSIT, ToolPolicy,
-};
-use crate::exchange::{TooLate, with_id};
-use crate::metadata::Metadata;
+use self::sign_in::UserSignIns;
+use crate::budget::Message;
+use crate::error::Error;
+use crate::exchange::{Deadline, FrameReading, OnResponse, RawAnswer, TooLate, with_id};
 use crate::old_client;
-use crate::profile::Offer;
 use crate::protocol::{self, Generation};
 use crate::request::Request;
+use crate::route::Route;
 use crate::session::{Context, Handshake, Lost, Opener, Ownership, Parcel, Session, Unsolicited};
-use crate::tools::Catalog;
-use crate::upstream::{Sent, Upstream};
-use crate::wire::{self, Edits, Envelope, Id, Object};
+use crate::upstream::Frames;
+use crate::wire::{self, Edits, Envelope, Fault, Id, Object};
 
-/// Requests of one client at work at the same time.
-const MAX_FLIGHTS: usize = 1024;
 /// Messages of our own that wait for a client to read. Beyond these, its input waits.
 const MAX_UNSAID: usize = 1024;
-/// How long requests that are at work may still take when the client's input ends.
+/// How long requests in flight may still take when the client's input ends.
 pub(crate) const GRACE: Duration = Duration::from_millis(400);
 /// How long sessions may take to end after that.
 const FAREWELL: Duration = Duration::from_millis(900);
@@ -57,105 +53,24 @@ const FAREWELL: Duration = Duration::from_millis(900);
 /// Clients that read slowly leave room for others up to this number of them.
 const CLIENTS: usize = 4;
 
-/// Where messages to the client go.
-pub type Outlet = mpsc::Sender<Message>;
-
-/// What all clients of a process share.
-#[derive(Debug)]
-pub struct Shared {
-    pub(crate) profiles: Profiles,
-    pub(crate) upstream: Arc<Upstream>,
-    /// The memory that messages of servers take.
-    messages: Budget,
-    /// The memory that requests of clients take.
-    pub(crate) requests: Budget,
-    pub(crate) tool_timeout: Duration,
-    pub(crate) retries: u32,
-    offer: Offer,
-    tools: ToolPolicy,
-    metadata: Arc<Metadata>,
-    sign_ins: SignIns,
-}
-
-impl Shared {
-    /// What `config` says, and the ways to the server and to the broker.
-    #[must_use]
-    pub fn new(config: &Config, upstream: Arc<Upstream>, broker: Broker) -> Arc<Self> {
-        Arc::new(Self {
-            profiles: config.profiles.clone(),
-            upstream,
-            messages: Budget::new(MESSAGES_IN_TRANSIT),
-            requests: Budget::new(REQUESTS_IN_TRANSIT),
-            tool_timeout: config.timeouts.tool,
-            retries: config.retries,
-            offer: Offer::new(config.profiles.clone(), config.argument.clone()),
-            tools: config.tools.clone(),
-            sign_ins: SignIns::new(config.sign_in, broker.clone()),
-            metadata: Arc::new(Metadata::new(config, broker)),
-        })
-    }
-}
-
 /// Everything about one client.
 #[derive(Debug)]
-pub struct Relay {
+pub struct Client {
     shared: Arc<Shared>,
     context: Arc<Context>,
-    catalog: Catalog,
+    caller: Arc<Caller>,
     out: Outlet,
-    sessions: Mutex<HashMap<ProfileName, Arc<Session>>>,
-    flights: Mutex<HashMap<Id, Arc<Flight>>>,
-    questions: Questions,
-    /// The sign-ins that the client's user was asked for.
-    asked: Mutex<HashMap<ProfileName, Weak<Asked>>>,
-    /// Which profile made a task.
-    tasks: Mutex<VecDeque<(String, ProfileName)>>,
-    listing: Attempt,
+    in_flight: AllInFlight,
+    questions: Arc<Questions>,
+    sign_ins: UserSignIns,
     /// What the proxy itself has to say, and finds no room for.
     unsaid: Arc<Semaphore>,
     work: TaskTracker,
 }
 
-/// A request at work.
-#[derive(Debug)]
-pub(crate) struct Flight {
-    pub(crate) cancel: CancellationToken,
-    session: OnceLock<Arc<Session>>,
-    /// Whether upstream may know of it.
-    pub(crate) sent: Sent,
-    /// Of an `initialize`: what opens the client's session.
-    opener: Mutex<Option<Opener>>,
-    stateless: bool,
-    /// Where what the server says on the way to the response goes.
-    out: Outlet,
-}
-
-impl Flight {
-    pub(crate) fn new(call: &Request, out: Outlet) -> Arc<Self> {
-        Arc::new(Self {
-            cancel: CancellationToken::new(),
-            session: OnceLock::new(),
-            sent: Sent::default(),
-            opener: Mutex::default(),
-            stateless: call.is_stateless(),
-            out,
-        })
-    }
-
-    /// The same flight, of an `initialize`.
-    pub(crate) fn opening(&self, opener: Opener) {
-        *lock(&self.opener) = Some(opener);
-    }
-
-    /// Where the server's messages go.
-    pub(crate) fn out(&self) -> &Outlet {
-        &self.out
-    }
-}
-
-impl Relay {
-    /// A relay of a client whose messages go to `out`. Those that servers send on their own account
-    /// are read by a task that ends with the relay.
+impl Client {
+    /// A client whose messages go to `out`. Those that servers send on their own account
+    /// are read by a task that ends with it.
     #[must_use]
     pub fn new(shared: Arc<Shared>, ownership: Ownership, out: Outlet) -> Arc<Self> {
         let (unsolicited, mut inbox) = mpsc::channel(16);
@@ -175,35 +90,46 @@ impl Relay {
             lost,
             work: work.clone(),
         };
-        let relay = Arc::new(Self {
-            context: Arc::new(context),
-            catalog: Catalog::new(shared.tools.clone()),
+        let context = Arc::new(context);
+        let questions = Arc::new(Questions::new(ownership));
+        let caller = Caller::new(
+            Arc::clone(&shared),
+            Arc::clone(&context),
+            Arc::clone(&questions),
+            out.clone(),
+        );
+        let sign_ins = UserSignIns::new(
+            Arc::clone(&shared.sign_ins),
+            shared.profiles.clone(),
+            Arc::clone(&questions),
+        );
+        let client = Arc::new(Self {
             shared,
+            context,
+            caller: Arc::new(caller),
             out,
-            sessions: Mutex::default(),
-            flights: Mutex::default(),
-            questions: Questions::new(ownership),
-            asked: Mutex::default(),
-            tasks: Mutex::default(),
-            listing: Attempt::default(),
+            in_flight: AllInFlight::default(),
+            questions,
+            sign_ins,
             unsaid: Arc::new(Semaphore::new(MAX_UNSAID)),
             work,
         });
-        let reader = Arc::downgrade(&relay);
+        let reader = Arc::downgrade(&client);
         tokio::spawn(async move {
             while let Some(Unsolicited { session, epoch, message }) = inbox.recv().await {
-                let Some(relay) = reader.upgrade() else { return };
-                relay.pass_on(&session, epoch, message, &relay.out).await;
+                let Some(client) = reader.upgrade() else { return };
+                let from_servers = &client.caller.from_servers;
+                from_servers.pass_on(&session, epoch, message, &client.out).await;
             }
         });
-        let withdrawer = Arc::downgrade(&relay);
+        let withdrawer = Arc::downgrade(&client);
         tokio::spawn(async move {
             while let Some(lost) = losses.recv().await {
-                let Some(relay) = withdrawer.upgrade() else { return };
-                relay.withdraw_lost(&lost).await;
+                let Some(client) = withdrawer.upgrade() else { return };
+                client.withdraw_lost(&lost).await;
             }
         });
-        relay
+        client
     }
 
     /// Ends everything: requests at work, after `grace`, then the sessions. Within a second after
@@ -211,10 +137,8 @@ impl Relay {
     pub async fn close(&self, grace: Duration) {
         self.work.close();
         let _ = tokio::time::timeout(grace, self.work.wait()).await;
-        for flight in lock(&self.flights).values() {
-            flight.cancel.cancel();
-        }
-        let sessions: Vec<_> = lock(&self.sessions).drain().map(|(_, session)| session).collect();
+        self.in_flight.cancel();
+        let sessions = self.caller.sessions.take_all();
         let closing = sessions.iter().map(|session| session.close());
         let _ = tokio::time::timeout(FAREWELL, futures_util::future::join_all(closing)).await;
     }
@@ -224,38 +148,35 @@ impl Relay {
         &self,
         call: &Request,
         out: Outlet,
-    ) -> Result<Arc<Flight>, &'static str> {
-        let flight = Flight::new(call, out);
-        let mut flights = lock(&self.flights);
-        if flights.len() >= MAX_FLIGHTS {
-            return Err("Too many requests at the same time; wait for some of the answers.");
-        }
-        if flights.contains_key(call.id()) {
-            return Err("Invalid request: another request with this id isn't answered yet");
-        }
-        flights.insert(call.id().clone(), Arc::clone(&flight));
-        Ok(flight)
+    ) -> Result<Arc<InFlight>, &'static str> {
+        self.in_flight.register(call, out)
     }
 
     /// From here on the id is free, and nothing more is said about it.
-    pub(crate) fn forget(&self, id: &Id, flight: &Arc<Flight>) {
-        let mut flights = lock(&self.flights);
-        if flights.get(id).is_some_and(|known| Arc::ptr_eq(known, flight)) {
-            flights.remove(id);
-        }
+    pub(crate) fn forget(&self, id: &Id, flight: &Arc<InFlight>) {
+        self.in_flight.forget(id, flight);
+    }
+
+    /// Where the client's messages go.
+    pub(crate) fn out(&self) -> &Outlet {
+        &self.out
+    }
+
+    /// Does something that the end of the client waits for.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.work.spawn(work);
     }
 
     /// The response to a request; none if the client cancelled it.
     pub(crate) async fn respond_to(
         self: &Arc<Self>,
         call: &Request,
-        flight: &Arc<Flight>,
+        flight: &Arc<InFlight>,
     ) -> Option<Message> {
         let cancelled = flight.cancel.clone();
         let done = cancelled.run_until_cancelled(self.carry_out(call, flight)).await;
         self.forget(call.id(), flight);
-        // A handshake that came to nothing: what waited for it goes on.
-        drop(lock(&flight.opener).take());
+        flight.give_up_opening();
         match done {
             None => {
                 tracing::debug!(method = %call.method(), "cancelled");
@@ -275,9 +196,9 @@ impl Relay {
     async fn carry_out(
         self: &Arc<Self>,
         call: &Request,
-        flight: &Flight,
+        flight: &InFlight,
     ) -> Result<Message, Failed> {
-        let resumed = self.resumed(call).await?;
+        let resumed = self.sign_ins.resumed(call).await?;
         let call = resumed.as_ref().unwrap_or(call);
         let failed = match self.in_time(call, flight).await {
             Err(failed) => failed,
@@ -286,7 +207,7 @@ impl Relay {
         let Some(profile) = failed.login_required().filter(|_| self.can_sign_in(call)) else {
             return Err(failed);
         };
-        match self.sign_in(call, profile, &flight.out).await {
+        match self.sign_in(call, profile, flight.out()).await {
             Next::Again => self.in_time(call, flight).await,
             Next::Respond(response) => Ok(response.into()),
             Next::Fail(failed) => Err(failed),
@@ -294,14 +215,74 @@ impl Relay {
     }
 
     /// Makes a call, within its time.
-    async fn in_time(self: &Arc<Self>, call: &Request, flight: &Flight) -> Result<Message, Failed> {
-        match self.deadline(call).within(self.call(call, flight)).await {
+    async fn in_time(&self, call: &Request, flight: &InFlight) -> Result<Message, Failed> {
+        match self.deadline(call).within(self.caller.call(call, flight)).await {
             Ok(done) => done,
             Err(TooLate) => Err(self.too_late(call, flight)),
         }
     }
 
-    fn notified(self: &Arc<Self>, envelope: &Envelope<'_>, message: &Message) {
+    /// When a call has taken too long.
+    pub(crate) fn deadline(&self, call: &Request) -> Deadline {
+        self.caller.deadline(call)
+    }
+
+    /// A call has taken too long: nobody waits for its response any more.
+    pub(crate) fn too_late(&self, call: &Request, flight: &InFlight) -> Failed {
+        self.abandon(call.id(), flight, "the call took too long");
+        Failed::TimedOut(self.shared.tool_timeout, flight.sent.is_set())
+    }
+
+    /// Where a call goes, once all is known that it takes to tell.
+    pub(crate) async fn receive_call(&self, call: &Request) -> Result<Route, Failed> {
+        self.caller.receive_call(call).await
+    }
+
+    /// Sends a call of a client that speaks HTTP itself, with its own headers; the answer is for it to
+    /// show. `on_response` is told the headers of the answer.
+    pub(crate) async fn pass(
+        &self,
+        call: &Request,
+        flight: &InFlight,
+        route: &Route,
+        headers: &HeaderMap,
+        on_response: impl FnOnce(&HeaderMap) -> Option<OnResponse>,
+    ) -> Result<RawAnswer, Failed> {
+        self.caller.pass(call, flight, route, headers, on_response).await
+    }
+
+    /// The rest of the answer to `call`, which an HTTP client takes up again after an event.
+    pub(crate) fn resume(
+        &self,
+        call: &Request,
+        after: &str,
+        frames: Frames,
+    ) -> Result<FrameReading, Error> {
+        self.caller.resume(call, after, frames)
+    }
+
+    /// The request as it was before its sender was asked to sign in; none if it is another.
+    pub(crate) async fn resumed(&self, call: &Request) -> Result<Option<Request>, Failed> {
+        self.sign_ins.resumed(call).await
+    }
+
+    /// Whether the user behind a call can be sent to a page.
+    pub(crate) fn can_sign_in(&self, call: &Request) -> bool {
+        self.sign_ins.can_sign_in(call, &self.context.handshake)
+    }
+
+    /// What becomes of a call that failed because `profile` needs a sign-in.
+    pub(crate) async fn sign_in(
+        &self,
+        call: &Request,
+        profile: &crate::config::ProfileName,
+        out: &Outlet,
+    ) -> Next {
+        self.sign_ins.sign_in(call, profile, out).await
+    }
+
+    /// Takes a notification of a client whose messages all come this way.
+    pub(crate) fn on_notification(&self, envelope: &Envelope<'_>, message: &Message) {
         let params = envelope.params_object();
         let text = &message.text;
         match envelope.method.as_ref() {
@@ -310,15 +291,14 @@ impl Relay {
                 self.default_session().enqueue(Parcel::initialized(message.clone()));
             }
             "notifications/roots/list_changed" => {
-                let all: Vec<_> = lock(&self.sessions).values().cloned().collect();
-                for session in all {
+                for session in self.caller.sessions.all() {
                     session.enqueue(Parcel::bound(message.clone()));
                 }
             }
             "notifications/progress" => {
                 let token = params.as_ref().and_then(|params| params.find("progressToken"));
                 match params.as_ref().and_then(|params| self.progress(params, text)) {
-                    Some((asker, text)) => self.reply(asker, message.clone().with(text)),
+                    Some((asker, text)) => asker.reply(message.clone().with(text)),
                     None if token.is_some_and(|token| self.questions.gave(token)) => {
                         tracing::debug!("dropped progress on a request that isn't open any more");
                     }
@@ -348,32 +328,24 @@ impl Relay {
         Some((asker, edits.apply().ok()?))
     }
 
-    /// Sends what concerns a question to the session that asked it. One that took its place may have
-    /// a question of its own under the same id.
-    fn reply(&self, asker: Asker, message: Message) {
-        let Asker { session, epoch } = asker;
-        session.enqueue(Parcel::of_epoch(epoch, message));
-    }
-
     /// The client no longer wants an answer.
     fn cancel(&self, params: Option<&Object<'_>>, text: &str) {
         let Some(id) = params.and_then(|params| params.find("requestId")) else { return };
-        let flight = lock(&self.flights).get(&Id::from_token(id)).cloned();
-        let Some(flight) = flight else { return };
+        let Some(flight) = self.in_flight.get(&Id::from_token(id)) else { return };
         self.tell_cancelled(&flight, text.to_owned());
         flight.cancel.cancel();
     }
 
     /// We no longer wait for an answer.
-    pub(crate) fn abandon(&self, id: &Id, flight: &Flight, reason: &str) {
+    fn abandon(&self, id: &Id, flight: &InFlight, reason: &str) {
         let params = format!(r#"{{"requestId":{},"reason":{}}}"#, id.token(), wire::quote(reason));
         self.tell_cancelled(flight, wire::notification("notifications/cancelled", Some(&params)));
     }
 
     /// With sessions, an end of the stream is no cancellation: the server must be told, if it knows
     /// of the request at all. From 2026-07-28 on the end of the stream says it.
-    fn tell_cancelled(&self, flight: &Flight, text: String) {
-        if flight.stateless || !flight.sent.is_set() {
+    fn tell_cancelled(&self, flight: &InFlight, text: String) {
+        if flight.is_stateless || !flight.sent.is_set() {
             return;
         }
         if let Some(session) = flight.session.get() {
@@ -382,7 +354,7 @@ impl Relay {
     }
 
     /// The client's answer to what a server asked.
-    fn answered(&self, envelope: &Envelope<'_>, message: &Message) {
+    pub(crate) fn on_response(&self, envelope: &Envelope<'_>, message: &Message) {
         let given = &message.text;
         if envelope.id.is_some_and(|id| self.questions.answer_ourselves(id, given)) {
             return;
@@ -390,7 +362,7 @@ impl Relay {
         match envelope.id.and_then(|id| self.questions.take(id)) {
             Some(question) => {
                 let text = with_id(given, envelope, &question.id);
-                self.reply(question.asker, message.clone().changed(text));
+                question.asker.reply(message.clone().changed(text));
             }
             None => tracing::warn!("the client answered a request that isn't open"),
         }
@@ -399,8 +371,8 @@ impl Relay {
     /// The client begins a session: what belongs to an earlier one ends, and what the client sends
     /// next waits for the answer.
     pub(crate) fn begin_session(&self, params: Option<&str>) -> Opener {
-        lock(&self.tasks).clear();
-        for (_, stale) in lock(&self.sessions).drain() {
+        self.caller.router.tasks.clear();
+        for stale in self.caller.sessions.take_all() {
             self.work.spawn(async move { stale.close().await });
         }
         if let Some(params) = params {
@@ -422,7 +394,7 @@ impl Relay {
 
     /// Says something of our own. The input is read on meanwhile: its end must be seen, even while
     /// nobody reads the output.
-    async fn say(&self, text: String) {
+    pub(crate) async fn say(&self, text: String) {
         // A closed output means that the client is gone, and that the end has begun.
         let Err(TrySendError::Full(message)) = self.out.try_send(text.into()) else { return };
         // Never closed.
@@ -434,24 +406,84 @@ impl Relay {
         });
     }
 
-    fn existing(&self, profile: &ProfileName) -> Option<Arc<Session>> {
-        lock(&self.sessions).get(profile).cloned()
-    }
-
     pub(crate) fn default_session(&self) -> Arc<Session> {
-        self.session(self.shared.profiles.default())
+        self.caller.sessions.of_default()
     }
 
-    fn session(&self, profile: &ProfileName) -> Arc<Session> {
-        let mut sessions = lock(&self.sessions);
-        let session = sessions.entry(profile.clone()).or_insert_with(|| {
-            let is_default = profile == self.shared.profiles.default();
-            Arc::new(Session::new(profile.clone(), is_default, Arc::clone(&self.context)))
-        });
-        Arc::clone(session)
+    /// Whether the client's protocol version has batches.
+    pub(crate) fn check_batch(&self, batch: &[&str]) -> Result<(), Fault> {
+        let session = self.caller.sessions.existing_default();
+        let live = session.and_then(|session| session.current());
+        let version = live.as_ref().and_then(|live| live.version()).unwrap_or_default();
+        if version != ProtocolVersion::V_2025_03_26.as_str() {
+            return Err(Fault::NotMessage("batches aren't part of this protocol version"));
+        }
+        if batch.is_empty() {
+            return Err(Fault::NotMessage("an empty batch"));
+        }
+        Ok(())
     }
-}
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether the client has a session of its own, and with it, sessions of other profiles.
+    pub(crate) fn has_session(&self) -> bool {
+        self.context.ownership == Ownership::Client
+    }
+
+    /// The client's `initialize`, with these params, was answered by `result`: its session is `id`.
+    pub(crate) fn established(&self, params: &str, id: HeaderValue, result: &str) {
+        self.context.handshake.initialize(params);
+        self.default_session().establish(Some(id), result);
+    }
+
+    /// The client's own session has ended, and needs no more ending.
+    pub(crate) fn forget_default(&self) {
+        if let Some(session) = self.caller.sessions.existing_default() {
+            session.forget();
+        }
+    }
+
+    /// Takes a notification, if it is for a session of another profile; what isn't taken goes on.
+    pub(crate) fn take_notification(&self, envelope: &Envelope<'_>, message: &Message) -> bool {
+        let text = &message.text;
+        let params = envelope.params_object();
+        match envelope.method.as_ref() {
+            "notifications/cancelled" => {
+                let id = params.as_ref().and_then(|params| params.find("requestId"));
+                let id = id.map(Id::from_token);
+                let flight = id.and_then(|id| self.in_flight.get(&id));
+                let Some(flight) = flight else { return false };
+                let of_default = flight.session.get().is_none_or(|session| session.is_default);
+                if of_default && flight.sent.is_set() {
+                    return false;
+                }
+                self.cancel(params.as_ref(), text);
+                true
+            }
+            "notifications/progress" => {
+                let token = params.as_ref().and_then(|params| params.find("progressToken"));
+                let is_ours = token.is_some_and(|token| self.questions.gave(token));
+                if let Some((asker, text)) = params.as_ref().and_then(|it| self.progress(it, text))
+                {
+                    asker.reply(message.clone().with(text));
+                }
+                is_ours
+            }
+            "notifications/roots/list_changed" => {
+                for session in self.caller.sessions.others() {
+                    session.enqueue(Parcel::bound(message.clone()));
+                }
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes a response, if it answers what a session of another profile asked, or the proxy.
+    pub(crate) fn take_response(&self, envelope: &Envelope<'_>, message: &Message) -> bool {
+        let known = envelope.id.is_some_and(|id| self.questions.gave(id));
+        if known {
+            self.on_response(envelope, message);
+        }
+        known
+    }
 }

@@ -75,7 +75,7 @@ impl Exchange<'_> {
         patient: bool,
     ) -> Result<Reading, Error> {
         let (body, sent) = (self.body.clone(), self.sent.clone());
-        let answer = self.session.post_unbound(headers, body, patient, sent).await?;
+        let answer = self.session.link().post_unbound(headers, body, patient, sent).await?;
         Reading::begin(Arc::clone(self.session), None, self.id.clone(), answer.reply)
     }
 
@@ -85,7 +85,7 @@ impl Exchange<'_> {
         headers: HeaderMap,
     ) -> Result<(Reading, Option<http::HeaderValue>), Error> {
         let (body, sent) = (self.body.clone(), self.sent.clone());
-        let answer = self.session.post_unbound(headers, body, false, sent).await?;
+        let answer = self.session.link().post_unbound(headers, body, false, sent).await?;
         let id = answer.session_id().cloned();
         let session = Arc::clone(self.session);
         let reading = Reading::begin(session, None, self.id.clone(), answer.reply)?;
@@ -104,7 +104,8 @@ impl Exchange<'_> {
         let patient = call.is_patient();
         loop {
             let (body, sent) = (self.body.clone(), self.sent.clone());
-            let passing = self.session.pass(Method::POST, headers.clone(), body, patient, sent);
+            let passing =
+                self.session.link().pass(Method::POST, headers.clone(), body, patient, sent);
             let answer = match passing.await {
                 Ok(answer) => answer,
                 Err(error) => {
@@ -135,7 +136,7 @@ impl Exchange<'_> {
         // What the client sent before this comes before this.
         self.session.caught_up().await;
         live.settled().await;
-        let answer = self.session.post(live, self.body.clone(), self.sent.clone()).await?;
+        let answer = self.session.link().post(live, self.body.clone(), self.sent.clone()).await?;
         let session = Arc::clone(self.session);
         Ok(Unread::new(session, Arc::clone(live), self.id.clone(), answer))
     }

@@ -31,32 +31,48 @@ pub mod downstream;
 
 pub mod client;
 
+mod old_client;
+
+mod route;
+
+mod tasks;
+
 pub mod tools;
 
-mod exchange;
 pub mod profile;
+
+mod exchange;
 
 pub mod session;
 
-mod old_client;
 pub mod request;
 
 mod metadata;
+
 pub mod protocol;
+
 pub mod upstream;
 
 pub mod signer;
+
 pub mod sse;
 
 mod attempt;
+
 pub mod broker;
 
 pub mod budget;
+
 pub mod environment;
+
 pub mod error;
+
 pub mod wire;
 
 pub mod config;
+
 pub mod log;
+
+mod sync;
 
 pub use self::run::main;

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Route};
 use crate::cli::{self, Invocation};
-use crate::client::{GRACE, Relay, Shared};
+use crate::client::{Client, GRACE, Shared};
 use crate::config::{Config, Listen, MAX_CLIENT_MESSAGE};
-use crate::downstream::http::{self, Guard, Limits, Reverse, Service, Socket};
+use crate::downstream::http::{self, Guard, Handler, Limits, Service, Socket};
 use crate::downstream::stdio;
 use crate::environment::Environment;
 use crate::error::Error;
@@ -140,15 +140,16 @@ async fn over_stdio(shared: Arc<Shared>, stop: impl Future<Output = ()>) {
     let (sender, receiver) = mpsc::channel(stdio::OUTPUT_QUEUE);
     let mut writer = tokio::spawn(stdio::write(output, receiver));
     let requests = shared.requests.clone();
-    let relay = Relay::new(shared, Ownership::Proxy, sender);
+    let client = Client::new(shared, Ownership::Proxy, sender);
+    let intake = stdio::Intake::new(Arc::clone(&client));
     let mut client_reads = true;
     tokio::select! {
-        () = stdio::serve(input, &relay, MAX_CLIENT_MESSAGE, &requests) => tracing::debug!("end of input"),
+        () = stdio::serve(input, &intake, MAX_CLIENT_MESSAGE, &requests) => tracing::debug!("end of input"),
         _ = &mut writer => client_reads = false,
         () = stop => {}
     }
-    relay.close(GRACE).await;
-    drop(relay);
+    client.close(GRACE).await;
+    drop((client, intake));
     if client_reads {
         let _ = tokio::time::timeout(FLUSH, writer).await;
     }
@@ -175,11 +176,11 @@ async fn over_http(
         Ok(opened) => opened,
         Err(error) => return fail(&format!("--listen {}: {error}", listen.address)),
     };
-    let reverse = Reverse::new(shared);
+    let handler = Handler::new(shared);
     let draining = CancellationToken::new();
     let service = Arc::new(Service {
         guard,
-        reverse: Arc::clone(&reverse),
+        handler: Arc::clone(&handler),
         limits: Limits::USUAL,
         draining: draining.clone(),
     });
@@ -189,14 +190,14 @@ async fn over_http(
     let _ = std::io::stderr().write_all(ready.as_bytes());
     let connections = tokio::select! {
         connections = http::serve(&socket, &service) => connections,
-        () = reverse.sweep() => return ExitCode::FAILURE,
+        () = handler.sweep() => return ExitCode::FAILURE,
         () = async { stop.await; draining.cancel(); std::future::pending().await } => return ExitCode::FAILURE,
     };
     // Who comes now is refused, and needn't wait for an end.
     drop(socket);
     tracing::info!("draining: nothing new is taken");
     let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
-    reverse.close().await;
+    handler.close().await;
     ExitCode::SUCCESS
 }
 

@@ -15,6 +15,7 @@
 
 mod handshake;
 mod lane;
+mod link;
 mod listen;
 mod live;
 mod lost;
@@ -22,27 +23,27 @@ mod own;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use http::{HeaderMap, HeaderValue, Method};
+use http::HeaderValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 pub use self::handshake::Handshake;
 pub(crate) use self::handshake::MAX_KEPT;
-use self::lane::Lane;
 pub(crate) use self::lane::Parcel;
+use self::lane::{Lane, Route};
+pub(crate) use self::link::Link;
+use self::listen::Listener;
+pub(crate) use self::listen::{RETRY, RETRY_MIN};
 pub use self::live::Live;
 pub(crate) use self::lost::{code_of, is_lost};
 use crate::budget::{Budget, Message};
 use crate::config::ProfileName;
 use crate::error::Error;
 use crate::metadata::Metadata;
-use crate::protocol::{self, LAST_EVENT_ID};
-use crate::upstream::{Answer, Frames, Outgoing, Sent, Upstream};
+use crate::upstream::{Sent, Upstream};
 use crate::wire;
 
 /// Subscriptions of one session that are kept for the one in its place.
@@ -104,6 +105,7 @@ pub struct Context {
 /// A profile's session, open or not.
 #[derive(Debug)]
 pub struct Session {
+    link: Link,
     /// The profile that signs.
     pub profile: ProfileName,
     /// Whether it is the client's own.
@@ -141,8 +143,19 @@ impl Session {
     /// A session that isn't open yet.
     #[must_use]
     pub fn new(profile: ProfileName, is_default: bool, context: Arc<Context>) -> Self {
+        let link = Link {
+            profile: profile.clone(),
+            upstream: Arc::clone(&context.upstream),
+            budget: context.budget.clone(),
+            metadata: Arc::clone(&context.metadata),
+        };
         let (state, lane) = (Mutex::default(), Lane::default());
-        Self { profile, is_default, context, state, lane }
+        Self { link, profile, is_default, context, state, lane }
+    }
+
+    /// The way to the server.
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
     }
 
     /// The open session, if it is open.
@@ -236,49 +249,6 @@ impl Session {
         self.begin().established(id, result);
     }
 
-    /// Sends one message over the session.
-    pub async fn post(
-        &self,
-        live: &Live,
-        text: impl Into<Bytes>,
-        sent: Sent,
-    ) -> Result<Answer, Error> {
-        let mut headers = protocol::post_headers();
-        protocol::bind(&mut headers, live.id.as_ref(), live.version.as_ref());
-        self.send(Method::POST, headers, text.into(), false, sent).await
-    }
-
-    /// Sends one message that belongs to no session: `initialize`, and all of 2026-07-28.
-    pub async fn post_unbound(
-        &self,
-        headers: HeaderMap,
-        text: impl Into<Bytes>,
-        patient: bool,
-        sent: Sent,
-    ) -> Result<Answer, Error> {
-        self.send(Method::POST, headers, text.into(), patient, sent).await
-    }
-
-    /// Opens a stream by GET: the one of what the server says on its own account, or the rest of the
-    /// one that was cut `after` an event. `patient` is for the former, which may be silent for hours.
-    pub async fn stream(
-        &self,
-        live: &Live,
-        after: Option<&str>,
-        patient: bool,
-    ) -> Result<Answer, Error> {
-        let mut headers = HeaderMap::with_capacity(6);
-        headers.insert(http::header::ACCEPT, HeaderValue::from_static("text/event-stream"));
-        protocol::bind(&mut headers, live.id.as_ref(), live.version.as_ref());
-        if let Some(after) = after {
-            // Without it, the server would open another stream, and not go on with this one.
-            let after = HeaderValue::try_from(after)
-                .map_err(|_| Error::NotMessage("its event id can't be sent in a header"))?;
-            headers.insert(LAST_EVENT_ID, after);
-        }
-        self.send(Method::GET, headers, Bytes::new(), patient, Sent::default()).await
-    }
-
     /// Opens the stream of what the server has to say on its own account.
     pub fn listen(self: &Arc<Self>, live: &Arc<Live>) {
         if self.context.ownership == Ownership::Nobody {
@@ -294,7 +264,51 @@ impl Session {
 
     /// Puts a message without an answer into the lane, behind those that are there.
     pub(crate) fn enqueue(self: &Arc<Self>, parcel: Parcel) {
-        self.lane.enqueue(self, parcel);
+        if self.lane.enqueue(parcel, &self.profile) {
+            let session = Arc::clone(self);
+            self.context.work.spawn(async move { session.deliver_all().await });
+        }
+    }
+
+    /// Sends what waits in the lane, one after the other.
+    async fn deliver_all(self: &Arc<Self>) {
+        while let Some((message, route)) = self.lane.next() {
+            if let Err(error) = self.deliver(message, route).await {
+                tracing::warn!(profile = %self.profile, %error, "a notification didn't reach the server");
+            }
+            self.lane.delivered();
+        }
+    }
+
+    async fn deliver(self: &Arc<Self>, message: Message, route: Route) -> Result<(), Error> {
+        let body = message.into_bytes();
+        let live = match route {
+            Route::Unbound(headers) => {
+                self.link.post_unbound(headers, body, false, Sent::default()).await?;
+                return Ok(());
+            }
+            Route::Initialized => {
+                let live = self.live().await?;
+                self.link.post(&live, body, Sent::default()).await?;
+                self.listen(&live);
+                return Ok(());
+            }
+            Route::Bound if self.is_in_use() => Some(self.live().await?),
+            Route::Bound => None,
+            Route::Epoch(epoch) => self.current().filter(|live| live.epoch() == epoch),
+        };
+        match live {
+            Some(live) => self.link.post(&live, body, Sent::default()).await.map(drop),
+            None => {
+                tracing::debug!(profile = %self.profile, "no open session for a notification");
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends a request of the proxy's own whose result doesn't matter.
+    pub(crate) async fn tell(&self, live: &Live, method: &str, params: &str) {
+        own::tell(&self.link, live, method, params).await;
     }
 
     /// Waits until what was put into the lane before has been taken by the server.
@@ -339,52 +353,7 @@ impl Session {
     /// Ends one that was open.
     async fn end(&self, live: &Live) {
         live.listening.cancel();
-        let Some(id) = &live.id else { return };
-        let mut headers = HeaderMap::with_capacity(4);
-        protocol::bind(&mut headers, Some(id), live.version.as_ref());
-        let ended = self.send(Method::DELETE, headers, Bytes::new(), false, Sent::default()).await;
-        if let Err(error) = ended {
-            tracing::debug!(profile = %self.profile, %error, "the session's DELETE failed");
-        }
-    }
-
-    /// Sends what a client that speaks HTTP itself sends, with its own headers, for an answer that it
-    /// gets as it came.
-    pub(crate) async fn pass(
-        &self,
-        method: Method,
-        headers: HeaderMap,
-        body: Bytes,
-        patient: bool,
-        sent: Sent,
-    ) -> Result<Answer<Frames>, Error> {
-        let out = self.outgoing(method, headers, body, patient, sent);
-        self.context.upstream.pass(out).await
-    }
-
-    async fn send(
-        &self,
-        method: Method,
-        headers: HeaderMap,
-        body: Bytes,
-        patient: bool,
-        sent: Sent,
-    ) -> Result<Answer, Error> {
-        let out = self.outgoing(method, headers, body, patient, sent);
-        self.context.upstream.exchange(out).await
-    }
-
-    fn outgoing(
-        &self,
-        method: Method,
-        headers: HeaderMap,
-        body: Bytes,
-        patient: bool,
-        sent: Sent,
-    ) -> Outgoing {
-        let profile = self.profile.clone();
-        let budget = self.context.budget.clone();
-        Outgoing { profile, method, headers, body, patient, sent, budget }
+        self.link.end(live).await;
     }
 
     async fn open(self: Arc<Self>, epoch: u64) -> Result<Option<Arc<Live>>, Arc<Error>> {
@@ -419,27 +388,38 @@ impl Session {
             return Ok(Live::unbound(epoch));
         };
         tracing::debug!(profile = %self.profile, "opening a session");
-        let (id, result) = self.handshake(&initialize).await?;
+        let (id, result) = own::handshake(&self.link, &initialize).await?;
         let live = Live::opened(id, &result, epoch);
         if matches!(self.lock().phase, Phase::Closing) {
             return Ok(live);
         }
         // This handshake is ours, however far the client's own is.
         let text = wire::notification("notifications/initialized", None);
-        self.post(&live, text, Sent::default()).await?;
+        self.link.post(&live, text, Sent::default()).await?;
         self.listen(&live);
         if let Some(level) = kept.log_level {
-            self.tell(&live, "logging/setLevel", &level).await;
+            own::tell(&self.link, &live, "logging/setLevel", &level).await;
         }
         let subscriptions: Vec<String> = self.lock().subscriptions.values().cloned().collect();
         for params in subscriptions {
-            self.tell(&live, "resources/subscribe", &params).await;
+            own::tell(&self.link, &live, "resources/subscribe", &params).await;
         }
         Ok(live)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listener for Session {
+    fn link(&self) -> &Link {
+        &self.link
+    }
+
+    async fn take(self: Arc<Self>, epoch: u64, message: Message) -> Option<()> {
+        let unsolicited = self.context.unsolicited.clone();
+        unsolicited.send(Unsolicited { session: self, epoch, message }).await.ok()
     }
 }
 
@@ -481,8 +461,3 @@ impl Drop for Opener {
         }
     }
 }
-
-/// How long to wait before a stream is taken up again, where the server didn't say.
-pub(crate) const RETRY: Duration = Duration::from_secs(1);
-/// The shortest such wait: a server that says 0 would have us spin.
-pub(crate) const RETRY_MIN: Duration = Duration::from_millis(50);

@@ -15,23 +15,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
+use http::header::{ACCEPT_ENCODING, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
 
-use self::answer::media_type;
-pub use self::answer::{Answer, Failure, Reply};
+pub use self::answer::{Answer, Failure, Reply, SESSION_ID};
+use self::answer::{encoding, media_type};
 use self::connections::Connections;
 pub use self::frames::{Frame, Frames, Whole};
 pub use self::messages::{Incoming, Messages};
 pub use self::trust::SetupError;
 use crate::budget::Budget;
 use crate::config::{Network, ProfileName, Timeouts};
-use crate::error::{Error, innermost, printable};
+use crate::error::{Error, innermost};
 use crate::signer::Signer;
-
-/// The session that a server binds requests to (Streamable HTTP, 2025-03-26 to 2025-11-25).
-pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// One request, as it will be signed and sent.
 #[derive(Debug, Clone)]
@@ -349,18 +346,6 @@ pub(crate) const NOT_MCP: Error = Error::NotMessage(
     "its content type is neither application/json nor text/event-stream; is this the URL of an MCP \
      endpoint?",
 );
-
-/// How a body is encoded, if it is (RFC 9110, 8.4).
-fn encoding(headers: &HeaderMap) -> Option<String> {
-    let values = headers.get_all(CONTENT_ENCODING).iter();
-    let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let named = values.collect::<Vec<_>>().join(", ");
-    let all_identity = named
-        .split(',')
-        .map(str::trim)
-        .all(|it| it.is_empty() || it.eq_ignore_ascii_case("identity"));
-    (!all_identity).then(|| printable(&named, MAX_PRODUCT))
-}
 
 /// A name or a version as `User-Agent` can hold it: characters of a token (RFC 9110, 10.1.5), and so
 /// few that no server refuses the head of a request for what a client calls itself.

@@ -1,13 +1,23 @@
 //! The values of single options, as argparse or mcp-proxy-for-aws itself would read them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use sigward_proto::headers::is_reserved;
 
-use super::BrokerChoice;
 use crate::config::MAX_WAIT;
+
+/// Which broker the user wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerChoice {
+    /// The one that listens on a usual socket, else a private one.
+    Any,
+    /// The one behind this socket.
+    Unix(PathBuf),
+    /// One of our own.
+    Private,
+}
 
 /// Headers that mcp-proxy-for-aws takes and doesn't send: each of its requests has its own.
 pub(super) const WITHOUT_EFFECT: [&str; 3] = ["accept", "content-type", "user-agent"];

@@ -1,103 +1,79 @@
 //! One request of the client, from its line to its response.
 
-mod learn;
-mod route;
-
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use rmcp::model::ErrorCode;
+use tokio::sync::mpsc;
 
-pub(crate) use self::route::Route;
-use super::{Flight, Outlet, Relay};
+use super::failed::{Failed, sentence};
+use super::in_flight::InFlight;
+use super::learn::learn;
+use super::questions::Questions;
+use super::server::FromServers;
+use super::sessions::Sessions;
+use super::shared::{Outlet, Shared};
+use crate::attempt::Attempt;
 use crate::budget::Message;
-use crate::config::ProfileName;
 use crate::error::Error;
 use crate::exchange::{
     Attempts, Deadline, Exchange, FrameReading, OnResponse, Part, RawAnswer, Reading, Renewal,
     Response,
 };
-use crate::protocol::{self, Generation, ParameterHeader};
+use crate::protocol::{self, Generation, META_PREFIX, ParameterHeader};
 use crate::request::Request;
-use crate::session::Session;
-use crate::upstream::Frames;
-use crate::wire::{self, Envelope, Object};
+use crate::route::{Route, Router};
+use crate::session::{Context, Ownership, Session};
+use crate::sync::lock;
+use crate::tasks::Tasks;
+use crate::tools::Catalog;
+use crate::upstream::{Frames, Sent};
+use crate::wire::{self, Envelope, Id, Object};
 
-/// Why a request has no response from upstream.
+/// More pages of tools than any server has.
+const MAX_PAGES: usize = 100;
+
+/// Makes the calls of one client.
 #[derive(Debug)]
-pub(crate) enum Failed {
-    /// For the model: the call can't be made as it was asked for.
-    Tool(String),
-    /// For the client: the request is wrong.
-    Params(String),
-    /// The exchange failed.
-    Exchange(Error),
-    /// `--tool-timeout`; whether the server may know of the call.
-    TimedOut(Duration, bool),
+pub(super) struct Caller {
+    pub(super) shared: Arc<Shared>,
+    pub(super) context: Arc<Context>,
+    pub(super) sessions: Sessions,
+    pub(super) router: Router,
+    pub(super) from_servers: FromServers,
+    /// Where messages go that belong to no call of the client.
+    pub(super) out: Outlet,
+    listing: Attempt,
 }
 
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Self::Exchange(error)
-    }
-}
-
-impl Failed {
-    /// The profile that needs a sign-in, if that is what is wrong.
-    pub(crate) fn login_required(&self) -> Option<&ProfileName> {
-        match self {
-            Self::Exchange(error) => error.login_required(),
-            Self::Tool(_) | Self::Params(_) | Self::TimedOut(..) => None,
-        }
-    }
-
-    /// The response that says it. A failed tool call is one that the model shall read; other
-    /// requests have JSON-RPC errors for that.
-    pub(crate) fn into_response(self, call: &Request) -> String {
-        let (message, code) = match self {
-            Self::Tool(message) => (message, ErrorCode::INVALID_PARAMS),
-            Self::Params(message) => (message, ErrorCode::INVALID_PARAMS),
-            Self::Exchange(error) => {
-                if !error.is_logged() {
-                    tracing::error!(method = %call.method(), %error, "a request failed");
-                }
-                (sentence(&error.to_string()), ErrorCode::INTERNAL_ERROR)
-            }
-            Self::TimedOut(limit, sent) => {
-                let limit = limit.as_secs_f64();
-                let end = if sent { "it was cancelled" } else { "nothing was sent" };
-                let why = format!("The call took longer than {limit} s (--tool-timeout); {end}.");
-                (why, ErrorCode::INTERNAL_ERROR)
-            }
+impl Caller {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        context: Arc<Context>,
+        questions: Arc<Questions>,
+        out: Outlet,
+    ) -> Self {
+        let catalog = Arc::new(Catalog::new(shared.tools.clone()));
+        let router = Router {
+            profiles: shared.profiles.clone(),
+            offer: Arc::clone(&shared.offer),
+            catalog: Arc::clone(&catalog),
+            tasks: Tasks::default(),
         };
-        let id = call.id();
-        if call.is_tool_call() {
-            wire::tool_error(id, &message, call.is_stateless())
-        } else {
-            wire::error_response(id, code, &message)
-        }
+        let sessions = Sessions::new(shared.profiles.default().clone(), Arc::clone(&context));
+        let from_servers = FromServers { questions, catalog };
+        Self { shared, context, sessions, router, from_servers, out, listing: Attempt::default() }
     }
-}
 
-/// An error's text, from lower case to a sentence.
-pub(crate) fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    let end = if text.ends_with(['.', ')', '?', '!', '…']) { "" } else { "." };
-    format!("{first}{}{end}", chars.as_str())
-}
-
-impl Relay {
     /// Does what a request asks for, up to its response.
     pub(super) async fn call(
         self: &Arc<Self>,
         call: &Request,
-        flight: &Flight,
+        flight: &InFlight,
     ) -> Result<Message, Failed> {
         let route = self.receive_call(call).await?;
-        let session = self.session(&route.profile);
+        let session = self.sessions.of(&route.profile);
         let _ = flight.session.set(Arc::clone(&session));
         let body = self.final_text(call, &route)?;
         let exchange = Exchange { session: &session, id: call.id(), body, sent: &flight.sent };
@@ -117,15 +93,15 @@ impl Relay {
 
     /// Sends a call of a client that speaks HTTP itself, with its own headers; the answer is for it to
     /// show. `on_response` is told the headers of the answer.
-    pub(crate) async fn pass(
+    pub(super) async fn pass(
         self: &Arc<Self>,
         call: &Request,
-        flight: &Flight,
+        flight: &InFlight,
         route: &Route,
         headers: &HeaderMap,
         on_response: impl FnOnce(&HeaderMap) -> Option<OnResponse>,
     ) -> Result<RawAnswer, Failed> {
-        let session = self.session(&route.profile);
+        let session = self.sessions.of(&route.profile);
         flight.over(Arc::clone(&session));
         let body = self.final_text(call, route)?;
         let usual = || self.on_response(call, &session, body.clone());
@@ -149,40 +125,58 @@ impl Relay {
         OnResponse { inspect, needs_whole }
     }
 
+    /// The client's version of the response to `call`, which went over `session` as `body`; `None`
+    /// where that is the server's.
+    fn respond(
+        &self,
+        call: &Request,
+        session: &Arc<Session>,
+        body: &[u8],
+        text: &str,
+    ) -> Option<String> {
+        if call.method() == "tools/list" {
+            let describe = |profile: &_| self.shared.metadata.description(profile);
+            // Which tools an HTTP client leaves out for their headers is for that client to decide.
+            let mirrors = call.is_stateless() && self.context.ownership == Ownership::Proxy;
+            return self.router.catalog.rewrite(text, mirrors, &self.shared.offer, describe);
+        }
+        learn((&self.context, &self.sessions, &self.router.tasks), call, session, body, text);
+        None
+    }
+
     /// The rest of the answer to `call`, which an HTTP client takes up again after an event.
-    pub(crate) fn resume(
+    pub(super) fn resume(
         self: &Arc<Self>,
         call: &Request,
         after: &str,
         frames: Frames,
     ) -> Result<FrameReading, Error> {
-        let on_response = self.on_response(call, &self.default_session(), call.bytes());
+        let on_response = self.on_response(call, &self.sessions.of_default(), call.bytes());
         FrameReading::resumed(call, after, frames, on_response)
     }
 
     /// When a call has taken too long: `--tool-timeout`, if it is one of a tool.
-    pub(crate) fn deadline(&self, call: &Request) -> Deadline {
+    pub(super) fn deadline(&self, call: &Request) -> Deadline {
         match call.is_tool_call() {
             true => Deadline::new(self.shared.tool_timeout),
             false => Deadline::none(),
         }
     }
 
-    /// A call has taken too long: nobody waits for its response any more.
-    pub(crate) fn too_late(&self, call: &Request, flight: &Flight) -> Failed {
-        self.abandon(call.id(), flight, "the call took too long");
-        Failed::TimedOut(self.shared.tool_timeout, flight.sent.is_set())
-    }
-
     /// Where a call goes, once all is known that it takes to tell.
-    pub(crate) async fn receive_call(self: &Arc<Self>, call: &Request) -> Result<Route, Failed> {
+    pub(super) async fn receive_call(self: &Arc<Self>, call: &Request) -> Result<Route, Failed> {
         self.shared.metadata.load().await?;
         self.introduce(call);
-        self.route(call).await
+        if self.router.needs_list(call)? {
+            let known = || call.tool().and_then(|name| self.router.catalog.tool(name)).map(drop);
+            // Rare, and large: it holds an exchange of its own.
+            self.listing.once(known, Box::pin(self.list_tools(call))).await?;
+        }
+        Ok(self.router.route(call)?)
     }
 
     /// What the server gets to read.
-    pub(crate) fn final_text(&self, call: &Request, route: &Route) -> Result<Bytes, Failed> {
+    fn final_text(&self, call: &Request, route: &Route) -> Result<Bytes, Failed> {
         let metadata = self.shared.metadata.of(&route.profile);
         let text = call.finish(route.cut.clone(), &metadata);
         text.map_err(|fault| Failed::Params(sentence(&fault.to_string())))
@@ -212,7 +206,7 @@ impl Relay {
     async fn initialize(
         self: &Arc<Self>,
         request: &Outbound<'_>,
-        flight: &Flight,
+        flight: &InFlight,
     ) -> Result<Message, Error> {
         let mut attempts = Attempts::new(self.shared.retries, false);
         let (reading, id) = loop {
@@ -223,7 +217,7 @@ impl Relay {
         };
         let response = self.follow(request, reading).await?.message;
         let envelope = Envelope::parse(&response.text).ok();
-        let opener = super::lock(&flight.opener).take();
+        let opener = lock(&flight.opener).take();
         if let (Some(result), Some(opener)) = (envelope.and_then(|it| it.result), opener) {
             opener.established(id, result);
         }
@@ -276,9 +270,9 @@ impl Relay {
             if std::mem::replace(&mut relisted, true) {
                 return Ok(response.message);
             }
-            self.catalog.clear();
+            self.router.catalog.clear();
             self.list_tools(request.call).await?;
-            let fresh = self.catalog.tool(tool).map(|tool| tool.headers.clone());
+            let fresh = self.router.catalog.tool(tool).map(|tool| tool.headers.clone());
             if fresh.as_ref().is_none_or(|fresh| *fresh == parameters) {
                 return Ok(response.message);
             }
@@ -309,7 +303,7 @@ impl Relay {
             match reading.next().await? {
                 Part::Message(message) => {
                     let session = request.exchange.session;
-                    self.pass_on(session, reading.epoch(), message, request.out).await;
+                    self.from_servers.pass_on(session, reading.epoch(), message, request.out).await;
                 }
                 Part::Response(Response { message, code }) => {
                     let Exchange { session, body, .. } = &request.exchange;
@@ -317,6 +311,47 @@ impl Relay {
                     return Ok(Response { message: message.changed(changed), code });
                 }
             }
+        }
+    }
+
+    /// Lists the tools for ourselves, all pages, in the generation of `call`.
+    async fn list_tools(self: &Arc<Self>, call: &Request) -> Result<(), Error> {
+        let session = self.sessions.of_default();
+        let out = self.outlet_of_our_own();
+        let mut cursor = None;
+        for page in 0..MAX_PAGES {
+            let id = Id::from_token(&format!("\"sigward-tools-{page}\""));
+            let text = wire::request(&id, "tools/list", &list_params(call, cursor.as_deref()));
+            let text = wire::with_metadata(text, &self.shared.metadata.of(&session.profile));
+            let listing = Request::own(text)
+                .map_err(|_| Error::NotMessage("its cursor can't be sent back"))?;
+            let sent = Sent::default();
+            let (id, body) = (listing.id(), listing.bytes());
+            let exchange = Exchange { session: &session, id, body, sent: &sent };
+            let request = Outbound { call: &listing, exchange, out: &out };
+            let response = match call.generation() {
+                Generation::Sessions => self.over_session(&request, true).await?,
+                Generation::Stateless(version) => self.once(&request, version, &[]).await?.message,
+            };
+            let envelope = Envelope::parse(&response.text).ok();
+            let result = envelope.and_then(|it| it.result).and_then(|it| Object::parse(it).ok());
+            let Some(result) = result else {
+                return Err(Error::NotMessage("it can't list its tools"));
+            };
+            cursor = result.find_string("nextCursor").map(Cow::into_owned);
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+        Err(Error::NotMessage("its list of tools never ends"))
+    }
+
+    /// Where what a server says on the way to an answer for ourselves goes. A client that speaks HTTP
+    /// may have no stream open for it, and a message that waits for one would hold up the answer.
+    fn outlet_of_our_own(&self) -> Outlet {
+        match self.context.ownership {
+            Ownership::Proxy => self.out.clone(),
+            Ownership::Client | Ownership::Nobody => mpsc::channel(1).0,
         }
     }
 }
@@ -345,4 +380,25 @@ impl Outbound<'_> {
         }
         headers
     }
+}
+
+/// The params of a list of our own: in 2026-07-28 the sender describes itself in each request, so
+/// ours says what the client's says.
+fn list_params(call: &Request, cursor: Option<&str>) -> String {
+    let mut members = Vec::new();
+    if let Some(cursor) = cursor {
+        members.push(format!(r#""cursor":{}"#, wire::quote(cursor)));
+    }
+    if call.is_stateless()
+        && let Some(meta) = call.meta().and_then(|meta| Object::parse(meta).ok())
+    {
+        let sender: Vec<String> = meta
+            .members()
+            .iter()
+            .filter(|member| member.name().starts_with(META_PREFIX))
+            .map(|member| format!("{}:{}", member.key, member.value))
+            .collect();
+        members.push(format!(r#""_meta":{{{}}}"#, sender.join(",")));
+    }
+    format!("{{{}}}", members.join(","))
 }

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
 
-use super::lock;
-use crate::session::{Ownership, Session};
+use crate::budget::Message;
+use crate::session::{Ownership, Parcel, Session};
+use crate::sync::lock;
 use crate::wire::Id;
 
 /// Questions of one client that are open at a time. Those that nobody answers would pile up: the
@@ -48,6 +49,12 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
+    /// Sends it what concerns its question. A session in its place may have a question of its own under
+    /// the same id.
+    pub(super) fn reply(self, message: Message) {
+        self.session.enqueue(Parcel::of_epoch(self.epoch, message));
+    }
+
     fn is(&self, session: &Arc<Session>, epoch: u64) -> bool {
         Arc::ptr_eq(&self.session, session) && self.epoch == epoch
     }

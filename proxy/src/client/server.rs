@@ -4,20 +4,28 @@ use std::sync::Arc;
 
 use rmcp::model::ErrorCode;
 
-use super::questions::{Asker, Question};
-use super::{Outlet, Relay};
+use super::questions::{Asker, Question, Questions};
+use super::shared::Outlet;
 use crate::budget::Message;
 use crate::session::Session;
+use crate::tools::Catalog;
 use crate::wire::{self, Edits, Envelope, Id, Kind};
 
 /// What the client sees of a message.
-struct Passed {
+struct Shown {
     text: String,
     /// Its id, where the client is to answer it.
     question: Option<Id>,
 }
 
-impl Relay {
+/// What it takes to pass them on to one client.
+#[derive(Debug)]
+pub(super) struct FromServers {
+    pub(super) questions: Arc<Questions>,
+    pub(super) catalog: Arc<Catalog>,
+}
+
+impl FromServers {
     /// Passes on what a server sent over a session's streams.
     /// `epoch` is which of the profile's sessions that was.
     pub(super) async fn pass_on(
@@ -27,24 +35,20 @@ impl Relay {
         message: Message,
         out: &Outlet,
     ) {
-        let Some(Passed { text, question }) = self.passed(session, epoch, &message.text) else {
+        let Some(Shown { text, question }) = self.shown(session, epoch, &message.text) else {
             return;
         };
         if out.send(message.with(text)).await.is_err() {
             // Nobody listens any more, and the server would wait for an answer for ever.
             let question = question.and_then(|number| self.questions.take(number.token()));
             if let Some(question) = question {
-                self.refuse_question(question.asker, &question.id, "The client is gone.");
+                refuse(question.asker, &question.id, "The client is gone.");
             }
         }
     }
 
-    fn refuse_question(&self, asker: Asker, id: &Id, why: &str) {
-        self.reply(asker, wire::error_response(id, ErrorCode::INTERNAL_ERROR, why).into());
-    }
-
     /// What the client sees of it.
-    fn passed(&self, session: &Arc<Session>, epoch: u64, text: &str) -> Option<Passed> {
+    fn shown(&self, session: &Arc<Session>, epoch: u64, text: &str) -> Option<Shown> {
         let envelope = match Envelope::parse(text) {
             Ok(envelope) => envelope,
             Err(fault) => {
@@ -63,12 +67,12 @@ impl Relay {
                 else {
                     tracing::warn!(profile = %session.profile, "refused a request of the server: its id is too long");
                     let why = "The id of this request is too long.";
-                    self.refuse_question(asker, &envelope.owned_id(), why);
+                    refuse(asker, &envelope.owned_id(), why);
                     return None;
                 };
                 if let Some(Question { asker, id, .. }) = oldest {
                     tracing::warn!(profile = %asker.session.profile, "gave a request of the server up: there are too many");
-                    self.refuse_question(asker, &id, "The client has too many requests to answer.");
+                    refuse(asker, &id, "The client has too many requests to answer.");
                 }
                 // The client's word for the token is ours for the question, as with the id: two
                 // servers may use the same.
@@ -77,11 +81,11 @@ impl Relay {
                 if let Some(token) = token {
                     edits.replace(token, number.token());
                 }
-                Some(Passed { text: edits.apply().ok()?, question: Some(number) })
+                Some(Shown { text: edits.apply().ok()?, question: Some(number) })
             }
             Kind::Notification => {
                 let text = self.notice(session, epoch, &envelope, text)?;
-                Some(Passed { text, question: None })
+                Some(Shown { text, question: None })
             }
             Kind::Response => {
                 tracing::warn!(profile = %session.profile, "the server answered what nobody asked");
@@ -116,4 +120,8 @@ impl Relay {
             }
         }
     }
+}
+
+fn refuse(asker: Asker, id: &Id, why: &str) {
+    asker.reply(wire::error_response(id, ErrorCode::INTERNAL_ERROR, why).into());
 }

@@ -25,14 +25,17 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use super::call::Failed;
-use super::{Outlet, Relay, lock};
+use super::failed::{Failed, sentence};
+use super::questions::Questions;
+use super::shared::Outlet;
 use crate::attempt::Attempt;
 use crate::broker::Broker;
-use crate::config::ProfileName;
+use crate::config::{ProfileName, Profiles};
 use crate::error::Error;
 use crate::protocol::Generation;
 use crate::request::Request;
+use crate::session::Handshake;
+use crate::sync::lock;
 use crate::wire::{self, Envelope, Object};
 
 /// The longest wait for a user.
@@ -190,15 +193,28 @@ async fn finish(
     outcome.map_err(Arc::new)
 }
 
-impl Relay {
+/// The sign-ins that one client's user is asked for.
+#[derive(Debug)]
+pub(super) struct UserSignIns {
+    all: Arc<SignIns>,
+    profiles: Profiles,
+    questions: Arc<Questions>,
+    asked: Mutex<HashMap<ProfileName, Weak<Asked>>>,
+}
+
+impl UserSignIns {
+    pub(super) fn new(all: Arc<SignIns>, profiles: Profiles, questions: Arc<Questions>) -> Self {
+        Self { all, profiles, questions, asked: Mutex::default() }
+    }
+
     /// What becomes of a call that failed because `profile` needs a sign-in.
-    pub(crate) async fn sign_in(
-        self: &Arc<Self>,
+    pub(super) async fn sign_in(
+        &self,
         call: &Request,
         profile: &ProfileName,
         out: &Outlet,
     ) -> Next {
-        let flow = match self.shared.sign_ins.begin(profile).await {
+        let flow = match self.all.begin(profile).await {
             Ok(flow) => flow,
             Err(error) => return Next::Fail(error.into()),
         };
@@ -221,17 +237,12 @@ impl Relay {
                 Ok(()) => Next::Again,
                 Err(error) => Next::Fail(Error::Shared(error).into()),
             },
-            () = declined => Next::Fail(self.shared.sign_ins.declined(profile).into()),
+            () = declined => Next::Fail(self.all.declined(profile).into()),
         }
     }
 
     /// The client's question about a sign-in: the one that is open, or a new one.
-    fn asked(
-        self: &Arc<Self>,
-        profile: &ProfileName,
-        flow: &Arc<Flow>,
-        out: &Outlet,
-    ) -> Arc<Asked> {
+    fn asked(&self, profile: &ProfileName, flow: &Arc<Flow>, out: &Outlet) -> Arc<Asked> {
         let mut all = lock(&self.asked);
         let open = all.get(profile).and_then(Weak::upgrade);
         if let Some(open) = open
@@ -250,35 +261,35 @@ impl Relay {
 
     /// The call that was answered with an input request of ours, as it was before; none if `call`
     /// is another. Waits for the sign-in that it was about.
-    pub(crate) async fn resumed(&self, call: &Request) -> Result<Option<Request>, Failed> {
+    pub(super) async fn resumed(&self, call: &Request) -> Result<Option<Request>, Failed> {
         if !call.is_stateless() {
             return Ok(None);
         }
         let Some(resumed) = state::resumed(call.text()) else { return Ok(None) };
-        if let Some(profile) = self.shared.profiles.named(&resumed.profile) {
+        if let Some(profile) = self.profiles.named(&resumed.profile) {
             self.signed_in(profile, resumed.accepted).await?;
         }
         let resumed = call.with_text(resumed.text);
-        resumed.map(Some).map_err(|fault| Failed::Params(super::sentence(&fault.to_string())))
+        resumed.map(Some).map_err(|fault| Failed::Params(sentence(&fault.to_string())))
     }
 
     /// Waits for the sign-in that the client was asked for in an earlier answer.
     async fn signed_in(&self, profile: &ProfileName, accepted: bool) -> Result<(), Failed> {
         if !accepted {
-            return Err(self.shared.sign_ins.declined(profile).into());
+            return Err(self.all.declined(profile).into());
         }
         // None is in flight any more: the signature will tell how it ended.
-        let Some(flow) = self.shared.sign_ins.running(profile) else { return Ok(()) };
+        let Some(flow) = self.all.running(profile) else { return Ok(()) };
         flow.done.clone().await.map_err(|error| Error::Shared(error).into())
     }
 
     /// Whether the user behind a call can be sent to a page.
-    pub(crate) fn can_sign_in(&self, call: &Request) -> bool {
-        if !self.shared.sign_ins.enabled || call.method() == "initialize" {
+    pub(super) fn can_sign_in(&self, call: &Request, handshake: &Handshake) -> bool {
+        if !self.all.enabled || call.method() == "initialize" {
             return false;
         }
         match call.generation() {
-            Generation::Sessions => self.context.handshake.params().is_some_and(|params| {
+            Generation::Sessions => handshake.params().is_some_and(|params| {
                 let params = Object::parse(&params).ok();
                 opens_urls(params.and_then(|params| params.find_object("capabilities")))
             }),
@@ -290,7 +301,7 @@ impl Relay {
 
     /// Asks the client to send its user (2025-11-25, Elicitation, "URL Mode").
     fn ask(
-        self: &Arc<Self>,
+        &self,
         profile: &ProfileName,
         asked: &Asked,
         out: &Outlet,

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::guard::Guard;
-pub use self::handler::Reverse;
+pub use self::handler::Handler;
 use self::handler::{Body, full, refusal, unknown_session, until};
 use self::patience::Patient;
 use self::socket::Connection;
@@ -79,7 +79,7 @@ pub struct Service {
     /// Who may speak.
     pub guard: Guard,
     /// What answers.
-    pub reverse: Arc<Reverse>,
+    pub handler: Arc<Handler>,
     /// The patience with clients.
     pub limits: Limits,
     /// Cancelled when no request may begin any more.
@@ -226,11 +226,11 @@ impl Service {
         }
         match head.method {
             Method::POST => match self.message(&head.headers, body).await {
-                Ok(message) => self.reverse.post(&head.headers, message).await,
+                Ok(message) => self.handler.post(&head.headers, message).await,
                 Err(refused) => refused,
             },
             Method::GET => {
-                let answer = self.reverse.get(&head.headers).await;
+                let answer = self.handler.get(&head.headers).await;
                 if answer.headers().get(CONTENT_TYPE).is_none_or(|kind| !is_events(kind)) {
                     return answer;
                 }
@@ -238,7 +238,7 @@ impl Service {
                 let draining = self.draining.clone().cancelled_owned();
                 answer.map(|body| until(body, draining))
             }
-            Method::DELETE => self.reverse.delete(&head.headers).await,
+            Method::DELETE => self.handler.delete(&head.headers).await,
             _ => not_allowed("GET, POST, DELETE"),
         }
     }
@@ -280,7 +280,7 @@ impl Service {
         if declared(headers).is_some_and(|length| length > MAX_CLIENT_MESSAGE) {
             return Err(too_large());
         }
-        let Some(requests) = self.reverse.requests(headers) else {
+        let Some(requests) = self.handler.requests(headers) else {
             return Err(unknown_session());
         };
         let mut share = Share::default();

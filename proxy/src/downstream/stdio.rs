@@ -3,17 +3,17 @@
 //! A line that can't be a message costs that line: the next one is read as if nothing had been.
 //! Nothing but messages is ever written to standard output.
 
+mod lines;
 mod standard;
 
 use std::io;
-use std::sync::Arc;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 
+pub use self::lines::Intake;
 pub use self::standard::{Input, Output};
 use crate::budget::{Budget, Message, Share};
-use crate::client::Relay;
 use crate::wire::Fault;
 
 /// Messages that wait for a client that reads slowly.
@@ -33,13 +33,8 @@ pub enum Line {
     TooLong,
 }
 
-/// Hands the client's lines to `relay` until its input ends.
-pub async fn serve(
-    input: impl AsyncRead + Unpin,
-    relay: &Arc<Relay>,
-    limit: usize,
-    budget: &Budget,
-) {
+/// Hands the client's lines to `intake` until its input ends.
+pub async fn serve(input: impl AsyncRead + Unpin, intake: &Intake, limit: usize, budget: &Budget) {
     let mut lines = Lines::new(input, limit);
     loop {
         match lines.next().await {
@@ -48,17 +43,17 @@ pub async fn serve(
                 // To wait could mean for ever: what holds the memory may wait for an answer of the
                 // client, which would come behind this line.
                 if share.try_cover(budget, text.len()) {
-                    relay.receive(Message::new(text, share)).await;
+                    intake.receive(Message::new(text, share)).await;
                 } else {
                     let why = "too many large requests at the same time; wait for some answers";
-                    relay.refuse(&text, &Fault::NotMessage(why)).await;
+                    intake.refuse(&text, &Fault::NotMessage(why)).await;
                 }
             }
             Ok(Some(Line::NotText)) => {
-                relay.refuse("", &Fault::NotMessage("the line isn't UTF-8")).await;
+                intake.refuse("", &Fault::NotMessage("the line isn't UTF-8")).await;
             }
             Ok(Some(Line::TooLong)) => {
-                relay.refuse("", &Fault::NotMessage("the line is longer than 64 MiB")).await;
+                intake.refuse("", &Fault::NotMessage("the line is longer than 64 MiB")).await;
             }
             Ok(None) => return,
             Err(error) => {

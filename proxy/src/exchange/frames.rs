@@ -95,7 +95,7 @@ impl FrameReading {
     }
 
     /// Whether the client can take the stream up again where it ends.
-    pub(crate) fn is_resumable(&self) -> bool {
+    fn is_resumable(&self) -> bool {
         self.can_resume && self.frames.last_id().is_some()
     }
 
@@ -143,7 +143,8 @@ impl FrameReading {
         }
     }
 
-    fn is_unfinished(&self) -> bool {
+    /// Whether there is no response, and the client can't take the stream up again for it.
+    pub(crate) fn is_unfinished(&self) -> bool {
         self.judge.missing().is_some() && !self.is_resumable()
     }
 

@@ -166,7 +166,8 @@ impl Reading {
             return Err(cut);
         };
         tokio::time::sleep(messages.retry().unwrap_or(RETRY).clamp(RETRY_MIN, RETRY_MAX)).await;
-        match self.session.stream(live, Some(after), false).await.map(|answer| answer.reply) {
+        match self.session.link().stream(live, Some(after), false).await.map(|answer| answer.reply)
+        {
             Ok(Reply::Messages(resumed)) => **messages = resumed.resuming(messages),
             Ok(Reply::Failure(failure)) if failure.status.is_server_error() => {}
             Ok(_) => return Err(cut),

@@ -6,16 +6,14 @@
 //! only while something does.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::sync::watch;
 
-use super::{Live, Session};
 use crate::budget::Message;
-use crate::error::Error;
-use crate::upstream::Sent;
+use crate::config::ProfileName;
 
 /// Notifications that wait. Beyond these, new ones are dropped. Responses, cancellations and the end
 /// of the handshake never are: each belongs to one of a bounded number of requests.
@@ -39,7 +37,7 @@ pub(crate) struct Parcel {
 
 /// How a message of the lane goes.
 #[derive(Debug)]
-enum Route {
+pub(super) enum Route {
     /// Over whichever session is open then.
     Bound,
     /// Over this one of the profile's sessions, or not at all: another one would not know what it is
@@ -97,13 +95,14 @@ struct Queue {
 }
 
 impl Lane {
-    pub(super) fn enqueue(&self, session: &Arc<Session>, parcel: Parcel) {
+    /// Puts a message behind those that wait. True if nobody sends them yet.
+    pub(super) fn enqueue(&self, parcel: Parcel, profile: &ProfileName) -> bool {
         let mut queue = self.lock();
         let bytes = queue.bytes + parcel.message.text.len();
         let is_full = queue.waiting.len() >= MAX_WAITING || (bytes > MAX_BYTES && queue.bytes > 0);
         if is_full && parcel.may_be_dropped {
-            tracing::warn!(profile = %session.profile, "dropped a notification: the server is slow to take those before it");
-            return;
+            tracing::warn!(%profile, "dropped a notification: the server is slow to take those before it");
+            return false;
         }
         queue.came += 1;
         queue.bytes = bytes;
@@ -111,11 +110,7 @@ impl Lane {
             queue.handshake = queue.came;
         }
         queue.waiting.push_back(parcel);
-        if !std::mem::replace(&mut queue.is_running, true) {
-            let session = Arc::clone(session);
-            let work = session.context.work.clone();
-            work.spawn(async move { run(&session).await });
-        }
+        !std::mem::replace(&mut queue.is_running, true)
     }
 
     pub(super) async fn caught_up(&self) {
@@ -132,51 +127,21 @@ impl Lane {
         let _ = tokio::time::timeout(PATIENCE, done.wait_for(|done| *done >= came)).await;
     }
 
-    fn next(&self) -> Option<Parcel> {
+    /// The next message to send, after which [`Lane::delivered`] is called; `None` if none waits.
+    pub(super) fn next(&self) -> Option<(Message, Route)> {
         let mut queue = self.lock();
         let next = queue.waiting.pop_front();
         queue.is_running = next.is_some();
         queue.bytes -= next.as_ref().map_or(0, |parcel| parcel.message.text.len());
-        next
+        next.map(|parcel| (parcel.message, parcel.route))
+    }
+
+    /// The message that was taken last has been dealt with.
+    pub(super) fn delivered(&self) {
+        self.done.send_modify(|done| *done += 1);
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Sends what waits, one after the other.
-async fn run(session: &Arc<Session>) {
-    while let Some(Parcel { message, route, .. }) = session.lane.next() {
-        if let Err(error) = deliver(session, message, route).await {
-            tracing::warn!(profile = %session.profile, %error, "a notification didn't reach the server");
-        }
-        session.lane.done.send_modify(|done| *done += 1);
-    }
-}
-
-async fn deliver(session: &Arc<Session>, message: Message, route: Route) -> Result<(), Error> {
-    let body = message.into_bytes();
-    let live = match route {
-        Route::Unbound(headers) => {
-            session.post_unbound(headers, body, false, Sent::default()).await?;
-            return Ok(());
-        }
-        Route::Initialized => {
-            let live = session.live().await?;
-            session.post(&live, body, Sent::default()).await?;
-            session.listen(&live);
-            return Ok(());
-        }
-        Route::Bound if session.is_in_use() => Some(session.live().await?),
-        Route::Bound => None,
-        Route::Epoch(epoch) => session.current().filter(|live: &Arc<Live>| live.epoch() == epoch),
-    };
-    match live {
-        Some(live) => session.post(&live, body, Sent::default()).await.map(drop),
-        None => {
-            tracing::debug!(profile = %session.profile, "no open session for a notification");
-            Ok(())
-        }
     }
 }

@@ -6,17 +6,36 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::{Live, RETRY, RETRY_MIN, Session, Unsolicited};
+use super::link::Link;
+use super::live::Live;
+use crate::budget::Message;
 use crate::upstream::{Incoming, Messages, Reply};
 
+/// How long to wait before a stream is taken up again, where the server didn't say.
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
+/// The shortest such wait: a server that says 0 would have us spin.
+pub(crate) const RETRY_MIN: Duration = Duration::from_millis(50);
 /// The longest wait before the stream is asked for again.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Whose stream it is.
+pub(super) trait Listener: Send + Sync + 'static {
+    /// The way to the server.
+    fn link(&self) -> &Link;
+
+    /// Takes what came over the session with this epoch; `None` if nobody wants it any more.
+    fn take(
+        self: Arc<Self>,
+        epoch: u64,
+        message: Message,
+    ) -> impl Future<Output = Option<()>> + Send;
+}
 
 /// Reads the stream, again and again, until the session is gone or the server has no such stream.
 ///
 /// The session is held only while something is done with it: this must not keep alive what its end
 /// depends on.
-pub(super) async fn listen(session: Weak<Session>, live: Arc<Live>) {
+pub(super) async fn listen<L: Listener>(session: Weak<L>, live: Arc<Live>) {
     let mut after: Option<String> = None;
     // What the server said last, which holds for later streams too.
     let mut retry = RETRY;
@@ -24,7 +43,7 @@ pub(super) async fn listen(session: Weak<Session>, live: Arc<Live>) {
     loop {
         let answer = {
             let Some(session) = session.upgrade() else { return };
-            session.stream(&live, after.as_deref(), true).await
+            session.link().stream(&live, after.as_deref(), true).await
         };
         live.opening.send_replace(false);
         match answer.map(|answer| answer.reply) {
@@ -60,19 +79,19 @@ pub(super) async fn listen(session: Weak<Session>, live: Arc<Live>) {
 
 /// Passes on what comes until the stream ends. Whether anything came; `None` if nobody is there any
 /// more who would want it.
-async fn read(session: &Weak<Session>, live: &Live, messages: &mut Messages) -> Option<bool> {
+async fn read<L: Listener>(
+    session: &Weak<L>,
+    live: &Live,
+    messages: &mut Messages,
+) -> Option<bool> {
     let mut heard = false;
     while let Ok(Some(incoming)) = messages.next().await {
         heard = true;
         let session = session.upgrade()?;
         match incoming {
-            Incoming::Message(message) => {
-                let unsolicited = session.context.unsolicited.clone();
-                let message = Unsolicited { session, epoch: live.epoch(), message };
-                unsolicited.send(message).await.ok()?;
-            }
+            Incoming::Message(message) => session.take(live.epoch(), message).await?,
             Incoming::Dropped(why) => {
-                tracing::warn!(profile = %session.profile, %why, "dropped a message of the server");
+                tracing::warn!(profile = %session.link().profile, %why, "dropped a message of the server");
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use http::HeaderValue;
 
-use super::{Live, Session, lost};
+use super::link::Link;
+use super::live::Live;
+use super::lost;
 use crate::budget::Message;
 use crate::error::Error;
 use crate::protocol;
@@ -16,37 +18,36 @@ enum Outcome {
     Refused(String),
 }
 
-impl Session {
-    pub(super) async fn handshake(
-        &self,
-        params: &str,
-    ) -> Result<(Option<HeaderValue>, String), Error> {
-        let id = Id::from_token("\"sigward-initialize\"");
-        let text = wire::request(&id, "initialize", params);
-        let text = wire::with_metadata(text, &self.context.metadata.of(&self.profile));
-        let headers = protocol::post_headers();
-        let answer = self.post_unbound(headers, text, false, Sent::default()).await?;
-        let session_id = answer.session_id().cloned();
-        match outcome(answer.reply, &id).await? {
-            Outcome::Result(result) => Ok((session_id, result)),
-            Outcome::Refused(detail) => {
-                Err(Error::Handshake { profile: self.profile.to_string(), detail })
-            }
+/// Opens a session; the id that the server gave it, and the result.
+pub(super) async fn handshake(
+    link: &Link,
+    params: &str,
+) -> Result<(Option<HeaderValue>, String), Error> {
+    let id = Id::from_token("\"sigward-initialize\"");
+    let text = wire::request(&id, "initialize", params);
+    let text = wire::with_metadata(text, &link.metadata.of(&link.profile));
+    let headers = protocol::post_headers();
+    let answer = link.post_unbound(headers, text, false, Sent::default()).await?;
+    let session_id = answer.session_id().cloned();
+    match outcome(answer.reply, &id).await? {
+        Outcome::Result(result) => Ok((session_id, result)),
+        Outcome::Refused(detail) => {
+            Err(Error::Handshake { profile: link.profile.to_string(), detail })
         }
     }
+}
 
-    /// Sends a request of our own whose result doesn't matter.
-    pub async fn tell(&self, live: &Live, method: &str, params: &str) {
-        let id = Id::from_token("\"sigward-replay\"");
-        let metadata = self.context.metadata.of(&self.profile);
-        let text = wire::with_metadata(wire::request(&id, method, params), &metadata);
-        let told = async {
-            let answer = self.post(live, text, Sent::default()).await?;
-            outcome(answer.reply, &id).await
-        };
-        if let Err(error) = told.await {
-            tracing::warn!(profile = %self.profile, method, %error, "replaying to a session failed");
-        }
+/// Sends a request whose result doesn't matter.
+pub(super) async fn tell(link: &Link, live: &Live, method: &str, params: &str) {
+    let id = Id::from_token("\"sigward-replay\"");
+    let metadata = link.metadata.of(&link.profile);
+    let text = wire::with_metadata(wire::request(&id, method, params), &metadata);
+    let told = async {
+        let answer = link.post(live, text, Sent::default()).await?;
+        outcome(answer.reply, &id).await
+    };
+    if let Err(error) = told.await {
+        tracing::warn!(profile = %link.profile, method, %error, "replaying to a session failed");
     }
 }
 

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::messages::Messages;
 use crate::error::{Error, printable};
 use crate::wire;
+
+/// The session that a server binds requests to (Streamable HTTP, 2025-03-26 to 2025-11-25).
+pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// How much of an error answer is read.
 const MAX_ERROR_BODY: usize = 1 << 20;
@@ -28,7 +31,7 @@ impl<B> Answer<B> {
     /// The id that the server gave the session, if it did.
     #[must_use]
     pub fn session_id(&self) -> Option<&HeaderValue> {
-        self.headers.get(super::SESSION_ID)
+        self.headers.get(SESSION_ID)
     }
 }
 
@@ -90,7 +93,7 @@ impl Failure {
         let limit = silence.min(Duration::from_secs(30));
         let reading = async {
             // What is encoded has no words for anybody.
-            if super::encoding(response.headers()).is_some() {
+            if encoding(response.headers()).is_some() {
                 return;
             }
             while let Ok(Some(piece)) = response.chunk().await {
@@ -119,6 +122,21 @@ impl Failure {
         };
         Self { host, status, retry_after, body: text.into(), message, detail }
     }
+}
+
+/// How much of the name of an encoding is shown, in characters.
+const MAX_ENCODING: usize = 64;
+
+/// How a body is encoded, if it is (RFC 9110, 8.4).
+pub(super) fn encoding(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(CONTENT_ENCODING).iter();
+    let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let named = values.collect::<Vec<_>>().join(", ");
+    let all_identity = named
+        .split(',')
+        .map(str::trim)
+        .all(|it| it.is_empty() || it.eq_ignore_ascii_case("identity"));
+    (!all_identity).then(|| printable(&named, MAX_ENCODING))
 }
 
 /// In seconds alone: what is a date depends on two clocks.

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use super::{Fault, Member, Object};
+use super::fault::Fault;
+use super::object::{Member, Object};
+use super::text::quote;
 
 /// Edits of one text, by spans that borrow from it.
 #[derive(Debug)]
@@ -154,7 +156,7 @@ pub fn trimmed(text: &str) -> Range<usize> {
 
 /// Members, in JSON, by key and text.
 fn members(members: &[(&str, &str)]) -> String {
-    let members = members.iter().map(|(key, value)| format!("{}:{value}", super::quote(key)));
+    let members = members.iter().map(|(key, value)| format!("{}:{value}", quote(key)));
     members.collect::<Vec<_>>().join(",")
 }
 

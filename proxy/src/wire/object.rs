@@ -7,7 +7,8 @@ use std::ops::Range;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Fault, string};
+use super::fault::Fault;
+use super::text::string;
 
 /// The most members of one object, and the most elements of one array. A message of the allowed size
 /// could have a hundred times as many, and each costs more memory than its text.

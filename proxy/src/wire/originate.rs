@@ -2,7 +2,8 @@
 
 use rmcp::model::ErrorCode;
 
-use super::{Id, quote};
+use super::id::Id;
+use super::text::quote;
 
 /// A request of our own.
 #[must_use]

@@ -1,6 +1,6 @@
 //! What the beginning of a message tells of it, where the whole is too large to wait for.
 
-use super::string;
+use super::text::string;
 
 /// What was found first at the top level of a message.
 #[derive(Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ fn connected(limits: Limits) -> DuplexStream {
     let listen = Listen { address, mode: 0o600, token_file: None };
     let service = Service {
         guard: Guard::new(&listen).unwrap(),
-        reverse: Reverse::new(Shared::alone()),
+        handler: Handler::new(Shared::alone()),
         limits,
         draining: CancellationToken::new(),
     };

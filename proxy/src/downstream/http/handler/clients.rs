@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::stream::Inbox;
 use super::unfinished::Unfinished;
 use crate::budget::{Budget, Message};
-use crate::client::{Flight, Outlet, Relay, Shared};
+use crate::client::{Client, InFlight, Outlet, Shared};
 use crate::request::Request;
 use crate::session::Ownership;
 use crate::wire::Id;
@@ -34,8 +34,8 @@ const PARTS: usize = 2;
 
 /// One of them.
 #[derive(Debug)]
-pub(super) struct Client {
-    pub(super) relay: Arc<Relay>,
+pub(super) struct HttpClient {
+    pub(super) mcp: Arc<Client>,
     /// What the other profiles' servers say on their own account.
     inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<Message>>>,
     heard: Mutex<Instant>,
@@ -44,12 +44,12 @@ pub(super) struct Client {
     pub(super) requests: Budget,
 }
 
-impl Client {
+impl HttpClient {
     pub(super) fn new(shared: Arc<Shared>, ownership: Ownership) -> Arc<Self> {
         let (out, inbox) = mpsc::channel(WAITING);
         Arc::new(Self {
             requests: shared.requests.of_client(PARTS),
-            relay: Relay::new(shared, ownership, out),
+            mcp: Client::new(shared, ownership, out),
             inbox: Arc::new(tokio::sync::Mutex::new(inbox)),
             heard: Mutex::new(Instant::now()),
             unfinished: Unfinished::default(),
@@ -64,10 +64,10 @@ impl Client {
 
 /// A client at work: it isn't idle while one of these is there.
 #[derive(Debug)]
-pub(super) struct Busy(pub(super) Arc<Client>);
+pub(super) struct Busy(pub(super) Arc<HttpClient>);
 
 impl Busy {
-    fn new(client: &Arc<Client>) -> Self {
+    fn new(client: &Arc<HttpClient>) -> Self {
         *lock(&client.heard) = Instant::now();
         Self(Arc::clone(client))
     }
@@ -83,7 +83,7 @@ impl Drop for Busy {
 #[derive(Debug)]
 pub(super) struct Registered {
     pub(super) client: Busy,
-    pub(super) flight: Arc<Flight>,
+    pub(super) flight: Arc<InFlight>,
     /// Under which it can be cancelled. Clients without a session may use one id at the same time.
     id: Option<Id>,
 }
@@ -91,10 +91,10 @@ pub(super) struct Registered {
 impl Registered {
     /// Takes note of a request whose messages go to `out`; an error says why that can't be.
     pub(super) fn begin(client: Busy, call: &Request, out: Outlet) -> Result<Self, &'static str> {
-        let id = client.0.relay.has_session().then(|| call.id().clone());
+        let id = client.0.mcp.has_session().then(|| call.id().clone());
         let flight = match id {
-            Some(_) => client.0.relay.register(call, out)?,
-            None => Flight::new(call, out),
+            Some(_) => client.0.mcp.register(call, out)?,
+            None => InFlight::new(call, out),
         };
         Ok(Self { client, flight, id })
     }
@@ -104,7 +104,7 @@ impl Registered {
     /// A call whose answer its client takes up again. It was registered, and may still be, where the
     /// end of its connection wasn't seen yet.
     pub(super) fn resumed(client: Busy, call: &Request) -> Self {
-        Self { client, flight: Flight::new(call, mpsc::channel(1).0), id: None }
+        Self { client, flight: InFlight::new(call, mpsc::channel(1).0), id: None }
     }
 
     /// Where the client's calls are found whose answer isn't complete.
@@ -113,15 +113,15 @@ impl Registered {
     }
 
     /// Whose request it is.
-    pub(super) fn client(&self) -> &Arc<Relay> {
-        &self.client.0.relay
+    pub(super) fn client(&self) -> &Arc<Client> {
+        &self.client.0.mcp
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
         if let Some(id) = &self.id {
-            self.client.0.relay.forget(id, &self.flight);
+            self.client.0.mcp.forget(id, &self.flight);
         }
     }
 }
@@ -131,13 +131,13 @@ impl Drop for Registered {
 pub(super) struct Clients {
     shared: Arc<Shared>,
     /// Where there are no sessions, all clients are one.
-    nobody: Arc<Client>,
-    by_session: Mutex<HashMap<HeaderValue, Arc<Client>>>,
+    nobody: Arc<HttpClient>,
+    by_session: Mutex<HashMap<HeaderValue, Arc<HttpClient>>>,
 }
 
 impl Clients {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let nobody = Client::new(Arc::clone(&shared), Ownership::Nobody);
+        let nobody = HttpClient::new(Arc::clone(&shared), Ownership::Nobody);
         Self { shared, nobody, by_session: Mutex::default() }
     }
 
@@ -152,24 +152,28 @@ impl Clients {
     /// A client that is about to open a session; `None` if there are too many.
     pub(super) fn begin(&self) -> Option<Busy> {
         (lock(&self.by_session).len() < MAX_SESSIONS)
-            .then(|| Busy::new(&Client::new(Arc::clone(&self.shared), Ownership::Client)))
+            .then(|| Busy::new(&HttpClient::new(Arc::clone(&self.shared), Ownership::Client)))
     }
 
     /// The server gave the client's session this id. The client that had it before, if one did, which
     /// must be ended.
     #[must_use]
-    pub(super) fn insert(&self, id: HeaderValue, client: Arc<Client>) -> Option<Arc<Client>> {
+    pub(super) fn insert(
+        &self,
+        id: HeaderValue,
+        client: Arc<HttpClient>,
+    ) -> Option<Arc<HttpClient>> {
         lock(&self.by_session).insert(id, client)
     }
 
     /// The session has ended.
-    pub(super) fn remove(&self, id: &HeaderValue) -> Option<Arc<Client>> {
+    pub(super) fn remove(&self, id: &HeaderValue) -> Option<Arc<HttpClient>> {
         lock(&self.by_session).remove(id)
     }
 
     /// Takes the clients out that are gone without a word.
-    pub(super) fn take_idle(&self, now: Instant) -> Vec<Arc<Client>> {
-        let is_idle = |client: &Arc<Client>| {
+    pub(super) fn take_idle(&self, now: Instant) -> Vec<Arc<HttpClient>> {
+        let is_idle = |client: &Arc<HttpClient>| {
             Arc::strong_count(client) == 1 && now.duration_since(*lock(&client.heard)) >= IDLE
         };
         let mut clients = lock(&self.by_session);
@@ -177,7 +181,7 @@ impl Clients {
     }
 
     /// Takes all out.
-    pub(super) fn take_all(&self) -> Vec<Arc<Client>> {
+    pub(super) fn take_all(&self) -> Vec<Arc<HttpClient>> {
         let mut all: Vec<_> = lock(&self.by_session).drain().map(|(_, client)| client).collect();
         all.push(Arc::clone(&self.nobody));
         all

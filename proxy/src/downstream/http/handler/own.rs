@@ -14,7 +14,7 @@ use super::answer;
 use super::body::{self, Body};
 use super::clients::{Busy, Registered};
 use crate::budget::Message;
-use crate::client::{Flight, fault_response};
+use crate::client::{InFlight, fault_response};
 use crate::request::{Incoming, Request};
 use crate::session::Parcel;
 use crate::wire::{self, Envelope, Fault, Kind};
@@ -37,8 +37,8 @@ pub(super) async fn call(
 ) -> Response<Body> {
     let (done, response) = oneshot::channel();
     tokio::spawn(async move {
-        let relay = registered.client();
-        let response = relay.respond_to(&call, &registered.flight).await;
+        let mcp = registered.client();
+        let response = mcp.respond_to(&call, &registered.flight).await;
         // The client may be gone.
         let _ = done.send(response);
     });
@@ -58,12 +58,12 @@ pub(super) async fn call(
 
 /// Answers the messages of a batch (2025-03-26), in a stream.
 pub(super) fn batch(client: Busy, batch: &[&str], whole: &Message) -> Response<Body> {
-    let relay = Arc::clone(&client.0.relay);
-    if let Err(fault) = relay.check_batch(batch) {
+    let mcp = Arc::clone(&client.0.mcp);
+    if let Err(fault) = mcp.check_batch(batch) {
         return answer::malformed("", &fault);
     }
     let (out, messages) = mpsc::channel(QUEUE);
-    let (mut refused, mut calls) = (Vec::new(), Vec::<(Request, Arc<Flight>)>::new());
+    let (mut refused, mut calls) = (Vec::new(), Vec::<(Request, Arc<InFlight>)>::new());
     for &text in batch {
         let (kind, message) = match Incoming::read(whole.part(text)) {
             Ok(Incoming::Request(call)) if call.method() == "initialize" => {
@@ -71,7 +71,7 @@ pub(super) fn batch(client: Busy, batch: &[&str], whole: &Message) -> Response<B
                 continue;
             }
             Ok(Incoming::Request(call)) => {
-                match relay.register(&call, out.clone()) {
+                match mcp.register(&call, out.clone()) {
                     Ok(flight) => calls.push((call, flight)),
                     Err(why) => {
                         let code = ErrorCode::INVALID_REQUEST;
@@ -88,11 +88,11 @@ pub(super) fn batch(client: Busy, batch: &[&str], whole: &Message) -> Response<B
         };
         let Ok(envelope) = Envelope::parse(&message.text) else { continue };
         let is_taken = match kind {
-            Kind::Response => relay.take_response(&envelope, &message),
-            Kind::Request | Kind::Notification => relay.take_notification(&envelope, &message),
+            Kind::Response => mcp.take_response(&envelope, &message),
+            Kind::Request | Kind::Notification => mcp.take_notification(&envelope, &message),
         };
         if !is_taken {
-            relay.default_session().enqueue(Parcel::bound(message.clone()));
+            mcp.default_session().enqueue(Parcel::bound(message.clone()));
         }
     }
     if refused.is_empty() && calls.is_empty() {
@@ -104,7 +104,7 @@ pub(super) fn batch(client: Busy, batch: &[&str], whole: &Message) -> Response<B
             let _ = out.send(response.into()).await;
         }
         let answers = calls.iter().map(|(call, flight)| async {
-            if let Some(response) = client.0.relay.respond_to(call, flight).await {
+            if let Some(response) = client.0.mcp.respond_to(call, flight).await {
                 let _ = out.send(response).await;
             }
         });

@@ -12,22 +12,27 @@ use tokio::sync::mpsc;
 
 use super::answer;
 use super::body::{self, Body};
-use super::clients::{Busy, Client, Registered};
+use super::clients::{Busy, Registered};
+use super::headers;
+use super::reverse::{ReverseProxy, end, session_is_lost};
 use super::stream::CallAnswer;
-use super::{Reverse, headers, session_is_lost};
 use crate::budget::Message;
-use crate::client::{Failed, GRACE, Next, Route};
+use crate::client::{Failed, Next};
 use crate::exchange::{Deadline, OnResponse, RawAnswer, RawBody, TooLate};
 use crate::protocol::PROTOCOL_VERSION;
 use crate::request::{Incoming, Request};
+use crate::route::Route;
 use crate::upstream::SESSION_ID;
 use crate::wire::{self, Envelope, Kind};
 
-impl Reverse {
+/// Takes what clients post.
+pub(super) struct Posts<'a>(pub(super) &'a ReverseProxy);
+
+impl Posts<'_> {
     /// Takes a message, or a batch.
-    pub(crate) async fn post(&self, headers: &HeaderMap, message: Message) -> Response<Body> {
-        let Some(client) = self.client(headers) else { return answer::unknown_session() };
-        let relay = Arc::clone(&client.0.relay);
+    pub(super) async fn take(&self, headers: &HeaderMap, message: Message) -> Response<Body> {
+        let Some(client) = self.0.client(headers) else { return answer::unknown_session() };
+        let mcp = Arc::clone(&client.0.mcp);
         let text = &message.text;
         match wire::batch(text) {
             Ok(None) => {}
@@ -40,19 +45,19 @@ impl Reverse {
             Err((fault, message)) => return answer::malformed(&message.text, &fault),
         };
         let is_taken = Envelope::parse(&message.text).is_ok_and(|envelope| match kind {
-            Kind::Response => relay.take_response(&envelope, &message),
-            Kind::Request | Kind::Notification => relay.take_notification(&envelope, &message),
+            Kind::Response => mcp.take_response(&envelope, &message),
+            Kind::Request | Kind::Notification => mcp.take_notification(&envelope, &message),
         });
         if is_taken {
             return answer::accepted();
         }
         // A notification or a response, for the client's own session.
-        self.pass(client, Method::POST, headers, message.into_bytes()).await
+        self.0.pass(client, Method::POST, headers, message.into_bytes()).await
     }
 
     async fn request(&self, client: Busy, headers: &HeaderMap, call: Request) -> Response<Body> {
         let client = if call.begins_session() {
-            match self.clients.begin() {
+            match self.0.clients.begin() {
                 Some(client) => client,
                 None => {
                     let why = "Too many sessions; end some of them, or try again later.";
@@ -83,16 +88,16 @@ impl Reverse {
         call: Request,
         messages: mpsc::Receiver<Message>,
     ) -> Response<Body> {
-        let relay = Arc::clone(&registered.client.0.relay);
-        let call = match relay.resumed(&call).await {
+        let mcp = Arc::clone(&registered.client.0.mcp);
+        let call = match mcp.resumed(&call).await {
             Ok(resumed) => resumed.unwrap_or(call),
             Err(failed) => return answer::failed(failed, &call),
         };
-        let mut deadline = relay.deadline(&call);
+        let mut deadline = mcp.deadline(&call);
         let mut signed_in = false;
         loop {
-            let late = || relay.too_late(&call, &registered.flight);
-            let route = match deadline.within(relay.receive_call(&call)).await {
+            let late = || mcp.too_late(&call, &registered.flight);
+            let route = match deadline.within(mcp.receive_call(&call)).await {
                 Ok(Ok(route)) => route,
                 Ok(Err(Failed::Exchange(error))) if session_is_lost(&error) => {
                     return answer::lost(&call);
@@ -100,8 +105,8 @@ impl Reverse {
                 Ok(Err(failed)) => return answer::failed(failed, &call),
                 Err(TooLate) => return answer::failed(late(), &call),
             };
-            let is_default = route.profile == *self.shared.profiles.default();
-            if relay.has_session() && !call.is_stateless() && !is_default {
+            let is_default = route.profile == *self.0.shared.profiles.default();
+            if mcp.has_session() && !call.is_stateless() && !is_default {
                 return super::own::call(registered, call, messages).await;
             }
             let sending = self.send_call(&registered, headers, &call, &route);
@@ -115,8 +120,7 @@ impl Reverse {
             if matches!(&failure, Failed::Exchange(error) if session_is_lost(error)) {
                 return answer::lost(&call);
             }
-            let profile =
-                failure.login_required().filter(|_| !signed_in && relay.can_sign_in(&call));
+            let profile = failure.login_required().filter(|_| !signed_in && mcp.can_sign_in(&call));
             let Some(profile) = profile else {
                 return answer::failed(failure, &call);
             };
@@ -124,11 +128,11 @@ impl Reverse {
                 // The client is asked in the middle of the answer, which is ours then.
                 return super::own::call(registered, call, messages).await;
             }
-            match relay.sign_in(&call, profile, registered.flight.out()).await {
+            match mcp.sign_in(&call, profile, registered.flight.out()).await {
                 Next::Again => {
                     signed_in = true;
                     // What a person takes to sign in isn't the call's.
-                    deadline = relay.deadline(&call);
+                    deadline = mcp.deadline(&call);
                 }
                 Next::Respond(response) => return answer::json(StatusCode::OK, response),
                 Next::Fail(failed) => return answer::failed(failed, &call),
@@ -149,9 +153,9 @@ impl Reverse {
             headers.remove(SESSION_ID);
             headers.remove(PROTOCOL_VERSION);
         }
-        let (relay, flight) = (registered.client(), &registered.flight);
+        let (mcp, flight) = (registered.client(), &registered.flight);
         let on_response = |answered: &HeaderMap| self.establishing(registered, call, answered);
-        relay.pass(call, flight, route, &headers, on_response).await
+        mcp.pass(call, flight, route, &headers, on_response).await
     }
 
     /// What a handshake's response means: a session of this client.
@@ -163,16 +167,16 @@ impl Reverse {
     ) -> Option<OnResponse> {
         let id = answered.get(SESSION_ID).filter(|_| call.begins_session())?.clone();
         let params = call.params()?.to_owned();
-        let (client, clients) = (Arc::clone(&registered.client.0), Arc::clone(&self.clients));
+        let (client, clients) = (Arc::clone(&registered.client.0), Arc::clone(&self.0.clients));
         let establish = move |message: &str| {
             let result = Envelope::parse(message).ok().and_then(|envelope| envelope.result);
             if let Some(result) = result {
-                client.relay.established(&params, id.clone(), result);
+                client.mcp.established(&params, id.clone(), result);
                 let earlier = clients.insert(id.clone(), Arc::clone(&client));
                 // A server that gives one id twice: the session is the new client's, and nobody else would
                 // end what the other one has of other profiles.
                 if let Some(earlier) = earlier {
-                    earlier.relay.forget_default();
+                    earlier.mcp.forget_default();
                     end(earlier);
                 }
             }
@@ -194,7 +198,7 @@ impl Reverse {
         let mut reading = match body {
             RawBody::Frames(reading) => reading,
             RawBody::Failure(failure) => {
-                return self.failed(headers, Some(&call), failure, &answered);
+                return self.0.failed(headers, Some(&call), failure, &answered);
             }
         };
         if reading.is_events() {
@@ -204,7 +208,7 @@ impl Reverse {
         // One message: what becomes of it decides the status.
         match deadline.within(reading.next()).await {
             Ok(Ok(Some(_))) if reading.says_expired() => {
-                self.forget(headers);
+                self.0.forget(headers);
                 answer::lost(&call)
             }
             Ok(Ok(Some(whole))) if reading.is_done() => match reading.missing() {
@@ -222,18 +226,4 @@ impl Reverse {
             }
         }
     }
-
-    /// The session that a request came with is gone, and with it those of the other profiles.
-    pub(super) fn forget(&self, headers: &HeaderMap) {
-        let client = headers.get(SESSION_ID).and_then(|id| self.clients.remove(id));
-        if let Some(client) = client {
-            client.relay.forget_default();
-            end(client);
-        }
-    }
-}
-
-/// Ends what belongs to a client; nobody waits for it.
-pub(super) fn end(client: Arc<Client>) {
-    tokio::spawn(async move { client.relay.close(GRACE).await });
 }

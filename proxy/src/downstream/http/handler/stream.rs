@@ -134,9 +134,7 @@ impl Passing {
     fn failed(&mut self, error: Error) -> Result<Bytes, Cut> {
         self.is_done = true;
         match &self.source {
-            Source::Call(answer)
-                if answer.reading.is_between() && !answer.reading.is_resumable() =>
-            {
+            Source::Call(answer) if answer.reading.is_unfinished() && self.source.is_between() => {
                 let response = Failed::from(error).into_response(&answer.call);
                 Ok(sse::event(&response).into())
             }

@@ -1,0 +1,107 @@
+//! The requests of one client that aren't answered yet.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use tokio_util::sync::CancellationToken;
+
+use super::shared::Outlet;
+use crate::request::Request;
+use crate::session::{Opener, Session};
+use crate::sync::lock;
+use crate::upstream::Sent;
+use crate::wire::Id;
+
+/// Requests of one client in flight at the same time.
+const MAX_IN_FLIGHT: usize = 1024;
+
+/// A request at work.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) cancel: CancellationToken,
+    pub(super) session: OnceLock<Arc<Session>>,
+    /// Whether upstream may know of it.
+    pub(crate) sent: Sent,
+    /// Of an `initialize`: what opens the client's session.
+    pub(super) opener: Mutex<Option<Opener>>,
+    pub(super) is_stateless: bool,
+    /// Where what the server says on the way to the response goes.
+    pub(super) out: Outlet,
+}
+
+impl InFlight {
+    pub(crate) fn new(call: &Request, out: Outlet) -> Arc<Self> {
+        Arc::new(Self {
+            cancel: CancellationToken::new(),
+            session: OnceLock::new(),
+            sent: Sent::default(),
+            opener: Mutex::default(),
+            is_stateless: call.is_stateless(),
+            out,
+        })
+    }
+
+    /// The same flight, of an `initialize`.
+    pub(crate) fn opening(&self, opener: Opener) {
+        *lock(&self.opener) = Some(opener);
+    }
+
+    /// From here on it is known over which session the request goes.
+    pub(crate) fn over(&self, session: Arc<Session>) {
+        let _ = self.session.set(session);
+    }
+
+    /// A handshake that came to nothing: what waited for it goes on.
+    pub(super) fn give_up_opening(&self) {
+        drop(lock(&self.opener).take());
+    }
+
+    /// Where the server's messages go.
+    pub(crate) fn out(&self) -> &Outlet {
+        &self.out
+    }
+}
+
+/// All of them, by their ids.
+#[derive(Debug, Default)]
+pub(super) struct AllInFlight(Mutex<HashMap<Id, Arc<InFlight>>>);
+
+impl AllInFlight {
+    /// Takes note of a request, so that it can be cancelled. An error says why it can't be taken.
+    pub(super) fn register(
+        &self,
+        call: &Request,
+        out: Outlet,
+    ) -> Result<Arc<InFlight>, &'static str> {
+        let flight = InFlight::new(call, out);
+        let mut all = lock(&self.0);
+        if all.len() >= MAX_IN_FLIGHT {
+            return Err("Too many requests at the same time; wait for some of the answers.");
+        }
+        if all.contains_key(call.id()) {
+            return Err("Invalid request: another request with this id isn't answered yet");
+        }
+        all.insert(call.id().clone(), Arc::clone(&flight));
+        Ok(flight)
+    }
+
+    /// From here on the id is free, and nothing more is said about it.
+    pub(super) fn forget(&self, id: &Id, flight: &Arc<InFlight>) {
+        let mut all = lock(&self.0);
+        if all.get(id).is_some_and(|known| Arc::ptr_eq(known, flight)) {
+            all.remove(id);
+        }
+    }
+
+    /// The request with that id.
+    pub(super) fn get(&self, id: &Id) -> Option<Arc<InFlight>> {
+        lock(&self.0).get(id).cloned()
+    }
+
+    /// Gives all up.
+    pub(super) fn cancel(&self) {
+        for flight in lock(&self.0).values() {
+            flight.cancel.cancel();
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What all clients of a process share.
+
+#[cfg(test)]
+mod alone;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::sign_in::SignIns;
+use crate::broker::Broker;
+use crate::budget::{Budget, Message};
+use crate::config::{Config, MESSAGES_IN_TRANSIT, Profiles, REQUESTS_IN_TRANSIT, ToolPolicy};
+use crate::metadata::Metadata;
+use crate::profile::Offer;
+use crate::upstream::Upstream;
+
+/// Where messages to a client go.
+pub type Outlet = mpsc::Sender<Message>;
+
+/// What all clients share.
+#[derive(Debug)]
+pub struct Shared {
+    pub(crate) profiles: Profiles,
+    pub(crate) upstream: Arc<Upstream>,
+    /// The memory that messages of servers take.
+    pub(super) messages: Budget,
+    /// The memory that requests of clients take.
+    pub(crate) requests: Budget,
+    pub(crate) tool_timeout: Duration,
+    pub(crate) retries: u32,
+    pub(super) offer: Arc<Offer>,
+    pub(super) tools: ToolPolicy,
+    pub(super) metadata: Arc<Metadata>,
+    pub(super) sign_ins: Arc<SignIns>,
+}
+
+impl Shared {
+    /// What `config` says, and the ways to the server and to the broker.
+    #[must_use]
+    pub fn new(config: &Config, upstream: Arc<Upstream>, broker: Broker) -> Arc<Self> {
+        Arc::new(Self {
+            profiles: config.profiles.clone(),
+            upstream,
+            messages: Budget::new(MESSAGES_IN_TRANSIT),
+            requests: Budget::new(REQUESTS_IN_TRANSIT),
+            tool_timeout: config.timeouts.tool,
+            retries: config.retries,
+            offer: Arc::new(Offer::new(config.profiles.clone(), config.argument.clone())),
+            tools: config.tools.clone(),
+            sign_ins: Arc::new(SignIns::new(config.sign_in, broker.clone())),
+            metadata: Arc::new(Metadata::new(config, broker)),
+        })
+    }
+}

@@ -1,0 +1,111 @@
+//! The reverse proxy: what a client and its server send each other as it is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response};
+
+use super::body::Body;
+use super::clients::{Busy, Clients, HttpClient};
+use super::{answer, headers};
+use crate::client::{GRACE, Shared};
+use crate::error::Error;
+use crate::request::Request;
+use crate::session::is_lost;
+use crate::upstream::{Answer, Failure, Frames, Reply, SESSION_ID, Sent};
+
+/// All clients, and the way to their server.
+#[derive(Debug)]
+pub(super) struct ReverseProxy {
+    pub(super) shared: Arc<Shared>,
+    pub(super) clients: Arc<Clients>,
+}
+
+impl ReverseProxy {
+    /// An answer that isn't success.
+    pub(super) fn failed(
+        &self,
+        headers: &HeaderMap,
+        call: Option<&Request>,
+        failure: Failure,
+        answered: &HeaderMap,
+    ) -> Response<Body> {
+        let is_lost = is_lost(&failure, headers.contains_key(SESSION_ID));
+        if is_lost {
+            self.forget(headers);
+        }
+        answer::failure(call, failure, is_lost, answered)
+    }
+
+    /// Passes on what isn't a request of MCP.
+    pub(super) async fn pass(
+        &self,
+        client: Busy,
+        method: Method,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Response<Body> {
+        match self.send(client, method, headers, body).await {
+            Ok((answer, client)) => self.raw(client, headers, answer),
+            Err(answer) => answer,
+        }
+    }
+
+    pub(super) async fn send(
+        &self,
+        client: Busy,
+        method: Method,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<(Answer<Frames>, Busy), Response<Body>> {
+        let patient = method == Method::GET;
+        let session = client.0.mcp.default_session();
+        let sent = headers::upstream(headers, None);
+        match session.link().pass(method, sent, body, patient, Sent::default()).await {
+            Ok(answer) => Ok((answer, client)),
+            Err(error) => Err(answer::unreachable(&error)),
+        }
+    }
+
+    /// An answer as it came.
+    pub(super) fn raw(
+        &self,
+        client: Busy,
+        headers: &HeaderMap,
+        answer: Answer<Frames>,
+    ) -> Response<Body> {
+        match answer.reply {
+            Reply::Messages(frames) => answer::raw(answer.status, &answer.headers, *frames, client),
+            Reply::Accepted => answer::accepted(),
+            Reply::Failure(failure) => self.failed(headers, None, failure, &answer.headers),
+        }
+    }
+
+    /// Whose request it is, by its session.
+    pub(super) fn client(&self, headers: &HeaderMap) -> Option<Busy> {
+        self.clients.find(headers.get(SESSION_ID))
+    }
+
+    /// The session that a request came with is gone, and with it those of the other profiles.
+    pub(super) fn forget(&self, headers: &HeaderMap) {
+        let client = headers.get(SESSION_ID).and_then(|id| self.clients.remove(id));
+        if let Some(client) = client {
+            client.mcp.forget_default();
+            end(client);
+        }
+    }
+}
+
+/// Ends what belongs to a client; nobody waits for it.
+pub(super) fn end(client: Arc<HttpClient>) {
+    tokio::spawn(async move { client.mcp.close(GRACE).await });
+}
+
+/// Whether an error means that the client must initialize again.
+pub(super) fn session_is_lost(error: &Error) -> bool {
+    match error {
+        Error::SessionExpired => true,
+        Error::Shared(error) => session_is_lost(error),
+        _ => false,
+    }
+}

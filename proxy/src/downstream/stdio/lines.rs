@@ -1,0 +1,83 @@
+//! What a line of the client says, and who takes it.
+
+use std::sync::Arc;
+
+use rmcp::model::ErrorCode;
+
+use crate::budget::Message;
+use crate::client::{Client, InFlight, echoed, fault_response};
+use crate::request::{Incoming, Request};
+use crate::wire::{self, Envelope, Fault, Kind};
+
+/// Takes the messages of a client that knows nothing of sessions: all of them come and go over one pipe.
+#[derive(Debug)]
+pub struct Intake(Arc<Client>);
+
+impl Intake {
+    /// The intake of `client`.
+    #[must_use]
+    pub fn new(client: Arc<Client>) -> Self {
+        Self(client)
+    }
+
+    /// Takes one message of the client. Waits for room in the output only where much is unread.
+    pub async fn receive(&self, message: Message) {
+        match wire::batch(&message.text) {
+            Ok(None) => self.dispatch(message).await,
+            Ok(Some(batch)) => self.batch(batch, &message).await,
+            Err(fault) => self.refuse(&message.text, &fault).await,
+        }
+    }
+
+    /// Answers what can't be read at all.
+    pub async fn refuse(&self, text: &str, fault: &Fault) {
+        self.0.say(fault_response(text, fault)).await;
+    }
+
+    /// Batches existed in 2025-03-26 alone. Their messages are taken one by one, in order.
+    async fn batch(&self, batch: Vec<&str>, whole: &Message) {
+        if let Err(fault) = self.0.check_batch(&batch) {
+            return self.refuse("", &fault).await;
+        }
+        for message in batch {
+            self.dispatch(whole.part(message)).await;
+        }
+    }
+
+    async fn dispatch(&self, message: Message) {
+        let (kind, message) = match Incoming::read(message) {
+            Ok(Incoming::Request(call)) => return self.begin(call).await,
+            Ok(Incoming::Other(kind, message)) => (kind, message),
+            Err((fault, message)) => return self.refuse(&message.text, &fault).await,
+        };
+        let Ok(envelope) = Envelope::parse(&message.text) else { return };
+        match kind {
+            Kind::Response => self.0.on_response(&envelope, &message),
+            Kind::Request | Kind::Notification => self.0.on_notification(&envelope, &message),
+        }
+    }
+
+    async fn begin(&self, call: Request) {
+        match self.0.register(&call, self.0.out().clone()) {
+            Ok(flight) => {
+                if call.begins_session() {
+                    flight.opening(self.0.begin_session(call.params()));
+                }
+                self.start(call, flight);
+            }
+            Err(why) => {
+                let id = echoed(call.id().clone());
+                self.0.say(wire::error_response(&id, ErrorCode::INVALID_REQUEST, why)).await;
+            }
+        }
+    }
+
+    fn start(&self, call: Request, flight: Arc<InFlight>) {
+        let client = Arc::clone(&self.0);
+        self.0.spawn(async move {
+            if let Some(response) = client.respond_to(&call, &flight).await {
+                let _ = flight.out().send(response).await;
+            }
+        });
+    }
+}

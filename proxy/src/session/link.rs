@@ -1,0 +1,120 @@
+//! The way of one profile to the server: what is sent over its sessions, and what belongs to none.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::live::Live;
+use crate::budget::Budget;
+use crate::config::ProfileName;
+use crate::error::Error;
+use crate::metadata::Metadata;
+use crate::protocol::{self, LAST_EVENT_ID};
+use crate::upstream::{Answer, Frames, Outgoing, Sent, Upstream};
+
+/// Whose credentials sign, and for which client.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(super) profile: ProfileName,
+    pub(super) upstream: Arc<Upstream>,
+    /// The client's part of the memory that messages take.
+    pub(super) budget: Budget,
+    /// What goes into `_meta` of what is sent here by itself.
+    pub(super) metadata: Arc<Metadata>,
+}
+
+impl Link {
+    /// Sends one message over the session.
+    pub(crate) async fn post(
+        &self,
+        live: &Live,
+        text: impl Into<Bytes>,
+        sent: Sent,
+    ) -> Result<Answer, Error> {
+        let mut headers = protocol::post_headers();
+        protocol::bind(&mut headers, live.id.as_ref(), live.version.as_ref());
+        self.send(Method::POST, headers, text.into(), false, sent).await
+    }
+
+    /// Sends one message that belongs to no session: `initialize`, and all of 2026-07-28.
+    pub(crate) async fn post_unbound(
+        &self,
+        headers: HeaderMap,
+        text: impl Into<Bytes>,
+        patient: bool,
+        sent: Sent,
+    ) -> Result<Answer, Error> {
+        self.send(Method::POST, headers, text.into(), patient, sent).await
+    }
+
+    /// Opens a stream by GET: the one of what the server says on its own account, or the rest of the
+    /// one that was cut `after` an event. `patient` is for the former, which may be silent for hours.
+    pub(crate) async fn stream(
+        &self,
+        live: &Live,
+        after: Option<&str>,
+        patient: bool,
+    ) -> Result<Answer, Error> {
+        let mut headers = HeaderMap::with_capacity(6);
+        headers.insert(http::header::ACCEPT, HeaderValue::from_static("text/event-stream"));
+        protocol::bind(&mut headers, live.id.as_ref(), live.version.as_ref());
+        if let Some(after) = after {
+            // Without it, the server would open another stream, and not go on with this one.
+            let after = HeaderValue::try_from(after)
+                .map_err(|_| Error::NotMessage("its event id can't be sent in a header"))?;
+            headers.insert(LAST_EVENT_ID, after);
+        }
+        self.send(Method::GET, headers, Bytes::new(), patient, Sent::default()).await
+    }
+
+    /// Ends a session with a DELETE, where the server gave it an id.
+    pub(super) async fn end(&self, live: &Live) {
+        let Some(id) = &live.id else { return };
+        let mut headers = HeaderMap::with_capacity(4);
+        protocol::bind(&mut headers, Some(id), live.version.as_ref());
+        let ended = self.send(Method::DELETE, headers, Bytes::new(), false, Sent::default()).await;
+        if let Err(error) = ended {
+            tracing::debug!(profile = %self.profile, %error, "the session's DELETE failed");
+        }
+    }
+
+    /// Sends what a client that speaks HTTP itself sends, with its own headers, for an answer that it
+    /// gets as it came.
+    pub(crate) async fn pass(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+        patient: bool,
+        sent: Sent,
+    ) -> Result<Answer<Frames>, Error> {
+        let out = self.outgoing(method, headers, body, patient, sent);
+        self.upstream.pass(out).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+        patient: bool,
+        sent: Sent,
+    ) -> Result<Answer, Error> {
+        let out = self.outgoing(method, headers, body, patient, sent);
+        self.upstream.exchange(out).await
+    }
+
+    fn outgoing(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+        patient: bool,
+        sent: Sent,
+    ) -> Outgoing {
+        let profile = self.profile.clone();
+        let budget = self.budget.clone();
+        Outgoing { profile, method, headers, body, patient, sent, budget }
+    }
+}
