@@ -51,7 +51,7 @@ pub(crate) const GRACE: Duration = Duration::from_millis(400);
 const FAREWELL: Duration = Duration::from_millis(900);
 
 /// Clients that read slowly leave room for others up to this number of them.
-const CLIENTS: usize = 4;
+pub(crate) const CLIENTS: usize = 4;
 
 /// Everything about one client.
 #[derive(Debug)]

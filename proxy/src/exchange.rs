@@ -25,6 +25,7 @@ use self::first::{First, NotActedOn, Unread};
 pub(crate) use self::frames::{FrameReading, OnResponse, RawAnswer, RawBody};
 pub(crate) use self::reading::{Part, Reading, Response};
 pub(crate) use self::verdict::{repaired, with_id};
+use crate::budget::Budget;
 use crate::error::Error;
 use crate::request::Request;
 use crate::session::{Live, Session};
@@ -99,13 +100,20 @@ impl Exchange<'_> {
         call: &Request,
         headers: &HeaderMap,
         mut attempts: Attempts,
+        budget: Option<Budget>,
         on_response: impl FnOnce(&HeaderMap) -> OnResponse,
     ) -> Result<RawAnswer, Error> {
         let patient = call.is_patient();
         loop {
             let (body, sent) = (self.body.clone(), self.sent.clone());
-            let passing =
-                self.session.link().pass(Method::POST, headers.clone(), body, patient, sent);
+            let passing = self.session.link().pass(
+                Method::POST,
+                headers.clone(),
+                body,
+                patient,
+                sent,
+                budget.clone(),
+            );
             let answer = match passing.await {
                 Ok(answer) => answer,
                 Err(error) => {

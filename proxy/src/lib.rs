@@ -7,14 +7,14 @@
 //! stands below it:
 //!
 //! ```text
-//! receive   downstream   a line of standard input, a POST
-//! route     client       what kind of message is this, whose answer, how often
-//!           profile      which profile does the call name; the argument is cut out
-//!           tools        may the tool be called; what does the client see of the list
-//! sign      session      over which MCP session
+//! receive   downstream   a line of standard input, or a POST
+//!           request      read once; nothing in it is ambiguous
+//! route     client       whose answer is it, how often, who has to sign in first
+//!           route        which profile does the call name, may the tool be called
+//! sign      exchange     over which session, and again where that is safe
 //!           upstream     final bytes and headers ─▶ signer ─▶ broker ─▶ signature
 //! send      upstream     exactly what was signed
-//! stream    sse          events as they come
+//! stream    exchange     message by message, or frame by frame as they came; resumed, judged
 //! reply     client       under the id token that the request came with
 //! ```
 //!
@@ -69,9 +69,9 @@ pub mod error;
 
 pub mod wire;
 
-pub mod config;
-
 pub mod log;
+
+pub mod config;
 
 mod sync;
 

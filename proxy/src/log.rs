@@ -1,9 +1,9 @@
 //! The log: lines on standard error, in the form of the reference proxy:
-//! `2026-11-23 22:48:07 | ERROR | sigward_proxy::relay | message`.
+//! `2026-11-23 22:48:07 | ERROR | sigward_proxy::client | message`.
 //!
 //! Standard output is the MCP channel and gets none of it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -13,6 +13,8 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::is_control;
 
 /// Starts the log at one of the levels of the reference proxy.
 pub fn start(level: &str) {
@@ -52,7 +54,65 @@ where
         SystemTime.format_time(&mut Writer::new(&mut time))?;
         let time = time.get(..19).unwrap_or(&time).replace('T', " ");
         write!(writer, "{time} | {level} | {} | ", event.metadata().target())?;
-        context.field_format().format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        let mut fields = String::new();
+        context.field_format().format_fields(Writer::new(&mut fields), event)?;
+        writeln!(writer, "{}", OneLine(&fields))
+    }
+}
+
+/// A text without the characters that end a line or move a cursor: what a server says must not look
+/// like lines of this log.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match is_control(c) {
+            true => write!(f, "{}", c.escape_unicode()),
+            false => f.write_char(c),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A server chooses methods and messages.
+    #[test]
+    fn what_a_server_says_is_no_line_of_its_own() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .event_format(Line);
+        let forged = "x\n2026-01-01 00:00:00 | ERROR | sigward_proxy | forged\r\u{1b}[2K\u{2028}";
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::warn!(method = %forged, "dropped {forged}");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(
+            text.contains("forged") && text.contains(" | WARNING | sigward_proxy::log"),
+            "{text}"
+        );
+        assert!(!text.trim_end_matches('\n').chars().any(is_control), "{text:?}");
     }
 }

@@ -16,7 +16,7 @@ use crate::broker::{Broker, Route};
 use crate::cli::{self, Invocation};
 use crate::client::{Client, GRACE, Shared};
 use crate::config::{Config, Listen, MAX_CLIENT_MESSAGE};
-use crate::downstream::http::{self, Guard, Handler, Limits, Service, Socket};
+use crate::downstream::http::{self, Guard, Handler, Limits, Room, Service, Socket};
 use crate::downstream::stdio;
 use crate::environment::Environment;
 use crate::error::Error;
@@ -29,7 +29,7 @@ use crate::upstream::{Settings, Upstream};
 /// How long what is written already may take to reach the client at the end.
 const FLUSH: Duration = Duration::from_millis(200);
 
-/// Descriptors for 1024 connections of clients, as many to the endpoint, and the rest.
+/// Descriptors for all connections of clients, some to the endpoint, and the rest.
 const DESCRIPTORS: u64 = 16_384;
 
 /// How long answers that are at work may take to end when a listening proxy is told to stop. With what
@@ -68,14 +68,14 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    raise_descriptors();
+    let descriptors = raise_descriptors();
     // One thread: a relay waits, it doesn't compute, and threads that wake each other cost a call more
     // than it takes (measured: a third of the latency, and of the rate).
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let code = runtime.block_on(serve(config, route));
+    let code = runtime.block_on(serve(config, route, descriptors));
     // Where standard input is read on a thread, that may still wait for it. Nobody else does.
     runtime.shutdown_background();
     match private {
@@ -87,8 +87,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn serve(config: Config, route: Route) -> ExitCode {
-    raise_descriptors();
+async fn serve(config: Config, route: Route, descriptors: u64) -> ExitCode {
     let broker = Broker::new(route, config.timeouts.request);
     let settings = Settings {
         url: config.endpoint.clone(),
@@ -126,7 +125,7 @@ async fn serve(config: Config, route: Route) -> ExitCode {
         tracing::info!("ended by a signal");
     };
     match &config.listen {
-        Some(listen) => over_http(shared, listen, stop).await,
+        Some(listen) => over_http(shared, listen, descriptors, stop).await,
         None => {
             over_stdio(shared, stop).await;
             ExitCode::SUCCESS
@@ -159,6 +158,7 @@ async fn over_stdio(shared: Arc<Shared>, stop: impl Future<Output = ()>) {
 async fn over_http(
     shared: Arc<Shared>,
     listen: &Listen,
+    descriptors: u64,
     stop: impl Future<Output = ()>,
 ) -> ExitCode {
     let guard = match Guard::new(listen) {
@@ -189,7 +189,7 @@ async fn over_http(
     let ready = format!("sigward-proxy: listening address={address} path=/mcp\n");
     let _ = std::io::stderr().write_all(ready.as_bytes());
     let connections = tokio::select! {
-        connections = http::serve(&socket, &service) => connections,
+        connections = http::serve(&socket, &service, Room::within(descriptors)) => connections,
         () = handler.sweep() => return ExitCode::FAILURE,
         () = async { stop.await; draining.cancel(); std::future::pending().await } => return ExitCode::FAILURE,
     };
@@ -204,16 +204,21 @@ async fn over_http(
 /// Most systems let a process have 1024 descriptors until it asks for more: fewer than the clients and
 /// connections that are promised. Not as many as there are: programs that the private broker runs
 /// inherit this, and old ones close each of them.
-fn raise_descriptors() {
+///
+/// How many there may be now.
+fn raise_descriptors() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
     if limit.current.is_some_and(|current| current < wanted) {
+        let before = limit.current;
         limit.current = Some(wanted);
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
             tracing::debug!(%error, "the limit of descriptors stays as it is");
+            limit.current = before;
         }
     }
+    limit.current.unwrap_or(DESCRIPTORS)
 }
 
 /// Says on standard error why there is nothing to run.

@@ -20,8 +20,8 @@ mod listen;
 mod live;
 mod lost;
 mod own;
+mod subscriptions;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
@@ -31,7 +31,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 pub use self::handshake::Handshake;
-pub(crate) use self::handshake::MAX_KEPT;
 pub(crate) use self::lane::Parcel;
 use self::lane::{Lane, Route};
 pub(crate) use self::link::Link;
@@ -39,15 +38,13 @@ use self::listen::Listener;
 pub(crate) use self::listen::{RETRY, RETRY_MIN};
 pub use self::live::Live;
 pub(crate) use self::lost::{code_of, is_lost};
+use self::subscriptions::Subscriptions;
 use crate::budget::{Budget, Message};
 use crate::config::ProfileName;
 use crate::error::Error;
 use crate::metadata::Metadata;
 use crate::upstream::{Sent, Upstream};
 use crate::wire;
-
-/// Subscriptions of one session that are kept for the one in its place.
-const MAX_SUBSCRIPTIONS: usize = 256;
 
 /// A message that a server sent on its own account.
 #[derive(Debug)]
@@ -136,7 +133,7 @@ struct State {
     phase: Phase,
     /// Counts the sessions that were opened one after the other.
     epoch: u64,
-    subscriptions: BTreeMap<String, String>,
+    subscriptions: Subscriptions,
 }
 
 impl Session {
@@ -318,17 +315,9 @@ impl Session {
 
     /// Keeps a subscription for replay, or drops it.
     pub fn subscribed(&self, uri: &str, params: Option<&str>) {
-        let mut state = self.lock();
-        let is_new = !state.subscriptions.contains_key(uri);
-        let size = params.map_or(0, str::len) + uri.len();
-        if size > MAX_KEPT || (is_new && state.subscriptions.len() >= MAX_SUBSCRIPTIONS) {
+        if !self.lock().subscriptions.keep(uri, params) {
             tracing::warn!(profile = %self.profile, "a subscription isn't kept: a new session will lack it");
-            return;
         }
-        match params {
-            Some(params) => state.subscriptions.insert(uri.to_owned(), params.to_owned()),
-            None => state.subscriptions.remove(uri),
-        };
     }
 
     /// The client that owns the session has ended it.
@@ -400,7 +389,7 @@ impl Session {
         if let Some(level) = kept.log_level {
             own::tell(&self.link, &live, "logging/setLevel", &level).await;
         }
-        let subscriptions: Vec<String> = self.lock().subscriptions.values().cloned().collect();
+        let subscriptions = self.lock().subscriptions.all();
         for params in subscriptions {
             own::tell(&self.link, &live, "resources/subscribe", &params).await;
         }

@@ -4,11 +4,12 @@ mod clients;
 mod fair;
 mod limits;
 mod passing;
+mod resumed;
 
 use std::os::unix::fs::MetadataExt as _;
 
 use sigward_tests::processes::Process;
-use sigward_tests::upstream::Received;
+use sigward_tests::upstream::{Received, Reply, Step};
 
 use crate::agent::{SESSIONS, STATELESS};
 use crate::http::{Listening, connect, lines};
@@ -49,6 +50,60 @@ async fn each_profile_s_calls_are_signed_by_it_and_a_session_ends_with_its_clien
     };
     world.upstream.expect("the end of prod's session", of_prod).await;
     assert_eq!(proxy.post(&session, &whoami(3, "{}")).await.status, 404);
+}
+
+/// A server may end its sessions by itself, and refuse a DELETE. Its client has gone all the same.
+#[tokio::test]
+async fn a_session_ends_although_the_server_ends_none() {
+    let world = World::new().await;
+    let proxy = Listening::start(&world, &THREE, &[]).await;
+    let session = proxy.session(SESSIONS).await;
+    let called = proxy.post(&lines(&session), &whoami(2, r#"{"aws_profile":"prod"}"#)).await;
+    assert_eq!(text(&called.message().await), world.home.identity("prod"));
+    world.upstream.next("DELETE", Reply::Http(405, Vec::new(), String::new()));
+    assert_eq!(proxy.request("DELETE", "/mcp", &lines(&session), "").await.status, 405);
+    let of_prod = |request: &Received| {
+        request.http_method == "DELETE" && request.identity() == world.home.identity("prod")
+    };
+    world.upstream.expect("the end of prod's session", of_prod).await;
+    assert_eq!(proxy.post(&lines(&session), &whoami(3, "{}")).await.status, 404);
+}
+
+/// Without a header that can't be signed, a request would be another one.
+#[tokio::test]
+async fn a_header_that_cannot_be_signed_is_refused_by_name() {
+    let world = World::new().await;
+    let proxy = Listening::start(&world, &["dev"], &[]).await;
+    let session = proxy.session(SESSIONS).await;
+    let before = world.upstream.requests().len();
+    for (name, value) in [("last-event-id", "a  b"), ("x-tenant", "a\tb")] {
+        let headers = [&lines(&session)[..], &[(name, value)]].concat();
+        for refused in [proxy.post(&headers, &whoami(2, "{}")).await, proxy.get(&headers).await] {
+            assert_eq!(refused.status, 400);
+            let message = refused.message().await;
+            let (code, why) = rpc_error(&message);
+            assert!(code == -32600 && why.contains(name), "{message}");
+        }
+    }
+    assert_eq!(world.upstream.requests().len(), before, "nothing went upstream");
+}
+
+/// A client that takes JSON alone gets the response of another profile's call in JSON, however long that takes.
+#[tokio::test]
+async fn a_client_that_takes_no_events_gets_none() {
+    let world = World::new().await;
+    let proxy = Listening::start(&world, &THREE, &[]).await;
+    let session = proxy.session(SESSIONS).await;
+    let note = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"x"}}"#;
+    world
+        .upstream
+        .next("tools/call", Reply::Stream(vec![Step::Data(note.to_owned()), Step::UsualResponse]));
+    let mut headers = lines(&session);
+    headers.extend([("accept", "application/json"), ("content-type", "application/json")]);
+    let call = whoami(2, r#"{"aws_profile":"prod"}"#);
+    let answer = proxy.request("POST", "/mcp", &headers, &call).await;
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(text(&answer.message().await), world.home.identity("prod"));
 }
 
 /// DNS rebinding: a page of another site whose name suddenly stands for this machine.

@@ -109,7 +109,7 @@ impl Caller {
             Exchange { session: &session, id: call.id(), body: body.clone(), sent: &flight.sent };
         let attempts = Attempts::new(self.shared.retries, route.repeatable);
         let on_response = |headers: &HeaderMap| on_response(headers).unwrap_or_else(usual);
-        Ok(exchange.passed(call, headers, attempts, on_response).await?)
+        Ok(exchange.passed(call, headers, attempts, flight.budget.clone(), on_response).await?)
     }
 
     /// What is done with the response to a call of a client that speaks HTTP itself.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Outlet;
+use crate::budget::Budget;
 use crate::request::Request;
 use crate::session::{Opener, Session};
 use crate::sync::lock;
@@ -25,13 +26,21 @@ pub(crate) struct InFlight {
     /// Of an `initialize`: what opens the client's session.
     pub(super) opener: Mutex<Option<Opener>>,
     pub(super) is_stateless: bool,
+    /// The memory for its messages, where that isn't its client's.
+    pub(super) budget: Option<Budget>,
     /// Where what the server says on the way to the response goes.
     pub(super) out: Outlet,
 }
 
 impl InFlight {
     pub(crate) fn new(call: &Request, out: Outlet) -> Arc<Self> {
+        Self::within(call, out, None)
+    }
+
+    /// One whose messages take their memory out of `budget`.
+    pub(crate) fn within(call: &Request, out: Outlet, budget: Option<Budget>) -> Arc<Self> {
         Arc::new(Self {
+            budget,
             cancel: CancellationToken::new(),
             session: OnceLock::new(),
             sent: Sent::default(),

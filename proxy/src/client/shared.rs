@@ -25,7 +25,7 @@ pub struct Shared {
     pub(crate) profiles: Profiles,
     pub(crate) upstream: Arc<Upstream>,
     /// The memory that messages of servers take.
-    pub(super) messages: Budget,
+    pub(crate) messages: Budget,
     /// The memory that requests of clients take.
     pub(crate) requests: Budget,
     pub(crate) tool_timeout: Duration,

@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::guard::Guard;
 pub use self::handler::Handler;
-use self::handler::{Body, full, refusal, unknown_session, until};
+use self::handler::{Body, Part, full, refusal, unknown_session, until};
 use self::patience::Patient;
 use self::socket::Connection;
 pub use self::socket::Socket;
@@ -43,6 +43,8 @@ use crate::config::{MAX_ADDED_HEADERS, MAX_CLIENT_MESSAGE};
 const MAX_CONNECTIONS: usize = 8192;
 /// Connections on which nobody has shown yet that they may.
 const MAX_STRANGERS: usize = 512;
+/// Descriptors for anything but connections: files, the broker, the socket itself.
+const SPARE: usize = 64;
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 64 << 10;
 /// The most headers of one: with those of `--header`, what the broker takes.
@@ -86,18 +88,39 @@ pub struct Service {
     pub draining: CancellationToken,
 }
 
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Of clients that may speak.
+    clients: usize,
+    /// Of those that haven't shown yet that they may.
+    strangers: usize,
+}
+
+impl Room {
+    /// What the process has descriptors for: each client may need a connection to the server as well,
+    /// and a process without descriptors serves nobody.
+    #[must_use]
+    pub fn within(descriptors: u64) -> Self {
+        let half = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(SPARE) / 2;
+        let strangers = MAX_STRANGERS.min(half / 4).max(1);
+        Self { clients: MAX_CONNECTIONS.min(half.saturating_sub(strangers)).max(1), strangers }
+    }
+}
+
 /// Serves the connections of `socket` until the service is draining; returns the connections that
 /// are still open, each ending with the answer at work.
-pub async fn serve(socket: &Socket, service: &Arc<Service>) -> TaskTracker {
+pub async fn serve(socket: &Socket, service: &Arc<Service>, room: Room) -> TaskTracker {
     let connections = TaskTracker::new();
-    let strangers = Strangers::new(MAX_STRANGERS);
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let strangers = Strangers::new(room.strangers);
+    let room = Arc::new(Semaphore::new(room.clients));
     let draining = service.draining.clone();
     let accepting = async {
         loop {
             match socket.accept().await {
                 Ok(stream) => {
-                    let entry = Entry { place: strangers.admit(), room: Arc::clone(&room) };
+                    let (place, part) = (strangers.admit(), service.handler.part());
+                    let entry = Entry { place, room: Arc::clone(&room), part };
                     connections.spawn(connection(stream, Arc::clone(service), entry));
                 }
                 Err(error) => {
@@ -120,6 +143,8 @@ struct Entry {
     place: Place,
     /// The places of clients that may speak.
     room: Arc<Semaphore>,
+    /// Of the memory.
+    part: Part,
 }
 
 impl Entry {
@@ -225,8 +250,8 @@ impl Service {
             }
         }
         match head.method {
-            Method::POST => match self.message(&head.headers, body).await {
-                Ok(message) => self.handler.post(&head.headers, message).await,
+            Method::POST => match self.message(&head.headers, body, &entry.part).await {
+                Ok(message) => self.handler.post(&head.headers, message, &entry.part).await,
                 Err(refused) => refused,
             },
             Method::GET => {
@@ -262,6 +287,7 @@ impl Service {
         &self,
         headers: &HeaderMap,
         body: &mut Incoming,
+        part: &Part,
     ) -> Result<Message, Response<Body>> {
         if !is_json(headers) {
             // A page of another site can send a form, but not this without asking first.
@@ -280,7 +306,7 @@ impl Service {
         if declared(headers).is_some_and(|length| length > MAX_CLIENT_MESSAGE) {
             return Err(too_large());
         }
-        let Some(requests) = self.handler.requests(headers) else {
+        let Some(requests) = self.handler.requests(headers, part) else {
             return Err(unknown_session());
         };
         let mut share = Share::default();

@@ -33,8 +33,10 @@ pub struct Refusal {
     code: Code,
     profile: ProfileName,
     broker: BrokerAddress,
-    /// What AWS said: its code and its message.
-    aws: Option<String>,
+    /// AWS's code.
+    aws_code: Option<String>,
+    /// What AWS said.
+    aws_message: Option<String>,
     /// The broker's own sentence.
     detail: Option<String>,
 }
@@ -44,7 +46,7 @@ impl Refusal {
     #[must_use]
     pub fn new(reason: Reason, profile: ProfileName, broker: BrokerAddress) -> Self {
         let (reason, code) = (Some(reason), Code::Unknown);
-        Self { reason, code, profile, broker, aws: None, detail: None }
+        Self { reason, code, profile, broker, aws_code: None, aws_message: None, detail: None }
     }
 
     /// What a status of the broker means.
@@ -55,16 +57,13 @@ impl Refusal {
             let value = info.as_ref()?.metadata.get(key)?;
             Some(printable(value, limit)).filter(|text| !text.is_empty())
         };
-        let aws = match (text(AWS_CODE, MAX_CODE), text(AWS_MESSAGE, MAX_TEXT)) {
-            (Some(code), Some(message)) => Some(format!("{code}: {message}")),
-            (code, message) => code.or(message),
-        };
         Self {
             reason: info.as_ref().and_then(|info| Reason::from_name(&info.reason)),
             code: status.code(),
             profile,
             broker,
-            aws,
+            aws_code: text(AWS_CODE, MAX_CODE),
+            aws_message: text(AWS_MESSAGE, MAX_TEXT),
             detail: text(DETAIL, MAX_TEXT),
         }
     }
@@ -87,13 +86,19 @@ impl Refusal {
 
     /// What is known of the cause, for the end of a clause: `: …`, or nothing.
     fn cause(&self) -> String {
-        match (&self.detail, &self.aws) {
-            (Some(detail), Some(aws)) if !detail.contains(aws.as_str()) => {
-                format!(": {} (AWS: {})", end(detail), end(aws))
-            }
-            (Some(detail), _) => format!(": {}", end(detail)),
-            (None, Some(aws)) => format!(" (AWS: {})", end(aws)),
+        let detail = self.detail.as_deref().map(end);
+        // The broker's own sentence may hold what AWS said.
+        let is_new = |text: &&str| !detail.is_some_and(|detail| detail.contains(*text));
+        let code = self.aws_code.as_deref().filter(is_new);
+        let message = self.aws_message.as_deref().map(end).filter(is_new);
+        let aws = match (code, message) {
+            (Some(code), Some(message)) => format!(" (AWS: {code}: {message})"),
+            (Some(text), None) | (None, Some(text)) => format!(" (AWS: {text})"),
             (None, None) => String::new(),
+        };
+        match detail {
+            Some(detail) => format!(": {detail}{aws}"),
+            None => aws,
         }
     }
 

@@ -53,3 +53,18 @@ impl Handshake {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_level_that_is_too_long_is_not_kept() {
+        let handshake = Handshake::default();
+        handshake.log_level(r#"{"level":"info"}"#);
+        handshake.log_level(&"x".repeat(MAX_KEPT + 1));
+        assert_eq!(handshake.kept().log_level.as_deref(), Some(r#"{"level":"info"}"#));
+        handshake.initialize("{}");
+        assert_eq!(handshake.kept().log_level, None, "it belonged to the handshake before");
+    }
+}

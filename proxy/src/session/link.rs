@@ -80,7 +80,7 @@ impl Link {
     }
 
     /// Sends what a client that speaks HTTP itself sends, with its own headers, for an answer that it
-    /// gets as it came.
+    /// gets as it came. `budget` is for its messages, where that isn't the one of the link.
     pub(crate) async fn pass(
         &self,
         method: Method,
@@ -88,8 +88,12 @@ impl Link {
         body: Bytes,
         patient: bool,
         sent: Sent,
+        budget: Option<Budget>,
     ) -> Result<Answer<Frames>, Error> {
-        let out = self.outgoing(method, headers, body, patient, sent);
+        let mut out = self.outgoing(method, headers, body, patient, sent);
+        if let Some(budget) = budget {
+            out.budget = budget;
+        }
         self.upstream.pass(out).await
     }
 

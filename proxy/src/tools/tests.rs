@@ -142,3 +142,18 @@ fn a_list_that_is_too_long_is_an_error() {
     let text = catalog.rewrite(&list, true, &offer(&["dev"]), |_| None).unwrap();
     assert!(text.starts_with(r#"{"jsonrpc":"2.0","id":"7","error":{"#), "{}", &text[..100]);
 }
+
+/// A server may have new names in each list.
+#[test]
+fn what_is_known_of_tools_is_bounded() {
+    let (catalog, offer) = (Catalog::new(ToolPolicy::default()), offer(&["a"]));
+    for list in 0..3 {
+        let tools: Vec<String> =
+            (0..MAX_TOOLS).map(|number| format!(r#"{{"name":"{list}-{number}"}}"#)).collect();
+        let text = format!(r#"{{"id":1,"result":{{"tools":[{}]}}}}"#, tools.join(","));
+        catalog.rewrite(&text, false, &offer, |_| None);
+        assert!(catalog.tools.read().unwrap().len() <= MAX_TOOLS);
+        assert!(catalog.tool(&format!("{list}-1")).is_some(), "the last list is known");
+    }
+    assert!(catalog.tool("0-1").is_none());
+}

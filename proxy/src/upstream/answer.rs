@@ -257,6 +257,20 @@ mod tests {
     }
 
     #[test]
+    fn a_server_says_in_seconds_how_long_to_leave_it_alone() {
+        let asked = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
+            retry_after(&headers)
+        };
+        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
+        for other in ["-1", "1.5", "soon", "", "Fri, 31 Dec 1999 23:59:59 GMT"] {
+            assert_eq!(asked(other), None, "{other}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
+
+    #[test]
     fn signature_and_token_are_secrets_in_every_spelling() {
         let secrets = Secrets::of(Some(&signature()));
         for text in [

@@ -4,8 +4,8 @@ use serde_json::json;
 use sigward_tests::upstream::Reply;
 
 use super::{all, signed_by};
-use crate::agent::{Agent, STATELESS};
-use crate::setup::{THREE, World, assert_names};
+use crate::agent::{Agent, SESSIONS, STATELESS};
+use crate::setup::{THREE, World, assert_names, rpc_error};
 
 /// Up to 2025-11-25 the client asks for a task, in 2026-07-28 the server makes one as it likes: either way, whatever
 /// is done with it is signed by the profile of its call, over the same session.
@@ -52,23 +52,48 @@ async fn tasks_stay_with_their_profile() {
     }
 }
 
-/// An id that comes again stands for the later task.
+/// Servers name their tasks as they like. A request about a task goes to nobody while two live tasks have its id and
+/// the client doesn't say which one it means: it could end the other one. An id that comes again after its task has
+/// ended stands for the later one.
 #[tokio::test]
-async fn an_id_that_comes_again() {
+async fn two_tasks_with_one_id_are_never_mixed_up() {
     for side in crate::agent::SIDES {
         let world = World::new().await;
-        let mut agent = Agent::start(&world, side, crate::agent::SESSIONS, &THREE, &[]).await;
-        for profile in ["staging", "prod", "dev", "staging"] {
+        let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &[]).await;
+        let mut begin = async |agent: &mut Agent, profile: &str| {
             let task = r#"{"task":{"taskId":"t","status":"working","ttl":null}}"#;
             world.upstream.next("tools/call", Reply::Result(task.to_owned()));
             let params = format!(
                 r#"{{"name":"echo","arguments":{{"aws_profile":"{profile}"}},"task":{{"ttl":1}}}}"#
             );
             agent.request("tools/call", &params).await;
-            world.upstream.next("tasks/get", Reply::Result("{}".to_owned()));
-            agent.request("tasks/get", r#"{"taskId":"t"}"#).await;
-            let sent = world.upstream.requests_of("tasks/get").pop().unwrap();
-            assert_eq!(sent.identity(), world.home.identity(profile), "{side:?}");
+        };
+        let sent = || world.upstream.requests_of("tasks/get");
+        begin(&mut agent, "staging").await;
+        begin(&mut agent, "prod").await;
+        let refused = agent.request("tasks/get", r#"{"taskId":"t"}"#).await;
+        let (code, why) = rpc_error(&refused);
+        assert_eq!(code, -32602, "{side:?}");
+        assert_names(why, &["staging", "prod", "sigward/profile"]);
+        assert_eq!(sent().len(), 0, "{side:?}: nobody is asked");
+        for (profile, status) in [("prod", "working"), ("staging", "completed")] {
+            let result = format!(r#"{{"taskId":"t","status":"{status}"}}"#);
+            world.upstream.next("tasks/get", Reply::Result(result));
+            let params = format!(r#"{{"taskId":"t","_meta":{{"sigward/profile":"{profile}"}}}}"#);
+            agent.request("tasks/get", &params).await;
+            let asked = sent().pop().unwrap();
+            assert_eq!(asked.identity(), world.home.identity(profile), "{side:?}");
+            assert!(!asked.text().contains("sigward/profile"), "{side:?}: {}", asked.text());
         }
+        // One of them has ended.
+        world.upstream.next("tasks/get", Reply::Result("{}".to_owned()));
+        agent.request("tasks/get", r#"{"taskId":"t"}"#).await;
+        assert_eq!(sent().pop().unwrap().identity(), world.home.identity("prod"), "{side:?}");
+        world.upstream.next("tasks/result", Reply::Result(r#"{"content":[]}"#.to_owned()));
+        agent.request("tasks/result", r#"{"taskId":"t"}"#).await;
+        begin(&mut agent, "dev").await;
+        world.upstream.next("tasks/get", Reply::Result("{}".to_owned()));
+        agent.request("tasks/get", r#"{"taskId":"t"}"#).await;
+        assert_eq!(sent().pop().unwrap().identity(), world.home.identity("dev"), "{side:?}");
     }
 }

@@ -61,6 +61,24 @@ fn what_is_not_ours_is_left_alone() {
     }
 }
 
+/// The text of a request is checked for depth when it comes; this comes out of it later.
+#[test]
+fn a_state_that_is_too_deep_is_none_of_ours() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let resumes = |depth: usize| {
+        let deep = format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        let state = format!(r#"{{"profile":"dev","params":{{"inputResponses":{deep}}}}}"#);
+        let state = URL_SAFE_NO_PAD.encode(state);
+        let text = format!(
+            r#"{{"id":1,"method":"tools/call","params":{{"requestState":"sigward-sign-in:{state}"}}}}"#
+        );
+        resumed(&text).is_some()
+    };
+    assert!(resumes(10));
+    assert!(!resumes(3000));
+}
+
 #[test]
 fn only_clients_that_open_urls_are_asked() {
     let capable = |text: &str| opens_urls(Object::parse(text).ok());

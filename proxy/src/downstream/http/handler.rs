@@ -21,14 +21,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 pub(crate) use self::body::{Body, full, until};
+pub(crate) use self::clients::Part;
 use self::clients::{Busy, Clients, Registered};
 use self::post::Posts;
-use self::reverse::{ReverseProxy, end};
+use self::reverse::ReverseProxy;
 use self::stream::CallAnswer;
 use crate::budget::{Budget, Message};
-use crate::client::{GRACE, Shared};
+use crate::client::Shared;
 use crate::exchange::Deadline;
 use crate::protocol::LAST_EVENT_ID;
 use crate::request::Request;
@@ -38,6 +40,8 @@ pub(crate) use self::answer::{refusal, unknown_session};
 
 /// How often clients that are gone are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How long a client may take to end that was ending before the proxy was.
+const ENDING: Duration = Duration::from_millis(900);
 
 /// All clients of a listening proxy.
 #[derive(Debug)]
@@ -50,36 +54,56 @@ impl Handler {
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
         let clients = Arc::new(Clients::new(Arc::clone(&shared)));
-        Arc::new(Self { proxy: ReverseProxy { shared, clients } })
+        Arc::new(Self { proxy: ReverseProxy { shared, clients, ending: TaskTracker::new() } })
     }
 
     /// Ends the sessions of clients that are gone without a word; never returns.
     pub async fn sweep(&self) {
         loop {
             tokio::time::sleep(SWEEP).await;
-            for client in self.proxy.clients.take_idle(Instant::now()) {
-                tracing::info!("a session ends: nothing was heard of its client for an hour");
-                client.mcp.close(GRACE).await;
-            }
+            self.end_idle(Instant::now());
         }
     }
 
-    /// Ends all sessions, and whatever is still at work.
+    /// Ends the sessions of the clients that have been silent for too long, all at the same time.
+    fn end_idle(&self, now: Instant) {
+        for client in self.proxy.clients.take_idle(now) {
+            tracing::info!("a session ends: nothing was heard of its client for an hour");
+            self.proxy.end(client);
+        }
+    }
+
+    /// Ends all sessions, and whatever is still in flight; waits for those that are ending already.
     pub async fn close(&self) {
         let clients = self.proxy.clients.take_all();
         let closing = clients.iter().map(|client| client.mcp.close(Duration::ZERO));
         futures_util::future::join_all(closing).await;
+        self.proxy.ending.close();
+        let _ = tokio::time::timeout(ENDING, self.proxy.ending.wait()).await;
     }
 
-    /// The memory of the requests of the client that sends `headers`; none if it names a session that
-    /// there isn't.
-    pub(crate) fn requests(&self, headers: &HeaderMap) -> Option<Budget> {
-        self.proxy.client(headers).map(|client| client.0.requests.clone())
+    /// The part of the memory that is for a new connection.
+    pub(crate) fn part(&self) -> Part {
+        Part::new(&self.proxy.shared)
+    }
+
+    /// The memory of the requests of the client that sends `headers` over a connection with this part;
+    /// none if it names a session that there isn't.
+    pub(crate) fn requests(&self, headers: &HeaderMap, part: &Part) -> Option<Budget> {
+        match headers.contains_key(SESSION_ID) {
+            true => self.proxy.client(headers).map(|client| client.0.requests.clone()),
+            false => Some(part.requests.clone()),
+        }
     }
 
     /// Takes a message, or a batch.
-    pub(crate) async fn post(&self, headers: &HeaderMap, message: Message) -> Response<Body> {
-        Posts(&self.proxy).take(headers, message).await
+    pub(crate) async fn post(
+        &self,
+        headers: &HeaderMap,
+        message: Message,
+        part: &Part,
+    ) -> Response<Body> {
+        Posts(&self.proxy, part).take(headers, message).await
     }
 
     /// The stream of what the server says on its own account, or the rest of one that was cut.
@@ -119,7 +143,7 @@ impl Handler {
                 headers.get(SESSION_ID).and_then(|id| self.proxy.clients.remove(id))
         {
             ended.mcp.forget_default();
-            end(ended);
+            self.proxy.end(ended);
         }
         answer
     }
@@ -136,11 +160,16 @@ impl Handler {
         let session = mcp.default_session();
         let registered = Registered::resumed(client, &call);
         registered.flight.over(Arc::clone(&session));
-        let (sent, flag) = (headers::upstream(headers, None), registered.flight.sent.clone());
-        let answer = match session.link().pass(Method::GET, sent, Bytes::new(), true, flag).await {
-            Ok(answer) => answer,
-            Err(error) => return answer::unreachable(&error),
+        let sent = match headers::upstream(headers, None) {
+            Ok(sent) => sent,
+            Err(why) => return answer::refusal(StatusCode::BAD_REQUEST, &why.to_string()),
         };
+        let flag = registered.flight.sent.clone();
+        let answer =
+            match session.link().pass(Method::GET, sent, Bytes::new(), true, flag, None).await {
+                Ok(answer) => answer,
+                Err(error) => return answer::unreachable(&error),
+            };
         match answer.reply {
             Reply::Messages(frames) if frames.is_events() => {
                 match mcp.resume(&call, event, *frames) {
@@ -159,5 +188,34 @@ impl Handler {
             Reply::Accepted => answer::accepted(),
             Reply::Failure(failure) => self.proxy.failed(headers, None, failure, &answer.headers),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// What the sweep has begun to end when the proxy is told to stop is ended all the same.
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_are_ending_are_waited_for() {
+        let handler = Handler::new(Shared::alone());
+        let ended = Arc::new(AtomicUsize::new(0));
+        for number in 0..10 {
+            let client = handler.proxy.clients.begin().unwrap();
+            let count = Arc::clone(&ended);
+            client.0.mcp.spawn(async move {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+            let id = http::HeaderValue::from(number);
+            assert!(handler.proxy.clients.insert(id, Arc::clone(&client.0)).is_none());
+        }
+        handler.end_idle(Instant::now() + Duration::from_secs(7200));
+        let begun = Instant::now();
+        handler.close().await;
+        assert_eq!(ended.load(Ordering::Relaxed), 10);
+        assert!(begun.elapsed() < Duration::from_secs(1), "one after the other");
     }
 }

@@ -13,14 +13,16 @@ const DEADLINE: Duration = Duration::from_secs(20);
 fn connected(limits: Limits) -> DuplexStream {
     let address = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
     let listen = Listen { address, mode: 0o600, token_file: None };
+    let handler = Handler::new(Shared::alone());
+    let part = handler.part();
     let service = Service {
         guard: Guard::new(&listen).unwrap(),
-        handler: Handler::new(Shared::alone()),
+        handler,
         limits,
         draining: CancellationToken::new(),
     };
     let (client, server) = duplex(1024);
-    let entry = Entry { place: Strangers::new(1).admit(), room: Arc::new(Semaphore::new(1)) };
+    let entry = Entry { place: Strangers::new(1).admit(), room: Arc::new(Semaphore::new(1)), part };
     tokio::spawn(connection(server, Arc::new(service), entry));
     client
 }
@@ -85,4 +87,17 @@ async fn who_is_slow_within_the_limits_is_served() {
         tokio::task::yield_now().await;
     }
     assert!(answer(client).await.starts_with("HTTP/1.1 200"));
+}
+
+/// A hard limit of descriptors may be low, as in a container.
+#[test]
+fn connections_leave_descriptors_for_the_server() {
+    for descriptors in [0, 64, 128, 256, 1024, 4096, 16_384] {
+        let room = Room::within(descriptors);
+        assert!(room.clients >= 1 && room.strangers >= 1, "{descriptors}");
+        let all = u64::try_from(2 * (room.clients + room.strangers)).unwrap();
+        assert!(all <= descriptors.max(68) - 64, "{descriptors}: {room:?}");
+    }
+    let usual = Room { clients: MAX_CONNECTIONS, strangers: MAX_STRANGERS };
+    assert_eq!(Room::within(u64::MAX), usual);
 }

@@ -190,9 +190,17 @@ fn the_own_user_is_told_what_aws_and_the_broker_say() {
 
 #[test]
 fn a_sentence_that_the_broker_took_from_aws_isn_t_shown_twice() {
-    let detail = ("detail", "the role: SomeCode: AWS's own words.");
-    let text = refusal(Reason::AccessDenied, "dev", PRIVATE, &[CODE, MESSAGE, detail]).to_string();
-    assert_eq!(text.matches("own words").count(), 1, "{text}");
+    for sentence in [
+        "the role: SomeCode: AWS's own words.",
+        "STS said \"AWS's own words\"",
+        "AWS's own words (SomeCode)",
+    ] {
+        let detail = ("detail", sentence);
+        let refused = refusal(Reason::AccessDenied, "dev", PRIVATE, &[CODE, MESSAGE, detail]);
+        let text = refused.to_string();
+        assert_eq!(text.matches("own words").count(), 1, "{text}");
+        assert_eq!(text.matches("SomeCode").count(), 1, "{text}");
+    }
 }
 
 /// Only the broker knows whether a profile is in the files: nothing is guessed.

@@ -167,6 +167,11 @@ pub(super) fn accepted() -> Response<Body> {
     answer
 }
 
+/// A request with an id that is refused here, and why.
+pub(super) fn refused(status: StatusCode, call: &Request, why: &str) -> Response<Body> {
+    json(status, wire::error_response(call.id(), ErrorCode::INVALID_REQUEST, why))
+}
+
 /// A request that is refused here, and why.
 pub(crate) fn refusal(status: StatusCode, why: &str) -> Response<Body> {
     json(status, wire::error_response(&Id::null(), ErrorCode::INVALID_REQUEST, why))

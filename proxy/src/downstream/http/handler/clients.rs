@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::stream::Inbox;
 use super::unfinished::Unfinished;
 use crate::budget::{Budget, Message};
-use crate::client::{Client, InFlight, Outlet, Shared};
+use crate::client::{CLIENTS, Client, InFlight, Outlet, Shared};
 use crate::request::Request;
 use crate::session::Ownership;
 use crate::wire::Id;
@@ -31,6 +31,21 @@ const WAITING: usize = 16;
 
 /// A client's part of the memory of requests has room for one of the largest.
 const PARTS: usize = 2;
+
+/// The part of the memory that is for one connection: where there are no sessions, nothing else tells
+/// one client from another.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(super) requests: Budget,
+    messages: Budget,
+}
+
+impl Part {
+    pub(super) fn new(shared: &Shared) -> Self {
+        let messages = shared.messages.of_client(CLIENTS);
+        Self { requests: shared.requests.of_client(PARTS), messages }
+    }
+}
 
 /// One of them.
 #[derive(Debug)]
@@ -90,11 +105,17 @@ pub(super) struct Registered {
 
 impl Registered {
     /// Takes note of a request whose messages go to `out`; an error says why that can't be.
-    pub(super) fn begin(client: Busy, call: &Request, out: Outlet) -> Result<Self, &'static str> {
+    /// `part` is of the connection that it came over.
+    pub(super) fn begin(
+        client: Busy,
+        call: &Request,
+        out: Outlet,
+        part: &Part,
+    ) -> Result<Self, &'static str> {
         let id = client.0.mcp.has_session().then(|| call.id().clone());
         let flight = match id {
             Some(_) => client.0.mcp.register(call, out)?,
-            None => InFlight::new(call, out),
+            None => InFlight::within(call, out, Some(part.messages.clone())),
         };
         Ok(Self { client, flight, id })
     }

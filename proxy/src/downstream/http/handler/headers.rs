@@ -14,7 +14,14 @@ use sigward_proto::headers::is_reserved;
 /// What is about the connection between client and proxy stays here: the bearer token that opens the
 /// proxy above all, then cookies that a browser has for the name `localhost`, whoever set them; and
 /// what a signature sets itself.
-pub(super) fn upstream(headers: &HeaderMap, cut_argument: Option<&str>) -> HeaderMap {
+///
+/// # Errors
+/// A value that can't be signed as it stands. Without its header the request would be another one: a
+/// stream without `Last-Event-ID` is a new one, and the response is lost.
+pub(super) fn upstream(
+    headers: &HeaderMap,
+    cut_argument: Option<&str>,
+) -> Result<HeaderMap, Unsignable> {
     let listed = named_by_connection(headers);
     let mut passed = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
@@ -34,15 +41,17 @@ pub(super) fn upstream(headers: &HeaderMap, cut_argument: Option<&str>) -> Heade
         if stays || names_profile {
             continue;
         }
-        match signable(name, value) {
-            Some(value) => {
-                passed.append(name, value);
-            }
-            None => tracing::debug!(%name, "dropped a header that can't be signed"),
-        }
+        passed.append(name, signable(name, value).ok_or_else(|| Unsignable(name.clone()))?);
     }
-    passed
+    Ok(passed)
 }
+
+/// A header whose value can't be signed as it stands.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "The value of the header {0} can't be signed: it may hold printable ASCII and single spaces only."
+)]
+pub(super) struct Unsignable(HeaderName);
 
 /// The headers of an answer as the client sees them.
 ///
@@ -94,9 +103,9 @@ mod tests {
     use super::*;
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let pairs = pairs
-            .iter()
-            .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let pairs = pairs.iter().map(|&(name, value)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        });
         pairs.collect()
     }
 
@@ -115,7 +124,7 @@ mod tests {
             ("transfer-encoding", "chunked"),
             ("host", "evil"),
         ]);
-        assert_eq!(upstream(&sent, None), HeaderMap::new());
+        assert_eq!(upstream(&sent, None), Ok(HeaderMap::new()));
     }
 
     #[test]
@@ -130,19 +139,24 @@ mod tests {
             ("last-event-id", "7"),
             ("x-own", "1"),
         ]);
-        assert_eq!(upstream(&sent, Some("aws_profile")), sent);
+        assert_eq!(upstream(&sent, Some("aws_profile")), Ok(sent));
     }
 
     #[test]
     fn the_profile_is_in_no_header() {
         let sent = map(&[("mcp-param-aws_profile", "prod"), ("mcp-param-x", "1")]);
-        assert_eq!(upstream(&sent, Some("aws_profile")), map(&[("mcp-param-x", "1")]));
+        assert_eq!(upstream(&sent, Some("aws_profile")), Ok(map(&[("mcp-param-x", "1")])));
     }
 
     #[test]
-    fn values_that_a_signature_would_fold_are_encoded_or_dropped() {
-        let sent = map(&[("mcp-name", "two  spaces"), ("x-own", "two  spaces")]);
-        assert_eq!(upstream(&sent, None), map(&[("mcp-name", "=?base64?dHdvICBzcGFjZXM=?=")]));
+    fn values_that_a_signature_would_fold_are_encoded_or_refused() {
+        let sent = map(&[("mcp-name", "two  spaces")]);
+        assert_eq!(upstream(&sent, None), Ok(map(&[("mcp-name", "=?base64?dHdvICBzcGFjZXM=?=")])));
+        for (name, value) in [("x-own", "two  spaces"), ("last-event-id", "a\tb"), ("x-own", "é")]
+        {
+            let refused = upstream(&map(&[(name, value)]), None).unwrap_err();
+            assert!(refused.to_string().contains(name), "{refused}");
+        }
     }
 
     #[test]

@@ -34,7 +34,12 @@ pub(super) async fn call(
     registered: Registered,
     call: Request,
     mut messages: mpsc::Receiver<Message>,
+    takes_events: bool,
 ) -> Response<Body> {
+    if !takes_events {
+        // What is said before the response has nowhere to go, and questions are refused.
+        messages.close();
+    }
     let (done, response) = oneshot::channel();
     tokio::spawn(async move {
         let mcp = registered.client();
@@ -51,7 +56,7 @@ pub(super) async fn call(
             Some(response) => answer::json(StatusCode::OK, response.into_bytes()),
             None => answer::nothing(),
         },
-        () = tokio::time::sleep(PROMPT) => None,
+        () = tokio::time::sleep(PROMPT), if takes_events => None,
     };
     answer::events(body::flowing(body::events(first, messages, last, ())))
 }

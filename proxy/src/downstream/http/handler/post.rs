@@ -6,18 +6,19 @@
 
 use std::sync::Arc;
 
+use http::header::ACCEPT;
 use http::{HeaderMap, Method, Response, StatusCode};
 use rmcp::model::ErrorCode;
 use tokio::sync::mpsc;
 
 use super::answer;
 use super::body::{self, Body};
-use super::clients::{Busy, Registered};
+use super::clients::{Busy, Part, Registered};
 use super::headers;
-use super::reverse::{ReverseProxy, end, session_is_lost};
+use super::reverse::{ReverseProxy, session_is_lost};
 use super::stream::CallAnswer;
 use crate::budget::Message;
-use crate::client::{Failed, Next};
+use crate::client::{Failed, GRACE, Next};
 use crate::exchange::{Deadline, OnResponse, RawAnswer, RawBody, TooLate};
 use crate::protocol::PROTOCOL_VERSION;
 use crate::request::{Incoming, Request};
@@ -26,7 +27,7 @@ use crate::upstream::SESSION_ID;
 use crate::wire::{self, Envelope, Kind};
 
 /// Takes what clients post.
-pub(super) struct Posts<'a>(pub(super) &'a ReverseProxy);
+pub(super) struct Posts<'a>(pub(super) &'a ReverseProxy, pub(super) &'a Part);
 
 impl Posts<'_> {
     /// Takes a message, or a batch.
@@ -68,7 +69,7 @@ impl Posts<'_> {
             client
         };
         let (out, messages) = mpsc::channel(super::own::QUEUE);
-        let registered = match Registered::begin(client, &call, out) {
+        let registered = match Registered::begin(client, &call, out, self.1) {
             Ok(registered) => registered,
             Err(why) => {
                 let error = wire::error_response(call.id(), ErrorCode::INVALID_REQUEST, why);
@@ -107,9 +108,15 @@ impl Posts<'_> {
             };
             let is_default = route.profile == *self.0.shared.profiles.default();
             if mcp.has_session() && !call.is_stateless() && !is_default {
-                return super::own::call(registered, call, messages).await;
+                return super::own::call(registered, call, messages, takes_events(headers)).await;
             }
-            let sending = self.send_call(&registered, headers, &call, &route);
+            let sent = match headers::upstream(headers, route.cut_argument.as_deref()) {
+                Ok(sent) => sent,
+                Err(why) => {
+                    return answer::refused(StatusCode::BAD_REQUEST, &call, &why.to_string());
+                }
+            };
+            let sending = self.send_call(&registered, sent, &call, &route);
             let failure = match deadline.within(sending).await {
                 Ok(Ok(answer)) => {
                     return self.passed(answer, registered, headers, call, deadline).await;
@@ -126,7 +133,7 @@ impl Posts<'_> {
             };
             if !call.is_stateless() {
                 // The client is asked in the middle of the answer, which is ours then.
-                return super::own::call(registered, call, messages).await;
+                return super::own::call(registered, call, messages, takes_events(headers)).await;
             }
             match mcp.sign_in(&call, profile, registered.flight.out()).await {
                 Next::Again => {
@@ -143,11 +150,10 @@ impl Posts<'_> {
     async fn send_call(
         &self,
         registered: &Registered,
-        headers: &HeaderMap,
+        mut headers: HeaderMap,
         call: &Request,
         route: &Route,
     ) -> Result<RawAnswer, Failed> {
-        let mut headers = headers::upstream(headers, route.cut_argument.as_deref());
         if call.begins_session() {
             // What is negotiated has no version yet, whatever an earlier session had.
             headers.remove(SESSION_ID);
@@ -168,6 +174,7 @@ impl Posts<'_> {
         let id = answered.get(SESSION_ID).filter(|_| call.begins_session())?.clone();
         let params = call.params()?.to_owned();
         let (client, clients) = (Arc::clone(&registered.client.0), Arc::clone(&self.0.clients));
+        let ending = self.0.ending.clone();
         let establish = move |message: &str| {
             let result = Envelope::parse(message).ok().and_then(|envelope| envelope.result);
             if let Some(result) = result {
@@ -177,7 +184,7 @@ impl Posts<'_> {
                 // end what the other one has of other profiles.
                 if let Some(earlier) = earlier {
                     earlier.mcp.forget_default();
-                    end(earlier);
+                    ending.spawn(async move { earlier.mcp.close(GRACE).await });
                 }
             }
             None
@@ -225,5 +232,42 @@ impl Posts<'_> {
                 answer::failed(late, &call)
             }
         }
+    }
+}
+
+/// Whether a client takes a stream of events as an answer. One that speaks MCP says so; one that
+/// doesn't gets the response alone.
+fn takes_events(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(ACCEPT).iter().peekable();
+    let is_silent = accepted.peek().is_none();
+    let named = |value: &str| {
+        let mut kinds =
+            value.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim());
+        kinds.any(|kind| {
+            ["text/event-stream", "text/*", "*/*"].iter().any(|it| it.eq_ignore_ascii_case(kind))
+        })
+    };
+    is_silent || accepted.any(|value| value.to_str().is_ok_and(named))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_takes_json_alone_gets_no_events() {
+        let takes = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            values.iter().for_each(|value| {
+                headers.append(ACCEPT, http::HeaderValue::from_static(value));
+            });
+            takes_events(&headers)
+        };
+        assert!(takes(&[]));
+        assert!(takes(&["application/json, text/event-stream"]));
+        assert!(takes(&["application/json", "Text/Event-Stream;q=0.5"]));
+        assert!(takes(&["*/*"]));
+        assert!(!takes(&["application/json"]));
+        assert!(!takes(&["text/plain, application/json"]));
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, Method, Response, StatusCode};
+use tokio_util::task::TaskTracker;
 
 use super::body::Body;
 use super::clients::{Busy, Clients, HttpClient};
@@ -19,6 +20,8 @@ use crate::upstream::{Answer, Failure, Frames, Reply, SESSION_ID, Sent};
 pub(super) struct ReverseProxy {
     pub(super) shared: Arc<Shared>,
     pub(super) clients: Arc<Clients>,
+    /// Clients that are ending.
+    pub(super) ending: TaskTracker,
 }
 
 impl ReverseProxy {
@@ -35,6 +38,11 @@ impl ReverseProxy {
             self.forget(headers);
         }
         answer::failure(call, failure, is_lost, answered)
+    }
+
+    /// Ends what belongs to a client; nobody waits for it but the end of the proxy.
+    pub(super) fn end(&self, client: Arc<HttpClient>) {
+        self.ending.spawn(async move { client.mcp.close(GRACE).await });
     }
 
     /// Passes on what isn't a request of MCP.
@@ -60,8 +68,11 @@ impl ReverseProxy {
     ) -> Result<(Answer<Frames>, Busy), Response<Body>> {
         let patient = method == Method::GET;
         let session = client.0.mcp.default_session();
-        let sent = headers::upstream(headers, None);
-        match session.link().pass(method, sent, body, patient, Sent::default()).await {
+        let sent = match headers::upstream(headers, None) {
+            Ok(sent) => sent,
+            Err(why) => return Err(answer::refusal(StatusCode::BAD_REQUEST, &why.to_string())),
+        };
+        match session.link().pass(method, sent, body, patient, Sent::default(), None).await {
             Ok(answer) => Ok((answer, client)),
             Err(error) => Err(answer::unreachable(&error)),
         }
@@ -91,14 +102,9 @@ impl ReverseProxy {
         let client = headers.get(SESSION_ID).and_then(|id| self.clients.remove(id));
         if let Some(client) = client {
             client.mcp.forget_default();
-            end(client);
+            self.end(client);
         }
     }
-}
-
-/// Ends what belongs to a client; nobody waits for it.
-pub(super) fn end(client: Arc<HttpClient>) {
-    tokio::spawn(async move { client.mcp.close(GRACE).await });
 }
 
 /// Whether an error means that the client must initialize again.

@@ -54,3 +54,14 @@ async fn all_are_taken_at_the_end() {
     assert_eq!(clients.take_all().len(), 2);
     assert_eq!(clients.take_all().len(), 1, "those without a session are always there");
 }
+
+/// A server that gives one id twice: who had it before must be ended.
+#[tokio::test]
+async fn a_client_whose_id_another_one_gets_is_handed_back() {
+    let clients = with_one();
+    let first = Arc::clone(&clients.find(Some(&id(1))).unwrap().0);
+    let second = clients.begin().unwrap();
+    let earlier = clients.insert(id(1), Arc::clone(&second.0)).unwrap();
+    assert!(Arc::ptr_eq(&earlier, &first));
+    assert!(Arc::ptr_eq(&clients.find(Some(&id(1))).unwrap().0, &second.0));
+}
