@@ -1,9 +1,9 @@
-//! The life of one message: *receive, route, sign, send, stream, reply*.
+//! One client of MCP: its requests, sessions, questions, sign-ins and share of the memory.
 //!
-//! A [`Relay`] serves one client. It reads each line in order and without waiting, and works on
-//! requests side by side. What it keeps: every request gets exactly one response under the id token
-//! that it came with, or none if the client cancelled it; and a message that needs no change leaves
-//! as it came.
+//! A [`Client`] works on requests side by side. What it keeps: every request gets exactly one response
+//! under the id token that it came with, or none if the client cancelled it; and a message that needs
+//! no change leaves as it came. Its parts know nothing of it, and nothing of each other but what stands
+//! in their fields.
 
 mod call;
 mod failed;
@@ -132,7 +132,7 @@ impl Client {
         client
     }
 
-    /// Ends everything: requests at work, after `grace`, then the sessions. Within a second after
+    /// Ends everything: requests in flight, after `grace`, then the sessions. Within a second after
     /// that, whatever the server does.
     pub async fn close(&self, grace: Duration) {
         self.work.close();

@@ -1,4 +1,4 @@
-//! From the command line to the end: options, broker, runtime, relay, drain.
+//! From the command line to the end: options, broker, runtime, clients, drain.
 
 mod announce;
 
@@ -32,7 +32,7 @@ const FLUSH: Duration = Duration::from_millis(200);
 /// Descriptors for all connections of clients, some to the endpoint, and the rest.
 const DESCRIPTORS: u64 = 16_384;
 
-/// How long answers that are at work may take to end when a listening proxy is told to stop. With what
+/// How long answers in flight may take to end when a listening proxy gets a signal. With what
 /// the sessions may take after that, it is gone within two seconds.
 const DRAIN: Duration = Duration::from_millis(700);
 
@@ -69,7 +69,7 @@ pub fn main() -> ExitCode {
         }
     }
     let descriptors = raise_descriptors();
-    // One thread: a relay waits, it doesn't compute, and threads that wake each other cost a call more
+    // One thread: a proxy waits, it doesn't compute, and threads that wake each other cost a call more
     // than it takes (measured: a third of the latency, and of the rate).
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -103,7 +103,7 @@ async fn serve(config: Config, route: Route, descriptors: u64) -> ExitCode {
     };
     let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
     if config.listen.is_none() {
-        // The terminal of the client is gone. Who listens may be meant to outlive it (nohup).
+        // The terminal of the client is gone. A listening proxy may be meant to outlive it (nohup).
         kinds.push(SignalKind::hangup());
     }
     let signals: io::Result<Vec<Signal>> = kinds.into_iter().map(signal).collect();
@@ -185,7 +185,7 @@ async fn over_http(
         draining: draining.clone(),
     });
     // Whoever started this waits for it, whatever the level of the log.
-    // At once: who reads it shall not see half a line.
+    // One write, so that a reader never sees half a line.
     let ready = format!("sigward-proxy: listening address={address} path=/mcp\n");
     let _ = std::io::stderr().write_all(ready.as_bytes());
     let connections = tokio::select! {
@@ -193,7 +193,7 @@ async fn over_http(
         () = handler.sweep() => return ExitCode::FAILURE,
         () = async { stop.await; draining.cancel(); std::future::pending().await } => return ExitCode::FAILURE,
     };
-    // Who comes now is refused, and needn't wait for an end.
+    // New connections are refused from here on.
     drop(socket);
     tracing::info!("draining: nothing new is taken");
     let _ = tokio::time::timeout(DRAIN, connections.wait()).await;

@@ -47,7 +47,7 @@ impl Failed {
         }
     }
 
-    /// The response that says it. A failed tool call is one that the model shall read; other
+    /// The response that says it. A failed tool call is one that the model has to read; other
     /// requests have JSON-RPC errors for that.
     pub(crate) fn into_response(self, call: &Request) -> String {
         let (message, code) = match self {

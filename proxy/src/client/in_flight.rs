@@ -16,7 +16,7 @@ use crate::wire::Id;
 /// Requests of one client in flight at the same time.
 const MAX_IN_FLIGHT: usize = 1024;
 
-/// A request at work.
+/// A request in flight.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     pub(crate) cancel: CancellationToken,

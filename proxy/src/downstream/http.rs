@@ -49,7 +49,7 @@ const SPARE: usize = 64;
 const MAX_HEAD: usize = 64 << 10;
 /// The most headers of one: with those of `--header`, what the broker takes.
 const MAX_HEADERS: usize = MAX_SIGNED_HEADERS - MAX_ADDED_HEADERS;
-/// How long a client may take, and take nothing.
+/// Time limits for HTTP clients.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The longest time until a client has shown that it may speak.
@@ -109,7 +109,7 @@ impl Room {
 }
 
 /// Serves the connections of `socket` until the service is draining; returns the connections that
-/// are still open, each ending with the answer at work.
+/// are still open, each ending with its current answer.
 pub async fn serve(socket: &Socket, service: &Arc<Service>, room: Room) -> TaskTracker {
     let connections = TaskTracker::new();
     let strangers = Strangers::new(room.strangers);
@@ -366,7 +366,7 @@ fn not_allowed(methods: &'static str) -> Response<Body> {
 }
 
 /// Whether a body is JSON in UTF-8: in another charset it would say something else to a server that
-/// heeds that.
+/// honours that.
 fn is_json(headers: &HeaderMap) -> bool {
     let mut kinds = headers.get_all(CONTENT_TYPE).iter();
     let kind = kinds.next().and_then(|kind| kind.to_str().ok()).unwrap_or_default();

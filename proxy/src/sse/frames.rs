@@ -28,7 +28,7 @@ impl Boundaries {
         self.between
     }
 
-    /// Reads on. How much of `bytes` belongs to the event at work, its blank line included; `None`
+    /// Reads on. How much of `bytes` belongs to the current event, its blank line included; `None`
     /// if all does and it isn't complete.
     pub fn advance(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;

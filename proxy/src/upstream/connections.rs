@@ -52,7 +52,7 @@ struct Lane {
     in_use: Arc<AtomicUsize>,
 }
 
-/// A place on a connection, for as long as a request is at work.
+/// A place on a connection, for as long as a request is in flight.
 #[derive(Debug, Clone)]
 pub(super) struct Place(#[allow(dead_code, reason = "held, not read")] Arc<Taken>);
 

@@ -57,7 +57,7 @@ impl Handler {
         Arc::new(Self { proxy: ReverseProxy { shared, clients, ending: TaskTracker::new() } })
     }
 
-    /// Ends the sessions of clients that are gone without a word; never returns.
+    /// Ends the sessions of clients that have been silent for too long; never returns.
     pub async fn sweep(&self) {
         loop {
             tokio::time::sleep(SWEEP).await;
@@ -197,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    /// What the sweep has begun to end when the proxy is told to stop is ended all the same.
+    /// What the sweep has begun to end when the proxy gets a signal is ended all the same.
     #[tokio::test(start_paused = true)]
     async fn clients_that_are_ending_are_waited_for() {
         let handler = Handler::new(Shared::alone());

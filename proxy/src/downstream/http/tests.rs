@@ -6,7 +6,7 @@ use crate::config::{Listen, ListenAddress};
 
 const SOON: Duration = Duration::from_millis(20);
 const NEVER: Duration = Duration::from_secs(3600);
-/// Within which anything must happen that shall happen.
+/// Within which anything must happen that has to happen.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The client's end of a connection with such limits.
@@ -79,7 +79,7 @@ async fn a_client_that_does_not_read_is_given_up() {
 }
 
 #[tokio::test]
-async fn who_is_slow_within_the_limits_is_served() {
+async fn a_client_that_is_slow_within_the_limits_is_served() {
     let mut client = connected(Limits::USUAL);
     let request = "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     for byte in request.bytes() {

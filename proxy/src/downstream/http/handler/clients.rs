@@ -77,7 +77,7 @@ impl HttpClient {
     }
 }
 
-/// A client at work: it isn't idle while one of these is there.
+/// A client that is served: it isn't idle while one of these is there.
 #[derive(Debug)]
 pub(super) struct Busy(pub(super) Arc<HttpClient>);
 
@@ -94,7 +94,7 @@ impl Drop for Busy {
     }
 }
 
-/// A request at work, until this is dropped.
+/// A request in flight, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Registered {
     pub(super) client: Busy,
@@ -192,7 +192,7 @@ impl Clients {
         lock(&self.by_session).remove(id)
     }
 
-    /// Takes the clients out that are gone without a word.
+    /// Takes out the clients that have been silent for too long.
     pub(super) fn take_idle(&self, now: Instant) -> Vec<Arc<HttpClient>> {
         let is_idle = |client: &Arc<HttpClient>| {
             Arc::strong_count(client) == 1 && now.duration_since(*lock(&client.heard)) >= IDLE

@@ -44,7 +44,7 @@ async fn there_is_a_limit_to_sessions() {
     assert!(clients.begin().is_none());
     clients.remove(&id(7)).unwrap();
     assert!(clients.begin().is_some());
-    assert!(clients.find(None).is_some(), "who has no session isn't counted");
+    assert!(clients.find(None).is_some(), "clients without a session aren't counted");
 }
 
 /// What the proxy ends, it ends all of: each session's client once, and those without any.
