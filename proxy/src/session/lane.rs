@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::budget::Message;
 use crate::config::ProfileName;
@@ -21,8 +22,10 @@ const MAX_WAITING: usize = 4096;
 /// The bytes that they may have together.
 const MAX_BYTES: usize = 4 << 20;
 
-/// How long a request waits for a server that is late to take a notification.
+/// How long a request waits for a server that is late to take one notification.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it waits for all of them.
+const PATIENCE_MAX: Duration = Duration::from_secs(30);
 
 /// One message for the lane.
 #[derive(Debug)]
@@ -124,7 +127,13 @@ impl Lane {
         let mut done = self.done.subscribe();
         // The sender lives in `self`. Before the handshake is complete, servers take no request.
         let _ = done.wait_for(|done| *done >= handshake).await;
-        let _ = tokio::time::timeout(PATIENCE, done.wait_for(|done| *done >= came)).await;
+        let last = Instant::now() + PATIENCE_MAX;
+        while *done.borrow_and_update() < came {
+            let limit = last.min(Instant::now() + PATIENCE);
+            if tokio::time::timeout_at(limit, done.changed()).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// The next message to send, after which [`Lane::delivered`] is called; `None` if none waits.
@@ -143,5 +152,54 @@ impl Lane {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(notes: usize) -> Lane {
+        let (lane, profile) = (Lane::default(), ProfileName::parse("dev").unwrap());
+        for _ in 0..notes {
+            lane.enqueue(Parcel::bound("{}".to_owned().into()), &profile);
+        }
+        lane
+    }
+
+    /// A busy server takes each of them in time, and all together take long.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_while_notifications_are_taken() {
+        let lane = lane(20);
+        let taking = async {
+            while lane.next().is_some() {
+                tokio::time::sleep(PATIENCE / 2).await;
+                lane.delivered();
+            }
+        };
+        let waiting = async {
+            lane.caught_up().await;
+            assert_eq!(*lane.done.borrow(), 20);
+        };
+        tokio::join!(taking, waiting);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_takes_none_or_too_many_holds_no_request_up() {
+        let (stuck, begun) = (lane(1), Instant::now());
+        stuck.caught_up().await;
+        assert_eq!(begun.elapsed(), PATIENCE);
+        let (slow, begun) = (lane(1000), Instant::now());
+        let taking = async {
+            while slow.next().is_some() {
+                tokio::time::sleep(PATIENCE / 2).await;
+                slow.delivered();
+            }
+        };
+        tokio::select! {
+            () = slow.caught_up() => {}
+            () = taking => panic!("it waited for all"),
+        }
+        assert_eq!(begun.elapsed(), PATIENCE_MAX);
     }
 }
