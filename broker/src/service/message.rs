@@ -133,7 +133,19 @@ impl<'b> Incoming<'b> {
         if !self.ahead.is_empty() {
             return Err(malformed());
         }
+        self.end().await?;
         Ok(head)
+    }
+
+    /// Waits for the end of the stream: there is one message in a call.
+    ///
+    /// Whoever answers before that resets the stream, where the end comes in a frame of its own; and of so many resets
+    /// (`intake::MAX_RESETS`) HTTP/2 takes the caller for an attacker, and closes its connection.
+    async fn end(&mut self) -> Result<(), Denial> {
+        match self.piece().await? {
+            None => Ok(()),
+            Some(_) => Err(malformed()),
+        }
     }
 
     /// Reads a field, if all of it has come: how much it took.
@@ -149,7 +161,8 @@ impl<'b> Incoming<'b> {
             }
         };
         let prefix = within - bytes.len();
-        if prefix + length > self.left {
+        // It may be any number of 64 bits.
+        if length > self.left - prefix {
             return Err(malformed());
         }
         if key == 5 {
@@ -202,7 +215,7 @@ impl<'b> Incoming<'b> {
             self.share.take(now_held.saturating_sub(held))?;
             held = now_held.max(held);
             if self.left == 0 {
-                return Ok(());
+                return self.end().await;
             }
             // A large body that is all there must not keep the worker to itself.
             tokio::task::consume_budget().await;

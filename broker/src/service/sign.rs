@@ -209,7 +209,7 @@ fn response(answer: &v1::SignResponse) -> http::Response<Body> {
     let mut message = BytesMut::with_capacity(5 + length);
     message.put_u8(0);
     message.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    message.put_slice(&answer.encode_to_vec());
+    answer.encode_raw(&mut message);
     let mut trailers = http::HeaderMap::with_capacity(1);
     trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
     let body = http_body_util::Full::new(Bytes::from(message));
