@@ -1,8 +1,9 @@
 //! What the broker counts, as Prometheus reads it.
 //!
-//! Invariant: labels are names of the configuration and of the contract. What a caller sends is never
-//! one: it could fill the memory of whoever collects.
+//! Invariant: labels are names of the configuration in force and of the contract. What a caller sends is never
+//! one: it could fill the memory of whoever collects. Nor do names pile up that the configuration had once.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use sigward_proto::v1::ProfileState;
+use sigward_proto::v1::{ProfileState, Reason};
 
 use crate::audit::Health;
 use crate::error::Denial;
@@ -51,6 +52,15 @@ struct Decision {
     profile: String,
     rule: String,
     outcome: &'static str,
+}
+
+/// The names of a configuration that are labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// Of its profiles.
+    pub profiles: BTreeSet<String>,
+    /// Of its rules.
+    pub rules: BTreeSet<String>,
 }
 
 /// A phase of the life of a signature.
@@ -237,6 +247,30 @@ impl Metrics {
         self.refused.get_or_create(&Refusal { what }).inc();
     }
 
+    /// Drops the series of names that a configuration no longer has. A call that was in flight meanwhile may bring one
+    /// back; it goes with a later reload of that name.
+    pub fn forget(&self, before: &Names, now: &Names) {
+        let none = String::new();
+        let all = |names: &BTreeSet<String>| names.iter().cloned().chain([none.clone()]).collect();
+        let (profiles, rules): (Vec<_>, Vec<_>) = (all(&before.profiles), all(&before.rules));
+        let drop_decisions = |profile: &String, rule: &String| {
+            for outcome in outcomes() {
+                let (profile, rule) = (profile.clone(), rule.clone());
+                self.signatures.remove(&Decision { profile, rule, outcome });
+            }
+        };
+        for profile in before.profiles.difference(&now.profiles) {
+            rules.iter().for_each(|rule| drop_decisions(profile, rule));
+            for outcome in outcomes() {
+                self.loads.remove(&Load { profile: profile.clone(), outcome });
+            }
+            self.load_durations.remove(&Profile { profile: profile.clone() });
+        }
+        for rule in before.rules.difference(&now.rules) {
+            profiles.iter().for_each(|profile| drop_decisions(profile, rule));
+        }
+    }
+
     /// Takes note of a reload.
     pub fn reloaded(&self, now: SystemTime) {
         let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -274,6 +308,12 @@ impl Metrics {
     }
 }
 
+/// Every outcome of a decision or a load.
+fn outcomes() -> impl Iterator<Item = &'static str> {
+    let reasons = (0..128).filter_map(|number| Reason::try_from(number).ok()).map(Reason::name);
+    reasons.chain(["signed", "loaded"])
+}
+
 /// `PROFILE_STATE_FRESH` as `fresh`.
 fn state(state: ProfileState) -> String {
     let name = state.as_str_name();
@@ -282,9 +322,8 @@ fn state(state: ProfileState) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sigward_proto::v1::Reason;
-
     use super::*;
+    use crate::config::ProfileName;
 
     fn health() -> Health {
         Health { head: "abc".to_owned(), failures: 3, queued: 0, summed_up: 0 }
@@ -317,5 +356,77 @@ mod tests {
         }
         assert!(metrics.text(&[], false, &health()).contains("sigward_config_rejected 0"));
         assert_eq!(state(ProfileState::LoginRequired), "login_required");
+    }
+
+    /// Programs may write configurations, with names that are never used again.
+    #[test]
+    fn names_that_are_gone_take_their_series_along() {
+        let names = |profiles: &[&str], rules: &[&str]| {
+            let set = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+            Names { profiles: set(profiles), rules: set(rules) }
+        };
+        let metrics = Metrics::default();
+        let denial = Denial::new(Reason::ToolNotAllowed, "no rule");
+        for profile in ["stays", "goes", ""] {
+            for rule in ["lasting", "passing", ""] {
+                metrics.decided(profile, rule, Ok(()));
+                metrics.decided(profile, rule, Err(&denial));
+            }
+            metrics.loaded(profile, Duration::ZERO, Ok(()));
+            metrics.loaded(profile, Duration::ZERO, Err(&denial));
+        }
+        let before = names(&["stays", "goes"], &["lasting", "passing"]);
+        let count = |text: &str, series: &str| {
+            text.lines().filter(|line| line.starts_with(&format!("sigward_{series}{{"))).count()
+        };
+        metrics.forget(&before, &before);
+        assert_eq!(count(&metrics.text(&[], false, &health()), "signatures_total"), 18);
+        metrics.forget(&before, &names(&["stays", "new"], &["lasting"]));
+        let text = metrics.text(&[], false, &health());
+        assert!(!text.contains("goes") && !text.contains("passing"), "{text}");
+        assert_eq!(count(&text, "signatures_total"), 8);
+        assert_eq!(count(&text, "credential_loads_total"), 4);
+        assert_eq!(count(&text, "credential_load_duration_seconds_count"), 2);
+        for outcome in ["signed", "TOOL_NOT_ALLOWED"] {
+            let line = format!("{{profile=\"stays\",rule=\"lasting\",outcome=\"{outcome}\"}} 1");
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
+    }
+
+    /// The series of the profiles are filled in anew for each collector: none may meet those of another one half done.
+    #[test]
+    fn collectors_at_the_same_time_all_get_every_series() {
+        let view = |number: usize| View {
+            name: ProfileName::parse(&format!("p{number}")).expect("a name"),
+            description: String::new(),
+            region: None,
+            source: "",
+            state: ProfileState::Fresh,
+            failure: None,
+            expiry: Some(UNIX_EPOCH),
+            loaded: Some(UNIX_EPOCH),
+            generation: 1,
+            identity_arn: String::new(),
+        };
+        let (metrics, views) = (Metrics::default(), (0..50).map(view).collect::<Vec<_>>());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..25 {
+                        let text = metrics.text(&views, false, &health());
+                        for series in [
+                            "sigward_profile_state{",
+                            "sigward_credential_expiry_timestamp_seconds{",
+                            "sigward_credential_loaded_timestamp_seconds{",
+                            "sigward_audit_head{",
+                        ] {
+                            let found = text.lines().filter(|it| it.starts_with(series)).count();
+                            let all = if series.contains("head") { 1 } else { views.len() };
+                            assert_eq!(found, all, "{series}");
+                        }
+                    }
+                });
+            }
+        });
     }
 }

@@ -125,6 +125,11 @@ impl Policy {
         }
     }
 
+    /// The names of the rules.
+    pub(crate) fn rule_names(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|rule| rule.name.as_str())
+    }
+
     /// Whether any rule is about this peer: others are turned away before their request is read.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ use crate::clock;
 use crate::config::{ProfileName, Rate};
 use crate::endpoint::Endpoint;
 use crate::error::Denial;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Names};
 use crate::peer::{Caller, Peer};
 use crate::policy::{Policy, Rates};
 use crate::profile::{Done, Login, Profiles, Prompt, Stage, View};
@@ -90,7 +90,9 @@ impl Current {
     /// Puts another state in place of the one that holds. A call in flight is decided again by the new one
     /// before it is signed.
     pub(crate) fn replace(&self, state: State) {
+        let names = state.names();
         let old = self.state.swap(Arc::new(state));
+        self.metrics.forget(&old.names(), &names);
         self.rejected.store(false, Ordering::Relaxed);
         self.metrics.reloaded(clock::now());
         self.audit.event(AuditEvent::Reload { accepted: true }, clock::now());
@@ -334,6 +336,12 @@ impl Drop for LoginEnd {
 }
 
 impl State {
+    /// What its configuration has names for.
+    fn names(&self) -> Names {
+        let profiles = self.profiles.names().map(ToString::to_string).collect();
+        Names { profiles, rules: self.policy.rule_names().map(str::to_owned).collect() }
+    }
+
     async fn login(
         &self,
         peer: &Peer,

@@ -61,6 +61,20 @@ fn without_a_rule_the_own_user_may_use_all() {
     assert!(config.rules.is_empty());
 }
 
+/// The attack: in a user namespace every user of the host whom it doesn't map has this uid, and the broker may have it
+/// too.
+#[test]
+fn a_broker_whose_user_has_no_name_needs_a_rule() {
+    const OVERFLOW: u32 = 65534;
+    let parsed = |text: &str| parse(text, Path::new("broker.toml"), OVERFLOW);
+    let faults = parsed(MINIMAL).expect_err("any unmapped user would be the broker's own");
+    assert_eq!(faults.faults.len(), 1);
+    let rule = "[[rule]]\npeer = { uid = 7 }\nprofiles = [\"*\"]\n";
+    assert!(parsed(&format!("{MINIMAL}{rule}")).is_ok());
+    let given = flags(&["https://aws-mcp.us-east-1.api.aws/mcp"]);
+    assert!(given.into_config(OVERFLOW).is_err());
+}
+
 #[test]
 fn five_faults_are_five_reports() {
     let text = r#"

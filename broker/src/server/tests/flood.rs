@@ -47,3 +47,27 @@ async fn a_caller_s_heads_have_a_limit_together() {
     broker.client().await.sign(request("dev")).await.expect("a signature");
     others.iter().for_each(JoinHandle::abort);
 }
+
+/// Lists and the like have a rate for each user: they cost more than they seem.
+#[tokio::test]
+async fn who_asks_for_lists_all_the_time_is_told_to_wait() {
+    let broker = Broker::start("");
+    let client = broker.client().await;
+    let asking = || {
+        let mut client = client.clone();
+        async move {
+            loop {
+                if let Err(status) = client.list_profiles(v1::ListProfilesRequest {}).await {
+                    return status;
+                }
+            }
+        }
+    };
+    let all = futures_util::future::join_all((0..100).map(|_| asking()));
+    for status in deadline::within(all).await {
+        assert_eq!(reason(&status), "RATE_LIMITED");
+        assert!(status.get_error_details().retry_info().is_some());
+    }
+    // Signatures have rates of their own.
+    client.clone().sign(request("dev")).await.expect("a signature");
+}
