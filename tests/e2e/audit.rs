@@ -71,8 +71,11 @@ async fn every_decision_is_one_record() {
 #[tokio::test]
 async fn what_cannot_be_recorded_is_not_signed() {
     let world = World::new().await;
-    let config = world.configuration(&rule("[audit]\nfile = \"/dev/full\"\non_failure = \"deny\""));
-    let _broker = world.broker(&config).await;
+    let more =
+        "[audit]\nfile = \"/dev/full\"\non_failure = \"deny\"\n[metrics]\nlisten = \"127.0.0.1:0\"";
+    let broker = world.broker(&world.configuration(&rule(more))).await;
+    let line = broker.logged("serving metrics").await;
+    let address = line.split("address=").nth(1).unwrap().trim().to_owned();
     let socket = format!("unix:{}", world.socket().display());
     let command = world.proxy(&["--broker", &socket, "--profile", "dev"]);
     let mut client = sigward_tests::processes::StdioClient::start(command);
@@ -80,6 +83,11 @@ async fn what_cannot_be_recorded_is_not_signed() {
     let failed = client.request("initialize", params).await;
     assert_names(failure(&failed), &["audit"]);
     assert_eq!(world.upstream.requests().len(), 0);
+    // It is counted as it was answered.
+    let metrics = crate::metrics::get(&address, "/metrics").await;
+    assert_names(&metrics, &["outcome=\"AUDIT_UNAVAILABLE\"}", "sigward_audit_failures "]);
+    assert!(!metrics.contains("outcome=\"signed\""), "{metrics}");
+    assert!(!metrics.contains("sigward_audit_failures 0"), "{metrics}");
 
     let world = World::new().await;
     let config =
@@ -87,6 +95,98 @@ async fn what_cannot_be_recorded_is_not_signed() {
     let _broker = world.broker(&config).await;
     let mut client = world.client_of(&world.socket(), &["dev"]).await;
     assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("dev"));
+}
+
+/// What a log says of itself: whether it is whole, and in words.
+async fn verify(world: &World, path: &std::path::Path) -> (bool, String) {
+    let mut command = world.broker_command(&["audit", "verify", path.to_str().unwrap()]);
+    let ended = command.output().await.unwrap();
+    (ended.status.success(), String::from_utf8(ended.stdout).unwrap())
+}
+
+fn records(path: &std::path::Path) -> Vec<serde_json::Value> {
+    let log = fs::read_to_string(path).unwrap();
+    log.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+}
+
+/// A disk that is full in the middle of a record, and then isn't any more: the part that was written doesn't swallow the
+/// next record, and there are as many records as signatures. (A limit on the size of files stands for the disk.)
+#[tokio::test]
+async fn a_record_after_a_full_disk_is_whole() {
+    let world = World::new().await;
+    let path = world.directory.path().join("audit.jsonl");
+    let config = world.configuration(&rule(&format!("[audit]\nfile = {path:?}")));
+    let config = world.write("broker.toml", &config);
+    let mut command = sigward_tests::processes::command("/bin/sh".as_ref());
+    command.envs(world.home.environment());
+    // Whoever writes beyond the limit gets a signal, by default a deadly one.
+    let script = "trap '' XFSZ; exec prlimit --fsize=6000: \"$@\"";
+    command.args(["-c", script, "sh"]).arg(&sigward_tests::processes::binaries().broker);
+    command.arg("serve").arg("--config").arg(config);
+    let broker = sigward_tests::processes::Process::start(command);
+    broker.logged("listening").await;
+    let mut client = crate::setup::connect(&world.socket()).await;
+    let mut sign = async || client.sign(crate::setup::ping(&world, "dev")).await;
+    let mut signed = 0;
+    let refused = loop {
+        match sign().await {
+            Ok(_) => signed += 1,
+            Err(refused) => break refused,
+        }
+        assert!(signed < 100, "the disk is never full");
+    };
+    assert_eq!(refused.code(), tonic::Code::Unavailable);
+    assert!(signed > 0);
+    assert!(sign().await.is_err(), "it is still full");
+    let pid = broker.pid().to_string();
+    let larger = ["--fsize=1000000:", "--pid", &pid];
+    let room = std::process::Command::new("prlimit").args(larger).status();
+    assert!(room.unwrap().success());
+    for _ in 0..3 {
+        sign().await.expect("there is room again");
+        signed += 1;
+    }
+    let signatures = records(&path).into_iter();
+    let signatures = signatures.filter(|it| it["action"] == "sign" && it["decision"] == "allow");
+    assert_eq!(signatures.count(), signed);
+    let (whole, output) = verify(&world, &path).await;
+    assert!(whole, "{output}");
+}
+
+/// A rotation by others: SIGHUP opens the file again also while the configuration has errors, and both are recorded.
+#[tokio::test]
+async fn a_rotated_log_is_opened_again_whatever_the_configuration_says() {
+    let world = World::new().await;
+    let path = world.directory.path().join("audit.jsonl");
+    let good = world.configuration(&rule(&format!("[audit]\nfile = {path:?}")));
+    let broker = world.broker(&good).await;
+    let mut client = crate::setup::connect(&world.socket()).await;
+    client.sign(crate::setup::ping(&world, "dev")).await.unwrap();
+    let old = path.with_extension("jsonl.1");
+    fs::rename(&path, &old).unwrap();
+    let before = fs::read(&old).unwrap();
+    world.write("broker.toml", &world.configuration("nonsense = 1\n"));
+    broker.signal(rustix::process::Signal::HUP);
+    broker.logged("nonsense").await;
+    client.sign(crate::setup::ping(&world, "dev")).await.expect("the one before is in force");
+    world.write("broker.toml", &good);
+    broker.signal(rustix::process::Signal::HUP);
+    broker.logged("the configuration was reloaded").await;
+    client.sign(crate::setup::ping(&world, "dev")).await.unwrap();
+    assert_eq!(fs::read(&old).unwrap(), before, "nobody writes to the old one");
+    let found: Vec<_> = records(&path)
+        .iter()
+        .map(|it| format!("{} {}", it["action"], it["outcome"]).replace('"', ""))
+        .collect();
+    let expected = ["open null", "reload rejected", "sign null", "reload accepted", "sign null"];
+    assert_eq!(found, expected);
+    // The new file follows the old one.
+    let head = hex::encode(Sha256::digest(
+        before.trim_ascii_end().rsplit(|it| *it == b'\n').next().unwrap(),
+    ));
+    assert_eq!(records(&path)[0]["prev"], head);
+    let (whole, output) = verify(&world, &path).await;
+    assert!(whole, "{output}");
 }
 
 /// A change of the log shows, also one that takes the end away.

@@ -110,9 +110,16 @@ const INITIALIZE: &str =
 
 /// A proxy of another user, for the broker of `world`.
 pub(crate) fn other_user(world: &World, profiles: &[&str]) -> StdioClient {
+    other_user_in(world, &[], profiles)
+}
+
+/// The same, of a user whose processes are in these groups beside their own.
+fn other_user_in(world: &World, groups: &[u32], profiles: &[&str]) -> StdioClient {
     // Where that user can read it.
     let program = world.directory.path().join("sigward-proxy");
-    copy_program(&processes::binaries().proxy, &program);
+    if !program.exists() {
+        copy_program(&processes::binaries().proxy, &program);
+    }
     for path in [world.directory.path().to_owned(), program.clone()] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -121,9 +128,80 @@ pub(crate) fn other_user(world: &World, profiles: &[&str]) -> StdioClient {
     proxy.args(profiles);
     let uid = OTHER_UID.to_string();
     let mut command = processes::command(&PathBuf::from("/usr/bin/setpriv"));
-    command.args(["--reuid", &uid, "--regid", &uid, "--clear-groups"]).arg(program);
-    command.args(proxy.as_std().get_args());
+    command.args(["--reuid", &uid, "--regid", &uid]);
+    match groups.iter().map(u32::to_string).collect::<Vec<_>>().join(",") {
+        none if none.is_empty() => command.arg("--clear-groups"),
+        groups => command.args(["--groups", &groups]),
+    };
+    command.arg(program).args(proxy.as_std().get_args());
     StdioClient::start(command)
+}
+
+/// A rule for a group is about whoever the kernel says is in it: by the primary group, or by a supplementary one.
+#[tokio::test]
+async fn rules_decide_about_groups() {
+    const TEAM: u32 = 61_234;
+    if own_uid() != 0 {
+        return; // Only root can be someone else.
+    }
+    let world = World::new().await;
+    for (gid, groups, allowed) in [
+        (TEAM, &[TEAM][..], true),
+        (TEAM, &[5, TEAM, 7], true),
+        (OTHER_UID, &[], true),
+        (TEAM, &[], false),
+        (TEAM, &[TEAM - 1, TEAM + 1], false),
+        // The same number as a user's is no group.
+        (0, &[TEAM], false),
+    ] {
+        let rule = format!(
+            "[[rule]]\npeer = {{ gid = {gid} }}\nprofiles = [\"dev\"]\nendpoints = [\"upstream\"]\n"
+        );
+        let mut broker = world.broker(&for_another_group(world.configuration(&rule))).await;
+        let mut client = other_user_in(&world, groups, &["dev"]);
+        let opened = client.request("initialize", INITIALIZE).await;
+        let shown = format!("rule for {gid}, a process in {groups:?}: {opened}");
+        if allowed {
+            assert!(opened["result"].is_object(), "{shown}");
+        } else {
+            assert_names(failure(&opened), &["rule"]);
+        }
+        client.close().await;
+        broker.signal(rustix::process::Signal::TERM);
+        broker.ended().await;
+    }
+}
+
+/// A reload brings the first rule that asks for the executable: connections that are open have one too.
+#[tokio::test]
+async fn a_rule_about_the_executable_holds_for_connections_that_are_open() {
+    let world = World::new().await;
+    let config = |peer: &str| {
+        let rule = rule(own_uid(), &["dev"], "");
+        world.configuration(&rule.replace("peer = { ", &format!("peer = {{ {peer}")))
+    };
+    let broker = world.broker(&config("")).await;
+    let mut client = world.client_of(&world.socket(), &["dev"]).await;
+    assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("dev"));
+    let program = processes::binaries().proxy.canonicalize().unwrap();
+    for (program, allowed) in [(program.to_str().unwrap(), true), ("/usr/bin/other", false)] {
+        world.write("broker.toml", &config(&format!("exe = {program:?}, ")));
+        broker.signal(rustix::process::Signal::HUP);
+        let reloads = || broker.errors().matches("the configuration was reloaded").count();
+        let wanted = if allowed { 1 } else { 2 };
+        let reloaded = async {
+            while reloads() < wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        sigward_tests::deadline::within(reloaded, || broker.errors()).await;
+        let called = client.call("whoami", "{}").await;
+        if allowed {
+            assert_eq!(text(&called), world.home.identity("dev"));
+        } else {
+            assert_names(failure(&called), &["rule"]);
+        }
+    }
 }
 
 /// Without rules, the user of the broker may use everything that it was told of, and nobody else anything.
@@ -242,6 +320,8 @@ async fn rules_decide_about_the_rate() {
     assert!((10..=27).contains(&refusals.len()), "{} of 30 were refused", refusals.len());
     for refusal in &refusals {
         assert_eq!(reason(refusal), (Code::ResourceExhausted, "RATE_LIMITED".to_owned()));
+        let retry = refusal.get_details_retry_info().and_then(|info| info.retry_delay);
+        assert!(retry.is_some_and(|wait| !wait.is_zero() && wait.as_secs() <= 1), "{retry:?}");
     }
     for _ in 0..30 {
         broker.sign(post(&world, "staging", PING)).await.expect("the other rule has no rate");

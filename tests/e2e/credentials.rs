@@ -1,7 +1,7 @@
 //! Credentials over time, as processes see them: an STS that others wrote, and keys that must go.
 
 use rustix::process::Signal;
-use sigward_proto::v1::WatchProfilesRequest;
+use sigward_proto::v1::{ProfileState, WatchProfilesRequest};
 use sigward_tests::aws_home::AwsHome;
 use sigward_tests::keys::Key;
 use sigward_tests::processes::{self, Process};
@@ -120,6 +120,84 @@ async fn the_keys_of_a_profile_that_left_the_files_are_gone_from_memory() {
     assert_eq!(text(&called), world.home.identity("dev"), "the other goes on");
     if let Some(counts) = copies(&broker, &[world.home.key("dev"), world.home.key("prod")]) {
         assert!(counts[0] > 0 && counts[1] == 0, "dev and prod: {counts:?}");
+    }
+}
+
+/// Waits until `profile` signs with credentials of another generation than `before`.
+async fn renewed(world: &World, profile: &str, before: u64) {
+    let mut watched = connect(&world.socket()).await;
+    let lists = watched.watch_profiles(WatchProfilesRequest {}).await;
+    let mut lists = lists.unwrap().into_inner();
+    let seen = async {
+        loop {
+            let list = lists.message().await.unwrap().expect("the broker goes on");
+            let found = list.profiles.iter().find(|found| found.name == profile).unwrap();
+            if found.credential_generation != before && found.state() == ProfileState::Fresh {
+                return;
+            }
+        }
+    };
+    deadline::within(seen, || format!("no other credentials of {profile}")).await;
+}
+
+/// A rotation: there are other keys in the file, and nothing is left of those of before.
+#[tokio::test]
+async fn the_keys_of_before_a_rotation_are_gone_from_memory() {
+    let world = World::new().await;
+    let broker = world.broker(&world.configuration(&rule(&THREE))).await;
+    let mut client = world.client_of(&world.socket(), &["dev", "prod"]).await;
+    for profile in ["dev", "prod"] {
+        let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
+        assert_eq!(text(&called), world.home.identity(profile));
+    }
+    // The same user: the session goes on.
+    let (old, new) = (world.home.key("dev"), Key::user("dev"));
+    world.home.keys().insert(new.clone());
+    let keys = [old, &new, world.home.key("prod")];
+    if let Some(counts) = copies(&broker, &keys) {
+        assert!(counts[0] > 0 && counts[1] == 0 && counts[2] > 0, "the control: {counts:?}");
+    }
+    let file = world.home.credentials_file();
+    let all = std::fs::read_to_string(&file).unwrap();
+    let all = all.replace(&old.access_key_id, &new.access_key_id).replace(&old.secret, &new.secret);
+    let other = file.with_extension("new");
+    std::fs::write(&other, all).unwrap();
+    std::fs::rename(other, file).unwrap();
+    renewed(&world, "dev", 1).await;
+    assert_eq!(text(&client.call("whoami", "{}").await), new.identity);
+    let signed = world.upstream.requests_of("tools/call").pop().unwrap().signature.unwrap();
+    assert_eq!(signed.key.access_key_id, new.access_key_id);
+    if let Some(counts) = copies(&broker, &keys) {
+        assert!(counts[0] == 0 && counts[1] > 0 && counts[2] > 0, "old, new, prod: {counts:?}");
+    }
+}
+
+/// A reload that has a profile sign with other credentials: nothing is left of those of before.
+#[tokio::test]
+async fn the_keys_that_a_reload_replaces_are_gone_from_memory() {
+    let world = World::new().await;
+    let config = world.configuration(&rule(&THREE));
+    let broker = world.broker(&config).await;
+    let mut client = world.client_of(&world.socket(), &["dev", "prod"]).await;
+    for profile in ["dev", "prod"] {
+        let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
+        assert_eq!(text(&called), world.home.identity(profile));
+    }
+    let keys = ["dev", "staging", "prod"].map(|profile| world.home.key(profile));
+    if let Some(counts) = copies(&broker, &keys) {
+        assert!(counts[0] > 0 && counts[1] == 0 && counts[2] > 0, "the control: {counts:?}");
+    }
+    let other = config.replace("name = \"dev\"\n", "name = \"dev\"\naws_profile = \"staging\"\n");
+    assert_ne!(other, config);
+    world.write("broker.toml", &other);
+    broker.signal(Signal::HUP);
+    broker.logged("the configuration was reloaded").await;
+    // Another session: the server doesn't take another user in that of before.
+    let mut client = world.client_of(&world.socket(), &["dev"]).await;
+    let called = client.call("whoami", "{}").await;
+    assert_eq!(text(&called), world.home.identity("staging"), "dev is another one now");
+    if let Some(counts) = copies(&broker, &keys) {
+        assert!(counts[0] == 0 && counts[1] > 0 && counts[2] > 0, "dev, staging, prod: {counts:?}");
     }
 }
 

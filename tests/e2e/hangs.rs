@@ -59,8 +59,13 @@ async fn a_second_signal_ends_a_broker_that_drains() {
     text += &format!("\n[profile hangs]\ncredential_process = sh {}\n", hangs.display());
     std::fs::write(&config, text).unwrap();
     let profile = "[[profile]]\nname = \"hangs\"\nendpoints = [\"upstream\"]\npreload = false\n";
-    let more = format!("{profile}{}", rule().replace("[\"dev\"]", "[\"hangs\"]"));
+    let more = format!(
+        "[metrics]\nlisten = \"127.0.0.1:0\"\n{profile}{}",
+        rule().replace("[\"dev\"]", "[\"hangs\"]")
+    );
     let mut broker = world.broker(&world.configuration(&more)).await;
+    let line = broker.logged("serving metrics").await;
+    let address = line.split("address=").nth(1).unwrap().trim().to_owned();
     let mut client = connect(&world.socket()).await;
     let request = sigward_proto::v1::SignRequest {
         profile: "hangs".to_owned(),
@@ -75,8 +80,15 @@ async fn a_second_signal_ends_a_broker_that_drains() {
         }
     };
     deadline::within(running, || format!("no load: {}", broker.errors())).await;
+    let health = crate::metrics::get(&address, "/healthz").await;
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
     broker.signal(Signal::TERM);
     broker.logged("draining").await;
+    // Whoever sends callers here learns that it is about to end.
+    let draining = async {
+        while !crate::metrics::get(&address, "/healthz").await.starts_with("HTTP/1.1 503") {}
+    };
+    deadline::within(draining, || "it never says that it drains".to_owned()).await;
     let second = Instant::now();
     processes::signal(broker.pid(), Signal::TERM);
     broker.ended().await;

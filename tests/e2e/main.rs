@@ -9,6 +9,7 @@
     reason = "a failed unwrap is a failed test"
 )]
 
+mod activation;
 mod agent;
 mod answers;
 mod attacks;

@@ -4,9 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use sigward_proto::v1::broker_client::BrokerClient;
+use sigward_proto::v1::sign_request::Payload;
+use sigward_proto::v1::{Header, SignRequest};
 use sigward_tests::aws_home::AwsHome;
 use sigward_tests::deadline;
 use sigward_tests::processes::{self, Process, StdioClient};
@@ -195,6 +198,19 @@ pub(crate) async fn connect(socket: &Path) -> BrokerClient<Channel> {
     let connecting = endpoint.connect_with_connector(connector);
     let channel = deadline::within(connecting, || format!("no broker at {}", socket.display()));
     BrokerClient::new(channel.await.unwrap())
+}
+
+/// A signature that any profile of the world may have.
+pub(crate) fn ping(world: &World, profile: &str) -> SignRequest {
+    SignRequest {
+        profile: profile.to_owned(),
+        method: "POST".to_owned(),
+        uri: world.upstream.url(),
+        headers: vec![Header { name: "content-type".to_owned(), value: "application/json".into() }],
+        payload: Some(Payload::Body(Bytes::from_static(
+            br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#,
+        ))),
+    }
 }
 
 /// The first text of a tool's result, which must not be an error.

@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use crate::agent::SESSIONS;
 use crate::http::{Listening, data, lines};
-use crate::setup::{World, assert_names, connect, failure, own_uid, stateless, text};
+use crate::setup::{World, assert_names, connect, failure, own_uid, ping, stateless, text};
 
 /// What a client says that opens URLs for its user.
 const OPENS_URLS: &str = r#"{"elicitation":{"url":{}}}"#;
@@ -340,6 +340,9 @@ async fn a_revoked_session_works_again_after_a_sign_in() {
         (&json!("allow"), &json!("person"))
     );
     assert_eq!(logins[0]["uid"], own_uid());
+    let ends = records(&audit, "login_end");
+    assert_eq!(ends.len(), 1, "{ends:?}");
+    assert_eq!((&ends[0]["of"], &ends[0]["outcome"]), (&logins[0]["id"], &json!("done")));
     assert!(!records(&audit, "sign").is_empty());
 }
 
@@ -400,7 +403,7 @@ print(keys.access_key)";
 #[tokio::test]
 async fn who_declines_or_is_late_is_told_so() {
     let (world, aws) = signed_out().await;
-    let (_broker, _) = broker(&world, &aws, true).await;
+    let (_broker, audit) = broker(&world, &aws, true).await;
     for (person, word) in [
         (Person::Declines, "the sign-in was declined"),
         (Person::IsLate, "in time: sigward-broker login person"),
@@ -413,6 +416,19 @@ async fn who_declines_or_is_late_is_told_so() {
     assert!(!world.home.path().join(".aws/sso").exists());
     aws.approve();
     assert!(login(&world, "person").await.0);
+    // Records come in their order: with that of a signature, those before it are there.
+    connect(&world.socket()).await.sign(ping(&world, "dev")).await.unwrap();
+    let (begun, ended) = (records(&audit, "login"), records(&audit, "login_end"));
+    let of: Vec<_> = begun.iter().map(|record| &record["id"]).collect();
+    assert_eq!(ended.iter().map(|record| &record["of"]).collect::<Vec<_>>(), of);
+    let outcomes: Vec<_> = ended.iter().map(|end| (&end["outcome"], &end["reason"])).collect();
+    let (failed, none) = (json!("failed"), json!(null));
+    let expected = [
+        (&failed, &json!("LOGIN_DENIED")),
+        (&failed, &json!("LOGIN_EXPIRED")),
+        (&json!("done"), &none),
+    ];
+    assert_eq!(outcomes, expected);
     assert!(world.home.path().join(".aws/sso/cache").exists());
 }
 

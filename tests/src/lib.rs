@@ -13,6 +13,7 @@ pub mod conformance;
 pub mod console;
 pub mod deadline;
 pub mod demo;
+pub mod echo;
 pub mod frames;
 pub mod keys;
 pub mod known_aws;

@@ -5,7 +5,7 @@ use std::fs;
 use super::admitted;
 use super::scene::Scene;
 use crate::metrics::get;
-use crate::setup::connect;
+use crate::setup::{connect, ping};
 
 /// F3: with a connection each for all descriptors that a process may have, nobody else gets in.
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_token_cache_that_hangs_keeps_no_other_profile_waiting() {
     let broker = scene.world.broker(&scene.config).await;
     let mut client = connect(&scene.world.socket()).await;
     let (mut one, mut two) = (client.clone(), client.clone());
-    let asked = |profile: &str| super::scene::ping(&scene.world, profile);
+    let asked = |profile: &str| ping(&scene.world, profile);
     let (one, two, third) = tokio::join!(
         one.sign(asked("staging")),
         two.sign(asked("prod")),

@@ -5,18 +5,16 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use serde_json::Value;
+use sigward_proto::v1::SignResponse;
 use sigward_proto::v1::broker_client::BrokerClient;
-use sigward_proto::v1::sign_request::Payload;
-use sigward_proto::v1::{SignRequest, SignResponse};
 use sigward_tests::processes::{self, Process};
 use sigward_tests::{deadline, memory};
 use tokio::process::ChildStdin;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::setup::{World, connect, copy_program, own_uid};
+use crate::setup::{World, connect, copy_program, own_uid, ping};
 
 /// A uid that is nobody's here.
 pub(super) const ATTACKER: u32 = 54_321;
@@ -55,19 +53,6 @@ impl Attack {
 
     fn said(&self, text: &str) -> bool {
         self.process.errors().contains(text)
-    }
-}
-
-/// A signature that any profile of the world may have.
-pub(super) fn ping(world: &World, profile: &str) -> SignRequest {
-    SignRequest {
-        profile: profile.to_owned(),
-        method: "POST".to_owned(),
-        uri: world.upstream.url(),
-        headers: Vec::new(),
-        payload: Some(Payload::Body(Bytes::from_static(
-            br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#,
-        ))),
     }
 }
 
