@@ -43,6 +43,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) body: Bytes,
     /// Set once the server may know of it.
     pub(crate) sent: &'a Sent,
+    /// Headers of the client's own that go with it over a session.
+    pub(crate) headers: Option<&'a HeaderMap>,
 }
 
 /// Whether a session was renewed for a request: once, however often it is tried.
@@ -144,7 +146,8 @@ impl Exchange<'_> {
         // What the client sent before this comes before this.
         self.session.caught_up().await;
         live.settled().await;
-        let answer = self.session.link().post(live, self.body.clone(), self.sent.clone()).await?;
+        let (body, sent) = (self.body.clone(), self.sent.clone());
+        let answer = self.session.link().post_with(self.headers, live, body, sent).await?;
         let session = Arc::clone(self.session);
         Ok(Unread::new(session, Arc::clone(live), self.id.clone(), answer))
     }

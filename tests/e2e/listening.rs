@@ -88,6 +88,25 @@ async fn a_header_that_cannot_be_signed_is_refused_by_name() {
     assert_eq!(world.upstream.requests().len(), before, "nothing went upstream");
 }
 
+/// What a client's own headers say (a trace, a tenant) holds for the calls of every profile.
+#[tokio::test]
+async fn headers_of_the_client_go_with_the_calls_of_every_profile() {
+    let world = World::new().await;
+    let proxy = Listening::start(&world, &THREE, &[]).await;
+    let session = proxy.session(SESSIONS).await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = [&lines(&session)[..], &[("traceparent", trace)]].concat();
+    for profile in THREE {
+        let arguments = format!(r#"{{"aws_profile":"{profile}"}}"#);
+        proxy.post(&headers, &whoami(2, &arguments)).await.message().await;
+        let call = world.upstream.requests_of("tools/call").pop().unwrap();
+        assert_eq!(call.identity(), world.home.identity(profile));
+        assert_eq!(call.header("traceparent"), Some(trace), "{profile}");
+        let sessions = world.upstream.sessions_of(world.home.identity(profile));
+        assert_eq!(call.header("mcp-session-id"), Some(sessions[0].as_str()), "{profile}");
+    }
+}
+
 /// A client that takes JSON alone gets the response of another profile's call in JSON, however long that takes.
 #[tokio::test]
 async fn a_client_that_takes_no_events_gets_none() {
@@ -101,7 +120,7 @@ async fn a_client_that_takes_no_events_gets_none() {
     let mut headers = lines(&session);
     headers.extend([("accept", "application/json"), ("content-type", "application/json")]);
     let call = whoami(2, r#"{"aws_profile":"prod"}"#);
-    let answer = proxy.request("POST", "/mcp", &headers, &call).await;
+    let answer = proxy.request("POST", "/mcp", &headers, call).await;
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert_eq!(text(&answer.message().await), world.home.identity("prod"));
 }

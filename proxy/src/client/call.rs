@@ -76,7 +76,8 @@ impl Caller {
         let session = self.sessions.of(&route.profile);
         let _ = flight.session.set(Arc::clone(&session));
         let body = self.final_text(call, &route)?;
-        let exchange = Exchange { session: &session, id: call.id(), body, sent: &flight.sent };
+        let (id, sent, headers) = (call.id(), &flight.sent, flight.headers());
+        let exchange = Exchange { session: &session, id, body, sent, headers };
         let request = Outbound { call, exchange, out: &flight.out };
         if call.begins_session() {
             return Ok(self.initialize(&request, flight).await?);
@@ -105,8 +106,13 @@ impl Caller {
         flight.over(Arc::clone(&session));
         let body = self.final_text(call, route)?;
         let usual = || self.on_response(call, &session, body.clone());
-        let exchange =
-            Exchange { session: &session, id: call.id(), body: body.clone(), sent: &flight.sent };
+        let exchange = Exchange {
+            session: &session,
+            id: call.id(),
+            body: body.clone(),
+            sent: &flight.sent,
+            headers: None,
+        };
         let attempts = Attempts::new(self.shared.retries, route.repeatable);
         let on_response = |headers: &HeaderMap| on_response(headers).unwrap_or_else(usual);
         Ok(exchange.passed(call, headers, attempts, flight.budget.clone(), on_response).await?)
@@ -327,7 +333,7 @@ impl Caller {
                 .map_err(|_| Error::NotMessage("its cursor can't be sent back"))?;
             let sent = Sent::default();
             let (id, body) = (listing.id(), listing.bytes());
-            let exchange = Exchange { session: &session, id, body, sent: &sent };
+            let exchange = Exchange { session: &session, id, body, sent: &sent, headers: None };
             let request = Outbound { call: &listing, exchange, out: &out };
             let response = match call.generation() {
                 Generation::Sessions => self.over_session(&request, true).await?,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Outlet;
@@ -28,6 +29,8 @@ pub(crate) struct InFlight {
     pub(super) is_stateless: bool,
     /// The memory for its messages, where that isn't its client's.
     pub(super) budget: Option<Budget>,
+    /// Headers of the client's own, where it speaks HTTP: they go upstream with its call.
+    headers: OnceLock<HeaderMap>,
     /// Where what the server says on the way to the response goes.
     pub(super) out: Outlet,
 }
@@ -41,6 +44,7 @@ impl InFlight {
     pub(crate) fn within(call: &Request, out: Outlet, budget: Option<Budget>) -> Arc<Self> {
         Arc::new(Self {
             budget,
+            headers: OnceLock::new(),
             cancel: CancellationToken::new(),
             session: OnceLock::new(),
             sent: Sent::default(),
@@ -53,6 +57,16 @@ impl InFlight {
     /// The same flight, of an `initialize`.
     pub(crate) fn opening(&self, opener: Opener) {
         *lock(&self.opener) = Some(opener);
+    }
+
+    /// Has headers of the client's own go upstream with its call.
+    pub(crate) fn carry(&self, headers: HeaderMap) {
+        let _ = self.headers.set(headers);
+    }
+
+    /// The headers of the client's own.
+    pub(super) fn headers(&self) -> Option<&HeaderMap> {
+        self.headers.get()
     }
 
     /// From here on it is known over which session the request goes.

@@ -11,10 +11,13 @@ use crate::session::code_of;
 use crate::upstream::{Failure, Frame, Frames, NOT_MCP, Whole, is_accepted};
 use crate::wire::{self, Envelope};
 
+/// Sees a response, and may put another text in its place.
+type Inspect = Box<dyn FnMut(&str) -> Option<String> + Send>;
+
 /// What is done with the response of a request.
 pub(crate) struct OnResponse {
-    /// Sees it, and may put another text in its place.
-    pub(crate) inspect: Box<dyn FnMut(&str) -> Option<String> + Send>,
+    /// Is given it.
+    pub(crate) inspect: Inspect,
     /// Whether it must see a response that is large, too.
     pub(crate) needs_whole: bool,
 }

@@ -32,9 +32,21 @@ impl Link {
         text: impl Into<Bytes>,
         sent: Sent,
     ) -> Result<Answer, Error> {
+        self.post_with(None, live, text.into(), sent).await
+    }
+
+    /// The same, with other headers beside those that MCP asks for.
+    pub(crate) async fn post_with(
+        &self,
+        others: Option<&HeaderMap>,
+        live: &Live,
+        text: Bytes,
+        sent: Sent,
+    ) -> Result<Answer, Error> {
         let mut headers = protocol::post_headers();
+        headers.extend(others.cloned().unwrap_or_default());
         protocol::bind(&mut headers, live.id.as_ref(), live.version.as_ref());
-        self.send(Method::POST, headers, text.into(), false, sent).await
+        self.send(Method::POST, headers, text, false, sent).await
     }
 
     /// Sends one message that belongs to no session: `initialize`, and all of 2026-07-28.

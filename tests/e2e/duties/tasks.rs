@@ -60,7 +60,7 @@ async fn two_tasks_with_one_id_are_never_mixed_up() {
     for side in crate::agent::SIDES {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &[]).await;
-        let mut begin = async |agent: &mut Agent, profile: &str| {
+        let begin = async |agent: &mut Agent, profile: &str| {
             let task = r#"{"task":{"taskId":"t","status":"working","ttl":null}}"#;
             world.upstream.next("tools/call", Reply::Result(task.to_owned()));
             let params = format!(

@@ -3,11 +3,14 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, ORIGIN, REFERER, SET_COOKIE, STRICT_TRANSPORT_SECURITY, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE, VIA, WWW_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, ORIGIN, REFERER, SET_COOKIE,
+    STRICT_TRANSPORT_SECURITY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, VIA,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sigward_proto::headers::is_reserved;
+
+use crate::protocol::LAST_EVENT_ID;
 
 /// The headers of a client as they go upstream, where they are signed.
 ///
@@ -44,6 +47,22 @@ pub(super) fn upstream(
         passed.append(name, signable(name, value).ok_or_else(|| Unsignable(name.clone()))?);
     }
     Ok(passed)
+}
+
+/// What of these headers goes with a call over another session than the client's own: nothing that MCP
+/// or the form of the message has a say in.
+pub(super) fn beside_mcp(mut headers: HeaderMap) -> HeaderMap {
+    let is_ours = |name: &HeaderName| {
+        name.as_str().starts_with("mcp-")
+            || name.as_str().starts_with("accept")
+            || [CONTENT_TYPE, USER_AGENT].contains(name)
+            || *name == LAST_EVENT_ID
+    };
+    let ours: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+    headers
 }
 
 /// A header whose value can't be signed as it stands.
@@ -140,6 +159,22 @@ mod tests {
             ("x-own", "1"),
         ]);
         assert_eq!(upstream(&sent, Some("aws_profile")), Ok(sent));
+    }
+
+    #[test]
+    fn what_belongs_to_no_session_goes_with_a_call_over_another() {
+        let sent = map(&[
+            ("accept", "application/json"),
+            ("accept-language", "de"),
+            ("content-type", "application/json"),
+            ("mcp-session-id", "s"),
+            ("mcp-protocol-version", "2025-11-25"),
+            ("last-event-id", "7"),
+            ("user-agent", "c/1"),
+            ("traceparent", "00-1-2-01"),
+            ("x-own", "1"),
+        ]);
+        assert_eq!(beside_mcp(sent), map(&[("traceparent", "00-1-2-01"), ("x-own", "1")]));
     }
 
     #[test]

@@ -106,16 +106,17 @@ impl Posts<'_> {
                 Ok(Err(failed)) => return answer::failed(failed, &call),
                 Err(TooLate) => return answer::failed(late(), &call),
             };
-            let is_default = route.profile == *self.0.shared.profiles.default();
-            if mcp.has_session() && !call.is_stateless() && !is_default {
-                return super::own::call(registered, call, messages, takes_events(headers)).await;
-            }
             let sent = match headers::upstream(headers, route.cut_argument.as_deref()) {
                 Ok(sent) => sent,
                 Err(why) => {
                     return answer::refused(StatusCode::BAD_REQUEST, &call, &why.to_string());
                 }
             };
+            let is_default = route.profile == *self.0.shared.profiles.default();
+            if mcp.has_session() && !call.is_stateless() && !is_default {
+                registered.flight.carry(headers::beside_mcp(sent));
+                return super::own::call(registered, call, messages, takes_events(headers)).await;
+            }
             let sending = self.send_call(&registered, sent, &call, &route);
             let failure = match deadline.within(sending).await {
                 Ok(Ok(answer)) => {
