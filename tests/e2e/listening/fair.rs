@@ -4,16 +4,16 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use sigward_tests::deadline;
 use sigward_tests::processes::Process;
-use sigward_tests::upstream::{Gate, Received, Reply, Step};
+use sigward_tests::upstream::{Received, Reply, Step};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use super::{INITIALIZE, whoami};
-use crate::agent::{SESSIONS, STATELESS};
+use crate::agent::SESSIONS;
 use crate::http::{Listening, lines, request};
 use crate::nasty::pressure::{at_rest, peak};
-use crate::setup::{THREE, World, assert_names, rpc_error, stateless, text};
+use crate::setup::{THREE, World, assert_names, rpc_error, text};
 
 const MIB: usize = 1 << 20;
 
@@ -67,45 +67,6 @@ async fn a_client_that_does_not_read_does_not_stop_another() {
         assert_eq!(text(&answer.message().await).len(), 4 * MIB, "{profile}");
     }
     held.iter().for_each(tokio::task::JoinHandle::abort);
-}
-
-/// The attack: a client without a session fills the memory of requests. Nothing but its connection tells it from others.
-#[tokio::test]
-async fn a_client_without_a_session_takes_no_more_than_its_connection_s_part() {
-    let world = World::new().await;
-    let held = Gate::default();
-    let gate = held.clone();
-    world.upstream.hook(move |request| {
-        (request.param("/arguments/n") == 1).then(|| Reply::Usual.held(&gate))
-    });
-    let proxy = Listening::start(&world, &["dev"], &[]).await;
-    let post = |number: u32, size: usize| {
-        let note = "x".repeat(size);
-        let params =
-            format!(r#"{{"name":"write_note","arguments":{{"n":{number},"note":"{note}"}}}}"#);
-        let body = format!(
-            r#"{{"jsonrpc":"2.0","id":{number},"method":"tools/call","params":{}}}"#,
-            stateless(&params)
-        );
-        let address = proxy.address.clone();
-        async move {
-            let headers = [
-                ("content-type", "application/json"),
-                ("accept", "application/json, text/event-stream"),
-                ("mcp-protocol-version", STATELESS),
-                ("mcp-method", "tools/call"),
-                ("mcp-name", "write_note"),
-            ];
-            request(&address, "POST", "/mcp", &headers, Bytes::from(body)).await
-        }
-    };
-    let first = tokio::spawn(post(1, 60 * MIB));
-    let came = |it: &Received| it.param("/arguments/n") == 1;
-    world.upstream.expect("the large request", came).await;
-    let other = post(2, 8 * MIB).await;
-    assert_eq!(other.status, 200, "there is room for others");
-    held.open();
-    assert_eq!(first.await.unwrap().status, 200);
 }
 
 /// The attack (Slowloris): connections on which nothing is ever sent, more than there are places.

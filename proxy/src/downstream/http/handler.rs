@@ -196,6 +196,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::budget::Share;
+    use crate::config::REQUESTS_IN_TRANSIT;
 
     /// What the sweep has begun to end when the proxy gets a signal is ended all the same.
     #[tokio::test(start_paused = true)]
@@ -217,5 +219,25 @@ mod tests {
         handler.close().await;
         assert_eq!(ended.load(Ordering::Relaxed), 10);
         assert!(begun.elapsed() < Duration::from_secs(1), "one after the other");
+    }
+
+    /// The attack: a client without a session fills the memory of requests. Nothing but its connection
+    /// tells it from the others.
+    #[tokio::test]
+    async fn a_client_without_a_session_has_the_part_of_its_connection() {
+        let handler = Handler::new(Shared::alone());
+        let (one, other) = (handler.part(), handler.part());
+        let covers = |part: &Part, share: &mut Share, bytes: usize| {
+            let requests = handler.requests(&HeaderMap::new(), part).unwrap();
+            share.try_cover(&requests, bytes)
+        };
+        let mut shares = [(); 3].map(|()| Share::default());
+        let half = REQUESTS_IN_TRANSIT / 2;
+        assert!(covers(&one, &mut shares[0], half));
+        assert!(!covers(&one, &mut shares[1], 1 << 20), "its part is used up");
+        assert!(covers(&other, &mut shares[2], half), "the other one has its own");
+        let mut session = HeaderMap::new();
+        session.insert(SESSION_ID, http::HeaderValue::from_static("s"));
+        assert!(handler.requests(&session, &one).is_none(), "there is no such session");
     }
 }
