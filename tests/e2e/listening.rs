@@ -88,6 +88,22 @@ async fn a_header_that_cannot_be_signed_is_refused_by_name() {
     assert_eq!(world.upstream.requests().len(), before, "nothing went upstream");
 }
 
+/// The handshake of another profile's session is the proxy's, however far the client's own is.
+#[tokio::test]
+async fn a_session_of_another_profile_is_complete_before_the_client_s_own() {
+    let world = World::new().await;
+    let proxy = Listening::start(&world, &THREE, &[]).await;
+    let opened = proxy.post(&[], INITIALIZE).await;
+    let session = opened.header("mcp-session-id").unwrap().to_owned();
+    opened.message().await;
+    let call = whoami(2, r#"{"aws_profile":"prod"}"#);
+    let called = proxy.post(&[("mcp-session-id", &session)], &call).await;
+    assert_eq!(text(&called.message().await), world.home.identity("prod"));
+    let said = world.upstream.requests_of("notifications/initialized");
+    let by: Vec<_> = said.iter().map(Received::identity).collect();
+    assert_eq!(by, [world.home.identity("prod")]);
+}
+
 /// What a client's own headers say (a trace, a tenant) holds for the calls of every profile.
 #[tokio::test]
 async fn headers_of_the_client_go_with_the_calls_of_every_profile() {
