@@ -17,7 +17,6 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use sigward_proto::v1::Reason;
 use tokio::sync::{oneshot, watch};
 
 pub use self::chain::{Report, verify};
@@ -25,7 +24,7 @@ use self::flood::Flood;
 pub use self::record::{Event, Record};
 use self::writer::{Job, Writer};
 use crate::config;
-use crate::error::{Denial, Error};
+use crate::error::{Denial, Error, Reason};
 use crate::peer::Peer;
 
 /// How long a decision waits for its record. A disk may pause for seconds; a pipe that nobody reads, for ever.

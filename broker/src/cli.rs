@@ -16,6 +16,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, AuditTarget, Config, Flags};
+use crate::confine;
 use crate::error::{Error, in_words};
 use crate::log::{self, Log, LogFormat, LogLevel};
 use crate::process;
@@ -124,10 +125,9 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     let [default_socket, ..] = default_sockets();
     // Before there is another thread.
     let sockets = Sockets::take(default_socket);
-    let _log = start_log(serve.log_level, serve.log_format)?;
     let stdin = process::take_stdin()?;
     let environment = Environment::read();
-    let Serve { what, socket, audit, connection_on_stdin, .. } = serve;
+    let Serve { what, socket, audit, connection_on_stdin, log_level, log_format } = serve;
     let path = what.config.clone();
     let surroundings = environment.surroundings()?;
     let parse = move |text: &str| {
@@ -139,6 +139,11 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     };
     let text = path.as_deref().map(config::read_text).transpose()?;
     let config = parse(text.as_deref().unwrap_or_default())?;
+    let bound = sockets.bound(&config.listen).filter(|_| !connection_on_stdin);
+    // Before there is another thread, which would not be.
+    let confined = confine::confine(&config, path.as_deref(), bound, &surroundings);
+    let _log = start_log(log_level, log_format)?;
+    confined.log();
     let reread = path.zip(text).map(|(path, text)| Reread {
         path,
         text: Some(text),

@@ -6,6 +6,7 @@
 //! No key, token or signature is in either.
 
 mod aws;
+mod reason;
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -15,9 +16,8 @@ use std::iter;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sigward_proto::v1::Reason;
-
 pub use self::aws::{AwsError, shown};
+pub use self::reason::Reason;
 
 /// Why the broker can't start, or a command can't do its work.
 #[derive(Debug, thiserror::Error)]

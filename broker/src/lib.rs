@@ -22,6 +22,8 @@ pub mod cli;
 
 pub mod server;
 
+mod confine;
+
 mod intake;
 
 mod service;

@@ -324,6 +324,7 @@ fn state(state: ProfileState) -> String {
 mod tests {
     use super::*;
     use crate::config::ProfileName;
+    use crate::error::Reason;
 
     fn health() -> Health {
         Health { head: "abc".to_owned(), failures: 3, queued: 0, summed_up: 0 }

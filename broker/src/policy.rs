@@ -16,14 +16,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sigward_proto::call::{Target, Want};
-use sigward_proto::v1::Reason;
 
 pub use self::rate::Rates;
 use self::rule::Rule;
 pub use self::rule::{Matcher, Verdict};
 use crate::call::{Call, Content};
 use crate::config::{Config, ProfileName};
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 use crate::peer::Peer;
 use crate::request::{CheckedRequest, Head};
 

@@ -1,10 +1,15 @@
 //! What the process does to itself before anything else: the first lines of `main`.
 //!
 //! `no_new_privs` is left to whoever starts the broker (systemd's `NoNewPrivileges=`): children inherit
-//! it, and a `credential_process` may well be set-gid (1Password's `op` is) or run through `sudo`.
+//! it, and a `credential_process` may well be set-gid (1Password's `op` is) or run through `sudo`. A confined process has it,
+//! and runs none.
+
+#[cfg(target_os = "linux")]
+mod landlock;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
@@ -64,6 +69,63 @@ pub fn take_stdin() -> Result<OwnedFd, Error> {
         .map_err(|source| failed("open /dev/null", source))?;
     rustix::stdio::dup2_stdin(&null).map_err(|source| failed("replace standard input", source))?;
     Ok(duplicate)
+}
+
+/// What a process may open: what isn't there may be missing.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Access {
+    /// Files, and directories with all that is in them, to be read.
+    pub(crate) read: Vec<PathBuf>,
+    /// The same, to be written too.
+    pub(crate) write: Vec<PathBuf>,
+}
+
+/// What came of a confinement.
+#[derive(Debug)]
+pub(crate) enum Confinement {
+    /// It holds.
+    Full,
+    /// The kernel knows only a part of it.
+    Partial,
+    /// The kernel doesn't know it, or refuses.
+    None(io::Error),
+}
+
+/// Closes all files to this thread, and to those that it starts, but the ones that are allowed: also to what an attacker
+/// makes them run. As far as the kernel can.
+pub(crate) fn confine(allowed: &Access) -> Confinement {
+    #[cfg(target_os = "linux")]
+    match landlock::restrict(&allowed.read, &allowed.write) {
+        Ok(::landlock::RulesetStatus::FullyEnforced) => Confinement::Full,
+        Ok(::landlock::RulesetStatus::PartiallyEnforced) => Confinement::Partial,
+        Ok(::landlock::RulesetStatus::NotEnforced) => {
+            Confinement::None(io::Error::other("the kernel has no Landlock, or it is switched off"))
+        }
+        Err(error) => Confinement::None(error),
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let Access { read: _, write: _ } = allowed;
+        Confinement::None(io::Error::other("only Linux does it"))
+    }
+}
+
+/// Whether files that weren't named at the start are closed to this process.
+pub(crate) fn is_confined() -> bool {
+    #[cfg(target_os = "linux")]
+    return landlock::is_confined();
+    #[cfg(not(target_os = "linux"))]
+    return false;
+}
+
+/// An error of a file, with what to do where it may be closed to this process for being named too late.
+pub(crate) fn explained(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::PermissionDenied || !is_confined() {
+        return error;
+    }
+    let hint =
+        "the broker may open only what was named when it started: if this is newer, restart it";
+    io::Error::new(error.kind(), format!("{error}: {hint}"))
 }
 
 fn failed(what: &'static str, source: rustix::io::Errno) -> Error {

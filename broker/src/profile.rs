@@ -1,25 +1,29 @@
 //! The profiles: whose credentials sign, and what state they are in.
 //!
 //! Invariant: credentials leave this module only against a [`Grant`]. `source` makes them, anew for
-//! each load; `refresh` keeps them fresh.
+//! each load; an `actor` for each profile keeps them fresh, and its state is read without a lock and without a file.
 
+mod actor;
 mod aws_files;
 mod cache_file;
 mod dpop;
+mod entry;
 mod failure;
 #[cfg(test)]
 pub(crate) mod fake;
 pub(crate) mod fuzz;
 mod home;
 mod identity;
+mod load;
 mod locks;
 mod login;
 mod login_token;
 mod mark;
 mod observer;
-mod refresh;
+mod reading;
 mod source;
 mod surroundings;
+mod survey;
 mod time;
 mod token;
 mod token_error;
@@ -30,49 +34,43 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
-use sigward_proto::v1::{ProfileState, Reason};
+use sigward_proto::v1::ProfileState;
 
+use self::actor::Actor;
+use self::entry::Entry;
 use self::home::Home;
 pub use self::identity::Identity;
 use self::login::Logins;
 pub use self::login::{Done, Login, Prompt, Stage};
 use self::observer::Observed;
 pub use self::observer::Observer;
-use self::refresh::{Change, Refresh};
+use self::reading::Change;
 use self::source::Source;
+pub use self::source::named::{Named, named};
 pub use self::surroundings::Surroundings;
+use self::survey::Survey;
 use self::token::Tokens;
 use self::watch::Watch;
 use crate::clock::Clock;
 use crate::config::{AwsFiles, Config, ProfileName};
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 use crate::policy::{Grant, LoginGrant};
 use crate::secret::Credentials;
 
 /// All profiles, in the order of the configuration.
 #[derive(Debug)]
 pub struct Profiles {
-    profiles: Vec<Arc<Profile>>,
+    profiles: Vec<Arc<Entry>>,
     by_name: HashMap<ProfileName, usize>,
     /// Which AWS files they are of.
     given: AwsFiles,
     home: Arc<Home>,
-    /// Done once the files have been read for all of them.
-    surveyed: tokio::sync::OnceCell<()>,
+    survey: OnceLock<Survey>,
     tokens: Arc<Tokens>,
     logins: Arc<Logins>,
     changes: tokio::sync::watch::Sender<()>,
     observer: Arc<dyn Observer>,
     watch: OnceLock<Watch>,
-}
-
-#[derive(Debug)]
-struct Profile {
-    name: ProfileName,
-    description: String,
-    preload: bool,
-    source: Arc<Source>,
-    refresh: Arc<Refresh>,
 }
 
 /// What can be told about a profile: never a key.
@@ -112,7 +110,7 @@ impl Profiles {
             by_name: HashMap::new(),
             given: config.aws.clone(),
             home: Arc::new(Home::new(&config.aws, surroundings)),
-            surveyed: tokio::sync::OnceCell::new(),
+            survey: OnceLock::new(),
             tokens,
             logins,
             changes,
@@ -135,10 +133,10 @@ impl Profiles {
             let changes = self.changes.clone();
             let tokens = Arc::clone(&self.tokens);
             let home = Arc::clone(&home);
-            let source = Source::new(profile, config, surroundings, home, tokens, changes.clone());
+            let source = Source::new(profile, config, surroundings, home, tokens);
             let before = self.find_shared(&profile.name);
-            let (source, refresh) = match before.filter(|before| before.source.is_like(&source)) {
-                Some(before) => (Arc::clone(&before.source), Arc::clone(&before.refresh)),
+            let (source, actor) = match before.filter(|before| before.source.is_like(&source)) {
+                Some(before) => (Arc::clone(&before.source), Arc::clone(&before.actor)),
                 None => {
                     let source = Arc::new(source);
                     let load = Observed {
@@ -146,12 +144,12 @@ impl Profiles {
                         name: profile.name.clone(),
                         observer: Arc::clone(&self.observer),
                     };
-                    let refresh = Refresh::new(Arc::new(load), changes, Clock::system());
-                    (source, Arc::new(refresh))
+                    let actor = Actor::new(Arc::new(load), changes, Clock::system());
+                    (source, Arc::new(actor))
                 }
             };
             let (name, description) = (profile.name.clone(), profile.description.clone());
-            Arc::new(Profile { name, description, preload: profile.preload, source, refresh })
+            Arc::new(Entry { name, description, preload: profile.preload, source, actor })
         });
         let profiles: Vec<_> = profiles.collect();
         let names = profiles.iter().enumerate().map(|(index, it)| (it.name.clone(), index));
@@ -160,7 +158,7 @@ impl Profiles {
             profiles,
             given: config.aws.clone(),
             home,
-            surveyed: tokio::sync::OnceCell::new(),
+            survey: OnceLock::new(),
             tokens: Arc::clone(&self.tokens),
             logins: Arc::clone(&self.logins),
             changes: self.changes.clone(),
@@ -173,16 +171,16 @@ impl Profiles {
     /// dropped, and what was in use under the same name is loaded.
     pub fn succeed(&self, before: &Self) {
         for old in &before.profiles {
-            let kept = |new: &Arc<Profile>| Arc::ptr_eq(&new.refresh, &old.refresh);
+            let kept = |new: &Arc<Entry>| Arc::ptr_eq(&new.actor, &old.actor);
             if self.profiles.iter().any(kept) {
                 continue;
             }
-            if old.refresh.touched()
+            if old.actor.is_touched()
                 && let Ok(new) = self.find(&old.name)
             {
-                new.refresh.start();
+                new.actor.start();
             }
-            old.refresh.end();
+            old.actor.end();
         }
         if before.watch.get().is_some() {
             self.watch();
@@ -205,7 +203,7 @@ impl Profiles {
         grant: &Grant<'_>,
         now: SystemTime,
     ) -> Result<Arc<Credentials>, Denial> {
-        self.find(grant.profile())?.refresh.credentials(now).await
+        self.find(grant.profile())?.actor.credentials(now).await
     }
 
     /// Takes note that upstream refused a signature of this generation, and loads once.
@@ -213,7 +211,7 @@ impl Profiles {
     /// # Errors
     /// Why that load failed.
     pub async fn reject(&self, name: &ProfileName, generation: u64) -> Result<u64, Denial> {
-        self.find(name)?.refresh.reject(generation).await
+        self.find(name)?.actor.reject(generation).await
     }
 
     /// Signs a person in for the profile that the grant is for, or joins who does so already. Once that
@@ -226,20 +224,20 @@ impl Profiles {
         let session = profile.source.session().await?;
         let config = profile.source.client().await?;
         let home = Arc::clone(&self.home);
-        let others: Vec<(Weak<Source>, Weak<Refresh>)> = self
+        let others: Vec<(Weak<Source>, Weak<Actor>)> = self
             .profiles
             .iter()
-            .map(|profile| (Arc::downgrade(&profile.source), Arc::downgrade(&profile.refresh)))
+            .map(|profile| (Arc::downgrade(&profile.source), Arc::downgrade(&profile.actor)))
             .collect();
         let key = session.key().to_owned();
         Ok(self.logins.join(session, &config, async move {
             let snapshot = home.read().await;
-            for (source, refresh) in &others {
-                let (Some(source), Some(refresh)) = (source.upgrade(), refresh.upgrade()) else {
+            for (source, actor) in &others {
+                let (Some(source), Some(actor)) = (source.upgrade(), actor.upgrade()) else {
                     continue;
                 };
                 if source.session_of(&snapshot).is_ok_and(|session| session.key() == key) {
-                    refresh.reload(Change::Token);
+                    actor.change(Change::Token);
                 }
             }
         }))
@@ -248,19 +246,20 @@ impl Profiles {
     /// Starts to load the first profile, which a private broker is about to be asked for.
     pub fn prefetch(&self) {
         if let Some(profile) = self.profiles.first() {
-            profile.refresh.start();
+            profile.actor.start();
         }
     }
 
     /// Starts to load the profiles that the configuration says to load at the start.
     pub fn preload(&self) {
         for profile in self.profiles.iter().filter(|profile| profile.preload) {
-            profile.refresh.start();
+            profile.actor.start();
         }
     }
 
     /// Begins to pick up changes of the AWS files and of the SSO cache.
     pub fn watch(&self) {
+        self.survey();
         self.watch.get_or_init(|| {
             let home = Arc::clone(&self.home);
             Watch::start(home, self.profiles.clone(), self.changes.clone())
@@ -268,14 +267,11 @@ impl Profiles {
     }
 
     /// Reads the files once for all profiles that nobody has read them for.
-    async fn survey(&self, now: SystemTime) {
-        let survey = async || {
-            let snapshot = self.home.read().await;
-            for profile in &self.profiles {
-                profile.source.survey(&snapshot, now).await;
-            }
-        };
-        self.surveyed.get_or_init(survey).await;
+    fn survey(&self) -> &Survey {
+        self.survey.get_or_init(|| {
+            let home = Arc::clone(&self.home);
+            Survey::start(home, self.profiles.clone(), self.changes.clone())
+        })
     }
 
     /// The names, in order.
@@ -283,15 +279,16 @@ impl Profiles {
         self.profiles.iter().map(|profile| &profile.name)
     }
 
-    /// What can be told about a profile now, from memory: the first call reads the files for all profiles.
+    /// What can be told about a profile now, from memory. The first calls wait for the files to be read, for so long as
+    /// a disk takes that doesn't hang.
     ///
     /// # Errors
     /// There is no such profile.
     pub async fn view(&self, name: &ProfileName, now: SystemTime) -> Result<View, Denial> {
         let profile = self.find(name)?;
-        self.survey(now).await;
-        let about = profile.source.about();
-        let mut status = profile.refresh.status(now);
+        self.survey().wait().await;
+        let mut status = profile.actor.view(now);
+        let about = status.about;
         // Before anyone has asked, the files may tell already that it will fail.
         if status.state == ProfileState::Unloaded
             && let Some(hindrance) = about.as_ref().and_then(|about| about.hindrance.clone())
@@ -313,7 +310,7 @@ impl Profiles {
             expiry: status.expiry,
             loaded: status.loaded,
             generation: status.generation,
-            identity_arn: profile.source.identity_arn(),
+            identity_arn: status.identity_arn,
         })
     }
 
@@ -323,7 +320,7 @@ impl Profiles {
     /// Why they can't be had, or AWS doesn't accept them.
     pub async fn identity(&self, name: &ProfileName, now: SystemTime) -> Result<Identity, Denial> {
         let profile = self.find(name)?;
-        let credentials = profile.refresh.credentials(now).await?;
+        let credentials = profile.actor.credentials(now).await?;
         let keys = credentials.expose_keys().clone();
         identity::ask(profile.source.client().await?, keys).await
     }
@@ -334,12 +331,12 @@ impl Profiles {
         self.changes.subscribe()
     }
 
-    fn find(&self, name: &ProfileName) -> Result<&Profile, Denial> {
+    fn find(&self, name: &ProfileName) -> Result<&Entry, Denial> {
         let unknown = || Denial::new(Reason::ProfileNotAllowed, "no such profile");
         self.find_shared(name).map(Arc::as_ref).ok_or_else(unknown)
     }
 
-    fn find_shared(&self, name: &ProfileName) -> Option<&Arc<Profile>> {
+    fn find_shared(&self, name: &ProfileName) -> Option<&Arc<Entry>> {
         self.by_name.get(name).and_then(|index| self.profiles.get(*index))
     }
 }

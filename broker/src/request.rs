@@ -11,11 +11,11 @@ mod uri;
 use std::sync::Arc;
 
 use sigward_proto::call::Want;
-use sigward_proto::v1::{Header, Reason};
+use sigward_proto::v1::Header;
 
 use crate::call::{Body, BodyReader, Content};
 use crate::endpoint::Endpoint;
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 
 /// The methods of MCP over HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

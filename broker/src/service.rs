@@ -5,6 +5,7 @@
 //! constant texts.
 
 pub(crate) mod budget;
+mod current;
 pub(crate) mod message;
 mod recorder;
 mod sign;
@@ -12,28 +13,23 @@ mod status;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
-use arc_swap::ArcSwap;
 use futures_util::{Stream, StreamExt, stream};
 use sigward_proto::v1;
 use sigward_proto::v1::broker_server::Broker;
 use sigward_proto::v1::login_response::Event;
-use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use self::budget::Budget;
-use crate::audit::{Audit, Event as AuditEvent, Record};
+use crate::audit::{Event as AuditEvent, Record};
 use crate::clock;
 use crate::config::{ProfileName, Rate};
 use crate::endpoint::Endpoint;
-use crate::error::Denial;
-use crate::metrics::{Metrics, Names};
+use crate::error::{Denial, Reason};
 use crate::peer::{Caller, Peer};
-use crate::policy::{Policy, Rates};
-use crate::profile::{Done, Login, Profiles, Prompt, Stage, View};
+use crate::profile::{Done, Login, Prompt, Stage, View};
 
+pub(crate) use self::current::{Current, State};
 pub(crate) use self::recorder::Recorder;
 pub(crate) use self::sign::sign;
 
@@ -41,114 +37,6 @@ pub(crate) use self::sign::sign;
 #[derive(Clone)]
 pub(crate) struct Service {
     current: Arc<Current>,
-}
-
-/// What holds now: a reload puts another state in its place, as a whole.
-pub(crate) struct Current {
-    state: ArcSwap<State>,
-    /// The configuration has changed, and has faults.
-    rejected: AtomicBool,
-    metrics: Arc<Metrics>,
-    audit: Arc<Audit>,
-    rates: Rates,
-    budget: Arc<Budget>,
-    /// Ends the streams when the broker drains.
-    draining: watch::Receiver<bool>,
-}
-
-/// What all calls share.
-pub(crate) struct State {
-    pub(crate) endpoints: Vec<Arc<Endpoint>>,
-    pub(crate) policy: Policy,
-    pub(crate) profiles: Profiles,
-}
-
-impl Current {
-    pub(crate) fn new(
-        state: State,
-        recorder: Recorder,
-        draining: watch::Receiver<bool>,
-    ) -> Arc<Self> {
-        let Recorder { audit, metrics } = recorder;
-        metrics.reloaded(clock::now());
-        Arc::new(Self {
-            state: ArcSwap::from_pointee(state),
-            rejected: AtomicBool::new(false),
-            metrics,
-            audit,
-            rates: Rates::new(Instant::now()),
-            budget: Arc::default(),
-            draining,
-        })
-    }
-
-    /// The state of this moment; whoever needs it for longer holds it.
-    pub(crate) fn state(&self) -> Arc<State> {
-        self.state.load_full()
-    }
-
-    /// Puts another state in place of the one that holds. A call in flight is decided again by the new one
-    /// before it is signed.
-    pub(crate) fn replace(&self, state: State) {
-        let names = state.names();
-        let old = self.state.swap(Arc::new(state));
-        self.metrics.forget(&old.names(), &names);
-        self.rejected.store(false, Ordering::Relaxed);
-        self.metrics.reloaded(clock::now());
-        self.audit.event(AuditEvent::Reload { accepted: true }, clock::now());
-        self.state.load().profiles.succeed(&old.profiles);
-    }
-
-    /// Records that a call was turned away before anything of its message was read.
-    pub(crate) async fn turn_away(&self, peer: Option<&Peer>, denial: Denial) -> Status {
-        self.metrics.decided("", "", Err(&denial));
-        let Some(peer) = peer else { return status::of(&denial, None) };
-        let mut record = self.audit.begin("call", peer, clock::now());
-        record.deny(&denial);
-        let noted = self.note_denial(&record, true).await;
-        if noted {
-            tracing::info!(uid = peer.uid, id = record.id(), %denial, "turned away");
-        }
-        status::of(&denial, noted.then(|| record.id()))
-    }
-
-    /// Writes the record of a denial, or counts it.
-    async fn note_denial(&self, record: &Record, stranger: bool) -> bool {
-        self.audit.write_denial(record, stranger, Instant::now(), clock::now()).await
-    }
-
-    /// Takes note of a configuration with errors.
-    pub(crate) fn reject(&self) {
-        self.rejected.store(true, Ordering::Relaxed);
-        self.audit.event(AuditEvent::Reload { accepted: false }, clock::now());
-        self.state.load().profiles.announce();
-    }
-
-    pub(crate) fn audit(&self) -> &Audit {
-        &self.audit
-    }
-
-    pub(crate) fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
-    pub(crate) fn is_draining(&self) -> bool {
-        *self.draining.borrow()
-    }
-
-    /// All that is counted, for a collector.
-    pub(crate) async fn metrics_text(&self, now: SystemTime) -> String {
-        let state = self.state();
-        let mut views = Vec::new();
-        for name in state.profiles.names() {
-            views.extend(state.profiles.view(name, now).await.ok());
-        }
-        self.metrics.text(&views, self.rejected(), &self.audit.health())
-    }
-
-    fn rejected(&self) -> bool {
-        self.rejected.load(Ordering::Relaxed)
-    }
 }
 
 impl Service {
@@ -298,7 +186,7 @@ impl Service {
         let caller = request.extensions().get::<Caller>();
         let peer = caller.and_then(|caller| caller.peer.clone()).ok_or_else(|| {
             let why = "the connection has no peer credentials";
-            status::of(&Denial::new(v1::Reason::PeerUnknown, why), None)
+            status::of(&Denial::new(Reason::PeerUnknown, why), None)
         })?;
         match self.current.rates.take_for(peer.uid, ASKING, Instant::now()) {
             Ok(()) => Ok(peer),
@@ -328,7 +216,7 @@ impl Drop for LoginEnd {
         if self.of.is_empty() {
             return;
         }
-        let abandoned = Denial::new(v1::Reason::LoginExpired, "the caller hung up");
+        let abandoned = Denial::new(Reason::LoginExpired, "the caller hung up");
         let (of, profile) = (std::mem::take(&mut self.of), std::mem::take(&mut self.profile));
         let event = AuditEvent::LoginEnd { of, profile, outcome: Err(abandoned) };
         self.current.audit.event(event, clock::now());
@@ -336,12 +224,6 @@ impl Drop for LoginEnd {
 }
 
 impl State {
-    /// What its configuration has names for.
-    fn names(&self) -> Names {
-        let profiles = self.profiles.names().map(ToString::to_string).collect();
-        Names { profiles, rules: self.policy.rule_names().map(str::to_owned).collect() }
-    }
-
     async fn login(
         &self,
         peer: &Peer,
@@ -355,8 +237,7 @@ impl State {
     }
 
     async fn reject(&self, peer: &Peer, profile: &str, generation: u64) -> Result<u64, Denial> {
-        let not_allowed =
-            || Denial::new(v1::Reason::ProfileNotAllowed, "no rule allows the profile");
+        let not_allowed = || Denial::new(Reason::ProfileNotAllowed, "no rule allows the profile");
         let name = ProfileName::parse(profile).map_err(|_| not_allowed())?;
         if self.policy.endpoints_of(peer, &name).is_empty() {
             return Err(not_allowed());

@@ -18,10 +18,9 @@ use aws_sigv4::sign::{v4, v4a};
 use aws_smithy_runtime_api::client::identity::Identity;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
-use sigward_proto::v1::Reason;
 
 use crate::endpoint::{Regions, Scope};
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 use crate::policy::Grant;
 use crate::secret::Credentials;
 
@@ -134,7 +133,7 @@ fn credential_scope(scope: &Scope, time: SystemTime) -> Result<String, String> {
 }
 
 fn fault(why: String) -> Denial {
-    Denial::new(Reason::Unspecified, why)
+    Denial::new(Reason::Internal, why)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use rustix::process::Signal;
+use sigward_proto::v1::{ListProfilesRequest, SignRequest};
 use sigward_tests::deadline;
 use sigward_tests::processes::{self, Process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -95,4 +96,52 @@ async fn a_second_signal_ends_a_broker_that_drains() {
     // A drain would take 10 s.
     assert!(second.elapsed().as_secs() < 5, "it took {:?}", second.elapsed());
     assert!(call.await.unwrap().is_err());
+}
+
+/// A home on a disk that hangs: whoever reads a terminal that nobody writes to waits for ever. What is loaded goes on
+/// signing, the list is answered, and the broker ends in time.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_home_that_hangs_holds_up_nobody_else() {
+    let world = World::new().await;
+    // A program of a profile may open what it likes, so that this broker isn't confined.
+    world.home.config("[profile tool]\ncredential_process = true\n");
+    let rule = rule().replace("[\"dev\"]", "[\"dev\", \"staging\"]");
+    let tool = "[[profile]]\nname = \"tool\"\nendpoints = [\"upstream\"]\n";
+    let mut broker = world.broker(&world.configuration(&format!("{tool}{rule}"))).await;
+    let client = connect(&world.socket()).await;
+    let sign = |profile: &str| {
+        let mut client = client.clone();
+        let request = SignRequest {
+            profile: profile.to_owned(),
+            method: "GET".to_owned(),
+            uri: world.upstream.url(),
+            ..Default::default()
+        };
+        async move { client.sign(request).await }
+    };
+    sign("dev").await.unwrap();
+
+    let credentials = world.home.credentials_file();
+    std::fs::remove_file(&credentials).unwrap();
+    std::os::unix::fs::symlink("/dev/ptmx", &credentials).unwrap();
+    // It has to read the file, like the watch, which sees the change.
+    let hangs = tokio::spawn(sign("staging"));
+    for _ in 0..100 {
+        deadline::within(sign("dev"), || "nothing is signed".to_owned()).await.unwrap();
+    }
+    let mut other = connect(&world.socket()).await;
+    let listed = other.list_profiles(ListProfilesRequest {});
+    let listed = deadline::within(listed, || "no list".to_owned()).await.unwrap().into_inner();
+    assert_eq!(listed.profiles.len(), 2);
+    assert!(!hangs.is_finished(), "the home doesn't hang: {}", broker.errors());
+
+    // Whoever waits for it is not waited for, once it is gone; and the disk is never.
+    hangs.abort();
+    drop((hangs.await, other));
+    let signalled = Instant::now();
+    broker.signal(Signal::TERM);
+    broker.ended().await;
+    // The contract says 2 s; a drain that waited would take 10.
+    assert!(signalled.elapsed().as_secs() < 5, "it took {:?}", signalled.elapsed());
 }

@@ -20,6 +20,7 @@ pub mod known_aws;
 mod loopback;
 pub mod memory;
 pub mod metadata;
+pub mod modules;
 pub mod processes;
 pub mod quoting_aws;
 pub mod ruled_server;

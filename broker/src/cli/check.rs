@@ -4,13 +4,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use sigward_proto::v1::Reason;
 
 use super::table::{Table, or_dash, print, quoted, shown, time_left};
 use crate::clock;
 use crate::config::{Config, CredentialsFrom, Profile};
 use crate::endpoint::{Endpoint, scope_of_host};
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 use crate::profile::{Profiles, Surroundings};
 
 /// Checks every profile; one that fails doesn't hide the others. The exit code says whether all are

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use sigward_proto::v1::{Header, Reason};
+use sigward_proto::v1::Header;
 
 use super::table::{Table, print};
 use crate::call::Content;
 use crate::config::{Config, ProfileName};
-use crate::error::{Denial, Error};
+use crate::error::{Denial, Error, Reason};
 use crate::peer::Peer;
 use crate::policy::{Policy, Why};
 use crate::request::Head;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::file::NO_USER;
-use super::{Audit, AwsFiles, Config, CredentialsFrom, Listen, Profile, ProfileName, Rule};
+use super::model::{Audit, AwsFiles, Config, CredentialsFrom, Listen, Profile, ProfileName, Rule};
 use crate::endpoint::{
     Endpoint, EndpointUrl, Paths, Region, Regions, Scope, Service, scope_of_host,
 };

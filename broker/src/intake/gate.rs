@@ -9,14 +9,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body::{Frame, SizeHint};
-use sigward_proto::v1::Reason;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::Intake;
 use super::counts::Place;
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 use crate::peer::{Caller, Peer};
 use crate::service::{self, Current};
 

@@ -30,6 +30,12 @@ pub struct Sockets {
 }
 
 impl Sockets {
+    /// The socket that would be bound for this configuration; none where the service manager passed one.
+    pub fn bound<'s>(&'s self, listen: &'s Listen) -> Option<&'s Path> {
+        let path = listen.unix.as_deref().unwrap_or(&self.default);
+        self.inherited.is_none().then_some(path)
+    }
+
     /// Takes the socket of the service manager, if there is one. Only before there is another thread: it
     /// removes what it read from the environment.
     #[must_use]

@@ -8,10 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sigward_proto::v1::Reason;
-
 use crate::config::Rate;
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -13,11 +13,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use sigward_proto::v1::Reason;
 use zeroize::Zeroizing;
 
 use self::ini::{Document, Section};
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 
 /// Both files. One that doesn't exist is an empty one.
 #[derive(Debug, Default)]

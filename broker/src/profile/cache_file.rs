@@ -12,12 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
-use sigward_proto::v1::Reason;
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use super::locks::Locks;
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 use crate::trusted::Trusted;
 
 /// A home on a network file system may hang.

@@ -2,9 +2,8 @@
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
-use sigward_proto::v1::Reason;
 
-use crate::error::{AwsError, Denial, in_words, shown};
+use crate::error::{AwsError, Denial, Reason, in_words, shown};
 
 /// What passes by itself, though the status says that the client is at fault.
 const PASSING: [&str; 7] = [

@@ -11,14 +11,14 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use sigward_proto::v1::Reason;
 use zeroize::Zeroizing;
 
 use super::aws_files::AwsFiles;
 use super::mark::Mark;
 use super::surroundings::Surroundings;
 use crate::config;
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
+use crate::process;
 
 /// A file of a thousand profiles has a quarter of a megabyte.
 const MAX_FILE: usize = 16 << 20;
@@ -29,8 +29,8 @@ pub(super) struct Home {
     /// The config and the credentials file.
     places: [Option<Place>; 2],
     homeless: bool,
-    /// What was read last, as long as somebody holds it.
-    shared: Arc<Mutex<Weak<Snapshot>>>,
+    /// What was read last, as long as somebody holds it, and how often the files have been read.
+    shared: Arc<Mutex<(Weak<Snapshot>, u64)>>,
     /// Held by the thread that reads: a file system that hangs holds up one thread, however many ask.
     reading: Arc<tokio::sync::Mutex<()>>,
 }
@@ -49,6 +49,8 @@ pub(super) struct Snapshot {
     pub(super) files: Result<AwsFiles, Denial>,
     /// Whether a file that has to be there isn't.
     pub(super) taken_away: bool,
+    /// Which reading it is: each begins after the one before has ended.
+    pub(super) version: u64,
     /// Of the moment before they were read: an edit while they are read makes another mark.
     marks: [Option<Mark>; 2],
 }
@@ -83,11 +85,13 @@ impl Home {
             let _alone = alone;
             let marks = places.each_ref().map(|place| Mark::of(&place.as_ref()?.path));
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(known) = shared.upgrade().filter(|known| known.marks == marks) {
+            let (last, version) = &mut *shared;
+            if let Some(known) = last.upgrade().filter(|known| known.marks == marks) {
                 return known;
             }
-            let read = Arc::new(Snapshot::read(&places, marks));
-            *shared = Arc::downgrade(&read);
+            *version += 1;
+            let read = Arc::new(Snapshot::read(&places, marks, *version));
+            *last = Arc::downgrade(&read);
             read
         });
         reading.await.unwrap_or_else(|_| {
@@ -99,10 +103,15 @@ impl Home {
 
 impl Snapshot {
     fn failed(denial: Denial) -> Self {
-        Self { files: Err(denial), taken_away: false, marks: [None, None] }
+        Self { files: Err(denial), taken_away: false, version: 0, marks: [None, None] }
     }
 
-    fn read(places: &[Option<Place>; 2], marks: [Option<Mark>; 2]) -> Self {
+    /// What the files say now, for somebody alone. This blocks.
+    pub(super) fn of(home: &Home) -> Self {
+        Self::read(&home.places, [None, None], 0)
+    }
+
+    fn read(places: &[Option<Place>; 2], marks: [Option<Mark>; 2], version: u64) -> Self {
         let gone = |place: &Place| {
             let found = std::fs::metadata(&place.path);
             place.given && found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
@@ -121,7 +130,7 @@ impl Snapshot {
                 },
             )
         });
-        Self { files, taken_away, marks }
+        Self { files, taken_away, version, marks }
     }
 
     /// The files, as long as they can be read.
@@ -143,6 +152,7 @@ impl Place {
                 return Ok(Zeroizing::default());
             }
             Err(error) => {
+                let error = process::explained(error);
                 let detail = format!("the AWS files: {shown} can't be read: {error}");
                 let reason = match error.kind() {
                     io::ErrorKind::NotFound

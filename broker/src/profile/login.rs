@@ -16,7 +16,6 @@ use aws_sdk_ssooidc::operation::start_device_authorization::{
 };
 use aws_types::SdkConfig;
 use aws_types::region::Region;
-use sigward_proto::v1::Reason;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -24,7 +23,7 @@ use tokio::time::Instant;
 use super::token::{Renewal, Session, Token, Tokens};
 use super::token_error::{self, TokenError};
 use crate::clock;
-use crate::error::{Denial, in_words, shown};
+use crate::error::{Denial, Reason, in_words, shown};
 use crate::secret::Secret;
 
 const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";

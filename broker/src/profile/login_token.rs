@@ -19,12 +19,11 @@ use aws_credential_types::Credentials;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest, Sha256};
-use sigward_proto::v1::Reason;
 
 use super::cache_file::{self, CacheFiles};
 use super::locks::Locks;
-use super::token;
-use crate::error::Denial;
+use super::time;
+use crate::error::{Denial, Reason};
 use crate::log;
 use crate::memory;
 use crate::secret::Secret;
@@ -323,7 +322,7 @@ pub(super) fn parse(content: &[u8]) -> Result<LoginToken, String> {
     let secret = Secret::new(needed(access.secret_access_key, "secretAccessKey")?);
     let session_token = Secret::new(needed(access.session_token, "sessionToken")?);
     let account = needed(access.account_id, "accountId")?;
-    let expiry = token::time(&needed(access.expires_at, "expiresAt")?)
+    let expiry = time::parse(&needed(access.expires_at, "expiresAt")?)
         .ok_or("its expiresAt isn't a time")?;
     let region = file.sign_in_region.filter(|region| !region.is_empty());
     // It becomes a part of the host that gets the refresh token.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials as Keys;
 use futures_util::future::BoxFuture;
 
-use super::refresh::{Effort, Load};
+use super::load::{Effort, Load, OnRead};
 use super::source::Source;
 use crate::config::ProfileName;
 use crate::error::Denial;
@@ -37,12 +37,17 @@ pub(super) struct Observed {
 }
 
 impl Load for Observed {
-    fn load(&self, effort: Effort, now: SystemTime) -> BoxFuture<'_, Result<Keys, Denial>> {
-        self.source.load(effort, now)
+    fn load(
+        &self,
+        effort: Effort,
+        now: SystemTime,
+        on_read: OnRead,
+    ) -> BoxFuture<'_, Result<Keys, Denial>> {
+        self.source.load(effort, now, on_read)
     }
 
-    fn in_force(&self, keys: Option<&Keys>) {
-        self.source.in_force(keys);
+    fn identify(&self, keys: &Keys) -> Option<BoxFuture<'static, Result<String, Denial>>> {
+        self.source.identify(keys)
     }
 
     fn on_end(&self, took: Duration, outcome: Result<&Arc<Credentials>, &Denial>) {

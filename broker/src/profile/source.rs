@@ -6,57 +6,50 @@
 //! Invariant: the role session name of a profile is the same in each load. Services bind sessions to it; the SDK would
 //! make up a new one every time.
 
+mod base;
 mod chain;
 pub(super) mod child;
 mod container;
 mod endpoints;
 mod environment;
 mod login_session;
-mod look;
+pub(super) mod named;
 mod portal;
+mod reader;
 mod roles;
 mod sdk;
-mod whose;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_types::region::Region;
 use futures_util::future::BoxFuture;
-use sigward_proto::v1::Reason;
-use tokio::sync::watch;
 
-use self::chain::{Base, Chain, Hop, Kind, Named, WebIdentity};
+use self::base::{Base, Endpoints, Hop, Kind, Named, WebIdentity};
+use self::chain::Chain;
 use self::endpoints::FromEnvironment;
-use self::look::Made;
-pub(super) use self::look::Seen;
-use self::whose::Whose;
+use self::reader::Reader;
 use super::home::{Home, Snapshot};
-use super::refresh::{Effort, Load};
+use super::identity;
+use super::load::{Effort, Load, OnRead};
+use super::reading::Reading;
 use super::surroundings::Surroundings;
 use super::token::{Session, Tokens};
 use crate::config::{self, AwsFiles, Config, CredentialsFrom, ProfileName, Role};
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 
 /// Where a profile's credentials come from.
 #[derive(Debug)]
 pub(super) struct Source {
     name: ProfileName,
     from: CredentialsFrom,
-    /// The profile of the AWS files; for the default chain the one that the environment names.
-    aws_profile: String,
-    /// Whether the files have to have it.
-    must_exist: bool,
+    reader: Reader,
     given: AwsFiles,
     home: Arc<Home>,
     role: Option<Role>,
-    /// `AWS_DEFAULT_REGION`, before the profile's region.
-    first_region: Option<String>,
-    /// `AWS_REGION`, after it.
-    last_region: Option<String>,
     endpoint_region: Option<String>,
     endpoints: FromEnvironment,
     ca_bundle: Option<PathBuf>,
@@ -71,25 +64,8 @@ pub(super) struct Source {
     /// The environment names an endpoint that gives credentials to this container.
     in_container: bool,
     child_environment: child::Environment,
-    /// Where `aws login` keeps its sessions.
-    login_cache: Option<PathBuf>,
-    tokens: Arc<Tokens>,
-    made: Mutex<Made>,
-    /// What the files said when they were read last; nothing before that.
-    about: Mutex<Option<About>>,
     /// Whether to ask whose credentials they are.
     identify: bool,
-    whose: Mutex<Whose>,
-    changes: watch::Sender<()>,
-}
-
-/// What the files say about a profile.
-#[derive(Debug, Clone)]
-pub(super) struct About {
-    pub(super) region: Option<String>,
-    pub(super) source: &'static str,
-    /// Why it can't sign, as far as that can be told without asking anyone.
-    pub(super) hindrance: Option<Denial>,
 }
 
 impl Source {
@@ -99,7 +75,6 @@ impl Source {
         surroundings: &Surroundings,
         home: Arc<Home>,
         tokens: Arc<Tokens>,
-        changes: watch::Sender<()>,
     ) -> Self {
         let named = match &profile.from {
             CredentialsFrom::AwsProfile(name) => Some(name.as_str()),
@@ -111,13 +86,20 @@ impl Source {
         Self {
             name: profile.name.clone(),
             from: profile.from.clone(),
-            aws_profile: named.unwrap_or("default").to_owned(),
-            must_exist: named.is_some(),
+            reader: Reader {
+                aws_profile: named.unwrap_or("default").to_owned(),
+                must_exist: named.is_some(),
+                default_chain: matches!(profile.from, CredentialsFrom::DefaultChain),
+                homeless: home.is_nowhere(),
+                narrowed: profile.role.is_some(),
+                first_region: surroundings.first_region().map(str::to_owned),
+                last_region: surroundings.last_region().map(str::to_owned),
+                login_cache: surroundings.login_cache(),
+                tokens,
+            },
             given: config.aws.clone(),
             home,
             role: profile.role.clone(),
-            first_region: surroundings.first_region().map(str::to_owned),
-            last_region: surroundings.last_region().map(str::to_owned),
             endpoint_region: endpoint
                 .and_then(|endpoint| endpoint.scope.regions.first())
                 .map(str::to_owned),
@@ -145,47 +127,8 @@ impl Source {
                 &surroundings.variables,
                 &config.aws.process_environment,
             ),
-            login_cache: surroundings.login_cache(),
-            tokens,
-            made: Mutex::default(),
-            about: Mutex::default(),
             identify: config.aws.identity,
-            whose: Mutex::default(),
-            changes,
         }
-    }
-
-    /// What the files said about the profile when they were read last; nothing before that.
-    pub(super) fn about(&self) -> Option<About> {
-        self.about.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Keeps what the files say about the profile, unless somebody has read them for it before.
-    pub(super) async fn survey(&self, snapshot: &Snapshot, now: SystemTime) {
-        if self.about().is_some() {
-            return;
-        }
-        match self.chain(snapshot) {
-            Ok(chain) => drop(self.made_of(&chain, now).await),
-            Err(denial) => self.describe(Err(&denial), None),
-        }
-    }
-
-    /// Keeps what a reading of the files says about the profile, and what its token says against it.
-    fn describe(&self, read: Result<&Chain, &Denial>, of_token: Option<Denial>) {
-        let chain = read.ok();
-        let source = match (&self.role, chain, &self.from) {
-            (Some(_), _, _) => "assume role",
-            (None, Some(chain), _) if !chain.source().is_empty() => chain.source(),
-            (None, _, CredentialsFrom::DefaultChain) => "default chain",
-            (None, _, CredentialsFrom::AwsProfile(_)) => "",
-        };
-        let hindrance = match read {
-            Ok(chain) => chain.hindrance(&self.aws_profile, self.must_exist).or(of_token),
-            Err(denial) => Some(denial.clone()),
-        };
-        let about = About { region: self.region(chain).cloned(), source, hindrance };
-        *self.about.lock().unwrap_or_else(PoisonError::into_inner) = Some(about);
     }
 
     /// Whether another one would bring the same credentials.
@@ -197,36 +140,33 @@ impl Source {
         what(self) == what(other)
     }
 
-    /// The profile and those that it builds on.
-    fn chain(&self, snapshot: &Snapshot) -> Result<Chain, Denial> {
-        let files = snapshot.files()?;
-        let chain = Chain::of(files, &self.aws_profile);
-        if self.must_exist && !chain.exists && self.home.is_nowhere() {
-            let detail = "HOME is not set, and the user database has no home for this user: set HOME, or say where the \
-                          AWS files are (AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE, or config_file and \
-                          credentials_file under [aws])";
-            return Err(Denial::new(Reason::ProfileMisconfigured, detail));
-        }
-        Ok(chain)
+    /// What one reading of the files says.
+    pub(super) async fn read(&self, snapshot: &Snapshot, now: SystemTime) -> Reading {
+        self.reader.read(snapshot, now).await
     }
 
     /// The chain as the files have it now.
-    async fn read(&self, now: SystemTime) -> Result<Chain, Denial> {
+    async fn read_chain(&self, now: SystemTime, on_read: OnRead) -> Result<Chain, Denial> {
         let snapshot = self.home.read().await;
-        let chain = self.chain(&snapshot);
-        self.reads(chain.as_ref(), now).await;
+        let chain = self.reader.chain(&snapshot);
+        on_read(self.reader.reading(&snapshot, chain.as_ref(), now).await);
         chain
     }
 
-    async fn credentials(&self, effort: Effort, now: SystemTime) -> Result<Credentials, Denial> {
-        let chain = self.read(now).await?;
+    async fn credentials(
+        &self,
+        effort: Effort,
+        now: SystemTime,
+        on_read: OnRead,
+    ) -> Result<Credentials, Denial> {
+        let chain = self.read_chain(now, on_read).await?;
         if let Some(error) = chain.error() {
             return Err(error.clone());
         }
         let named = matches!(self.from, CredentialsFrom::AwsProfile(_));
-        if self.must_exist && !chain.exists {
+        if self.reader.must_exist && !chain.exists {
             // Even where keys are in the environment: the AWS CLI would not go on without the profile either.
-            chain.resolve(&self.aws_profile, true)?;
+            chain.resolve(&self.reader.aws_profile, true)?;
             return Err(Denial::new(Reason::ProfileMisconfigured, "there is no such profile"));
         }
         let role = self.role.as_ref().map(|role| self.narrower(role));
@@ -244,7 +184,7 @@ impl Source {
                 let session_name = role.session_name.or(chain.session_name);
                 (Some(Base::WebIdentity(WebIdentity { session_name, ..role })), Vec::new())
             }
-            (None, None) => match chain.resolve(&self.aws_profile, named)? {
+            (None, None) => match chain.resolve(&self.reader.aws_profile, named)? {
                 // Of each setting, botocore takes the variable first.
                 Some((Base::WebIdentity(role), hops)) if !named && hops.is_empty() => {
                     (Some(Base::WebIdentity(self.with_environment_role(role))), hops)
@@ -299,12 +239,18 @@ impl Source {
             Base::WebIdentity(role) => {
                 roles::assume_with_web_identity(&role, &self.session_name(), config).await
             }
-            Base::Sso(role) => portal::credentials(&role, &self.tokens, config, now).await,
+            Base::Sso(role) => portal::credentials(&role, &self.reader.tokens, config, now).await,
             Base::CredentialProcess(command) => child::run(&command, &self.child_environment).await,
             Base::LoginSession(session) => {
-                let directory = self.login_cache.as_deref();
-                login_session::credentials(&session, directory, &self.tokens.login, config, now)
-                    .await
+                let directory = self.reader.login_cache.as_deref();
+                login_session::credentials(
+                    &session,
+                    directory,
+                    &self.reader.tokens.login,
+                    config,
+                    now,
+                )
+                .await
             }
             Base::Named(named) => {
                 sdk::provide(named, config, metadata, Reason::ProfileMisconfigured).await
@@ -341,9 +287,9 @@ impl Source {
     }
 
     fn calls(&self, chain: Option<&Chain>) -> sdk::Calls<'static> {
-        let none = chain::Endpoints::default();
+        let none = Endpoints::default();
         let of_profile = chain.map_or(&none, |chain| &chain.endpoints);
-        let region = self.region(chain).or(self.endpoint_region.as_ref());
+        let region = self.reader.region(chain).or(self.endpoint_region.as_ref());
         sdk::Calls {
             // Where nobody names a region, STS is asked in the endpoint's.
             region: region.cloned().map(Region::new),
@@ -357,7 +303,7 @@ impl Source {
     /// The configuration to call AWS for the profile, without credentials.
     pub(super) async fn client(&self) -> Result<SdkConfig, Denial> {
         let snapshot = self.home.read().await;
-        let chain = self.chain(&snapshot)?;
+        let chain = self.reader.chain(&snapshot)?;
         drop(snapshot);
         let ca_bundle = chain.ca_bundle.as_deref().or(self.ca_bundle.as_deref());
         sdk::config(sdk::Calls { ca_bundle, ..self.calls(Some(&chain)) }, Effort::Waited).await
@@ -373,28 +319,22 @@ impl Source {
 
     /// The same, as one reading of the files has it.
     pub(super) fn session_of(&self, snapshot: &Snapshot) -> Result<Session, Denial> {
-        let chain = self.chain(snapshot)?;
+        let chain = self.reader.chain(snapshot)?;
         match (chain.session(), chain.kind) {
             (Some(session), _) => Ok(session.clone()),
             // Its own words say what is missing.
             (None, Some(Kind::Sso)) => Err(chain
-                .resolve(&self.aws_profile, true)
+                .resolve(&self.reader.aws_profile, true)
                 .err()
                 .unwrap_or_else(|| Denial::new(Reason::ProfileMisconfigured, "no session"))),
             (None, _) => {
                 let detail = format!(
                     "the credentials of {} don't come from IAM Identity Center",
-                    self.aws_profile
+                    self.reader.aws_profile
                 );
                 Err(Denial::new(Reason::NotALoginProfile, detail))
             }
         }
-    }
-
-    /// The order of the reference proxy, which is boto3's: `AWS_DEFAULT_REGION`, the profile's region, `AWS_REGION`.
-    fn region<'a>(&'a self, chain: Option<&'a Chain>) -> Option<&'a String> {
-        let own = chain.and_then(|chain| chain.region.as_ref());
-        self.first_region.as_ref().or(own).or(self.last_region.as_ref())
     }
 
     /// `sigward-` and the profile's name, as far as STS allows.
@@ -441,9 +381,14 @@ fn web_identity(surroundings: &Surroundings) -> Option<Result<WebIdentity, Denia
 }
 
 impl Load for Arc<Source> {
-    fn load(&self, effort: Effort, now: SystemTime) -> BoxFuture<'_, Result<Credentials, Denial>> {
+    fn load(
+        &self,
+        effort: Effort,
+        now: SystemTime,
+        on_read: OnRead,
+    ) -> BoxFuture<'_, Result<Credentials, Denial>> {
         Box::pin(async move {
-            let loaded = self.credentials(effort, now).await;
+            let loaded = self.credentials(effort, now, on_read).await;
             match &loaded {
                 Ok(_) => tracing::info!(profile = %self.name, "credentials loaded"),
                 // It passes by itself, or a person has to act.
@@ -458,9 +403,18 @@ impl Load for Arc<Source> {
         })
     }
 
-    fn in_force(&self, keys: Option<&Credentials>) {
-        self.signs(keys.is_some());
-        self.identify(keys);
+    fn identify(&self, keys: &Credentials) -> Option<BoxFuture<'static, Result<String, Denial>>> {
+        if !self.identify {
+            return None;
+        }
+        let (this, keys) = (Self::clone(self), keys.clone());
+        Some(Box::pin(async move {
+            let asked = async { identity::ask(this.client().await?, keys).await }.await;
+            if let Err(denial) = &asked {
+                tracing::info!(profile = %this.name, %denial, "identity not known");
+            }
+            asked.map(|identity| identity.arn)
+        }))
     }
 }
 

@@ -27,8 +27,8 @@ fn config(at: &Path, profiles: &[(&str, &str)]) -> Config {
 
 async fn load(profiles: &Profiles, name: &str) -> Weak<Credentials> {
     let name = ProfileName::parse(name).expect("a name");
-    let refresh = Arc::clone(&profiles.find(&name).expect("a profile").refresh);
-    let loaded = refresh.credentials(SystemTime::UNIX_EPOCH).await.expect("keys");
+    let actor = Arc::clone(&profiles.find(&name).expect("a profile").actor);
+    let loaded = actor.credentials(SystemTime::UNIX_EPOCH).await.expect("keys");
     Arc::downgrade(&loaded)
 }
 
@@ -121,4 +121,44 @@ async fn a_profile_is_loaded_at_the_start_where_the_configuration_says_so() {
         changes.changed().await.expect("profiles");
     }
     assert_eq!(state("late").await, ProfileState::Unloaded);
+}
+
+/// A disk that hangs: nobody writes to this terminal, and whoever reads it waits for ever.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_view_waits_for_no_file_that_hangs() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let test = runtime.spawn(async {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("config"), "").expect("a file");
+        let hangs = directory.path().join("credentials");
+        std::os::unix::fs::symlink("/dev/ptmx", hangs).expect("a link");
+        let config = config(directory.path(), &[("dev", ""), ("other", "")]);
+        let profiles = Profiles::new(&config, &Surroundings::default(), Arc::new(()));
+        // A load that is on its way holds up nobody who only looks.
+        profiles.prefetch();
+        let view = async |name: &str| {
+            let name = ProfileName::parse(name).expect("a name");
+            let view = profiles.view(&name, SystemTime::UNIX_EPOCH);
+            crate::deadline::within(view).await.expect("a view").state
+        };
+        assert_eq!(view("dev").await, ProfileState::Loading);
+        assert_eq!(view("other").await, ProfileState::Unloaded);
+        // Only the first ones waited at all.
+        for _ in 0..10 {
+            let waited = futures_util::FutureExt::now_or_never(profiles.survey().wait());
+            assert!(waited.is_some());
+        }
+        // It is dropped at once, although its load hangs.
+        let removed = profiles
+            .next(&self::config(directory.path(), &[("other", "")]), &Surroundings::default());
+        removed.succeed(&profiles);
+        assert_eq!(view("dev").await, ProfileState::Unloaded);
+    });
+    let tested = runtime.block_on(test);
+    // The thread that hangs is left behind.
+    runtime.shutdown_background();
+    tested.expect("it holds");
 }

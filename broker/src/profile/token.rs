@@ -9,17 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
 use serde::Deserialize;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
-use sigward_proto::v1::Reason;
 
 use super::cache_file::{self, CacheFiles};
 use super::locks::Locks;
 use super::login_token::LoginTokens;
-use crate::error::Denial;
+use super::time;
+use crate::error::{Denial, Reason};
 use crate::log;
 use crate::memory;
 use crate::secret::Secret;
@@ -95,6 +93,11 @@ impl Tokens {
     pub(super) fn new(home: Option<&Path>) -> Self {
         let directory = home.map(|home| home.join(".aws/sso/cache"));
         Self { directory, ..Self::default() }
+    }
+
+    /// Where the cache is.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
     }
 
     /// The session's cache file.
@@ -226,7 +229,7 @@ pub(super) fn parse(json: &[u8]) -> Option<Token> {
     // The whole of it, what nobody looks at too.
     let json = std::str::from_utf8(json).ok()?;
     let cached: Cached = serde_json::from_str(json).ok()?;
-    let registration_expiry = cached.registration_expires_at.as_deref().and_then(time);
+    let registration_expiry = cached.registration_expires_at.as_deref().and_then(time::parse);
     let renewal =
         match (cached.refresh_token, cached.client_id, cached.client_secret, registration_expiry) {
             (Some(refresh), Some(client_id), Some(client_secret), Some(registration_expiry)) => {
@@ -239,14 +242,8 @@ pub(super) fn parse(json: &[u8]) -> Option<Token> {
             }
             _ => None,
         };
-    let expiry = time(&cached.expires_at)?;
+    let expiry = time::parse(&cached.expires_at)?;
     Some(Token { access: Secret::new(cached.access_token), expiry, renewal })
-}
-
-/// A time of the cache; old versions of the AWS CLI wrote `UTC` for `Z`.
-pub(super) fn time(text: &str) -> Option<SystemTime> {
-    let text = text.replace("UTC", "Z");
-    DateTime::from_str(&text, Format::DateTimeWithOffset).ok()?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -8,9 +8,8 @@
 
 use aws_sdk_ssooidc::error::{ProvideErrorMetadata, SdkError};
 use serde::Deserialize;
-use sigward_proto::v1::Reason;
 
-use crate::error::{AwsError, Denial, in_words, shown};
+use crate::error::{AwsError, Denial, Reason, in_words, shown};
 
 /// Why a token endpoint gave no token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,16 +10,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sigward_proto::v1::Reason;
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::Profile;
+use super::entry::Entry;
 use super::home::Home;
 use super::mark::Mark;
-use super::source::Seen;
+use super::reading::Taken;
 use crate::clock;
-use crate::error::Denial;
 
 /// Between two looks: a change is seen by the first, and taken over by the second or third.
 const LOOK: Duration = Duration::from_millis(300);
@@ -55,7 +54,7 @@ impl Watch {
     /// Begins to watch; the first look is some time away, so that nobody who starts waits for it.
     pub(super) fn start(
         home: Arc<Home>,
-        profiles: Vec<Arc<Profile>>,
+        profiles: Vec<Arc<Entry>>,
         changes: watch::Sender<()>,
     ) -> Self {
         let task = tokio::spawn(async move {
@@ -78,8 +77,8 @@ impl Drop for Watch {
     }
 }
 
-async fn marks(home: &Home, profiles: &[Arc<Profile>]) -> Marks {
-    let tokens = profiles.iter().filter_map(|profile| profile.source.token_file());
+async fn marks(home: &Home, profiles: &[Arc<Entry>]) -> Marks {
+    let tokens = profiles.iter().filter_map(|profile| profile.actor.token_file());
     let mut files: Vec<PathBuf> = home.paths().cloned().chain(tokens).collect();
     files.sort();
     files.dedup();
@@ -92,31 +91,25 @@ async fn marks(home: &Home, profiles: &[Arc<Profile>]) -> Marks {
     looking.await.unwrap_or_default()
 }
 
-/// Reloads what was loaded from what isn't so any more. The files are read once for all profiles.
-async fn take_over(home: &Home, profiles: &[Arc<Profile>]) {
+/// Reloads what was loaded from what isn't so any more. The files are read once for all profiles; the caches of tokens
+/// side by side, since one of them may be on a disk that hangs.
+async fn take_over(home: &Home, profiles: &[Arc<Entry>]) {
     let snapshot = home.read().await;
-    for profile in profiles {
-        let seen = profile.source.look(&snapshot, clock::now()).await;
-        if !profile.refresh.touched() {
-            continue;
-        }
-        match seen {
-            Seen::Same => {}
-            Seen::Other(change) => {
-                profile.refresh.reload(change);
+    let taken = profiles.iter().map(async |profile| {
+        let reading = profile.source.read(&snapshot, clock::now()).await;
+        match profile.actor.take_reading(reading) {
+            Taken::Same => {}
+            Taken::Reloads => {
                 tracing::info!(profile = %profile.name, "changed: its credentials are loaded again");
             }
-            Seen::Gone => {
-                let detail = "the profile isn't in the AWS files any more";
-                profile.refresh.forget(Denial::new(Reason::ProfileMisconfigured, detail));
-                // Whoever reads this may rely on it.
-                tracing::info!(profile = %profile.name, "not in the AWS files any more");
-            }
-            Seen::Unreadable(denial) => {
+            // Whoever reads this may rely on it.
+            Taken::Dropped => tracing::info!(profile = %profile.name, "not in the AWS files any more"),
+            Taken::Kept(denial) => {
                 tracing::warn!(profile = %profile.name, %denial, "what was loaded stays");
             }
         }
-    }
+    });
+    join_all(taken).await;
 }
 
 #[cfg(test)]

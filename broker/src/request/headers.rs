@@ -1,9 +1,9 @@
 //! Which headers a caller may have signed.
 
 use sigward_proto::headers::{MAX_HEADER_BYTES, MAX_HEADERS, is_reserved};
-use sigward_proto::v1::{Header, Reason};
+use sigward_proto::v1::Header;
 
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 
 /// Names and values, checked; names in lower case.
 pub(super) fn check(headers: &[Header]) -> Result<Vec<(String, String)>, Denial> {

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use http::Uri;
-use sigward_proto::v1::Reason;
 
 use crate::endpoint::{Endpoint, EndpointUrl, Paths};
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 
 /// What hyper accepts in a request line.
 const MAX_BYTES: usize = 16 << 10;

@@ -9,7 +9,6 @@ use std::time::Instant;
 use hyper_util::rt::TokioIo;
 use sigward_proto::MAX_MESSAGE_BYTES;
 use sigward_proto::v1;
-use sigward_proto::v1::Reason;
 use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::sign_request::Payload;
 use tokio::task::JoinHandle;
@@ -20,6 +19,7 @@ use tonic_types::StatusExt;
 use super::*;
 use crate::config;
 use crate::deadline;
+use crate::error::Reason;
 use crate::profile::fake::Fake;
 
 mod flood;

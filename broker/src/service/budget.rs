@@ -7,9 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sigward_proto::v1::Reason;
-
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 
 /// For each user, and for all: heads of requests, and what is kept of bodies.
 const EACH: usize = 8 << 20;

@@ -11,12 +11,12 @@ use prost::Message as _;
 use prost::bytes::{Buf, Bytes, BytesMut};
 use prost::encoding::{WireType, decode_varint};
 use sigward_proto::MAX_MESSAGE_BYTES;
-use sigward_proto::v1::{Header, Reason};
+use sigward_proto::v1::Header;
 use tokio::time::{Instant, timeout_at};
 
 use super::budget::Share;
 use crate::call::BodyReader;
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 
 /// All of a message but its body: headers and a URI, each of which has a limit of its own.
 const MAX_HEAD: usize = 96 << 10;

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use sigward_proto::ERROR_DOMAIN;
-use sigward_proto::v1::Reason;
+use sigward_proto::v1;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::error::{Denial, shown};
+use crate::error::{Denial, Reason, shown};
 
 /// When to ask again after UNAVAILABLE: a failure is remembered for as long, or up to five times where it
 /// comes again and again.
@@ -44,7 +44,7 @@ fn with(denial: &Denial, mut told: HashMap<String, String>, audit_id: Option<&st
     if let Some(id) = audit_id {
         told.insert("audit_id".to_owned(), id.to_owned());
     }
-    let mut details = ErrorDetails::with_error_info(reason.name(), ERROR_DOMAIN, told);
+    let mut details = ErrorDetails::with_error_info(on_the_wire(reason).name(), ERROR_DOMAIN, told);
     let known = denial.wait();
     if let Some(wait) = known.or_else(|| (code == Code::Unavailable).then_some(RETRY)) {
         details.set_retry_info(Some(wait));
@@ -54,7 +54,7 @@ fn with(denial: &Denial, mut told: HashMap<String, String>, audit_id: Option<&st
 
 fn code_and_text(reason: Reason) -> (Code, &'static str) {
     match reason {
-        Reason::Unspecified => (Code::Internal, "internal error"),
+        Reason::Internal => (Code::Internal, "internal error"),
         Reason::PeerNotAllowed => (Code::PermissionDenied, "no rule matches this peer"),
         Reason::ProfileNotAllowed => (Code::PermissionDenied, "the profile is not allowed"),
         Reason::EndpointNotAllowed => (Code::PermissionDenied, "the endpoint is not allowed"),
@@ -102,5 +102,62 @@ fn code_and_text(reason: Reason) -> (Code, &'static str) {
         Reason::RateLimited => (Code::ResourceExhausted, "rate limit exceeded"),
         Reason::TooMuchInFlight => (Code::ResourceExhausted, "too much in flight"),
         Reason::PeerUnknown => (Code::Unauthenticated, "the peer is unknown"),
+    }
+}
+
+/// The reason of the contract.
+fn on_the_wire(reason: Reason) -> v1::Reason {
+    match reason {
+        Reason::PeerUnknown => v1::Reason::PeerUnknown,
+        Reason::PeerNotAllowed => v1::Reason::PeerNotAllowed,
+        Reason::ProfileNotAllowed => v1::Reason::ProfileNotAllowed,
+        Reason::EndpointNotAllowed => v1::Reason::EndpointNotAllowed,
+        Reason::MethodNotAllowed => v1::Reason::MethodNotAllowed,
+        Reason::ToolNotAllowed => v1::Reason::ToolNotAllowed,
+        Reason::LoginNotAllowed => v1::Reason::LoginNotAllowed,
+        Reason::InvalidMessage => v1::Reason::InvalidMessage,
+        Reason::InvalidMethod => v1::Reason::InvalidMethod,
+        Reason::InvalidUri => v1::Reason::InvalidUri,
+        Reason::InvalidHeader => v1::Reason::InvalidHeader,
+        Reason::ReservedHeader => v1::Reason::ReservedHeader,
+        Reason::NonCanonicalQuery => v1::Reason::NonCanonicalQuery,
+        Reason::BodyRequired => v1::Reason::BodyRequired,
+        Reason::InvalidBodyHash => v1::Reason::InvalidBodyHash,
+        Reason::AmbiguousJson => v1::Reason::AmbiguousJson,
+        Reason::LoginRequired => v1::Reason::LoginRequired,
+        Reason::MfaRequired => v1::Reason::MfaRequired,
+        Reason::ProfileMisconfigured => v1::Reason::ProfileMisconfigured,
+        Reason::UnsupportedProfileSetting => v1::Reason::UnsupportedProfileSetting,
+        Reason::NotALoginProfile => v1::Reason::NotALoginProfile,
+        Reason::LoginDenied => v1::Reason::LoginDenied,
+        Reason::LoginExpired => v1::Reason::LoginExpired,
+        Reason::AccessDenied => v1::Reason::AccessDenied,
+        Reason::ClockSkew => v1::Reason::ClockSkew,
+        Reason::KeysRejected => v1::Reason::KeysRejected,
+        Reason::RegionDisabled => v1::Reason::RegionDisabled,
+        Reason::NoCredentials => v1::Reason::NoCredentials,
+        Reason::NoAccountAccess => v1::Reason::NoAccountAccess,
+        Reason::CredentialsUnavailable => v1::Reason::CredentialsUnavailable,
+        Reason::AuditUnavailable => v1::Reason::AuditUnavailable,
+        Reason::RateLimited => v1::Reason::RateLimited,
+        Reason::TooMuchInFlight => v1::Reason::TooMuchInFlight,
+        Reason::Internal => v1::Reason::Unspecified,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What stands in the audit log is what the caller was told, and the contract has no reason that nobody gives.
+    #[test]
+    fn each_reason_has_its_name_on_the_wire() {
+        for reason in Reason::ALL {
+            assert_eq!(on_the_wire(*reason).name(), reason.name());
+        }
+        for reason in (0..1000).filter_map(|number| v1::Reason::try_from(number).ok()) {
+            let given = Reason::ALL.iter().any(|it| on_the_wire(*it) == reason);
+            assert!(given, "{reason:?}");
+        }
     }
 }

@@ -29,9 +29,7 @@ fn profile(aws_profile: Option<&str>) -> Profile {
 }
 
 fn reasons() -> Vec<Reason> {
-    let reasons: Vec<Reason> = (0..1000).filter_map(|n| Reason::try_from(n).ok()).collect();
-    assert!(reasons.len() >= 30, "{}", reasons.len());
-    reasons
+    Reason::ALL.to_vec()
 }
 
 /// What there is to do next, for each reason that loading credentials ends with.

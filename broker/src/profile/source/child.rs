@@ -18,11 +18,11 @@ use std::time::Duration;
 use aws_credential_types::Credentials;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
-use sigward_proto::v1::Reason;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
+use crate::process;
 use crate::profile::time;
 use crate::secret::Secret;
 
@@ -142,7 +142,11 @@ async fn output(command: &[Secret], environment: &Environment) -> Result<Secret,
         .process_group(0)
         .spawn()
         .map_err(|error| {
-            failed(&format!("can't be started: {}{}", error.kind(), hint(arguments)))
+            let confined = match process::is_confined() {
+                true => ": no profile had one when the broker started, so that it is confined: restart it",
+                false => hint(arguments),
+            };
+            failed(&format!("can't be started: {}{confined}", error.kind()))
         })?;
     // Dropped on every way out, also when whoever waits for us gives up.
     let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).map(Group);

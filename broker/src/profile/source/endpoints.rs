@@ -5,7 +5,7 @@
 
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 
-use super::chain;
+use super::base;
 use crate::profile::surroundings::Surroundings;
 
 /// The endpoints that the environment names.
@@ -46,7 +46,7 @@ impl FromEnvironment {
     }
 
     /// With what a profile says. The environment comes first: its variable for the service, then the one for all.
-    pub(super) fn with(&self, profile: &chain::Endpoints) -> Decided {
+    pub(super) fn with(&self, profile: &base::Endpoints) -> Decided {
         if self.ignore.or(profile.ignore) == Some(true) {
             return Decided { sts: None, sso: None, sso_oidc: None, signin: None };
         }
@@ -82,7 +82,7 @@ impl LoadServiceConfig for Decided {
 mod tests {
     use super::*;
 
-    fn sts(variables: &[(&str, &str)], profile: chain::Endpoints) -> Option<String> {
+    fn sts(variables: &[(&str, &str)], profile: base::Endpoints) -> Option<String> {
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
         let surroundings =
             Surroundings { variables: variables.collect(), ..Surroundings::default() };
@@ -96,21 +96,21 @@ mod tests {
 
     #[test]
     fn the_order_is_that_of_botocore() {
-        let profile = || chain::Endpoints { sts: Some("file".to_owned()), ..Default::default() };
+        let profile = || base::Endpoints { sts: Some("file".to_owned()), ..Default::default() };
         let (own, for_all) = (("AWS_ENDPOINT_URL_STS", "own"), ("AWS_ENDPOINT_URL", "all"));
         let ignore = ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true");
         for (variables, profile, found) in [
             (&[own, for_all][..], profile(), Some("own")),
             (&[for_all], profile(), Some("all")),
             (&[], profile(), Some("file")),
-            (&[], chain::Endpoints::default(), None),
+            (&[], base::Endpoints::default(), None),
             (&[own, ignore], profile(), None),
-            (&[own], chain::Endpoints { ignore: Some(true), ..profile() }, None),
+            (&[own], base::Endpoints { ignore: Some(true), ..profile() }, None),
         ] {
             assert_eq!(sts(variables, profile).as_deref(), found, "{variables:?}");
         }
         let no = ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "false");
-        let ignoring = chain::Endpoints { ignore: Some(true), ..profile() };
+        let ignoring = base::Endpoints { ignore: Some(true), ..profile() };
         assert_eq!(
             sts(&[own, no], ignoring).as_deref(),
             Some("own"),

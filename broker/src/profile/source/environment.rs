@@ -3,9 +3,8 @@
 //! They are read for each load and kept nowhere else; so is the token for the container's endpoint.
 
 use aws_credential_types::Credentials;
-use sigward_proto::v1::Reason;
 
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 use crate::profile::time;
 
 /// The keys of the environment, if it has any.

@@ -13,10 +13,9 @@ use aws_sdk_signin::operation::create_o_auth2_token::CreateOAuth2TokenOutput;
 use aws_sdk_signin::types::CreateOAuth2TokenRequestBody;
 use aws_types::SdkConfig;
 use aws_types::region::Region;
-use sigward_proto::v1::Reason;
 use tokio::time::Instant;
 
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 use crate::profile::dpop::ProofKey;
 use crate::profile::login_token::{LoginToken, LoginTokens};
 use crate::profile::token_error::not_renewed;

@@ -9,11 +9,10 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use aws_types::SdkConfig;
 use aws_types::region::Region;
-use sigward_proto::v1::Reason;
 use tokio::time::Instant;
 
-use super::chain::SsoRole;
-use crate::error::Denial;
+use super::base::SsoRole;
+use crate::error::{Denial, Reason};
 use crate::profile::failure;
 use crate::profile::token::{Renewal, Session, Token, Tokens};
 use crate::profile::token_error::not_renewed;

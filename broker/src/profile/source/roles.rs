@@ -7,11 +7,11 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sts::Client;
 use aws_sdk_sts::types::PolicyDescriptorType;
 use aws_types::SdkConfig;
-use sigward_proto::v1::Reason;
 use zeroize::Zeroizing;
 
-use super::chain::{Hop, WebIdentity};
-use crate::error::Denial;
+use super::base::{Hop, WebIdentity};
+use crate::error::{Denial, Reason};
+use crate::process;
 use crate::profile::failure;
 
 /// What STS allows a role that is assumed with another role's credentials.
@@ -76,7 +76,7 @@ pub(super) async fn assume_with_web_identity(
 ) -> Result<Credentials, Denial> {
     let token = tokio::fs::read_to_string(&role.token_file).await.map_err(|error| {
         // It may come yet: kubelet writes it after the container has started.
-        let file = role.token_file.display();
+        let (error, file) = (process::explained(error), role.token_file.display());
         let detail = format!("the web identity token {file} can't be read: {error}");
         Denial::new(Reason::CredentialsUnavailable, detail)
     })?;

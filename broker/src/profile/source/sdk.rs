@@ -22,15 +22,15 @@ use aws_types::region::Region;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use sigward_proto::v1::Reason;
 use zeroize::Zeroizing;
 
-use super::chain::Named;
+use super::base::Named;
 use super::endpoints::Decided;
 use super::{container, environment};
-use crate::error::{Denial, in_words};
+use crate::error::{Denial, Reason, in_words};
+use crate::process;
 use crate::profile::failure;
-use crate::profile::refresh::Effort;
+use crate::profile::load::Effort;
 
 /// A service that has taken a call and says nothing for so long is away: the SDK would wait for ever.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -175,7 +175,9 @@ async fn tls_context(ca_bundle: &Path) -> Result<TlsContext, Denial> {
         let detail = format!("ca_bundle {}: {why}", ca_bundle.display());
         Denial::new(Reason::ProfileMisconfigured, detail)
     };
-    let pem = tokio::fs::read(ca_bundle).await.map_err(|error| wrong(error.to_string()))?;
+    let pem = tokio::fs::read(ca_bundle)
+        .await
+        .map_err(|error| wrong(process::explained(error).to_string()))?;
     // The SDK's client would panic at what it can't read, and not before its first call.
     let mut found = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {

@@ -8,7 +8,9 @@ mod stack;
 use std::path::Path;
 
 use super::*;
+use crate::deadline;
 use crate::profile::fake::Fake;
+use crate::profile::reading::{Change, Found, Inputs, Reading};
 
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000)
@@ -33,19 +35,36 @@ fn source_at(directory: &Path, name: &str, aws_profile: &str, added: &str) -> Ar
     };
     let home = Arc::new(Home::new(&config.aws, &surroundings));
     let tokens = Arc::new(Tokens::new(Some(directory)));
-    Arc::new(Source::new(
-        &config.profiles[0],
-        &config,
-        &surroundings,
-        home,
-        tokens,
-        watch::Sender::new(()),
-    ))
+    Arc::new(Source::new(&config.profiles[0], &config, &surroundings, home, tokens))
 }
 
-/// Looks at what the files say now.
-async fn look(source: &Source) -> Seen {
-    source.look(&*source.home.read().await, now()).await
+/// What the files say now.
+async fn read(source: &Source) -> Reading {
+    source.read(&*source.home.read().await, now()).await
+}
+
+/// What a load would be made of now.
+async fn inputs(source: &Source) -> Inputs {
+    match read(source).await.found {
+        Found::Inputs(inputs) => inputs,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A load, with what it was made of.
+async fn load_with_inputs(source: &Arc<Source>) -> (Result<Credentials, Denial>, Inputs) {
+    let (sender, read) = std::sync::mpsc::channel();
+    let on_read = Box::new(move |reading: Reading| drop(sender.send(reading.found)));
+    let loaded = deadline::within(source.load(Effort::Background, now(), on_read)).await;
+    match read.recv().expect("it has read the files") {
+        Found::Inputs(inputs) => (loaded, inputs),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What has changed since a load.
+async fn change(source: &Source, since: &Inputs) -> Option<Change> {
+    inputs(source).await.change(Some(since))
 }
 
 fn write(directory: &Path, name: &str, text: &str) {
@@ -61,7 +80,7 @@ async fn each_load_reads_the_files_again() {
     let reason = |denial: Denial| denial.reason();
     write(at, "credentials", "[other]\n");
     assert_eq!(
-        source.load(Effort::Waited, now()).await.map_err(reason),
+        source.load(Effort::Waited, now(), Box::new(drop)).await.map_err(reason),
         Err(Reason::ProfileMisconfigured)
     );
     for id in ["A", "B"] {
@@ -70,11 +89,14 @@ async fn each_load_reads_the_files_again() {
             "credentials",
             &format!("[dev]\naws_access_key_id = {id}\naws_secret_access_key = s\n"),
         );
-        assert_eq!(source.load(Effort::Waited, now()).await.expect("keys").access_key_id(), id);
+        assert_eq!(
+            source.load(Effort::Waited, now(), Box::new(drop)).await.expect("keys").access_key_id(),
+            id
+        );
     }
     write(at, "credentials", "[dev]\naws_access_key_id = B\n");
     assert_eq!(
-        source.load(Effort::Waited, now()).await.map_err(reason),
+        source.load(Effort::Waited, now(), Box::new(drop)).await.map_err(reason),
         Err(Reason::ProfileMisconfigured)
     );
 }
@@ -85,7 +107,10 @@ async fn what_a_credential_process_writes_to_standard_error_stays_there() {
     let at = directory.path();
     write(at, "credentials", "");
     write(at, "config", "[profile dev]\ncredential_process = sh -c 'echo canary >&2; exit 1'\n");
-    let denial = source(at, "dev", "dev").load(Effort::Waited, now()).await.expect_err("it fails");
+    let denial = source(at, "dev", "dev")
+        .load(Effort::Waited, now(), Box::new(drop))
+        .await
+        .expect_err("it fails");
     assert_eq!(denial.reason(), Reason::CredentialsUnavailable);
     assert!(!denial.to_string().contains("canary"), "{denial}");
 }
@@ -110,9 +135,9 @@ async fn roles_on_top_of_a_credential_process() {
     let top = "role_arn = \"arn:aws:iam::1:role/Top\"\nsession_policy = '{}'\n\
                session_policy_arns = [\"arn:aws:iam::aws:policy/ReadOnlyAccess\"]\nduration = \"15m\"\n";
     let source = source_at(at, "dev", "dev", top);
-    let keys = source.load(Effort::Waited, now()).await.expect("credentials");
+    let keys = source.load(Effort::Waited, now(), Box::new(drop)).await.expect("credentials");
     assert_eq!((keys.access_key_id(), keys.session_token()), ("T", Some("token")));
-    assert_eq!(source.about().expect("it was read").source, "assume role");
+    assert_eq!(read(&source).await.about.source, "assume role");
     let asked = server.asked();
     for part in [
         "DurationSeconds=1800",
@@ -174,7 +199,8 @@ async fn a_role_of_a_role_lives_an_hour_at_most() {
         ("once", top, Some("role/Top")),
     ] {
         let before = server.asked().len();
-        let loaded = source_at(at, "dev", profile, added).load(Effort::Waited, now()).await;
+        let loaded =
+            source_at(at, "dev", profile, added).load(Effort::Waited, now(), Box::new(drop)).await;
         match (loaded, refused) {
             (Ok(_), None) => {}
             (Err(denial), Some(role)) => {
@@ -232,7 +258,7 @@ async fn refusals_of_sts_are_told_apart() {
                 server.url
             ),
         );
-        let loaded = source(at, "dev", "dev").load(Effort::Background, now()).await;
+        let loaded = source(at, "dev", "dev").load(Effort::Background, now(), Box::new(drop)).await;
         let denial = loaded.expect_err(code);
         assert_eq!(denial.reason(), reason, "{code}: {message}");
         let aws = denial.aws().expect("AWS's words");
@@ -263,7 +289,7 @@ async fn a_service_that_takes_a_call_and_says_nothing_is_not_waited_for() {
     // The runtime's time stands still until the call has arrived.
     let arrived = tokio::task::spawn_blocking(move || calls.recv());
     let started = tokio::time::Instant::now();
-    let loading = source.load(Effort::Background, now());
+    let loading = source.load(Effort::Background, now(), Box::new(drop));
     let loaded = tokio::time::timeout(std::time::Duration::from_secs(60), loading).await;
     arrived.await.expect("a thread").expect("the call arrived");
     let denial = loaded.expect("in time").expect_err("no answer");
@@ -309,8 +335,10 @@ async fn a_ca_bundle_is_read_or_refused() {
         if let Some(text) = text {
             write(at, "ca.pem", &text);
         }
-        let denial =
-            source(at, "dev", "dev").load(Effort::Waited, now()).await.expect_err("no file");
+        let denial = source(at, "dev", "dev")
+            .load(Effort::Waited, now(), Box::new(drop))
+            .await
+            .expect_err("no file");
         assert_eq!(denial.reason(), Reason::ProfileMisconfigured);
         assert!(denial.detail().contains("ca_bundle"), "{denial}");
     }

@@ -8,6 +8,7 @@ use sigward_proto::v1::ProfileState;
 use super::*;
 use crate::config::{self, ProfileName};
 use crate::deadline;
+use crate::error::Reason;
 use crate::profile::{Profiles, Surroundings, View};
 
 struct Home {
@@ -51,8 +52,8 @@ impl Home {
         write(self.directory.path(), name, text);
     }
 
-    fn refresh(&self) -> &super::super::Refresh {
-        &self.profiles.profiles[0].refresh
+    fn actor(&self) -> &super::super::Actor {
+        &self.profiles.profiles[0].actor
     }
 
     async fn view(&self) -> View {
@@ -74,8 +75,8 @@ impl Home {
     }
 
     async fn id(&self) -> Result<String, Reason> {
-        let refresh = Arc::clone(&self.profiles.profiles[0].refresh);
-        let loaded = refresh.credentials(SystemTime::UNIX_EPOCH).await;
+        let actor = Arc::clone(&self.profiles.profiles[0].actor);
+        let loaded = actor.credentials(SystemTime::UNIX_EPOCH).await;
         loaded.map(|it| it.access_key_id().to_owned()).map_err(|denial| denial.reason())
     }
 }
@@ -190,19 +191,19 @@ async fn a_profile_that_is_taken_out_loses_its_keys() {
         std::fs::remove_file(at.join("credentials")).expect("there")
     }] {
         let home = Home::new("config").await;
-        let refresh = Arc::downgrade(
-            &Arc::clone(&home.profiles.profiles[0].refresh)
+        let held = Arc::downgrade(
+            &Arc::clone(&home.profiles.profiles[0].actor)
                 .credentials(SystemTime::UNIX_EPOCH)
                 .await
                 .expect("keys"),
         );
         take_out(home.directory.path());
         assert!(home.until(|view| view.state == ProfileState::Misconfigured).await < 1.0);
-        assert!(refresh.upgrade().is_none(), "freed, and zeroed with that");
+        assert!(held.upgrade().is_none(), "freed, and zeroed with that");
         assert_eq!(home.id().await, Err(Reason::ProfileMisconfigured));
         // It comes back.
         home.write("credentials", &keys("B"));
         assert!(home.until(|view| view.state == ProfileState::Fresh).await < 1.0);
-        assert!(home.refresh().touched());
+        assert!(home.actor().is_touched());
     }
 }

@@ -89,3 +89,44 @@ async fn an_edit_during_the_start_is_seen() {
     let status = client.sign(request("dev")).await.expect_err("no rule");
     assert_eq!(reason(&status), "PEER_NOT_ALLOWED");
 }
+
+/// The attack: the rule is taken back while the call waits for its keys, which may take a minute.
+#[tokio::test]
+async fn a_call_that_waited_for_its_keys_is_authorized_again() {
+    let rules = format!("[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"*\"]\n", uid());
+    let broker = Broker::start_while(&rules, |at, _| {
+        let gate = at.join("gate");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &gate, 0o600.into()).expect("a pipe");
+        let keys = r#"{"Version": 1, "AccessKeyId": "AKIDGHOST", "SecretAccessKey": "canary"}"#;
+        let script = format!("read line < {}\necho '{keys}'\n", gate.display());
+        let process = format!("/bin/sh {}", Broker::write(at, "script", &script).display());
+        let config = format!("[profile dev]\n[profile ghost]\ncredential_process = {process}\n");
+        Broker::write(at, "config", &config);
+    });
+    let at = broker.directory.path();
+    let mut client = broker.client().await;
+    let mut changes =
+        client.watch_profiles(v1::WatchProfilesRequest {}).await.expect("a stream").into_inner();
+    let mut until = async |reached: &dyn Fn(&[v1::Profile]) -> bool| {
+        while !reached(
+            &deadline::within(changes.message()).await.expect("a list").expect("it").profiles,
+        ) {}
+    };
+    let waiting = {
+        let mut client = client.clone();
+        tokio::spawn(async move { client.sign(request("ghost")).await })
+    };
+    let loading = v1::ProfileState::Loading;
+    until(&|profiles| profiles.iter().any(|it| it.name == "ghost" && it.state() == loading)).await;
+    let before = std::fs::read_to_string(at.join("broker.toml")).expect("a configuration");
+    let (ours, theirs) = (format!("uid = {}", uid()), format!("uid = {}", uid() + 1));
+    Broker::write(at, "broker.toml", &before.replace(&ours, &theirs));
+    until(&<[v1::Profile]>::is_empty).await;
+    assert!(!waiting.is_finished());
+    // The program goes on, and the keys come.
+    let gate = at.join("gate");
+    let opening = tokio::task::spawn_blocking(move || std::fs::write(gate, "go\n"));
+    deadline::within(opening).await.expect("a thread").expect("it is read");
+    let status = deadline::within(waiting).await.expect("an answer").expect_err("no rule");
+    assert_eq!(reason(&status), "PEER_NOT_ALLOWED");
+}

@@ -4,12 +4,11 @@
 //! A setting that is ignored, or a value that is read as another one, makes the profile sign as somebody else, or sends
 //! its token to another server, than the file says.
 
-use sigward_proto::v1::Reason;
 use zeroize::Zeroizing;
 
-use super::{Endpoints, Named};
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 use crate::profile::aws_files::{Profile, Setting, misconfigured};
+use crate::profile::source::base::{Endpoints, Named};
 use crate::profile::values;
 
 /// What decides about credentials: a change of any of these is another profile.

@@ -2,6 +2,7 @@
 //! proof.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -13,11 +14,9 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::deadline;
 use crate::profile::dpop;
 use crate::profile::fake::{Answer, Asked};
 use crate::profile::login_token::LoginTokens;
-use crate::profile::refresh::Change;
 
 const SESSION: &str = "arn:aws:iam::111122223333:user/person";
 
@@ -110,7 +109,7 @@ impl Login {
     fn source(&self) -> Arc<Source> {
         let source = source(self.home.path(), "dev", "dev");
         let mut source = Arc::into_inner(source).expect("nobody else has it");
-        source.login_cache = self.cache.parent().map(Path::to_owned);
+        source.reader.login_cache = self.cache.parent().map(Path::to_owned);
         source.endpoints = self.at(&self.server.url);
         Arc::new(source)
     }
@@ -127,14 +126,14 @@ impl Login {
 }
 
 async fn load(source: &Arc<Source>) -> Result<String, Denial> {
-    let loaded = deadline::within(source.load(Effort::Background, now())).await;
+    let loaded = deadline::within(source.load(Effort::Background, now(), Box::new(drop))).await;
     loaded.map(|keys| keys.access_key_id().to_owned())
 }
 
 #[tokio::test]
 async fn a_living_session_asks_nobody() {
     let login = Login::new(301, |_| panic!("nobody is asked")).await;
-    let keys = login.source().load(Effort::Waited, now()).await.expect("keys");
+    let keys = login.source().load(Effort::Waited, now(), Box::new(drop)).await.expect("keys");
     assert_eq!(keys.access_key_id(), "OLD");
     assert_eq!(keys.session_token(), Some("canary-token-old"));
     assert_eq!(keys.expiry(), Some(now() + Duration::from_secs(301)));
@@ -145,7 +144,7 @@ async fn a_session_near_its_end_is_renewed_with_a_proof_and_shared() {
     for seconds in [300, -7200] {
         let login = Login::new(seconds, |_| renewed(1)).await;
         let source = login.source();
-        let keys = source.load(Effort::Waited, now()).await.expect("keys");
+        let keys = source.load(Effort::Waited, now(), Box::new(drop)).await.expect("keys");
         assert_eq!(
             (keys.access_key_id(), keys.session_token()),
             ("NEW1", Some("canary-token-new"))
@@ -188,7 +187,7 @@ async fn each_attempt_has_a_proof_of_its_own() {
         number => renewed(number),
     })
     .await;
-    let keys = login.source().load(Effort::Waited, now()).await.expect("keys");
+    let keys = login.source().load(Effort::Waited, now(), Box::new(drop)).await.expect("keys");
     assert_eq!(keys.access_key_id(), "NEW1");
     let asked = login.asked();
     let ids: Vec<Value> =
@@ -253,8 +252,8 @@ async fn two_profiles_of_a_session_renew_it_once() {
 fn sharing(login: &Login, profile: &str, with: &Source) -> Arc<Source> {
     let source = source(login.home.path(), profile, profile);
     let mut source = Arc::into_inner(source).expect("nobody else has it");
-    source.tokens = Arc::clone(&with.tokens);
-    source.login_cache.clone_from(&with.login_cache);
+    source.reader.tokens = Arc::clone(&with.reader.tokens);
+    source.reader.login_cache.clone_from(&with.reader.login_cache);
     source.endpoints = login.at(&login.server.url);
     Arc::new(source)
 }
@@ -269,14 +268,17 @@ async fn a_session_that_cannot_be_written_is_renewed_once_for_all_profiles() {
     let dev = login.source();
     let other = sharing(&login, "other", &dev);
     for source in [&dev, &other, &dev] {
-        assert_eq!(load(source).await.expect("keys"), "NEW1");
-        assert!(matches!(look(source).await, Seen::Same));
+        let (loaded, before) = load_with_inputs(source).await;
+        assert_eq!(loaded.expect("keys").access_key_id(), "NEW1");
+        assert_eq!(change(source, &before).await, None);
     }
     assert_eq!(login.asked().len(), 1);
     assert_eq!(login.cached()["refreshToken"], "canary-r0");
     // The next renewal is that of the one in memory.
     let later = now() + Duration::from_secs(700);
-    let keys = deadline::within(other.load(Effort::Background, later)).await.expect("keys");
+    let keys = deadline::within(other.load(Effort::Background, later, Box::new(drop)))
+        .await
+        .expect("keys");
     assert_eq!(keys.access_key_id(), "NEW2");
     let asked = login.asked();
     assert_eq!((asked.len(), &asked[1].body["refreshToken"]), (2, &"canary-r1".into()));
@@ -290,7 +292,7 @@ async fn a_renewal_outlives_the_load_that_began_it() {
     tokio::select! {
         biased;
         () = deadline::until(|| !login.asked().is_empty()) => {}
-        loaded = source.load(Effort::Background, now()) => panic!("{loaded:?}"),
+        loaded = source.load(Effort::Background, now(), Box::new(drop)) => panic!("{loaded:?}"),
     }
     deadline::until(|| login.cached()["refreshToken"] == "canary-r1").await;
     assert_eq!(load(&source).await.expect("keys"), "NEW1");
@@ -301,7 +303,7 @@ async fn a_renewal_outlives_the_load_that_began_it() {
 async fn what_another_program_renewed_while_we_waited_is_used() {
     let login = Login::new(-1, |_| panic!("nobody is asked")).await;
     let source = login.source();
-    let renewing = source.tokens.login.renewing(&login.cache);
+    let renewing = source.reader.tokens.login.renewing(&login.cache);
     let held = renewing.lock().await;
     let mut loading = std::pin::pin!(load(&source));
     for _ in 0..1000 {
@@ -342,21 +344,27 @@ async fn a_sign_in_and_a_renewal_of_others_are_seen_and_our_own_is_no_change() {
     let login = Login::new(-1, |_| renewed(1)).await;
     let (dev, key) = (login.source(), dpop::fake::key().0);
     let other = sharing(&login, "other", &dev);
+    let mut before = Vec::new();
     for source in [&dev, &other] {
-        assert_eq!(load(source).await.expect("keys"), "NEW1");
-        assert_eq!(source.token_file().as_ref(), Some(&login.cache));
+        let (loaded, inputs) = load_with_inputs(source).await;
+        assert_eq!(loaded.expect("keys").access_key_id(), "NEW1");
+        assert_eq!(inputs.token.as_ref(), Some(&login.cache));
+        before.push((source, inputs));
     }
-    for source in [&dev, &other] {
-        assert!(matches!(look(source).await, Seen::Same), "our own renewal");
+    for (source, before) in &before {
+        assert_eq!(change(source, before).await, None, "our own renewal");
     }
     login.write("canary-r9", &key, 900);
-    for source in [&dev, &other] {
-        assert!(matches!(look(source).await, Seen::Other(Change::Token)), "a sign-in");
-        assert_eq!(load(source).await.expect("keys"), "OLD");
-        assert!(matches!(look(source).await, Seen::Same));
+    for (source, before) in &mut before {
+        assert_eq!(change(source, before).await, Some(Change::Token), "a sign-in");
+        let (loaded, inputs) = load_with_inputs(source).await;
+        assert_eq!(loaded.expect("keys").access_key_id(), "OLD");
+        assert_eq!(change(source, &inputs).await, None);
+        *before = inputs;
     }
     std::fs::remove_file(&login.cache).expect("aws logout");
-    assert!(matches!(look(&dev).await, Seen::Other(Change::Token)));
+    let (source, before) = &before[0];
+    assert_eq!(change(source, before).await, Some(Change::Token));
 }
 
 #[tokio::test]
@@ -368,7 +376,9 @@ async fn a_clock_that_steps_is_no_panic() {
     let early = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
     let late = now() + Duration::from_secs(100 * 365 * 24 * 3600);
     for (time, id) in [(now(), "NEW1"), (early, "NEW1"), (late, "NEW2"), (now(), "NEW2")] {
-        let keys = deadline::within(source.load(Effort::Background, time)).await.expect("keys");
+        let keys = deadline::within(source.load(Effort::Background, time, Box::new(drop)))
+            .await
+            .expect("keys");
         assert_eq!(keys.access_key_id(), id, "{time:?}");
     }
 }
@@ -377,7 +387,7 @@ async fn a_clock_that_steps_is_no_panic() {
 async fn without_a_home_it_says_so() {
     let login = Login::new(900, |_| panic!("nobody is asked")).await;
     let mut source = Arc::into_inner(login.source()).expect("nobody else has it");
-    source.login_cache = None;
+    source.reader.login_cache = None;
     let denial = load(&Arc::new(source)).await.expect_err("nowhere");
     assert_eq!(denial.reason(), Reason::ProfileMisconfigured);
     assert!(denial.detail().contains("HOME"), "{denial}");
@@ -439,7 +449,7 @@ async fn a_cache_that_is_missing_cut_or_unreadable_is_named() {
     std::fs::remove_file(&login.cache).expect("it");
     let missing = load(&source).await.expect_err("missing");
     // Known before anyone asks for a signature.
-    let hindrance = source.about().and_then(|about| about.hindrance).expect("no sign-in");
+    let hindrance = read(&source).await.about.hindrance.expect("no sign-in");
     assert_eq!(hindrance.reason(), Reason::LoginRequired);
     std::fs::create_dir(&login.cache).expect("a directory");
     let unreadable = load(&source).await.expect_err("unreadable");

@@ -1,7 +1,6 @@
 //! AWS files that aren't there, can't be read, or are no such files.
 
 use super::*;
-use crate::profile::refresh::Change;
 
 /// The files of a home, in their usual places.
 fn at_home(directory: &Path) -> Arc<Source> {
@@ -14,8 +13,7 @@ fn at_home(directory: &Path) -> Arc<Source> {
     let surroundings = Surroundings { home: Some(directory.to_owned()), ..Surroundings::default() };
     let home = Arc::new(Home::new(&config.aws, &surroundings));
     let tokens = Arc::new(Tokens::new(Some(directory)));
-    let changes = watch::Sender::new(());
-    Arc::new(Source::new(&config.profiles[0], &config, &surroundings, home, tokens, changes))
+    Arc::new(Source::new(&config.profiles[0], &config, &surroundings, home, tokens))
 }
 
 const KEYS: &str = "[dev]\naws_access_key_id = A\naws_secret_access_key = canary\n";
@@ -30,8 +28,8 @@ async fn keys_are_not_used_without_the_role_that_stands_in_a_file_that_cannot_be
     write(&aws, "credentials", KEYS);
     let source = at_home(directory.path());
     // No file at all is none that can't be read.
-    let keys = source.load(Effort::Waited, now()).await.expect("keys");
-    assert_eq!(keys.access_key_id(), "A");
+    let (keys, before) = load_with_inputs(&source).await;
+    assert_eq!(keys.expect("keys").access_key_id(), "A");
 
     let config = aws.join("config");
     for spoil in [
@@ -41,15 +39,18 @@ async fn keys_are_not_used_without_the_role_that_stands_in_a_file_that_cannot_be
         |config| std::os::unix::fs::symlink("config", config),
     ] {
         spoil(&config).expect("spoilt");
-        let denial = source.load(Effort::Waited, now()).await.expect_err("not with the keys alone");
+        let denial = source
+            .load(Effort::Waited, now(), Box::new(drop))
+            .await
+            .expect_err("not with the keys alone");
         let detail = denial.detail();
         assert!(detail.contains(".aws/config"), "{detail}");
         assert!(!detail.contains("canary"), "{detail}");
         // What was loaded before isn't gone for that.
-        assert!(matches!(look(&source).await, Seen::Unreadable(_)));
+        assert!(matches!(read(&source).await.found, Found::Unreadable(_)));
         drop(std::fs::remove_dir(&config).or_else(|_| std::fs::remove_file(&config)));
     }
-    assert!(matches!(look(&source).await, Seen::Same));
+    assert_eq!(change(&source, &before).await, None);
 }
 
 #[tokio::test]
@@ -57,10 +58,11 @@ async fn a_file_that_the_configuration_names_has_to_be_there() {
     let directory = tempfile::tempdir().expect("a directory");
     write(directory.path(), "credentials", KEYS);
     let source = source(directory.path(), "dev", "dev");
-    let denial = source.load(Effort::Waited, now()).await.expect_err("there is no config");
+    let denial =
+        source.load(Effort::Waited, now(), Box::new(drop)).await.expect_err("there is no config");
     assert_eq!(denial.reason(), Reason::ProfileMisconfigured);
     assert!(denial.detail().contains("/config can't be read"), "{denial}");
-    assert!(matches!(look(&source).await, Seen::Gone));
+    assert!(matches!(read(&source).await.found, Found::Gone));
 }
 
 #[tokio::test]
@@ -69,7 +71,10 @@ async fn an_error_is_reported_with_its_file_and_line() {
     let at = directory.path();
     write(at, "config", "[profile dev]\nregion = us-east-1\n");
     write(at, "credentials", "[dev]\naws_access_key_id = A\naws_secret_access_key canary\n");
-    let denial = source(at, "dev", "dev").load(Effort::Waited, now()).await.expect_err("a fault");
+    let denial = source(at, "dev", "dev")
+        .load(Effort::Waited, now(), Box::new(drop))
+        .await
+        .expect_err("a fault");
     for part in ["/credentials:3: ", "'='"] {
         assert!(denial.detail().contains(part), "{part}: {denial}");
     }
@@ -87,35 +92,10 @@ async fn a_key_that_no_header_can_carry_is_refused() {
         let keys = format!("aws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
         write(at, "credentials", &format!("[dev]\n{keys}aws_session_token = {token}\n"));
         for profile in ["dev", "role"] {
-            let loaded = source(at, "dev", profile).load(Effort::Waited, now()).await;
+            let loaded =
+                source(at, "dev", profile).load(Effort::Waited, now(), Box::new(drop)).await;
             let denial = loaded.expect_err("no key");
             assert_eq!(denial.reason(), Reason::ProfileMisconfigured, "{profile}: {denial}");
         }
     }
-}
-
-/// A load may read the new files before anyone looks at them; that it failed doesn't make them the old ones.
-#[tokio::test]
-async fn a_look_sees_that_the_keys_that_sign_are_of_other_files() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let at = directory.path();
-    write(at, "config", "");
-    write(at, "credentials", KEYS);
-    let source = source(at, "dev", "dev");
-    let loaded = async || {
-        let keys = source.load(Effort::Waited, now()).await.expect("keys");
-        source.in_force(Some(&keys));
-    };
-    loaded().await;
-    assert!(matches!(look(&source).await, Seen::Same));
-    write(at, "credentials", "[dev]\naws_access_key_id = B\n");
-    source.load(Effort::Waited, now()).await.expect_err("half of a key");
-    assert!(matches!(look(&source).await, Seen::Other(Change::Files)));
-    // As long as they sign.
-    source.in_force(None);
-    assert!(matches!(look(&source).await, Seen::Same));
-    write(at, "credentials", KEYS);
-    assert!(matches!(look(&source).await, Seen::Other(Change::Files)));
-    loaded().await;
-    assert!(matches!(look(&source).await, Seen::Same));
 }

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::deadline;
-use crate::profile::refresh::Change;
 use crate::profile::token::{Renewal, Token, parse};
 use crate::secret::Secret;
 
@@ -65,7 +64,10 @@ const NOW: u64 = 1_800_000_000;
 #[tokio::test]
 async fn identity_center_with_a_living_token() {
     let (home, server) = identity_center(NOW + 3600, 200, 200).await;
-    let keys = source(home.path(), "dev", "dev").load(Effort::Waited, now()).await.expect("keys");
+    let keys = source(home.path(), "dev", "dev")
+        .load(Effort::Waited, now(), Box::new(drop))
+        .await
+        .expect("keys");
     assert_eq!(keys.access_key_id(), "OLD");
     assert!(server.asked_of("/token").is_empty());
 }
@@ -75,37 +77,36 @@ async fn a_token_near_its_end_is_renewed_and_shared() {
     for end in [NOW + 200, NOW - 200] {
         let (home, server) = identity_center(end, 200, 200).await;
         let source = source(home.path(), "dev", "dev");
-        let keys = source.load(Effort::Waited, now()).await.expect("keys");
+        let keys = source.load(Effort::Waited, now(), Box::new(drop)).await.expect("keys");
         assert_eq!(keys.access_key_id(), "NEW");
         assert_eq!(server.asked_of("/token")[0].body["refreshToken"], "canary-refresh");
         let session = source.session().await.expect("a session");
         let token = Tokens::new(Some(home.path())).find(&session).await.expect("a token");
         assert_eq!(token.renewal.expect("a renewal").refresh.expose(), "r2");
-        source.load(Effort::Waited, now()).await.expect("keys");
+        source.load(Effort::Waited, now(), Box::new(drop)).await.expect("keys");
         assert_eq!(server.asked_of("/token").len(), 1);
     }
 }
 
-/// Neither the profile whose load renewed the token, nor another one of the session, has to be loaded again for it; for
-/// a new sign-in they have.
+/// Neither the profile whose load renewed the token, nor another one of the session, has to be loaded again for it,
+/// unless its load failed with the one before; for a new sign-in they have.
 #[tokio::test]
 async fn a_renewal_of_our_own_is_no_other_sign_in() {
     let (home, _server) = identity_center(NOW - 200, 200, 200).await;
     let source = source(home.path(), "dev", "dev");
-    source.load(Effort::Waited, now()).await.expect("keys");
-    for _ in 0..2 {
-        let seen = source.look(&*source.home.read().await, now()).await;
-        assert!(matches!(seen, Seen::Same), "{seen:?}");
-    }
+    let (loaded, before) = load_with_inputs(&source).await;
+    loaded.expect("keys");
+    assert_eq!(change(&source, &before).await, None);
+    let after = inputs(&source).await;
+    assert_eq!(after.change_since_failure(Some(&before)), Some(Change::Token));
     let session = source.session().await.expect("a session");
     let other = Token {
         access: Secret::new("canary-other".to_owned()),
-        ..source.tokens.find(&session).await.expect("a token")
+        ..source.reader.tokens.find(&session).await.expect("a token")
     };
     let elsewhere = Tokens::new(Some(home.path()));
     assert!(!elsewhere.store(&session, other).await);
-    let seen = source.look(&*source.home.read().await, now()).await;
-    assert!(matches!(seen, Seen::Other(Change::Token)), "{seen:?}");
+    assert_eq!(change(&source, &before).await, Some(Change::Token));
 }
 
 #[tokio::test]
@@ -113,7 +114,8 @@ async fn a_renewal_that_cannot_be_written_is_kept_and_used() {
     let (home, server) = identity_center(NOW - 200, 200, 200).await;
     let source = source(home.path(), "dev", "dev");
     // What is in the way of the temporary file and of the rename alike: the file is a directory's.
-    let cache = source.tokens.path(&source.session().await.expect("a session")).expect("a path");
+    let cache =
+        source.reader.tokens.path(&source.session().await.expect("a session")).expect("a path");
     let token = std::fs::read(&cache).expect("a token");
     let directory = cache.parent().expect("a directory");
     let elsewhere = home.path().join("elsewhere");
@@ -122,9 +124,9 @@ async fn a_renewal_that_cannot_be_written_is_kept_and_used() {
     std::os::unix::fs::symlink("/proc/self/fdinfo", directory).expect("a link");
     let session = source.session().await.expect("a session");
     let token = parse(&std::fs::read(&elsewhere).expect("a copy")).expect("a token");
-    assert!(source.tokens.store(&session, token).await);
+    assert!(source.reader.tokens.store(&session, token).await);
     for _ in 0..2 {
-        let keys = source.load(Effort::Waited, now()).await.expect("keys");
+        let keys = source.load(Effort::Waited, now(), Box::new(drop)).await.expect("keys");
         assert_eq!(keys.access_key_id(), "NEW");
     }
     assert_eq!(server.asked_of("/token").len(), 1, "the refresh token is used once");
@@ -133,7 +135,10 @@ async fn a_renewal_that_cannot_be_written_is_kept_and_used() {
 #[tokio::test]
 async fn a_renewal_that_fails_uses_the_token_up() {
     let (home, _server) = identity_center(NOW + 200, 200, 500).await;
-    let keys = source(home.path(), "dev", "dev").load(Effort::Waited, now()).await.expect("keys");
+    let keys = source(home.path(), "dev", "dev")
+        .load(Effort::Waited, now(), Box::new(drop))
+        .await
+        .expect("keys");
     assert_eq!(keys.access_key_id(), "OLD");
 }
 
@@ -148,7 +153,7 @@ async fn a_dead_token_needs_a_sign_in_and_an_outage_does_not() {
     ] {
         let (home, _server) = identity_center(end, portal, renewal).await;
         let loaded = source(home.path(), "dev", "dev")
-            .load(Effort::Background, now())
+            .load(Effort::Background, now(), Box::new(drop))
             .await
             .expect_err("dead");
         assert_eq!(loaded.reason(), reason, "{end} {portal} {renewal}: {loaded}");
@@ -165,7 +170,8 @@ async fn a_renewal_that_is_refused_needs_a_sign_in_unless_it_only_has_to_wait() 
         ("TooManyRequestsException", Reason::CredentialsUnavailable),
     ] {
         let (home, _server) = renewing(NOW - 200, 200, 400, error).await;
-        let loaded = source(home.path(), "dev", "dev").load(Effort::Background, now()).await;
+        let loaded =
+            source(home.path(), "dev", "dev").load(Effort::Background, now(), Box::new(drop)).await;
         assert_eq!(loaded.expect_err(error).reason(), reason, "{error}");
     }
 }
@@ -179,7 +185,8 @@ async fn a_renewal_that_is_refused_in_the_body_alone_is_understood() {
         ("slow_down", Reason::CredentialsUnavailable),
     ] {
         let (home, _server) = renewing(NOW - 200, 200, 400, code).await;
-        let loaded = source(home.path(), "dev", "dev").load(Effort::Background, now()).await;
+        let loaded =
+            source(home.path(), "dev", "dev").load(Effort::Background, now(), Box::new(drop)).await;
         assert_eq!(loaded.expect_err(code).reason(), reason, "{code}");
     }
 }
@@ -191,9 +198,10 @@ async fn renewals_of_a_session_are_apart_and_no_others() {
     let source = source(home.path(), "dev", "dev");
     let session = source.session().await.expect("a session");
     let other = Session { name: Some("other".to_owned()), ..session.clone() };
-    let (ours, theirs) = (source.tokens.renewing(&session), source.tokens.renewing(&other));
+    let (ours, theirs) =
+        (source.reader.tokens.renewing(&session), source.reader.tokens.renewing(&other));
     let (held, _theirs) = (ours.lock().await, theirs.lock().await);
-    let mut waiting = std::pin::pin!(source.load(Effort::Waited, now()));
+    let mut waiting = std::pin::pin!(source.load(Effort::Waited, now(), Box::new(drop)));
     let soon = tokio::time::timeout(std::time::Duration::from_millis(200), &mut waiting).await;
     assert!(soon.is_err() && server.asked().is_empty(), "another renewal is on its way");
     drop(held);
@@ -207,7 +215,8 @@ async fn without_a_token_a_sign_in_is_needed() {
     let (home, server) = identity_center(NOW + 3600, 200, 200).await;
     std::fs::remove_dir_all(home.path().join(".aws")).expect("a cache");
     let source = source(home.path(), "dev", "dev");
-    let denial = source.load(Effort::Waited, now()).await.expect_err("nobody has signed in");
+    let denial =
+        source.load(Effort::Waited, now(), Box::new(drop)).await.expect_err("nobody has signed in");
     assert_eq!(denial.reason(), Reason::LoginRequired);
     assert!(server.asked().is_empty());
     assert!(source.session().await.is_ok());
@@ -217,12 +226,14 @@ async fn without_a_token_a_sign_in_is_needed() {
 async fn a_token_that_is_cut_or_unreadable_is_named() {
     let (home, server) = identity_center(NOW + 3600, 200, 200).await;
     let source = source(home.path(), "dev", "dev");
-    let path = source.tokens.path(&source.session().await.expect("a session")).expect("a path");
+    let path =
+        source.reader.tokens.path(&source.session().await.expect("a session")).expect("a path");
     std::fs::write(&path, r#"{"accessToken":"canary-old","#).expect("a cut file");
-    let cut = source.load(Effort::Waited, now()).await.expect_err("cut");
+    let cut = source.load(Effort::Waited, now(), Box::new(drop)).await.expect_err("cut");
     std::fs::remove_file(&path).expect("it");
     std::fs::create_dir(&path).expect("a directory");
-    let unreadable = source.load(Effort::Waited, now()).await.expect_err("unreadable");
+    let unreadable =
+        source.load(Effort::Waited, now(), Box::new(drop)).await.expect_err("unreadable");
     for (denial, reason) in
         [(cut, Reason::LoginRequired), (unreadable, Reason::ProfileMisconfigured)]
     {
@@ -239,15 +250,15 @@ async fn a_renewal_outlives_the_load_that_began_it() {
     let (home, server) = identity_center(NOW - 200, 200, 200).await;
     let source = source(home.path(), "dev", "dev");
     let session = source.session().await.expect("a session");
-    let path = source.tokens.path(&session).expect("a path");
+    let path = source.reader.tokens.path(&session).expect("a path");
     tokio::select! {
         biased;
         () = deadline::until(|| !server.asked_of("/token").is_empty()) => {}
-        loaded = source.load(Effort::Background, now()) => panic!("{loaded:?}"),
+        loaded = source.load(Effort::Background, now(), Box::new(drop)) => panic!("{loaded:?}"),
     }
     let written = || std::fs::read_to_string(&path).is_ok_and(|text| text.contains("canary-new"));
     deadline::until(written).await;
-    source.load(Effort::Background, now()).await.expect("keys");
+    source.load(Effort::Background, now(), Box::new(drop)).await.expect("keys");
     assert_eq!(server.asked_of("/token").len(), 1);
 }
 
@@ -255,15 +266,15 @@ async fn a_renewal_outlives_the_load_that_began_it() {
 async fn a_sign_in_of_another_program_is_seen() {
     let (home, _server) = identity_center(NOW + 3600, 401, 200).await;
     let source = source(home.path(), "dev", "dev");
-    let denial = source.load(Effort::Waited, now()).await.expect_err("revoked");
-    assert_eq!(denial.reason(), Reason::LoginRequired);
-    assert!(matches!(look(&source).await, Seen::Same));
+    let (denial, before) = load_with_inputs(&source).await;
+    assert_eq!(denial.expect_err("revoked").reason(), Reason::LoginRequired);
+    assert_eq!(change(&source, &before).await, None);
     let session = source.session().await.expect("a session");
     let path = Tokens::new(Some(home.path())).path(&session).expect("a path");
-    assert!(source.token_file() == Some(path.clone()));
+    assert!(before.token == Some(path.clone()));
     let json = r#"{"accessToken":"canary-new","expiresAt":"2099-01-01T00:00:00Z"}"#;
     std::fs::write(path, json).expect("signed in");
-    assert!(matches!(look(&source).await, Seen::Other(Change::Token)));
+    assert_eq!(change(&source, &before).await, Some(Change::Token));
 }
 
 /// Without an `sso-session`: the cache's file has the start URL's name, and nothing renews the token.
@@ -274,7 +285,10 @@ async fn a_profile_of_old() {
     let sso = "sso_start_url = https://old/start\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = R\n";
     write(at, "config", &format!("[profile old]\n{sso}endpoint_url = {}\n", server.url));
     let source = source(at, "dev", "old");
-    let denial = source.load(Effort::Waited, now()).await.expect_err("nobody has signed in there");
+    let denial = source
+        .load(Effort::Waited, now(), Box::new(drop))
+        .await
+        .expect_err("nobody has signed in there");
     assert_eq!(denial.reason(), Reason::LoginRequired);
     // printf %s https://old/start | sha1sum
     let cache = at.join(".aws/sso/cache/85096cd4931eb1372a63d460a9c91b7600c9ba2b.json");
@@ -283,7 +297,10 @@ async fn a_profile_of_old() {
             r#"{{"startUrl":"https://old/start","region":"us-east-1","accessToken":"canary-old","expiresAt":"{expiry}"}}"#
         );
         std::fs::write(&cache, token).expect("a token");
-        let reason = source.load(Effort::Waited, now()).await.map_err(|denial| denial.reason());
+        let reason = source
+            .load(Effort::Waited, now(), Box::new(drop))
+            .await
+            .map_err(|denial| denial.reason());
         match loaded {
             true => assert_eq!(reason.expect("keys").access_key_id(), "OLD"),
             false => assert_eq!(reason.expect_err("it has ended"), Reason::LoginRequired),

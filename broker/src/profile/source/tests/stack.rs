@@ -28,7 +28,7 @@ async fn a_load_leaves_no_key_on_the_stack() {
         let left = residue::after(SECRET, move || {
             let home = home_with_a_role(&url, SECRET);
             let source = source(home.path(), "dev", profile);
-            alone(source.load(Effort::Waited, now())).expect("credentials");
+            alone(source.load(Effort::Waited, now(), Box::new(drop))).expect("credentials");
         });
         assert_eq!(left, 0, "{profile}");
     }
@@ -41,8 +41,9 @@ async fn a_look_at_the_files_leaves_no_key_on_the_stack() {
         let home = home_with_a_role("http://127.0.0.1:1", SECRET);
         for profile in ["keys", "role"] {
             let source = source(home.path(), "dev", profile);
-            assert!(matches!(alone(look(&source)), Seen::Other(_)));
-            assert!(!source.about().expect("it was read").source.is_empty());
+            let reading = alone(read(&source));
+            assert!(matches!(reading.found, Found::Inputs(_)));
+            assert!(!reading.about.source.is_empty());
         }
     });
     assert_eq!(looked, 0);

@@ -12,6 +12,7 @@ const UNEXPIRING: Duration = Duration::from_secs(60);
 const JITTER: f64 = 0.05;
 
 /// When credentials are to be loaded again, while they still sign.
+#[derive(Debug, Clone)]
 pub(super) struct Due {
     loaded: SystemTime,
     /// The same moment by the clock that never steps.
@@ -21,34 +22,34 @@ pub(super) struct Due {
 }
 
 impl Due {
-    pub(super) fn of(credentials: &Credentials, chance: f64) -> Self {
+    pub(super) fn of(credentials: &Credentials, at: Instant, chance: f64) -> Self {
         let after = credentials.life().map(|life| life.mul_f64(0.5 - JITTER * chance));
-        Self { loaded: credentials.loaded(), at: Instant::now(), after }
+        Self { loaded: credentials.loaded(), at, after }
     }
 
     /// How long there is nothing to do for the background.
-    pub(super) fn left(&self, now: SystemTime) -> Duration {
+    pub(super) fn left(&self, now: SystemTime, steady: Instant) -> Duration {
         match self.after {
             None => Duration::MAX,
-            Some(after) => after.saturating_sub(self.age(now)),
+            Some(after) => after.saturating_sub(self.age(now, steady)),
         }
     }
 
     /// Whether the background should load: not what has no end, which may be a program that asks a
     /// person.
-    pub(super) fn over(&self, now: SystemTime) -> bool {
-        self.after.is_some_and(|after| after <= self.age(now))
+    pub(super) fn over(&self, now: SystemTime, steady: Instant) -> bool {
+        self.after.is_some_and(|after| after <= self.age(now, steady))
     }
 
     /// Whether a caller's wish is a reason to load.
-    pub(super) fn asked(&self, now: SystemTime) -> bool {
-        self.after.unwrap_or(UNEXPIRING) <= self.age(now)
+    pub(super) fn asked(&self, now: SystemTime, steady: Instant) -> bool {
+        self.after.unwrap_or(UNEXPIRING) <= self.age(now, steady)
     }
 
     /// By the clock that says more: the wall clock misses what it was set back, the other one what the
     /// machine slept.
-    fn age(&self, now: SystemTime) -> Duration {
-        self.at.elapsed().max(now.duration_since(self.loaded).unwrap_or_default())
+    fn age(&self, now: SystemTime, steady: Instant) -> Duration {
+        steady.duration_since(self.at).max(now.duration_since(self.loaded).unwrap_or_default())
     }
 }
 
@@ -59,7 +60,7 @@ pub(super) fn after_failed_refresh(count: u32, chance: f64) -> Duration {
 }
 
 /// How long a failure is answered from memory where nothing can be served: 1 second, doubled up to 5.
-pub(super) fn after_failure(count: u32, _: f64) -> Duration {
+pub(super) fn after_failure(count: u32) -> Duration {
     doubled(Duration::from_secs(1), count, Duration::from_secs(5))
 }
 
@@ -77,12 +78,13 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_their_cap() {
-        let seconds = |pause: fn(u32, f64) -> Duration, chance| -> Vec<u64> {
-            (0..7).map(|count| pause(count, chance).as_secs()).collect()
+        let seconds = |pause: &dyn Fn(u32) -> Duration| -> Vec<u64> {
+            (0..7).map(|count| pause(count).as_secs()).collect()
         };
-        assert_eq!(seconds(after_failed_refresh, 0.0), [0, 15, 30, 60, 120, 150, 150]);
-        assert_eq!(seconds(after_failed_refresh, 1.0), [0, 18, 36, 72, 144, 180, 180]);
-        assert_eq!(seconds(after_failure, 1.0), [0, 1, 2, 4, 5, 5, 5]);
+        let refresh = |chance| seconds(&|count| after_failed_refresh(count, chance));
+        assert_eq!(refresh(0.0), [0, 15, 30, 60, 120, 150, 150]);
+        assert_eq!(refresh(1.0), [0, 18, 36, 72, 144, 180, 180]);
+        assert_eq!(seconds(&after_failure), [0, 1, 2, 4, 5, 5, 5]);
         assert_eq!(after_failed_refresh(u32::MAX, 0.0).as_secs(), 150);
     }
 }

@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
-use aws_credential_types::Credentials as Keys;
+use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
 use super::*;
 use crate::deadline;
+use crate::profile::load::OnRead;
 
 mod changes;
+mod table;
 
 /// The wall clock: it goes with the runtime's, and steps where a test sets it.
 struct Wall {
@@ -52,7 +54,7 @@ struct Script {
 }
 
 impl Load for Arc<Script> {
-    fn load(&self, _: Effort, _: SystemTime) -> BoxFuture<'_, Result<Keys, Denial>> {
+    fn load(&self, _: Effort, _: SystemTime, _: OnRead) -> BoxFuture<'_, Result<Keys, Denial>> {
         Box::pin(async {
             self.loads.fetch_add(1, Ordering::SeqCst);
             self.gate.acquire().await.expect("open").forget();
@@ -71,7 +73,12 @@ struct Sts {
 }
 
 impl Load for Arc<Sts> {
-    fn load(&self, effort: Effort, _: SystemTime) -> BoxFuture<'_, Result<Keys, Denial>> {
+    fn load(
+        &self,
+        effort: Effort,
+        _: SystemTime,
+        _: OnRead,
+    ) -> BoxFuture<'_, Result<Keys, Denial>> {
         Box::pin(async move {
             let attempts = if effort == Effort::Waited { 3 } else { 1 };
             self.attempts.fetch_add(attempts, Ordering::SeqCst);
@@ -90,17 +97,17 @@ impl Load for Arc<Sts> {
 const EPOCH: u64 = 1_795_471_200;
 
 /// A profile whose credentials come from an STS that is away at times (seconds from now).
-fn on_sts(away: std::ops::Range<u64>) -> (Arc<Refresh>, Arc<Sts>) {
+fn on_sts(away: std::ops::Range<u64>) -> (Arc<Actor>, Arc<Sts>) {
     let wall = Wall::new();
     wall.set(EPOCH);
     let (calls, attempts) = (Mutex::default(), AtomicUsize::new(0));
     let sts = Arc::new(Sts { wall: Arc::clone(&wall), away, calls, attempts });
     let source: Arc<dyn Load> = Arc::new(Arc::clone(&sts));
-    (Arc::new(Refresh::new(source, watch::Sender::new(()), wall.clock())), sts)
+    (Arc::new(Actor::new(source, watch::Sender::new(()), wall.clock())), sts)
 }
 
-async fn sign(refresh: &Arc<Refresh>, sts: &Sts) -> Result<String, Reason> {
-    let credentials = refresh.credentials(sts.wall.now()).await;
+async fn sign(actor: &Arc<Actor>, sts: &Sts) -> Result<String, Reason> {
+    let credentials = actor.credentials(sts.wall.now()).await;
     credentials.map(|it| it.access_key_id().to_owned()).map_err(|denial| denial.reason())
 }
 
@@ -120,11 +127,11 @@ fn unavailable() -> Denial {
     Denial::new(Reason::CredentialsUnavailable, "down")
 }
 
-/// A refresh machine and its source; `open` answers go out without waiting.
-fn machine(
+/// A actor machine and its source; `open` answers go out without waiting.
+fn scripted(
     answers: impl IntoIterator<Item = Result<Keys, Denial>>,
     open: usize,
-) -> (Arc<Refresh>, Arc<Script>) {
+) -> (Arc<Actor>, Arc<Script>) {
     let wall = Wall::new();
     let script = Arc::new(Script {
         loads: AtomicUsize::new(0),
@@ -133,7 +140,7 @@ fn machine(
         wall: Arc::clone(&wall),
     });
     let source: Arc<dyn Load> = Arc::new(Arc::clone(&script));
-    (Arc::new(Refresh::new(source, watch::Sender::new(()), wall.clock())), script)
+    (Arc::new(Actor::new(source, watch::Sender::new(()), wall.clock())), script)
 }
 
 fn loads(script: &Script) -> usize {
@@ -141,24 +148,29 @@ fn loads(script: &Script) -> usize {
 }
 
 /// The key that signs at a time of the wall clock.
-async fn id(refresh: &Arc<Refresh>, script: &Script, seconds: u64) -> Result<String, Reason> {
+async fn id(actor: &Arc<Actor>, script: &Script, seconds: u64) -> Result<String, Reason> {
     script.wall.set(seconds);
-    let credentials = refresh.credentials(at(seconds)).await;
+    let credentials = actor.credentials(at(seconds)).await;
     credentials.map(|it| it.access_key_id().to_owned()).map_err(|denial| denial.reason())
 }
 
+/// The profile has gone.
+fn forget(actor: &Arc<Actor>, denial: Denial) {
+    actor.tell(|machine, now| machine.forget(denial, now));
+}
+
 /// Lets the load that runs come to its end.
-async fn settle(refresh: &Refresh) {
-    deadline::until(|| refresh.flight().running().is_none()).await;
+async fn settle(actor: &Actor) {
+    deadline::until(|| !actor.status.load().loading).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_load_for_all_who_ask_even_if_the_first_gives_up() {
-    let (refresh, script) = machine([keys("A", None)], 0);
+    let (actor, script) = scripted([keys("A", None)], 0);
     let mut waiting: Vec<_> = (0..500)
         .map(|_| {
-            let (refresh, script) = (Arc::clone(&refresh), Arc::clone(&script));
-            tokio::spawn(async move { id(&refresh, &script, 0).await })
+            let (actor, script) = (Arc::clone(&actor), Arc::clone(&script));
+            tokio::spawn(async move { id(&actor, &script, 0).await })
         })
         .collect();
     deadline::until(|| loads(&script) > 0).await;
@@ -172,28 +184,28 @@ async fn one_load_for_all_who_ask_even_if_the_first_gives_up() {
 
 #[tokio::test(start_paused = true)]
 async fn loaded_again_at_half_life_and_served_meanwhile() {
-    let (refresh, script) = machine([keys("A", Some(1000)), keys("B", Some(2000))], 1);
-    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
-    assert_eq!(id(&refresh, &script, 499).await, Ok("A".to_owned()));
+    let (actor, script) = scripted([keys("A", Some(1000)), keys("B", Some(2000))], 1);
+    assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
+    assert_eq!(id(&actor, &script, 499).await, Ok("A".to_owned()));
     assert_eq!(loads(&script), 1);
-    assert_eq!(refresh.status(at(499)).state, ProfileState::Fresh);
-    assert_eq!(id(&refresh, &script, 500).await, Ok("A".to_owned()));
-    assert_eq!(refresh.status(at(500)).state, ProfileState::Refreshing);
+    assert_eq!(actor.view(at(499)).state, ProfileState::Fresh);
+    assert_eq!(id(&actor, &script, 500).await, Ok("A".to_owned()));
+    assert_eq!(actor.view(at(500)).state, ProfileState::Refreshing);
     script.gate.add_permits(1);
-    settle(&refresh).await;
-    assert_eq!(id(&refresh, &script, 501).await, Ok("B".to_owned()));
+    settle(&actor).await;
+    assert_eq!(id(&actor, &script, 501).await, Ok("B".to_owned()));
     assert_eq!(loads(&script), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_profile_is_refreshed_without_being_asked() {
-    let (refresh, sts) = on_sts(0..0);
-    assert_eq!(sign(&refresh, &sts).await, Ok("K0".to_owned()));
+    let (actor, sts) = on_sts(0..0);
+    assert_eq!(sign(&actor, &sts).await, Ok("K0".to_owned()));
     tokio::time::sleep(Duration::from_secs(7210)).await;
     assert_eq!(calls(&sts), [0, 1800, 3600, 5400, 7200]);
-    assert_eq!(sign(&refresh, &sts).await, Ok("K7200".to_owned()));
+    assert_eq!(sign(&actor, &sts).await, Ok("K7200".to_owned()));
     // With the profile the task goes too.
-    drop(refresh);
+    drop(actor);
     tokio::time::sleep(Duration::from_secs(7200)).await;
     assert_eq!(calls(&sts).len(), 5);
 }
@@ -201,16 +213,16 @@ async fn a_profile_is_refreshed_without_being_asked() {
 #[tokio::test(start_paused = true)]
 async fn valid_credentials_outlive_an_outage() {
     // From half of life, 30 minutes before the end, until the end.
-    let (refresh, sts) = on_sts(1800..3600);
+    let (actor, sts) = on_sts(1800..3600);
     for second in 0..3600 {
         // The last 15 seconds of a key sign nothing.
         if second < 3585 {
-            assert_eq!(sign(&refresh, &sts).await, Ok("K0".to_owned()), "{second}");
+            assert_eq!(sign(&actor, &sts).await, Ok("K0".to_owned()), "{second}");
         } else {
-            assert_eq!(sign(&refresh, &sts).await, Err(Reason::CredentialsUnavailable), "{second}");
+            assert_eq!(sign(&actor, &sts).await, Err(Reason::CredentialsUnavailable), "{second}");
         }
         if second == 2000 {
-            assert_eq!(refresh.status(sts.wall.now()).state, ProfileState::Degraded);
+            assert_eq!(actor.view(sts.wall.now()).state, ProfileState::Degraded);
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -220,57 +232,57 @@ async fn valid_credentials_outlive_an_outage() {
     // The first load may have tried three times; the outage costs twenty calls at most.
     assert!(sts.attempts.load(Ordering::SeqCst) <= 3 + 20, "{:?}", calls(&sts));
     let back = sts.wall.start.elapsed();
-    while sign(&refresh, &sts).await.is_err() {
+    while sign(&actor, &sts).await.is_err() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert!(sts.wall.start.elapsed() - back <= Duration::from_secs(5));
-    assert_eq!(refresh.status(sts.wall.now()).state, ProfileState::Fresh);
+    assert_eq!(actor.view(sts.wall.now()).state, ProfileState::Fresh);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_that_ends_early_is_over_within_one_pause_and_nobody_has_to_ask() {
-    let (refresh, sts) = on_sts(1800..3000);
-    assert_eq!(sign(&refresh, &sts).await, Ok("K0".to_owned()));
+    let (actor, sts) = on_sts(1800..3000);
+    assert_eq!(sign(&actor, &sts).await, Ok("K0".to_owned()));
     tokio::time::sleep(Duration::from_secs(3180)).await;
-    assert_eq!(refresh.status(sts.wall.now()).state, ProfileState::Fresh);
+    assert_eq!(actor.view(sts.wall.now()).state, ProfileState::Fresh);
     let last = calls(&sts).last().copied().expect("a call");
     assert!((3000..3180).contains(&last), "{:?}", calls(&sts));
-    assert_eq!(sign(&refresh, &sts).await, Ok(format!("K{last}")));
+    assert_eq!(sign(&actor, &sts).await, Ok(format!("K{last}")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_clock_an_hour_ahead_and_right_again() {
-    let (refresh, sts) = on_sts(0..0);
-    assert_eq!(sign(&refresh, &sts).await, Ok("K0".to_owned()));
+    let (actor, sts) = on_sts(0..0);
+    assert_eq!(sign(&actor, &sts).await, Ok("K0".to_owned()));
     sts.wall.step(3600);
     // What STS gives now has no life left by our clock; AWS would refuse its signatures anyway.
-    assert_eq!(sign(&refresh, &sts).await, Err(Reason::CredentialsUnavailable));
+    assert_eq!(sign(&actor, &sts).await, Err(Reason::CredentialsUnavailable));
     sts.wall.step(-3600);
-    assert_eq!(sign(&refresh, &sts).await, Ok("K0".to_owned()));
+    assert_eq!(sign(&actor, &sts).await, Ok("K0".to_owned()));
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(sign(&refresh, &sts).await.is_ok());
+    assert!(sign(&actor, &sts).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_clock_an_hour_back_does_not_keep_the_keys_for_longer() {
-    let (refresh, sts) = on_sts(0..0);
-    assert_eq!(sign(&refresh, &sts).await, Ok("K0".to_owned()));
+    let (actor, sts) = on_sts(0..0);
+    assert_eq!(sign(&actor, &sts).await, Ok("K0".to_owned()));
     sts.wall.step(-3600);
-    assert_eq!(sign(&refresh, &sts).await, Ok("K0".to_owned()));
+    assert_eq!(sign(&actor, &sts).await, Ok("K0".to_owned()));
     tokio::time::sleep(Duration::from_secs(1830)).await;
     // At half of life by the clock that never steps.
     assert_eq!(calls(&sts), [0, 1800]);
-    assert_eq!(sign(&refresh, &sts).await, Ok("K1800".to_owned()));
+    assert_eq!(sign(&actor, &sts).await, Ok("K1800".to_owned()));
     sts.wall.step(3600);
-    assert_eq!(sign(&refresh, &sts).await, Ok("K1800".to_owned()));
+    assert_eq!(sign(&actor, &sts).await, Ok("K1800".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn midnight_is_no_special_time() {
     // From 22:00 to 02:00, UTC.
-    let (refresh, sts) = on_sts(0..0);
+    let (actor, sts) = on_sts(0..0);
     for _ in 0..4 * 60 {
-        assert!(sign(&refresh, &sts).await.is_ok());
+        assert!(sign(&actor, &sts).await.is_ok());
         tokio::time::sleep(Duration::from_secs(60)).await;
     }
     assert!(calls(&sts).len() <= 9, "{:?}", calls(&sts));
@@ -279,38 +291,38 @@ async fn midnight_is_no_special_time() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_remembered_for_a_second() {
     let login = Denial::new(Reason::LoginRequired, "expired");
-    let (refresh, script) = machine([Err(login), keys("A", None)], 100);
+    let (actor, script) = scripted([Err(login), keys("A", None)], 100);
     for _ in 0..10 {
-        assert_eq!(id(&refresh, &script, 0).await, Err(Reason::LoginRequired));
+        assert_eq!(id(&actor, &script, 0).await, Err(Reason::LoginRequired));
     }
     assert_eq!(loads(&script), 1);
-    assert_eq!(refresh.status(at(0)).state, ProfileState::LoginRequired);
+    assert_eq!(actor.view(at(0)).state, ProfileState::LoginRequired);
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(id(&refresh, &script, 1).await, Ok("A".to_owned()));
-    assert!(refresh.status(at(1)).failure.is_none());
+    assert_eq!(id(&actor, &script, 1).await, Ok("A".to_owned()));
+    assert!(actor.view(at(1)).failure.is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn expired_credentials_of_a_source_are_a_failure() {
-    let (refresh, script) = machine([keys("A", Some(100))], 100);
-    assert_eq!(id(&refresh, &script, 100).await, Err(Reason::CredentialsUnavailable));
+    let (actor, script) = scripted([keys("A", Some(100))], 100);
+    assert_eq!(id(&actor, &script, 100).await, Err(Reason::CredentialsUnavailable));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_load_that_hangs_ends() {
-    let (refresh, script) = machine([keys("A", None)], 0);
-    assert_eq!(id(&refresh, &script, 0).await, Err(Reason::CredentialsUnavailable));
+    let (actor, script) = scripted([keys("A", None)], 0);
+    assert_eq!(id(&actor, &script, 0).await, Err(Reason::CredentialsUnavailable));
     // And the next one isn't in its way.
     script.gate.add_permits(1);
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(id(&refresh, &script, 61).await, Ok("A".to_owned()));
+    assert_eq!(id(&actor, &script, 61).await, Ok("A".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_load_that_panics_is_a_failure_and_the_next_one_runs() {
     struct Panics(AtomicUsize);
     impl Load for Panics {
-        fn load(&self, _: Effort, _: SystemTime) -> BoxFuture<'_, Result<Keys, Denial>> {
+        fn load(&self, _: Effort, _: SystemTime, _: OnRead) -> BoxFuture<'_, Result<Keys, Denial>> {
             Box::pin(async {
                 assert!(self.0.fetch_add(1, Ordering::SeqCst) > 0, "the clock stepped back");
                 keys("A", None)
@@ -318,70 +330,72 @@ async fn a_load_that_panics_is_a_failure_and_the_next_one_runs() {
         }
     }
     let source: Arc<dyn Load> = Arc::new(Panics(AtomicUsize::new(0)));
-    let refresh = Arc::new(Refresh::new(source, watch::Sender::new(()), Wall::new().clock()));
-    let denial = refresh.credentials(at(0)).await.expect_err("a panic");
+    let actor = Arc::new(Actor::new(source, watch::Sender::new(()), Wall::new().clock()));
+    let denial = actor.credentials(at(0)).await.expect_err("a panic");
     assert_eq!(denial.reason(), Reason::CredentialsUnavailable);
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(refresh.credentials(at(0)).await.expect("keys").access_key_id(), "A");
+    assert_eq!(actor.credentials(at(0)).await.expect("keys").access_key_id(), "A");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_rejection_loads_once_and_only_for_the_current_generation() {
-    let (refresh, script) = machine([keys("A", None), keys("B", None), keys("C", None)], 100);
-    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
-    assert_eq!(refresh.reject(1).await.expect("a generation"), 2);
-    assert_eq!(id(&refresh, &script, 0).await, Ok("B".to_owned()));
+    let (actor, script) = scripted([keys("A", None), keys("B", None), keys("C", None)], 100);
+    assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
+    assert_eq!(actor.reject(1).await.expect("a generation"), 2);
+    assert_eq!(id(&actor, &script, 0).await, Ok("B".to_owned()));
     // An old one, and one that never was.
-    assert_eq!(refresh.reject(1).await.expect("a generation"), 2);
-    assert_eq!(refresh.reject(9).await.expect("a generation"), 2);
+    assert_eq!(actor.reject(1).await.expect("a generation"), 2);
+    assert_eq!(actor.reject(9).await.expect("a generation"), 2);
     // Too soon: the same generation says that signing again can't help.
-    assert_eq!(refresh.reject(2).await.expect("a generation"), 2);
+    assert_eq!(actor.reject(2).await.expect("a generation"), 2);
     assert_eq!(loads(&script), 2);
     tokio::time::advance(Duration::from_secs(10)).await;
-    assert_eq!(refresh.reject(2).await.expect("a generation"), 3);
+    assert_eq!(actor.reject(2).await.expect("a generation"), 3);
     assert_eq!(loads(&script), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_same_credentials_are_the_same_generation() {
-    let (refresh, script) = machine([keys("A", None), keys("A", None)], 100);
-    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
-    assert_eq!(refresh.reject(1).await.expect("a generation"), 1);
+    let (actor, script) = scripted([keys("A", None), keys("A", None)], 100);
+    assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
+    assert_eq!(actor.reject(1).await.expect("a generation"), 1);
     assert_eq!(loads(&script), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn credentials_without_an_end_are_looked_at_again_after_a_minute() {
-    let (refresh, script) = machine([keys("A", None), keys("B", None)], 100);
-    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
-    assert_eq!(id(&refresh, &script, 59).await, Ok("A".to_owned()));
+    let (actor, script) = scripted([keys("A", None), keys("B", None)], 100);
+    assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
+    assert_eq!(id(&actor, &script, 59).await, Ok("A".to_owned()));
     assert_eq!(loads(&script), 1);
-    assert_eq!(id(&refresh, &script, 60).await, Ok("A".to_owned()));
-    settle(&refresh).await;
-    assert_eq!(id(&refresh, &script, 60).await, Ok("B".to_owned()));
+    assert_eq!(id(&actor, &script, 60).await, Ok("A".to_owned()));
+    settle(&actor).await;
+    assert_eq!(id(&actor, &script, 60).await, Ok("B".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_steps_back_keeps_what_is_there() {
-    let (refresh, script) = machine([keys("A", Some(5000))], 100);
-    assert_eq!(id(&refresh, &script, 4000).await, Ok("A".to_owned()));
-    assert_eq!(id(&refresh, &script, 400).await, Ok("A".to_owned()));
+    let (actor, script) = scripted([keys("A", Some(5000))], 100);
+    assert_eq!(id(&actor, &script, 4000).await, Ok("A".to_owned()));
+    assert_eq!(id(&actor, &script, 400).await, Ok("A".to_owned()));
     assert_eq!(loads(&script), 1);
 }
 
 #[tokio::test]
-async fn fresh_credentials_are_had_without_the_lock() {
+async fn fresh_credentials_and_the_state_are_had_without_the_lock() {
     use futures_util::FutureExt;
 
-    let (refresh, script) = machine([keys("A", Some(1000))], 1);
-    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
-    let held = refresh.flight();
+    let (actor, script) = scripted([keys("A", Some(1000))], 1);
+    assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
+    let held = actor.machine.lock().expect("nobody panics");
     let (told, hears) = std::sync::mpsc::channel();
-    let other = Arc::clone(&refresh);
+    let other = Arc::clone(&actor);
     std::thread::spawn(move || {
         let loaded = other.credentials(at(1)).now_or_never();
-        told.send(loaded.map(|it| it.is_ok())).ok();
+        let view = other.view(at(1));
+        told.send((loaded.map(|it| it.is_ok()), view.state)).ok();
     });
-    assert_eq!(hears.recv_timeout(Duration::from_secs(20)), Ok(Some(true)));
+    let heard = hears.recv_timeout(Duration::from_secs(20));
+    assert_eq!(heard, Ok((Some(true), ProfileState::Fresh)));
     drop(held);
 }

@@ -5,20 +5,20 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn a_change_is_loaded_at_once_and_what_ran_before_it_does_not_count() {
     let login = Denial::new(Reason::LoginRequired, "expired");
-    let (refresh, script) = machine([Err(login), keys("B", None), keys("C", None)], 0);
+    let (actor, script) = scripted([Err(login), keys("B", None), keys("C", None)], 0);
     let waiting = {
-        let (refresh, script) = (Arc::clone(&refresh), Arc::clone(&script));
-        tokio::spawn(async move { id(&refresh, &script, 0).await })
+        let (actor, script) = (Arc::clone(&actor), Arc::clone(&script));
+        tokio::spawn(async move { id(&actor, &script, 0).await })
     };
     deadline::until(|| loads(&script) > 0).await;
     // Someone signs in while a load with the old token is on its way.
-    refresh.reload(Change::Files);
+    actor.change(Change::Files);
     script.gate.add_permits(2);
     assert_eq!(waiting.await.expect("an answer"), Ok("B".to_owned()));
     script.gate.add_permits(1);
-    refresh.reload(Change::Files);
-    settle(&refresh).await;
-    assert_eq!(id(&refresh, &script, 0).await, Ok("C".to_owned()));
+    actor.change(Change::Files);
+    settle(&actor).await;
+    assert_eq!(id(&actor, &script, 0).await, Ok("C".to_owned()));
     assert_eq!(loads(&script), 3);
 }
 
@@ -28,40 +28,40 @@ async fn keys_that_never_end_do_not_outlive_their_source_for_long() {
         [(Reason::ProfileMisconfigured, false), (Reason::CredentialsUnavailable, true)]
     {
         let failed = || Err(Denial::new(reason, "taken out"));
-        let (refresh, script) =
-            machine([keys("A", None), failed(), failed(), failed(), failed()], 100);
-        assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
-        refresh.start();
-        settle(&refresh).await;
+        let (actor, script) =
+            scripted([keys("A", None), failed(), failed(), failed(), failed()], 100);
+        assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
+        actor.start();
+        settle(&actor).await;
         tokio::time::sleep(Duration::from_secs(30)).await;
-        assert_eq!(id(&refresh, &script, 30).await, Ok("A".to_owned()));
+        assert_eq!(id(&actor, &script, 30).await, Ok("A".to_owned()));
         tokio::time::sleep(Duration::from_secs(70)).await;
-        assert_eq!(id(&refresh, &script, 100).await.is_ok(), served, "{reason:?}");
+        assert_eq!(id(&actor, &script, 100).await.is_ok(), served, "{reason:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_dropped_is_gone_and_a_load_from_before_does_not_bring_it_back() {
-    let (refresh, script) = machine([keys("A", Some(1000)), keys("B", None), keys("C", None)], 1);
-    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
-    let keys = Arc::downgrade(&refresh.current.load_full().expect("held").credentials);
-    refresh.reload(Change::Files);
+    let (actor, script) = scripted([keys("A", Some(1000)), keys("B", None), keys("C", None)], 1);
+    assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
+    let held = Arc::downgrade(&actor.status.load().held.as_ref().expect("held").credentials);
+    actor.change(Change::Files);
     deadline::until(|| loads(&script) == 2).await;
-    refresh.forget(Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
-    assert!(keys.upgrade().is_none(), "the keys are freed, and zeroed with that");
+    forget(&actor, Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
+    assert!(held.upgrade().is_none(), "the keys are freed, and zeroed with that");
     script.gate.add_permits(1);
-    settle(&refresh).await;
-    assert_eq!(id(&refresh, &script, 0).await, Err(Reason::ProfileMisconfigured));
-    assert_eq!(refresh.status(at(0)).state, ProfileState::Misconfigured);
+    settle(&actor).await;
+    assert_eq!(id(&actor, &script, 0).await, Err(Reason::ProfileMisconfigured));
+    assert_eq!(actor.view(at(0)).state, ProfileState::Misconfigured);
     // It is there again.
     script.gate.add_permits(1);
-    refresh.reload(Change::Files);
-    settle(&refresh).await;
-    assert_eq!(id(&refresh, &script, 0).await, Ok("C".to_owned()));
-    refresh.end();
-    refresh.reload(Change::Files);
+    actor.change(Change::Files);
+    settle(&actor).await;
+    assert_eq!(id(&actor, &script, 0).await, Ok("C".to_owned()));
+    actor.end();
+    actor.change(Change::Files);
     tokio::time::advance(Duration::from_secs(60)).await;
-    assert_eq!(id(&refresh, &script, 0).await, Err(Reason::CredentialsUnavailable));
+    assert_eq!(id(&actor, &script, 60).await, Err(Reason::CredentialsUnavailable));
     assert_eq!(loads(&script), 3);
 }
 
@@ -72,7 +72,7 @@ struct Moody {
 }
 
 impl Load for Moody {
-    fn load(&self, _: Effort, _: SystemTime) -> BoxFuture<'_, Result<Keys, Denial>> {
+    fn load(&self, _: Effort, _: SystemTime, _: OnRead) -> BoxFuture<'_, Result<Keys, Denial>> {
         Box::pin(async {
             self.loads.fetch_add(1, Ordering::SeqCst);
             let answer = self.answers.lock().expect("a lock").pop_front().expect("an answer");
@@ -86,21 +86,21 @@ impl Load for Moody {
 
 fn moody(
     answers: impl IntoIterator<Item = Option<Result<Keys, Denial>>>,
-) -> (Arc<Refresh>, Arc<Moody>) {
+) -> (Arc<Actor>, Arc<Moody>) {
     let answers = Mutex::new(answers.into_iter().collect());
     let moody = Arc::new(Moody { loads: AtomicUsize::new(0), answers });
     let source: Arc<dyn Load> = Arc::<Moody>::clone(&moody);
-    (Arc::new(Refresh::new(source, watch::Sender::new(()), Wall::new().clock())), moody)
+    (Arc::new(Actor::new(source, watch::Sender::new(()), Wall::new().clock())), moody)
 }
 
 /// Someone who waits for a signature, when the load for it has begun.
 async fn waiting(
-    refresh: &Arc<Refresh>,
+    actor: &Arc<Actor>,
     moody: &Moody,
 ) -> tokio::task::JoinHandle<Result<Arc<Credentials>, Denial>> {
     let waiter = {
-        let refresh = Arc::clone(refresh);
-        tokio::spawn(async move { refresh.credentials(at(0)).await })
+        let actor = Arc::clone(actor);
+        tokio::spawn(async move { actor.credentials(at(0)).await })
     };
     deadline::until(|| moody.loads.load(Ordering::SeqCst) > 0).await;
     waiter
@@ -108,10 +108,10 @@ async fn waiting(
 
 #[tokio::test(start_paused = true)]
 async fn a_load_that_hangs_does_not_hold_up_a_change() {
-    let (refresh, moody) = moody([None, Some(keys("B", None))]);
-    let waiter = waiting(&refresh, &moody).await;
+    let (actor, moody) = moody([None, Some(keys("B", None))]);
+    let waiter = waiting(&actor, &moody).await;
     let started = Instant::now();
-    refresh.reload(Change::Files);
+    actor.change(Change::Files);
     let loaded = waiter.await.expect("an answer").expect("keys");
     assert_eq!(loaded.access_key_id(), "B");
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
@@ -119,20 +119,21 @@ async fn a_load_that_hangs_does_not_hold_up_a_change() {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_a_profile_that_goes_and_one_that_comes_back_is_loaded() {
-    let (refresh, moody) = moody([None, None, Some(keys("B", None))]);
-    let waiter = waiting(&refresh, &moody).await;
+    let (actor, moody) = moody([None, None, Some(keys("B", None))]);
+    let waiter = waiting(&actor, &moody).await;
     let started = Instant::now();
-    refresh.forget(Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
+    forget(&actor, Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
     let denial = waiter.await.expect("an answer").expect_err("gone");
     assert_eq!(denial.reason(), Reason::ProfileMisconfigured);
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 
     // It goes and comes back while a load hangs, and nobody asks.
-    refresh.reload(Change::Files);
-    refresh.forget(Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
-    refresh.reload(Change::Files);
-    settle(&refresh).await;
-    assert_eq!(refresh.status(at(0)).state, ProfileState::Fresh);
+    actor.change(Change::Files);
+    deadline::until(|| moody.loads.load(Ordering::SeqCst) == 2).await;
+    forget(&actor, Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
+    actor.change(Change::Files);
+    settle(&actor).await;
+    assert_eq!(actor.view(at(0)).state, ProfileState::Fresh);
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,51 +152,51 @@ async fn keys_of_what_the_file_says_no_more_are_not_used_up() {
         (None, &away, true),
     ] {
         let answers = [keys("A", Some(3600))].into_iter().chain((0..9).map(|_| failure()));
-        let (refresh, script) = machine(answers, 100);
-        assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
+        let (actor, script) = scripted(answers, 100);
+        assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
         match change {
-            Some(change) => refresh.reload(change),
+            Some(change) => actor.change(change),
             // Half of life.
             None => tokio::time::sleep(Duration::from_secs(1801)).await,
         }
-        settle(&refresh).await;
-        assert_eq!(refresh.status(script.wall.now()).state, ProfileState::Degraded);
+        settle(&actor).await;
+        assert_eq!(actor.view(script.wall.now()).state, ProfileState::Degraded);
         let now = || script.wall.start.elapsed().as_secs();
         tokio::time::sleep(Duration::from_secs(30)).await;
-        assert_eq!(id(&refresh, &script, now()).await, Ok("A".to_owned()));
+        assert_eq!(id(&actor, &script, now()).await, Ok("A".to_owned()));
         tokio::time::sleep(Duration::from_secs(70)).await;
         let reason = failure().expect_err("a failure").reason();
-        assert_eq!(id(&refresh, &script, now()).await.is_ok(), served, "{change:?}, {reason:?}");
+        assert_eq!(id(&actor, &script, now()).await.is_ok(), served, "{change:?}, {reason:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn half_a_file_in_an_outage_is_no_last_word() {
     // Without an answer in its list, the source is away.
-    let (refresh, script) = machine([keys("A", Some(36_000))], 100);
-    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
-    refresh.reload(Change::Token);
-    settle(&refresh).await;
+    let (actor, script) = scripted([keys("A", Some(36_000))], 100);
+    assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
+    actor.change(Change::Token);
+    settle(&actor).await;
     tokio::time::sleep(Duration::from_secs(100)).await;
     let half = Err(Denial::new(Reason::ProfileMisconfigured, "half a file"));
     script.answers.lock().expect("a lock").push_back(half);
-    refresh.reload(Change::Files);
-    settle(&refresh).await;
-    let failure = refresh.status(at(100)).failure.expect("half a file");
+    actor.change(Change::Files);
+    settle(&actor).await;
+    let failure = actor.view(at(100)).failure.expect("half a file");
     assert_eq!(failure.reason(), Reason::ProfileMisconfigured);
     tokio::time::sleep(Duration::from_secs(30)).await;
-    assert_eq!(id(&refresh, &script, 130).await, Ok("A".to_owned()));
+    assert_eq!(id(&actor, &script, 130).await, Ok("A".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_change_in_an_outage_is_taken_over_after_it_and_nobody_has_to_ask() {
     let answers = [keys("A", Some(36_000)), Err(unavailable()), keys("B", Some(36_000))];
-    let (refresh, script) = machine(answers, 100);
-    assert_eq!(id(&refresh, &script, 0).await, Ok("A".to_owned()));
-    refresh.reload(Change::Files);
-    settle(&refresh).await;
-    assert_eq!(refresh.status(at(0)).state, ProfileState::Degraded);
+    let (actor, script) = scripted(answers, 100);
+    assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
+    actor.change(Change::Files);
+    settle(&actor).await;
+    assert_eq!(actor.view(at(0)).state, ProfileState::Degraded);
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(loads(&script), 3);
-    assert_eq!(id(&refresh, &script, 20).await, Ok("B".to_owned()));
+    assert_eq!(id(&actor, &script, 20).await, Ok("B".to_owned()));
 }

@@ -1,0 +1,74 @@
+use super::*;
+use crate::config;
+
+fn config(more: &str) -> Config {
+    let text = format!(
+        "[listen]\nunix = \"/run/user/1/sigward/broker.sock\"\n{more}\
+         [[endpoint]]\nname = \"e\"\nurl = \"https://aws-mcp.us-east-1.api.aws/mcp\"\n\
+         [[profile]]\nname = \"dev\"\nendpoints = [\"e\"]\n"
+    );
+    config::parse(&text, Path::new("test"), 0).expect("valid")
+}
+
+fn home() -> (tempfile::TempDir, Surroundings) {
+    let home = tempfile::tempdir().expect("a home");
+    std::fs::create_dir_all(home.path().join(".aws/sso/cache")).expect("a directory");
+    let surroundings =
+        Surroundings { home: Some(home.path().to_owned()), ..Surroundings::default() };
+    (home, surroundings)
+}
+
+#[test]
+fn what_is_named_is_open_and_what_is_not_is_closed() {
+    let (home, surroundings) = home();
+    let at = home.path();
+    for directory in ["etc", "audit", "elsewhere", "tokens", "secret", "run"] {
+        std::fs::create_dir(at.join(directory)).expect("a directory");
+    }
+    let elsewhere = at.join("elsewhere/config");
+    let text = format!(
+        "[profile dev]\nrole_arn = arn:aws:iam::1:role/X\nweb_identity_token_file = {0}/tokens/t\n\
+         ca_bundle = {0}/certificates/ca.pem\n",
+        at.display()
+    );
+    std::fs::write(&elsewhere, text).expect("a file");
+    std::os::unix::fs::symlink(&elsewhere, at.join(".aws/config")).expect("a link");
+    let config = config(&format!("[audit]\nfile = \"{}/audit/log\"\n", at.display()));
+    let file = at.join("etc/broker.toml");
+    let named = in_time(&config, &surroundings);
+    assert!(!named.runs_programs);
+    let access = access(&config, Some(&file), Some(&at.join("run/broker.sock")), named);
+    let reads = |path: &str| access.read.contains(&at.join(path));
+    for path in [".aws", "etc", "elsewhere", "tokens"] {
+        assert!(reads(path), "{path}: {access:?}");
+    }
+    assert!(reads(""), "where the directory of the CA bundle would be made");
+    let writes = |path: &str| access.write.contains(&at.join(path));
+    // The cache of `aws login` isn't there yet.
+    for path in ["audit", ".aws/sso/cache", ".aws", "run"] {
+        assert!(writes(path), "{path}: {access:?}");
+    }
+    for path in ["etc", "tokens", "secret", "elsewhere"] {
+        assert!(!writes(path), "{path}: {access:?}");
+    }
+    assert!(!reads("secret"));
+    let root = PathBuf::from("/");
+    assert!(!access.read.contains(&root) && !access.write.contains(&root));
+}
+
+/// Nobody is confined for whom it would break what the configuration asks for.
+#[test]
+fn a_program_and_a_rule_about_programs_are_not_confined() {
+    let (home, surroundings) = home();
+    let process = "[profile other]\ncredential_process = a\n\
+                   [profile dev]\nrole_arn = arn:aws:iam::1:role/X\nsource_profile = other\n";
+    for (text, runs) in [(process, true), ("[profile other]\ncredential_process = a\n", false)] {
+        std::fs::write(home.path().join(".aws/config"), text).expect("a file");
+        assert_eq!(in_time(&config(""), &surroundings).runs_programs, runs, "{text}");
+    }
+    assert!(!asks_for_programs(&config("")));
+    let rule = "[[rule]]\npeer = { uid = 1, exe = \"/bin/agent\" }\nprofiles = [\"dev\"]\n";
+    assert!(asks_for_programs(&config(rule)));
+    let outcome = confine(&config(rule), None, None, &surroundings);
+    assert!(matches!(outcome, Outcome::Left(_)));
+}

@@ -1,0 +1,456 @@
+//! The state of one profile's credentials, and what each message makes of it. It loads nothing itself and reads no
+//! clock: what it says is to be done next is done by the task of the actor.
+//!
+//! ```text
+//!            load ok                  half of life, a change, a rejection
+//!  unloaded ───────▶ loading ──▶ fresh ───────────────────────▶ refreshing
+//!                     ▲    │       ▲ ◀───────── load ok ──────────┤ │ load failed
+//!      asked, changed │    │ failed└────── load ok ◀─ refreshing ◀─┴ degraded
+//!                     └─ failed ◀──── the profile is gone, its keys are disowned
+//! ```
+//!
+//! Every state leads to `ended` when the configuration drops the profile, and `ended` leads nowhere.
+//!
+//! Invariants: a load counts only with the ticket of its flight: what was begun before a change brings nothing back. What
+//! a load has read is never older than what the watch has seen. Keys are in `fresh`, `refreshing` and `degraded`, and
+//! nowhere else.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials as Keys;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::pace::{self, Due};
+use super::state::{Asker, Changed, Failed, Flight, Held, Moment, Outcome, State, Ticket, effort};
+use super::status::Status;
+use super::whose::Whose;
+use crate::error::{Denial, Reason};
+use crate::profile::load::Effort;
+use crate::profile::reading::{Change, Found, Reading, Taken};
+use crate::secret::Credentials;
+
+/// Between two loads that rejections force: a caller can't make the broker storm STS.
+const BETWEEN_FORCED: Duration = Duration::from_secs(10);
+/// The task looks at the clock at least so often while there are keys: it may have stepped, or the machine slept.
+const LOOK: Duration = Duration::from_secs(30);
+/// And never in a circle, whatever the clocks say.
+const SHORTEST: Duration = Duration::from_millis(100);
+
+/// What becomes of a rejection.
+#[derive(Debug)]
+pub(super) enum Rejection {
+    /// To sign with this generation is all that can be done.
+    Known(u64),
+    /// A load runs.
+    Wait(watch::Receiver<Outcome>),
+}
+
+/// What the task of the actor has to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// See to it that this load runs.
+    Load(Ticket, Effort),
+    /// Wait so long, or until something happens.
+    Wait(Option<Duration>),
+    /// There will be nothing to do any more.
+    End,
+}
+
+/// A load that is over, for those who wait for it.
+#[derive(Debug)]
+pub(super) struct Landing {
+    pub(super) landed: watch::Sender<Outcome>,
+    pub(super) outcome: Result<Arc<Credentials>, Denial>,
+    pub(super) took: Duration,
+}
+
+/// One profile.
+#[derive(Debug, Default)]
+pub(super) struct Machine {
+    pub(super) state: State,
+    /// Of the credentials that were loaded last; 0 for none yet.
+    pub(super) generation: u64,
+    /// How many loads have begun.
+    tickets: u64,
+    /// When a rejection last forced a load.
+    forced: Option<Instant>,
+    /// The latest reading of the files, whoever has read them.
+    read: Option<Reading>,
+    pub(super) whose: Whose,
+    /// Whether the status isn't published as it is.
+    dirty: bool,
+    /// Whether it differs in what others wait for.
+    news: bool,
+    landing: Option<Landing>,
+}
+
+impl Machine {
+    /// Somebody wants a load: the one that runs, or a new one, or the failure of one whose pause isn't over.
+    pub(super) fn want(
+        &mut self,
+        asker: Asker,
+        now: Moment,
+    ) -> Result<watch::Receiver<Outcome>, Denial> {
+        match &self.state {
+            State::Ended { denial } => return Err(denial.clone()),
+            State::Failed { failed } | State::Degraded { failed, .. }
+                if failed.is_answer(asker, now) =>
+            {
+                return Err(failed.denial.clone());
+            }
+            _ => {}
+        }
+        Ok(self.launch(now))
+    }
+
+    /// Something has changed that the credentials are made of. What was begun before it doesn't count.
+    pub(super) fn change(&mut self, change: Change, now: Moment) {
+        let renewed = |failed: Option<Failed>| {
+            failed.map(|failed| Failed { count: 0, since: now.steady, ..failed })
+        };
+        let since = now.steady;
+        self.state = match mem::take(&mut self.state) {
+            ended @ State::Ended { .. } => ended,
+            State::Unloaded => State::Loading { flight: self.flight(now), failed: None },
+            State::Failed { failed } => {
+                State::Loading { flight: self.flight(now), failed: renewed(Some(failed)) }
+            }
+            State::Loading { flight, failed } => {
+                State::Loading { flight: self.overtaken(flight), failed: renewed(failed) }
+            }
+            State::Fresh { held } => {
+                let (flight, changed) = (self.flight(now), Some(Changed { change, since }));
+                State::Refreshing { held, flight, failed: None, changed }
+            }
+            State::Refreshing { held, flight, failed, changed } => {
+                let changed = Some(Changed::merge(changed, change, since));
+                let flight = self.overtaken(flight);
+                State::Refreshing { held, flight, failed: renewed(failed), changed }
+            }
+            State::Degraded { held, failed, changed } => {
+                let changed = Some(Changed::merge(changed, change, since));
+                let flight = self.flight(now);
+                State::Refreshing { held, flight, failed: renewed(Some(failed)), changed }
+            }
+        };
+        self.mark();
+    }
+
+    /// The watch has read the files.
+    pub(super) fn take_reading(&mut self, reading: Reading, now: Moment) -> Taken {
+        // A load was quicker, and has read them since.
+        if self.has_read_since(&reading) {
+            return Taken::Same;
+        }
+        let found = reading.found.clone();
+        self.keep(reading);
+        let found = match found {
+            _ if !self.is_touched() => return Taken::Same,
+            Found::Unreadable(denial) => return Taken::Kept(denial),
+            Found::Gone => {
+                let detail = "the profile isn't in the AWS files any more";
+                self.forget(Denial::new(Reason::ProfileMisconfigured, detail), now);
+                return Taken::Dropped;
+            }
+            Found::Inputs(found) => found,
+        };
+        // What the last load read; and it may have been quicker than the watch, and have failed.
+        let of_keys = match &self.state {
+            State::Refreshing { held, .. } | State::Degraded { held, .. } => held.of.as_ref(),
+            _ => None,
+        };
+        let of_keys = of_keys.filter(|of| of.files != found.files).map(|_| Change::Files);
+        let before = self.state.last_read();
+        let change = match &self.state {
+            State::Failed { .. } | State::Degraded { .. } => found.change_since_failure(before),
+            _ => found.change(before),
+        };
+        match of_keys.or(change) {
+            None => Taken::Same,
+            Some(change) => {
+                self.change(change, now);
+                Taken::Reloads
+            }
+        }
+    }
+
+    /// Somebody has read the files to list the profiles. Whoever has read them before knows more.
+    pub(super) fn survey(&mut self, reading: Reading) {
+        if self.read.is_none() {
+            self.keep(reading);
+        }
+    }
+
+    /// A load has read the files. Where the watch has read them since, and seen what the load hasn't, the load is done
+    /// again: else an edit that was taken back, or one that came while the last was taken over, would be lost.
+    pub(super) fn take_read_of_load(&mut self, ticket: Ticket, reading: Reading) {
+        let is_stale = self.has_read_since(&reading);
+        let Some(flight) = self.state.flight_mut().filter(|flight| flight.ticket == ticket) else {
+            return;
+        };
+        if is_stale {
+            self.tickets += 1;
+            flight.ticket = Ticket(self.tickets);
+            self.mark();
+            return;
+        }
+        if let Found::Inputs(inputs) = &reading.found {
+            flight.read = Some(inputs.clone());
+        }
+        self.keep(reading);
+    }
+
+    /// A load has ended, which began at `began`. One that was overtaken brings nothing.
+    pub(super) fn land(
+        &mut self,
+        ticket: Ticket,
+        loaded: Result<Keys, Denial>,
+        began: SystemTime,
+        chance: f64,
+        now: Moment,
+    ) {
+        if self.state.flight_mut().is_none_or(|flight| flight.ticket != ticket) {
+            return;
+        }
+        let (held, flight, failed, changed) = match mem::take(&mut self.state) {
+            State::Loading { flight, failed } => (None, flight, failed, None),
+            State::Refreshing { held, flight, failed, changed } => {
+                (Some(held), flight, failed, changed)
+            }
+            // No other has a flight.
+            state => {
+                self.state = state;
+                return;
+            }
+        };
+        let fresh = loaded.and_then(|keys| {
+            let same = held.as_ref().is_some_and(|it| *it.credentials.expose_keys() == keys);
+            let fresh = Credentials::new(keys, began, self.generation + u64::from(!same));
+            let expired = "the source gave credentials that have expired: is the clock right?";
+            match fresh.usable(now.wall) {
+                true => Ok(Arc::new(fresh)),
+                false => Err(Denial::new(Reason::CredentialsUnavailable, expired)),
+            }
+        });
+        self.state = match &fresh {
+            Ok(fresh) => {
+                self.generation = fresh.generation();
+                let due = Due::of(fresh, now.steady, chance);
+                let credentials = Arc::clone(fresh);
+                State::Fresh { held: Held { credentials, due, of: flight.read.clone() } }
+            }
+            Err(denial) => {
+                let of = flight.read.clone();
+                let failed = Failed::after(failed.as_ref(), denial.clone(), of, chance, now);
+                match held {
+                    Some(held) => State::Degraded { held, failed, changed },
+                    None => State::Failed { failed },
+                }
+            }
+        };
+        self.end_flight(flight, fresh, now);
+        self.mark();
+    }
+
+    /// Upstream refused a signature of this generation.
+    pub(super) fn reject(&mut self, generation: u64, now: Moment) -> Rejection {
+        if self.generation != generation {
+            return Rejection::Known(self.generation);
+        }
+        let recently =
+            self.forced.is_some_and(|forced| now.steady.duration_since(forced) < BETWEEN_FORCED);
+        match &self.state {
+            State::Loading { flight, .. } | State::Refreshing { flight, .. } => {
+                Rejection::Wait(flight.landed.subscribe())
+            }
+            State::Ended { .. } => Rejection::Known(generation),
+            _ if recently => Rejection::Known(generation),
+            _ => {
+                self.forced = Some(now.steady);
+                Rejection::Wait(self.launch(now))
+            }
+        }
+    }
+
+    /// Drops the keys: the profile isn't there any more. A later load may bring others.
+    pub(super) fn forget(&mut self, denial: Denial, now: Moment) {
+        if matches!(self.state, State::Unloaded | State::Ended { .. }) {
+            return;
+        }
+        let failed = Failed::after(None, denial.clone(), None, 0.0, now);
+        self.drop_keys(State::Failed { failed }, denial, now);
+    }
+
+    /// Drops the keys for good.
+    pub(super) fn end(&mut self, now: Moment) {
+        let detail = "the configuration has just changed";
+        let denial = Denial::new(Reason::CredentialsUnavailable, detail);
+        self.drop_keys(State::Ended { denial: denial.clone() }, denial, now);
+    }
+
+    /// Time has passed: keys that are disowned go, and a load that is due begins.
+    pub(super) fn tick(&mut self, now: Moment) {
+        if let Some(denial) = self.state.disowned(now) {
+            self.forget(denial, now);
+        }
+        let due = match &self.state {
+            State::Fresh { held } => held.due.over(now.wall, now.steady),
+            State::Degraded { held, failed, changed } => {
+                // What a change was to bring may have failed to come.
+                let due = held.due.over(now.wall, now.steady) || changed.is_some();
+                due && !failed.is_final()
+            }
+            _ => false,
+        };
+        if due {
+            // Its outcome is kept in the state.
+            drop(self.want(Asker::Nobody, now));
+        }
+    }
+
+    /// What the task has to do until the next message.
+    pub(super) fn step(&self, now: Moment) -> Step {
+        let pause = match &self.state {
+            State::Ended { .. } => return Step::End,
+            State::Unloaded | State::Failed { .. } => return Step::Wait(None),
+            State::Loading { flight, failed } => {
+                return Step::Load(flight.ticket, effort(failed.as_ref(), false));
+            }
+            State::Refreshing { held, flight, failed, .. } => {
+                let served = held.credentials.usable(now.wall);
+                return Step::Load(flight.ticket, effort(failed.as_ref(), served));
+            }
+            State::Fresh { held } => held.due.left(now.wall, now.steady),
+            State::Degraded { failed, .. } if failed.is_final() => LOOK,
+            State::Degraded { held, failed, changed } => {
+                let pause = pace::after_failed_refresh(failed.count, failed.chance);
+                let left = pause.saturating_sub(now.steady.duration_since(failed.at));
+                match changed {
+                    Some(_) => left,
+                    None => left.max(held.due.left(now.wall, now.steady)),
+                }
+            }
+        };
+        Step::Wait(Some(pause.clamp(SHORTEST, LOOK)))
+    }
+
+    /// What there is to publish since the last time.
+    pub(super) fn take_status(&mut self) -> Option<Status> {
+        mem::take(&mut self.dirty).then(|| self.status())
+    }
+
+    /// Whether something has happened since the last time that others wait for: also a load's end.
+    pub(super) fn take_news(&mut self) -> Option<Option<Landing>> {
+        mem::take(&mut self.news).then(|| self.landing.take())
+    }
+
+    /// AWS has said whose a key is, or hasn't.
+    pub(super) fn identify(&mut self, access_key_id: &str, arn: Option<String>) {
+        self.whose.answer(access_key_id, arn);
+        self.mark();
+    }
+
+    fn status(&self) -> Status {
+        let failure = match &self.state {
+            State::Loading { failed, .. } | State::Refreshing { failed, .. } => failed.as_ref(),
+            State::Degraded { failed, .. } | State::Failed { failed } => Some(failed),
+            State::Unloaded | State::Fresh { .. } | State::Ended { .. } => None,
+        };
+        let failure = failure.map(|failed| failed.denial.clone());
+        let of_end = match &self.state {
+            State::Ended { denial } => Some(denial.clone()),
+            _ => None,
+        };
+        let token_file = match self.read.as_ref().map(|reading| &reading.found) {
+            Some(Found::Inputs(inputs)) => inputs.token.clone(),
+            _ => None,
+        };
+        Status {
+            held: self.state.held().cloned(),
+            failure: failure.or(of_end),
+            generation: self.generation,
+            about: self.read.as_ref().map(|reading| reading.about.clone()),
+            token_file,
+            identity_arn: self.whose.arn().to_owned(),
+            touched: self.is_touched(),
+            loading: matches!(self.state, State::Loading { .. } | State::Refreshing { .. }),
+        }
+    }
+
+    /// Whether anyone has asked for the credentials yet.
+    fn is_touched(&self) -> bool {
+        !matches!(self.state, State::Unloaded | State::Ended { .. })
+    }
+
+    /// The load that runs, or a new one.
+    fn launch(&mut self, now: Moment) -> watch::Receiver<Outcome> {
+        if let Some(flight) = self.state.flight_mut() {
+            return flight.landed.subscribe();
+        }
+        let flight = self.flight(now);
+        let running = flight.landed.subscribe();
+        self.state = match mem::take(&mut self.state) {
+            State::Failed { failed } => State::Loading { flight, failed: Some(failed) },
+            State::Fresh { held } => {
+                State::Refreshing { held, flight, failed: None, changed: None }
+            }
+            State::Degraded { held, failed, changed } => {
+                State::Refreshing { held, flight, failed: Some(failed), changed }
+            }
+            State::Unloaded => State::Loading { flight, failed: None },
+            // Those have a flight, and nobody begins another for a profile that is gone.
+            other @ (State::Loading { .. } | State::Refreshing { .. } | State::Ended { .. }) => {
+                other
+            }
+        };
+        self.mark();
+        running
+    }
+
+    fn flight(&mut self, now: Moment) -> Flight {
+        self.tickets += 1;
+        let (landed, _) = watch::channel(None);
+        Flight { ticket: Ticket(self.tickets), since: now.steady, read: None, landed }
+    }
+
+    fn overtaken(&mut self, flight: Flight) -> Flight {
+        self.tickets += 1;
+        Flight { ticket: Ticket(self.tickets), read: None, ..flight }
+    }
+
+    fn end_flight(
+        &mut self,
+        flight: Flight,
+        outcome: Result<Arc<Credentials>, Denial>,
+        now: Moment,
+    ) {
+        let took = now.steady.duration_since(flight.since);
+        self.landing = Some(Landing { landed: flight.landed, outcome, took });
+    }
+
+    fn drop_keys(&mut self, next: State, denial: Denial, now: Moment) {
+        let before = mem::replace(&mut self.state, next);
+        if let State::Loading { flight, .. } | State::Refreshing { flight, .. } = before {
+            self.end_flight(flight, Err(denial), now);
+        }
+        self.whose = Whose::default();
+        self.mark();
+    }
+
+    fn keep(&mut self, reading: Reading) {
+        self.read = Some(reading);
+        self.dirty = true;
+    }
+
+    fn mark(&mut self) {
+        self.dirty = true;
+        self.news = true;
+    }
+
+    fn has_read_since(&self, reading: &Reading) -> bool {
+        self.read.as_ref().is_some_and(|read| read.version > reading.version)
+    }
+}

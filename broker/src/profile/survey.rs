@@ -1,0 +1,50 @@
+//! The first reading of the AWS files, for what is shown of profiles that nobody has asked a signature of.
+//!
+//! Invariant: a home on a disk that hangs delays those who list the profiles once, and by [`PATIENCE`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::watch;
+
+use super::entry::Entry;
+use super::home::Home;
+use crate::clock;
+
+/// A disk that takes longer is taken for one that hangs.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A reading that goes on, also after those who wait for it have lost patience.
+#[derive(Debug)]
+pub(super) struct Survey(watch::Receiver<bool>);
+
+impl Survey {
+    pub(super) fn start(
+        home: Arc<Home>,
+        profiles: Vec<Arc<Entry>>,
+        changes: watch::Sender<()>,
+    ) -> Self {
+        let (over, waiting) = watch::channel(false);
+        let surveying = tokio::spawn(async move {
+            let snapshot = home.read().await;
+            let unknown = profiles.iter().filter(|profile| !profile.actor.is_surveyed());
+            let read = unknown.map(async |profile| {
+                profile.actor.survey(profile.source.read(&snapshot, clock::now()).await);
+            });
+            join_all(read).await;
+            changes.send_replace(());
+        });
+        tokio::spawn(async move {
+            drop(tokio::time::timeout(PATIENCE, surveying).await);
+            over.send_replace(true);
+        });
+        Self(waiting)
+    }
+
+    /// Ends when the files have been read, or hang.
+    pub(super) async fn wait(&self) {
+        // It fails only at the end of the runtime.
+        drop(self.0.clone().wait_for(|over| *over).await);
+    }
+}

@@ -1,0 +1,139 @@
+//! What holds now, for all calls.
+//!
+//! Invariant: a reload puts another state in its place as a whole.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::budget::Budget;
+use super::recorder::Recorder;
+use super::status;
+use crate::audit::{Audit, Event as AuditEvent, Record};
+use crate::clock;
+use crate::endpoint::Endpoint;
+use crate::error::Denial;
+use crate::metrics::{Metrics, Names};
+use crate::peer::Peer;
+use crate::policy::{Policy, Rates};
+use crate::profile::Profiles;
+
+/// What holds now: a reload puts another state in its place, as a whole.
+pub(crate) struct Current {
+    pub(super) state: ArcSwap<State>,
+    /// The configuration has changed, and has faults.
+    pub(super) rejected: AtomicBool,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) audit: Arc<Audit>,
+    pub(super) rates: Rates,
+    pub(super) budget: Arc<Budget>,
+    /// Ends the streams when the broker drains.
+    pub(super) draining: watch::Receiver<bool>,
+}
+
+/// What all calls share.
+pub(crate) struct State {
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
+    pub(crate) policy: Policy,
+    pub(crate) profiles: Profiles,
+}
+
+impl State {
+    /// What its configuration has names for.
+    fn names(&self) -> Names {
+        let profiles = self.profiles.names().map(ToString::to_string).collect();
+        Names { profiles, rules: self.policy.rule_names().map(str::to_owned).collect() }
+    }
+}
+
+impl Current {
+    pub(crate) fn new(
+        state: State,
+        recorder: Recorder,
+        draining: watch::Receiver<bool>,
+    ) -> Arc<Self> {
+        let Recorder { audit, metrics } = recorder;
+        metrics.reloaded(clock::now());
+        Arc::new(Self {
+            state: ArcSwap::from_pointee(state),
+            rejected: AtomicBool::new(false),
+            metrics,
+            audit,
+            rates: Rates::new(Instant::now()),
+            budget: Arc::default(),
+            draining,
+        })
+    }
+
+    /// The state of this moment; whoever needs it for longer holds it.
+    pub(crate) fn state(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    /// Puts another state in place of the one that holds. A call in flight is decided again by the new one
+    /// before it is signed.
+    pub(crate) fn replace(&self, state: State) {
+        let names = state.names();
+        let old = self.state.swap(Arc::new(state));
+        self.metrics.forget(&old.names(), &names);
+        self.rejected.store(false, Ordering::Relaxed);
+        self.metrics.reloaded(clock::now());
+        self.audit.event(AuditEvent::Reload { accepted: true }, clock::now());
+        self.state.load().profiles.succeed(&old.profiles);
+    }
+
+    /// Records that a call was turned away before anything of its message was read.
+    pub(crate) async fn turn_away(&self, peer: Option<&Peer>, denial: Denial) -> Status {
+        self.metrics.decided("", "", Err(&denial));
+        let Some(peer) = peer else { return status::of(&denial, None) };
+        let mut record = self.audit.begin("call", peer, clock::now());
+        record.deny(&denial);
+        let noted = self.note_denial(&record, true).await;
+        if noted {
+            tracing::info!(uid = peer.uid, id = record.id(), %denial, "turned away");
+        }
+        status::of(&denial, noted.then(|| record.id()))
+    }
+
+    /// Writes the record of a denial, or counts it.
+    pub(super) async fn note_denial(&self, record: &Record, stranger: bool) -> bool {
+        self.audit.write_denial(record, stranger, Instant::now(), clock::now()).await
+    }
+
+    /// Takes note of a configuration with errors.
+    pub(crate) fn reject(&self) {
+        self.rejected.store(true, Ordering::Relaxed);
+        self.audit.event(AuditEvent::Reload { accepted: false }, clock::now());
+        self.state.load().profiles.announce();
+    }
+
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// All that is counted, for a collector.
+    pub(crate) async fn metrics_text(&self, now: SystemTime) -> String {
+        let state = self.state();
+        let mut views = Vec::new();
+        for name in state.profiles.names() {
+            views.extend(state.profiles.view(name, now).await.ok());
+        }
+        self.metrics.text(&views, self.rejected(), &self.audit.health())
+    }
+
+    pub(super) fn rejected(&self) -> bool {
+        self.rejected.load(Ordering::Relaxed)
+    }
+}
