@@ -96,6 +96,9 @@ struct What {
 
 /// One may be busy with a large body while the others answer.
 const WORKERS: usize = 4;
+/// A private broker has one client, and no rules that look at bodies: threads that wake each other cost
+/// a signature more than it takes, and memory.
+const WORKERS_OF_ONE_CLIENT: usize = 1;
 /// How long the end of the process waits for blocking calls.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -149,7 +152,8 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
         text: Some(text),
         parse: Box::new(parse),
     });
-    block_on(async {
+    let workers = if connection_on_stdin { WORKERS_OF_ONE_CLIENT } else { WORKERS };
+    block_on_with(workers, async {
         let termination = Termination::listen()?;
         let serving = async {
             let shutdown = termination.signal(1);
@@ -181,8 +185,12 @@ fn run_check(check: &Check) -> Result<ExitCode, Error> {
 
 /// A signature takes microseconds; loads wait for the network. More threads would only wait.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Error> {
+    block_on_with(WORKERS, work)
+}
+
+fn block_on_with<T>(workers: usize, work: impl Future<Output = T>) -> Result<T, Error> {
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+        tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
     let runtime = runtime.map_err(|source| Error::Process { what: "start the runtime", source })?;
     let outcome = runtime.block_on(work);
     // What still runs is dropped, and a credential_process ended with that. What hangs in a blocking call isn't
