@@ -3,6 +3,7 @@
 //! Every answer is either what was asked for or an [`Error`] that says whose fault it is; a broker
 //! that went away is asked once more, since asking for a signature changes nothing.
 
+mod channel;
 mod private;
 
 use std::collections::HashSet;
@@ -10,7 +11,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
+use futures_util::FutureExt;
+use http::Uri;
 use sigward_proto::MAX_MESSAGE_BYTES;
 use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::{
@@ -18,10 +20,10 @@ use sigward_proto::v1::{
     SignRequest, SignResponse,
 };
 use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
+use self::channel::Channel;
 pub use self::private::{PrivateBroker, Restart, Start, StartError, Started};
 use crate::config::{BrokerAddress, ProfileName};
 use crate::error::{Error, Refusal, innermost};
@@ -54,31 +56,23 @@ impl Broker {
     /// Nothing is connected yet. `timeout` bounds each question.
     #[must_use]
     pub fn new(route: Route, timeout: Duration) -> Self {
-        // The URI is only what HTTP/2 wants to see in `:authority`.
-        let endpoint =
-            Endpoint::from_static("http://sigward-broker").connect_timeout(Duration::from_secs(10));
         let (address, private, channel) = match route {
             Route::Unix(path) => {
                 let address = BrokerAddress::Unix(path.clone());
-                let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
-                    let path = path.clone();
-                    async move { UnixStream::connect(path).await.map(TokioIo::new) }
-                }));
+                let channel = Channel::new(move || UnixStream::connect(path.clone()).boxed());
                 (address, None, channel)
             }
             Route::Private(broker) => {
                 let starter = Arc::clone(&broker);
-                let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
+                let channel = Channel::new(move || {
                     let starter = Arc::clone(&starter);
-                    async move {
-                        let socket = starter.connect().await?;
-                        UnixStream::from_std(socket).map(TokioIo::new)
-                    }
-                }));
+                    async move { UnixStream::from_std(starter.connect().await?) }.boxed()
+                });
                 (BrokerAddress::Private, Some(broker), channel)
             }
         };
-        let client = BrokerClient::new(channel)
+        // The origin is only what HTTP/2 wants to see in `:authority`.
+        let client = BrokerClient::with_origin(channel, Uri::from_static("http://sigward-broker"))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         Self { client, address, private, timeout, unread: Arc::default() }
