@@ -19,7 +19,7 @@ use crate::wire::Fault;
 /// Messages that wait for a client that reads slowly.
 pub const OUTPUT_QUEUE: usize = 64;
 
-/// Shorter messages get their line break by a copy, longer ones by a write of its own.
+/// Messages up to this size are copied, to go out together in one write, which wakes the client once.
 const COPIED: usize = 64 << 10;
 
 /// One line of the client.
@@ -66,23 +66,42 @@ pub async fn serve(input: impl AsyncRead + Unpin, intake: &Intake, limit: usize,
 
 /// Writes what comes, a line each, until all senders are gone or the client is.
 pub async fn write(mut output: impl AsyncWrite + Unpin, mut messages: mpsc::Receiver<Message>) {
-    while let Some(mut message) = messages.recv().await {
+    let mut lines = Vec::new();
+    while let Some(message) = messages.recv().await {
         let written = async {
-            if message.text.len() < COPIED {
-                message.text.push('\n');
-                output.write_all(message.text.as_bytes()).await?;
-            } else {
-                output.write_all(message.text.as_bytes()).await?;
-                output.write_all(b"\n").await?;
-            }
+            let mut next = Some(message);
             // What is ready goes out together.
-            if messages.is_empty() { output.flush().await } else { Ok(()) }
+            while let Some(mut message) = next {
+                if message.text.len() > COPIED {
+                    write_out(&mut output, &mut lines).await?;
+                    output.write_all(message.text.as_bytes()).await?;
+                    lines.push(b'\n');
+                } else if lines.is_empty() {
+                    message.text.push('\n');
+                    lines = message.text.into_bytes();
+                } else {
+                    lines.extend_from_slice(message.text.as_bytes());
+                    lines.push(b'\n');
+                }
+                if lines.len() > COPIED {
+                    write_out(&mut output, &mut lines).await?;
+                }
+                next = messages.try_recv().ok();
+            }
+            write_out(&mut output, &mut lines).await?;
+            output.flush().await
         };
         if let Err(error) = written.await {
             tracing::info!(%error, "the client no longer reads");
             return;
         }
     }
+}
+
+async fn write_out(output: &mut (impl AsyncWrite + Unpin), lines: &mut Vec<u8>) -> io::Result<()> {
+    output.write_all(lines).await?;
+    lines.clear();
+    Ok(())
 }
 
 /// Lines of bounded length.
