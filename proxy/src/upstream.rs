@@ -10,6 +10,7 @@ mod connections;
 mod frames;
 mod messages;
 mod trust;
+mod warm;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -179,6 +180,7 @@ impl Upstream {
                 out.headers.append(name, value.clone());
             }
         }
+        self.common.connections.open_ahead(&self.common.url);
         let mut signature = self.sign(&out).await?;
         let mut response = self.send(&out, signature.as_ref().map(|it| &it.0)).await?;
         if let Some((_, generation)) = signature

@@ -15,7 +15,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use url::Url;
+
 use super::trust::{SetupError, trust};
+use super::warm::Warm;
 use crate::config::{Network, Timeouts};
 use crate::error::innermost;
 
@@ -40,6 +43,8 @@ pub(super) struct Connections {
     network: Network,
     connect: Duration,
     first: Lane,
+    /// What the first connection is opened with before there is a request; once.
+    warm: Mutex<Option<Warm>>,
     /// One connection each, where the server has HTTP/2; the first among them.
     shared: Mutex<Vec<Lane>>,
     /// For GET streams, made for the first: to read certificate authorities takes its time.
@@ -69,14 +74,26 @@ impl Connections {
     /// None is open yet.
     pub(super) fn new(network: Network, timeouts: &Timeouts) -> Result<Self, SetupError> {
         let connect = timeouts.connect;
-        let first = Lane::new(&network, connect, MAX_IDLE)?;
+        let warm = Warm::new(connect);
+        let builder = lane(&network, connect, MAX_IDLE)?.connector_layer(warm.clone());
+        let first = Lane::new(builder)?;
         Ok(Self {
             network,
             connect,
+            warm: Mutex::new(Some(warm)),
             shared: Mutex::new(vec![first.clone()]),
             first,
             single: OnceLock::new(),
         })
+    }
+
+    /// Opens the first connection, while the first request is still being signed. Does nothing when
+    /// asked again. In a runtime.
+    pub(super) fn open_ahead(&self, url: &Url) {
+        let warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(warm) = warm {
+            warm.begin(&self.first.client, url);
+        }
     }
 
     /// The client for a GET stream.
@@ -103,7 +120,8 @@ impl Connections {
         let mut lanes = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let free = |lane: &&Lane| lane.in_use.load(Ordering::Relaxed) < STREAMS;
         if lanes.iter().find(free).is_none() {
-            match Lane::new(&self.network, self.connect, MAX_IDLE_BEYOND) {
+            let builder = lane(&self.network, self.connect, MAX_IDLE_BEYOND);
+            match builder.and_then(Lane::new) {
                 Ok(lane) => lanes.push(lane),
                 Err(error) => tracing::warn!(%error, "no further connection"),
             }
@@ -118,15 +136,23 @@ impl Connections {
 }
 
 impl Lane {
-    fn new(network: &Network, connect: Duration, idle: usize) -> Result<Self, SetupError> {
-        let builder = builder(network, connect)?
-            .http2_initial_stream_window_size(STREAM_WINDOW)
-            .http2_initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keep_alive_interval(PING)
-            .http2_keep_alive_timeout(PING)
-            .pool_max_idle_per_host(idle);
+    fn new(builder: reqwest::ClientBuilder) -> Result<Self, SetupError> {
         Ok(Self { client: build(builder)?, in_use: Arc::default() })
     }
+}
+
+/// A client of requests that end, with so many connections without work.
+fn lane(
+    network: &Network,
+    connect: Duration,
+    idle: usize,
+) -> Result<reqwest::ClientBuilder, SetupError> {
+    Ok(builder(network, connect)?
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keep_alive_interval(PING)
+        .http2_keep_alive_timeout(PING)
+        .pool_max_idle_per_host(idle))
 }
 
 fn builder(network: &Network, connect: Duration) -> Result<reqwest::ClientBuilder, SetupError> {
