@@ -140,7 +140,10 @@ impl Client {
         self.in_flight.cancel();
         let sessions = self.caller.sessions.take_all();
         let closing = sessions.iter().map(|session| session.close());
-        let _ = tokio::time::timeout(FAREWELL, futures_util::future::join_all(closing)).await;
+        let closed = tokio::time::timeout(FAREWELL, futures_util::future::join_all(closing)).await;
+        if closed.is_err() {
+            tracing::info!("sessions that take long to end are left to themselves");
+        }
     }
 
     /// Takes note of a request, so that it can be cancelled. An error says why it can't be taken.
