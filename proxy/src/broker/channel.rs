@@ -97,11 +97,11 @@ impl Channel {
 
     /// The open connection, opened if need be: once, however many wait for it.
     async fn open(&self) -> Result<Open, NotConnected> {
-        let opening = {
+        let (epoch, opening) = {
             let mut state = self.state();
             match &state.phase {
                 Phase::Open(open) => return Ok(open.clone()),
-                Phase::Opening(opening) => opening.clone(),
+                Phase::Opening(opening) => (state.epoch, opening.clone()),
                 Phase::Closed => {
                     state.epoch += 1;
                     let (channel, epoch) = (self.clone(), state.epoch);
@@ -112,11 +112,14 @@ impl Channel {
                         .boxed()
                         .shared();
                     state.phase = Phase::Opening(opening.clone());
-                    opening
+                    (epoch, opening)
                 }
             }
         };
-        opening.await.map_err(NotConnected)
+        opening.await.map_err(|error| {
+            self.lost(epoch);
+            NotConnected(error)
+        })
     }
 
     async fn connect(&self, epoch: u64) -> Result<Open, Arc<BoxError>> {
