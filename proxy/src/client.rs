@@ -219,7 +219,9 @@ impl Client {
 
     /// Makes a call, within its time.
     async fn in_time(&self, call: &Request, flight: &InFlight) -> Result<Message, Failed> {
-        match self.deadline(call).within(self.caller.call(call, flight)).await {
+        // Kilobytes, which would be copied each time one of the futures around it is moved.
+        let made = Box::pin(self.caller.call(call, flight));
+        match self.deadline(call).within(made).await {
             Ok(done) => done,
             Err(TooLate) => Err(self.too_late(call, flight)),
         }
