@@ -143,10 +143,10 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     let text = path.as_deref().map(config::read_text).transpose()?;
     let config = parse(text.as_deref().unwrap_or_default())?;
     let bound = sockets.bound(&config.listen).filter(|_| !connection_on_stdin);
-    // Before there is another thread, which would not be.
+    // Before there is another thread, which would not be, but for the one that is to stay outside.
     let confined = confine::confine(&config, path.as_deref(), bound, &surroundings);
     let _log = start_log(log_level, log_format)?;
-    confined.log();
+    confine::log(&confined);
     let reread = path.zip(text).map(|(path, text)| Reread {
         path,
         text: Some(text),

@@ -2,9 +2,7 @@
 //! system keeps for name resolution and trust, and nothing else. Whatever is made of the process later, the user's other
 //! files stay closed to it.
 //!
-//! Not everybody can be confined. The programs of a `credential_process` open files of their own, and would inherit it;
-//! and to a confined process the kernel doesn't show which program a peer runs, which a rule may ask. Then nothing is
-//! restricted, and the log says so.
+//! The programs of a `credential_process` are run outside of it ([`process::outside`]): they open files of their own.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -29,55 +27,25 @@ const LINKS: [&str; 5] = [
     "/etc/ssl/certs/ca-bundle.crt",
 ];
 
-/// What came of it.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// As far as the kernel can.
-    Done(Confinement),
-    /// It would break what the configuration asks for.
-    Left(&'static str),
-}
-
 /// Confines the thread that calls it, and all that it starts. `socket` is what it will bind.
 pub(crate) fn confine(
     config: &Config,
     file: Option<&Path>,
     socket: Option<&Path>,
     surroundings: &Surroundings,
-) -> Outcome {
-    if asks_for_programs(config) {
-        return Outcome::Left("a rule asks for the program of its peer (exe)");
-    }
-    let named = in_time(config, surroundings);
-    if named.runs_programs {
-        return Outcome::Left("a profile has a credential_process");
-    }
-    Outcome::Done(process::confine(&access(config, file, socket, named)))
+) -> Confinement {
+    process::confine(&access(config, file, socket, in_time(config, surroundings)))
 }
 
-/// Whether a rule needs what a confined process can't see.
-pub(crate) fn asks_for_programs(config: &Config) -> bool {
-    config.rules.iter().any(|rule| rule.peer.exe.is_some())
-}
-
-impl Outcome {
-    /// Says it to the operator.
-    pub(crate) fn log(&self) {
-        match self {
-            Self::Done(Confinement::Full) => {
-                tracing::info!("confined to its own files by Landlock")
-            }
-            Self::Done(Confinement::Partial) => {
-                tracing::info!(
-                    "confined to its own files by Landlock, as far as this kernel knows it"
-                );
-            }
-            Self::Done(Confinement::None(error)) => {
-                tracing::warn!(%error, "not confined: the user's other files are open to the broker");
-            }
-            Self::Left(why) => {
-                tracing::info!(why, "not confined: the user's other files are open to the broker");
-            }
+/// Says to the operator what came of it.
+pub(crate) fn log(outcome: &Confinement) {
+    match outcome {
+        Confinement::Full => tracing::info!("confined to its own files by Landlock"),
+        Confinement::Partial => {
+            tracing::info!("confined to its own files by Landlock, as far as this kernel knows it");
+        }
+        Confinement::None(error) => {
+            tracing::warn!(%error, "not confined: the user's other files are open to the broker");
         }
     }
 }

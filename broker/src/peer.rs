@@ -7,6 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+#[cfg(target_os = "linux")]
+use crate::process::outside;
+
 /// The process that opened a connection, as it was then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
@@ -122,7 +125,8 @@ fn process(pid: i32, uid: u32) -> Option<Process> {
 
     let pinned = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
     let entry = Path::new("/proc").join(pid.to_string());
-    let exe = std::fs::read_link(entry.join("exe")).ok();
+    let link = entry.join("exe");
+    let exe = outside::run(move || std::fs::read_link(link)).ok();
     let status = std::fs::read_to_string(entry.join("status")).unwrap_or_default();
     // A pidfd is readable once its process has exited.
     let mut fds = [PollFd::new(&pinned, PollFlags::IN)];

@@ -1,11 +1,12 @@
 //! What the process does to itself before anything else: the first lines of `main`.
 //!
 //! `no_new_privs` is left to whoever starts the broker (systemd's `NoNewPrivileges=`): children inherit
-//! it, and a `credential_process` may well be set-gid (1Password's `op` is) or run through `sudo`. A confined process has it,
-//! and runs none.
+//! it, and a `credential_process` may well be set-gid (1Password's `op` is) or run through `sudo`. A confined thread has it;
+//! those programs are run by one that isn't.
 
 #[cfg(target_os = "linux")]
 mod landlock;
+pub(crate) mod outside;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -92,8 +93,11 @@ pub(crate) enum Confinement {
 }
 
 /// Closes all files to this thread, and to those that it starts, but the ones that are allowed: also to what an attacker
-/// makes them run. As far as the kernel can.
+/// makes them run. As far as the kernel can. One thread stays [`outside`].
 pub(crate) fn confine(allowed: &Access) -> Confinement {
+    if let Err(error) = outside::start() {
+        return Confinement::None(error);
+    }
     #[cfg(target_os = "linux")]
     match landlock::restrict(&allowed.read, &allowed.write) {
         Ok(::landlock::RulesetStatus::FullyEnforced) => Confinement::Full,

@@ -444,7 +444,7 @@ impl Reading {
         while let Some(event) = answer.event().await {
             let lines: Vec<_> = event.split(['\r', '\n']).collect();
             let ids = lines.iter().filter_map(|line| line.strip_prefix("id:"));
-            if let Some(id) = ids.map(str::trim_start).last() {
+            if let Some(id) = ids.map(str::trim_start).next_back() {
                 self.last_id = Some(id.to_owned()).filter(|id| !id.is_empty());
             }
             let data = data(&event);

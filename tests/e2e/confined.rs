@@ -1,11 +1,13 @@
 //! What is made of the broker's process can't open the user's other files.
 
-use sigward_proto::v1::SignRequest;
 use sigward_proto::v1::broker_client::BrokerClient;
+use sigward_proto::v1::{SignRequest, SignResponse};
 use sigward_tests::aws_home::AwsHome;
 use sigward_tests::deadline;
+use sigward_tests::keys::Key;
 use sigward_tests::processes::Process;
 use tonic::transport::Channel;
+use tonic::{Response, Status};
 use tonic_types::StatusExt as _;
 
 use crate::setup::{World, assert_names, connect, own_uid};
@@ -38,16 +40,23 @@ async fn is_confined(broker: &Process) -> bool {
     line.contains(CONFINED)
 }
 
-/// What the broker's own user is told of a failure.
-async fn failure(mut client: BrokerClient<Channel>, world: &World) -> String {
-    let request = SignRequest {
+fn request(world: &World) -> SignRequest {
+    SignRequest {
         profile: "pod".to_owned(),
         method: "GET".to_owned(),
         uri: world.upstream.url(),
         ..Default::default()
-    };
-    let signed = deadline::within(client.sign(request), || "no answer".to_owned()).await;
-    let status = signed.expect_err("nothing answers there");
+    }
+}
+
+async fn sign(mut client: BrokerClient<Channel>, world: &World) -> Result<SignResponse, Status> {
+    let signed = deadline::within(client.sign(request(world)), || "no answer".to_owned()).await;
+    signed.map(Response::into_inner)
+}
+
+/// What the broker's own user is told of a failure.
+async fn failure(client: BrokerClient<Channel>, world: &World) -> String {
+    let status = sign(client, world).await.expect_err("nothing answers there");
     status.get_error_details().error_info().unwrap().metadata["detail"].clone()
 }
 
@@ -84,46 +93,49 @@ async fn a_file_that_was_named_at_the_start_is_open() {
     assert_names(&detail, &["AssumeRoleWithWebIdentity"]);
 }
 
-/// Its programs would inherit it, and open files of their own.
+/// Its programs open files of their own, and are neither confined nor without set-gid bits, whenever they are named.
 #[tokio::test]
-async fn a_broker_that_runs_programs_is_not_confined_and_a_confined_one_runs_none() {
-    let process = "[profile pod]\ncredential_process = /bin/echo canary\n";
-    let home = AwsHome::new();
-    home.config(process);
-    let world = World::at_home(home, |builder| builder).await;
-    let broker = world.broker(&world.configuration(&profile())).await;
-    let line = broker.logged("not confined").await;
-    assert_names(&line, &["a profile has a credential_process", "INFO"]);
-    let detail = failure(connect(&world.socket()).await, &world).await;
-    assert!(!detail.contains("can't be started"), "{detail}");
-
-    let world = World::new().await;
-    let broker = world.broker(&world.configuration(&profile())).await;
-    world.home.config(process);
-    let detail = failure(connect(&world.socket()).await, &world).await;
-    let refused = ["can't be started", "no profile had one when the broker started", "restart"];
-    if is_confined(&broker).await {
-        assert_names(&detail, &refused);
+async fn the_programs_of_a_confined_broker_are_not_confined() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let keys = elsewhere.path().join("keys");
+    let key = Key::user("by-program");
+    let printed = format!(
+        r#"{{"Version":1,"AccessKeyId":"{}","SecretAccessKey":"{}"}}"#,
+        key.access_key_id, key.secret
+    );
+    std::fs::write(&keys, printed).unwrap();
+    let process = format!(
+        "[profile pod]\nregion = us-east-2\ncredential_process = /bin/cat {}\n",
+        keys.display()
+    );
+    for named_at_the_start in [true, false] {
+        let home = AwsHome::new();
+        if named_at_the_start {
+            home.config(&process);
+        }
+        let world = World::at_home(home, |builder| builder).await;
+        let broker = world.broker(&world.configuration(&profile())).await;
+        is_confined(&broker).await;
+        if !named_at_the_start {
+            world.home.config(&process);
+        }
+        let signed = sign(connect(&world.socket()).await, &world).await.expect("a signature");
+        assert_eq!(signed.access_key_id, key.access_key_id);
     }
 }
 
-/// To a confined process the kernel shows no program of a peer.
+/// The kernel shows a confined thread no program of a peer; the one that looks isn't confined.
 #[tokio::test]
-async fn a_rule_about_programs_needs_a_broker_that_is_not_confined() {
-    let exe = rule().replace(" }", ", exe = \"/bin/agent\" }");
-    let world = World::new().await;
-    let broker = world.broker(&world.configuration(&profile())).await;
-    let confined = is_confined(&broker).await;
-    world.write("broker.toml", &world.configuration(&format!("{}{exe}", profile())));
-    if confined {
-        let line = broker.logged("is rejected").await;
-        assert_names(&line, &["a rule with exe needs a restart of the broker"]);
-    } else {
-        broker.logged("was reloaded").await;
+async fn a_confined_broker_knows_the_programs_of_its_peers() {
+    let own = std::env::current_exe().unwrap().canonicalize().unwrap();
+    for (program, allowed) in [(own.to_str().unwrap(), true), ("/usr/bin/other", false)] {
+        let exe = rule().replace("[\"pod\"]", "[\"dev\"]");
+        let exe = exe.replace(" }", &format!(", exe = {program:?} }}"));
+        let world = World::new().await;
+        let broker = world.broker(&world.configuration(&exe)).await;
+        is_confined(&broker).await;
+        let mut client = connect(&world.socket()).await;
+        let request = SignRequest { profile: "dev".to_owned(), ..request(&world) };
+        assert_eq!(client.sign(request).await.is_ok(), allowed, "{program}");
     }
-    drop(broker);
-
-    let world = World::new().await;
-    let broker = world.broker(&world.configuration(&format!("{}{exe}", profile()))).await;
-    assert_names(&broker.logged("not confined").await, &["exe", "INFO"]);
 }

@@ -96,9 +96,11 @@ async fn a_session_of_another_profile_is_complete_before_the_client_s_own() {
     let opened = proxy.post(&[], INITIALIZE).await;
     let session = opened.header("mcp-session-id").unwrap().to_owned();
     opened.message().await;
-    let call = whoami(2, r#"{"aws_profile":"prod"}"#);
-    let called = proxy.post(&[("mcp-session-id", &session)], &call).await;
-    assert_eq!(text(&called.message().await), world.home.identity("prod"));
+    // A call of a tool would have the proxy list the tools first, in the client's own session.
+    world.upstream.next("prompts/get", Reply::Result(r#"{"messages":[]}"#.to_owned()));
+    let get = r#"{"jsonrpc":"2.0","id":2,"method":"prompts/get","params":{"name":"p","_meta":{"sigward/profile":"prod"}}}"#;
+    let got = proxy.post(&[("mcp-session-id", &session)], get).await.message().await;
+    assert!(got["result"]["messages"].is_array(), "{got}");
     let said = world.upstream.requests_of("notifications/initialized");
     let by: Vec<_> = said.iter().map(Received::identity).collect();
     assert_eq!(by, [world.home.identity("prod")]);

@@ -36,7 +36,6 @@ fn what_is_named_is_open_and_what_is_not_is_closed() {
     let config = config(&format!("[audit]\nfile = \"{}/audit/log\"\n", at.display()));
     let file = at.join("etc/broker.toml");
     let named = in_time(&config, &surroundings);
-    assert!(!named.runs_programs);
     let access = access(&config, Some(&file), Some(&at.join("run/broker.sock")), named);
     let reads = |path: &str| access.read.contains(&at.join(path));
     for path in [".aws", "etc", "elsewhere", "tokens"] {
@@ -54,21 +53,4 @@ fn what_is_named_is_open_and_what_is_not_is_closed() {
     assert!(!reads("secret"));
     let root = PathBuf::from("/");
     assert!(!access.read.contains(&root) && !access.write.contains(&root));
-}
-
-/// Nobody is confined for whom it would break what the configuration asks for.
-#[test]
-fn a_program_and_a_rule_about_programs_are_not_confined() {
-    let (home, surroundings) = home();
-    let process = "[profile other]\ncredential_process = a\n\
-                   [profile dev]\nrole_arn = arn:aws:iam::1:role/X\nsource_profile = other\n";
-    for (text, runs) in [(process, true), ("[profile other]\ncredential_process = a\n", false)] {
-        std::fs::write(home.path().join(".aws/config"), text).expect("a file");
-        assert_eq!(in_time(&config(""), &surroundings).runs_programs, runs, "{text}");
-    }
-    assert!(!asks_for_programs(&config("")));
-    let rule = "[[rule]]\npeer = { uid = 1, exe = \"/bin/agent\" }\nprofiles = [\"dev\"]\n";
-    assert!(asks_for_programs(&config(rule)));
-    let outcome = confine(&config(rule), None, None, &surroundings);
-    assert!(matches!(outcome, Outcome::Left(_)));
 }

@@ -25,8 +25,8 @@ pub(super) struct AwsFiles {
     credentials: File,
     /// By its name, the section of the config file that counts.
     profiles: HashMap<String, usize>,
-    /// Sections of a profile that a later one stands in for, in another spelling of the name.
-    superseded: HashMap<String, Vec<usize>>,
+    /// By the section that counts, those that it stands in for: earlier ones, in other spellings of its name.
+    superseded: HashMap<usize, Vec<usize>>,
     sso_sessions: HashMap<String, usize>,
     services: HashMap<String, usize>,
     /// By its name, the section of the credentials file.
@@ -59,7 +59,8 @@ pub(super) struct Profile<'f> {
 /// Another section of the config file: an `sso-session`, or `services`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Other<'f> {
-    file: &'f File,
+    files: &'f AwsFiles,
+    index: usize,
     section: &'f Section,
 }
 
@@ -93,25 +94,31 @@ impl AwsFiles {
             } else if header.starts_with("services") {
                 &mut files.services
             } else {
-                if header == "default"
-                    && let Some(earlier) = files.profiles.insert(header.to_owned(), index)
-                {
-                    files.superseded.entry(header.to_owned()).or_default().push(earlier);
+                if header == "default" {
+                    let earlier = files.profiles.insert(header.to_owned(), index);
+                    supersede(&mut files.superseded, earlier, index);
                 }
                 continue;
             };
-            let is_profile = header.starts_with("profile");
             if let Ok([_, name]) = words::split(header).as_deref() {
                 // Of two spellings of one name the later section counts, alone.
-                let earlier = kind.insert(name.to_string(), index).filter(|_| is_profile);
-                if let Some(earlier) = earlier {
-                    files.superseded.entry(name.to_string()).or_default().push(earlier);
-                }
+                let earlier = kind.insert(name.to_string(), index);
+                supersede(&mut files.superseded, earlier, index);
             }
         }
         let keys = files.credentials.document.sections.iter().enumerate();
         files.keys = keys.map(|(index, section)| (section.header.clone(), index)).collect();
         Ok(files)
+    }
+
+    /// What is wrong with a section of the config file that counts, or with one that it stands in for: that may have been
+    /// meant to say more.
+    fn error(&self, index: usize) -> Option<Error> {
+        let superseded = self.superseded.get(&index).into_iter().flatten();
+        [&index].into_iter().chain(superseded).find_map(|index| {
+            let section = self.config.document.sections.get(*index)?;
+            self.config.of(section)
+        })
     }
 
     /// The profile of that name.
@@ -134,8 +141,9 @@ impl AwsFiles {
     }
 
     fn other<'f>(&'f self, index: &HashMap<String, usize>, name: &str) -> Option<Other<'f>> {
-        let section = self.config.document.sections.get(*index.get(name)?)?;
-        Some(Other { file: &self.config, section })
+        let index = *index.get(name)?;
+        let section = self.config.document.sections.get(index)?;
+        Some(Other { files: self, index, section })
     }
 
     /// Why nobody can say what the files hold about a name, although they may not have it: a line that isn't a header
@@ -147,6 +155,14 @@ impl AwsFiles {
             Some(file.error(suspect.line, what))
         })
     }
+}
+
+/// Takes note that one section stands in for another one, and for those that that one did.
+fn supersede(all: &mut HashMap<usize, Vec<usize>>, earlier: Option<usize>, later: usize) {
+    let Some(earlier) = earlier else { return };
+    let mut those = all.remove(&earlier).unwrap_or_default();
+    those.push(earlier);
+    all.insert(later, those);
 }
 
 impl File {
@@ -168,13 +184,10 @@ impl File {
 impl<'f> Profile<'f> {
     /// What is wrong with the sections that it is made of.
     pub(super) fn error(&self) -> Option<Error> {
-        let of = |file: &File, section: Option<&Section>| section.and_then(|it| file.of(it));
-        let sections = &self.files.config.document.sections;
-        let superseded = self.files.superseded.get(self.name).into_iter().flatten();
-        let mut superseded = superseded.filter_map(|index| sections.get(*index));
-        of(&self.files.config, self.config)
-            .or_else(|| of(&self.files.credentials, self.credentials))
-            .or_else(|| superseded.find_map(|section| self.files.config.of(section)))
+        let config = self.files.profiles.get(self.name);
+        config
+            .and_then(|index| self.files.error(*index))
+            .or_else(|| self.credentials.and_then(|section| self.files.credentials.of(section)))
             .or_else(|| self.files.doubt(self.name))
     }
 
@@ -208,11 +221,11 @@ impl<'f> Profile<'f> {
 
 impl<'f> Other<'f> {
     pub(super) fn error(&self) -> Option<Error> {
-        self.file.of(self.section)
+        self.files.error(self.index)
     }
 
     pub(super) fn get(&self, key: &str) -> Option<Setting<'f>> {
-        self.file.find(Some(self.section), key)
+        self.files.config.find(Some(self.section), key)
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &'f str> + use<'f> {
@@ -220,7 +233,7 @@ impl<'f> Other<'f> {
     }
 
     pub(super) fn wrong(&self, what: impl Into<String>) -> Error {
-        self.file.error(self.section.line, what.into())
+        self.files.config.error(self.section.line, what.into())
     }
 }
 

@@ -11,10 +11,8 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Config, Listen};
-use crate::confine;
 use crate::error::{Error, in_words};
 use crate::policy::Policy;
-use crate::process;
 use crate::profile::Surroundings;
 use crate::service::{Current, State};
 
@@ -140,11 +138,6 @@ async fn successor(
 ) -> Result<State, String> {
     if config.listen != bound.listen {
         tracing::warn!("the change of [listen] needs a restart of the broker");
-    }
-    // Fail closed, but say why: such a rule would match nobody.
-    if process::is_confined() && confine::asks_for_programs(config) {
-        return Err("a rule with exe needs a restart of the broker, which is confined without one"
-            .to_owned());
     }
     if config.metrics != bound.metrics {
         tracing::warn!("the change of [metrics] needs a restart of the broker");

@@ -20,9 +20,10 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
+use tokio::runtime::Handle;
 
 use crate::error::{Denial, Reason};
-use crate::process;
+use crate::process::outside;
 use crate::profile::time;
 use crate::secret::Secret;
 
@@ -132,22 +133,24 @@ fn hint(arguments: &[Secret]) -> &'static str {
 async fn output(command: &[Secret], environment: &Environment) -> Result<Secret, Denial> {
     // No shell: neither the AWS CLI nor botocore use one, so that a `#`, a `$` or a `;` is a part of an argument.
     let [program, arguments @ ..] = command else { return Err(failed("is empty")) };
-    let mut child = Command::new(program.expose())
+    let mut command = Command::new(program.expose());
+    command
         .args(arguments.iter().map(Secret::expose))
         .env_clear()
         .envs(environment.0.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .map_err(|error| {
-            let confined = match process::is_confined() {
-                true => ": no profile had one when the broker started, so that it is confined: restart it",
-                false => hint(arguments),
-            };
-            failed(&format!("can't be started: {}{confined}", error.kind()))
-        })?;
+        .process_group(0);
+    // Its files are its own: it isn't confined, if we are.
+    let runtime = Handle::current();
+    let started = outside::run(move || {
+        let _runtime = runtime.enter();
+        command.spawn()
+    });
+    let mut child = started.map_err(|error| {
+        failed(&format!("can't be started: {}{}", error.kind(), hint(arguments)))
+    })?;
     // Dropped on every way out, also when whoever waits for us gives up.
     let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).map(Group);
     let mut stdout = child.stdout.take().ok_or_else(|| failed("has no standard output"))?;

@@ -16,8 +16,6 @@ pub struct Named {
     pub reads: Vec<PathBuf>,
     /// Directories of tokens, which are read and written.
     pub caches: Vec<PathBuf>,
-    /// Whether a profile has a program run.
-    pub runs_programs: bool,
 }
 
 /// What the environment and the AWS files name now. This blocks.
@@ -37,7 +35,7 @@ pub fn named(files: &AwsFiles, profiles: &[CredentialsFrom], surroundings: &Surr
     reads.extend(surroundings.variable("SSL_CERT_DIR").map(|at| PathBuf::from(at).join("*")));
     let caches = Tokens::new(surroundings.home.as_deref()).directory().map(PathBuf::from);
     let caches = caches.into_iter().chain(surroundings.login_cache()).collect();
-    let mut named = Named { reads, caches, runs_programs: false };
+    let mut named = Named { reads, caches };
     // Files that can't be read name nothing.
     if let Ok(files) = Snapshot::of(&home).files() {
         for profile in profiles {
@@ -54,11 +52,8 @@ pub fn named(files: &AwsFiles, profiles: &[CredentialsFrom], surroundings: &Surr
 impl Named {
     fn add(&mut self, chain: &Chain) {
         self.reads.extend(chain.ca_bundle.clone());
-        match chain.begins_with() {
-            Some(Base::WebIdentity(role)) => self.reads.push(role.token_file.clone()),
-            Some(Base::CredentialProcess(_)) => self.runs_programs = true,
-            Some(Base::StaticKeys(_) | Base::Sso(_) | Base::LoginSession(_) | Base::Named(_))
-            | None => {}
+        if let Some(Base::WebIdentity(role)) = chain.begins_with() {
+            self.reads.push(role.token_file.clone());
         }
     }
 }
