@@ -104,8 +104,10 @@ async fn a_second_signal_ends_a_broker_that_drains() {
 #[tokio::test]
 async fn a_home_that_hangs_holds_up_nobody_else() {
     let world = World::new().await;
-    // A program of a profile may open what it likes, so that this broker isn't confined.
-    world.home.config("[profile tool]\ncredential_process = true\n");
+    // Where a profile names a file, a confined broker may open those beside it.
+    world.home.config(
+        "[profile tool]\nrole_arn = arn:aws:iam::123456789012:role/X\nweb_identity_token_file = /dev/null\n",
+    );
     let rule = rule().replace("[\"dev\"]", "[\"dev\", \"staging\"]");
     let tool = "[[profile]]\nname = \"tool\"\nendpoints = [\"upstream\"]\n";
     let mut broker = world.broker(&world.configuration(&format!("{tool}{rule}"))).await;
