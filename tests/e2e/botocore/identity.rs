@@ -153,6 +153,12 @@ pub(super) fn judge(
         {
             Ok(())
         }
+        // `s3` without its block: no client of botocore's can be made, for whatever service.
+        (Identity::Refuses(why), Identity::Signs(_))
+            if why == "AttributeError: 'str' object has no attribute 'get'" =>
+        {
+            Ok(())
+        }
         // botocore makes no client of an endpoint that is named, where no region is. Ours is that of the MCP server.
         (Identity::Refuses(why), Identity::Signs(identity))
             if why.starts_with("NoRegionError") && identity["region"].is_null() =>

@@ -211,6 +211,14 @@ impl Reader {
                 setting.value.truncate(end);
             }
         }
+        for section in &mut self.document.sections {
+            for default in &self.defaults.settings {
+                if !section.settings.iter().any(|setting| setting.key == default.key) {
+                    let (key, value) = (default.key.clone(), default.value.clone());
+                    section.settings.push(Setting { key, value, line: default.line });
+                }
+            }
+        }
         // botocore reads the settings that are nested in a value, whoever asks for them, and gives the file up at others.
         for section in &mut self.document.sections {
             let bad = section
@@ -222,14 +230,6 @@ impl Reader {
                 what: format!("{} is a block of indented lines, one of them without '='", it.key),
             });
             section.error = section.error.take().or(bad);
-        }
-        for section in &mut self.document.sections {
-            for default in &self.defaults.settings {
-                if !section.settings.iter().any(|setting| setting.key == default.key) {
-                    let (key, value) = (default.key.clone(), default.value.clone());
-                    section.settings.push(Setting { key, value, line: default.line });
-                }
-            }
         }
         Ok(self.document)
     }

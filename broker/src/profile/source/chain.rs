@@ -113,6 +113,12 @@ impl Chain {
                     sso_session(&profile, named).map(drop).inspect_err(wrong)?;
                 }
             }
+            // Where what is wrong with a section may concern the profile, nobody can say what was meant.
+            let session = profile.get("sso_session").and_then(|named| named.text().ok());
+            let session = session.and_then(|name| profile.files().sso_session(name));
+            if let Some(error) = session.and_then(|session| session.error()) {
+                return Err(misconfigured(&error));
+            }
             if !visited.insert(profile.name) {
                 return Err(wrong(&profile, "leads back to itself by its source_profile"));
             }
