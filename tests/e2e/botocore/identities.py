@@ -10,6 +10,7 @@ An answer: the identity, or `error`. With `must_refuse` the profile builds on a 
 
 import configparser
 import getpass
+import io
 import json
 import os
 import pwd
@@ -252,7 +253,8 @@ def identity(request):
 def sections_of(text):
     """The ranges of lines of each section, as configparser finds them (RawConfigParser._read)."""
     ranges, name, start, option, indent = [], None, 0, None, 0
-    lines = text.splitlines(keepends=True)
+    # Not splitlines, which ends a line at a form feed too.
+    lines = list(io.StringIO(text))
     for number, line in enumerate(lines):
         stripped = line.strip()
         if stripped.startswith(("#", ";")) or not stripped:

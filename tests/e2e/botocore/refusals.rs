@@ -17,7 +17,7 @@ const fn kind(words: &'static [&'static str], at_most: usize) -> Kind {
     Kind { words, at_most }
 }
 
-const KINDS: [Kind; 26] = [
+const KINDS: [Kind; 28] = [
     // botocore takes the older name, and other SDKs the newer: nobody can say which token was meant.
     kind(&["aws_security_token and aws_session_token differ"], 900),
     // Without the section, the AWS CLI goes to AWS itself, in place of the server that the profile means.
@@ -56,9 +56,12 @@ const KINDS: [Kind; 26] = [
     kind(&["the sso-session has no sso_"], 10),
     // STS refuses such a time; a sign-in of one region is none in another.
     kind(&["duration_seconds must be a number"], 10),
-    kind(&["sso_region isn't that of its sso_session"], 10),
+    kind(&["region isn't that of its sso_session"], 10),
+    // No role of a web identity takes one: botocore leaves it out.
+    kind(&["external_id can't be set with a web identity"], 10),
     // The URL that the profile names leads to no service: botocore finds out once it asks.
     kind(&["sts:", "an unreadable error code"], 10),
+    kind(&["the portal gave no credentials"], 10),
 ];
 
 /// What is wrong with the refusals of so many questions: by their words, how often and where. One of an unknown kind
