@@ -20,6 +20,7 @@ mod login;
 mod login_token;
 mod mark;
 mod observer;
+mod origins;
 mod reading;
 mod source;
 mod surroundings;

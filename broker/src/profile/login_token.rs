@@ -22,14 +22,11 @@ use sha2::{Digest, Sha256};
 
 use super::cache_file::{self, CacheFiles};
 use super::locks::Locks;
+use super::origins::{Mark, Origins, mark};
 use super::time;
 use crate::error::{Denial, Reason};
 use crate::log;
-use crate::memory;
 use crate::secret::Secret;
-
-/// The hash of a file's content.
-type Mark = [u8; 32];
 
 /// A session: keys that sign, and what it takes to get the next ones.
 #[derive(Clone)]
@@ -55,16 +52,8 @@ pub(super) struct LoginTokens {
     files: CacheFiles,
     /// Only what couldn't be written.
     kept: Mutex<HashMap<PathBuf, LoginToken>>,
-    written: Mutex<HashMap<PathBuf, Written>>,
+    origins: Origins<PathBuf>,
     renewing: Locks<PathBuf>,
-}
-
-/// The file that we wrote last.
-#[derive(Debug, Clone, Copy)]
-struct Written {
-    mark: Mark,
-    /// Of the file that others wrote, of which it is a renewal.
-    origin: Mark,
 }
 
 /// What stands in a cache file.
@@ -145,10 +134,7 @@ impl LoginTokens {
         match stored.unwrap_or_else(Stored::NotWritten) {
             Stored::Written(mark) => {
                 kept.remove(path);
-                let mut written = self.written();
-                let before = written.get(path).filter(|written| written.mark == origin);
-                let origin = before.map_or(origin, |written| written.origin);
-                written.insert(path.to_owned(), Written { mark, origin });
+                self.origins.renewed(path.to_owned(), origin, mark);
                 renewed.file = mark;
                 Ok(renewed)
             }
@@ -177,11 +163,7 @@ impl LoginTokens {
     pub(super) async fn mark(&self, path: &Path) -> Mark {
         let content = self.files.with(path, |path| cache_file::read(path).map(|it| mark(&it)));
         match content.await {
-            Ok(mark) => {
-                let written = self.written();
-                let ours = written.get(path).filter(|written| written.mark == mark);
-                ours.map_or(mark, |written| written.origin)
-            }
+            Ok(mark) => self.origins.of(path, mark),
             Err(error) if error.kind() == io::ErrorKind::NotFound => [0; 32],
             Err(_) => [1; 32],
         }
@@ -189,10 +171,6 @@ impl LoginTokens {
 
     fn kept(&self) -> MutexGuard<'_, HashMap<PathBuf, LoginToken>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn written(&self) -> MutexGuard<'_, HashMap<PathBuf, Written>> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -245,10 +223,6 @@ impl fmt::Debug for LoginToken {
 fn signed_out(path: &Path) -> Denial {
     let detail = format!("nobody has signed in with aws login: there is no {}", path.display());
     Denial::new(Reason::LoginRequired, detail)
-}
-
-fn mark(content: &[u8]) -> Mark {
-    memory::wiped(|| Sha256::digest(content).into())
 }
 
 fn look(path: &Path) -> io::Result<Cached> {

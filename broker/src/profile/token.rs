@@ -10,16 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::Deserialize;
-use sha1::Sha1;
-use sha2::{Digest, Sha256};
+use sha1::{Digest, Sha1};
 
 use super::cache_file::{self, CacheFiles};
 use super::locks::Locks;
 use super::login_token::LoginTokens;
+use super::origins::{Mark, Origins, mark};
 use super::time;
 use crate::error::{Denial, Reason};
 use crate::log;
-use crate::memory;
 use crate::secret::Secret;
 
 /// Where people sign in: what one token is good for.
@@ -58,21 +57,10 @@ pub(super) struct Tokens {
     kept: Mutex<HashMap<String, Token>>,
     /// By the key of the session.
     renewing: Locks<String>,
-    /// What was renewed here last, by the key of the session.
-    renewed: Mutex<HashMap<String, Renewed>>,
+    /// By the key of the session.
+    origins: Origins<String>,
     /// Those of `aws login`.
     pub(super) login: Arc<LoginTokens>,
-}
-
-/// What tells a sign-in from another one: the hash of an access token.
-type Mark = [u8; 32];
-
-/// A token that a renewal of ours brought.
-#[derive(Debug)]
-struct Renewed {
-    token: Mark,
-    /// The token that the sign-in itself brought.
-    origin: Mark,
 }
 
 impl Token {
@@ -168,32 +156,21 @@ impl Tokens {
 
     /// Takes over the token that a renewal of `before` brought.
     pub(super) async fn store_renewed(&self, session: &Session, before: &Token, token: Token) {
-        let (before, now) = (self.mark(session, before), mark(&token));
         // First: whoever sees the file must know that it is no other sign-in.
-        self.renewed().insert(session.key().to_owned(), Renewed { token: now, origin: before });
+        let [before, now] = [before, &token].map(|token| mark(token.access.expose().as_bytes()));
+        self.origins.renewed(session.key().to_owned(), before, now);
         self.store(session, token).await;
     }
 
     /// Changes with each sign-in and with each renewal of another program, but not with our own: credentials that were
     /// had for the token before are as good as they were.
     pub(super) fn mark(&self, session: &Session, token: &Token) -> Mark {
-        let mark = mark(token);
-        let renewed = self.renewed();
-        let ours = renewed.get(session.key()).filter(|renewed| renewed.token == mark);
-        ours.map_or(mark, |renewed| renewed.origin)
-    }
-
-    fn renewed(&self) -> MutexGuard<'_, HashMap<String, Renewed>> {
-        self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.origins.of(session.key(), mark(token.access.expose().as_bytes()))
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<String, Token>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn mark(token: &Token) -> Mark {
-    memory::wiped(|| Sha256::digest(token.access.expose()).into())
 }
 
 /// A cache file's text. The names are those of the AWS CLI (botocore `SSOTokenLoader`).

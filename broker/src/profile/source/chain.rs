@@ -103,21 +103,22 @@ impl Chain {
                 return Err(misconfigured(&error));
             }
             settings::sound(&profile)?;
-            if visited.is_empty() {
-                // botocore looks into it for every client that it makes, whatever the credentials come from.
-                if let Some(named) = profile.get("sso_session") {
+            if let Some(named) = profile.get("sso_session") {
+                if visited.is_empty() {
+                    // botocore looks into it for every client that it makes, whatever the credentials come from.
                     let wrong = |denial: &Denial| {
                         self.kind = Some(Kind::Sso);
                         self.error.get_or_insert(denial.clone());
                     };
                     sso_session(&profile, named).map(drop).inspect_err(wrong)?;
+                } else {
+                    // Into that of a source it doesn't; but what is wrong with the section may concern the source.
+                    let name = named.text().ok();
+                    let section = name.and_then(|name| profile.files().sso_session(name));
+                    if let Some(error) = section.and_then(|section| section.error()) {
+                        return Err(misconfigured(&error));
+                    }
                 }
-            }
-            // Where what is wrong with a section may concern the profile, nobody can say what was meant.
-            let session = profile.get("sso_session").and_then(|named| named.text().ok());
-            let session = session.and_then(|name| profile.files().sso_session(name));
-            if let Some(error) = session.and_then(|session| session.error()) {
-                return Err(misconfigured(&error));
             }
             if !visited.insert(profile.name) {
                 return Err(wrong(&profile, "leads back to itself by its source_profile"));
