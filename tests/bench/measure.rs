@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use sigward_tests::measure::median;
+
 use crate::direct::Direct;
 use crate::listening::Listening;
 use crate::messages;
@@ -84,7 +86,7 @@ pub(crate) fn figures(scene: &Scene) -> Figures {
     Figures {
         direct,
         beyond,
-        rate: rates.map(median),
+        rate: rates.map(|all| median(&all)),
         processor,
         start,
         memory,
@@ -103,8 +105,8 @@ pub(crate) fn growth(scene: &Scene) -> Growth {
     let (_, clients) = clients(scene, &[1, 25, 50, 100, 200, 400]);
     let mut proxy = scene.proxy(Channel::Pipes);
     let in_flight = [1, 2, 4, 8, 16, 32, 64].map(|in_flight| {
-        let rates = (0..5).map(|_| proxy.flood(4000, in_flight)).collect();
-        (at(in_flight), median(rates) / 1000.0)
+        let rates: Vec<_> = (0..5).map(|_| proxy.flood(4000, in_flight)).collect();
+        (at(in_flight), median(&rates) / 1000.0)
     });
     let mut direct = Direct::new(&scene.server.address);
     let body = [1, 10, 100, 1000, 10_000].map(|kilobytes| {
@@ -139,12 +141,13 @@ fn latency(direct: &mut Direct, proxies: &mut [Proxy; 2]) -> (Duration, [Duratio
             sockets.extend(c);
         }
     }
-    let straight = median(straight);
-    (straight, [pipes, sockets].map(|all| median(all).saturating_sub(straight)))
+    let straight = median(&straight);
+    (straight, [pipes, sockets].map(|all| median(&all).saturating_sub(straight)))
 }
 
 fn start(scene: &Scene, profiles: usize, rounds: usize) -> Duration {
-    median((0..rounds).map(|_| Proxy::start(scene.command(profiles), Channel::Pipes).1).collect())
+    let starts = (0..rounds).map(|_| Proxy::start(scene.command(profiles), Channel::Pipes).1);
+    median(&starts.collect::<Vec<_>>())
 }
 
 /// What each client takes beyond the first of `counts`, and the memory at each.
@@ -182,19 +185,13 @@ fn compared(direct: &mut Direct, proxy: &mut Proxy, line: &str, rounds: usize) -
         through.push(timed(|| lengths[1] = proxy.call(line)));
         assert_eq!(lengths[0] + 1, lengths[1], "the answer, and a line break");
     }
-    [median(straight), median(through)]
+    [median(&straight), median(&through)]
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> Duration {
     let started = Instant::now();
     std::hint::black_box(work());
     started.elapsed()
-}
-
-/// The middle one.
-pub(crate) fn median<T: PartialOrd + Copy>(mut all: Vec<T>) -> T {
-    all.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap());
-    all[all.len() / 2]
 }
 
 /// As a number to draw or to print.

@@ -3,9 +3,10 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use sigward_tests::measure::median;
 use sigward_tests::tools;
 
-use crate::measure::{IN_FLIGHT, median, milliseconds};
+use crate::measure::{IN_FLIGHT, milliseconds};
 use crate::proxy::{Channel, Proxy, call};
 use crate::scene::{Scene, profile};
 
@@ -100,7 +101,7 @@ impl Compared {
 impl Load {
     fn measure(&self, command: impl Fn() -> Command) -> Measured {
         let start = |_| Proxy::start(command(), Channel::Pipes).1;
-        let start = median((0..self.starts).map(start).collect());
+        let start = median(&(0..self.starts).map(start).collect::<Vec<_>>());
         let (mut proxy, _) = Proxy::start(command(), Channel::Pipes);
         // The first ones warm caches, connections and the Python interpreter.
         let calls = (0..self.calls + 20).map(|number| {
@@ -108,7 +109,7 @@ impl Load {
             proxy.call(&call(number, ""));
             started.elapsed()
         });
-        let call = median(calls.skip(20).collect());
+        let call = median(&calls.skip(20).collect::<Vec<_>>());
         let per_second = proxy.flood(self.flood, IN_FLIGHT);
         Measured { start, call, per_second, bytes: proxy.memory() }
     }

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use sigward_proto::v1::{ProfileState, WatchProfilesRequest};
 use sigward_tests::aws_home::AwsHome;
 use sigward_tests::keys::Key;
-use sigward_tests::processes::{self, Process};
+use sigward_tests::processes::{self, Process, StdioClient};
 use sigward_tests::{deadline, memory, tools};
 
 use crate::setup::{THREE, World, assert_names, connect, own_uid, text};
@@ -66,15 +66,21 @@ fn copies(broker: &Process, keys: &[&Key]) -> Option<Vec<usize>> {
     }
 }
 
-#[tokio::test]
-async fn the_keys_of_a_removed_profile_are_gone_from_memory() {
-    let world = World::new().await;
-    let broker = world.broker(&world.configuration(&rule(&THREE))).await;
+/// A client for whom both profiles have signed.
+async fn dev_and_prod(world: &World) -> StdioClient {
     let mut client = world.client_of(&world.socket(), &["dev", "prod"]).await;
     for profile in ["dev", "prod"] {
         let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
         assert_eq!(text(&called), world.home.identity(profile));
     }
+    client
+}
+
+#[tokio::test]
+async fn the_keys_of_a_removed_profile_are_gone_from_memory() {
+    let world = World::new().await;
+    let broker = world.broker(&world.configuration(&rule(&THREE))).await;
+    let mut client = dev_and_prod(&world).await;
     let keys = [world.home.key("dev"), world.home.key("prod")];
     if let Some(counts) = copies(&broker, &keys) {
         assert!(counts.iter().all(|count| *count > 0), "the control: both are there {counts:?}");
@@ -100,11 +106,7 @@ async fn the_keys_of_a_removed_profile_are_gone_from_memory() {
 async fn the_keys_of_a_profile_that_left_the_files_are_gone_from_memory() {
     let world = World::new().await;
     let broker = world.broker(&world.configuration(&rule(&THREE))).await;
-    let mut client = world.client_of(&world.socket(), &["dev", "prod"]).await;
-    for profile in ["dev", "prod"] {
-        let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
-        assert_eq!(text(&called), world.home.identity(profile));
-    }
+    let mut client = dev_and_prod(&world).await;
     for file in [world.home.config_file(), world.home.credentials_file()] {
         let all = std::fs::read_to_string(&file).unwrap();
         // `prod` is the last one.
@@ -145,11 +147,7 @@ async fn renewed(world: &World, profile: &str, before: u64) {
 async fn the_keys_of_before_a_rotation_are_gone_from_memory() {
     let world = World::new().await;
     let broker = world.broker(&world.configuration(&rule(&THREE))).await;
-    let mut client = world.client_of(&world.socket(), &["dev", "prod"]).await;
-    for profile in ["dev", "prod"] {
-        let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
-        assert_eq!(text(&called), world.home.identity(profile));
-    }
+    let mut client = dev_and_prod(&world).await;
     // The same user: the session goes on.
     let (old, new) = (world.home.key("dev"), Key::user("dev"));
     world.home.keys().insert(new.clone());
@@ -178,11 +176,7 @@ async fn the_keys_that_a_reload_replaces_are_gone_from_memory() {
     let world = World::new().await;
     let config = world.configuration(&rule(&THREE));
     let broker = world.broker(&config).await;
-    let mut client = world.client_of(&world.socket(), &["dev", "prod"]).await;
-    for profile in ["dev", "prod"] {
-        let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
-        assert_eq!(text(&called), world.home.identity(profile));
-    }
+    let _before = dev_and_prod(&world).await;
     let keys = ["dev", "staging", "prod"].map(|profile| world.home.key(profile));
     if let Some(counts) = copies(&broker, &keys) {
         assert!(counts[0] > 0 && counts[1] == 0 && counts[2] > 0, "the control: {counts:?}");

@@ -5,19 +5,15 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::sign_request::Payload;
 use sigward_proto::v1::{Header, SignRequest};
 use sigward_tests::aws_home::AwsHome;
-use sigward_tests::deadline;
+pub(crate) use sigward_tests::broker::connect;
 use sigward_tests::processes::{self, Process, StdioClient};
 use sigward_tests::upstream::{Builder, REGION, SERVICE, Upstream};
 use tempfile::TempDir;
-use tokio::net::UnixStream;
 use tokio::process::Command;
-use tonic::transport::{Channel, Endpoint};
 
 /// The three profiles that most tests offer, the default first.
 pub(crate) const THREE: [&str; 3] = ["dev", "staging", "prod"];
@@ -185,19 +181,6 @@ pub(crate) fn copy_program(from: &Path, to: &Path) {
 /// What the current user is to the kernel.
 pub(crate) fn own_uid() -> u32 {
     rustix::process::getuid().as_raw()
-}
-
-/// A gRPC client of the broker at `socket`.
-pub(crate) async fn connect(socket: &Path) -> BrokerClient<Channel> {
-    let path = socket.to_owned();
-    let connector = tower::service_fn(move |_| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    });
-    let endpoint = Endpoint::from_static("http://broker.invalid");
-    let connecting = endpoint.connect_with_connector(connector);
-    let channel = deadline::within(connecting, || format!("no broker at {}", socket.display()));
-    BrokerClient::new(channel.await.unwrap())
 }
 
 /// A signature that any profile of the world may have.

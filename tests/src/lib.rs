@@ -9,6 +9,7 @@
 pub mod authority;
 pub mod aws;
 pub mod aws_home;
+pub mod broker;
 pub mod conformance;
 pub mod console;
 pub mod deadline;
@@ -18,6 +19,7 @@ pub mod frames;
 pub mod keys;
 pub mod known_aws;
 mod loopback;
+pub mod measure;
 pub mod memory;
 pub mod metadata;
 pub mod modules;

@@ -21,7 +21,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper_util::rt::TokioIo;
 use rustix::process::Signal;
 use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::login_response::Event;
@@ -36,9 +35,8 @@ use sigward_tests::keys::Key;
 use sigward_tests::memory;
 use sigward_tests::processes::{self, Process, assert_no_canary};
 use tempfile::TempDir;
-use tokio::net::UnixStream;
 use tokio::task::JoinSet;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 const URL: &str = "http://127.0.0.1:9/mcp";
 /// How many profiles come and go at a time.
@@ -211,15 +209,9 @@ impl World {
     }
 
     async fn connect(&self) -> BrokerClient<Channel> {
-        let socket = self.socket();
-        let connector = tower::service_fn(move |_| {
-            let socket = socket.clone();
-            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-        });
-        let endpoint = Endpoint::from_static("http://broker.invalid");
-        let channel = endpoint.connect_with_connector(connector).await.expect("a connection");
+        let client = sigward_tests::broker::connect(&self.socket()).await;
         count(&self.done.connections);
-        BrokerClient::new(channel)
+        client
     }
 }
 

@@ -12,13 +12,12 @@
 )]
 
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper_util::rt::TokioIo;
 use sha2::{Digest as _, Sha256};
 use sigward_proto::call;
 use sigward_proto::v1::broker_client::BrokerClient;
@@ -26,11 +25,12 @@ use sigward_proto::v1::sign_request::Payload;
 use sigward_proto::v1::{Header, SignRequest};
 use sigward_tests::aws_home::AwsHome;
 use sigward_tests::echo;
+use sigward_tests::measure::median;
 use sigward_tests::processes::{self, Process};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 const URL: &str = "http://127.0.0.1:9/mcp";
 /// How many calls are in flight at once where many are.
@@ -113,8 +113,9 @@ async fn large(table: &mut Table, broker: &Server) {
         };
         let time = one_by_one(&broker.client, LARGE_CALLS, by_hash).await;
         hashed.push(time.as_secs_f64() * 1e3);
-        let times = (0..LARGE_CALLS).map(|_| timed(|| black_box(hash(black_box(&body))))).collect();
-        alone.push(middle(times).as_secs_f64() * 1e3);
+        let hashing = |_| timed(|| black_box(hash(black_box(&body))));
+        let times: Vec<_> = (0..LARGE_CALLS).map(hashing).collect();
+        alone.push(median(&times).as_secs_f64() * 1e3);
     }
     table.row("1 MB, a rule reads it", median(&read), "ms", Some(AtMost(2.5)));
     table.row("1 MB, no rule reads it, the body is sent", median(&unread), "ms", None);
@@ -144,7 +145,8 @@ fn reader(table: &mut Table) {
         let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
         let times =
             (0..TURNS * 5).map(|_| timed(|| black_box(call::read(black_box(text.as_bytes())))));
-        let time = middle(times.collect()).as_secs_f64() * 1e3 * LARGE as f64 / text.len() as f64;
+        let time = median(&times.collect::<Vec<_>>()).as_secs_f64() * 1e3 * LARGE as f64
+            / text.len() as f64;
         table.row(&format!("the reader, 1 MB of {name}"), time, "ms", Some(AtMost(2.5)));
     }
 }
@@ -194,7 +196,7 @@ async fn one_by_one(
         times.push(started.elapsed());
         assert!(!answer.headers.is_empty());
     }
-    middle(times)
+    median(&times)
 }
 
 /// Calls a second, with [`IN_FLIGHT`] at a time.
@@ -234,7 +236,7 @@ impl Server {
         while UnixStream::connect(&socket).await.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Self { client: connect(socket).await, _process: process }
+        Self { client: connect(&socket).await, _process: process }
     }
 
     async fn broker(directory: &TempDir, home: &AwsHome, sync: &str) -> Self {
@@ -276,7 +278,7 @@ arguments = [{{ path = "/region", absent = true }}]
         command.envs(home.environment()).arg("serve").arg("--config").arg(&config);
         let process = Process::start(command);
         process.logged("listening").await;
-        let client = connect(socket).await;
+        let client = connect(&socket).await;
         for profile in ["dev", "read"] {
             // Loads the credentials.
             client.clone().sign(request(profile, Bytes::from(large_call()))).await.unwrap();
@@ -285,14 +287,9 @@ arguments = [{{ path = "/region", absent = true }}]
     }
 }
 
-async fn connect(socket: PathBuf) -> BrokerClient<Channel> {
-    let connector = tower::service_fn(move |_| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    let endpoint = Endpoint::from_static("http://broker.invalid");
-    let channel = endpoint.connect_with_connector(connector).await.expect("a connection");
-    BrokerClient::new(channel)
+async fn connect(socket: &Path) -> BrokerClient<Channel> {
+    sigward_tests::broker::connect(socket)
+        .await
         .max_encoding_message_size(sigward_proto::MAX_MESSAGE_BYTES)
         .max_decoding_message_size(sigward_proto::MAX_MESSAGE_BYTES)
 }
@@ -301,17 +298,6 @@ fn timed<T>(work: impl FnOnce() -> T) -> Duration {
     let started = Instant::now();
     drop(work());
     started.elapsed()
-}
-
-fn middle(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
-}
-
-fn median(numbers: &[f64]) -> f64 {
-    let mut sorted = numbers.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }
 
 /// What is to be reached.
