@@ -5,6 +5,7 @@ mod check;
 mod connection;
 mod explain;
 mod login;
+mod setup;
 mod status;
 mod table;
 
@@ -19,7 +20,7 @@ use crate::config::{self, AuditTarget, Config, Flags};
 use crate::confine;
 use crate::error::{Error, in_words};
 use crate::log::{self, Log, LogFormat, LogLevel};
-use crate::process;
+use crate::process::{self, Supervisor};
 use crate::profile::Surroundings;
 use crate::server::{self, Reread, Sockets, Termination};
 
@@ -45,6 +46,8 @@ enum Command {
     Explain(explain::Options),
     /// Check an audit log
     Audit(audit::Options),
+    /// Give one person of this machine a broker under a user of its own, and take the keys out of their home
+    Setup(setup::Options),
 }
 
 #[derive(Debug, Args)]
@@ -115,6 +118,7 @@ pub fn main() -> ExitCode {
             config::read(&options.config, uid).and_then(|config| explain::run(&options, &config))
         }
         Command::Audit(options) => audit::run(&options),
+        Command::Setup(options) => setup::run(&options),
         Command::Login(options) => block_on(login::run(options, &default_sockets()))?,
         Command::Status(options) => block_on(status::run(options, &default_sockets()))?,
     });
@@ -130,6 +134,7 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     let sockets = Sockets::take(default_socket);
     let stdin = process::take_stdin()?;
     let environment = Environment::read();
+    let supervisor = Supervisor::of_environment();
     let Serve { what, socket, audit, connection_on_stdin, log_level, log_format } = serve;
     let path = what.config.clone();
     let surroundings = environment.surroundings()?;
@@ -161,7 +166,7 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
                 server::serve_connection(config, &surroundings, stdin, shutdown).await
             } else {
                 drop(stdin);
-                server::serve(config, &surroundings, reread, sockets, shutdown).await
+                server::serve(config, &surroundings, reread, sockets, supervisor, shutdown).await
             }
         };
         tokio::select! {

@@ -7,6 +7,7 @@
 #[cfg(target_os = "linux")]
 mod landlock;
 pub(crate) mod outside;
+mod supervisor;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 
+pub use self::supervisor::Supervisor;
 use crate::error::Error;
 
 /// Closes the doors to this process's memory and to the files that it makes.

@@ -47,6 +47,7 @@ use self::observer::Observed;
 pub use self::observer::Observer;
 use self::reading::Change;
 use self::source::Source;
+pub use self::source::listed::{Listed, listed};
 pub use self::source::named::{Named, named};
 pub use self::surroundings::Surroundings;
 use self::survey::Survey;

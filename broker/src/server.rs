@@ -29,6 +29,7 @@ use crate::error::Error;
 pub use crate::intake::unix::Sockets;
 use crate::intake::{self, Connection, Gate, Intake, unix};
 use crate::policy::Policy;
+use crate::process::Supervisor;
 use crate::profile::{Profiles, Surroundings};
 use crate::service::{Current, Recorder, Service, State};
 
@@ -49,6 +50,7 @@ pub async fn serve(
     surroundings: &Surroundings,
     reread: Option<Reread>,
     sockets: Sockets,
+    supervisor: Supervisor,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let (drain, draining) = watch::channel(false);
@@ -78,16 +80,19 @@ pub async fn serve(
     }
     let bound = reload::Bound { listen: config.listen, metrics: config.metrics };
     let (followed, around) = (Arc::clone(&current), surroundings.clone());
-    tasks.spawn(reload::follow(reread, hangups, followed, bound, around));
+    tasks.spawn(reload::follow(reread, hangups, followed, bound, around, supervisor));
+    tasks.spawn(supervisor.stay_alive());
     tasks.spawn(sum_up(Arc::clone(&current)));
     let intake = Intake::new(Arc::clone(&current));
     let incoming = stream::unfold((listener, Arc::clone(&intake)), accept);
     let (router, health) = router(intake).await;
+    supervisor.ready(reload::status(&current)).await;
     let (started, stopping) = tokio::sync::oneshot::channel();
     let of_shutdown = Arc::clone(&current);
     let shutdown = async move {
         shutdown.await;
         tracing::info!("draining");
+        supervisor.stopping().await;
         of_shutdown.audit().hurry();
         health.set_not_serving::<BrokerServer<Service>>().await;
         drain.send_replace(true);

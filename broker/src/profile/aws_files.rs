@@ -9,7 +9,7 @@
 mod ini;
 pub(super) mod words;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -119,6 +119,11 @@ impl AwsFiles {
             let section = self.config.document.sections.get(*index)?;
             self.config.of(section)
         })
+    }
+
+    /// The names of all profiles, each once, in the order of the alphabet.
+    pub(super) fn names(&self) -> BTreeSet<&str> {
+        self.profiles.keys().chain(self.keys.keys()).map(String::as_str).collect()
     }
 
     /// The profile of that name.

@@ -12,6 +12,7 @@ pub(super) mod child;
 mod container;
 mod endpoints;
 mod environment;
+pub(super) mod listed;
 mod login_session;
 pub(super) mod named;
 mod portal;

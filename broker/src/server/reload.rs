@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::{self, Config, Listen};
 use crate::error::{Error, in_words};
 use crate::policy::Policy;
+use crate::process::Supervisor;
 use crate::profile::Surroundings;
 use crate::service::{Current, State};
 
@@ -52,6 +53,7 @@ pub(super) async fn follow(
     current: Arc<Current>,
     bound: Bound,
     surroundings: Surroundings,
+    supervisor: Supervisor,
 ) {
     let mut signalled = async move || match &mut hangup {
         Some(hangup) => hangup.recv().await,
@@ -59,7 +61,9 @@ pub(super) async fn follow(
     };
     let Some(mut reread) = reread else {
         while signalled().await.is_some() {
+            supervisor.reloading().await;
             reopen(&current).await;
+            supervisor.ready(status(&current)).await;
         }
         return;
     };
@@ -69,6 +73,7 @@ pub(super) async fn follow(
     loop {
         let asked = tokio::time::timeout(LOOK, signalled()).await.is_ok();
         if asked {
+            supervisor.reloading().await;
             reopen(&current).await;
         }
         let now = mark(&reread.path);
@@ -96,7 +101,18 @@ pub(super) async fn follow(
         };
         reread.text = text.ok();
         reload(config, &current, &bound, &surroundings).await;
+        supervisor.ready(status(&current)).await;
     }
+}
+
+/// What the service manager shows of the broker.
+pub(super) fn status(current: &Current) -> String {
+    if current.rejected() {
+        return "the configuration has faults, the one before stays in effect".to_owned();
+    }
+    let state = current.state();
+    let (profiles, endpoints) = (state.profiles.names().count(), state.endpoints.len());
+    format!("{profiles} profiles, {endpoints} endpoints")
 }
 
 async fn reopen(current: &Current) {

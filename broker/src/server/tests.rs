@@ -88,7 +88,8 @@ impl Broker {
             let surroundings = Surroundings::default();
             let shutdown = async { stopped.await.unwrap_or_default() };
             let sockets = Sockets { inherited: None, default: "/nowhere".into() };
-            serve(config, &surroundings, Some(reread), sockets, shutdown).await
+            serve(config, &surroundings, Some(reread), sockets, Supervisor::default(), shutdown)
+                .await
         });
         Self { directory, serving, stop }
     }

@@ -133,7 +133,7 @@ impl Current {
         self.metrics.text(&views, self.rejected(), &self.audit.health())
     }
 
-    pub(super) fn rejected(&self) -> bool {
+    pub(crate) fn rejected(&self) -> bool {
         self.rejected.load(Ordering::Relaxed)
     }
 }

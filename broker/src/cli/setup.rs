@@ -1,0 +1,170 @@
+//! `setup`: a broker of its own for one person of this machine. It takes the AWS files out of the person's home, so that
+//! nothing that the person runs can read a key, and it can give them back.
+//!
+//! Invariant: without `--apply` nothing is changed, and what is printed is what `--apply` does.
+
+mod home;
+mod plan;
+mod step;
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use clap::Args;
+
+use self::home::AwsDirectory;
+use self::plan::{Facts, Person, Plan};
+use super::table::print;
+use crate::error::Error;
+use crate::profile::{Listed, listed};
+use crate::trusted::Trusted;
+
+/// What agents use most; another is given with `--endpoint`.
+const ENDPOINT: &str = "https://aws-mcp.us-east-1.api.aws/mcp";
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sigward-broker setup --for alice                 what would be done
+  sudo sigward-broker setup --for alice --apply
+  sudo sigward-broker setup --for alice --undo --apply")]
+pub(super) struct Options {
+    /// The person whose agents are to have no keys
+    #[arg(long = "for", value_name = "USER")]
+    user: String,
+    /// Where signatures may go [default: the AWS MCP Server in us-east-1]
+    #[arg(long, value_name = "URL", num_args = 1.., conflicts_with = "undo")]
+    endpoint: Vec<String>,
+    /// Profiles of the person's AWS files to sign with [default: all that can be used]
+    #[arg(long, value_name = "NAME", num_args = 1.., conflicts_with = "undo")]
+    profile: Vec<String>,
+    /// Do it; without, it is only shown
+    #[arg(long)]
+    apply: bool,
+    /// Go back: the files return to the person's home, and the units go
+    #[arg(long)]
+    undo: bool,
+}
+
+/// Shows the steps, or does them.
+pub(super) fn run(options: &Options) -> Result<ExitCode, Error> {
+    let facts = Facts::of(person(&options.user)?);
+    let plan = if options.undo {
+        plan::undo(&facts)
+    } else {
+        let endpoints = match options.endpoint.as_slice() {
+            [] => vec![ENDPOINT.to_owned()],
+            given => given.to_vec(),
+        };
+        let known = profiles(&facts)?;
+        plan::setup(&facts, &endpoints, &options.profile, &known).map_err(Error::Usage)?
+    };
+    let command = format!(
+        "sudo sigward-broker setup --for {}{}",
+        options.user,
+        if options.undo { " --undo" } else { "" }
+    );
+    if !options.apply {
+        print(&plan.show());
+        print(&format!("\nNothing has been changed. To do all of it:\n  {command} --apply\n"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::Usage(format!("only root can do that: {command} --apply")));
+    }
+    if !options.undo {
+        trust(&facts.program)?;
+    }
+    apply(&plan)?;
+    if !options.undo {
+        print(&format!(
+            "\nDone. MCP clients of {} need nothing in their configuration: sigward-proxy finds this broker.\n  sigward-broker \
+             status     as {}: the profiles\nTo go back: {command} --undo --apply\n",
+            options.user, options.user
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The attack: a program in the person's home, which they replace by one that shows them the keys.
+fn trust(program: &Path) -> Result<(), Error> {
+    Trusted::existing(program).map(drop).map_err(|why| {
+        Error::Usage(format!(
+            "{why}
+The service would run this program; put it where root alone can change it, and use it from there:
+  sudo \
+             install -m 0755 {} /usr/local/bin/sigward-broker",
+            program.display()
+        ))
+    })
+}
+
+fn apply(plan: &Plan) -> Result<(), Error> {
+    let bold = std::io::stdout().is_terminal();
+    for (number, part) in plan.parts.iter().enumerate() {
+        let (on, off) = if bold { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+        print(&format!("{on}{}. {}{off}\n", number + 1, part.what));
+        for step in &part.steps {
+            print(&format!("   {step}\n"));
+            let done = step.apply().map_err(|why| {
+                Error::Usage(format!("{why}\nThe steps before have been done; after a repair, the same command goes on"))
+            })?;
+            if let Some(note) = done {
+                print(&format!("      {note}\n"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The user, by the machine's own word: local files and directory services alike.
+fn person(name: &str) -> Result<Person, Error> {
+    let wrong = |why: &str| Error::Usage(format!("--for {name}: {why}"));
+    // The attack: a name that getent(1) takes for an option.
+    if name.is_empty() || name.starts_with('-') || name.chars().any(char::is_control) {
+        return Err(wrong("is no user's name"));
+    }
+    let output = Command::new("/usr/bin/getent")
+        .args(["passwd", "--", name])
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| Error::Process { what: "run /usr/bin/getent", source })?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let fields: Vec<&str> = text.lines().next().unwrap_or_default().split(':').collect();
+    let [_, _, uid, gid, _, home, ..] = fields.as_slice() else {
+        return Err(wrong("there is no such user"));
+    };
+    let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse()) else {
+        return Err(wrong("has no number as its uid"));
+    };
+    if uid == 0 {
+        return Err(wrong("is root, from whom nothing can be kept"));
+    }
+    let home = PathBuf::from(home);
+    if !home.is_absolute() {
+        return Err(wrong("has no home directory"));
+    }
+    Ok(Person { name: name.to_owned(), uid, gid, home })
+}
+
+/// The profiles of the files where they are now: in the person's home, or with the broker after an earlier run.
+fn profiles(facts: &Facts) -> Result<Vec<Listed>, Error> {
+    let person = &facts.person;
+    let places = [(person.home.clone(), person.uid), (facts.state(), facts.broker_uid())];
+    for (home, owner) in places {
+        let Some(directory) = AwsDirectory::open(&home, owner).map_err(Error::Usage)? else {
+            continue;
+        };
+        let read = |name: &str| directory.read(Path::new(name)).map_err(Error::Usage);
+        let (config, credentials) = (read("config")?, read("credentials")?);
+        if config.is_none() && credentials.is_none() {
+            continue;
+        }
+        let (config, credentials) = (config.unwrap_or_default(), credentials.unwrap_or_default());
+        let at = |name: &str| home.join(".aws").join(name);
+        return listed((&at("config"), &config), (&at("credentials"), &credentials))
+            .map_err(Error::Usage);
+    }
+    Ok(Vec::new())
+}

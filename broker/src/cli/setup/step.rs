@@ -1,0 +1,204 @@
+//! One change of the machine: shown as the command that it stands for, and done.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::home::AwsDirectory;
+
+/// Where the programs of the system are; the attack: another `PATH`.
+const PROGRAMS: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
+
+/// Whose something is to be.
+#[derive(Debug, Clone)]
+pub(super) enum Owner {
+    /// By number: user and group.
+    Ids(u32, u32),
+    /// By name, which may not be there yet.
+    User(String),
+}
+
+/// One change.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A file of root's that all may read; with `keep` one that is there stays as it is.
+    Write { path: PathBuf, text: String, keep: bool },
+    /// A directory.
+    Directory { path: PathBuf, mode: u32, owner: Owner },
+    /// Everything in `.aws` of one home goes to that of the other.
+    Move { from: PathBuf, of: Owner, to: PathBuf, owner: Owner },
+    /// A program of the system.
+    Run { program: &'static str, arguments: Vec<String> },
+    /// A file goes, where there is one.
+    Remove(PathBuf),
+}
+
+impl Step {
+    pub(super) fn run(program: &'static str, arguments: &[&str]) -> Self {
+        Self::Run { program, arguments: arguments.iter().map(|it| (*it).to_owned()).collect() }
+    }
+
+    /// The text that it writes, if it does.
+    pub(super) fn content(&self) -> &str {
+        match self {
+            // The units are in the packages, and long.
+            Self::Write { path, text, .. } if !path.starts_with("/etc/systemd") => text,
+            _ => "",
+        }
+    }
+
+    /// Does it. Done twice, it is as done once.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(super) fn apply(&self) -> Result<Option<String>, String> {
+        match self {
+            Self::Write { path, text, keep } => write(path, text, *keep),
+            Self::Directory { path, mode, owner } => directory(path, *mode, owner).map(|()| None),
+            Self::Move { from, of, to, owner } => move_files(from, of, to, owner),
+            Self::Run { program, arguments } => run(program, arguments),
+            Self::Remove(path) => match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path, &error)),
+                _ => Ok(None),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write { path, .. } => write!(f, "write {}", path.display()),
+            Self::Directory { path, mode, owner } => {
+                write!(f, "install -d -m {mode:04o} -o {owner} {}", path.display())
+            }
+            Self::Move { from, to, owner, .. } => {
+                write!(
+                    f,
+                    "move {0}/.aws/* to {1}/.aws, owner {owner}",
+                    from.display(),
+                    to.display()
+                )
+            }
+            Self::Run { program, arguments } => write!(f, "{program} {}", arguments.join(" ")),
+            Self::Remove(path) => write!(f, "rm -f {}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ids(0, _) => f.write_str("root"),
+            Self::Ids(uid, _) => write!(f, "{uid}"),
+            Self::User(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Owner {
+    fn ids(&self) -> Result<(u32, u32), String> {
+        match self {
+            Self::Ids(uid, gid) => Ok((*uid, *gid)),
+            Self::User(name) => account(name),
+        }
+    }
+}
+
+/// The uid and the gid of a user.
+pub(super) fn account(name: &str) -> Result<(u32, u32), String> {
+    let output = command("getent").args(["passwd", "--", name]).output();
+    let output = output.map_err(|error| format!("getent: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut fields = text.split(':').skip(2).map(str::parse);
+    match (fields.next(), fields.next()) {
+        (Some(Ok(uid)), Some(Ok(gid))) => Ok((uid, gid)),
+        _ => Err(format!("there is no user {name}")),
+    }
+}
+
+/// Replaces a file as a whole, in a directory that is made where it is missing.
+fn write(path: &Path, text: &str, keep: bool) -> Result<Option<String>, String> {
+    let failed = |error| failed(path, &error);
+    match fs::read_to_string(path) {
+        Ok(there) if there == text => return Ok(None),
+        Ok(_) if keep => return Ok(Some("is there already, and stays as it is".to_owned())),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    if !directory.exists() {
+        self::directory(directory, 0o755, &Owner::Ids(0, 0))?;
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = directory.join(format!(".{name}.new"));
+    // What an earlier run left when it was broken off.
+    fs::remove_file(&new).ok();
+    let replace = || {
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    replace().map_err(failed)?;
+    Ok(None)
+}
+
+fn directory(path: &Path, mode: u32, owner: &Owner) -> Result<(), String> {
+    let (uid, gid) = owner.ids()?;
+    let make = || {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        // Nothing here is in a directory that others write to: no link can stand in its place.
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    };
+    make().map_err(|error| failed(path, &error))
+}
+
+fn move_files(from: &Path, of: &Owner, to: &Path, owner: &Owner) -> Result<Option<String>, String> {
+    let (uid, gid) = owner.ids()?;
+    let Some(from) = AwsDirectory::open(from, of.ids()?.0)? else {
+        return Ok(Some("there are none".to_owned()));
+    };
+    let to = AwsDirectory::make(to, uid, gid)?;
+    let moved = from.move_to(&to, uid, gid)?;
+    Ok(Some(format!("{moved} files")))
+}
+
+fn run(program: &str, arguments: &[String]) -> Result<Option<String>, String> {
+    if program == "systemctl" && !Path::new("/run/systemd/system").exists() {
+        return Ok(Some("systemd doesn't run here: left to its next start".to_owned()));
+    }
+    let output = command(program).args(arguments).output();
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() {
+        return Ok(None);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{program} {}: {}", arguments.join(" "), said.trim()))
+}
+
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    // The child is looked for where we say, not where the caller's environment does.
+    let found =
+        PROGRAMS.split(':').map(|at| Path::new(at).join(program)).find(|path| path.exists());
+    if let Some(path) = found {
+        command = Command::new(path);
+    }
+    command.env_clear().env("PATH", PROGRAMS).stdin(Stdio::null());
+    command
+}
+
+fn failed(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", path.display())
+}

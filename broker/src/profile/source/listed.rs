@@ -1,0 +1,90 @@
+//! Which profiles AWS files hold, for whoever writes a configuration for them.
+
+use std::path::{Path, PathBuf};
+
+use super::base::Base;
+use super::chain::Chain;
+use crate::profile::aws_files::AwsFiles;
+
+/// A profile of the AWS files: nothing of it is a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name there.
+    pub name: String,
+    /// Where its credentials come from, for people; empty where it has none.
+    pub source: &'static str,
+    /// Why it can't be used as it stands.
+    pub fault: Option<String>,
+    /// Whether its signatures need no question to AWS: its keys stand in the files.
+    pub is_offline: bool,
+    /// Whether a program makes its credentials.
+    pub runs_program: bool,
+    /// Other files that it needs.
+    pub reads: Vec<PathBuf>,
+}
+
+/// The profiles of the two files with these texts.
+///
+/// # Errors
+/// Nobody can tell: what is wrong, with its line.
+pub fn listed(config: (&Path, &str), credentials: (&Path, &str)) -> Result<Vec<Listed>, String> {
+    let files = AwsFiles::read(config, credentials).map_err(|error| error.to_string())?;
+    Ok(files.names().into_iter().map(|name| of(&files, name)).collect())
+}
+
+fn of(files: &AwsFiles, name: &str) -> Listed {
+    let chain = Chain::of(files, name);
+    let base = chain.begins_with();
+    let token = match base {
+        Some(Base::WebIdentity(role)) => Some(role.token_file.clone()),
+        _ => None,
+    };
+    Listed {
+        name: name.to_owned(),
+        source: chain.source(),
+        fault: chain.hindrance(name, true).map(|denial| denial.detail().to_owned()),
+        is_offline: chain.source() == "static keys",
+        runs_program: matches!(base, Some(Base::CredentialProcess(_))),
+        reads: chain.ca_bundle.iter().cloned().chain(token).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_profile_says_what_it_needs() {
+        let config = "[default]\nregion = eu-west-1\n\
+                      [profile role]\nrole_arn = arn:aws:iam::123456789012:role/R\nsource_profile = keys\n\
+                      [profile tool]\ncredential_process = /home/alice/bin/keys --for me\n\
+                      [profile web]\nrole_arn = arn:aws:iam::123456789012:role/R\nweb_identity_token_file = /home/alice/token\n\
+                      [profile lost]\nsource_profile = nobody\nrole_arn = arn:aws:iam::123456789012:role/R\n";
+        let credentials = "[keys]\naws_access_key_id = AKIDEXAMPLE\naws_secret_access_key = x\n";
+        let at = Path::new;
+        let listed =
+            listed((at("config"), config), (at("credentials"), credentials)).expect("read");
+        let names: Vec<_> = listed.iter().map(|it| (it.name.as_str(), it.source)).collect();
+        let expected = [
+            ("default", ""),
+            ("keys", "static keys"),
+            ("lost", "assume role"),
+            ("role", "assume role"),
+            ("tool", "credential process"),
+            ("web", "web identity"),
+        ];
+        assert_eq!(names, expected);
+        let of = |name| listed.iter().find(|it| it.name == name).expect("listed");
+        assert!(of("keys").is_offline && !of("role").is_offline);
+        assert!(of("tool").runs_program);
+        assert_eq!(of("web").reads, [PathBuf::from("/home/alice/token")]);
+        assert!(of("lost").fault.as_ref().is_some_and(|fault| fault.contains("nobody")));
+        assert_eq!(of("role").fault, None);
+    }
+
+    #[test]
+    fn a_file_that_nobody_can_read_lists_nothing() {
+        let listed = listed((Path::new("/c"), "[open\n"), (Path::new("/k"), ""));
+        assert!(listed.is_err_and(|why| why.starts_with("/c:1:")));
+    }
+}
