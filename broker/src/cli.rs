@@ -278,13 +278,15 @@ impl Environment {
     }
 }
 
-/// Where a broker listens by default, and where others look for one: the user's own socket first.
+/// Where a broker listens by default, and where others look for one: the user's own, then the one that the machine keeps
+/// for that user, then the machine's.
 #[allow(clippy::disallowed_methods, reason = "this is the module that reads it")]
-fn default_sockets() -> [PathBuf; 2] {
+fn default_sockets() -> [PathBuf; 3] {
     let machine = PathBuf::from("/run/sigward/broker.sock");
+    let kept = format!("/run/sigward/{}/broker.sock", rustix::process::getuid().as_raw());
     let user = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
     let user = user.map(|directory| PathBuf::from(directory).join("sigward/broker.sock"));
-    [user.unwrap_or_else(|| machine.clone()), machine]
+    [user.unwrap_or_else(|| machine.clone()), kept.into(), machine]
 }
 
 /// An error for the person at the terminal.

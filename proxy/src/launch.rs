@@ -125,7 +125,9 @@ fn arguments(config: &Config, log_level: &str) -> Vec<OsString> {
 fn answering(environment: &Environment) -> Option<PathBuf> {
     let runtime = environment.path("XDG_RUNTIME_DIR").filter(|path| path.is_absolute());
     let own = runtime.map(|directory| directory.join("sigward/broker.sock"));
-    let sockets = own.into_iter().chain([PathBuf::from("/run/sigward/broker.sock")]);
+    // The one that the machine keeps for this user, then the one for all.
+    let kept = format!("/run/sigward/{}/broker.sock", rustix::process::getuid().as_raw());
+    let sockets = own.into_iter().chain([kept.into(), PathBuf::from("/run/sigward/broker.sock")]);
     sockets.into_iter().find(|path| UnixStream::connect(path).is_ok())
 }
 

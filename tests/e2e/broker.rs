@@ -105,7 +105,7 @@ pub(crate) fn for_another_group(config: String) -> String {
     config.replace("mode = \"0660\"", &format!("mode = \"0660\"\ngroup = \"{OTHER_UID}\""))
 }
 
-const INITIALIZE: &str =
+pub(crate) const INITIALIZE: &str =
     r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
 
 /// A proxy of another user, for the broker of `world`.

@@ -1,0 +1,222 @@
+//! A workstation after `sigward-broker setup`: the person's agents work, and nothing that the person runs finds a key.
+//!
+//! It is tried with real users, in a mount namespace of its own, so that this machine keeps its users and its files.
+
+mod machine;
+
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Instant;
+
+use rustix::process::Signal;
+use sigward_tests::aws::Aws;
+use sigward_tests::aws_home::AwsHome;
+use sigward_tests::keys::{CANARY, TOKEN_CANARY};
+use sigward_tests::processes::{Process, StdioClient};
+use sigward_tests::upstream::{REGION, SERVICE, Upstream};
+
+use self::machine::{Machine, User};
+use crate::setup::{assert_names, failure, own_uid, text};
+
+const ALICE: User = User { name: "sgw-alice", uid: 61_001 };
+const BOB: User = User { name: "sgw-bob", uid: 61_002 };
+const SOCKET: &str = "/run/sigward/61001/broker.sock";
+
+/// A machine with two people, of whom one has keys, and a server that knows them.
+struct Workstation {
+    machine: Machine,
+    home: AwsHome,
+    aws: Aws,
+    upstream: Upstream,
+}
+
+impl Workstation {
+    async fn new() -> Self {
+        let machine = Machine::new(&[ALICE, BOB]);
+        let home = AwsHome::at(&machine.path("/home/sgw-alice"));
+        Aws::sign_in(&home, "person", "Developer");
+        machine.give("/home/sgw-alice/.aws", ALICE.uid);
+        let upstream = Upstream::builder(home.keys()).start().await;
+        let aws = Aws::start(home.keys()).await;
+        Self { machine, home, aws, upstream }
+    }
+
+    fn setup(&self, more: &[&str]) -> (bool, String) {
+        self.machine.run(
+            User::ROOT,
+            "sigward-broker",
+            &[&["setup", "--for", ALICE.name], more].concat(),
+        )
+    }
+
+    /// As the operator who points the configuration at another server.
+    fn point_at_the_server(&self) {
+        let path = self.machine.path("/etc/sigward/61001.toml");
+        let config = std::fs::read_to_string(&path).unwrap();
+        let url = "url = \"https://aws-mcp.us-east-1.api.aws/mcp\"\n";
+        assert!(config.contains(url), "{config}");
+        let own = format!(
+            "url = \"{}\"\nservice = \"{SERVICE}\"\nregion = \"{REGION}\"\n",
+            self.upstream.url()
+        );
+        std::fs::write(&path, config.replace(url, &own)).unwrap();
+    }
+
+    /// The proxy of a user, who says nothing of a broker.
+    fn proxy(&self, user: User, arguments: &[&str]) -> StdioClient {
+        let url = self.upstream.url();
+        let own = [&url, "--service", SERVICE, "--region", REGION];
+        StdioClient::start(self.machine.command(user, "sigward-proxy", &[&own, arguments].concat()))
+    }
+
+    /// Where a user finds a secret: in files, or of the broker's process.
+    fn found(&self, user: User, broker: Option<u32>) -> String {
+        let pattern = format!("{CANARY}|{TOKEN_CANARY}");
+        let mut script = format!("grep -rlsE '{pattern}' /home /etc /run /var /usr/local /dev/shm");
+        if let Some(pid) = broker {
+            // `mem` is read where it is mapped; for whoever may not, opening it fails already.
+            script += &format!(
+                "; for f in environ cmdline maps auxv; do grep -lsE '{pattern}' /proc/{pid}/$f; done; head -c 1 \
+                 /proc/{pid}/maps 2>/dev/null | grep -q . && echo /proc/{pid}/mem"
+            );
+        }
+        self.machine.run(user, "sh", &["-c", &script]).1
+    }
+}
+
+#[tokio::test]
+async fn a_person_s_agents_work_and_nothing_of_theirs_finds_a_key() {
+    if own_uid() != 0 {
+        return; // Only root sets up a machine.
+    }
+    let at = Workstation::new().await;
+    let machine = &at.machine;
+    // The control: before, whatever Alice runs reads her keys.
+    let found = at.found(ALICE, None);
+    assert_names(&found, &["/home/sgw-alice/.aws/credentials", "/home/sgw-alice/.aws/sso/cache"]);
+
+    // Shown first; nothing is changed by that.
+    let (shown, said) = at.setup(&[]);
+    assert!(shown, "{said}");
+    assert_names(
+        &said,
+        &["Nothing has been changed", "move /home/sgw-alice/.aws", "sigward-61001", "login = true"],
+    );
+    assert!(machine.path("/home/sgw-alice/.aws/credentials").exists());
+    let (allowed, said) =
+        machine.run(ALICE, "sigward-broker", &["setup", "--for", ALICE.name, "--apply"]);
+    assert!(!allowed && said.contains("only root"), "{said}");
+
+    let (done, said) = at.setup(&["--apply"]);
+    assert!(done, "{said}");
+    let keys = std::fs::metadata(machine.path("/var/lib/sigward-61001/.aws/credentials")).unwrap();
+    assert_eq!((keys.uid(), keys.mode() & 0o777), (machine.uid_of("sigward-61001"), 0o600));
+    at.point_at_the_server();
+    let socket = machine.socket(ALICE);
+    let broker = machine.broker(&socket, &at.aws.environment()).await;
+
+    // The proxy finds the broker by itself.
+    let mut client = at.proxy(ALICE, &["--profile", "dev", "staging", "person"]);
+    client.initialize().await;
+    for profile in ["dev", "staging"] {
+        let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
+        assert_eq!(text(&called), at.home.identity(profile));
+    }
+    let called = client.call("whoami", r#"{"aws_profile":"person"}"#).await;
+    assert_names(text(&called), &["AWSReservedSSO_Developer"]);
+    let (asked, said) = machine.run(ALICE, "sigward-broker", &["status"]);
+    assert!(asked, "{said}");
+    assert_names(&said, &["dev", "static keys", "person", "fresh"]);
+
+    // Another person isn't even let in.
+    let (asked, said) =
+        machine.run(BOB, "sigward-broker", &["status", "--broker", &format!("unix:{SOCKET}")]);
+    assert!(!asked && said.contains("Permission denied"), "{said}");
+    let mut stranger = at.proxy(BOB, &["--broker", &format!("unix:{SOCKET}"), "--profile", "dev"]);
+    let refused = stranger.request("initialize", crate::broker::INITIALIZE).await;
+    assert_names(failure(&refused), &["broker"]);
+
+    // The control: root finds them where they are now. Nobody else does.
+    let found = at.found(User::ROOT, None);
+    assert_names(&found, &["/var/lib/sigward-61001/.aws/credentials"]);
+    assert!(!found.contains("/home/"), "{found}");
+    for user in [ALICE, BOB] {
+        assert_eq!(at.found(user, Some(broker.pid())), "", "{}", user.name);
+    }
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", broker.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    client.close().await;
+}
+
+/// Kills the broker, and has systemd's socket start it again.
+async fn restart(
+    at: &Workstation,
+    broker: Process,
+    socket: &std::os::unix::net::UnixListener,
+) -> Process {
+    broker.signal(Signal::KILL);
+    let mut broker = broker;
+    broker.ended().await;
+    at.machine.broker(socket, &at.aws.environment()).await
+}
+
+#[tokio::test]
+async fn a_restart_of_the_broker_loses_no_call_and_the_way_back_loses_no_file() {
+    if own_uid() != 0 {
+        return; // Only root sets up a machine.
+    }
+    let at = Workstation::new().await;
+    let (done, said) = at.setup(&["--profile", "dev", "staging", "--apply"]);
+    assert!(done, "{said}");
+    let (again, said) = at.setup(&["--profile", "dev", "staging", "--apply"]);
+    assert!(again, "{said}");
+    at.point_at_the_server();
+    let socket = at.machine.socket(ALICE);
+    let mut broker = at.machine.broker(&socket, &[]).await;
+    let mut client = at.proxy(ALICE, &["--profile", "dev", "staging"]);
+    client.initialize().await;
+    client.call("whoami", r#"{"aws_profile":"staging"}"#).await;
+    let begun = Instant::now();
+    for round in 0..3 {
+        let mut calls = Vec::new();
+        for number in 0..32 {
+            let profile = if number % 2 == 0 { "dev" } else { "staging" };
+            let call = format!(r#"{{"name":"whoami","arguments":{{"aws_profile":"{profile}"}}}}"#);
+            calls.push((client.start_request("tools/call", &call).await, profile));
+            if number == 16 {
+                broker = restart(&at, broker, &socket).await;
+            }
+        }
+        for (id, profile) in calls {
+            let answer = client.response(&id).await;
+            assert_eq!(text(&answer), at.home.identity(profile), "round {round}");
+        }
+    }
+    eprintln!("three restarts under 96 calls: {:?}", begun.elapsed());
+    client.close().await;
+    drop(broker);
+
+    let (done, said) = at.setup(&["--undo", "--apply"]);
+    assert!(done, "{said}");
+    let keys = std::fs::metadata(at.machine.path("/home/sgw-alice/.aws/credentials")).unwrap();
+    assert_eq!((keys.uid(), keys.mode() & 0o777), (ALICE.uid, 0o600));
+    assert!(at.machine.path("/home/sgw-alice/.aws/sso/cache").is_dir());
+    let found = at.found(User::ROOT, None);
+    assert!(!found.contains("/var/lib"), "{found}");
+}
+
+/// A program that the person can replace would show them the keys.
+#[tokio::test]
+async fn a_program_of_the_person_s_is_not_made_the_service() {
+    if own_uid() != 0 {
+        return; // Only root sets up a machine.
+    }
+    let at = Workstation::new().await;
+    let own = "/home/sgw-alice/sigward-broker";
+    at.machine.copy("/usr/local/bin/sigward-broker", own);
+    at.machine.give(own, ALICE.uid);
+    let (done, said) = at.machine.run(User::ROOT, own, &["setup", "--for", ALICE.name, "--apply"]);
+    assert!(!done, "{said}");
+    assert_names(&said, &["isn't safe", "sudo install -m 0755"]);
+    assert!(at.machine.path("/home/sgw-alice/.aws/credentials").exists(), "nothing was moved");
+}
