@@ -12,6 +12,7 @@ mod flood;
 mod record;
 mod writer;
 
+use std::io;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,6 +45,11 @@ pub struct Audit {
     /// The process is about to end.
     ending: watch::Sender<bool>,
 }
+
+/// A record on its way to the disk; or why it isn't. Nothing, where nothing is recorded.
+#[derive(Debug)]
+#[must_use = "a decision stands only with its record"]
+pub struct Submitted(Result<Option<oneshot::Receiver<io::Result<()>>>, &'static str>);
 
 /// What an operator wants to know of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,14 +104,34 @@ impl Audit {
     /// # Errors
     /// AUDIT_UNAVAILABLE.
     pub async fn write(&self, record: &Record) -> Result<(), Denial> {
+        self.written(self.submit(record)).await
+    }
+
+    /// Hands the record of a decision to the thread, which writes it meanwhile. It counts once [`Self::written`] says so.
+    pub fn submit(&self, record: &Record) -> Submitted {
         if self.writer.is_off() {
-            return Ok(());
+            return Submitted(Ok(None));
         }
-        let Some(json) = record::json(record) else { return self.failed("it can't be serialised") };
+        let Some(json) = record::json(record) else {
+            return Submitted(Err("it can't be serialised"));
+        };
         let (done, written) = oneshot::channel();
         if !self.writer.send(Job::Write(json, Some(done))) {
-            return self.failed("its queue is full");
+            return Submitted(Err("its queue is full"));
         }
+        Submitted(Ok(Some(written)))
+    }
+
+    /// Waits until a record is written. Gives back why the decision can't stand without it.
+    ///
+    /// # Errors
+    /// AUDIT_UNAVAILABLE.
+    pub async fn written(&self, submitted: Submitted) -> Result<(), Denial> {
+        let written = match submitted.0 {
+            Ok(None) => return Ok(()),
+            Ok(Some(written)) => written,
+            Err(why) => return self.failed(why),
+        };
         let written = tokio::select! {
             biased;
             written = written => written,

@@ -26,11 +26,13 @@ use crate::service::Current;
 /// What one HTTP/2 connection may have in progress; more waits at the caller. More than a client may send before it has
 /// read the settings (100 for hyper), since those would be refused; and a profile whose credentials take long to load
 /// holds up no other one.
-pub(crate) const MAX_STREAMS: u32 = 256;
+pub(crate) const MAX_STREAMS: u32 = 224;
 /// The head of a gRPC request: names, a path and a trace.
 pub(crate) const MAX_HEAD: u32 = 2 << 10;
+/// The longest frame. A body of a megabyte in frames of the usual 16 KiB costs as much for its frames as for its bytes.
+pub(crate) const MAX_FRAME: u32 = 64 << 10;
 /// What a connection may send before the broker has read it; of one stream, and of all.
-pub(crate) const STREAM_WINDOW: u32 = 128 << 10;
+pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
 pub(crate) const CONNECTION_WINDOW: u32 = 512 << 10;
 /// Malformed requests of one connection; more and it is closed (RUSTSEC-2024-0003).
 pub(crate) const MAX_RESETS: usize = 256;
@@ -43,9 +45,11 @@ pub(crate) const MAX_MESSAGE: usize = 8 << 10;
 /// Connections of one user, and of all. Where descriptors are scarce, half of them.
 const CONNECTIONS: Limits = Limits { each: 48, all: 96 };
 /// What all callers together may make the broker hold. The attack: heads on all streams of all connections, which are
-/// read before any call is counted.
+/// read before any call is counted, and on each a frame that never ends.
 const MOST: usize = 48 << 20;
-const _: () = assert!(CONNECTIONS.all * MAX_STREAMS as usize * MAX_HEAD as usize <= MOST);
+const _: () = assert!(
+    CONNECTIONS.all * (MAX_STREAMS as usize * MAX_HEAD as usize + MAX_FRAME as usize) <= MOST
+);
 /// Those of strangers, all of which end within a moment.
 const STRANGERS: Limits = Limits { each: 4, all: 16 };
 /// Calls in progress.

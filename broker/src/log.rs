@@ -17,7 +17,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use self::format::{Json, Members, Text};
-pub use self::time::{timestamp, timestamp_millis};
+pub use self::time::{timestamp, timestamp_compact, timestamp_millis};
 use self::writer::Queue;
 use crate::clock;
 

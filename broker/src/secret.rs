@@ -67,12 +67,12 @@ impl Credentials {
         self.loaded
     }
 
-    /// The keys, for the signature alone.
+    /// The keys, for AWS's signer alone.
     pub(crate) fn expose_identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// The keys, to compare them with those of another load.
+    /// The keys, for the signature, and to compare them with those of another load.
     pub(crate) fn expose_keys(&self) -> &aws_credential_types::Credentials {
         &self.keys
     }

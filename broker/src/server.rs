@@ -247,6 +247,7 @@ async fn router(intake: Arc<Intake>) -> (Router<Stack<Gate, Identity>>, HealthRe
         .http2_max_local_error_reset_streams(Some(intake::MAX_RESETS))
         .http2_keepalive_interval(Some(intake::KEEPALIVE))
         .http2_keepalive_timeout(Some(intake::KEEPALIVE_TIMEOUT))
+        .max_frame_size(intake::MAX_FRAME)
         .initial_stream_window_size(intake::STREAM_WINDOW)
         .initial_connection_window_size(intake::CONNECTION_WINDOW)
         .add_service(health_service)

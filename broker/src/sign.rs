@@ -4,9 +4,12 @@
 //! Invariant: what is signed is the request inside the grant, for the endpoint's own host, service
 //! and regions. There is no clock and no I/O here.
 //!
-//! The signer itself checks nothing (its URI may panic, its method and hash may be any text); that is
+//! The signers themselves check nothing (the URI of AWS's may panic, its method and hash may be any text); that is
 //! what [`crate::request`] is for.
 
+mod v4;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::time::SystemTime;
 
@@ -14,14 +17,14 @@ use aws_sigv4::http_request::{
     PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningParams,
     SigningSettings, UriPathNormalizationMode,
 };
-use aws_sigv4::sign::{v4, v4a};
+use aws_sigv4::sign::v4a;
 use aws_smithy_runtime_api::client::identity::Identity;
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
 
-use crate::endpoint::{Regions, Scope};
+use crate::endpoint::{RegionSet, Regions, Scope};
 use crate::error::{Denial, Reason};
+use crate::log::timestamp_compact;
 use crate::policy::Grant;
+use crate::request::Head;
 use crate::secret::Credentials;
 
 /// What to add to a request so that AWS takes it.
@@ -29,82 +32,110 @@ pub struct Signature {
     /// `x-amz-date`, `authorization`, `x-amz-security-token` where the credentials have one, and
     /// `x-amz-region-set` for a set of regions.
     pub headers: Vec<(&'static str, String)>,
-    /// `20261123/us-east-1/aws-mcp/aws4_request`; for a set of regions without one:
-    /// `20261123/aws-mcp/aws4_request`.
-    pub scope: String,
 }
 
 impl fmt::Debug for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
-        f.debug_struct("Signature").field("scope", &self.scope).field("headers", &names).finish()
+        f.debug_struct("Signature").field("headers", &names).finish()
     }
 }
 
 /// Signs the request that the grant is for.
 ///
 /// # Errors
-/// The signer refused what passed our checks: a fault of ours.
+/// The signer refused what passed our checks: a bug of ours.
 pub fn sign(
     grant: &Grant<'_>,
     credentials: &Credentials,
     time: SystemTime,
 ) -> Result<Signature, Denial> {
     let (request, head) = (grant.request(), grant.request().head());
-    let endpoint = head.endpoint();
-    let scope = &endpoint.scope;
-    // A `Host` header of our own would be taken over as it is; without one the signer derives it from
-    // the URI, as an HTTP client does.
-    let uri = format!(
-        "{}://{}{}",
-        endpoint.url.scheme(),
-        endpoint.url.authority(),
-        head.path_and_query()
-    );
-    let headers = head.headers().iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let signable = SignableRequest::new(
-        head.method().as_str(),
-        uri,
-        headers,
-        SignableBody::Precomputed(hex::encode(request.body_sha256())),
-    );
-    let signable = signable.map_err(|error| fault(error.to_string()))?;
-    let headers = signed(signable, credentials.expose_identity(), scope, settings(scope), time)
-        .map_err(fault)?;
-    Ok(Signature { headers, scope: credential_scope(scope, time).map_err(fault)? })
+    let scope = &head.endpoint().scope;
+    let body = hex::encode(request.body_sha256());
+    let headers = match &scope.regions {
+        Regions::One(region) => {
+            let (path, query) =
+                head.path_and_query().split_once('?').unwrap_or((head.path_and_query(), ""));
+            let s3 = is_s3(scope);
+            let path = if s3 { Cow::Borrowed(path) } else { v4::encode(path).into() };
+            let canonical = v4::Canonical {
+                method: head.method().as_str(),
+                path: &path,
+                query,
+                host: &head.endpoint().url.authority(),
+                headers: head.headers(),
+                body_sha256: &body,
+                body_header: s3,
+            };
+            let validity = v4::Validity {
+                region: region.as_str(),
+                service: scope.service.as_str(),
+                time: &timestamp_compact(time),
+                scope: &credential_scope(scope, time),
+            };
+            v4::headers(&canonical, credentials.expose_keys(), &validity)
+                .map_err(|error| fault(error.to_string()))?
+        }
+        Regions::Set(set) => {
+            let request = signable(head, body).map_err(fault)?;
+            let identity = credentials.expose_identity();
+            signed_for_set(request, identity, scope, set, time).map_err(fault)?
+        }
+    };
+    Ok(Signature { headers })
 }
 
-/// The signer with its parameters; apart, so that AWS's own test vectors reach it.
-fn signed(
+/// `20261123/us-east-1/aws-mcp/aws4_request`; for a set of regions without one:
+/// `20261123/aws-mcp/aws4_request`.
+#[must_use]
+pub fn credential_scope(scope: &Scope, time: SystemTime) -> String {
+    let time = timestamp_compact(time);
+    let day = time.get(..8).unwrap_or_default();
+    let service = scope.service.as_str();
+    match &scope.regions {
+        Regions::One(region) => format!("{day}/{}/{service}/aws4_request", region.as_str()),
+        Regions::Set(_) => format!("{day}/{service}/aws4_request"),
+    }
+}
+
+/// The request as AWS's signer takes it.
+fn signable(head: &Head, body_sha256: String) -> Result<SignableRequest<'_>, String> {
+    let url = &head.endpoint().url;
+    // A `Host` header of our own would be taken over as it is; without one the signer derives it from
+    // the URI, as an HTTP client does.
+    let uri = format!("{}://{}{}", url.scheme(), url.authority(), head.path_and_query());
+    let headers = head.headers().iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let body = SignableBody::Precomputed(body_sha256);
+    SignableRequest::new(head.method().as_str(), uri, headers, body)
+        .map_err(|error| error.to_string())
+}
+
+fn signed_for_set(
     request: SignableRequest<'_>,
     identity: &Identity,
     scope: &Scope,
-    settings: SigningSettings,
+    regions: &RegionSet,
     time: SystemTime,
 ) -> Result<Vec<(&'static str, String)>, String> {
-    let (service, regions) = (scope.service.as_str(), &scope.regions);
-    let params: SigningParams<'_> = match regions {
-        Regions::One(region) => v4::SigningParams::builder()
-            .identity(identity)
-            .region(region.as_str())
-            .name(service)
-            .time(time)
-            .settings(settings)
-            .build()
-            .map_err(|error| error.to_string())?
-            .into(),
-        Regions::Set(set) => v4a::SigningParams::builder()
-            .identity(identity)
-            .region_set(set.as_str())
-            .name(service)
-            .time(time)
-            .settings(settings)
-            .build()
-            .map_err(|error| error.to_string())?
-            .into(),
-    };
+    let params = v4a::SigningParams::builder()
+        .identity(identity)
+        .region_set(regions.as_str())
+        .name(scope.service.as_str())
+        .time(time)
+        .settings(settings(scope))
+        .build()
+        .map_err(|error| error.to_string())?;
+    added(request, &params.into())
+}
+
+/// The headers that AWS's signer adds.
+fn added(
+    request: SignableRequest<'_>,
+    params: &SigningParams<'_>,
+) -> Result<Vec<(&'static str, String)>, String> {
     let output =
-        aws_sigv4::http_request::sign(request, &params).map_err(|error| error.to_string())?;
+        aws_sigv4::http_request::sign(request, params).map_err(|error| error.to_string())?;
     let (instructions, _signature) = output.into_parts();
     let (headers, _query) = instructions.into_parts();
     Ok(headers.into_iter().map(|header| (header.name(), header.value().to_owned())).collect())
@@ -112,24 +143,18 @@ fn signed(
 
 /// All services but S3 decode the path once more before they check the signature: `%3A` is signed as
 /// `%253A`. S3 takes the path as it is, and wants the body's hash in a header.
+fn is_s3(scope: &Scope) -> bool {
+    scope.service.as_str() == "s3"
+}
+
 fn settings(scope: &Scope) -> SigningSettings {
     let mut settings = SigningSettings::default();
-    if scope.service.as_str() == "s3" {
+    if is_s3(scope) {
         settings.percent_encoding_mode = PercentEncodingMode::Single;
         settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
         settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
     }
     settings
-}
-
-fn credential_scope(scope: &Scope, time: SystemTime) -> Result<String, String> {
-    let time = DateTime::from(time).fmt(Format::DateTime).map_err(|error| error.to_string())?;
-    let day: String = time.chars().filter(|c| *c != '-').take_while(char::is_ascii_digit).collect();
-    let service = scope.service.as_str();
-    Ok(match &scope.regions {
-        Regions::One(region) => format!("{day}/{}/{service}/aws4_request", region.as_str()),
-        Regions::Set(_) => format!("{day}/{service}/aws4_request"),
-    })
 }
 
 fn fault(why: String) -> Denial {

@@ -16,7 +16,6 @@ use crate::peer::Peer;
 use crate::policy::{Grant, LoginGrant};
 use crate::request::Head;
 use crate::secret::Credentials;
-use crate::sign::Signature;
 
 /// More of a caller's text than this isn't recorded; a mark says so.
 pub(super) const MAX_CHARS: usize = 512;
@@ -162,6 +161,18 @@ impl Record {
         self.fields.traceparent.as_deref()
     }
 
+    /// The profile that was asked for.
+    #[must_use]
+    pub fn profile(&self) -> Option<&str> {
+        self.fields.profile.as_deref()
+    }
+
+    /// The endpoint of the request to be signed.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&str> {
+        self.fields.endpoint.as_deref()
+    }
+
     /// What was asked for, before anything is checked.
     pub fn asked(&mut self, profile: &str, http_method: Option<&str>) {
         self.fields.profile = Some(short(profile));
@@ -203,12 +214,12 @@ impl Record {
         self.fields.decision = Some("allow");
     }
 
-    /// It was signed.
-    pub fn allow(&mut self, grant: &Grant<'_>, credentials: &Credentials, signature: &Signature) {
+    /// It is signed, for the credential scope `scope`.
+    pub fn allow(&mut self, grant: &Grant<'_>, credentials: &Credentials, scope: &str) {
         self.fields.profile = Some(grant.profile().to_string());
         self.fields.decision = Some("allow");
         self.fields.access_key_id = Some(credentials.access_key_id().to_owned());
-        self.fields.scope = Some(signature.scope.clone());
+        self.fields.scope = Some(scope.to_owned());
         self.fields.generation = Some(credentials.generation());
     }
 }

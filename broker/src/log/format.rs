@@ -1,4 +1,5 @@
-//! What a line says, for people and for collectors. What is known of the call that it is about, its span, is in it.
+//! What a line says, for people and for collectors. The spans that it is in are in it: what is known of the call that it is
+//! about, and the phase of that call (a span without fields).
 
 use std::fmt::{self, Debug, Write as _};
 
@@ -29,10 +30,14 @@ where
     ) -> fmt::Result {
         let (target, level) = (event.metadata().target(), level(*event.metadata().level()));
         write!(writer, "{} | {level} | {target} | ", timestamp(clock::now(), " "))?;
-        if let Some(span) = context.lookup_current()
-            && let Some(fields) = span.extensions().get::<FormattedFields<N>>()
-        {
-            write!(writer, "{}{{{fields}}}: ", span.name())?;
+        for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+            writer.write_str(span.name())?;
+            if let Some(fields) = span.extensions().get::<FormattedFields<N>>()
+                && !fields.is_empty()
+            {
+                write!(writer, "{{{fields}}}")?;
+            }
+            writer.write_str(": ")?;
         }
         context.field_format().format_fields(writer.by_ref(), event)?;
         writeln!(writer)
@@ -56,10 +61,17 @@ where
         let time = timestamp_millis(clock::now());
         write!(writer, r#"{{"time":"{time}","level":"{level}","target":"{target}","#)?;
         context.field_format().format_fields(writer.by_ref(), event)?;
-        if let Some(span) = context.lookup_current()
-            && let Some(fields) = span.extensions().get::<FormattedFields<Members>>()
-        {
-            write!(writer, r#","{}":{{{fields}}}"#, span.name())?;
+        let mut phase = None;
+        for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+            match span.extensions().get::<FormattedFields<Members>>() {
+                Some(fields) if !fields.is_empty() => {
+                    write!(writer, r#","{}":{{{fields}}}"#, span.name())?;
+                }
+                _ => phase = Some(span.name()),
+            }
+        }
+        if let Some(phase) = phase {
+            write!(writer, r#","phase":"{phase}""#)?;
         }
         writeln!(writer, "}}")
     }
@@ -161,6 +173,7 @@ mod tests {
         let span = tracing::info_span!("sign", id = "1-a", profile = tracing::field::Empty);
         let _entered = span.enter();
         span.record("profile", "de\"v");
+        let _phase = tracing::debug_span!("resolve").entered();
         tracing::warn!(uid = 7, quick = true, "denied: \"{}\"", "x\n");
     }
 
@@ -181,6 +194,7 @@ mod tests {
             (&line["sign"]["id"], &line["sign"]["profile"]),
             (&"1-a".into(), &"de\"v".into())
         );
+        assert_eq!(line["phase"], "resolve");
     }
 
     #[test]
@@ -191,6 +205,6 @@ mod tests {
         let layer = layer.with_writer(move || writer.clone());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), say);
         let text = lines.text();
-        assert!(text.contains(r#" | sign{id="1-a" profile="de\"v"}: denied: "#), "{text}");
+        assert!(text.contains(r#" | sign{id="1-a" profile="de\"v"}: resolve: denied: "#), "{text}");
     }
 }

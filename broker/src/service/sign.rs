@@ -8,8 +8,8 @@ use prost::Message as _;
 use prost::bytes::{BufMut as _, Bytes, BytesMut};
 use sigward_proto::v1;
 use tonic::body::Body;
-use tracing::Instrument;
 use tracing::field::Empty;
+use tracing::{Instrument, Level};
 
 use super::budget::Share;
 use super::current::{Current, State};
@@ -21,6 +21,7 @@ use crate::config::ProfileName;
 use crate::error::{Denial, Reason};
 use crate::metrics::{Metrics, Phase};
 use crate::peer::Peer;
+use crate::policy::Grant;
 use crate::request::{CheckedRequest, Head};
 use crate::sign;
 
@@ -31,15 +32,20 @@ pub(crate) async fn sign(
     body: Body,
 ) -> http::Response<Body> {
     let record = current.audit.begin("sign", &peer, clock::now());
-    // What is known of it later isn't logged before a rule is about it: a stranger's texts could be anything.
-    let span = tracing::info_span!(
-        "sign",
-        id = record.id(),
-        profile = Empty,
-        endpoint = Empty,
-        traceparent = Empty
-    );
+    // Nothing is logged of a call that gets its signature but at DEBUG: its span would be formatted for nobody.
+    let span =
+        if tracing::enabled!(Level::DEBUG) { span_of(record.id()) } else { tracing::Span::none() };
     answer(current, &peer, body, record).instrument(span).await
+}
+
+fn span_of(id: &str) -> tracing::Span {
+    tracing::info_span!("sign", id, profile = Empty, endpoint = Empty, traceparent = Empty)
+}
+
+/// Puts what is known of a call into its span.
+fn describe(span: &tracing::Span, record: &Record) {
+    span.record("profile", record.profile()).record("endpoint", record.endpoint());
+    span.record("traceparent", record.traceparent());
 }
 
 async fn answer(
@@ -51,15 +57,6 @@ async fn answer(
     let mut asked = Asked::default();
     let mut phases = Phases { metrics: &current.metrics, since: Instant::now() };
     let outcome = current.signed(peer, body, &mut record, &mut asked, &mut phases).await;
-    let outcome = match outcome {
-        // What can't be recorded isn't given out.
-        Ok(answer) => {
-            let recorded = current.audit.write(&record).await;
-            phases.end(Phase::Audit);
-            recorded.map(|()| answer)
-        }
-        Err(denial) => Err(denial),
-    };
     let state = current.state();
     let profile = state.profiles.names().find(|name| name.as_str() == asked.profile);
     let profile = profile.map_or("", ProfileName::as_str);
@@ -68,7 +65,12 @@ async fn answer(
         Ok(answer) => response(&answer),
         Err(denial) => {
             record.deny(&denial);
-            tracing::info!(uid = peer.uid, %denial, "denied");
+            let span = Some(tracing::Span::current()).filter(|span| !span.is_none());
+            let span = span.unwrap_or_else(|| span_of(record.id()));
+            if asked.matched {
+                describe(&span, &record);
+            }
+            span.in_scope(|| tracing::info!(uid = peer.uid, %denial, "denied"));
             let noted = current.note_denial(&record, false).await;
             let id = noted.then(|| record.id());
             status::of_credentials(&denial, peer.is_own_user(), id).into_http()
@@ -76,11 +78,13 @@ async fn answer(
     }
 }
 
-/// What was asked for, for the metrics.
+/// What was asked for, for the metrics and the log.
 #[derive(Default)]
 struct Asked {
     profile: String,
     rule: String,
+    /// A rule is about it. A stranger's texts aren't logged: they could be anything.
+    matched: bool,
 }
 
 /// Measures one phase after the other.
@@ -106,9 +110,22 @@ impl Current {
         asked: &mut Asked,
         phases: &mut Phases<'_>,
     ) -> Result<v1::SignResponse, Denial> {
+        let parsed = self.parsed(peer, body, record, asked);
+        let request = parsed.instrument(tracing::debug_span!("parse")).await?;
+        phases.end(Phase::Parse);
+        self.decided(peer, &request, record, asked, phases).await
+    }
+
+    /// Reads a request: all of it, if a rule is about it.
+    async fn parsed(
+        &self,
+        peer: &Peer,
+        body: Body,
+        record: &mut Record,
+        asked: &mut Asked,
+    ) -> Result<CheckedRequest, Denial> {
         let mut share = Share::new(&self.budget, peer.uid);
         let mut incoming = Incoming::new(body, &mut share);
-        // parse
         let message = incoming.head().await?;
         record.asked(&message.profile, Some(&message.method));
         asked.profile.clone_from(&message.profile);
@@ -117,27 +134,20 @@ impl Current {
         let head = Head::check(profile, &message.method, &message.uri, headers, &state.endpoints)?;
         record.head(&head);
         // Nothing of the body is read for someone whom no rule allows the profile and the endpoint.
-        let request = {
-            let matched = state.policy.match_rules(peer, &head)?;
-            let span = tracing::Span::current();
-            span.record("profile", head.profile()).record("endpoint", &head.endpoint().name);
-            if let Some(trace) = record.traceparent() {
-                span.record("traceparent", trace);
+        let matched = state.policy.match_rules(peer, &head)?;
+        asked.matched = true;
+        matched.check_rate(&self.rates, Instant::now())?;
+        let request = match message.payload {
+            Payload::Follows => {
+                let mut reader = head.body_reader(matched.want());
+                incoming.read_body(&mut reader).await?;
+                head.with_body(reader)?
             }
-            matched.check_rate(&self.rates, Instant::now())?;
-            match message.payload {
-                Payload::Follows => {
-                    let mut reader = head.body_reader(matched.want());
-                    incoming.read_body(&mut reader).await?;
-                    head.with_body(reader)?
-                }
-                Payload::Hash(hash) => head.with_hash(&hash)?,
-                Payload::None => head.without_body()?,
-            }
+            Payload::Hash(hash) => head.with_hash(&hash)?,
+            Payload::None => head.without_body()?,
         };
         record.body(request.body_sha256(), request.content());
-        phases.end(Phase::Parse);
-        self.decided(peer, &request, record, asked, phases).await
+        Ok(request)
     }
 
     /// Decides about a request by the rules of now, and signs it.
@@ -150,49 +160,71 @@ impl Current {
         phases: &mut Phases<'_>,
     ) -> Result<v1::SignResponse, Denial> {
         let mut charged = false;
-        loop {
+        let (grant, credentials) = loop {
             let state = self.state();
-            // authorize
-            let matched = state.policy.match_rules(peer, request.head())?;
-            is_still_there(&state, request.head())?;
-            let decision = matched.decide(request);
-            record.rule(decision.rule.as_deref());
-            asked.rule = decision.rule.clone().unwrap_or_default();
-            if !charged {
-                let paid = matched.charge(&decision, &self.rates, Instant::now());
-                // What is refused costs as much, and is refused for its own reason.
-                if decision.outcome.is_ok() {
-                    paid?;
-                }
-                charged = true;
-            }
-            let grant = decision.outcome?;
+            let authorized = tracing::debug_span!("authorize")
+                .in_scope(|| self.authorized(&state, peer, request, record, asked, &mut charged));
+            let grant = authorized?;
             phases.end(Phase::Authorize);
-            // resolve
-            let credentials = state.profiles.credentials(&grant, clock::now()).await?;
+            let loaded = state.profiles.credentials(&grant, clock::now());
+            let credentials = loaded.instrument(tracing::debug_span!("resolve")).await?;
             phases.end(Phase::Resolve);
             // The attack: a rule is taken back while the call waits for a load, which may take a minute.
-            if !Arc::ptr_eq(&state, &self.state()) {
-                continue;
+            if Arc::ptr_eq(&state, &self.state()) {
+                break (grant, credentials);
             }
-            // sign: a load may have taken a while, and a signature is only good for minutes
-            let signature = sign::sign(&grant, &credentials, clock::now())?;
-            phases.end(Phase::Sign);
-            record.allow(&grant, &credentials, &signature);
-            let headers = signature.headers.into_iter().map(|(name, value)| v1::Header {
-                name: name.to_owned(),
-                value: value.into_bytes().into(),
-            });
-            return Ok(v1::SignResponse {
-                headers: headers.collect(),
-                path_and_query: request.head().path_and_query().to_owned(),
-                access_key_id: credentials.access_key_id().to_owned(),
-                credential_scope: signature.scope,
-                credential_expiry: credentials.expiry().map(Into::into),
-                credential_generation: credentials.generation(),
-                audit_id: record.id().to_owned(),
-            });
+        };
+        // A load may have taken a while, and a signature is only good for minutes.
+        let now = clock::now();
+        let scope = sign::credential_scope(&request.head().endpoint().scope, now);
+        record.allow(&grant, &credentials, &scope);
+        // It is written while the signature is made, which nobody gets without it.
+        let submitted = self.audit.submit(record);
+        let signed =
+            tracing::debug_span!("sign").in_scope(|| sign::sign(&grant, &credentials, now));
+        phases.end(Phase::Sign);
+        // A bug alone makes the signer fail: then the record of the denial comes after this one, under the same id.
+        let signature = signed?;
+        self.audit.written(submitted).instrument(tracing::debug_span!("audit")).await?;
+        phases.end(Phase::Audit);
+        let headers = signature.headers.into_iter().map(|(name, value)| v1::Header {
+            name: name.to_owned(),
+            value: value.into_bytes().into(),
+        });
+        Ok(v1::SignResponse {
+            headers: headers.collect(),
+            path_and_query: request.head().path_and_query().to_owned(),
+            access_key_id: credentials.access_key_id().to_owned(),
+            credential_scope: scope,
+            credential_expiry: credentials.expiry().map(Into::into),
+            credential_generation: credentials.generation(),
+            audit_id: record.id().to_owned(),
+        })
+    }
+
+    /// The grant that the rules of `state` give, paid for once.
+    fn authorized<'r>(
+        &self,
+        state: &State,
+        peer: &Peer,
+        request: &'r CheckedRequest,
+        record: &mut Record,
+        asked: &mut Asked,
+        charged: &mut bool,
+    ) -> Result<Grant<'r>, Denial> {
+        let matched = state.policy.match_rules(peer, request.head())?;
+        is_still_there(state, request.head())?;
+        let decision = matched.decide(request);
+        record.rule(decision.rule.as_deref());
+        asked.rule = decision.rule.clone().unwrap_or_default();
+        if !std::mem::replace(charged, true) {
+            let paid = matched.charge(&decision, &self.rates, Instant::now());
+            // What is refused costs as much, and is refused for its own reason.
+            if decision.outcome.is_ok() {
+                paid?;
+            }
         }
+        decision.outcome
     }
 }
 

@@ -2,17 +2,21 @@
 //!
 //! `cargo run --release -p sigward-tests --bin rate` starts that server (this program again) and two brokers, one whose
 //! records reach the disk before the answer and one whose records don't, asks them by turns, and prints one table. Each
-//! ratio is that of one turn, so that what else the machine does meets both sides; the median of them is shown.
+//! ratio is that of one turn, so that what else the machine does meets both sides; the median of them is shown. `-- small`,
+//! `-- large` or `-- reader` measures that part alone; `SIGWARD_RATE_BROKER` names another binary of the broker, to
+//! measure it before and after a change.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a program for developers, which prints its measurements"
+    clippy::disallowed_methods,
+    reason = "a program for developers, which prints its measurements and reads its environment"
 )]
 
+use std::ffi::OsString;
 use std::hint::black_box;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -50,6 +54,13 @@ async fn main() {
     {
         return echo::serve(Path::new(socket)).await;
     }
+    let parts = ["small", "large", "reader"];
+    let named = |argument: &OsString| parts.iter().any(|part| argument == part);
+    if !arguments.iter().all(named) {
+        eprintln!("usage: rate [{}]", parts.join("] ["));
+        return;
+    }
+    let wanted = |part: &str| arguments.is_empty() || arguments.iter().any(|it| it == part);
     println!("building …");
     let home = AwsHome::new();
     let directory = tempfile::tempdir().unwrap();
@@ -58,9 +69,15 @@ async fn main() {
     let durable = Server::broker(&directory, &home, "batch").await;
     println!("measuring; each side has its turn {TURNS} times …\n");
     let mut table = Table::default();
-    small(&mut table, &echo, &quick, &durable).await;
-    large(&mut table, &quick).await;
-    reader(&mut table);
+    if wanted("small") {
+        small(&mut table, &echo, &quick, &durable).await;
+    }
+    if wanted("large") {
+        large(&mut table, &quick).await;
+    }
+    if wanted("reader") {
+        reader(&mut table);
+    }
     table.print();
 }
 
@@ -69,19 +86,25 @@ async fn small(table: &mut Table, echo: &Server, quick: &Server, durable: &Serve
     let request = || request("dev", Bytes::from_static(CALL));
     let servers = [echo, quick, durable];
     let (mut rates, mut medians) = ([const { Vec::new() }; 3], [const { Vec::new() }; 3]);
+    let mut work = [const { Vec::new() }; 3];
     for _ in 0..TURNS {
         for (server, found) in servers.into_iter().zip(&mut medians) {
             found.push(one_by_one(&server.client, CALLS, request).await.as_secs_f64());
         }
-        for (server, found) in servers.into_iter().zip(&mut rates) {
+        for ((server, found), work) in servers.into_iter().zip(&mut rates).zip(&mut work) {
+            let before = server.processor_time();
             found.push(in_flight(&server.client, CALLS_IN_FLIGHT, request).await);
+            let spent = server.processor_time() - before;
+            work.push(spent.as_secs_f64() / CALLS_IN_FLIGHT as f64);
         }
     }
     let names = ["echo", "Sign, sync = \"none\"", "Sign, sync = \"batch\""];
-    for ((name, rate), time) in names.into_iter().zip(&rates).zip(&medians) {
+    for (((name, rate), time), work) in names.into_iter().zip(&rates).zip(&medians).zip(&work) {
         println!(
-            "{name:24} {:>8.0} calls a second, {IN_FLIGHT} in flight; one at a time {:>6.1} µs",
+            "{name:24} {:>8.0} calls a second, {IN_FLIGHT} in flight, {:>5.1} µs of a processor each; \
+             one at a time {:>6.1} µs",
             median(rate),
+            median(work) * 1e6,
             median(time) * 1e6
         );
     }
@@ -97,6 +120,7 @@ async fn large(table: &mut Table, broker: &Server) {
     let hash = |body: &Bytes| Bytes::copy_from_slice(&Sha256::digest(body));
     let (mut read, mut unread, mut hashed, mut alone) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut added = Vec::new();
     for _ in 0..TURNS {
         let with_body = |profile: &'static str| {
             let body = body.clone();
@@ -107,22 +131,33 @@ async fn large(table: &mut Table, broker: &Server) {
         let time = one_by_one(&broker.client, LARGE_CALLS, with_body("dev")).await;
         unread.push(time.as_secs_f64() * 1e3);
         // What the proxy does where no rule looks at the body.
-        let by_hash = || SignRequest {
-            payload: Some(Payload::BodySha256(hash(&body))),
+        let by_hash = |hash: Bytes| SignRequest {
+            payload: Some(Payload::BodySha256(hash)),
             ..request("dev", Bytes::new())
         };
-        let time = one_by_one(&broker.client, LARGE_CALLS, by_hash).await;
+        let whole = || by_hash(hash(&body));
+        let time = one_by_one(&broker.client, LARGE_CALLS, whole).await;
         hashed.push(time.as_secs_f64() * 1e3);
         let hashing = |_| timed(|| black_box(hash(black_box(&body))));
         let times: Vec<_> = (0..LARGE_CALLS).map(hashing).collect();
         alone.push(median(&times).as_secs_f64() * 1e3);
+        // A small call that comes after as long a pause: the processors of both sides sleep, or do something else.
+        let mut pauses = Vec::new();
+        let mut client = broker.client.clone();
+        for _ in 0..LARGE_CALLS {
+            black_box(hash(black_box(&body)));
+            let started = Instant::now();
+            client.sign(request("dev", Bytes::from_static(CALL))).await.expect("an answer");
+            pauses.push(started.elapsed());
+        }
+        added.push(time.as_secs_f64() * 1e3 - median(&pauses).as_secs_f64() * 1e3);
     }
     table.row("1 MB, a rule reads it", median(&read), "ms", Some(AtMost(2.5)));
     table.row("1 MB, no rule reads it, the body is sent", median(&unread), "ms", None);
     table.row("1 MB, no rule reads it, its hash is sent", median(&hashed), "ms", None);
     table.row("1 MB, hashing alone", median(&alone), "ms", None);
-    // A call takes what a small one takes, beside the hash.
-    table.ratio("1 MB, no rule reads it, to hashing alone", &hashed, &alone, AtMost(1.25));
+    // Each call has its way there and back, however little it signs: what the megabyte adds to a small call is the hash.
+    table.ratio("what 1 MB adds without a rule, to hashing alone", &added, &alone, AtMost(1.25));
 }
 
 /// The strict reader alone, on what is the most work for it.
@@ -224,10 +259,21 @@ async fn in_flight(
 /// A server on a socket, in a process of its own.
 struct Server {
     client: BrokerClient<Channel>,
-    _process: Process,
+    process: Process,
 }
 
 impl Server {
+    /// How long its threads have run. A busy machine changes it little.
+    fn processor_time(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.pid())).unwrap();
+        // proc(5), "schedstat": the first number is the time spent running, in nanoseconds.
+        let spent = |task: std::fs::DirEntry| -> u64 {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default()
+        };
+        Duration::from_nanos(tasks.map(|task| spent(task.unwrap())).sum())
+    }
+
     async fn echo(directory: &TempDir) -> Self {
         let socket = directory.path().join("echo.sock");
         let mut command = processes::command(&std::env::current_exe().unwrap());
@@ -236,7 +282,7 @@ impl Server {
         while UnixStream::connect(&socket).await.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Self { client: connect(&socket).await, _process: process }
+        Self { client: connect(&socket).await, process }
     }
 
     async fn broker(directory: &TempDir, home: &AwsHome, sync: &str) -> Self {
@@ -274,7 +320,9 @@ arguments = [{{ path = "/region", absent = true }}]
 "#
         );
         std::fs::write(&config, text).unwrap();
-        let mut command = processes::command(&processes::binaries().broker);
+        let other = std::env::var_os("SIGWARD_RATE_BROKER").map(PathBuf::from);
+        let program = other.unwrap_or_else(|| processes::binaries().broker.clone());
+        let mut command = processes::command(&program);
         command.envs(home.environment()).arg("serve").arg("--config").arg(&config);
         let process = Process::start(command);
         process.logged("listening").await;
@@ -283,7 +331,7 @@ arguments = [{{ path = "/region", absent = true }}]
             // Loads the credentials.
             client.clone().sign(request(profile, Bytes::from(large_call()))).await.unwrap();
         }
-        Self { client, _process: process }
+        Self { client, process }
     }
 }
 
