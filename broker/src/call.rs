@@ -13,9 +13,6 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use sigward_proto::call::{self, Fault, Kind, Place, Reader, Target, Value, Want};
 
-/// The longest URI of a resource that a rule may look at.
-const MAX_URI: usize = 2048;
-
 /// What is known of a body.
 #[derive(Debug)]
 pub struct Body {
@@ -129,7 +126,7 @@ impl Call {
             Target::Task(_) => return odd("a task's id that servers may read differently"),
         };
         let call = Self { method: method.to_owned(), target, message };
-        headers::agree(headers, &call)?;
+        headers::agree(headers, call.method(), call.target_name())?;
         Ok(call)
     }
 }

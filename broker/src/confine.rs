@@ -4,6 +4,9 @@
 //!
 //! The programs of a `credential_process` are run outside of it ([`process::outside`]): they open files of their own.
 
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -56,7 +59,11 @@ fn in_time(config: &Config, surroundings: &Surroundings) -> profile::Named {
     let profiles: Vec<_> = config.profiles.iter().map(|profile| profile.from.clone()).collect();
     let (files, surroundings) = (config.aws.clone(), surroundings.clone());
     // It is there from before, and isn't confined: it ends with the reading.
-    let reading = move || drop(sender.send(profile::named(&files, &profiles, &surroundings)));
+    let reading = move || {
+        let mut named = profile::named(&files, &profiles, &surroundings);
+        named.caches.retain(|cache| make(cache).is_ok());
+        drop(sender.send(named));
+    };
     let begun = std::thread::Builder::new().name("files".to_owned()).spawn(reading);
     let named = begun.ok().and_then(|_| named.recv_timeout(PATIENCE).ok());
     named.unwrap_or_default()
@@ -74,7 +81,7 @@ fn access(
         read.extend(places(file));
     }
     let mut write = vec![PathBuf::from("/dev/null")];
-    write.extend(named.caches.iter().map(|directory| nearest(directory)));
+    write.extend(named.caches);
     if let AuditTarget::File(file) = &config.audit.target {
         write.extend(places(file));
     }
@@ -83,6 +90,19 @@ fn access(
     read.retain(|path| path != root);
     write.retain(|path| path != root);
     Access { read, write }
+}
+
+/// Makes a cache of tokens where there is none yet: to make it later, all that it will lie in would have to be open, and
+/// for a first sign-in that is the whole home. Where it isn't ours to make, tokens are kept in memory alone.
+fn make(cache: &Path) -> io::Result<()> {
+    if cache.is_dir() {
+        return Ok(());
+    }
+    // The attack on the user: what root makes in somebody's home, that user's programs can't write to.
+    if nearest(cache).metadata()?.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(cache)
 }
 
 /// The directory of a file, in which it may be replaced, and that of the file behind a link.

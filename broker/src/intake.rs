@@ -96,6 +96,11 @@ impl Intake {
         Some(Connection::new(stream, peer.map(Arc::new), known, place, open))
     }
 
+    /// Waits until the calls in progress are over. While the broker drains it takes no others, but says of its health.
+    pub(crate) async fn idle(&self) {
+        self.calls.empty().await;
+    }
+
     pub(crate) fn current(&self) -> &Arc<Current> {
         &self.current
     }

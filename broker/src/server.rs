@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
+use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 
@@ -35,6 +36,8 @@ use crate::service::{Current, Recorder, Service, State};
 
 /// After a signal, calls in flight get so long to end.
 const DRAIN: Duration = Duration::from_secs(10);
+/// With the last of them over, connections get so long to end: a caller that has stopped says no goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// After a failed accept (no file descriptors left), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often denials that were only counted are recorded, in one line for each user.
@@ -85,6 +88,7 @@ pub async fn serve(
     tasks.spawn(sum_up(Arc::clone(&current)));
     let intake = Intake::new(Arc::clone(&current));
     let incoming = stream::unfold((listener, Arc::clone(&intake)), accept);
+    let (calls, last_calls) = (Arc::clone(&intake), Arc::clone(&intake));
     let (router, health) = router(intake).await;
     supervisor.ready(reload::status(&current)).await;
     let (started, stopping) = tokio::sync::oneshot::channel();
@@ -95,20 +99,27 @@ pub async fn serve(
         supervisor.stopping().await;
         of_shutdown.audit().hurry();
         health.set_not_serving::<BrokerServer<Service>>().await;
+        health.set_service_status("", ServingStatus::NotServing).await;
         drain.send_replace(true);
         // Nobody listens any more if everything has ended already.
         started.send(()).ok();
+        // HTTP/2 says goodbye to its callers with this: until then they learn of the health.
+        calls.idle().await;
     };
     let serving = router.serve_with_incoming_shutdown(incoming, shutdown);
     let deadline = async {
-        match stopping.await {
-            Ok(()) => tokio::time::sleep(DRAIN).await,
-            Err(_) => pending().await,
+        if stopping.await.is_err() {
+            pending::<()>().await;
         }
+        if tokio::time::timeout(DRAIN, last_calls.idle()).await.is_err() {
+            tracing::warn!("calls were still in flight when the time to drain was over");
+            return;
+        }
+        tokio::time::sleep(GOODBYE).await;
     };
     tokio::select! {
         served = serving => served?,
-        () = deadline => tracing::warn!("calls were still in flight when the time to drain was over"),
+        () = deadline => {}
     }
     tasks.shutdown().await;
     current.audit().close(clock::now()).await;

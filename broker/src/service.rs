@@ -110,7 +110,9 @@ impl Broker for Service {
         let current = &self.current;
         let mut record = current.audit.begin("login", &peer, clock::now());
         record.asked(&profile, None);
-        let outcome = current.state().login(&peer, &profile, &mut record).await;
+        let state = current.state();
+        let login = state.login(&peer, &profile, &mut record);
+        let outcome = current.unless_ending(login).await;
         let login = match outcome {
             // As with signatures: what can't be recorded doesn't happen.
             Ok(login) => current.audit.write(&record).await.map(|()| login),
@@ -167,7 +169,9 @@ impl Broker for Service {
     ) -> Result<Response<v1::ReportRejectionResponse>, Status> {
         let peer = self.admit(&request).await?;
         let v1::ReportRejectionRequest { profile, credential_generation } = request.into_inner();
-        let outcome = self.current.state().reject(&peer, &profile, credential_generation).await;
+        let state = self.current.state();
+        let rejection = state.reject(&peer, &profile, credential_generation);
+        let outcome = self.current.unless_ending(rejection).await;
         let generation = outcome.map_err(|denial| {
             tracing::info!(uid = peer.uid, %denial, "a rejection led to no other credentials");
             status::of_credentials(&denial, peer.is_own_user(), None)

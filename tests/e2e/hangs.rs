@@ -3,12 +3,20 @@
 use std::process::Stdio;
 use std::time::Instant;
 
+use http_body_util::{BodyExt as _, Full};
 use rustix::process::Signal;
+use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::{ListProfilesRequest, SignRequest};
-use sigward_tests::deadline;
+use sigward_tests::frames::Connection;
 use sigward_tests::processes::{self, Process};
+use sigward_tests::{broker, deadline};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tonic::Code;
+use tonic::transport::Channel;
+use tonic_types::StatusExt as _;
+use tower::{Service as _, ServiceExt as _};
 
+use crate::metrics;
 use crate::setup::{World, assert_names, connect, own_uid};
 
 fn rule() -> String {
@@ -47,55 +55,96 @@ async fn status_ends_when_its_reader_is_gone() {
     assert!(ended.unwrap().success());
 }
 
+/// A broker with metrics, and a call to it that never ends by itself: nothing comes after its head. A drain waits for
+/// that longer than for anything else.
+async fn busy_broker(world: &World) -> (Process, String, Connection) {
+    let metrics = "[metrics]\nlisten = \"127.0.0.1:0\"\n";
+    let broker = world.broker(&world.configuration(&format!("{metrics}{}", rule()))).await;
+    let line = broker.logged("serving metrics").await;
+    let address = line.split("address=").nth(1).unwrap().trim().to_owned();
+    let mut caller = Connection::open(&world.socket()).unwrap();
+    caller.request("/sigward.broker.v1.Broker/Sign", &[], false).unwrap();
+    let begun = async {
+        while !metrics::get(&address, "/metrics").await.contains("\nsigward_calls 1\n") {}
+    };
+    deadline::within(begun, || "the call doesn't begin".to_owned()).await;
+    (broker, address, caller)
+}
+
 /// The first signal waits for a call in flight, the second doesn't.
 #[tokio::test]
 async fn a_second_signal_ends_a_broker_that_drains() {
     let world = World::new().await;
-    // Its end comes with that of the test.
-    let started = world.directory.path().join("started");
-    let hangs =
-        world.write("hangs", &format!("#!/bin/sh\n: > {}\nexec sleep 60\n", started.display()));
-    let config = world.home.config_file();
-    let mut text = std::fs::read_to_string(&config).unwrap();
-    text += &format!("\n[profile hangs]\ncredential_process = sh {}\n", hangs.display());
-    std::fs::write(&config, text).unwrap();
-    let profile = "[[profile]]\nname = \"hangs\"\nendpoints = [\"upstream\"]\npreload = false\n";
-    let more = format!(
-        "[metrics]\nlisten = \"127.0.0.1:0\"\n{profile}{}",
-        rule().replace("[\"dev\"]", "[\"hangs\"]")
-    );
-    let mut broker = world.broker(&world.configuration(&more)).await;
-    let line = broker.logged("serving metrics").await;
-    let address = line.split("address=").nth(1).unwrap().trim().to_owned();
-    let mut client = connect(&world.socket()).await;
-    let request = sigward_proto::v1::SignRequest {
-        profile: "hangs".to_owned(),
-        method: "GET".to_owned(),
-        uri: world.upstream.url(),
-        ..Default::default()
-    };
-    let call = tokio::spawn(async move { client.sign(request).await });
-    let running = async {
-        while !started.exists() {
-            tokio::task::yield_now().await;
-        }
-    };
-    deadline::within(running, || format!("no load: {}", broker.errors())).await;
-    let health = crate::metrics::get(&address, "/healthz").await;
+    let (mut broker, address, _caller) = busy_broker(&world).await;
+    let health = metrics::get(&address, "/healthz").await;
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
     broker.signal(Signal::TERM);
     broker.logged("draining").await;
     // Whoever sends callers here learns that it is about to end.
-    let draining = async {
-        while !crate::metrics::get(&address, "/healthz").await.starts_with("HTTP/1.1 503") {}
-    };
+    let draining =
+        async { while !metrics::get(&address, "/healthz").await.starts_with("HTTP/1.1 503") {} };
     deadline::within(draining, || "it never says that it drains".to_owned()).await;
     let second = Instant::now();
     processes::signal(broker.pid(), Signal::TERM);
     broker.ended().await;
     // A drain would take 10 s.
     assert!(second.elapsed().as_secs() < 5, "it took {:?}", second.elapsed());
-    assert!(call.await.unwrap().is_err());
+}
+
+/// `grpc.health.v1`, by one who was connected before and by one who comes meanwhile; and nothing new is signed.
+#[tokio::test]
+async fn a_broker_that_drains_is_not_serving() {
+    const SERVING: u8 = 1;
+    const NOT_SERVING: u8 = 2;
+    let world = World::new().await;
+    let (mut broker, address, mut caller) = busy_broker(&world).await;
+    let before = broker::channel(&world.socket()).await;
+    for service in ["", "sigward.broker.v1.Broker"] {
+        assert_eq!(health(&before, service).await, SERVING, "{service:?}");
+    }
+    broker.signal(Signal::TERM);
+    let draining =
+        async { while !metrics::get(&address, "/healthz").await.starts_with("HTTP/1.1 503") {} };
+    deadline::within(draining, || "it never says that it drains".to_owned()).await;
+    let meanwhile = broker::channel(&world.socket()).await;
+    for channel in [&before, &meanwhile] {
+        for service in ["", "sigward.broker.v1.Broker"] {
+            assert_eq!(health(channel, service).await, NOT_SERVING, "{service:?}");
+        }
+        let request = ListProfilesRequest {};
+        let refused = BrokerClient::new(channel.clone()).list_profiles(request).await;
+        assert_eq!(refused.expect_err("it is about to end").code(), Code::Unavailable);
+    }
+    // With the last call, it ends; that this caller answers no PING of its goodbye (RFC 9113, 6.8) holds nothing up.
+    caller.send(b"", true).unwrap();
+    let last = Instant::now();
+    broker.ended().await;
+    assert!(last.elapsed().as_secs() < 5, "it took {:?}", last.elapsed());
+}
+
+/// The status of a service: `HealthCheckResponse` is one number.
+async fn health(channel: &Channel, service: &str) -> u8 {
+    // gRPC over HTTP/2, "Length-Prefixed-Message", with a text in field 1.
+    let mut message = match service.len() {
+        0 => Vec::new(),
+        length => [&[10, u8::try_from(length).unwrap()], service.as_bytes()].concat(),
+    };
+    let length = u8::try_from(message.len()).unwrap();
+    message.splice(0..0, [0, 0, 0, 0, length]);
+    let request = http::Request::post("http://broker.invalid/grpc.health.v1.Health/Check")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(tonic::body::Body::new(Full::from(message)))
+        .unwrap();
+    let answer = async {
+        let mut channel = channel.clone();
+        let response = channel.ready().await.unwrap().call(request).await.unwrap();
+        response.into_body().collect().await.unwrap().to_bytes()
+    };
+    let answer = deadline::within(answer, || "no answer".to_owned()).await;
+    // The number is field 1.
+    let [_, _, _, _, 2, 8, status] = answer[..] else { panic!("{answer:?}") };
+    status
 }
 
 /// A home on a disk that hangs: whoever reads a terminal that nobody writes to waits for ever. What is loaded goes on
@@ -138,12 +187,15 @@ async fn a_home_that_hangs_holds_up_nobody_else() {
     assert_eq!(listed.profiles.len(), 2);
     assert!(!hangs.is_finished(), "the home doesn't hang: {}", broker.errors());
 
-    // Whoever waits for it is not waited for, once it is gone; and the disk is never.
-    hangs.abort();
-    drop((hangs.await, other));
+    // Whoever waits for it is told to ask again, and not waited for.
     let signalled = Instant::now();
     broker.signal(Signal::TERM);
     broker.ended().await;
     // The contract says 2 s; a drain that waited would take 10.
     assert!(signalled.elapsed().as_secs() < 5, "it took {:?}", signalled.elapsed());
+    let status = hangs.await.unwrap().expect_err("nothing was loaded");
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    let details = status.get_error_details();
+    assert_eq!(details.error_info().unwrap().reason, "CREDENTIALS_UNAVAILABLE");
+    assert!(details.retry_info().is_some());
 }

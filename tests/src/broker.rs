@@ -14,6 +14,14 @@ use crate::deadline;
 /// # Panics
 /// If nobody answers there in time.
 pub async fn connect(socket: &Path) -> BrokerClient<Channel> {
+    BrokerClient::new(channel(socket).await)
+}
+
+/// The same, for any service.
+///
+/// # Panics
+/// If nobody answers there in time.
+pub async fn channel(socket: &Path) -> Channel {
     let path = socket.to_owned();
     let connector = tower::service_fn(move |_| {
         let path = path.clone();
@@ -22,5 +30,5 @@ pub async fn connect(socket: &Path) -> BrokerClient<Channel> {
     let endpoint = Endpoint::from_static("http://broker.invalid");
     let connecting = endpoint.connect_with_connector(connector);
     let channel = deadline::within(connecting, || format!("no broker at {}", socket.display()));
-    BrokerClient::new(channel.await.unwrap())
+    channel.await.unwrap()
 }

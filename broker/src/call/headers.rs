@@ -9,8 +9,6 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::Call;
-
 /// Whether a server reads the body as JSON in UTF-8. The content type must be signed: one that is added
 /// later could name another character set (in UTF-7, `+ACI-` is a quotation mark).
 pub(super) fn content(headers: &[(String, String)]) -> Result<(), &'static str> {
@@ -29,15 +27,19 @@ pub(super) fn content(headers: &[(String, String)]) -> Result<(), &'static str> 
 }
 
 /// Whether the headers of MCP (2026-07-28) say what the body says: gateways may route by them.
-pub(super) fn agree(headers: &[(String, String)], call: &Call) -> Result<(), Cow<'static, str>> {
+pub(super) fn agree(
+    headers: &[(String, String)],
+    body_method: &str,
+    body_target: Option<&str>,
+) -> Result<(), Cow<'static, str>> {
     for method in values(headers, "mcp-method") {
-        if method != call.method() {
+        if method != body_method {
             return Err("Mcp-Method isn't the method of the body".into());
         }
     }
     for name in values(headers, "mcp-name") {
         let name = decoded(name).ok_or("Mcp-Name isn't in base64, as it says")?;
-        if Some(&*name) != call.target_name() {
+        if Some(&*name) != body_target {
             return Err("Mcp-Name isn't the name in the body".into());
         }
     }

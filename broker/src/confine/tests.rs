@@ -43,14 +43,45 @@ fn what_is_named_is_open_and_what_is_not_is_closed() {
     }
     assert!(reads(""), "where the directory of the CA bundle would be made");
     let writes = |path: &str| access.write.contains(&at.join(path));
-    // The cache of `aws login` isn't there yet.
-    for path in ["audit", ".aws/sso/cache", ".aws", "run"] {
+    // The cache of `aws login` wasn't there before.
+    for path in ["audit", ".aws/sso/cache", ".aws/login/cache", "run"] {
         assert!(writes(path), "{path}: {access:?}");
     }
-    for path in ["etc", "tokens", "secret", "elsewhere"] {
+    for path in ["", ".aws", "etc", "tokens", "secret", "elsewhere"] {
         assert!(!writes(path), "{path}: {access:?}");
     }
     assert!(!reads("secret"));
     let root = PathBuf::from("/");
     assert!(!access.read.contains(&root) && !access.write.contains(&root));
+}
+
+/// The attack: the broker of someone who has never signed in may write to all of the home, and put its own code into a
+/// shell's start file.
+#[test]
+fn without_aws_files_the_home_stays_closed() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let home = tempfile::tempdir().expect("a home");
+    let at = home.path();
+    let mut surroundings = Surroundings { home: Some(at.to_owned()), ..Surroundings::default() };
+    let config = config("");
+    let of = |surroundings: &Surroundings| {
+        let named = in_time(&config, surroundings);
+        access(&config, Some(Path::new("/etc/broker.toml")), None, named)
+    };
+    let first = of(&surroundings);
+    assert!(!first.write.contains(&at.to_owned()) && !first.read.contains(&at.to_owned()));
+    assert!(first.read.contains(&at.join(".aws")), "{first:?}");
+    for cache in [".aws/sso/cache", ".aws/login/cache"] {
+        let cache = at.join(cache);
+        let mode = cache.metadata().expect("it was made").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        assert!(first.write.contains(&cache), "{first:?}");
+    }
+    // A home that isn't ours, as that of the machine's root is none of an ordinary user's, has nothing made in it.
+    let file = at.join("file");
+    std::fs::write(&file, "").expect("a file");
+    surroundings.home = Some(file);
+    let writes = of(&surroundings).write;
+    assert!(!writes.iter().any(|path| path.starts_with(at)), "{writes:?}");
 }

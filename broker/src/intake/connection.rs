@@ -20,7 +20,7 @@ const OPENING: Duration = Duration::from_secs(10);
 const PREFACE: usize = 24;
 /// A stranger's connection lives so long, and is read so far: one call of any size can be refused.
 const STRANGER_LIFE: Duration = Duration::from_secs(2);
-const STRANGER_BYTES: usize = 256 << 10;
+const STRANGER_BYTES: usize = 384 << 10;
 
 /// One caller's connection.
 #[derive(Debug)]

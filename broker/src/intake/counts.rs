@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::Notify;
 
 /// How many there may be.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +18,8 @@ pub(super) struct Count {
     limits: Limits,
     /// What an operator sees of it.
     gauge: Gauge,
+    /// Told when the last one goes.
+    empty: Notify,
     now: Mutex<Now>,
 }
 
@@ -35,7 +38,21 @@ pub(super) struct Place {
 
 impl Count {
     pub(super) fn new(limits: Limits, gauge: &Gauge) -> Arc<Self> {
-        Arc::new(Self { limits, gauge: gauge.clone(), now: Mutex::default() })
+        Arc::new(Self { limits, gauge: gauge.clone(), empty: Notify::new(), now: Mutex::default() })
+    }
+
+    /// Waits until there is none.
+    pub(super) async fn empty(&self) {
+        loop {
+            let gone = self.empty.notified();
+            tokio::pin!(gone);
+            // From here on it is told.
+            gone.as_mut().enable();
+            if self.now.lock().unwrap_or_else(PoisonError::into_inner).all == 0 {
+                return;
+            }
+            gone.await;
+        }
     }
 
     /// A place for one more of a user, if there is one. Those without a uid share theirs.
@@ -57,6 +74,9 @@ impl Drop for Place {
         let mut now = self.count.now.lock().unwrap_or_else(PoisonError::into_inner);
         now.all -= 1;
         self.count.gauge.dec();
+        if now.all == 0 {
+            self.count.empty.notify_waiters();
+        }
         if let Some(of_user) = now.each.get_mut(&self.uid) {
             *of_user -= 1;
             if *of_user == 0 {

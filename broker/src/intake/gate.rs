@@ -109,6 +109,10 @@ impl Intake {
             let unknown = "the connection has no peer credentials";
             let peer = peer.ok_or_else(|| Denial::new(Reason::PeerUnknown, unknown))?;
             self.current.state().policy.admit(peer)?;
+            if self.current.is_draining() {
+                let ending = "the broker is about to end";
+                return Err(Denial::new(Reason::CredentialsUnavailable, ending).retry_after(ROOM));
+            }
         }
         self.calls.enter(peer.map(|peer| peer.uid)).ok_or_else(|| {
             self.current.metrics().refused("call");

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -16,11 +16,14 @@ use super::status;
 use crate::audit::{Audit, Event as AuditEvent, Record};
 use crate::clock;
 use crate::endpoint::Endpoint;
-use crate::error::Denial;
+use crate::error::{Denial, Reason};
 use crate::metrics::{Metrics, Names};
 use crate::peer::Peer;
 use crate::policy::{Policy, Rates};
 use crate::profile::Profiles;
+
+/// Once the broker is about to end, calls wait this long for credentials.
+const LAST_LOADS: Duration = Duration::from_secs(1);
 
 /// What holds now: a reload puts another state in its place, as a whole.
 pub(crate) struct Current {
@@ -121,6 +124,30 @@ impl Current {
 
     pub(crate) fn is_draining(&self) -> bool {
         *self.draining.borrow()
+    }
+
+    /// Waits for what may hang, a disk or a program, until the broker is about to end: whoever waits is told to ask again.
+    ///
+    /// # Errors
+    /// Those of the work, and CREDENTIALS_UNAVAILABLE.
+    pub(super) async fn unless_ending<T>(
+        &self,
+        work: impl Future<Output = Result<T, Denial>>,
+    ) -> Result<T, Denial> {
+        let ending = async {
+            // Without a sender there is no end.
+            if self.draining.clone().wait_for(|draining| *draining).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(LAST_LOADS).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = ending => {
+                Err(Denial::new(Reason::CredentialsUnavailable, "the broker is about to end"))
+            }
+        }
     }
 
     /// All that is counted, for a collector.

@@ -166,7 +166,7 @@ impl Current {
                 .in_scope(|| self.authorized(&state, peer, request, record, asked, &mut charged));
             let grant = authorized?;
             phases.end(Phase::Authorize);
-            let loaded = state.profiles.credentials(&grant, clock::now());
+            let loaded = self.unless_ending(state.profiles.credentials(&grant, clock::now()));
             let credentials = loaded.instrument(tracing::debug_span!("resolve")).await?;
             phases.end(Phase::Resolve);
             // The attack: a rule is taken back while the call waits for a load, which may take a minute.
