@@ -116,7 +116,7 @@ async fn a_broker_that_drains_is_not_serving() {
         assert_eq!(refused.expect_err("it is about to end").code(), Code::Unavailable);
     }
     // With the last call, it ends; that this caller answers no PING of its goodbye (RFC 9113, 6.8) holds nothing up.
-    caller.send(b"", true).unwrap();
+    caller.send(b"x", true).unwrap();
     let last = Instant::now();
     broker.ended().await;
     assert!(last.elapsed().as_secs() < 5, "it took {:?}", last.elapsed());
