@@ -135,7 +135,7 @@ fn signature(secret: &str, validity: &Validity<'_>, text: &str) -> Result<String
     for part in [validity.region, validity.service, "aws4_request", text] {
         key = mac(&*key, part)?;
     }
-    Ok(hex::encode(&*key))
+    Ok(hex::encode(key.as_slice()))
 }
 
 fn mac(key: &[u8], text: &str) -> Result<Zeroizing<[u8; 32]>, InvalidLength> {
