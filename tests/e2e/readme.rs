@@ -78,8 +78,9 @@ async fn the_options_that_it_names_exist() {
     };
     let binaries = processes::binaries();
     let mut known = help(&binaries.proxy, &[]).await;
-    for subcommand in [&["serve"][..], &["check"], &["status"], &["explain"], &["audit", "verify"]]
-    {
+    let subcommands =
+        [&["serve"][..], &["check"], &["status"], &["explain"], &["audit", "verify"], &["setup"]];
+    for subcommand in subcommands {
         known.push_str(&help(&binaries.broker, subcommand).await);
     }
     let words = README.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
