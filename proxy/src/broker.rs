@@ -84,14 +84,14 @@ impl Broker {
         &self.address
     }
 
-    /// The headers that sign one request.
+    /// The headers that sign one request, which is made anew where it has to be sent once more.
     pub async fn sign(
         &self,
         profile: &ProfileName,
-        request: SignRequest,
+        request: impl Fn() -> SignRequest,
     ) -> Result<SignResponse, Error> {
         self.ask(profile, || {
-            let (mut client, request) = (self.client.clone(), request.clone());
+            let (mut client, request) = (self.client.clone(), request());
             async move { client.sign(request).await }
         })
         .await

@@ -68,14 +68,15 @@ impl Signer {
         };
         let whole = || request(Payload::Body(body.clone()));
         let signed = if body.is_empty() || !self.broker.reads_no_body(profile) {
-            self.broker.sign(profile, whole()).await?
+            self.broker.sign(profile, whole).await?
         } else {
-            let hash = Payload::BodySha256(sha256(body).await);
-            match self.broker.sign(profile, request(hash)).await {
+            let hash = sha256(body).await;
+            let hashed = || request(Payload::BodySha256(hash.clone()));
+            match self.broker.sign(profile, hashed).await {
                 // A rule looks at bodies since we asked.
                 Err(Error::Refused(refusal)) if refusal.reason() == Some(Reason::BodyRequired) => {
                     self.broker.on_body_required(profile);
-                    self.broker.sign(profile, whole()).await?
+                    self.broker.sign(profile, whole).await?
                 }
                 signed => signed?,
             }

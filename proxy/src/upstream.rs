@@ -223,7 +223,7 @@ impl Upstream {
     ) -> Result<reqwest::Response, Error> {
         let mut request = reqwest::Request::new(out.method.clone(), self.common.url.clone());
         let headers = request.headers_mut();
-        headers.extend(out.headers.clone());
+        headers.clone_from(&out.headers);
         if let Some(signature) = signature {
             headers.extend(signature.clone());
         }

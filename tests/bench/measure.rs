@@ -8,12 +8,28 @@ use sigward_tests::measure::median;
 use crate::direct::Direct;
 use crate::listening::Listening;
 use crate::messages;
+use crate::parts::{Part, Parts};
 use crate::proxy::{Channel, Proxy, call};
 use crate::scene::{PROFILES, Scene};
 
-/// Everything that the table shows.
-#[derive(Debug)]
+/// What the table shows: the parts that were asked for.
+#[derive(Debug, Default)]
 pub(crate) struct Figures {
+    /// Single calls, many at a time, and the memory after them.
+    pub(crate) calls: Option<Calls>,
+    /// From the start of the proxy to the answer to `initialize`, with one profile and with 1,000.
+    pub(crate) start: Option<[Duration; 2]>,
+    /// What an idle client over HTTP takes, in bytes.
+    pub(crate) client: Option<u64>,
+    /// Large requests and results.
+    pub(crate) bodies: Option<Bodies>,
+    /// The shape of a message of 16 MiB that takes longest to read and edit, and how long.
+    pub(crate) message: Option<(&'static str, Duration)>,
+}
+
+/// What calls of the usual size take.
+#[derive(Debug)]
+pub(crate) struct Calls {
     /// A call straight to the server.
     pub(crate) direct: Duration,
     /// What a call takes beyond that, over pipes and over socket pairs.
@@ -22,16 +38,15 @@ pub(crate) struct Figures {
     pub(crate) rate: [f64; 2],
     /// Processor time of a call in the proxy and in the broker, with 32 in flight.
     pub(crate) processor: [Duration; 2],
-    /// From the start of the proxy to the answer to `initialize`, with one profile and with 1,000.
-    pub(crate) start: [Duration; 2],
-    /// Resident memory of both processes after the run, in bytes.
-    pub(crate) memory: u64,
-    /// What an idle client over HTTP takes, in bytes.
-    pub(crate) client: u64,
+    /// Resident memory of the proxy and of the broker after the run, in bytes.
+    pub(crate) memory: [u64; 2],
+}
+
+/// What large bodies take.
+#[derive(Debug)]
+pub(crate) struct Bodies {
     /// 10 MB up and down: straight to the server, and beyond that.
     pub(crate) both_ways: [Duration; 2],
-    /// The shape of a message of 16 MiB that takes longest to read and edit, and how long.
-    pub(crate) message: (&'static str, Duration),
     /// A result of 100 MB: straight to the server, and through the proxy.
     pub(crate) large: [Duration; 2],
 }
@@ -57,12 +72,35 @@ const CLIENTS: usize = 200;
 const LONG: usize = 10_000_000;
 const ROUNDS: usize = 7;
 
-/// Measures what the table shows.
-pub(crate) fn figures(scene: &Scene) -> Figures {
+/// Measures these parts.
+pub(crate) fn figures(scene: &Scene, parts: &Parts) -> Figures {
+    let mut figures = Figures::default();
+    if parts.has(Part::Calls) {
+        figures.calls = Some(calls(scene));
+        eprintln!("  calls: measured");
+    }
+    if parts.has(Part::Start) {
+        figures.start = Some([1, PROFILES].map(|profiles| start(scene, profiles, 9)));
+        eprintln!("  starts: measured");
+    }
+    if parts.has(Part::Clients) {
+        figures.client = Some(clients(scene, &[20, CLIENTS]).0);
+        eprintln!("  clients over HTTP: measured");
+    }
+    if parts.has(Part::Bodies) {
+        figures.bodies = Some(bodies(scene));
+        eprintln!("  large bodies: measured");
+    }
+    if parts.has(Part::Shapes) {
+        figures.message = Some(messages::slowest());
+    }
+    figures
+}
+
+fn calls(scene: &Scene) -> Calls {
     let mut proxies = [scene.proxy(Channel::Pipes), scene.proxy(Channel::Sockets)];
     let mut direct = Direct::new(&scene.server.address);
     let (direct, beyond) = latency(&mut direct, &mut proxies);
-    eprintln!("  one call: measured");
     let before = proxies[0].processor();
     let (mut rates, calls) = ([Vec::new(), Vec::new()], 8000);
     for _ in 0..ROUNDS {
@@ -74,27 +112,7 @@ pub(crate) fn figures(scene: &Scene) -> Figures {
     let all_calls = u32::try_from(ROUNDS * calls).unwrap();
     let processor = [0, 1].map(|of| (after[of] - before[of]) / all_calls);
     let memory = proxies[0].memory();
-    eprintln!("  {IN_FLIGHT} in flight: measured");
-    drop(proxies);
-    let start = [1, PROFILES].map(|profiles| start(scene, profiles, 9));
-    eprintln!("  starts: measured");
-    let (client, _) = clients(scene, &[20, CLIENTS]);
-    eprintln!("  clients over HTTP: measured");
-    let (both_ways, large) = large(scene);
-    eprintln!("  large bodies: measured");
-    let message = messages::slowest();
-    Figures {
-        direct,
-        beyond,
-        rate: rates.map(|all| median(&all)),
-        processor,
-        start,
-        memory,
-        client,
-        both_ways,
-        message,
-        large,
-    }
+    Calls { direct, beyond, rate: rates.map(|all| median(&all)), processor, memory }
 }
 
 /// Measures what the drawing shows.
@@ -165,7 +183,7 @@ fn clients(scene: &Scene, counts: &[usize]) -> (u64, Vec<(f64, f64)>) {
     (each, measured.iter().map(|(count, bytes)| (*count as f64, *bytes as f64 / 1e6)).collect())
 }
 
-fn large(scene: &Scene) -> ([Duration; 2], [Duration; 2]) {
+fn bodies(scene: &Scene) -> Bodies {
     let mut proxy = scene.proxy(Channel::Pipes);
     let mut direct = Direct::new(&scene.server.address);
     let text = "x".repeat(LONG);
@@ -173,7 +191,7 @@ fn large(scene: &Scene) -> ([Duration; 2], [Duration; 2]) {
     let [straight, through] = compared(&mut direct, &mut proxy, &up_and_down, 11);
     let down = call(0, &format!(r#""size":{},"#, 10 * LONG));
     let large = compared(&mut direct, &mut proxy, &down, 7);
-    ([straight, through.saturating_sub(straight)], large)
+    Bodies { both_ways: [straight, through.saturating_sub(straight)], large }
 }
 
 /// A call straight to the server and the same through the proxy, in turn.

@@ -104,9 +104,10 @@ impl Proxy {
         count as f64 / started.elapsed().as_secs_f64()
     }
 
-    /// The resident memory of both processes, in bytes.
-    pub(crate) fn memory(&self) -> u64 {
-        self.processes().into_iter().map(|pid| memory::resident(pid).unwrap()).sum()
+    /// The resident memory of the process and of all below it, in bytes.
+    pub(crate) fn memory(&self) -> [u64; 2] {
+        let mut all = self.processes().into_iter().map(|pid| memory::resident(pid).unwrap());
+        [all.next().unwrap(), all.sum()]
     }
 
     /// The processor time of both processes until now.

@@ -111,6 +111,6 @@ impl Load {
         });
         let call = median(&calls.skip(20).collect::<Vec<_>>());
         let per_second = proxy.flood(self.flood, IN_FLIGHT);
-        Measured { start, call, per_second, bytes: proxy.memory() }
+        Measured { start, call, per_second, bytes: proxy.memory().iter().sum() }
     }
 }

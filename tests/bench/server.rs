@@ -78,7 +78,7 @@ async fn answer(mut connection: TcpStream) -> io::Result<()> {
                 return Ok(());
             }
         };
-        let length = field(&buffer[..head], b"\r\ncontent-length: ").unwrap_or(0);
+        let length = header(&buffer[..head], b"content-length").map_or(0, number);
         buffer.reserve((head + length).saturating_sub(buffer.len()));
         while buffer.len() < head + length {
             if connection.read_buf(&mut buffer).await? == 0 {
@@ -104,7 +104,8 @@ async fn answer(mut connection: TcpStream) -> io::Result<()> {
 }
 
 fn response(head: &[u8], body: &[u8]) -> Vec<u8> {
-    if memmem::find(head, b"\r\nauthorization: AWS4-HMAC-SHA256 ").is_none() {
+    let signed = b"AWS4-HMAC-SHA256 ";
+    if !header(head, b"authorization").is_some_and(|value| value.starts_with(signed)) {
         return b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n".to_vec();
     }
     if head.starts_with(b"DELETE ") {
@@ -145,9 +146,22 @@ fn result(size: usize) -> Vec<u8> {
 
 /// The number behind `name`.
 fn field(text: &[u8], name: &[u8]) -> Option<usize> {
-    let from = &text[memmem::find(text, name)? + name.len()..];
-    let digits = from.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    std::str::from_utf8(&from[..digits]).ok()?.parse().ok()
+    Some(number(&text[memmem::find(text, name)? + name.len()..]))
+}
+
+/// The number that a text begins with.
+fn number(text: &[u8]) -> usize {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0'))
+}
+
+/// The value of a header. Names come in any case: Python's `Authorization` is hyper's `authorization`.
+fn header<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    head.split(|byte| *byte == b'\n').find_map(|line| {
+        let (key, value) = line.split_at_checked(name.len())?;
+        let value = key.eq_ignore_ascii_case(name).then(|| value.strip_prefix(b":"))??;
+        Some(value.trim_ascii())
+    })
 }
 
 const INITIALIZED: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"bench","version":"1"}}"#;

@@ -143,7 +143,8 @@ async fn a_client_that_takes_no_events_gets_none() {
     assert_eq!(text(&answer.message().await), world.home.identity("prod"));
 }
 
-/// DNS rebinding: a page of another site whose name suddenly stands for this machine.
+/// DNS rebinding: a page of another site whose name suddenly stands for this machine. And a page of a development server
+/// on this machine, which would ask for permission first (CORS, "preflight").
 #[tokio::test]
 async fn other_names_and_other_pages_are_refused() {
     let world = World::new().await;
@@ -153,17 +154,21 @@ async fn other_names_and_other_pages_are_refused() {
         ("host", "127.0.0.1.nip.io"),
         ("origin", "http://evil.example"),
         ("origin", "http://localhost.evil.example"),
+        ("origin", "http://localhost:6274"),
         ("origin", "null"),
     ] {
         assert_eq!(proxy.post(&[header], INITIALIZE).await.status, 403, "{header:?}");
-        for method in ["GET", "DELETE"] {
-            assert_eq!(proxy.request(method, "/mcp", &[header], "").await.status, 403);
+        for method in ["GET", "DELETE", "OPTIONS"] {
+            let refused = proxy.request(method, "/mcp", &[header], "").await;
+            assert_eq!(refused.status, 403, "{method} {header:?}");
+            assert_eq!(refused.header("access-control-allow-origin"), None, "{header:?}");
         }
     }
+    assert_eq!(proxy.request("OPTIONS", "/mcp", &[], "").await.status, 405);
     let form = [("content-type", "text/plain")];
     assert_eq!(proxy.request("POST", "/mcp", &form, INITIALIZE).await.status, 415);
     assert_eq!(world.upstream.requests().len(), 0, "nothing went upstream");
-    for header in [("origin", "http://localhost:6274"), ("host", "[::1]:9")] {
+    for header in [("origin", "http://localhost"), ("host", "[::1]:9")] {
         assert_eq!(proxy.post(&[header], INITIALIZE).await.status, 200, "{header:?}");
     }
 }

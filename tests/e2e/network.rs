@@ -2,7 +2,7 @@
 
 use sigward_tests::authority::Authority;
 use sigward_tests::processes::{Process, StdioClient};
-use sigward_tests::upstream::{Received, Reply};
+use sigward_tests::upstream::{Gate, Received, Reply};
 
 use crate::setup::{World, assert_names, failure, rpc_error, text};
 
@@ -47,6 +47,40 @@ async fn many_calls_at_a_time_need_one_connection_over_http_2() {
             assert_eq!(request.header("accept-encoding"), Some("identity"));
         }
     }
+}
+
+/// Many calls at a time open many connections where the server has no HTTP/2. Few of them stay: an idle one costs the
+/// server a place, and us a descriptor.
+#[tokio::test]
+async fn few_connections_stay_after_many_calls_at_a_time() {
+    const CALLS: usize = 100;
+    /// What may stay, of the calls' own connections and the further ones.
+    const KEPT: usize = 36;
+    let world = World::new().await;
+    let mut client = world.client(&["dev"], &[]).await;
+    let before = world.upstream.connections();
+    for round in 1..=2 {
+        let held = Gate::default();
+        let gate = held.clone();
+        world.upstream.hook(move |it| it.calls("echo").then(|| Reply::Usual.held(&gate)));
+        let mut ids = Vec::new();
+        for number in 0..CALLS {
+            let params =
+                format!(r#"{{"name":"echo","arguments":{{"mark":"<{round}/{number}>"}}}}"#);
+            ids.push(client.start_request("tools/call", &params).await);
+        }
+        for number in 0..CALLS {
+            let mark = format!("<{round}/{number}>");
+            let is_it = |request: &Received| request.text().contains(&mark);
+            world.upstream.expect("all calls at a time", is_it).await;
+        }
+        held.open();
+        for id in ids {
+            text(&client.response(&id).await);
+        }
+    }
+    let opened = world.upstream.connections() - before;
+    assert!(opened >= 2 * CALLS - KEPT - 2, "{opened}: idle connections were kept and used again");
 }
 
 /// The variable outlives the re-execution that leaves all variables of AWS behind.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use sigward_proxy::environment::Environment;
-use sigward_tests::processes;
+use sigward_tests::{figures, processes};
 
 const README: &str = include_str!("../../README.md");
 const CI: &str = include_str!("../../.ci/run");
@@ -85,8 +85,9 @@ async fn the_options_that_it_names_exist() {
     }
     let words = README.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
     let cargo = ["--release", "--bin", "--workspace", "--locked", "--path"];
-    let options: Vec<&str> =
-        words.filter(|word| is_option(word) && !cargo.contains(word)).collect();
+    let speed = ["--write", "--only"];
+    let is_others = |word: &&str| cargo.contains(word) || speed.contains(word);
+    let options: Vec<&str> = words.filter(|word| is_option(word) && !is_others(word)).collect();
     assert!(options.len() > 5);
     for option in options {
         assert!(known.contains(option), "{option} is in the README, and in no --help");
@@ -100,4 +101,16 @@ fn its_two_commands_are_those_that_ci_runs() {
         assert!(commands.iter().any(|block| block.trim() == command), "{command}");
         assert!(CI.lines().any(|line| line == command), "{command}");
     }
+}
+
+/// `cargo run --release --bin speed -- --write` writes both.
+#[test]
+fn its_figures_are_those_of_the_last_run() {
+    let table = include_str!("../bench/speed.md");
+    assert_eq!(figures::shown(README), Some(table));
+    let other = figures::replaced(README, "another table\n").expect("both markers");
+    assert_eq!(figures::shown(&other), Some("another table\n"));
+    assert_eq!(figures::replaced(&other, table).as_deref(), Some(README));
+    assert_eq!(figures::shown("no markers"), None);
+    assert_eq!(figures::replaced("no markers", table), None);
 }

@@ -15,6 +15,7 @@ pub mod console;
 pub mod deadline;
 pub mod demo;
 pub mod echo;
+pub mod figures;
 pub mod frames;
 pub mod keys;
 pub mod known_aws;

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use crate::agent::SESSIONS;
 use crate::http::{Listening, lines};
 use crate::setup::{THREE, World, rpc_error, text};
-
-const MAX_MESSAGE: usize = sigward_proxy::config::MAX_CLIENT_MESSAGE;
+use sigward_proto::headers::MAX_HEADERS;
+use sigward_proxy::config::{MAX_ADDED_HEADERS, MAX_CLIENT_MESSAGE as MAX_MESSAGE};
 
 #[tokio::test]
 async fn a_message_that_is_too_long() {
@@ -46,4 +46,58 @@ async fn a_head_that_is_too_long() {
     let many: Vec<_> = (0..200).map(|_| ("x-many", "1")).collect();
     assert_eq!(proxy.request("GET", "/healthz", &many, "").await.status, 431);
     assert_eq!(proxy.request("GET", "/healthz", &[], "").await.status, 200);
+}
+
+/// What the listener takes, the broker signs, also beside as many `--header` as there may be.
+#[tokio::test]
+async fn as_many_headers_as_are_taken_are_signed() {
+    let world = World::new().await;
+    let added: Vec<String> = (0..MAX_ADDED_HEADERS).map(|n| format!("x-added-{n}=1")).collect();
+    let added: Vec<&str> = added.iter().flat_map(|header| ["--header", header]).collect();
+    let proxy = Listening::start(&world, &["dev"], &added).await;
+    let session = proxy.session(SESSIONS).await;
+    let call = r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"whoami","arguments":{}}}"#;
+    // Beside them: the two of the session, host, content type, accepted types and length.
+    let own: Vec<String> =
+        (0..MAX_HEADERS - MAX_ADDED_HEADERS).map(|n| format!("x-own-{n}")).collect();
+    let with = |count: usize| {
+        let own = own.iter().take(count).map(|name| (name.as_str(), "1"));
+        lines(&session).into_iter().chain(own).collect::<Vec<_>>()
+    };
+    let most = own.len() - 6;
+    let called = proxy.post(&with(most), call).await.message().await;
+    assert_eq!(text(&called), world.home.identity("dev"));
+    let sent = world.upstream.requests_of("tools/call").remove(0);
+    assert!(sent.signature.is_ok(), "{sent:?}");
+    assert_eq!(sent.header(&format!("x-own-{}", most - 1)), Some("1"));
+    assert_eq!(sent.header(&format!("x-added-{}", MAX_ADDED_HEADERS - 1)), Some("1"));
+    assert_eq!(proxy.post(&with(most + 1), call).await.status, 431);
+}
+
+/// Longer than any clock counts, a wait is the longest that there is.
+#[tokio::test]
+async fn waits_without_end() {
+    for wait in ["1e19", "inf"] {
+        let world = World::new().await;
+        let options = [
+            "--timeout",
+            "--connect-timeout",
+            "--read-timeout",
+            "--write-timeout",
+            "--tool-timeout",
+        ];
+        let arguments: Vec<&str> = options.into_iter().flat_map(|option| [option, wait]).collect();
+        let mut proxy = Listening::start(&world, &THREE, &arguments).await;
+        let session = proxy.session(SESSIONS).await;
+        for profile in THREE {
+            let call = format!(
+                r#"{{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{{"name":"whoami","arguments":{{"aws_profile":"{profile}"}}}}}}"#
+            );
+            let called = proxy.post(&lines(&session), &call).await.message().await;
+            assert_eq!(text(&called), world.home.identity(profile), "{wait}");
+        }
+        proxy.proxy.signal(rustix::process::Signal::TERM);
+        let (status, errors) = proxy.proxy.ended().await;
+        assert!(status.success() && !errors.contains("panicked"), "{errors}");
+    }
 }

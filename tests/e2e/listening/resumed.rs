@@ -2,11 +2,11 @@
 //! call that it was part of; a stream that nobody can take up again ends with what became of the call.
 
 use serde_json::Value;
-use sigward_tests::upstream::{Reply, Step};
+use sigward_tests::upstream::{Gate, Received, Reply, Step};
 
 use crate::agent::{Agent, SESSIONS, STATELESS, Side};
 use crate::http::{Listening, data, lines};
-use crate::setup::{THREE, World, failure, stateless};
+use crate::setup::{THREE, World, failure, stateless, text};
 
 fn begun(id: &str) -> Reply {
     Reply::Stream(vec![Step::Event(id.to_owned(), String::new()), Step::Cut])
@@ -38,6 +38,101 @@ async fn a_list_offers_the_profiles_and_hides_tools() {
     assert!(text.starts_with("id: l/2\n\n"), "its id counts, and nothing else of it: {text}");
     assert!(!text.contains("danger") && !text.contains(r#""id":6"#), "{text}");
     assert!(text.contains("fine") && text.contains("aws_profile"), "{text}");
+}
+
+/// A stream after an event that belongs to no call is what a server says on its own account: its messages come, also
+/// those of the other profiles, and a list that no rule has looked at doesn't.
+#[tokio::test]
+async fn a_stream_after_an_unknown_event_is_judged() {
+    let world = World::new().await;
+    let proxy = Listening::start(&world, &THREE, &["--tools-deny", "danger"]).await;
+    let session = proxy.session(SESSIONS).await;
+    let call = r#"{"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"whoami","arguments":{"aws_profile":"prod"}}}"#;
+    proxy.post(&lines(&session), call).await.message().await;
+    let tools = r#"{"jsonrpc":"2.0","id":5,"result":{"tools":[{"name":"danger","inputSchema":{"type":"object"}}]}}"#;
+    let note = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"behind"}}"#;
+    let open = Gate::default();
+    world.upstream.next(
+        "GET",
+        Reply::Stream(vec![
+            Step::Event("x/2".to_owned(), tools.to_owned()),
+            Step::Event("x/3".to_owned(), note.to_owned()),
+            Step::Wait(open.clone()),
+        ]),
+    );
+    let resumed = [&lines(&session)[..], &[("last-event-id", "x/1")]].concat();
+    let mut stream = proxy.get(&resumed).await;
+    let sent = world.upstream.expect("the GET", |it| it.header("last-event-id").is_some()).await;
+    assert_eq!(sent.header("last-event-id"), Some("x/1"));
+    assert_eq!(stream.expect_event("the id of the list").await, "id: x/2\n\n");
+    assert_eq!(data(&stream.expect_event("the note").await), note);
+    let prod = world.upstream.sessions_of(world.home.identity("prod")).remove(0);
+    let other = note.replace("behind", "of prod");
+    world.upstream.push(&prod, &other).await;
+    assert_eq!(data(&stream.expect_event("the note of prod").await), other);
+    open.open();
+}
+
+/// AWS's sign of a lost session, too late in a stream to send the call again: the client's next request has it begin anew.
+#[tokio::test]
+async fn a_session_that_is_lost_in_a_stream_is_over() {
+    let world = World::new().await;
+    let proxy = Listening::start(&world, &THREE, &[]).await;
+    let session = proxy.session(SESSIONS).await;
+    let call = |profile: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"echo","arguments":{{"aws_profile":"{profile}"}}}}}}"#
+        )
+    };
+    proxy.post(&lines(&session), &call("prod")).await.message().await;
+    let note = r#"{"jsonrpc":"2.0","method":"notifications/x"}"#;
+    let lost = r#"{"jsonrpc":"2.0","id":7,"error":{"code":-30001,"message":"expired"}}"#;
+    let calls = || world.upstream.requests_of("tools/call").len();
+    let before = calls();
+    world.upstream.next(
+        "tools/call",
+        Reply::Stream(vec![Step::Data(note.to_owned()), Step::Data(lost.to_owned())]),
+    );
+    let answer = proxy.post(&lines(&session), &call("dev")).await.text().await;
+    assert!(answer.contains(note) && answer.contains(lost), "{answer}");
+    assert_eq!(calls() - before, 1, "never sent again");
+    let again = proxy.post(&lines(&session), &call("dev")).await;
+    assert_eq!(again.status, 404, "which has the client initialize");
+    assert_eq!(calls() - before, 1, "the lost session is asked for nothing");
+    let of_prod = |request: &Received| {
+        request.http_method == "DELETE" && request.identity() == world.home.identity("prod")
+    };
+    world.upstream.expect("the end of prod's session", of_prod).await;
+}
+
+/// The events of a call over the session of another profile have no ids, though the server's have: they would be names
+/// of another session, and nothing is kept for clients that don't come back. The call is made once.
+#[tokio::test]
+async fn a_call_of_another_profile_is_not_resumed() {
+    let world = World::new().await;
+    let proxy = Listening::start(&world, &THREE, &[]).await;
+    let session = proxy.session(SESSIONS).await;
+    let note = r#"{"jsonrpc":"2.0","method":"notifications/x"}"#;
+    let held = Gate::default();
+    world.upstream.next(
+        "tools/call",
+        Reply::Stream(vec![
+            Step::Event("p/1".to_owned(), note.to_owned()),
+            Step::Wait(held.clone()),
+            Step::UsualResponse,
+        ]),
+    );
+    let call = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","arguments":{"aws_profile":"prod"}}}"#;
+    let mut answer = proxy.post(&lines(&session), call).await;
+    let event = answer.expect_event("the note").await;
+    assert_eq!(event, format!("event: message\ndata: {note}\n\n"), "no id");
+    drop(answer);
+    held.open();
+    let next = call.replace("\"id\":7", "\"id\":8").replace("echo", "whoami");
+    let next = proxy.post(&lines(&session), &next).await.message().await;
+    assert_eq!(text(&next), world.home.identity("prod"), "its session goes on");
+    let made = world.upstream.requests().into_iter().filter(|it| it.calls("echo")).count();
+    assert_eq!(made, 1);
 }
 
 /// No response belongs to what a server says on its own account.

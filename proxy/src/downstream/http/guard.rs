@@ -27,7 +27,7 @@ pub struct Guard {
 pub enum Refusal {
     /// No token, or another.
     Token,
-    /// A page of another site sent it.
+    /// A web page sent it.
     Origin,
     /// It was meant for another name.
     Host,
@@ -42,7 +42,9 @@ impl Refusal {
                 (StatusCode::UNAUTHORIZED, "This needs the bearer token of --listen-token-file.")
             }
             Self::Origin => {
-                (StatusCode::FORBIDDEN, "Pages of other machines may not use this proxy (Origin).")
+                let why = "Requests from web pages are refused (Origin, Sec-Fetch-Site): any page could \
+                           use your AWS profiles.";
+                (StatusCode::FORBIDDEN, why)
             }
             Self::Host => (
                 StatusCode::FORBIDDEN,
@@ -64,9 +66,12 @@ impl Guard {
     /// Lets a request pass, or not.
     ///
     /// `Origin` and `Host` stop DNS rebinding: a page in the browser of somebody on this machine
-    /// whose name suddenly stands for 127.0.0.1 (MCP, Streamable HTTP, "Security Warning").
+    /// whose name suddenly stands for 127.0.0.1 (MCP, Streamable HTTP, "Security Warning"). A page of
+    /// this machine on another port is refused too: a development server with one bad dependency
+    /// serves such pages. So there is no CORS either, and a preflight is refused like the rest.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        if headers.get_all(ORIGIN).iter().any(|origin| !is_local_origin(origin)) {
+        let host = single(headers.get_all(HOST));
+        if headers.get_all(ORIGIN).iter().any(|origin| !is_own_origin(origin, host)) {
             return Err(Refusal::Origin);
         }
         // An image or a link sends no `Origin`, and would still be signed.
@@ -75,7 +80,7 @@ impl Guard {
         if of_a_page && !headers.contains_key(ORIGIN) {
             return Err(Refusal::Origin);
         }
-        if self.names_this_machine && !single(headers.get_all(HOST)).is_some_and(is_local_host) {
+        if self.names_this_machine && !host.is_some_and(is_local_host) {
             return Err(Refusal::Host);
         }
         let Some(token) = &self.token else { return Ok(()) };
@@ -97,17 +102,33 @@ fn single(values: http::header::GetAll<'_, HeaderValue>) -> Option<&HeaderValue>
     values.next().filter(|_| values.next().is_none())
 }
 
-fn is_local_origin(origin: &HeaderValue) -> bool {
+/// Whether `origin` is the very place that the request was sent to, on this machine: a tool that sets
+/// the header by itself, since no page is served there.
+fn is_own_origin(origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
     let uri = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
-    uri.is_some_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.authority().is_some_and(is_this_machine)
-    })
+    let Some((scheme, origin)) =
+        uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.authority()?)))
+    else {
+        return false;
+    };
+    let usual_port = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return false,
+    };
+    let port = |authority: &Authority| authority.port_u16().unwrap_or(usual_port);
+    is_this_machine(origin)
+        && host.and_then(authority).is_some_and(|host| {
+            origin.host().eq_ignore_ascii_case(host.host()) && port(origin) == port(&host)
+        })
 }
 
 fn is_local_host(host: &HeaderValue) -> bool {
-    let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
-    authority.is_some_and(|authority| is_this_machine(&authority))
+    authority(host).is_some_and(|authority| is_this_machine(&authority))
+}
+
+fn authority(host: &HeaderValue) -> Option<Authority> {
+    host.to_str().ok()?.parse().ok()
 }
 
 /// Any port: it may be forwarded.
@@ -161,19 +182,51 @@ mod tests {
         assert_eq!(check(&guard, &two), Err(Refusal::Host));
     }
 
+    /// The attack: a page of a development server on this machine, or one whose name is rebound to it.
     #[test]
-    fn only_pages_of_this_machine_are_answered() {
+    fn pages_of_another_origin_are_refused() {
         let guard = guard("127.0.0.1:0", None).unwrap();
-        for origin in ["http://localhost:6274", "https://127.0.0.1", "http://[::1]:1"] {
-            let headers = [("host", "localhost"), ("origin", origin)];
-            assert_eq!(check(&guard, &headers), Ok(()), "{origin}");
+        for (host, origin) in [
+            ("localhost:8080", "http://localhost:8080"),
+            ("LOCALHOST:8080", "http://localhost:8080"),
+            ("127.0.0.1", "http://127.0.0.1"),
+            // The scheme is that of whoever ends TLS in front of us.
+            ("127.0.0.1:443", "https://127.0.0.1"),
+            ("localhost:8080", "https://localhost:8080"),
+            ("[::1]:1", "http://[::1]:1"),
+        ] {
+            assert_eq!(check(&guard, &[("host", host), ("origin", origin)]), Ok(()), "{origin}");
         }
-        for origin in
-            ["http://evil.example", "null", "file://", "http://localhost.evil.example", ""]
-        {
-            let headers = [("host", "localhost"), ("origin", origin)];
+        for origin in [
+            "http://localhost:6274",
+            "http://localhost",
+            "http://127.0.0.1:8080",
+            "http://evil.example",
+            "http://localhost.evil.example:8080",
+            "http://a@localhost:8080",
+            "null",
+            "file://",
+            "",
+        ] {
+            let headers = [("host", "localhost:8080"), ("origin", origin)];
             assert_eq!(check(&guard, &headers), Err(Refusal::Origin), "{origin:?}");
         }
+        let two = [
+            ("host", "localhost:8080"),
+            ("origin", "http://localhost:8080"),
+            ("origin", "http://localhost:6274"),
+        ];
+        assert_eq!(check(&guard, &two), Err(Refusal::Origin));
+        assert_eq!(check(&guard, &[("origin", "http://localhost")]), Err(Refusal::Origin));
+    }
+
+    /// Where any `Host` will do, a page with a rebound name isn't the proxy's own either.
+    #[test]
+    fn a_rebound_name_is_no_own_origin() {
+        let guard = guard("0.0.0.0:0", None).unwrap();
+        let rebound = [("host", "evil.example:80"), ("origin", "http://evil.example")];
+        assert_eq!(check(&guard, &rebound), Err(Refusal::Origin));
+        assert_eq!(check(&guard, &[("host", "evil.example:80")]), Ok(()));
     }
 
     #[test]
@@ -183,9 +236,8 @@ mod tests {
         for site in ["cross-site", "same-site", ""] {
             let headers = [host, ("sec-fetch-site", site)];
             assert_eq!(check(&guard, &headers), Err(Refusal::Origin), "{site:?}");
-            // What a page of this machine asks for is said with its origin.
             let named = [host, ("sec-fetch-site", site), ("origin", "http://localhost:6274")];
-            assert_eq!(check(&guard, &named), Ok(()), "{site:?}");
+            assert_eq!(check(&guard, &named), Err(Refusal::Origin), "{site:?}");
         }
         for site in ["none", "same-origin"] {
             assert_eq!(check(&guard, &[host, ("sec-fetch-site", site)]), Ok(()), "{site}");

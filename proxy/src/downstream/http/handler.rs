@@ -115,18 +115,18 @@ impl Handler {
         {
             return self.resume(client, headers, event, call).await;
         }
-        let is_new = after.is_none();
         let (answer, client) =
             match self.proxy.send(client, Method::GET, headers, Bytes::new()).await {
                 Ok(answered) => answered,
                 Err(answer) => return answer,
             };
         match answer.reply {
-            Reply::Messages(frames) if frames.is_events() && is_new => {
+            // After an event that belongs to no call, too: it is the rest of such a stream then, on which
+            // no response belongs. Unjudged, a list would show what --tools-deny hides.
+            Reply::Messages(frames) if frames.is_events() => {
                 let inbox = client.0.mcp.has_session().then(|| client.0.inbox());
                 answer::unsolicited(answer.status, &answer.headers, frames, inbox, client)
             }
-            // The rest of a stream that nobody here knows.
             reply => self.proxy.raw(client, headers, Answer { reply, ..answer }),
         }
     }
@@ -175,8 +175,9 @@ impl Handler {
                 match mcp.resume(&call, event, *frames) {
                     Ok(reading) => {
                         let deadline = Deadline::none();
-                        let resumed =
-                            CallAnswer::new(reading, call, registered, deadline).after(event);
+                        let resumed = CallAnswer::new(reading, call, registered, deadline)
+                            .after(event)
+                            .on_expired(self.proxy.forgetting(headers));
                         answer::of_call(answer.status, &answer.headers, resumed, None)
                     }
                     Err(error) => answer::unreachable(&error),

@@ -1,5 +1,10 @@
 //! Answers that the proxy makes out of messages: calls over the sessions of other profiles, and
 //! batches.
+//!
+//! Their events have no ids, so that no client tries to resume here: the server's own would name events
+//! of a session that the client doesn't have, and messages would have to be kept for clients that never
+//! come back. A client whose connection breaks doesn't learn how its call ended, as with a server that
+//! names no events.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -210,7 +210,8 @@ impl Posts<'_> {
             }
         };
         if reading.is_events() {
-            let answer = CallAnswer::new(reading, call, registered, deadline);
+            let answer = CallAnswer::new(reading, call, registered, deadline)
+                .on_expired(self.0.forgetting(headers));
             return answer::of_call(status, &answered, answer, None);
         }
         // One message: what becomes of it decides the status.

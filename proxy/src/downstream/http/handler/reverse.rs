@@ -42,7 +42,7 @@ impl ReverseProxy {
 
     /// Ends what belongs to a client; nobody waits for it but the end of the proxy.
     pub(super) fn end(&self, client: Arc<HttpClient>) {
-        self.ending.spawn(async move { client.mcp.close(GRACE).await });
+        end(&self.ending, client);
     }
 
     /// Passes on what isn't a request of MCP.
@@ -99,12 +99,24 @@ impl ReverseProxy {
 
     /// The session that a request came with is gone, and with it those of the other profiles.
     pub(super) fn forget(&self, headers: &HeaderMap) {
-        let client = headers.get(SESSION_ID).and_then(|id| self.clients.remove(id));
-        if let Some(client) = client {
-            client.mcp.forget_default();
-            self.end(client);
+        self.forgetting(headers)();
+    }
+
+    /// [`ReverseProxy::forget`], for an answer that says so later.
+    pub(super) fn forgetting(&self, headers: &HeaderMap) -> impl FnOnce() + Send + use<> {
+        let id = headers.get(SESSION_ID).cloned();
+        let (clients, ending) = (Arc::clone(&self.clients), self.ending.clone());
+        move || {
+            if let Some(client) = id.and_then(|id| clients.remove(&id)) {
+                client.mcp.forget_default();
+                end(&ending, client);
+            }
         }
     }
+}
+
+fn end(ending: &TaskTracker, client: Arc<HttpClient>) {
+    ending.spawn(async move { client.mcp.close(GRACE).await });
 }
 
 /// Whether an error means that the client must initialize again.

@@ -29,6 +29,8 @@ pub(super) struct CallAnswer {
     deadline: Deadline,
     /// The last event that the client may go on after.
     seen: Option<String>,
+    /// What is done once the response says that the session is lost.
+    on_expired: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// A body that passes on.
@@ -153,7 +155,14 @@ impl CallAnswer {
         registered: Registered,
         deadline: Deadline,
     ) -> Self {
-        Self { reading, call, registered, deadline, seen: None }
+        Self { reading, call, registered, deadline, seen: None, on_expired: None }
+    }
+
+    /// The same; where the response says that the session is lost, too late to begin with another one,
+    /// `expire` sees to it that the client's next request does.
+    pub(super) fn on_expired(mut self, expire: impl FnOnce() + Send + 'static) -> Self {
+        self.on_expired = Some(Box::new(expire));
+        self
     }
 
     /// The rest of one, which goes on after an event.
@@ -177,6 +186,11 @@ impl CallAnswer {
             }
             None if self.seen.take().is_some() => unfinished.forget(self.call.id()),
             None => {}
+        }
+        if self.reading.says_expired()
+            && let Some(expire) = self.on_expired.take()
+        {
+            expire();
         }
     }
 }

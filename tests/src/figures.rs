@@ -1,0 +1,22 @@
+//! The place in the README where the table of `tests/bench/speed.md` stands.
+
+/// What stands before the table.
+const BEGIN: &str = "<!-- figures: written by `cargo run --release --bin speed -- --write` -->\n";
+/// What stands behind it.
+const END: &str = "<!-- end of the figures -->";
+
+/// The table in a README; nothing if a marker is missing.
+#[must_use]
+pub fn shown(readme: &str) -> Option<&str> {
+    let start = readme.find(BEGIN)? + BEGIN.len();
+    let length = readme[start..].find(END)?;
+    Some(&readme[start..start + length])
+}
+
+/// A README with another table; nothing if a marker is missing.
+#[must_use]
+pub fn replaced(readme: &str, table: &str) -> Option<String> {
+    let start = readme.find(BEGIN)? + BEGIN.len();
+    let end = start + readme[start..].find(END)?;
+    Some(format!("{}{table}{}", &readme[..start], &readme[end..]))
+}
