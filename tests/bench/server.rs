@@ -6,6 +6,7 @@
 
 use std::io;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use memchr::memmem;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -119,11 +120,14 @@ fn response(head: &[u8], body: &[u8]) -> Vec<u8> {
     let id = &start[id + 5..];
     let id = &id[..memchr::memchr2(b',', b'}', id).unwrap_or(0)];
     let (session, result) = if memmem::find(start, b"\"initialize\"").is_some() {
-        ("mcp-session-id: a-session-of-the-bench\r\n", INITIALIZED.as_bytes().to_vec())
+        // Of its own for each: a client with the session of another one would take its place.
+        static SESSIONS: AtomicU64 = AtomicU64::new(0);
+        let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
+        (format!("mcp-session-id: session-{number:016}\r\n"), INITIALIZED.as_bytes().to_vec())
     } else if memmem::find(start, b"\"tools/list\"").is_some() {
-        ("", TOOLS.as_bytes().to_vec())
+        (String::new(), TOOLS.as_bytes().to_vec())
     } else {
-        ("", result(field(start, b"\"size\":").unwrap_or(0)))
+        (String::new(), result(field(start, b"\"size\":").unwrap_or(0)))
     };
     let text = [br#"{"jsonrpc":"2.0","id":"#, id, br#","result":"#, &result, b"}"];
     let length: usize = text.iter().map(|part| part.len()).sum();

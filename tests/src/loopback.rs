@@ -107,7 +107,9 @@ async fn accept<H, F>(
             // A client that leaves is no concern of the server's.
             let Some(tls) = tls else {
                 count.fetch_add(1, Ordering::Relaxed);
-                let http = hyper::server::conn::http1::Builder::new();
+                let mut http = hyper::server::conn::http1::Builder::new();
+                // A hundred that are signed, and those of the signature and of HTTP.
+                http.max_headers(128);
                 let _ = http.serve_connection(TokioIo::new(stream), service).await;
                 return;
             };
