@@ -155,7 +155,7 @@ impl Audit {
     ) -> bool {
         let noted = {
             let mut flood = self.flood.lock().unwrap_or_else(PoisonError::into_inner);
-            flood.note(record.uid(), stranger, record.reason(), now, time)
+            flood.note(record.peer(), stranger, record.reason(), now, time)
         };
         // A denial is answered as it is, recorded or not.
         noted && self.write(record).await.is_ok()
@@ -172,8 +172,8 @@ impl Audit {
     /// Records how many denials were only counted since the last time.
     pub fn sum_up(&self, now: SystemTime) {
         let sums = self.flood.lock().unwrap_or_else(PoisonError::into_inner).take();
-        for (uid, sum) in sums {
-            self.event(Event::Denials { uid, sum }, now);
+        for (peer, sum) in sums {
+            self.event(Event::Denials { peer, sum }, now);
         }
     }
 

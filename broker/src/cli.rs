@@ -19,6 +19,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, AuditTarget, Config, Flags};
 use crate::confine;
 use crate::error::{Error, in_words};
+use crate::intake::tls;
 use crate::log::{self, Log, LogFormat, LogLevel};
 use crate::process::{self, Supervisor};
 use crate::profile::Surroundings;
@@ -34,7 +35,7 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve signatures on a Unix socket
+    /// Serve signatures on a Unix socket, and over TLS
     Serve(Serve),
     /// Validate a configuration, load each profile, and say whose identity it is
     Check(Check),
@@ -185,6 +186,7 @@ fn run_check(check: &Check) -> Result<ExitCode, Error> {
     let _log = start_log(LogLevel::Error, LogFormat::Text)?;
     let environment = Environment::read();
     let config = check.what.config(&environment)?;
+    tls::check(&config.listen)?;
     block_on(check::run(&config, &environment.surroundings()?))
 }
 

@@ -6,6 +6,7 @@
 
 mod file;
 mod flags;
+mod listen;
 mod model;
 mod reader;
 mod role;
@@ -15,7 +16,7 @@ pub use self::file::{parse, read, read_text};
 pub use self::flags::Flags;
 pub use self::model::{
     Argument, Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Globs, Group, Listen, Must,
-    Names, Profile, ProfileName, Rate, Role, Rotate, Rule, Scalar, Sync,
+    Names, Profile, ProfileName, Rate, Role, Rotate, Rule, Scalar, Sync, Tcp, TlsFiles,
 };
 
 #[cfg(test)]

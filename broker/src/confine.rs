@@ -76,7 +76,8 @@ fn access(
     named: profile::Named,
 ) -> Access {
     let mut read: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
-    let files = named.reads.iter().map(PathBuf::as_path).chain(file);
+    let tls = config.listen.tcp.iter().flat_map(|tcp| tcp.tls.paths());
+    let files = named.reads.iter().map(PathBuf::as_path).chain(file).chain(tls);
     for file in files.chain(LINKS.iter().map(Path::new)) {
         read.extend(places(file));
     }

@@ -15,6 +15,7 @@ use prost::bytes::Bytes;
 use sigward_proto::v1::sign_request::Payload;
 use sigward_proto::v1::{Header, SignRequest};
 
+use crate::peer::PeerId;
 use crate::call::BodyReader;
 use crate::endpoint::{Endpoint, EndpointUrl, Paths, Regions, Scope, Service};
 use crate::profile::fuzz as profile;
@@ -25,7 +26,7 @@ use crate::service::message::{self, Incoming};
 /// A Sign message that comes in these pieces, with the hash of its body in place of the body. None: it is refused.
 pub async fn sign_message(pieces: Vec<Bytes>) -> Option<SignRequest> {
     let frames = stream::iter(pieces).map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
-    let mut share = Share::new(&Arc::new(Budget::default()), 1);
+    let mut share = Share::new(&Arc::new(Budget::default()), PeerId::Uid(1));
     let mut incoming = Incoming::new(tonic::body::Body::new(StreamBody::new(frames)), &mut share);
     let head = incoming.head().await.ok()?;
     let payload = match head.payload {

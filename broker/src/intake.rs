@@ -1,25 +1,32 @@
 //! Between the socket and the RPCs: who comes in, and how much of everybody. All limits on callers live
 //! here, but for those on the memory of a request for a signature (`service::budget`).
 //!
-//! Invariant: what a caller can make the broker hold is bounded by a constant, for each user and in all, from
+//! Invariant: what a caller can make the broker hold is bounded by a constant, for each peer and in all, from
 //! the moment when its connection is accepted. A stranger (a peer that no rule is about) gets a moment to be
 //! told so, and nothing else.
 
+pub(crate) mod accept;
 mod connection;
 mod counts;
 mod gate;
+pub(crate) mod tls;
 pub(crate) mod unix;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
+use futures_util::future::BoxFuture;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 pub(crate) use self::connection::Connection;
-use self::counts::{Count, Limits};
+use self::counts::{Count, Limits, Place};
 pub(crate) use self::gate::Gate;
-use crate::peer::Peer;
+use self::tls::{Door, TlsSocket};
+use crate::metrics::Metrics;
+use crate::peer::{Peer, UnixPeer};
 use crate::process;
 use crate::service::Current;
 
@@ -27,10 +34,14 @@ use crate::service::Current;
 /// read the settings (100 for hyper), since those would be refused; and a profile whose credentials take long to load
 /// holds up no other one.
 pub(crate) const MAX_STREAMS: u32 = 224;
+/// The same over TLS, where there may be more connections: our own proxy sends no more before it has read the settings.
+pub(crate) const MAX_STREAMS_OVER_TLS: u32 = sigward_proto::STREAMS_OVER_TLS;
 /// The head of a gRPC request: names, a path and a trace.
 pub(crate) const MAX_HEAD: u32 = 2 << 10;
 /// The longest frame. A body of a megabyte in frames of the usual 16 KiB costs as much for its frames as for its bytes.
 pub(crate) const MAX_FRAME: u32 = 64 << 10;
+/// The same over TLS, whose records are no longer.
+pub(crate) const MAX_FRAME_OVER_TLS: u32 = 16 << 10;
 /// What a connection may send before the broker has read it; of one stream, and of all.
 pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
 pub(crate) const CONNECTION_WINDOW: u32 = 512 << 10;
@@ -42,35 +53,54 @@ pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Messages of all calls but `Sign`: names.
 pub(crate) const MAX_MESSAGE: usize = 8 << 10;
 
-/// Connections of one user, and of all. Where descriptors are scarce, half of them.
+/// Connections of one user, and of all. Where descriptors are scarce, a quarter of them.
 const CONNECTIONS: Limits = Limits { each: 48, all: 96 };
+/// The same over TLS, for the proxies of a node and more. Where descriptors are scarce, a quarter of them.
+const CONNECTIONS_OVER_TLS: Limits = Limits { each: 48, all: 1536 };
+/// Handshakes of TLS in progress, of everybody. Where descriptors are scarce, a quarter of them.
+const HANDSHAKES: usize = 1024;
 /// What all callers together may make the broker hold. The attack: heads on all streams of all connections, which are
 /// read before any call is counted, and on each a frame that never ends.
 const MOST: usize = 48 << 20;
 const _: () = assert!(
     CONNECTIONS.all * (MAX_STREAMS as usize * MAX_HEAD as usize + MAX_FRAME as usize) <= MOST
 );
+/// The same of those over TLS, who are known by name and many.
+const MOST_OVER_TLS: usize = 120 << 20;
+const _: () = assert!(
+    CONNECTIONS_OVER_TLS.all
+        * (MAX_STREAMS_OVER_TLS as usize * MAX_HEAD as usize + MAX_FRAME_OVER_TLS as usize)
+        <= MOST_OVER_TLS
+);
 /// Those of strangers, all of which end within a moment.
 const STRANGERS: Limits = Limits { each: 4, all: 16 };
 /// Calls in progress.
 const CALLS: Limits = Limits { each: 512, all: 2048 };
 
-/// What is in progress, by user.
+/// What is in progress, by peer.
 pub(crate) struct Intake {
     current: Arc<Current>,
     connections: Arc<Count>,
+    connections_over_tls: Arc<Count>,
     strangers: Arc<Count>,
+    /// Of their own: those of one door don't shut the other one.
+    strangers_over_tls: Arc<Count>,
     calls: Arc<Count>,
 }
 
 impl Intake {
     pub(crate) fn new(current: Arc<Current>) -> Arc<Self> {
-        let half = usize::try_from(process::descriptors() / 2).unwrap_or(usize::MAX);
-        let connections = Limits { all: CONNECTIONS.all.min(half), ..CONNECTIONS };
+        let metrics = current.metrics();
+        let within = |limits: Limits| Limits { all: limits.all.min(quarter()), ..limits };
+        let peers = &metrics.peers;
+        let connections = |limits| Count::of_peers(within(limits), &metrics.connections, peers);
+        let strangers = || Count::new(STRANGERS, &metrics.strangers);
         Arc::new(Self {
-            connections: Count::new(connections, &current.metrics().connections),
-            strangers: Count::new(STRANGERS, &current.metrics().strangers),
-            calls: Count::new(CALLS, &current.metrics().calls),
+            connections: connections(CONNECTIONS),
+            connections_over_tls: connections(CONNECTIONS_OVER_TLS),
+            strangers: strangers(),
+            strangers_over_tls: strangers(),
+            calls: Count::new(CALLS, &metrics.calls),
             current,
         })
     }
@@ -80,20 +110,39 @@ impl Intake {
         &self,
         stream: UnixStream,
         open: Option<mpsc::Sender<()>>,
-    ) -> Option<Connection> {
+    ) -> Option<Connection<UnixStream>> {
         // SO_PEERCRED may be missing, or name a user that isn't one of ours: then there is no peer.
         let credentials = stream.peer_cred().ok();
-        let peer = credentials.and_then(|peer| Peer::new(peer.uid(), peer.gid(), peer.pid()));
-        let uid = peer.as_ref().map(|peer| peer.uid);
-        let known =
-            peer.as_ref().is_some_and(|peer| self.current.state().policy.admit(peer).is_ok());
-        let count = if known { &self.connections } else { &self.strangers };
-        let Some(place) = count.enter(uid) else {
+        let peer = credentials.and_then(|it| UnixPeer::new(it.uid(), it.gid(), it.pid()));
+        let peer = peer.map(|peer| Arc::new(Peer::Unix(peer)));
+        let (known, place) = self.place(peer.as_deref(), &self.connections, &self.strangers)?;
+        Some(Connection::new(stream, peer, known, place, open))
+    }
+
+    /// The connections over TLS of those who may come in.
+    pub(crate) fn over_tls(
+        self: &Arc<Self>,
+        listener: tls::Listener,
+    ) -> impl Stream<Item = io::Result<Connection<TlsSocket>>> + use<> {
+        listener.incoming(Arc::clone(self), HANDSHAKES.min(quarter()))
+    }
+
+    /// Whether a rule is about the peer, and its place; none, where there are too many.
+    fn place(
+        &self,
+        peer: Option<&Peer>,
+        connections: &Arc<Count>,
+        strangers: &Arc<Count>,
+    ) -> Option<(bool, Place)> {
+        let known = peer.is_some_and(|peer| self.current.state().policy.admit(peer).is_ok());
+        let count = if known { connections } else { strangers };
+        let id = peer.map(Peer::id);
+        let place = count.enter(id.clone());
+        if place.is_none() {
             self.current.metrics().refused("connection");
-            tracing::debug!(?uid, "a connection is closed: there are too many");
-            return None;
-        };
-        Some(Connection::new(stream, peer.map(Arc::new), known, place, open))
+            tracing::debug!(?id, "a connection is closed: there are too many");
+        }
+        Some((known, place?))
     }
 
     /// Waits until the calls in progress are over. While the broker drains it takes no others, but says of its health.
@@ -104,4 +153,26 @@ impl Intake {
     pub(crate) fn current(&self) -> &Arc<Current> {
         &self.current
     }
+}
+
+impl Door for Intake {
+    fn admit(
+        &self,
+        socket: TlsSocket,
+        peer: Peer,
+        ended: BoxFuture<'static, ()>,
+    ) -> Option<Connection<TlsSocket>> {
+        let (connections, strangers) = (&self.connections_over_tls, &self.strangers_over_tls);
+        let (known, place) = self.place(Some(&peer), connections, strangers)?;
+        Some(Connection::new(socket, Some(Arc::new(peer)), known, place, None).until(ended))
+    }
+
+    fn metrics(&self) -> &Metrics {
+        self.current.metrics()
+    }
+}
+
+/// Of the descriptors that this process may have.
+fn quarter() -> usize {
+    usize::try_from(process::descriptors() / 4).unwrap_or(usize::MAX)
 }

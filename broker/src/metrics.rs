@@ -1,7 +1,10 @@
 //! What the broker counts, as Prometheus reads it.
 //!
 //! Invariant: labels are names of the configuration in force and of the contract. What a caller sends is never
-//! one: it could fill the memory of whoever collects. Nor do names pile up that the configuration had once.
+//! one: it could fill the memory of whoever collects. Nor do names pile up that the configuration had once. A peer is one
+//! while it is connected, if a rule is about it: of those there is a bounded number.
+
+mod peers;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +18,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use sigward_proto::v1::{ProfileState, Reason};
 
+pub use self::peers::Peers;
 use crate::audit::Health;
 use crate::error::Denial;
 use crate::profile::View;
@@ -34,8 +38,14 @@ pub struct Metrics {
     refused: Family<Refusal, Counter>,
     /// Connections of callers whom a rule is about.
     pub connections: Gauge,
+    /// The same by peer.
+    pub peers: Peers,
     /// Connections of others.
     pub strangers: Gauge,
+    handshakes: Family<HandshakeLabel, Counter>,
+    tls_rejected: Gauge,
+    /// One series, where TLS is served.
+    tls_expiry: Family<Vec<(&'static str, &'static str)>, Gauge>,
     /// Calls in progress.
     pub calls: Gauge,
     reloaded: Gauge,
@@ -95,6 +105,24 @@ impl Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PhaseLabel {
     phase: &'static str,
+}
+
+/// What came of a TLS handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// The peer is known.
+    Done,
+    /// It has no certificate that is good, or it doesn't speak this TLS.
+    Refused,
+    /// It took too long.
+    Late,
+    /// There were too many, and it was the oldest.
+    MadeRoom,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabel {
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -191,6 +219,17 @@ impl Default for Metrics {
         let audit_summed_up = gauge(&mut registry, "audit_summed_up", help);
         let connections =
             gauge(&mut registry, "connections", "Connections of callers that a rule is about");
+        let peers = Peers::default();
+        let help = "Connections by peer, of callers that a rule is about";
+        registry.register("peer_connections", help, peers.family().clone());
+        let handshakes = Family::default();
+        let help = "TLS handshakes by outcome: done, refused, late, or made_room for others";
+        registry.register("tls_handshakes", help, handshakes.clone());
+        let help = "1 while the files of TLS have errors and those before are in force";
+        let tls_rejected = gauge(&mut registry, "tls_files_rejected", help);
+        let tls_expiry = Family::default();
+        let help = "Expiry of the broker's own certificate, as a Unix timestamp in seconds";
+        registry.register("tls_certificate_expiry_timestamp_seconds", help, tls_expiry.clone());
         let strangers =
             gauge(&mut registry, "stranger_connections", "Connections of other callers");
         let calls = gauge(&mut registry, "calls", "Calls in progress");
@@ -209,6 +248,10 @@ impl Default for Metrics {
             rejected,
             refused,
             connections,
+            peers,
+            handshakes,
+            tls_rejected,
+            tls_expiry,
             strangers,
             calls,
             reloaded,
@@ -245,6 +288,26 @@ impl Metrics {
     /// Counts something that there was too much of.
     pub fn refused(&self, what: &'static str) {
         self.refused.get_or_create(&Refusal { what }).inc();
+    }
+
+    /// Counts a TLS handshake.
+    pub fn shook_hands(&self, outcome: Handshake) {
+        let outcome = match outcome {
+            Handshake::Done => "done",
+            Handshake::Refused => "refused",
+            Handshake::Late => "late",
+            Handshake::MadeRoom => "made_room",
+        };
+        self.handshakes.get_or_create(&HandshakeLabel { outcome }).inc();
+    }
+
+    /// Takes note of the files of TLS: when the broker's certificate expires, or that new files have errors.
+    pub fn tls_files(&self, expiry: Option<SystemTime>) {
+        self.tls_rejected.set(i64::from(expiry.is_none()));
+        if let Some(expiry) = expiry {
+            let seconds = expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            self.tls_expiry.get_or_create(&Vec::new()).set(seconds.try_into().unwrap_or(i64::MAX));
+        }
     }
 
     /// Drops the series of names that a configuration no longer has. A call that was in flight meanwhile may bring one

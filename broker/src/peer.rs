@@ -1,223 +1,183 @@
-//! Who is at the other end of a connection, by the kernel's word.
+//! Who is at the other end of a connection: a process, by the kernel's word, or the holder of a certificate, by the
+//! word of an authority.
 //!
-//! Invariant: a [`Peer`] exists only where the kernel named a uid. A connection without one has no
-//! peer, and no peer is denied. The uid is the identity; what `exe` says is a convenience on top,
-//! since a process can be made to run other code than its file.
+//! Invariant: what names one kind of peer never matches the other. A connection whose other end isn't known has no peer,
+//! and no peer is denied.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+mod unix;
 
-#[cfg(target_os = "linux")]
-use crate::process::outside;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
 
-/// The process that opened a connection, as it was then.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    /// The user.
-    pub uid: u32,
-    /// The primary group.
-    pub gid: u32,
-    /// The other groups that its process was in, where they can be seen.
-    pub groups: Vec<u32>,
-    /// The process, where the kernel can name it in our pid namespace.
-    pub pid: Option<i32>,
-    /// The executable, where it can be seen.
-    pub exe: Option<PathBuf>,
+use sigward_proto::certificate::Name;
+use sigward_proto::spiffe::SpiffePattern;
+
+pub use self::unix::{UnixPattern, UnixPeer, is_unmapped_gid, is_unmapped_uid};
+use crate::error::Denial;
+
+/// Who opened a connection.
+#[derive(Debug, Clone)]
+pub enum Peer {
+    /// A process of this machine, as it was then.
+    Unix(UnixPeer),
+    /// The holder of a certificate.
+    Tls(TlsPeer),
 }
 
-/// Who is at the other end of a connection, as its calls see it; nobody, where the kernel didn't say.
+/// The holder of a certificate that an authority of the configuration vouches for.
+#[derive(Debug, Clone)]
+pub struct TlsPeer {
+    /// Who that is.
+    pub name: Name,
+    /// Whether it still is.
+    pub standing: Arc<dyn Standing>,
+}
+
+/// Whether a certificate that was good when the connection began is good now.
+pub trait Standing: fmt::Debug + Send + Sync {
+    /// # Errors
+    /// PEER_UNKNOWN: it has expired, or nobody vouches for it any more.
+    fn check(&self, now: SystemTime) -> Result<(), Denial>;
+}
+
+/// A peer whose limits are its own, whatever number of connections it has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PeerId {
+    /// A user of this machine.
+    Uid(u32),
+    /// The holder of a certificate.
+    Name(Name),
+}
+
+/// Who is at the other end of a connection, as its calls see it; nobody, where that isn't known.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The peer.
     pub peer: Option<Arc<Peer>>,
 }
 
-/// What a rule says about peers. All that is given must match.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PeerPattern {
-    /// The user.
-    pub uid: Option<u32>,
-    /// A group, primary or supplementary.
-    pub gid: Option<u32>,
-    /// The executable's absolute path.
-    pub exe: Option<PathBuf>,
-}
-
-impl PeerPattern {
-    /// Whether the peer is one of those meant. A pattern that says nothing means nobody.
-    #[must_use]
-    pub fn matches(&self, peer: &Peer) -> bool {
-        *self != Self::default()
-            && self.uid.is_none_or(|uid| uid == peer.uid)
-            && self.gid.is_none_or(|gid| peer.is_in(gid))
-            && self.exe.as_ref().is_none_or(|exe| peer.exe.as_ref() == Some(exe))
-    }
+/// What a rule says about peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerPattern {
+    /// Processes of this machine.
+    Unix(UnixPattern),
+    /// Workloads of a trust domain.
+    SpiffeId(SpiffePattern),
+    /// Whoever has this DNS name, in lower case, and no SPIFFE id.
+    Dns(String),
 }
 
 impl Peer {
-    /// The peer of credentials that the kernel gave; nobody, where it couldn't name the user. The
-    /// executable is looked up whether or not a rule asks for it: the next one may.
+    /// Whose limits count for it.
     #[must_use]
-    pub fn new(uid: u32, gid: u32, pid: Option<i32>) -> Option<Self> {
-        if is_unmapped_uid(uid) {
-            return None;
+    pub fn id(&self) -> PeerId {
+        match self {
+            Self::Unix(peer) => PeerId::Uid(peer.uid),
+            Self::Tls(peer) => PeerId::Name(peer.name.clone()),
         }
-        // 0 is what a process outside our pid namespace looks like.
-        let pid = pid.filter(|pid| *pid > 0);
-        let process = pid.and_then(|pid| process(pid, uid)).unwrap_or_default();
-        Some(Self { uid, gid, groups: process.groups, pid, exe: process.exe })
-    }
-
-    fn is_in(&self, gid: u32) -> bool {
-        (gid == self.gid || self.groups.contains(&gid)) && !is_unmapped_gid(gid)
     }
 
     /// Whether it is the user that the broker runs as, who could read the broker's AWS files itself.
     pub(crate) fn is_own_user(&self) -> bool {
-        self.uid == rustix::process::getuid().as_raw()
+        match self {
+            Self::Unix(peer) => peer.is_own_user(),
+            Self::Tls(_) => false,
+        }
+    }
+
+    /// Whether it still is who it was when it connected.
+    ///
+    /// The attack: a certificate is short-lived so that a stolen key is soon worth nothing; a connection that was opened
+    /// before would be worth something for ever.
+    ///
+    /// # Errors
+    /// PEER_UNKNOWN.
+    pub fn check(&self, now: SystemTime) -> Result<(), Denial> {
+        match self {
+            Self::Unix(_) => Ok(()),
+            Self::Tls(peer) => peer.standing.check(now),
+        }
     }
 }
 
-/// Whether the kernel gives this uid to users that have none in our user namespace.
-///
-/// The attack: all of them are one user then, and where the broker runs as that one too (a container
-/// with `runAsUser: 65534`), any process of the host that reaches the socket would be the broker's own.
-#[must_use]
-pub fn is_unmapped_uid(uid: u32) -> bool {
-    static OVERFLOW: LazyLock<u32> = LazyLock::new(|| overflow("overflowuid"));
-    uid == *OVERFLOW
-}
-
-/// The same for groups.
-#[must_use]
-pub fn is_unmapped_gid(gid: u32) -> bool {
-    static OVERFLOW: LazyLock<u32> = LazyLock::new(|| overflow("overflowgid"));
-    gid == *OVERFLOW
-}
-
-fn overflow(name: &str) -> u32 {
-    let text = std::fs::read_to_string(Path::new("/proc/sys/kernel").join(name));
-    // The kernel's default, where it doesn't say.
-    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65534)
-}
-
-/// What `/proc` says of a process.
-#[derive(Debug, Default)]
-struct Process {
-    exe: Option<PathBuf>,
-    groups: Vec<u32>,
-}
-
-/// What there is to know of a process that was there before and after the look.
-///
-/// The attack: connect, hand the socket to a child, exit, and wait until the pid belongs to an
-/// allowed program. So the process is pinned first, and must still live after its /proc entry was
-/// read; of what can't be pinned nothing is known.
-///
-/// What it can't promise: that the program speaks. A pid that was taken again before we pinned it is
-/// pinned as well; and a process may share its socket with a child, connect, and become the allowed
-/// program while the child speaks. So `exe` narrows a uid or gid, and a rule with `exe` alone is refused;
-/// and the groups are those of a process of the same user, or none.
-#[cfg(target_os = "linux")]
-fn process(pid: i32, uid: u32) -> Option<Process> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use rustix::process::{Pid, PidfdFlags, pidfd_open};
-
-    let pinned = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    let entry = Path::new("/proc").join(pid.to_string());
-    let link = entry.join("exe");
-    let exe = outside::run(move || std::fs::read_link(link)).ok();
-    let status = std::fs::read_to_string(entry.join("status")).unwrap_or_default();
-    // A pidfd is readable once its process has exited.
-    let mut fds = [PollFd::new(&pinned, PollFlags::IN)];
-    let exited = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).ok()? > 0;
-    // A file that was replaced since reads as "… (deleted)", and matches no rule.
-    (!exited).then(|| Process { exe, groups: groups(&status, uid).unwrap_or_default() })
-}
-
-/// The supplementary groups in the text of `/proc/PID/status`, of a process that is this user's.
-#[cfg(target_os = "linux")]
-fn groups(status: &str, uid: u32) -> Option<Vec<u32>> {
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-    // Real, effective, saved, of the file system. A connection has the effective one.
-    let effective = field("Uid:")?.split_whitespace().nth(1)?;
-    if effective.parse() != Ok(uid) {
-        return None;
+impl PeerPattern {
+    /// Whether the peer is one of those meant.
+    #[must_use]
+    pub fn matches(&self, peer: &Peer) -> bool {
+        match (self, peer) {
+            (Self::Unix(pattern), Peer::Unix(peer)) => pattern.matches(peer),
+            (Self::SpiffeId(pattern), Peer::Tls(TlsPeer { name: Name::SpiffeId(id), .. })) => {
+                pattern.matches(id)
+            }
+            (Self::Dns(name), Peer::Tls(TlsPeer { name: Name::Dns(names), .. })) => {
+                names.contains(name)
+            }
+            (Self::Unix(_) | Self::SpiffeId(_) | Self::Dns(_), _) => false,
+        }
     }
-    field("Groups:")?.split_whitespace().map(|gid| gid.parse().ok()).collect()
 }
 
-/// Only Linux can answer; elsewhere an `exe` rule matches nobody, and a group is the primary one.
-#[cfg(not(target_os = "linux"))]
-fn process(_pid: i32, _uid: u32) -> Option<Process> {
-    None
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uid(uid) => write!(f, "uid:{uid}"),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use sigward_proto::spiffe::SpiffeId;
+
     use super::*;
 
-    fn peer() -> Peer {
-        let exe = Some("/usr/bin/agent".into());
-        Peer { uid: 1000, gid: 100, groups: vec![27, 44], pid: Some(7), exe }
+    /// A certificate that never stops being good.
+    #[derive(Debug)]
+    struct Good;
+
+    impl Standing for Good {
+        fn check(&self, _: SystemTime) -> Result<(), Denial> {
+            Ok(())
+        }
+    }
+
+    /// A process of this user.
+    pub(crate) fn process(uid: u32) -> Peer {
+        Peer::Unix(UnixPeer { uid, gid: 100, groups: Vec::new(), pid: Some(7), exe: None })
+    }
+
+    /// The holder of a certificate.
+    pub(crate) fn workload(id: &str) -> Peer {
+        tls(Name::SpiffeId(SpiffeId::parse(id).expect("an id")))
+    }
+
+    fn tls(name: Name) -> Peer {
+        Peer::Tls(TlsPeer { name, standing: Arc::new(Good) })
     }
 
     #[test]
-    fn all_that_a_pattern_says_must_match() {
-        let by = |uid, gid, exe: Option<&str>| PeerPattern { uid, gid, exe: exe.map(Into::into) };
-        assert!(by(Some(1000), None, None).matches(&peer()));
-        assert!(!by(Some(1001), None, None).matches(&peer()));
-        assert!(by(None, Some(100), None).matches(&peer()));
-        assert!(!by(Some(1000), Some(101), None).matches(&peer()));
-        assert!(by(None, Some(44), None).matches(&peer()), "a supplementary group");
-        assert!(!by(None, Some(45), None).matches(&peer()));
-        assert!(by(Some(1000), None, Some("/usr/bin/agent")).matches(&peer()));
-        assert!(!by(Some(1000), None, Some("/usr/bin/other")).matches(&peer()));
-        let faceless = Peer { exe: None, ..peer() };
-        assert!(!by(None, None, Some("/usr/bin/agent")).matches(&faceless));
-        assert!(!PeerPattern::default().matches(&peer()));
-    }
-
-    #[test]
-    fn a_user_whom_the_kernel_cannot_name_is_no_peer() {
-        let unmapped = overflow("overflowuid");
-        assert_eq!(Peer::new(unmapped, 0, None), None);
-        assert!(Peer::new(unmapped - 1, 0, None).is_some());
-        let gid = overflow("overflowgid");
-        let pattern = PeerPattern { gid: Some(gid), ..PeerPattern::default() };
-        assert!(!pattern.matches(&Peer { gid, ..peer() }));
-        assert!(!pattern.matches(&Peer { groups: vec![gid], ..peer() }));
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn groups_are_those_of_a_process_of_the_same_user() {
-        let status = "Name:\tx\nUid:\t0\t1000\t0\t0\nGid:\t100\t100\t100\t100\nGroups:\t27 44 \n";
-        assert_eq!(groups(status, 1000), Some(vec![27, 44]));
-        assert_eq!(groups(status, 0), None, "the pid is another user's by now");
-        assert_eq!(groups(&status.replace("27 44 ", ""), 1000), Some(Vec::new()));
-        assert_eq!(groups(&status.replace("44", "x"), 1000), None);
-        assert_eq!(groups("", 1000), None);
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_living_process_has_an_executable_and_a_dead_one_has_none() {
-        let own = std::process::id().cast_signed();
-        let uid = rustix::process::geteuid().as_raw();
-        let new = |pid| Peer::new(uid, 0, Some(pid)).expect("a peer");
-        assert_eq!(new(own).exe, std::env::current_exe().ok());
-        let groups = rustix::process::getgroups().expect("groups");
-        let mut groups: Vec<u32> = groups.into_iter().map(|group| group.as_raw()).collect();
-        let mut seen = new(own).groups;
-        groups.sort_unstable();
-        seen.sort_unstable();
-        assert_eq!(seen, groups);
-        let mut child = std::process::Command::new("true").spawn().expect("spawn");
-        let pid = child.id().cast_signed();
-        child.wait().expect("wait");
-        assert_eq!(new(pid).exe, None);
-        let outside = new(0);
-        assert_eq!((outside.pid, outside.exe), (None, None));
+    fn a_pattern_matches_its_own_kind_of_peer() {
+        let agent = workload("spiffe://example.org/agent");
+        let machine = tls(Name::Dns(["agent.example.org".to_owned()].into()));
+        let process = process(1000);
+        let unix = PeerPattern::Unix(UnixPattern { uid: Some(1000), ..UnixPattern::default() });
+        let id = SpiffePattern::parse("spiffe://example.org/*").expect("a pattern");
+        let id = PeerPattern::SpiffeId(id);
+        let dns = |name: &str| PeerPattern::Dns(name.to_owned());
+        let matched = |pattern: &PeerPattern| {
+            [&process, &agent, &machine].map(|peer| pattern.matches(peer))
+        };
+        assert_eq!(matched(&unix), [true, false, false]);
+        assert_eq!(matched(&id), [false, true, false]);
+        assert_eq!(matched(&dns("agent.example.org")), [false, false, true]);
+        for name in ["example.org", "other.example.org", "spiffe://example.org/agent"] {
+            assert_eq!(matched(&dns(name)), [false; 3]);
+        }
+        assert_eq!(matched(&PeerPattern::Unix(UnixPattern::default())), [false; 3]);
+        let ids = [&process, &agent, &machine].map(|peer| peer.id().to_string());
+        assert_eq!(ids, ["uid:1000", "spiffe://example.org/agent", "dns:agent.example.org"]);
+        assert!(!agent.is_own_user() && !machine.is_own_user());
     }
 }

@@ -23,7 +23,7 @@ pub use self::rule::{Matcher, Verdict};
 use crate::call::{Call, Content};
 use crate::config::{Config, ProfileName};
 use crate::error::{Denial, Reason};
-use crate::peer::Peer;
+use crate::peer::{Peer, PeerId};
 use crate::request::{CheckedRequest, Head};
 
 /// The rules, ready to be asked.
@@ -84,7 +84,7 @@ pub struct Matched<'p> {
     policy: &'p Policy,
     profile: &'p ProfileName,
     rules: Vec<&'p Rule>,
-    uid: u32,
+    peer: PeerId,
 }
 
 /// What the policy says to a request.
@@ -135,7 +135,10 @@ impl Policy {
     /// PEER_NOT_ALLOWED.
     pub fn admit(&self, peer: &Peer) -> Result<(), Denial> {
         self.rules_for(peer).next().map(drop).ok_or_else(|| {
-            let detail = format!("no rule matches uid {} gid {}", peer.uid, peer.gid);
+            let detail = match peer {
+                Peer::Unix(peer) => format!("no rule matches uid {} gid {}", peer.uid, peer.gid),
+                Peer::Tls(peer) => format!("no rule matches {}", peer.name),
+            };
             Denial::new(Reason::PeerNotAllowed, detail)
         })
     }
@@ -185,7 +188,7 @@ impl Policy {
             let detail = format!("no rule allows the endpoint {endpoint}");
             return Err(Denial::new(Reason::EndpointNotAllowed, detail));
         }
-        Ok(Matched { policy: self, profile, rules, uid: peer.uid })
+        Ok(Matched { policy: self, profile, rules, peer: peer.id() })
     }
 
     /// Decides whether the peer may sign a person in for a profile.
@@ -262,7 +265,7 @@ impl Matched<'_> {
         let mut shortest = None;
         for rule in &self.rules {
             let Some(rate) = rule.rate else { return Ok(()) };
-            match rates.look(&rule.name, self.uid, rate, now) {
+            match rates.look(&rule.name, self.peer.clone(), rate, now) {
                 Ok(()) => return Ok(()),
                 Err(wait) => shortest = Some(shortest.map_or(wait, |known| wait.min(known))),
             }
@@ -345,7 +348,7 @@ impl Matched<'_> {
         let Some((rule, rate)) = rule.and_then(|rule| Some((rule, rule.rate?))) else {
             return Ok(());
         };
-        rates.take(&rule.name, self.uid, rate, now).map_err(|wait| {
+        rates.take(&rule.name, self.peer.clone(), rate, now).map_err(|wait| {
             let detail = format!("the rate of {:?} is used up", rule.name);
             Denial::new(Reason::RateLimited, detail).retry_after(wait)
         })

@@ -43,6 +43,7 @@ use self::home::Home;
 pub use self::identity::Identity;
 use self::login::Logins;
 pub use self::login::{Done, Login, Prompt, Stage};
+pub(crate) use self::mark::Mark;
 use self::observer::Observed;
 pub use self::observer::Observer;
 use self::reading::Change;

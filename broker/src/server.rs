@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use futures_util::stream;
 use sigward_proto::v1::broker_server::BrokerServer;
 use tokio::net::{UnixListener, UnixStream};
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 
@@ -28,7 +30,8 @@ use crate::clock;
 use crate::config::Config;
 use crate::error::Error;
 pub use crate::intake::unix::Sockets;
-use crate::intake::{self, Connection, Gate, Intake, unix};
+use crate::intake::{self, Connection, Gate, Intake, accept, tls, unix};
+use crate::peer::PeerPattern;
 use crate::policy::Policy;
 use crate::process::Supervisor;
 use crate::profile::{Profiles, Surroundings};
@@ -38,8 +41,6 @@ use crate::service::{Current, Recorder, Service, State};
 const DRAIN: Duration = Duration::from_secs(10);
 /// With the last of them over, connections get so long to end: a caller that has stopped says no goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// After a failed accept (no file descriptors left), before the next.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often denials that were only counted are recorded, in one line for each user.
 const SUM_UP: Duration = Duration::from_secs(10);
 
@@ -62,6 +63,7 @@ pub async fn serve(
     current.state().profiles.preload();
     // Before anyone can know that we are here.
     let hangups = reload::hangups();
+    let over_tls = tls::Listener::open(&config.listen).await?;
     let socket = unix::Socket::open(&config.listen, sockets)?;
     socket.listener.set_nonblocking(true).map_err(listening)?;
     let address = socket.listener.local_addr().map_err(listening)?;
@@ -73,6 +75,12 @@ pub async fn serve(
         endpoints = config.endpoints.len(),
         "listening"
     );
+    if let Some(listener) = &over_tls {
+        tracing::info!(address = %listener.address().map_err(listening)?, "serving over TLS");
+        if !config.rules.iter().any(|rule| !matches!(rule.peer, PeerPattern::Unix(_))) {
+            tracing::warn!("no rule names a spiffe_id or dns: whoever comes over TLS is refused");
+        }
+    }
     let metrics = match config.metrics {
         Some(address) => Some(scrape::serve(address, Arc::clone(&current)).await?),
         None => None,
@@ -82,14 +90,28 @@ pub async fn serve(
         tasks.spawn(metrics);
     }
     let bound = reload::Bound { listen: config.listen, metrics: config.metrics };
+    if let Some(listener) = &over_tls {
+        let (tls, current) = (Arc::clone(listener.tls()), Arc::clone(&current));
+        tasks.spawn(async move { tls.follow(current.metrics()).await });
+    }
     let (followed, around) = (Arc::clone(&current), surroundings.clone());
     tasks.spawn(reload::follow(reread, hangups, followed, bound, around, supervisor));
     tasks.spawn(supervisor.stay_alive());
     tasks.spawn(sum_up(Arc::clone(&current)));
     let intake = Intake::new(Arc::clone(&current));
-    let incoming = stream::unfold((listener, Arc::clone(&intake)), accept);
+    let incoming = stream::unfold((listener, Arc::clone(&intake)), accept_unix);
     let (calls, last_calls) = (Arc::clone(&intake), Arc::clone(&intake));
-    let (router, health) = router(intake).await;
+    let (health, health_service) = health().await;
+    let (mut drained, calls_over_tls) = (drain.subscribe(), Arc::clone(&intake));
+    let over_tls = over_tls.map(|listener| {
+        let router = router(Arc::clone(&intake), health_service.clone(), OVER_TLS);
+        let shutdown = async move {
+            drop(drained.wait_for(|draining| *draining).await);
+            calls_over_tls.idle().await;
+        };
+        router.serve_with_incoming_shutdown(intake.over_tls(listener), shutdown)
+    });
+    let router = router(intake, health_service, OVER_UNIX);
     supervisor.ready(reload::status(&current)).await;
     let (started, stopping) = tokio::sync::oneshot::channel();
     let of_shutdown = Arc::clone(&current);
@@ -106,7 +128,9 @@ pub async fn serve(
         // HTTP/2 says goodbye to its callers with this: until then they learn of the health.
         calls.idle().await;
     };
-    let serving = router.serve_with_incoming_shutdown(incoming, shutdown);
+    let over_unix = router.serve_with_incoming_shutdown(incoming, shutdown);
+    let over_tls = async { OptionFuture::from(over_tls).await.unwrap_or(Ok(())) };
+    let serving = async { tokio::try_join!(over_unix, over_tls).map(drop) };
     let deadline = async {
         if stopping.await.is_err() {
             pending::<()>().await;
@@ -128,9 +152,9 @@ pub async fn serve(
 }
 
 /// The next connection of someone who may come in.
-async fn accept(
+async fn accept_unix(
     (listener, intake): (UnixListener, Arc<Intake>),
-) -> Option<(io::Result<Connection>, (UnixListener, Arc<Intake>))> {
+) -> Option<(io::Result<Connection<UnixStream>>, (UnixListener, Arc<Intake>))> {
     let mut failing = false;
     loop {
         match listener.accept().await {
@@ -139,14 +163,7 @@ async fn accept(
                     return Some((Ok(connection), (listener, intake)));
                 }
             }
-            Err(error) => {
-                // Once, and not twenty times a second.
-                if !failing {
-                    tracing::warn!(%error, "connections can't be accepted");
-                }
-                failing = true;
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            Err(error) => accept::pause(&error, &mut failing).await,
         }
     }
 }
@@ -182,7 +199,8 @@ pub async fn serve_connection(
     current.state().profiles.watch();
     let incoming = stream::iter(connection.map(Ok::<_, io::Error>));
     let incoming = futures_util::StreamExt::chain(incoming, stream::pending());
-    let (router, _health) = router(intake).await;
+    let (_health, health_service) = health().await;
+    let router = router(intake, health_service, OVER_UNIX);
     tokio::select! {
         served = router.serve_with_incoming(incoming) => served?,
         _ = closed.recv() => {}
@@ -244,26 +262,44 @@ fn assemble(
     Ok(Current::new(state, recorder, draining))
 }
 
-async fn router(intake: Arc<Intake>) -> (Router<Stack<Gate, Identity>>, HealthReporter) {
+/// What one connection may have in progress, and the length of a frame.
+struct OfConnection {
+    streams: u32,
+    frame: u32,
+}
+
+const OVER_UNIX: OfConnection =
+    OfConnection { streams: intake::MAX_STREAMS, frame: intake::MAX_FRAME };
+const OVER_TLS: OfConnection =
+    OfConnection { streams: intake::MAX_STREAMS_OVER_TLS, frame: intake::MAX_FRAME_OVER_TLS };
+
+/// What says whether the broker serves, for all of its listeners.
+async fn health() -> (HealthReporter, HealthServer<impl Health>) {
+    let (health, service) = tonic_health::server::health_reporter();
+    health.set_serving::<BrokerServer<Service>>().await;
+    (health, service.max_decoding_message_size(intake::MAX_MESSAGE))
+}
+
+fn router(
+    intake: Arc<Intake>,
+    health: HealthServer<impl Health>,
+    limits: OfConnection,
+) -> Router<Stack<Gate, Identity>> {
     let service = BrokerServer::new(Service::new(Arc::clone(intake.current())))
         .max_decoding_message_size(intake::MAX_MESSAGE);
-    let (health, health_service) = tonic_health::server::health_reporter();
-    let health_service = health_service.max_decoding_message_size(intake::MAX_MESSAGE);
-    health.set_serving::<BrokerServer<Service>>().await;
     // Every limit is written down: what isn't set here, the libraries don't limit.
-    let router = Server::builder()
+    Server::builder()
         .layer(Gate(intake))
-        .max_concurrent_streams(intake::MAX_STREAMS)
+        .max_concurrent_streams(limits.streams)
         .http2_max_header_list_size(intake::MAX_HEAD)
         .http2_max_local_error_reset_streams(Some(intake::MAX_RESETS))
         .http2_keepalive_interval(Some(intake::KEEPALIVE))
         .http2_keepalive_timeout(Some(intake::KEEPALIVE_TIMEOUT))
-        .max_frame_size(intake::MAX_FRAME)
+        .max_frame_size(limits.frame)
         .initial_stream_window_size(intake::STREAM_WINDOW)
         .initial_connection_window_size(intake::CONNECTION_WINDOW)
-        .add_service(health_service)
-        .add_service(service);
-    (router, health)
+        .add_service(health)
+        .add_service(service)
 }
 
 fn listening(source: io::Error) -> Error {

@@ -123,13 +123,13 @@ impl Broker for Service {
             Ok(login) => login,
             Err(denial) => {
                 record.deny(&denial);
-                tracing::info!(uid = peer.uid, id = record.id(), %denial, "sign-in denied");
+                tracing::info!(peer = %peer.id(), id = record.id(), %denial, "sign-in denied");
                 let noted = current.note_denial(&record, false).await;
                 let id = noted.then(|| record.id());
                 return Err(status::of_credentials(&denial, own_user, id));
             }
         };
-        tracing::info!(uid = peer.uid, id = record.id(), profile, "a sign-in begins");
+        tracing::info!(peer = %peer.id(), id = record.id(), profile, "a sign-in begins");
         let end = LoginEnd { current: Arc::clone(current), of: record.id().to_owned(), profile };
         let draining = current.draining.clone();
         let state = Some((login.stage(), draining, None, login, end));
@@ -173,7 +173,7 @@ impl Broker for Service {
         let rejection = state.reject(&peer, &profile, credential_generation);
         let outcome = self.current.unless_ending(rejection).await;
         let generation = outcome.map_err(|denial| {
-            tracing::info!(uid = peer.uid, %denial, "a rejection led to no other credentials");
+            tracing::info!(peer = %peer.id(), %denial, "a rejection led to no other credentials");
             status::of_credentials(&denial, peer.is_own_user(), None)
         })?;
         let answer = v1::ReportRejectionResponse { credential_generation: generation };
@@ -181,7 +181,7 @@ impl Broker for Service {
     }
 }
 
-/// How often one user may ask for lists, watch, report and sign in.
+/// How often one peer may ask for lists, watch, report and sign in.
 const ASKING: Rate = Rate { per_second: 50, burst: 200 };
 
 impl Service {
@@ -192,7 +192,7 @@ impl Service {
             let why = "the connection has no peer credentials";
             status::of(&Denial::new(Reason::PeerUnknown, why), None)
         })?;
-        match self.current.rates.take_for(peer.uid, ASKING, Instant::now()) {
+        match self.current.rates.take_for(peer.id(), ASKING, Instant::now()) {
             Ok(()) => Ok(peer),
             Err(denial) => Err(self.current.turn_away(Some(&peer), denial).await),
         }

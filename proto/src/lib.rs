@@ -1,13 +1,15 @@
 //! The gRPC contract between `sigward-proxy` and `sigward-broker`: the generated types of
 //! `sigward.broker.v1`, the names that both sides spell the same way, and the one reader of what a
-//! message asks for ([`call`]), the one list of headers that nobody may choose ([`headers`]), and what
-//! the name of an AWS host says of its signatures ([`host`]).
+//! message asks for ([`call`]), the one list of headers that nobody may choose ([`headers`]), what the name of
+//! an AWS host says of its signatures ([`host`]), and who a certificate is issued to ([`certificate`], [`spiffe`]).
 //!
 //! This crate is the leaf of the workspace: it knows neither side.
 
 pub mod call;
+pub mod certificate;
 pub mod headers;
 pub mod host;
+pub mod spiffe;
 
 mod json;
 
@@ -28,6 +30,9 @@ pub const ERROR_DOMAIN: &str = "sigward";
 
 /// The largest message of the broker's gRPC service, in bytes: a request body and its envelope.
 pub const MAX_MESSAGE_BYTES: usize = 72 << 20;
+
+/// The calls that one connection over TLS may have in progress. A client sends no more before it has read the settings.
+pub const STREAMS_OVER_TLS: u32 = 32;
 
 impl Reason {
     /// The reason as it stands in an `ErrorInfo`: `PROFILE_NOT_ALLOWED`, without the enum's prefix.

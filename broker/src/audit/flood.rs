@@ -1,4 +1,4 @@
-//! How many denials of a user have records of their own. The rest is counted, and one record says how many
+//! How many denials of a peer have records of their own. The rest is counted, and one record says how many
 //! there were.
 //!
 //! The attack: denials are free for whoever sends them, and each is a line: a stranger fills the disk, and
@@ -7,12 +7,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::peer::PeerId;
+
 /// A stranger's denials that have records: so many at once, and so many a second.
 const STRANGER: Allowance = Allowance { burst: 20, interval: Duration::from_millis(500) };
 /// Those of a peer whom a rule is about.
 const KNOWN: Allowance = Allowance { burst: 500, interval: Duration::from_millis(10) };
-/// More users than this at a time are counted together.
-const MAX_USERS: usize = 1024;
+/// More peers than this at a time are counted together.
+const MAX_PEERS: usize = 1024;
 
 #[derive(Debug, Clone, Copy)]
 struct Allowance {
@@ -31,12 +33,12 @@ pub struct Sum {
     pub since: SystemTime,
 }
 
-/// What each user was denied lately.
+/// What each peer was denied lately.
 #[derive(Debug, Default)]
 pub(super) struct Flood {
-    /// When a user's allowance is whole again.
-    whole_at: HashMap<Option<u32>, Instant>,
-    sums: HashMap<Option<u32>, Sum>,
+    /// When a peer's allowance is whole again.
+    whole_at: HashMap<Option<PeerId>, Instant>,
+    sums: HashMap<Option<PeerId>, Sum>,
     summed_up: u64,
 }
 
@@ -44,28 +46,28 @@ impl Flood {
     /// Takes note of a denial: whether it gets a record.
     pub(super) fn note(
         &mut self,
-        uid: Option<u32>,
+        peer: Option<PeerId>,
         stranger: bool,
         reason: &'static str,
         now: Instant,
         time: SystemTime,
     ) -> bool {
         let allowance = if stranger { STRANGER } else { KNOWN };
-        if self.whole_at.len() >= MAX_USERS {
+        if self.whole_at.len() >= MAX_PEERS {
             self.whole_at.retain(|_, whole_at| *whole_at > now);
         }
-        let room = self.whole_at.len() < MAX_USERS || self.whole_at.contains_key(&uid);
-        let uid = if room { uid } else { None };
-        let whole_at = self.whole_at.entry(uid).or_insert(now);
+        let room = self.whole_at.len() < MAX_PEERS || self.whole_at.contains_key(&peer);
+        let peer = if room { peer } else { None };
+        let whole_at = self.whole_at.entry(peer.clone()).or_insert(now);
         let next = (*whole_at).max(now) + allowance.interval;
         if next.saturating_duration_since(now) <= allowance.interval * allowance.burst {
             *whole_at = next;
             return true;
         }
         self.summed_up += 1;
-        let room = self.sums.len() < MAX_USERS || self.sums.contains_key(&uid);
-        let uid = if room { uid } else { None };
-        let sum = self.sums.entry(uid).or_insert_with(|| Sum {
+        let room = self.sums.len() < MAX_PEERS || self.sums.contains_key(&peer);
+        let peer = if room { peer } else { None };
+        let sum = self.sums.entry(peer).or_insert_with(|| Sum {
             count: 0,
             reasons: BTreeMap::new(),
             since: time,
@@ -76,7 +78,7 @@ impl Flood {
     }
 
     /// What was only counted since the last time.
-    pub(super) fn take(&mut self) -> Vec<(Option<u32>, Sum)> {
+    pub(super) fn take(&mut self) -> Vec<(Option<PeerId>, Sum)> {
         self.sums.drain().collect()
     }
 
@@ -95,7 +97,7 @@ mod tests {
         let (start, time) = (Instant::now(), SystemTime::UNIX_EPOCH);
         let mut note = |uid, stranger, millis| {
             let now = start + Duration::from_millis(millis);
-            flood.note(Some(uid), stranger, "PEER_NOT_ALLOWED", now, time)
+            flood.note(Some(PeerId::Uid(uid)), stranger, "PEER_NOT_ALLOWED", now, time)
         };
         // 20,000 in two seconds.
         let recorded = (0..20_000).filter(|n| note(7, true, n / 10)).count();
@@ -105,9 +107,10 @@ mod tests {
         assert_eq!((0..1000).filter(|_| note(9, false, 0)).count(), 500);
         assert!(note(7, true, 3000));
         let mut sums = flood.take();
-        sums.sort_by_key(|(uid, _)| *uid);
-        let counts: Vec<_> = sums.iter().map(|(uid, sum)| (*uid, sum.count)).collect();
-        assert_eq!(counts, [(Some(7), 20_000 - 23), (Some(9), 500)]);
+        sums.sort_by_key(|(peer, _)| peer.clone());
+        let counts: Vec<_> = sums.iter().map(|(peer, sum)| (peer.clone(), sum.count)).collect();
+        let user = |uid| Some(PeerId::Uid(uid));
+        assert_eq!(counts, [(user(7), 20_000 - 23), (user(9), 500)]);
         assert_eq!(sums[0].1.reasons["PEER_NOT_ALLOWED"], 20_000 - 23);
         assert!(flood.take().is_empty());
     }
@@ -117,8 +120,8 @@ mod tests {
         let mut flood = Flood::default();
         let now = Instant::now();
         for uid in 0..100_000 {
-            flood.note(Some(uid), true, "PEER_NOT_ALLOWED", now, SystemTime::UNIX_EPOCH);
+            flood.note(Some(PeerId::Uid(uid)), true, "PEER_NOT_ALLOWED", now, SystemTime::UNIX_EPOCH);
         }
-        assert!(flood.whole_at.len() <= MAX_USERS + 1 && flood.sums.len() <= MAX_USERS + 1);
+        assert!(flood.whole_at.len() <= MAX_PEERS + 1 && flood.sums.len() <= MAX_PEERS + 1);
     }
 }

@@ -7,12 +7,13 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter, Serializer};
+use sigward_proto::certificate::Name;
 
 use super::flood::Sum;
 use crate::call::Content;
 use crate::error::Denial;
 use crate::log;
-use crate::peer::Peer;
+use crate::peer::{Peer, PeerId};
 use crate::policy::{Grant, LoginGrant};
 use crate::request::Head;
 use crate::secret::Credentials;
@@ -33,6 +34,9 @@ pub struct Record {
     action: &'static str,
     #[serde(flatten)]
     fields: Fields,
+    /// Whom it is about.
+    #[serde(skip)]
+    peer: Option<PeerId>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -46,6 +50,12 @@ struct Fields {
     pid: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exe: Option<String>,
+    /// Who a certificate is issued to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spiffe_id: Option<String>,
+    /// The same, by names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dns: Vec<String>,
     /// The `traceparent` of the request to be signed.
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
@@ -113,10 +123,10 @@ pub enum Event {
         /// The key and the generation, or why there are none.
         outcome: Result<(String, u64), Denial>,
     },
-    /// Denials of one user that have no records.
+    /// Denials of one peer that have no records.
     Denials {
-        /// The user; none where there were too many users.
-        uid: Option<u32>,
+        /// The peer; none where there were too many peers.
+        peer: Option<PeerId>,
         /// How many, and why.
         sum: Sum,
     },
@@ -124,21 +134,21 @@ pub enum Event {
 
 impl Record {
     pub(super) fn new(id: String, action: &'static str, peer: &Peer, now: SystemTime) -> Self {
-        let fields = Fields {
-            uid: Some(peer.uid),
-            gid: Some(peer.gid),
-            pid: peer.pid,
-            exe: peer.exe.as_ref().map(|exe| short(&exe.to_string_lossy())),
-            decision: Some("deny"),
-            ..Fields::default()
-        };
-        Self { v: VERSION, id, time: log::timestamp_millis(now), action, fields }
+        let id_of_peer = peer.id();
+        let mut fields = Fields { decision: Some("deny"), ..Fields::of(Some(&id_of_peer)) };
+        if let Peer::Unix(peer) = peer {
+            fields.gid = Some(peer.gid);
+            fields.pid = peer.pid;
+            fields.exe = peer.exe.as_ref().map(|exe| short(&exe.to_string_lossy()));
+        }
+        let time = log::timestamp_millis(now);
+        Self { v: VERSION, id, time, action, fields, peer: Some(id_of_peer) }
     }
 
     /// A record of the log itself.
     pub(super) fn opened(now: SystemTime) -> Self {
         let time = log::timestamp_millis(now);
-        Self { v: VERSION, id: String::new(), time, action: "open", fields: Fields::default() }
+        Self { v: VERSION, time, action: "open", ..Self::default() }
     }
 
     /// Names the decision, in the answer too.
@@ -147,8 +157,8 @@ impl Record {
         &self.id
     }
 
-    pub(super) fn uid(&self) -> Option<u32> {
-        self.fields.uid
+    pub(super) fn peer(&self) -> Option<PeerId> {
+        self.peer.clone()
     }
 
     pub(super) fn reason(&self) -> &'static str {
@@ -251,19 +261,32 @@ impl Event {
                 };
                 ("load", fields)
             }
-            Self::Denials { uid, sum } => {
+            Self::Denials { peer, sum } => {
                 let fields = Fields {
-                    uid,
                     decision: Some("deny"),
                     count: Some(sum.count),
                     reasons: Some(sum.reasons),
                     since: Some(log::timestamp_millis(sum.since)),
-                    ..Fields::default()
+                    ..Fields::of(peer.as_ref())
                 };
                 ("denials", fields)
             }
         };
-        Record { v: VERSION, id, time: log::timestamp_millis(now), action, fields }
+        Record { v: VERSION, id, time: log::timestamp_millis(now), action, fields, peer: None }
+    }
+}
+
+impl Fields {
+    /// Those that name a peer.
+    fn of(peer: Option<&PeerId>) -> Self {
+        match peer {
+            None => Self::default(),
+            Some(PeerId::Uid(uid)) => Self { uid: Some(*uid), ..Self::default() },
+            Some(PeerId::Name(Name::SpiffeId(id))) => {
+                Self { spiffe_id: Some(id.to_string()), ..Self::default() }
+            }
+            Some(PeerId::Name(Name::Dns(names))) => Self { dns: names.to_vec(), ..Self::default() },
+        }
     }
 }
 

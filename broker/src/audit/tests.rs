@@ -33,7 +33,7 @@ async fn open_when_free(path: &Path) -> Audit {
 }
 
 fn peer() -> Peer {
-    Peer { uid: 1000, gid: 100, groups: Vec::new(), pid: Some(7), exe: None }
+    crate::peer::tests::process(1000)
 }
 
 fn lines(path: &Path) -> Vec<Value> {

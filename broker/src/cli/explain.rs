@@ -5,15 +5,19 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use clap::Args;
+use sigward_proto::certificate::{Name, dns_name};
+use sigward_proto::spiffe::SpiffeId;
 use sigward_proto::v1::Header;
 
 use super::table::{Table, print};
 use crate::call::Content;
 use crate::config::{Config, ProfileName};
 use crate::error::{Denial, Error, Reason};
-use crate::peer::Peer;
+use crate::peer::{Peer, Standing, TlsPeer, UnixPeer};
 use crate::policy::{Policy, Why};
 use crate::request::Head;
 
@@ -23,14 +27,13 @@ pub(super) struct Options {
     /// The configuration, in TOML
     #[arg(long, value_name = "FILE")]
     pub(super) config: PathBuf,
-    /// User of the caller
-    #[arg(long, value_name = "N")]
-    uid: u32,
+    #[command(flatten)]
+    caller: Caller,
     /// Primary group of the caller [default: the same number as the user]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "uid")]
     gid: Option<u32>,
     /// Executable of the caller
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", requires = "uid")]
     exe: Option<PathBuf>,
     /// Profile that it asks for
     #[arg(long, value_name = "NAME")]
@@ -55,11 +58,38 @@ pub(super) struct Options {
     arguments: Option<String>,
 }
 
+/// Who calls.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Caller {
+    /// User of the caller, on the Unix socket
+    #[arg(long, value_name = "N")]
+    uid: Option<u32>,
+    /// SPIFFE id of the caller's certificate, over TLS
+    #[arg(long, value_name = "ID", value_parser = SpiffeId::parse)]
+    spiffe_id: Option<SpiffeId>,
+    /// DNS name of the caller's certificate, over TLS
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    dns: Option<String>,
+}
+
+fn name(text: &str) -> Result<String, &'static str> {
+    dns_name(text).ok_or("must be a DNS name without wildcards")
+}
+
+/// The certificate of a caller that is only thought of.
+#[derive(Debug)]
+struct Assumed;
+
+impl Standing for Assumed {
+    fn check(&self, _: SystemTime) -> Result<(), Denial> {
+        Ok(())
+    }
+}
+
 /// Prints the decision. Success means that it would be signed.
 pub(super) fn run(options: &Options, config: &Config) -> Result<ExitCode, Error> {
-    let gid = options.gid.unwrap_or(options.uid);
-    let peer =
-        Peer { uid: options.uid, gid, groups: Vec::new(), pid: None, exe: options.exe.clone() };
+    let peer = options.peer();
     let endpoint = endpoint(options, config)?;
     let policy = Policy::new(config);
     let message = options.message()?;
@@ -103,6 +133,20 @@ pub(super) fn run(options: &Options, config: &Config) -> Result<ExitCode, Error>
 }
 
 impl Options {
+    fn peer(&self) -> Peer {
+        let certificate = |name| Peer::Tls(TlsPeer { name, standing: Arc::new(Assumed) });
+        let Caller { uid, spiffe_id, dns } = &self.caller;
+        match (spiffe_id, dns) {
+            (Some(id), _) => certificate(Name::SpiffeId(id.clone())),
+            (None, Some(name)) => certificate(Name::Dns([name.clone()].into())),
+            (None, None) => {
+                let uid = uid.unwrap_or_default();
+                let (gid, exe) = (self.gid.unwrap_or(uid), self.exe.clone());
+                Peer::Unix(UnixPeer { uid, gid, groups: Vec::new(), pid: None, exe })
+            }
+        }
+    }
+
     /// The message that would call it; none where nothing is said of the call.
     fn message(&self) -> Result<Option<String>, Error> {
         let arguments = self.arguments.as_deref().unwrap_or("{}");

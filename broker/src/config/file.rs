@@ -9,9 +9,9 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use toml::de::DeTable;
 
+use super::listen::listen;
 use super::model::{
-    Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Group, Listen, Profile, ProfileName,
-    Rotate, Rule, Sync,
+    Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Profile, ProfileName, Rotate, Rule, Sync,
 };
 use super::reader::{Reader, Table, Value, absolute, references};
 use super::role::role;
@@ -25,8 +25,6 @@ use crate::trusted::Trusted;
 
 pub(super) const NO_USER: &str = "without a rule only the broker's own user is allowed, and this one is the user \
      that the kernel can't name: run the broker as a user of its own, or write a [[rule]]";
-const NO_TLS: &str =
-    "this version serves Unix sockets only: leave it out, and share the socket through a volume";
 
 /// Reads a configuration file. `uid` is the broker's own user, who may use everything where no rule
 /// is written.
@@ -70,11 +68,13 @@ pub fn parse(text: &str, path: &Path, uid: u32) -> Result<Config, Faults> {
     reader.finish(path)?;
 
     let root = reader.root(&document);
-    let listen = root.table("listen").map(listen).unwrap_or_default();
+    let table = root.table("listen");
+    let serves_tls = table.as_ref().is_some_and(|table| table.has("tcp"));
+    let listen = table.map(listen).unwrap_or_default();
     let aws = root.table("aws").map(aws_files).unwrap_or_default();
     let endpoints = endpoints(&root);
     let profiles = profiles(&root, &endpoints);
-    let mut rules = rules(&root, &endpoints.names, &profiles.names);
+    let mut rules = rules(&root, &endpoints.names, &profiles.names, serves_tls);
     if !root.has("rule") {
         if peer::is_unmapped_uid(uid) {
             root.missing("rule", NO_USER);
@@ -89,16 +89,6 @@ pub fn parse(text: &str, path: &Path, uid: u32) -> Result<Config, Faults> {
     Ok(Config { listen, aws, endpoints, profiles, rules, audit, metrics })
 }
 
-fn listen(table: Table<'_>) -> Listen {
-    let unix = table.text("unix").and_then(absolute);
-    let mode = table.text("mode").and_then(|text| text.parse(mode)).map(|mode| mode.value);
-    let group = table.text("group").and_then(|text| text.parse(group)).map(|group| group.value);
-    table.fault("tcp", NO_TLS);
-    table.fault("tls", NO_TLS);
-    table.done();
-    Listen { unix, mode, group }
-}
-
 fn metrics(table: Table<'_>) -> Option<SocketAddr> {
     let address = |text: &str| {
         text.parse()
@@ -110,34 +100,6 @@ fn metrics(table: Table<'_>) -> Option<SocketAddr> {
     }
     table.done();
     listen.and_then(|text| text.parse(address)).map(|address| address.value)
-}
-
-/// A socket's permissions in octal. What is open to all is refused: on a machine with other users
-/// anyone could fill the connection table, and the peer's uid would be the only lock left.
-fn mode(text: &str) -> Result<u32, String> {
-    let number = u32::from_str_radix(text, 8).ok().filter(|_| (3..=4).contains(&text.len()));
-    match number {
-        Some(mode) if mode & !0o777 == 0 && mode & 0o600 == 0o600 && mode & 0o007 == 0 => Ok(mode),
-        Some(mode) if mode & 0o007 != 0 => {
-            Err("opens the socket to every user: write \"0660\" and name a group".to_owned())
-        }
-        _ => Err("must be permissions in octal, like \"0600\" or \"0660\"".to_owned()),
-    }
-}
-
-/// A group by number or by its name in /etc/group.
-fn group(text: &str) -> Result<Group, String> {
-    if let Ok(gid) = text.parse() {
-        return Ok(Group(gid));
-    }
-    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    let gid = groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == text).then(|| fields.nth(1)?.parse().ok())?
-    });
-    gid.map(Group).ok_or_else(|| {
-        "is not a group of /etc/group: make it (groupadd), or write its number".to_owned()
-    })
 }
 
 fn aws_files(table: Table<'_>) -> AwsFiles {

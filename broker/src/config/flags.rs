@@ -74,7 +74,7 @@ impl Flags {
         }
         Ok(Config {
             metrics: None,
-            listen: Listen { unix: self.socket, mode: None, group: None },
+            listen: Listen { unix: self.socket, mode: None, group: None, tcp: None },
             aws: AwsFiles::default(),
             endpoints,
             profiles,

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::endpoint::Endpoint;
-use crate::peer::PeerPattern;
+use crate::peer::{PeerPattern, UnixPattern};
 
 /// The name under which callers ask for a profile.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,15 +32,37 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
 }
 
-/// The socket.
+/// The Unix socket, and where TLS is served.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Listen {
-    /// Its path; the default one if none is given.
+    /// The socket's path; the default one if none is given.
     pub unix: Option<PathBuf>,
     /// Its permissions.
     pub mode: Option<u32>,
     /// Its group.
     pub group: Option<Group>,
+    /// TLS for callers with certificates.
+    pub tcp: Option<Tcp>,
+}
+
+/// Where TLS is served, and with what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tcp {
+    /// The address and port.
+    pub address: SocketAddr,
+    /// Its files, all in PEM.
+    pub tls: TlsFiles,
+}
+
+/// The files of TLS: read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The broker's certificate, and those between it and its authority.
+    pub cert: PathBuf,
+    /// The certificate's private key.
+    pub key: PathBuf,
+    /// The authorities that may vouch for callers.
+    pub client_ca: PathBuf,
 }
 
 /// A group, as it was looked up when the configuration was read.
@@ -221,6 +243,14 @@ pub struct Rotate {
     pub keep: u32,
 }
 
+impl TlsFiles {
+    /// All of them.
+    #[must_use]
+    pub fn paths(&self) -> [&Path; 3] {
+        [&self.cert, &self.key, &self.client_ca]
+    }
+}
+
 impl Audit {
     /// Where nobody said anything: on standard error.
     pub(super) fn unconfigured() -> Self {
@@ -256,11 +286,12 @@ impl Names {
 }
 
 impl Rule {
-    /// What holds where nobody wrote a rule: whoever runs the broker could read its files anyway.
+    /// What holds where nobody wrote a rule: whoever runs the broker could read its files anyway. No certificate is that
+    /// user's.
     pub(super) fn broker_user(uid: u32) -> Self {
         Self {
             name: "the broker's own user".to_owned(),
-            peer: PeerPattern { uid: Some(uid), ..PeerPattern::default() },
+            peer: PeerPattern::Unix(UnixPattern { uid: Some(uid), ..UnixPattern::default() }),
             profiles: Names::All,
             endpoints: Names::All,
             methods: None,

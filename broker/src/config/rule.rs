@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use sigward_proto::call::Want;
+use sigward_proto::certificate::dns_name;
+use sigward_proto::spiffe::SpiffePattern;
 use toml::de::DeValue;
 
 use super::model::{Argument, Globs, Must, Names, Rate, Rule, Scalar};
 use super::reader::{Table, Value, absolute, references};
-use crate::peer::{self, PeerPattern};
+use crate::peer::{self, PeerPattern, UnixPattern};
 
 /// More conditions than anybody reads; each costs a little of every call.
 const MAX_ARGUMENTS: usize = 64;
@@ -17,18 +19,19 @@ pub(super) fn rules<'a>(
     root: &Table<'a>,
     endpoints: &[&'a str],
     profiles: &[&'a str],
+    serves_tls: bool,
 ) -> Vec<Rule> {
     let mut names_so_far: Vec<String> = Vec::new();
     let tables = root.tables("rule").into_iter().enumerate();
     let rules = tables.map(|(index, table)| {
         let name = rule_name(&table, index, &mut names_so_far);
         let peer = match table.table("peer") {
-            Some(peer) => peer_pattern(peer),
+            Some(peer) => peer_pattern(peer, serves_tls),
             None => {
                 if !table.has("peer") {
                     table.missing("peer", "is missing: say whom the rule is about, { uid = 1000 }");
                 }
-                PeerPattern::default()
+                PeerPattern::Unix(UnixPattern::default())
             }
         };
         if !table.has("profiles") {
@@ -104,7 +107,26 @@ fn names<'a>(
     }
 }
 
-fn peer_pattern(table: Table<'_>) -> PeerPattern {
+fn peer_pattern(table: Table<'_>, serves_tls: bool) -> PeerPattern {
+    let unix = unix_pattern(&table);
+    let by_certificate = certificate_pattern(&table, serves_tls);
+    let is_unix = ["uid", "gid", "exe"].iter().any(|key| table.has(key));
+    let kinds = [is_unix, table.has("spiffe_id"), table.has("dns")];
+    match kinds.into_iter().filter(|it| *it).count() {
+        0 => table.missing("uid", "is missing: a peer is told by uid or gid, by spiffe_id or by dns"),
+        1 => {}
+        _ => {
+            let key = if table.has("spiffe_id") { "spiffe_id" } else { "dns" };
+            let other = "is about other peers than the keys beside it, and nobody is both: write a rule for each";
+            table.fault(key, other);
+        }
+    }
+    table.done();
+    by_certificate.unwrap_or(PeerPattern::Unix(unix))
+}
+
+/// Those who come over the Unix socket.
+fn unix_pattern(table: &Table<'_>) -> UnixPattern {
     let uid = table.number("uid", 0..u32::MAX);
     let gid = table.number("gid", 0..u32::MAX);
     // The attack: in a user namespace every stranger has this number.
@@ -117,16 +139,31 @@ fn peer_pattern(table: Table<'_>) -> PeerPattern {
     }
     let (uid, gid) = (uid.map(|uid| uid.value), gid.map(|gid| gid.value));
     let exe: Option<PathBuf> = table.text("exe").and_then(absolute);
-    table.fault("spiffe_id", "comes with TLS only, and this version serves Unix sockets only");
     if exe.is_some() && !table.has("uid") && !table.has("gid") {
         // What a process was started from says nothing about who runs it.
         table
             .missing("uid", "is missing: exe narrows a uid or a gid, and is no identity by itself");
-    } else if !["uid", "gid", "exe", "spiffe_id"].iter().any(|key| table.has(key)) {
-        table.missing("uid", "is missing: a peer is told by uid or gid");
     }
-    table.done();
-    PeerPattern { uid, gid, exe }
+    UnixPattern { uid, gid, exe }
+}
+
+/// Those who come over TLS.
+fn certificate_pattern(table: &Table<'_>, serves_tls: bool) -> Option<PeerPattern> {
+    let spiffe_id = table.text("spiffe_id").and_then(|text| {
+        text.parse(|text| SpiffePattern::parse(text).map_err(|why| why.to_string()))
+    });
+    let dns = table.text("dns").and_then(|text| {
+        text.parse(|text| {
+            dns_name(text).ok_or_else(|| "must be one whole DNS name, without wildcards".to_owned())
+        })
+    });
+    for key in ["spiffe_id", "dns"] {
+        if table.has(key) && !serves_tls {
+            table.fault(key, "comes with TLS only, and no TLS is served: add tcp and tls to [listen]");
+        }
+    }
+    let spiffe_id = spiffe_id.map(|id| PeerPattern::SpiffeId(id.value));
+    spiffe_id.or(dns.map(|name| PeerPattern::Dns(name.value)))
 }
 
 fn globs(table: Table<'_>) -> Globs {

@@ -3,6 +3,7 @@ use std::path::Path;
 use super::*;
 use crate::endpoint::Paths;
 use crate::error::{Error, Faults};
+use crate::peer::{PeerPattern, UnixPattern};
 
 const MINIMAL: &str = r#"
 [[endpoint]]
@@ -54,7 +55,7 @@ fn the_annotated_file_is_valid_and_says_what_it_says() {
 fn without_a_rule_the_own_user_may_use_all() {
     let config = parsed(MINIMAL).expect("valid");
     let [rule] = config.rules.as_slice() else { panic!("{:?}", config.rules) };
-    assert_eq!(rule.peer.uid, Some(1000));
+    assert_eq!(rule.peer, user(1000));
     assert_eq!(rule.profiles, Names::All);
     // An empty list of rules isn't "no rule was written": it allows nothing.
     let config = parsed(&format!("rule = []\n{MINIMAL}")).expect("valid");
@@ -126,8 +127,14 @@ fn each_fault_says_where_and_what() {
         ("[listen]\nmode = \"9\"", "listen.mode", "octal"),
         ("[listen]\nmode = 432", "listen.mode", "text in quotes"),
         ("[listen]\ngroup = \"no-such-group\"", "listen.group", "groupadd"),
-        ("[listen]\ntcp = \"0.0.0.0:7443\"", "listen.tcp", "Unix sockets only"),
-        ("[listen]\ntls = { cert = \"x\" }", "listen.tls", "Unix sockets only"),
+        ("[listen]\ntcp = \"0.0.0.0:7443\"", "listen.tcp", "client_ca"),
+        ("[listen]\ntcp = \"7443\"\ntls = { cert = \"/c\", key = \"/k\", client_ca = \"/a\" }", "listen.tcp", "address and a port"),
+        ("[listen]\ntls = { cert = \"/c\", key = \"/k\", client_ca = \"/a\" }", "listen.tls", "needs tcp"),
+        ("[listen]\ntcp = \"0.0.0.0:1\"\ntls = { key = \"/k\", client_ca = \"/a\" }", "listen.tls.cert", "chain"),
+        ("[listen]\ntcp = \"0.0.0.0:1\"\ntls = { cert = \"/c\", client_ca = \"/a\" }", "listen.tls.key", "private key"),
+        ("[listen]\ntcp = \"0.0.0.0:1\"\ntls = { cert = \"/c\", key = \"/k\" }", "listen.tls.client_ca", "everybody"),
+        ("[listen]\ntcp = \"0.0.0.0:1\"\ntls = { cert = \"/c\", key = \"/k\", client_ca = \"/a\", ca = 1 }", "listen.tls.ca", "not a key"),
+        ("[listen]\ntcp = \"0.0.0.0:1\"\ntls = { cert = \"/c\", key = \"k\", client_ca = \"/a\" }", "listen.tls.key", "absolute"),
         ("[aws]\nconfig_file = \"~/.aws/config\"", "aws.config_file", "absolute"),
         ("[metrics]\nlisten = \"localhost\"", "metrics.listen", "address and a port"),
         ("[metrics]", "metrics.listen", "127.0.0.1:9464"),
@@ -210,6 +217,26 @@ fn each_fault_says_where_and_what() {
             "[[rule]]\npeer = { spiffe_id = \"spiffe://a/b\" }\nprofiles = [\"dev\"]",
             "rule[0].peer.spiffe_id",
             "TLS",
+        ),
+        (
+            "[[rule]]\npeer = { dns = \"*.example.org\" }\nprofiles = [\"dev\"]",
+            "rule[0].peer.dns",
+            "without wildcards",
+        ),
+        (
+            "[[rule]]\npeer = { spiffe_id = \"spiffe://*/b\" }\nprofiles = [\"dev\"]",
+            "rule[0].peer.spiffe_id",
+            "trust domain",
+        ),
+        (
+            "[[rule]]\npeer = { uid = 1, spiffe_id = \"spiffe://a/b\" }\nprofiles = [\"dev\"]",
+            "rule[0].peer.spiffe_id",
+            "a rule for each",
+        ),
+        (
+            "[[rule]]\npeer = { dns = \"a\", spiffe_id = \"spiffe://a/b\" }\nprofiles = [\"dev\"]",
+            "rule[0].peer.spiffe_id",
+            "a rule for each",
         ),
         ("[[rule]]\npeer = { uid = 1 }", "rule[0].profiles", "missing"),
         ("[[rule]]\npeer = { uid = 1 }\nprofiles = []", "rule[0].profiles", "empty"),
@@ -342,7 +369,7 @@ fn flags_allow_the_own_user_and_nobody_else() {
     given.profiles = vec!["dev".to_owned(), "prod".to_owned()];
     let config = given.into_config(1000).expect("valid");
     assert_eq!(config.rules.len(), 1);
-    assert_eq!(config.rules[0].peer.uid, Some(1000));
+    assert_eq!(config.rules[0].peer, user(1000));
     let from = |name: &str| CredentialsFrom::AwsProfile(name.to_owned());
     assert_eq!(config.profiles[0].from, from("dev"));
     assert_eq!(config.profiles[1].from, from("prod"));
@@ -421,4 +448,23 @@ fn a_file_that_everybody_may_write_is_not_read() {
             assert!(words.contains("broker.toml") && words.contains("chmod o-w"), "{words}");
         }
     }
+}
+
+fn user(uid: u32) -> PeerPattern {
+    PeerPattern::Unix(UnixPattern { uid: Some(uid), ..UnixPattern::default() })
+}
+
+#[test]
+fn certificates_are_told_by_id_or_by_name() {
+    let text = format!(
+        "[listen]\ntcp = \"[::]:7443\"\ntls = {{ cert = \"/c\", key = \"/k\", client_ca = \"/a\" }}\n{MINIMAL}\
+         [[rule]]\npeer = {{ spiffe_id = \"spiffe://a/ns/*/sa/b\" }}\nprofiles = [\"dev\"]\n\
+         [[rule]]\npeer = {{ dns = \"Agent.example.org\" }}\nprofiles = [\"dev\"]\n"
+    );
+    let config = parsed(&text).expect("valid");
+    let tcp = config.listen.tcp.expect("an address");
+    assert_eq!(tcp.address, "[::]:7443".parse().expect("an address"));
+    assert_eq!(tcp.tls.paths(), [Path::new("/c"), Path::new("/k"), Path::new("/a")]);
+    assert!(matches!(&config.rules[0].peer, PeerPattern::SpiffeId(_)));
+    assert_eq!(config.rules[1].peer, PeerPattern::Dns("agent.example.org".to_owned()));
 }

@@ -1,4 +1,4 @@
-//! One caller's connection: it carries the peer that the kernel named when it was accepted, or none.
+//! One caller's connection: it carries the peer that was named when it was accepted, or none.
 
 use std::io;
 use std::pin::Pin;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
@@ -23,22 +23,23 @@ const STRANGER_LIFE: Duration = Duration::from_secs(2);
 const STRANGER_BYTES: usize = 384 << 10;
 
 /// One caller's connection.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    stream: UnixStream,
+pub(crate) struct Connection<S> {
+    stream: S,
     caller: Caller,
     /// When it ends, unless it has said enough by then.
     deadline: Option<Pin<Box<Sleep>>>,
     stranger: bool,
     read: usize,
+    /// When it ends whatever it says: its peer isn't known any more.
+    ended: Option<BoxFuture<'static, ()>>,
     _place: Place,
     /// Dropped with the connection: how the private broker learns that its proxy is gone.
     _open: Option<mpsc::Sender<()>>,
 }
 
-impl Connection {
+impl<S> Connection<S> {
     pub(super) fn new(
-        stream: UnixStream,
+        stream: S,
         peer: Option<Arc<Peer>>,
         known: bool,
         place: Place,
@@ -51,9 +52,15 @@ impl Connection {
             deadline: Some(Box::pin(tokio::time::sleep(life))),
             stranger: !known,
             read: 0,
+            ended: None,
             _place: place,
             _open: open,
         }
+    }
+
+    /// The same, until `ended`.
+    pub(super) fn until(self, ended: BoxFuture<'static, ()>) -> Self {
+        Self { ended: Some(ended), ..self }
     }
 
     fn is_over(&mut self, context: &mut Context<'_>) -> bool {
@@ -62,7 +69,13 @@ impl Connection {
     }
 }
 
-impl Connected for Connection {
+impl<S> std::fmt::Debug for Connection<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("caller", &self.caller).finish_non_exhaustive()
+    }
+}
+
+impl<S> Connected for Connection<S> {
     type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Caller {
@@ -70,13 +83,16 @@ impl Connected for Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.deadline.is_some() && self.is_over(context) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if self.ended.as_mut().is_some_and(|ended| ended.as_mut().poll(context).is_ready()) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let before = buffer.filled().len();
@@ -91,7 +107,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,10 +1,13 @@
-//! How many of something there are, by user.
+//! How many of something there are, by peer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
+
+use crate::metrics::Peers;
+use crate::peer::PeerId;
 
 /// How many there may be.
 #[derive(Debug, Clone, Copy)]
@@ -20,25 +23,37 @@ pub(super) struct Count {
     gauge: Gauge,
     /// Told when the last one goes.
     empty: Notify,
+    /// The same by peer.
+    peers: Option<Peers>,
     now: Mutex<Now>,
 }
 
 #[derive(Debug, Default)]
 struct Now {
     all: usize,
-    each: HashMap<Option<u32>, usize>,
+    each: HashMap<Option<PeerId>, usize>,
 }
 
 /// One of them, as long as it lives.
 #[derive(Debug)]
 pub(super) struct Place {
     count: Arc<Count>,
-    uid: Option<u32>,
+    peer: Option<PeerId>,
 }
 
 impl Count {
     pub(super) fn new(limits: Limits, gauge: &Gauge) -> Arc<Self> {
-        Arc::new(Self { limits, gauge: gauge.clone(), empty: Notify::new(), now: Mutex::default() })
+        Self::with(limits, gauge, None)
+    }
+
+    /// One of which an operator sees who they are: only for peers that a rule is about.
+    pub(super) fn of_peers(limits: Limits, gauge: &Gauge, peers: &Peers) -> Arc<Self> {
+        Self::with(limits, gauge, Some(peers.clone()))
+    }
+
+    fn with(limits: Limits, gauge: &Gauge, peers: Option<Peers>) -> Arc<Self> {
+        let (gauge, empty, now) = (gauge.clone(), Notify::new(), Mutex::default());
+        Arc::new(Self { limits, gauge, empty, peers, now })
     }
 
     /// Waits until there is none.
@@ -55,17 +70,20 @@ impl Count {
         }
     }
 
-    /// A place for one more of a user, if there is one. Those without a uid share theirs.
-    pub(super) fn enter(self: &Arc<Self>, uid: Option<u32>) -> Option<Place> {
+    /// A place for one more of a peer, if there is one. Those that nobody knows share theirs.
+    pub(super) fn enter(self: &Arc<Self>, peer: Option<PeerId>) -> Option<Place> {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_user = now.each.get(&uid).copied().unwrap_or_default();
-        if now.all >= self.limits.all || of_user >= self.limits.each {
+        let of_peer = now.each.get(&peer).copied().unwrap_or_default();
+        if now.all >= self.limits.all || of_peer >= self.limits.each {
             return None;
         }
         now.all += 1;
-        now.each.insert(uid, of_user + 1);
+        now.each.insert(peer.clone(), of_peer + 1);
         self.gauge.inc();
-        Some(Place { count: Arc::clone(self), uid })
+        if let (Some(peers), Some(peer)) = (&self.peers, &peer) {
+            peers.add(peer);
+        }
+        Some(Place { count: Arc::clone(self), peer })
     }
 }
 
@@ -77,10 +95,13 @@ impl Drop for Place {
         if now.all == 0 {
             self.count.empty.notify_waiters();
         }
-        if let Some(of_user) = now.each.get_mut(&self.uid) {
-            *of_user -= 1;
-            if *of_user == 0 {
-                now.each.remove(&self.uid);
+        if let (Some(peers), Some(peer)) = (&self.count.peers, &self.peer) {
+            peers.remove(peer);
+        }
+        if let Some(of_peer) = now.each.get_mut(&self.peer) {
+            *of_peer -= 1;
+            if *of_peer == 0 {
+                now.each.remove(&self.peer);
             }
         }
     }
@@ -91,17 +112,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_has_a_share_and_not_more() {
+    fn a_peer_has_a_share_and_not_more() {
+        let user = |uid| Some(PeerId::Uid(uid));
         let gauge = Gauge::default();
         let count = Count::new(Limits { each: 2, all: 3 }, &gauge);
-        let first = count.enter(Some(1)).expect("room");
-        let second = count.enter(Some(1)).expect("room");
-        assert!(count.enter(Some(1)).is_none(), "the user's share is used up");
-        let third = count.enter(Some(2)).expect("room");
+        let first = count.enter(user(1)).expect("room");
+        let second = count.enter(user(1)).expect("room");
+        assert!(count.enter(user(1)).is_none(), "the peer's share is used up");
+        let third = count.enter(user(2)).expect("room");
         assert!(count.enter(None).is_none(), "all places are taken");
         assert_eq!(gauge.get(), 3);
         drop((first, third));
-        assert!(count.enter(Some(1)).is_some());
+        assert!(count.enter(user(1)).is_some());
         drop(second);
         assert_eq!(gauge.get(), 0);
         assert!(count.now.lock().expect("a lock").each.is_empty());

@@ -15,6 +15,7 @@ use tower::{Layer, Service};
 
 use super::Intake;
 use super::counts::Place;
+use crate::clock;
 use crate::error::{Denial, Reason};
 use crate::peer::{Caller, Peer};
 use crate::service::{self, Current};
@@ -108,13 +109,14 @@ impl Intake {
         if !health {
             let unknown = "the connection has no peer credentials";
             let peer = peer.ok_or_else(|| Denial::new(Reason::PeerUnknown, unknown))?;
+            peer.check(clock::now())?;
             self.current.state().policy.admit(peer)?;
             if self.current.is_draining() {
                 let ending = "the broker is about to end";
                 return Err(Denial::new(Reason::CredentialsUnavailable, ending).retry_after(ROOM));
             }
         }
-        self.calls.enter(peer.map(|peer| peer.uid)).ok_or_else(|| {
+        self.calls.enter(peer.map(Peer::id)).ok_or_else(|| {
             self.current.metrics().refused("call");
             Denial::new(Reason::TooMuchInFlight, "too many calls in progress").retry_after(ROOM)
         })

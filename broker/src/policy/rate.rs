@@ -1,7 +1,7 @@
 //! Rates: token buckets without a clock (GCRA: a bucket is one number, the time at which it will be full
-//! again), one for each rule and user.
+//! again), one for each rule and peer.
 //!
-//! Invariant: they outlive the rules. A reload refills nobody's bucket, and the users of one rule don't
+//! Invariant: they outlive the rules. A reload refills nobody's bucket, and the peers of one rule don't
 //! take each other's tokens.
 
 use std::collections::HashMap;
@@ -10,19 +10,20 @@ use std::time::{Duration, Instant};
 
 use crate::config::Rate;
 use crate::error::{Denial, Reason};
+use crate::peer::PeerId;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// More users of rules with rates than a machine has. Full buckets are forgotten before there are more; a
-/// user beyond that waits until one is.
+/// More peers of rules with rates than a broker has. Full buckets are forgotten before there are more; a
+/// peer beyond that waits until one is.
 const MAX_BUCKETS: usize = 4096;
 
 /// Every bucket that isn't full.
 #[derive(Debug)]
 pub struct Rates {
     start: Instant,
-    /// When each is full again, in nanoseconds after `start`; by rule and uid.
-    full_at: Mutex<HashMap<(String, u32), u64>>,
+    /// When each is full again, in nanoseconds after `start`; by rule and peer.
+    full_at: Mutex<HashMap<(String, PeerId), u64>>,
 }
 
 impl Rates {
@@ -36,23 +37,23 @@ impl Rates {
     ///
     /// # Errors
     /// RATE_LIMITED.
-    pub fn take_for(&self, uid: u32, rate: Rate, now: Instant) -> Result<(), Denial> {
-        self.take("", uid, rate, now)
+    pub fn take_for(&self, peer: PeerId, rate: Rate, now: Instant) -> Result<(), Denial> {
+        self.take("", peer, rate, now)
             .map_err(|wait| Denial::new(Reason::RateLimited, "it asks too often").retry_after(wait))
     }
 
-    /// Takes a token of a user's bucket, if there is one at `now`.
+    /// Takes a token of a peer's bucket, if there is one at `now`.
     ///
     /// # Errors
     /// How long until there is.
     pub(super) fn take(
         &self,
         rule: &str,
-        uid: u32,
+        peer: PeerId,
         rate: Rate,
         now: Instant,
     ) -> Result<(), Duration> {
-        self.at(rule, uid, rate, now, true)
+        self.at(rule, peer, rate, now, true)
     }
 
     /// The same without taking it.
@@ -62,17 +63,17 @@ impl Rates {
     pub(super) fn look(
         &self,
         rule: &str,
-        uid: u32,
+        peer: PeerId,
         rate: Rate,
         now: Instant,
     ) -> Result<(), Duration> {
-        self.at(rule, uid, rate, now, false)
+        self.at(rule, peer, rate, now, false)
     }
 
     fn at(
         &self,
         rule: &str,
-        uid: u32,
+        peer: PeerId,
         rate: Rate,
         now: Instant,
         take: bool,
@@ -83,7 +84,7 @@ impl Rates {
         let interval = SECOND / u64::from(rate.per_second.max(1));
         let tolerance = interval * u64::from(rate.burst.max(1) - 1);
         let mut buckets = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (rule.to_owned(), uid);
+        let key = (rule.to_owned(), peer);
         let full_at = buckets.get(&key).copied().unwrap_or_default().max(now);
         let missing = (full_at - now).saturating_sub(tolerance);
         if missing > 0 {
@@ -112,16 +113,16 @@ mod tests {
     fn a_burst_and_then_the_rate() {
         let start = Instant::now();
         let rates = Rates::new(start);
-        let take = |uid, millis| rates.take("r", uid, RATE, start + Duration::from_millis(millis));
+        let take = |uid, millis| rates.take("r", PeerId::Uid(uid), RATE, start + Duration::from_millis(millis));
         assert_eq!((0..5).filter(|_| take(1, 0).is_ok()).count(), 3);
         assert_eq!(take(1, 60), Err(Duration::from_millis(40)));
-        assert_eq!(rates.look("r", 1, RATE, start + Duration::from_millis(100)), Ok(()));
+        assert_eq!(rates.look("r", PeerId::Uid(1), RATE, start + Duration::from_millis(100)), Ok(()));
         assert_eq!(take(1, 100), Ok(()));
         assert_eq!(take(1, 100), Err(Duration::from_millis(100)));
         assert_eq!((0..5).filter(|_| take(1, 60_000).is_ok()).count(), 3);
         // Another user, another rule: buckets of their own.
         assert_eq!((0..5).filter(|_| take(2, 60_000).is_ok()).count(), 3);
-        assert_eq!(rates.take("other", 1, RATE, start + Duration::from_secs(60)), Ok(()));
+        assert_eq!(rates.take("other", PeerId::Uid(1), RATE, start + Duration::from_secs(60)), Ok(()));
     }
 
     #[test]
@@ -129,11 +130,11 @@ mod tests {
         let start = Instant::now();
         let rates = Rates::new(start);
         for uid in 0..MAX_BUCKETS as u32 {
-            rates.take("r", uid, RATE, start).expect("a token");
+            rates.take("r", PeerId::Uid(uid), RATE, start).expect("a token");
         }
-        assert!(rates.take("r", 1_000_000, RATE, start).is_err());
+        assert!(rates.take("r", PeerId::Uid(1_000_000), RATE, start).is_err());
         let later = start + Duration::from_secs(1);
-        assert_eq!(rates.take("r", 1_000_000, RATE, later), Ok(()));
+        assert_eq!(rates.take("r", PeerId::Uid(1_000_000), RATE, later), Ok(()));
         assert_eq!(rates.full_at.lock().expect("a lock").len(), 1);
     }
 }

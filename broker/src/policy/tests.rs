@@ -27,7 +27,7 @@ fn config(rules: &str) -> Config {
 }
 
 fn peer(uid: u32) -> Peer {
-    Peer { uid, gid: 100, groups: Vec::new(), pid: Some(1), exe: None }
+    crate::peer::tests::process(uid)
 }
 
 fn body(tool: &str) -> Payload {

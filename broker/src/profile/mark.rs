@@ -6,11 +6,11 @@ use std::path::Path;
 
 /// The file behind a path, through links: what counts is what would be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mark([i128; 5]);
+pub(crate) struct Mark([i128; 5]);
 
 impl Mark {
     /// Nothing where there is no file, or it can't be looked at. This blocks.
-    pub(super) fn of(path: &Path) -> Option<Self> {
+    pub(crate) fn of(path: &Path) -> Option<Self> {
         std::fs::metadata(path).ok().map(|metadata| Self::new(&metadata))
     }
 

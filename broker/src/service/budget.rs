@@ -1,6 +1,6 @@
 //! How many bytes of its callers' requests the broker holds at once.
 //!
-//! The attack: a caller sends many heads, and none of them to its end. What a user has here is counted over
+//! The attack: a caller sends many heads, and none of them to its end. What a peer has here is counted over
 //! all of its connections; beyond the limit its requests are refused, and nobody else's.
 
 use std::collections::HashMap;
@@ -8,34 +8,35 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Denial, Reason};
+use crate::peer::PeerId;
 
-/// For each user, and for all: heads of requests, and what is kept of bodies.
+/// For each peer, and for all: heads of requests, and what is kept of bodies.
 const EACH: usize = 8 << 20;
 const ALL: usize = 24 << 20;
 /// After this, there may be room again.
 const ROOM: Duration = Duration::from_secs(1);
 
-/// The bytes that are held, by user.
+/// The bytes that are held, by peer.
 #[derive(Debug, Default)]
 pub(crate) struct Budget(Mutex<Held>);
 
 #[derive(Debug, Default)]
 struct Held {
     all: usize,
-    each: HashMap<u32, usize>,
+    each: HashMap<PeerId, usize>,
 }
 
 /// What one request holds, given back when it is over.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Arc<Budget>,
-    uid: u32,
+    peer: PeerId,
     taken: usize,
 }
 
 impl Share {
-    pub(crate) fn new(budget: &Arc<Budget>, uid: u32) -> Self {
-        Self { budget: Arc::clone(budget), uid, taken: 0 }
+    pub(crate) fn new(budget: &Arc<Budget>, peer: PeerId) -> Self {
+        Self { budget: Arc::clone(budget), peer, taken: 0 }
     }
 
     /// Takes room for so many more bytes.
@@ -44,13 +45,13 @@ impl Share {
             return Ok(());
         }
         let mut held = self.budget.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_user = held.each.get(&self.uid).copied().unwrap_or_default();
-        if bytes > EACH - of_user || bytes > ALL - held.all {
-            let why = "too much of this user's requests, or of all, is held";
+        let of_peer = held.each.get(&self.peer).copied().unwrap_or_default();
+        if bytes > EACH - of_peer || bytes > ALL - held.all {
+            let why = "too much of this peer's requests, or of all, is held";
             return Err(Denial::new(Reason::TooMuchInFlight, why).retry_after(ROOM));
         }
         held.all += bytes;
-        held.each.insert(self.uid, of_user + bytes);
+        held.each.insert(self.peer.clone(), of_peer + bytes);
         self.taken += bytes;
         Ok(())
     }
@@ -60,10 +61,10 @@ impl Drop for Share {
     fn drop(&mut self) {
         let mut held = self.budget.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.all -= self.taken;
-        if let Some(of_user) = held.each.get_mut(&self.uid) {
-            *of_user -= self.taken;
-            if *of_user == 0 {
-                held.each.remove(&self.uid);
+        if let Some(of_peer) = held.each.get_mut(&self.peer) {
+            *of_peer -= self.taken;
+            if *of_peer == 0 {
+                held.each.remove(&self.peer);
             }
         }
     }
@@ -74,13 +75,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_holds_so_much_and_not_more() {
+    fn a_peer_holds_so_much_and_not_more() {
         let budget = Arc::new(Budget::default());
-        let share = |uid| Share::new(&budget, uid);
+        let share = |uid| Share::new(&budget, PeerId::Uid(uid));
         let mut first = share(1);
         first.take(EACH).expect("room");
         let mut second = share(1);
-        let denial = second.take(1).expect_err("the user's share is used up");
+        let denial = second.take(1).expect_err("the peer's share is used up");
         assert_eq!((denial.reason(), denial.wait()), (Reason::TooMuchInFlight, Some(ROOM)));
         // Others have as much, until all is taken.
         let mut others = [share(2), share(3), share(4)];

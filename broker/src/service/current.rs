@@ -97,7 +97,7 @@ impl Current {
         record.deny(&denial);
         let noted = self.note_denial(&record, true).await;
         if noted {
-            tracing::info!(uid = peer.uid, id = record.id(), %denial, "turned away");
+            tracing::info!(peer = %peer.id(), id = record.id(), %denial, "turned away");
         }
         status::of(&denial, noted.then(|| record.id()))
     }

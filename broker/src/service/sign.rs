@@ -70,7 +70,7 @@ async fn answer(
             if asked.matched {
                 describe(&span, &record);
             }
-            span.in_scope(|| tracing::info!(uid = peer.uid, %denial, "denied"));
+            span.in_scope(|| tracing::info!(peer = %peer.id(), %denial, "denied"));
             let noted = current.note_denial(&record, false).await;
             let id = noted.then(|| record.id());
             status::of_credentials(&denial, peer.is_own_user(), id).into_http()
@@ -124,7 +124,7 @@ impl Current {
         record: &mut Record,
         asked: &mut Asked,
     ) -> Result<CheckedRequest, Denial> {
-        let mut share = Share::new(&self.budget, peer.uid);
+        let mut share = Share::new(&self.budget, peer.id());
         let mut incoming = Incoming::new(body, &mut share);
         let message = incoming.head().await?;
         record.asked(&message.profile, Some(&message.method));
@@ -174,8 +174,9 @@ impl Current {
                 break (grant, credentials);
             }
         };
-        // A load may have taken a while, and a signature is only good for minutes.
+        // A load may have taken a while, in which a certificate may expire, and a signature is only good for minutes.
         let now = clock::now();
+        peer.check(now)?;
         let scope = sign::credential_scope(&request.head().endpoint().scope, now);
         record.allow(&grant, &credentials, &scope);
         // It is written while the signature is made, which nobody gets without it.

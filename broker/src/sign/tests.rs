@@ -8,7 +8,6 @@ use sigward_proto::v1::{Header, SignRequest};
 use super::*;
 use crate::config;
 use crate::endpoint::{Endpoint, Paths};
-use crate::peer::Peer;
 use crate::policy::Policy;
 use crate::request::whole;
 
@@ -91,7 +90,7 @@ fn checked<T>(case: &Case<'_>, work: impl FnOnce(&Grant<'_>) -> T) -> T {
     };
     let endpoints: Vec<Arc<Endpoint>> = config.endpoints.iter().map(below).collect();
     let request = whole::check(request, &endpoints, None).expect("valid");
-    let peer = Peer { uid: 1, gid: 1, groups: Vec::new(), pid: None, exe: None };
+    let peer = crate::peer::tests::process(1);
     let policy = Policy::new(&config);
     let matched = policy.match_rules(&peer, request.head()).expect("a rule");
     let grant = matched.decide(&request).outcome.expect("a grant");

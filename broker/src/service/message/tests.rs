@@ -31,7 +31,7 @@ fn pieces(text: &[u8]) -> Vec<Bytes> {
 /// What comes of a message: its head as it was sent, its body's hash.
 async fn read(pieces: Vec<Bytes>) -> Result<(SignRequest, Option<[u8; 32]>), Reason> {
     let budget = Arc::new(Budget::default());
-    let mut share = Share::new(&budget, 1);
+    let mut share = Share::new(&budget, crate::peer::PeerId::Uid(1));
     let mut incoming = Incoming::new(body(pieces, true), &mut share);
     let head = incoming.head().await.map_err(|denial| denial.reason())?;
     let mut hash = None;
@@ -144,7 +144,7 @@ async fn heads_are_bounded() {
 #[tokio::test(start_paused = true)]
 async fn a_message_that_comes_too_slowly_is_given_up() {
     let budget = Arc::new(Budget::default());
-    let mut share = Share::new(&budget, 1);
+    let mut share = Share::new(&budget, crate::peer::PeerId::Uid(1));
     let text = framed(&request(None).encode_to_vec());
     let some = vec![Bytes::copy_from_slice(&text[..12])];
     let mut incoming = Incoming::new(body(some, false), &mut share);

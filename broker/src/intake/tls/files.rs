@@ -1,0 +1,183 @@
+//! The files of TLS, and what is made of them.
+//!
+//! Invariant: the three go together, or aren't used: the key is the certificate's. Nobody but root and the broker's own
+//! user can change them, and no other user can read the key ([`crate::trusted`]). No text of a file is in an error.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustix::fs::OFlags;
+use sigward_proto::certificate;
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
+use zeroize::Zeroizing;
+
+use super::verifier::PeerVerifier;
+use crate::config::{Tcp, TlsFiles};
+use crate::error::Error;
+use crate::process;
+use crate::trusted::Trusted;
+
+/// More than any chain and any bundle of authorities.
+const MAX_FILE: u64 = 1 << 20;
+const READABLE_BY_ALL: u32 = 0o004;
+
+/// What the files say.
+#[derive(PartialEq, Eq)]
+pub(super) struct Contents {
+    cert: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+    client_ca: Vec<u8>,
+}
+
+/// What TLS goes by.
+pub(crate) struct Material {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    /// Counts the changes.
+    pub(super) generation: u64,
+    /// When the broker's own certificate expires.
+    pub(super) expiry: SystemTime,
+    pub(super) contents: Contents,
+}
+
+/// Which file can't be used, and why.
+#[derive(Debug, thiserror::Error)]
+pub(crate) struct Unusable {
+    key: &'static str,
+    path: PathBuf,
+    why: String,
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "listen.tls.{} {}: {}", self.key, self.path.display(), self.why)
+    }
+}
+
+impl Unusable {
+    fn new(key: &'static str, path: &Path, why: impl Into<String>) -> Self {
+        Self { key, path: path.to_owned(), why: why.into() }
+    }
+
+    /// The runtime has ended.
+    pub(super) fn gone() -> Self {
+        Self::new("cert", Path::new(""), "it wasn't read")
+    }
+
+    pub(super) fn of(self, tcp: &Tcp) -> Error {
+        Error::Listen { socket: tcp.address.to_string(), why: self.to_string(), source: None }
+    }
+}
+
+impl fmt::Debug for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Material").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+impl Contents {
+    /// Reads the files. This blocks.
+    pub(super) fn read(files: &TlsFiles) -> Result<Self, Unusable> {
+        let read = |key, path: &Path| {
+            read(path, key == "key").map_err(|error| {
+                Unusable::new(key, path, process::explained(error).to_string())
+            })
+        };
+        Ok(Self {
+            cert: std::mem::take(&mut *read("cert", &files.cert)?),
+            key: read("key", &files.key)?,
+            client_ca: std::mem::take(&mut *read("client_ca", &files.client_ca)?),
+        })
+    }
+}
+
+fn read(path: &Path, is_secret: bool) -> io::Result<Zeroizing<Vec<u8>>> {
+    // A pipe in the file's place mustn't hold the thread.
+    let file = Trusted::existing(path)?.open(File::options().read(true), OFlags::NONBLOCK)?;
+    let found = file.metadata()?;
+    let other = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+    if is_secret && found.mode() & READABLE_BY_ALL != 0 {
+        return Err(other(format!(
+            "every user can read it; repair it with: chmod o-r {} (in a volume of Kubernetes: defaultMode: 0440)",
+            path.display()
+        )));
+    }
+    if !found.is_file() || found.len() > MAX_FILE {
+        return Err(other("it isn't a file of 1 MiB at most".to_owned()));
+    }
+    // Large enough at once: what is moved when it grows would stay behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0) + 1));
+    file.take(MAX_FILE).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+impl Material {
+    /// What the files mean; `files` is for the errors.
+    pub(super) fn new(
+        contents: Contents,
+        files: &TlsFiles,
+        generation: u64,
+    ) -> Result<Self, Unusable> {
+        let of_cert = |why: &str| Unusable::new("cert", &files.cert, why);
+        let of_key = |why: &str| Unusable::new("key", &files.key, why);
+        let chain = certificates(&contents.cert).map_err(|why| of_cert(&why))?;
+        let expiry = chain.first().and_then(|leaf| certificate::not_after(leaf));
+        let expiry = expiry.ok_or_else(|| of_cert("its first certificate can't be read"))?;
+        let verifier = verifier(&contents.client_ca)
+            .map_err(|why| Unusable::new("client_ca", &files.client_ca, why))?;
+        let key = PrivateKeyDer::from_pem_slice(&contents.key)
+            .map_err(|_| of_key("it holds no private key in PEM"))?;
+        let provider = Arc::new(default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| of_cert(&error.to_string()))?
+            .with_client_cert_verifier(Arc::new(PeerVerifier::new(Arc::clone(&verifier))))
+            .with_single_cert(chain, key)
+            .map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    of_key("it isn't the key of the certificate in listen.tls.cert")
+                }
+                other => of_key(&other.to_string()),
+            })?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        // The attack: a session that is resumed brings an identity along that was checked at another time, against
+        // other authorities.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self { config: Arc::new(config), verifier, generation, expiry, contents })
+    }
+}
+
+/// What checks a caller's certificate against the authorities.
+fn verifier(pem: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for (index, authority) in certificates(pem)?.into_iter().enumerate() {
+        let unusable = |_| format!("its certificate number {} is no authority's", index + 1);
+        roots.add(authority).map_err(unusable)?;
+    }
+    let provider = Arc::new(default_provider());
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        // Strangers needn't know whom we trust.
+        .clear_root_hint_subjects()
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+/// The certificates of a text; at least one.
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    // The library's words have the text in them.
+    let certificates = certificates.map_err(|_| "it holds what is no PEM")?;
+    if certificates.is_empty() { Err("it holds no certificate in PEM".to_owned()) } else { Ok(certificates) }
+}

@@ -1,0 +1,112 @@
+//! Whether the certificate of an open connection is good now.
+//!
+//! The attack: an authority is taken back, or a certificate expires, and whoever connected before goes on for weeks. So the
+//! expiry is compared with each call; the whole chain is verified again when the files have changed, and once a minute,
+//! since a certificate in the middle of the chain may expire too. What isn't good any more is told so, and closed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use sigward_proto::certificate::{Leaf, Name};
+use tokio::sync::watch;
+use tokio_rustls::rustls::ServerConnection;
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
+
+use super::files::Material;
+use crate::clock;
+use crate::error::{Denial, Reason};
+use crate::peer::Standing;
+
+/// How long the chain counts as verified.
+const VERIFIED: Duration = Duration::from_secs(60);
+/// How long a connection lives on whose certificate isn't good any more: it is told why.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The certificate of a connection.
+#[derive(Debug)]
+pub(super) struct Certificate {
+    leaf: Leaf,
+    chain: Vec<CertificateDer<'static>>,
+    material: watch::Receiver<Arc<Material>>,
+    verified: Mutex<Verified>,
+}
+
+/// By what, and when.
+#[derive(Debug)]
+struct Verified {
+    generation: Option<u64>,
+    at: SystemTime,
+}
+
+impl Certificate {
+    /// That of a connection whose handshake is done.
+    pub(super) fn of(
+        connection: &ServerConnection,
+        material: watch::Receiver<Arc<Material>>,
+    ) -> Result<Self, String> {
+        // Nothing but HTTP/2 is spoken here: who hasn't said so may mean another server.
+        if connection.alpn_protocol() != Some(b"h2") {
+            return Err("it didn't ask for h2 (ALPN)".to_owned());
+        }
+        let chain = connection.peer_certificates().unwrap_or_default().to_vec();
+        let leaf = chain.first().ok_or("there is no certificate")?;
+        let leaf = Leaf::read(leaf).map_err(|unnamed| unnamed.to_string())?;
+        // The files may have changed during the handshake: the first call verifies it again.
+        let verified = Mutex::new(Verified { generation: None, at: SystemTime::UNIX_EPOCH });
+        Ok(Self { leaf, chain, material, verified })
+    }
+
+    pub(super) fn name(&self) -> &Name {
+        &self.leaf.name
+    }
+
+    /// Ends a moment after the certificate stops being good.
+    pub(super) fn ended(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
+        let certificate = Arc::clone(self);
+        async move {
+            let mut material = certificate.material.clone();
+            loop {
+                let now = clock::now();
+                if certificate.check(now).is_err() {
+                    break;
+                }
+                // The clock may step: nothing is relied on for longer than that.
+                let left = certificate.leaf.not_after.duration_since(now).unwrap_or_default();
+                let wait = VERIFIED.min(left + Duration::from_millis(10));
+                // The files, or the time; they end with the process.
+                drop(tokio::time::timeout(wait, material.changed()).await);
+            }
+            tokio::time::sleep(FAREWELL).await;
+        }
+    }
+
+    fn verify(&self, material: &Material, now: SystemTime) -> Result<(), Denial> {
+        let refused = |why: String| Denial::new(Reason::PeerUnknown, why);
+        let (leaf, intermediates) =
+            self.chain.split_first().ok_or_else(|| refused("there is no certificate".to_owned()))?;
+        let time = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let time = UnixTime::since_unix_epoch(time);
+        let verified = material.verifier.verify_client_cert(leaf, intermediates, time);
+        verified.map(drop).map_err(|error| {
+            refused(format!("the certificate of {} isn't good any more: {error}", self.leaf.name))
+        })
+    }
+}
+
+impl Standing for Certificate {
+    fn check(&self, now: SystemTime) -> Result<(), Denial> {
+        if now > self.leaf.not_after {
+            let why = format!("the certificate of {} has expired", self.leaf.name);
+            return Err(Denial::new(Reason::PeerUnknown, why));
+        }
+        let material = Arc::clone(&self.material.borrow());
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = now.duration_since(verified.at).is_ok_and(|age| age < VERIFIED);
+        if verified.generation == Some(material.generation) && is_recent {
+            return Ok(());
+        }
+        self.verify(&material, now)?;
+        *verified = Verified { generation: Some(material.generation), at: now };
+        Ok(())
+    }
+}
