@@ -5,6 +5,8 @@
 
 mod channel;
 mod private;
+mod socket;
+mod tls;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -25,7 +27,9 @@ use tonic_types::StatusExt;
 
 use self::channel::Channel;
 pub use self::private::{PrivateBroker, Restart, Start, StartError, Started};
-use crate::config::{BrokerAddress, ProfileName};
+use self::socket::Connected;
+use self::tls::Connector;
+use crate::config::{BrokerAddress, ProfileName, TlsBroker};
 use crate::error::{Error, Refusal, innermost};
 
 /// How to reach the broker that [`BrokerAddress`] names.
@@ -33,8 +37,22 @@ use crate::error::{Error, Refusal, innermost};
 pub enum Route {
     /// Over a socket in the file system.
     Unix(std::path::PathBuf),
+    /// Over TLS.
+    Tls(TlsBroker),
     /// To a process that we start.
     Private(Arc<PrivateBroker>),
+}
+
+impl Route {
+    /// What it leads to.
+    #[must_use]
+    pub fn address(&self) -> BrokerAddress {
+        match self {
+            Self::Unix(path) => BrokerAddress::Unix(path.clone()),
+            Self::Tls(broker) => broker.address(),
+            Self::Private(_) => BrokerAddress::Private,
+        }
+    }
 }
 
 /// The pauses before a question is asked again whose connection broke.
@@ -45,6 +63,7 @@ const PAUSES: [Duration; 3] =
 #[derive(Debug, Clone)]
 pub struct Broker {
     client: BrokerClient<Channel>,
+    channel: Channel,
     address: BrokerAddress,
     private: Option<Arc<PrivateBroker>>,
     timeout: Duration,
@@ -56,26 +75,34 @@ impl Broker {
     /// Nothing is connected yet. `timeout` bounds each question.
     #[must_use]
     pub fn new(route: Route, timeout: Duration) -> Self {
-        let (address, private, channel) = match route {
+        let address = route.address();
+        let (private, channel) = match route {
             Route::Unix(path) => {
-                let address = BrokerAddress::Unix(path.clone());
-                let channel = Channel::new(move || UnixStream::connect(path.clone()).boxed());
-                (address, None, channel)
+                let connect = move || {
+                    let path = path.clone();
+                    async move { UnixStream::connect(path).await.map(Connected::from) }.boxed()
+                };
+                (None, Channel::new(connect))
+            }
+            Route::Tls(broker) => {
+                let connector = Connector::new(broker);
+                (None, Channel::new(move || Arc::clone(&connector).connect().boxed()))
             }
             Route::Private(broker) => {
                 let starter = Arc::clone(&broker);
                 let channel = Channel::new(move || {
                     let starter = Arc::clone(&starter);
-                    async move { UnixStream::from_std(starter.connect().await?) }.boxed()
+                    async move { UnixStream::from_std(starter.connect().await?).map(Connected::from) }
+                        .boxed()
                 });
-                (BrokerAddress::Private, Some(broker), channel)
+                (Some(broker), channel)
             }
         };
         // The origin is only what HTTP/2 wants to see in `:authority`.
-        let client = BrokerClient::with_origin(channel, Uri::from_static("http://sigward-broker"))
+        let client = BrokerClient::with_origin(channel.clone(), Uri::from_static("http://sigward-broker"))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { client, address, private, timeout, unread: Arc::default() }
+        Self { client, channel, address, private, timeout, unread: Arc::default() }
     }
 
     /// Whom this asks.
@@ -172,6 +199,12 @@ impl Broker {
                         tracing::debug!(%status, "the broker's connection broke, asking once more");
                         tokio::time::sleep(pause).await;
                     }
+                    // Our certificate has expired since the connection was opened: the next one shows what the files
+                    // hold now.
+                    Err(status) if self.is_outdated(&status) => {
+                        self.channel.replace();
+                        tokio::time::sleep(pause).await;
+                    }
                     answer => return answer,
                 }
             }
@@ -190,6 +223,13 @@ impl Broker {
         }
     }
 
+    /// Whether the broker doesn't know us any more on this connection.
+    fn is_outdated(&self, status: &Status) -> bool {
+        let is_unknown = |reason: &str| reason == Reason::PeerUnknown.name();
+        matches!(self.address, BrokerAddress::Tls { .. })
+            && status.get_details_error_info().is_some_and(|info| is_unknown(&info.reason))
+    }
+
     /// Whether asking again at once is pointless: there is no broker any more, and we know why.
     async fn is_lost(&self) -> bool {
         match &self.private {
@@ -202,7 +242,7 @@ impl Broker {
     pub async fn error(&self, profile: &ProfileName, status: &Status) -> Error {
         if is_transport(status) {
             let Some(private) = &self.private else {
-                let detail = unix_detail(&self.address, status);
+                let detail = detail(&self.address, status);
                 return Error::BrokerUnreachable { broker: self.address.clone(), detail };
             };
             let detail = private.failure().await.unwrap_or_else(|| {
@@ -220,12 +260,17 @@ fn is_transport(status: &Status) -> bool {
         && status.get_details_error_info().is_none()
 }
 
-fn unix_detail(address: &BrokerAddress, status: &Status) -> String {
-    let BrokerAddress::Unix(path) = address else { return innermost(status) };
+fn detail(address: &BrokerAddress, status: &Status) -> String {
     let cause =
         std::error::Error::source(status).map_or_else(|| "it hung up".to_owned(), innermost);
-    let hint = hint(path)
-        .unwrap_or("is it running? (`sigward-broker serve`, `systemctl status sigward-broker`)");
+    let hint = match address {
+        BrokerAddress::Private => return cause,
+        // What concerns the certificates says so itself.
+        BrokerAddress::Tls { .. } if cause.contains("--broker-") => return cause,
+        BrokerAddress::Tls { .. } => "is it running there, with [listen] tcp? Its log says whom it refuses",
+        BrokerAddress::Unix(path) => hint(path)
+            .unwrap_or("is it running? (`sigward-broker serve`, `systemctl status sigward-broker`)"),
+    };
     format!("{cause}; {hint}")
 }
 

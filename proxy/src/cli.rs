@@ -3,6 +3,7 @@
 //! Made so that a user changes one word in an MCP client's config. What is wrong is said with the
 //! option that is wrong.
 
+mod broker;
 mod endpoint;
 mod listen;
 mod network;
@@ -16,8 +17,8 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser};
 use http::{HeaderName, HeaderValue};
 
-pub use self::values::BrokerChoice;
-use self::values::{argument, broker, header, key_value, last_of_each, seconds};
+pub use self::broker::BrokerChoice;
+use self::values::{argument, header, key_value, last_of_each, seconds};
 use crate::config::{
     Config, Globs, ListenAddress, MAX_ADDED_HEADERS, ProfileArgument, Profiles, Timeouts,
     ToolPolicy,
@@ -103,9 +104,8 @@ struct Options {
     #[arg(long)]
     disable_telemetry: bool,
 
-    /// The broker to ask: unix:PATH, or private for one of our own
-    #[arg(long, value_name = "ADDRESS", env = "SIGWARD_BROKER", value_parser = broker)]
-    broker: Option<BrokerChoice>,
+    #[command(flatten)]
+    broker: broker::Options,
 
     /// PEM file of the certificate authorities for the endpoint, in place of this machine's
     /// [env: AWS_CA_BUNDLE]
@@ -221,7 +221,7 @@ pub fn parse(
         listen: listen::checked(options.listen, options.listen_token_file, options.listen_mode)
             .map_err(wrong)?,
     };
-    let broker = options.broker.unwrap_or(BrokerChoice::Any);
+    let broker = options.broker.choice().map_err(wrong)?;
     Ok(Invocation { config, broker, log_level: options.log_level })
 }
 

@@ -1,6 +1,7 @@
 //! What the proxy was told, as checked values. Made by [`crate::cli`]; nothing here reads the
 //! environment or a file.
 
+mod broker;
 mod name;
 mod network;
 
@@ -13,6 +14,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 use wildmatch::WildMatch;
 
+pub use self::broker::{BrokerAddress, BrokerName, TlsBroker};
 pub use self::name::ProfileName;
 pub(crate) use self::name::{is_control, shell_word};
 pub use self::network::{Authorities, Network};
@@ -63,24 +65,6 @@ impl Profiles {
     #[must_use]
     pub fn is_choice(&self) -> bool {
         self.names.len() > 1
-    }
-}
-
-/// Where the broker is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BrokerAddress {
-    /// A process of our own, allowing exactly our endpoint and profiles.
-    Private,
-    /// A socket that somebody's broker listens on.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for BrokerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Private => f.write_str("the private broker"),
-            Self::Unix(path) => write!(f, "the broker at unix:{}", path.display()),
-        }
     }
 }
 

@@ -43,20 +43,21 @@ pub fn route(
 ) -> Result<Route, LaunchError> {
     let handover = environment.handover();
     let found = match choice {
-        BrokerChoice::Unix(path) => Some(path.clone()),
+        BrokerChoice::Unix(path) => Some(Route::Unix(path.clone())),
+        BrokerChoice::Tls(broker) => Some(Route::Tls(broker.clone())),
         BrokerChoice::Private => None,
         // A process that wanted a private broker doesn't look again.
         BrokerChoice::Any if handover.is_some_and(Handover::wanted_broker) => None,
-        BrokerChoice::Any => answering(environment),
+        BrokerChoice::Any => answering(environment).map(Route::Unix),
     };
     let executable = std::env::current_exe().map_err(LaunchError::Reexecute)?;
     // Whatever else the environment says: with keys in it, this process must not go on.
     let must_leave = !environment.aws_names().is_empty();
-    if let Some(path) = found {
+    if let Some(route) = found {
         return if must_leave {
             Err(reexecute(&executable, environment, None))
         } else {
-            Ok(Route::Unix(path))
+            Ok(route)
         };
     }
     let start = Start {

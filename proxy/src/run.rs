@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
     announce::announce(&config, &route);
     let private = match &route {
         Route::Private(private) => Some(Arc::clone(private)),
-        Route::Unix(_) => None,
+        Route::Unix(_) | Route::Tls(_) => None,
     };
     // Where a client waits, it is told when it asks.
     let failure = private.as_ref().and_then(|private| private.known_failure());

@@ -20,7 +20,8 @@ use h2::client::{self, SendRequest};
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use tokio::net::UnixStream;
+
+use super::socket::Connected;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -31,7 +32,7 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const MAX_HEAD: u32 = 16 << 10;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type Connect = Box<dyn Fn() -> BoxFuture<'static, io::Result<UnixStream>> + Send + Sync>;
+type Connect = Box<dyn Fn() -> BoxFuture<'static, io::Result<Connected>> + Send + Sync>;
 type Opening = Shared<BoxFuture<'static, Result<Open, Arc<BoxError>>>>;
 
 /// A connection that is made when it is needed. Cheap to clone.
@@ -72,7 +73,7 @@ struct NotConnected(#[source] Arc<BoxError>);
 impl Channel {
     /// Nothing is connected yet.
     pub(super) fn new(
-        connect: impl Fn() -> BoxFuture<'static, io::Result<UnixStream>> + Send + Sync + 'static,
+        connect: impl Fn() -> BoxFuture<'static, io::Result<Connected>> + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Inner { connect: Box::new(connect), state: Mutex::default() }))
     }
@@ -135,8 +136,12 @@ impl Channel {
     }
 
     async fn handshake(&self, epoch: u64) -> Result<Open, BoxError> {
-        let socket = (self.0.connect)().await?;
-        let (sender, connection) = client::Builder::new()
+        let Connected { socket, streams, outdated } = (self.0.connect)().await?;
+        let mut builder = client::Builder::new();
+        if let Some(streams) = streams {
+            builder.initial_max_send_streams(usize::try_from(streams).unwrap_or(usize::MAX));
+        }
+        let (sender, connection) = builder
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -145,13 +150,30 @@ impl Channel {
             .await?;
         let channel = Arc::downgrade(&self.0);
         tokio::spawn(async move {
-            let ended = connection.await;
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                ended = &mut connection => ended,
+                () = outdated => {
+                    if let Some(inner) = channel.upgrade() {
+                        Self(inner).lost(epoch);
+                    }
+                    connection.await
+                }
+            };
             tracing::debug!(?ended, "the connection to the broker ended");
             if let Some(inner) = channel.upgrade() {
                 Self(inner).lost(epoch);
             }
         });
         Ok(Open { epoch, sender })
+    }
+
+    /// Gives calls that begin from now on another connection.
+    pub(super) fn replace(&self) {
+        let mut state = self.state();
+        if matches!(state.phase, Phase::Open(_)) {
+            state.phase = Phase::Closed;
+        }
     }
 
     /// The connection is no longer of use. Another one may be there already.
@@ -258,6 +280,7 @@ mod tests {
 
     use futures_util::future::join_all;
     use http::StatusCode;
+    use tokio::net::UnixStream;
 
     use super::*;
 
@@ -285,7 +308,7 @@ mod tests {
                     answer.send_response(Response::new(()), true).unwrap();
                 }
             });
-            async { Ok(ours) }.boxed()
+            async { Ok(ours.into()) }.boxed()
         })
     }
 

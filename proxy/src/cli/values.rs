@@ -1,23 +1,11 @@
 //! The values of single options, as argparse or mcp-proxy-for-aws itself would read them.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use sigward_proto::headers::is_reserved;
 
 use crate::config::MAX_WAIT;
-
-/// Which broker the user wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BrokerChoice {
-    /// The one that listens on a usual socket, else a private one.
-    Any,
-    /// The one behind this socket.
-    Unix(PathBuf),
-    /// One of our own.
-    Private,
-}
 
 /// Headers that mcp-proxy-for-aws takes and doesn't send: each of its requests has its own.
 pub(super) const WITHOUT_EFFECT: [&str; 3] = ["accept", "content-type", "user-agent"];
@@ -71,19 +59,6 @@ pub(super) fn argument(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("may hold letters, digits, _, - and .".to_owned())
-    }
-}
-
-pub(super) fn broker(text: &str) -> Result<BrokerChoice, String> {
-    if text == "private" {
-        return Ok(BrokerChoice::Private);
-    }
-    match text.strip_prefix("unix:").map(Path::new) {
-        Some(path) if path.is_absolute() => Ok(BrokerChoice::Unix(path.into())),
-        Some(_) => {
-            Err("must name an absolute path, as in unix:/run/sigward/broker.sock".to_owned())
-        }
-        None => Err("must be unix:PATH or private".to_owned()),
     }
 }
 

@@ -153,6 +153,11 @@ impl fmt::Display for Refusal {
             };
         };
         match reason {
+            Reason::PeerNotAllowed if matches!(broker, BrokerAddress::Tls { .. }) => write!(
+                f,
+                "{broker} has no [[rule]] for the certificate in --broker-cert; add one with peer = \
+                 {{ spiffe_id = \"…\" }} or {{ dns = \"…\" }} to its config"
+            ),
             Reason::PeerNotAllowed => write!(
                 f,
                 "{broker} has no [[rule]] for this user; add one with peer = {{ uid = … }} to its \
@@ -324,6 +329,11 @@ impl fmt::Display for Refusal {
                 f,
                 "too many calls of this user are in progress at {broker}; wait a moment, then \
                  repeat the call"
+            ),
+            Reason::PeerUnknown if matches!(broker, BrokerAddress::Tls { .. }) => write!(
+                f,
+                "{broker} doesn't accept the certificate in --broker-cert any more: it has expired, or its \
+                 authority is no longer in the broker's [listen] client_ca; renew it"
             ),
             Reason::PeerUnknown => {
                 write!(

@@ -3,16 +3,13 @@
 use sigward_proto::host::HostScope;
 
 use crate::broker::Route;
-use crate::config::{Config, ProfileName};
+use crate::config::{BrokerAddress, Config, ProfileName};
 
 /// Says once, at the start, what the proxy goes by. A value of `--header` or `--metadata` may be
 /// secret: only names are said.
 pub(super) fn announce(config: &Config, route: &Route) {
     let host = config.endpoint.host_str().and_then(HostScope::of);
-    let broker = match route {
-        Route::Private(_) => "a private one".to_owned(),
-        Route::Unix(path) => format!("unix:{}", path.display()),
-    };
+    let broker = route.address().shared().unwrap_or_else(|| "a private one".to_owned());
     let profiles: Vec<&str> = config.named_profiles().map(ProfileName::as_str).collect();
     let metadata: Vec<&str> = config.metadata.iter().map(|(key, _)| key.as_str()).collect();
     let headers: Vec<&str> = config.headers.iter().map(|(name, _)| name.as_str()).collect();
@@ -40,11 +37,11 @@ fn warnings(config: &Config, route: &Route, host: Option<HostScope<'_>>) -> Vec<
     ];
     for (option, value, of_host) in given {
         let Some(value) = value else { continue };
-        if let Route::Unix(path) = route {
+        let broker = route.address();
+        if broker != BrokerAddress::Private {
             warnings.push(format!(
-                "{option} {value} has no effect: the broker at unix:{} signs with what its \
-                 [[endpoint]] says (--broker private goes by {option})",
-                path.display()
+                "{option} {value} has no effect: {broker} signs with what its [[endpoint]] says \
+                 (--broker private goes by {option})"
             ));
         } else if let Some(of_host) = of_host
             && of_host != value

@@ -1,0 +1,137 @@
+//! The files that a broker over TLS is asked with, and what is made of them.
+//!
+//! Invariant: no text of a file is in an error, and a key that other users can read isn't used.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+use zeroize::Zeroizing;
+
+use super::verifier::BrokerVerifier;
+use crate::config::TlsBroker;
+
+/// More than any chain and any bundle of authorities.
+const MAX_FILE: u64 = 1 << 20;
+
+/// What they mean, and what tells them from the next ones.
+pub(super) struct Files {
+    pub(super) config: Arc<ClientConfig>,
+    pub(super) marks: Marks,
+}
+
+/// What changes with the contents of the three, also where others take their names, as in Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Marks([Option<(u64, u64, u64, i64, i64)>; 3]);
+
+/// Which option names a file that can't be used, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{option} {path}: {why}")]
+pub(super) struct Unusable {
+    option: &'static str,
+    path: String,
+    why: String,
+}
+
+impl Marks {
+    /// This blocks.
+    pub(super) fn of(broker: &TlsBroker) -> Self {
+        let mark = |file: Metadata| (file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec());
+        let mark = |path: &Path| std::fs::metadata(path).ok().map(mark);
+        Self([&broker.cert, &broker.key, &broker.ca].map(|path| mark(path)))
+    }
+}
+
+impl Files {
+    /// Reads them. This blocks.
+    pub(super) fn read(broker: &TlsBroker) -> Result<Self, Unusable> {
+        // Before they are read: what changes meanwhile is a change.
+        let marks = Marks::of(broker);
+        let cert = Named { option: "--broker-cert", path: &broker.cert };
+        let key = Named { option: "--broker-key", path: &broker.key };
+        let ca = Named { option: "--broker-ca", path: &broker.ca };
+        let mut roots = RootCertStore::empty();
+        for authority in ca.certificates()? {
+            roots.add(authority).map_err(|_| ca.unusable("it holds what is no authority's certificate"))?;
+        }
+        let chain = cert.certificates()?;
+        let secret = key.read(true)?;
+        let secret = PrivateKeyDer::from_pem_slice(&secret)
+            .map_err(|_| key.unusable("it holds no private key in PEM"))?;
+        let provider = Arc::new(default_provider());
+        let verifier = BrokerVerifier::new(roots, &provider, broker.name.clone())
+            .map_err(|error| ca.unusable(&error.to_string()))?;
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| cert.unusable(&error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_auth_cert(chain, secret)
+            .map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    key.unusable("it isn't the key of the certificate in --broker-cert")
+                }
+                other => key.unusable(&other.to_string()),
+            })?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.resumption = Resumption::disabled();
+        Ok(Self { config: Arc::new(config), marks })
+    }
+}
+
+/// A file, and the option that names it.
+struct Named<'p> {
+    option: &'static str,
+    path: &'p Path,
+}
+
+impl Named<'_> {
+    fn unusable(&self, why: &str) -> Unusable {
+        let (option, path) = (self.option, self.path.display().to_string());
+        Unusable { option, path, why: why.to_owned() }
+    }
+
+    /// The certificates in it; at least one.
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Unusable> {
+        let pem = self.read(false)?;
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        // The library's words have the text in them.
+        let certificates = certificates.map_err(|_| self.unusable("it holds what is no PEM"))?;
+        if certificates.is_empty() {
+            return Err(self.unusable("it holds no certificate in PEM"));
+        }
+        Ok(certificates)
+    }
+
+    fn read(&self, is_secret: bool) -> Result<Zeroizing<Vec<u8>>, Unusable> {
+        let read = || -> io::Result<Zeroizing<Vec<u8>>> {
+            // A pipe in the file's place mustn't hold the thread.
+            let flags = OFlags::NONBLOCK.bits().cast_signed();
+            let file = File::options().read(true).custom_flags(flags).open(self.path)?;
+            let found = file.metadata()?;
+            if is_secret && found.mode() & 0o007 != 0 {
+                let path = self.path.display();
+                let why = format!("every user can read or change it; repair it with: chmod o= {path}");
+                return Err(io::Error::other(why));
+            }
+            if !found.is_file() || found.len() > MAX_FILE {
+                return Err(io::Error::other("it isn't a file of 1 MiB at most"));
+            }
+            // Large enough at once: what is moved when it grows would stay behind.
+            let length = usize::try_from(found.len()).unwrap_or(0);
+            let mut text = Zeroizing::new(Vec::with_capacity(length + 1));
+            file.take(MAX_FILE).read_to_end(&mut text)?;
+            Ok(text)
+        };
+        read().map_err(|error| self.unusable(&error.to_string()))
+    }
+}
