@@ -55,6 +55,7 @@ mod sources;
 mod standard;
 mod standard_error;
 mod status;
+mod tls;
 mod trusted;
 mod unsolicited;
 mod workstation;

@@ -1,10 +1,17 @@
 //! A gRPC client of a broker.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
 use sigward_proto::v1::broker_client::BrokerClient;
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::deadline;
@@ -31,4 +38,36 @@ pub async fn channel(socket: &Path) -> Channel {
     let connecting = endpoint.connect_with_connector(connector);
     let channel = deadline::within(connecting, || format!("no broker at {}", socket.display()));
     channel.await.unwrap()
+}
+
+/// A TLS connection to the broker at `address`, as far as this side knows: a broker looks at a certificate later.
+///
+/// # Errors
+/// The handshake fails.
+pub async fn shake_hands(
+    address: SocketAddr,
+    config: &Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::IpAddress(address.ip().into());
+    let connecting = TlsConnector::from(Arc::clone(config)).connect(name, stream);
+    deadline::within(connecting, || format!("no TLS at {address}")).await
+}
+
+/// A client on a connection.
+///
+/// # Errors
+/// The broker has closed it.
+pub async fn client_on(
+    stream: TlsStream<TcpStream>,
+) -> Result<BrokerClient<Channel>, tonic::transport::Error> {
+    let mut stream = Some(TokioIo::new(stream));
+    let connector = tower::service_fn(move |_| {
+        let stream = stream.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
+        async move { stream }
+    });
+    let endpoint = Endpoint::from_static("http://broker.invalid");
+    let connecting = endpoint.connect_with_connector(connector);
+    let channel = deadline::within(connecting, || "the broker says nothing".to_owned()).await?;
+    Ok(BrokerClient::new(channel))
 }

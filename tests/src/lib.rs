@@ -30,3 +30,4 @@ pub mod ruled_server;
 pub mod sigv4;
 pub mod tools;
 pub mod upstream;
+pub mod workloads;

@@ -22,6 +22,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -41,6 +42,8 @@ use crate::profile::Mark;
 
 /// How long a handshake may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a caller has to hear why not.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// Between two looks at the files. They are read once they have stood still for one.
 const LOOK: Duration = Duration::from_millis(300);
 /// So many looks after which files with errors are read again, though they look the same: the reason may be elsewhere.
@@ -163,10 +166,13 @@ impl Tls {
         stream.set_nodelay(true).ok();
         let material = Arc::clone(&self.material.borrow());
         let acceptor = TlsAcceptor::from(Arc::clone(&material.config));
-        let shaking = acceptor.accept(Limited::new(stream));
+        let shaking = acceptor.accept(Limited::new(stream)).into_fallible();
         let outcome = match tokio::time::timeout(PATIENCE, shaking).await {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err((Handshake::Refused, in_words(&error))),
+            Ok(Err((error, stream))) => {
+                say_goodbye(stream).await;
+                Err((Handshake::Refused, in_words(&error)))
+            }
             Err(_) => Err((Handshake::Late, "it took too long".to_owned())),
         };
         let outcome = outcome.and_then(|stream| {
@@ -243,6 +249,16 @@ impl Tls {
             }
         }
     }
+}
+
+/// Reads a little of what comes after an alert: to close at once would reset the connection, and the caller might never
+/// learn what is wrong.
+async fn say_goodbye(mut stream: Limited) {
+    let last = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    drop(tokio::time::timeout(FAREWELL, last).await);
 }
 
 fn load(files: &TlsFiles, generation: u64) -> Result<Material, Unusable> {

@@ -24,6 +24,7 @@ pub enum BrokerChoice {
 
 /// The options that say so.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(super) struct Options {
     /// The broker to ask: unix:PATH, https://HOST:PORT, or private for one of our own
     #[arg(long, value_name = "ADDRESS", env = "SIGWARD_BROKER", value_parser = address)]

@@ -1,0 +1,177 @@
+//! A broker over TLS, and an authority that vouches for its callers.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use sigward_proto::v1::broker_client::BrokerClient;
+use sigward_tests::broker::{client_on, shake_hands};
+use sigward_tests::processes::{Process, StdioClient};
+use sigward_tests::workloads::{BROKER, Issued, Workloads};
+use tokio::process::Command;
+use tokio_rustls::rustls::ClientConfig;
+use tonic::Status;
+use tonic::transport::Channel;
+use tonic_types::StatusExt as _;
+
+use crate::setup::World;
+
+pub(super) const AGENT: &str = "spiffe://test.example/ns/dev/sa/agent";
+
+pub(super) const INITIALIZE: &str =
+    r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
+
+/// A rule for callers with this name, about `dev`.
+pub(super) fn rule(key: &str, name: &str) -> String {
+    format!(
+        "[[rule]]\nname = \"agents\"\npeer = {{ {key} = \"{name}\" }}\nprofiles = [\"dev\"]\nendpoints = [\"upstream\"]\n"
+    )
+}
+
+/// The reason of a refusal that the broker itself has sent.
+pub(super) fn reason(status: &Status) -> String {
+    status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}")).reason
+}
+
+pub(super) struct Scene {
+    pub(super) world: World,
+    pub(super) authority: Workloads,
+    pub(super) broker: Process,
+    pub(super) address: SocketAddr,
+    config: String,
+    /// Lines of private keys, which may stand in no log.
+    secrets: Mutex<Vec<String>>,
+}
+
+impl Scene {
+    /// A broker with `more` in its configuration.
+    pub(super) async fn new(more: &str) -> Self {
+        let (world, authority) = (World::new().await, Workloads::new());
+        let directory = world.directory.path().join("tls");
+        fs::create_dir(&directory).unwrap();
+        let audit = world.directory.path().join("audit.jsonl");
+        let tls = format!(
+            "mode = \"0660\"\ntcp = \"127.0.0.1:0\"\ntls = {{ cert = {:?}, key = {:?}, client_ca = {:?} }}",
+            directory.join("cert"),
+            directory.join("key"),
+            directory.join("client_ca"),
+        );
+        let audit = format!("[audit]\nfile = {audit:?}\n");
+        let config = world.configuration(&(audit + more)).replace("mode = \"0660\"", &tls);
+        let issued = authority.broker();
+        for (name, text) in
+            [("cert", &issued.cert), ("key", &issued.key), ("client_ca", &authority.pem())]
+        {
+            write(directory.join(name), text);
+        }
+        let broker = world.broker(&config).await;
+        let address = address(&broker).await;
+        let secrets = Mutex::new(issued.secrets().map(str::to_owned).collect());
+        Self { world, authority, broker, address, config, secrets }
+    }
+
+    /// The same broker again, at the same address.
+    pub(super) async fn restart(&mut self) {
+        self.broker.signal(rustix::process::Signal::KILL);
+        self.broker.ended().await;
+        let config = self.config.replace("127.0.0.1:0\"\ntls", &format!("{}\"\ntls", self.address));
+        self.broker = self.world.broker(&config).await;
+        assert_eq!(address(&self.broker).await, self.address);
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.world.directory.path().join("tls").join(name)
+    }
+
+    /// Puts a file of TLS in the place of the one before.
+    pub(super) fn write(&self, name: &str, text: &str) {
+        write(self.path("new"), text);
+        fs::rename(self.path("new"), self.path(name)).unwrap();
+    }
+
+    /// Connects with a certificate.
+    pub(super) async fn client(&self, issued: &Issued) -> io::Result<BrokerClient<Channel>> {
+        self.client_with(&Arc::new(self.authority.caller(Some(issued)))).await
+    }
+
+    pub(super) async fn client_with(
+        &self,
+        config: &Arc<ClientConfig>,
+    ) -> io::Result<BrokerClient<Channel>> {
+        let stream = shake_hands(self.address, config).await?;
+        client_on(stream).await.map_err(io::Error::other)
+    }
+
+    /// The files of a proxy that shows `issued`.
+    pub(super) fn write_agent(&self, issued: &Issued) {
+        self.secrets.lock().unwrap().extend(issued.secrets().map(str::to_owned));
+        // The key first: whoever reads both in between has two that don't fit, and keeps those before.
+        self.write("agent.key", &issued.key);
+        self.write("agent.cert", &issued.cert);
+        self.write("agent.ca", &self.authority.pem());
+    }
+
+    /// A proxy that shows what was written.
+    pub(super) fn proxy(&self, profiles: &[&str], more: &[&str]) -> Command {
+        let mut command = self.world.proxy(&[]);
+        command.arg("--broker").arg(format!("https://{}", self.address));
+        for (option, name) in [("--broker-cert", "agent.cert"), ("--broker-key", "agent.key"), ("--broker-ca", "agent.ca")] {
+            command.arg(option).arg(self.path(name));
+        }
+        command.args(more).arg("--profile").args(profiles);
+        command
+    }
+
+    /// A session with a proxy that shows `issued`, and asks a broker by its id.
+    pub(super) async fn agent(&self, issued: &Issued, profiles: &[&str]) -> StdioClient {
+        self.write_agent(issued);
+        let mut client = StdioClient::start(self.proxy(profiles, &["--broker-name", BROKER]));
+        client.initialize().await;
+        client
+    }
+
+    /// What the first request gets.
+    pub(super) async fn initialize(&self, issued: &Issued, profiles: &[&str]) -> Value {
+        self.write_agent(issued);
+        let mut client = StdioClient::start(self.proxy(profiles, &[]));
+        let answer = client.request("initialize", INITIALIZE).await;
+        let (_, _, errors) = client.close().await;
+        self.assert_no_secret(&errors);
+        answer
+    }
+
+    pub(super) fn audit(&self) -> Vec<Value> {
+        let path = self.world.directory.path().join("audit.jsonl");
+        let text = fs::read_to_string(path).unwrap();
+        self.assert_no_secret(&text);
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    pub(super) fn assert_no_secret(&self, text: &str) {
+        for line in self.secrets.lock().unwrap().iter() {
+            assert!(!text.contains(line), "a line of a private key stands in {text}");
+        }
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.assert_no_secret(&self.broker.errors());
+        }
+    }
+}
+
+async fn address(broker: &Process) -> SocketAddr {
+    let line = broker.logged("serving over TLS").await;
+    line.split("address=").nth(1).unwrap().trim().parse().unwrap()
+}
+
+fn write(path: PathBuf, text: &str) {
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+}
