@@ -15,9 +15,9 @@ use prost::bytes::Bytes;
 use sigward_proto::v1::sign_request::Payload;
 use sigward_proto::v1::{Header, SignRequest};
 
-use crate::peer::PeerId;
 use crate::call::BodyReader;
 use crate::endpoint::{Endpoint, EndpointUrl, Paths, Regions, Scope, Service};
+use crate::peer::PeerId;
 use crate::profile::fuzz as profile;
 use crate::request::Head;
 use crate::service::budget::{Budget, Share};

@@ -153,6 +153,11 @@ pub(crate) mod tests {
         tls(Name::SpiffeId(SpiffeId::parse(id).expect("an id")))
     }
 
+    /// The same, by a DNS name.
+    pub(crate) fn machine(name: &str) -> Peer {
+        tls(Name::Dns([name.to_owned()].into()))
+    }
+
     fn tls(name: Name) -> Peer {
         Peer::Tls(TlsPeer { name, standing: Arc::new(Good) })
     }
@@ -160,15 +165,14 @@ pub(crate) mod tests {
     #[test]
     fn a_pattern_matches_its_own_kind_of_peer() {
         let agent = workload("spiffe://example.org/agent");
-        let machine = tls(Name::Dns(["agent.example.org".to_owned()].into()));
+        let machine = machine("agent.example.org");
         let process = process(1000);
         let unix = PeerPattern::Unix(UnixPattern { uid: Some(1000), ..UnixPattern::default() });
         let id = SpiffePattern::parse("spiffe://example.org/*").expect("a pattern");
         let id = PeerPattern::SpiffeId(id);
         let dns = |name: &str| PeerPattern::Dns(name.to_owned());
-        let matched = |pattern: &PeerPattern| {
-            [&process, &agent, &machine].map(|peer| pattern.matches(peer))
-        };
+        let matched =
+            |pattern: &PeerPattern| [&process, &agent, &machine].map(|peer| pattern.matches(peer));
         assert_eq!(matched(&unix), [true, false, false]);
         assert_eq!(matched(&id), [false, true, false]);
         assert_eq!(matched(&dns("agent.example.org")), [false, false, true]);

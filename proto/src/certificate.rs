@@ -150,7 +150,9 @@ impl fmt::Display for Name {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType};
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType,
+    };
 
     use super::*;
 
@@ -183,7 +185,12 @@ mod tests {
         // Its DNS names are those of an SVID, and say nothing beside its id.
         assert_eq!(named(vec![dns("a.example.org"), uri(ID)]), Ok(id));
         let both = ["a.example.org".to_owned(), "b.example.org".to_owned()];
-        let names = vec![dns("b.example.org"), dns("A.Example.org"), dns("a.example.org"), dns("*.example.org")];
+        let names = vec![
+            dns("b.example.org"),
+            dns("A.Example.org"),
+            dns("a.example.org"),
+            dns("*.example.org"),
+        ];
         assert_eq!(named(names), Ok(Name::Dns(both.into())));
     }
 
@@ -191,7 +198,10 @@ mod tests {
     fn what_could_be_somebody_else_s_is_nobody_s() {
         assert_eq!(named(vec![uri(ID), uri(ID)]), Err(Unnamed::Uris(2)));
         assert_eq!(named(vec![uri(ID), uri("https://example.org/")]), Err(Unnamed::Uris(2)));
-        assert!(matches!(named(vec![uri("https://x/"), dns("a.example.org")]), Err(Unnamed::Uri(_))));
+        assert!(matches!(
+            named(vec![uri("https://x/"), dns("a.example.org")]),
+            Err(Unnamed::Uri(_))
+        ));
         assert!(matches!(named(vec![uri("spiffe://example.org")]), Err(Unnamed::Uri(_))));
         assert_eq!(named(vec![]), Err(Unnamed::None), "the common name doesn't count");
         assert_eq!(named(vec![dns("*.example.org")]), Err(Unnamed::None));

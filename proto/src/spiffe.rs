@@ -55,7 +55,9 @@ impl SpiffePattern {
     /// It isn't one.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         if text.split('/').skip(3).any(|segment| segment != ANY && segment.contains('*')) {
-            return Err(Invalid("has a * beside other characters: it stands for one whole segment"));
+            return Err(Invalid(
+                "has a * beside other characters: it stands for one whole segment",
+            ));
         }
         check(text, |segment| segment == ANY || is_segment(segment))?;
         Ok(Self(text.to_owned()))
@@ -154,13 +156,32 @@ mod tests {
         let long = format!("spiffe://example.org/{}", "x".repeat(MAX_LENGTH));
         let domain = format!("spiffe://{}/x", "x".repeat(MAX_TRUST_DOMAIN + 1));
         for text in [
-            "", "example.org/x", "spiffe:/example.org/x", "SPIFFE://example.org/x", "https://example.org/x",
-            "spiffe://", "spiffe:///x", "spiffe://example.org", "spiffe://example.org/",
-            "spiffe://Example.org/x", "spiffe://example.org:443/x", "spiffe://me@example.org/x",
-            "spiffe://example.org/x/", "spiffe://example.org//x", "spiffe://example.org/./x",
-            "spiffe://example.org/../x", "spiffe://example.org/%61", "spiffe://example.org/x?y",
-            "spiffe://example.org/x#y", "spiffe://example.org/ü", "spiffe://example.org/x\0",
-            "spiffe://example.org/x y", "spiffe://example.org/*", "spiffe://*/x", &long, &domain,
+            "",
+            "example.org/x",
+            "spiffe:/example.org/x",
+            "SPIFFE://example.org/x",
+            "https://example.org/x",
+            "spiffe://",
+            "spiffe:///x",
+            "spiffe://example.org",
+            "spiffe://example.org/",
+            "spiffe://Example.org/x",
+            "spiffe://example.org:443/x",
+            "spiffe://me@example.org/x",
+            "spiffe://example.org/x/",
+            "spiffe://example.org//x",
+            "spiffe://example.org/./x",
+            "spiffe://example.org/../x",
+            "spiffe://example.org/%61",
+            "spiffe://example.org/x?y",
+            "spiffe://example.org/x#y",
+            "spiffe://example.org/ü",
+            "spiffe://example.org/x\0",
+            "spiffe://example.org/x y",
+            "spiffe://example.org/*",
+            "spiffe://*/x",
+            &long,
+            &domain,
         ] {
             assert!(SpiffeId::parse(text).is_err(), "{text}");
         }
@@ -169,9 +190,16 @@ mod tests {
     #[test]
     fn a_pattern_has_whole_segments_and_one_trust_domain() {
         for text in [
-            "spiffe://*/ns/x", "spiffe://*.example.org/x", "spiffe://example.org/**", "spiffe://example.org/a*",
-            "spiffe://example.org/*a/b", "spiffe://example.org", "*", "spiffe://example.org/?",
-            "spiffe://example.org/[ab]", "spiffe://example.org/*/",
+            "spiffe://*/ns/x",
+            "spiffe://*.example.org/x",
+            "spiffe://example.org/**",
+            "spiffe://example.org/a*",
+            "spiffe://example.org/*a/b",
+            "spiffe://example.org",
+            "*",
+            "spiffe://example.org/?",
+            "spiffe://example.org/[ab]",
+            "spiffe://example.org/*/",
         ] {
             assert!(SpiffePattern::parse(text).is_err(), "{text}");
         }

@@ -99,9 +99,10 @@ impl Broker {
             }
         };
         // The origin is only what HTTP/2 wants to see in `:authority`.
-        let client = BrokerClient::with_origin(channel.clone(), Uri::from_static("http://sigward-broker"))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let client =
+            BrokerClient::with_origin(channel.clone(), Uri::from_static("http://sigward-broker"))
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES);
         Self { client, channel, address, private, timeout, unread: Arc::default() }
     }
 
@@ -267,9 +268,12 @@ fn detail(address: &BrokerAddress, status: &Status) -> String {
         BrokerAddress::Private => return cause,
         // What concerns the certificates says so itself.
         BrokerAddress::Tls { .. } if cause.contains("--broker-") => return cause,
-        BrokerAddress::Tls { .. } => "is it running there, with [listen] tcp? Its log says whom it refuses",
-        BrokerAddress::Unix(path) => hint(path)
-            .unwrap_or("is it running? (`sigward-broker serve`, `systemctl status sigward-broker`)"),
+        BrokerAddress::Tls { .. } => {
+            "is it running there, with [listen] tcp? Its log says whom it refuses"
+        }
+        BrokerAddress::Unix(path) => hint(path).unwrap_or(
+            "is it running? (`sigward-broker serve`, `systemctl status sigward-broker`)",
+        ),
     };
     format!("{cause}; {hint}")
 }

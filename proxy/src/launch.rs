@@ -54,11 +54,7 @@ pub fn route(
     // Whatever else the environment says: with keys in it, this process must not go on.
     let must_leave = !environment.aws_names().is_empty();
     if let Some(route) = found {
-        return if must_leave {
-            Err(reexecute(&executable, environment, None))
-        } else {
-            Ok(route)
-        };
+        return if must_leave { Err(reexecute(&executable, environment, None)) } else { Ok(route) };
     }
     let start = Start {
         executable: executable.clone(),

@@ -18,7 +18,11 @@ use crate::setup::{assert_names, connect, failure, own_uid, ping, text};
 #[tokio::test]
 async fn a_workload_is_told_by_its_id_and_named_everywhere() {
     let metrics = "[metrics]\nlisten = \"127.0.0.1:0\"\n";
-    let scene = Scene::new(&format!("{metrics}{}", rule("spiffe_id", "spiffe://test.example/ns/*/sa/agent"))).await;
+    let scene = Scene::new(&format!(
+        "{metrics}{}",
+        rule("spiffe_id", "spiffe://test.example/ns/*/sa/agent")
+    ))
+    .await;
     let line = scene.broker.logged("serving metrics").await;
     let metrics = line.split("address=").nth(1).unwrap().trim().to_owned();
     let agent = scene.authority.workload(AGENT);
@@ -30,7 +34,10 @@ async fn a_workload_is_told_by_its_id_and_named_everywhere() {
     let counted = get(&metrics, "/metrics").await;
     let series = format!("sigward_peer_connections{{peer=\"{AGENT}\"}} 1");
     assert_names(&counted, &[&series, "sigward_tls_handshakes_total{outcome=\"done\"}"]);
-    assert_names(&counted, &["\nsigward_tls_files_rejected 0\n", "sigward_tls_certificate_expiry_timestamp_seconds "]);
+    assert_names(
+        &counted,
+        &["\nsigward_tls_files_rejected 0\n", "sigward_tls_certificate_expiry_timestamp_seconds "],
+    );
 
     // Its neighbour has a certificate as good, and no rule.
     let other = scene.authority.workload("spiffe://test.example/ns/x/sa/other");
@@ -40,8 +47,15 @@ async fn a_workload_is_told_by_its_id_and_named_everywhere() {
     scene.broker.logged(&log).await;
     let records = scene.audit();
     let of = |id: &str| records.iter().filter(|it| it["spiffe_id"] == id).collect::<Vec<_>>();
-    assert!(of(AGENT).iter().any(|it| it["decision"] == "allow" && it["profile"] == "dev"), "{records:?}");
-    assert!(of("spiffe://test.example/ns/x/sa/other").iter().all(|it| it["reason"] == "PEER_NOT_ALLOWED"));
+    assert!(
+        of(AGENT).iter().any(|it| it["decision"] == "allow" && it["profile"] == "dev"),
+        "{records:?}"
+    );
+    assert!(
+        of("spiffe://test.example/ns/x/sa/other")
+            .iter()
+            .all(|it| it["reason"] == "PEER_NOT_ALLOWED")
+    );
     assert!(records.iter().all(|it| it["spiffe_id"].is_null() || it["uid"].is_null()));
 }
 
@@ -63,7 +77,10 @@ async fn a_machine_is_told_by_its_dns_name() {
     }
     let records = scene.audit();
     let names = serde_json::json!(["agent.test.example", "other.test.example"]);
-    assert!(records.iter().any(|it| it["dns"] == names && it["decision"] == "allow"), "{records:?}");
+    assert!(
+        records.iter().any(|it| it["dns"] == names && it["decision"] == "allow"),
+        "{records:?}"
+    );
 }
 
 /// Whoever is let in by one door isn't by the other.
@@ -84,7 +101,10 @@ async fn a_rule_is_about_one_kind_of_peer() {
                 Ok(_) => assert!(allowed, "{rules}"),
                 Err(refused) => {
                     assert!(!allowed, "{rules}: {refused}");
-                    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "PEER_NOT_ALLOWED"));
+                    assert_eq!(
+                        (refused.code(), reason(&refused).as_str()),
+                        (Code::PermissionDenied, "PEER_NOT_ALLOWED")
+                    );
                 }
             }
         }
@@ -100,7 +120,9 @@ async fn a_stranger_is_closed_after_a_moment() {
     let refused = client.list_profiles(ListProfilesRequest {}).await.unwrap_err();
     assert_eq!(reason(&refused), "PEER_NOT_ALLOWED");
     let closed = async {
-        while client.list_profiles(ListProfilesRequest {}).await.unwrap_err().code() == Code::PermissionDenied {}
+        while client.list_profiles(ListProfilesRequest {}).await.unwrap_err().code()
+            == Code::PermissionDenied
+        {}
     };
     sigward_tests::deadline::within(closed, || "a stranger stays connected".to_owned()).await;
     // At most a few at a time; the one whom a rule is about isn't kept out by them.
@@ -125,7 +147,11 @@ async fn explain_and_check_know_certificates() {
     let (good, said) = run(&["explain", "--spiffe-id", AGENT, "--profile", "dev"]).await;
     assert!(good, "{said}");
     assert_names(&said, &["Permitted by \"agents\""]);
-    for caller in [["--spiffe-id", "spiffe://test.example/x"], ["--dns", "agent.test.example"], ["--uid", "0"]] {
+    for caller in [
+        ["--spiffe-id", "spiffe://test.example/x"],
+        ["--dns", "agent.test.example"],
+        ["--uid", "0"],
+    ] {
         let (good, said) = run(&[&["explain", "--profile", "dev"][..], &caller].concat()).await;
         assert!(!good, "{said}");
         assert_names(&said, &["PEER_NOT_ALLOWED"]);
@@ -137,5 +163,8 @@ async fn explain_and_check_know_certificates() {
     scene.write("key", &scene.authority.broker().key);
     let (good, said) = run(&["check"]).await;
     assert!(!good, "{said}");
-    assert_names(&said, &["listen.tls.key", scene.path("key").to_str().unwrap(), "listen.tls.cert"]);
+    assert_names(
+        &said,
+        &["listen.tls.key", scene.path("key").to_str().unwrap(), "listen.tls.cert"],
+    );
 }

@@ -104,7 +104,8 @@ impl Workloads {
         parameters.subject_alt_names = names.to_vec();
         let day = Duration::from_secs(24 * 60 * 60);
         let epoch = rcgen::date_time_ymd(1970, 1, 1);
-        (parameters.not_before, parameters.not_after) = (epoch + (now() - day), epoch + (now() + day));
+        (parameters.not_before, parameters.not_after) =
+            (epoch + (now() - day), epoch + (now() + day));
         edit(&mut parameters);
         let key = KeyPair::generate().expect("a key");
         let certificate = parameters.clone().signed_by(&key, &self.issuer).expect("a certificate");

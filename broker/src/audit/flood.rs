@@ -120,7 +120,13 @@ mod tests {
         let mut flood = Flood::default();
         let now = Instant::now();
         for uid in 0..100_000 {
-            flood.note(Some(PeerId::Uid(uid)), true, "PEER_NOT_ALLOWED", now, SystemTime::UNIX_EPOCH);
+            flood.note(
+                Some(PeerId::Uid(uid)),
+                true,
+                "PEER_NOT_ALLOWED",
+                now,
+                SystemTime::UNIX_EPOCH,
+            );
         }
         assert!(flood.whole_at.len() <= MAX_PEERS + 1 && flood.sums.len() <= MAX_PEERS + 1);
     }

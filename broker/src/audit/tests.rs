@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::config::{AuditTarget, Rotate, Sync};
+use crate::peer::tests::{machine, workload};
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -226,6 +227,11 @@ async fn records_are_what_the_schema_says() {
     let mut denied = audit.begin("call", &peer(), NOW);
     denied.deny(&Denial::new(Reason::PeerNotAllowed, ""));
     audit.write(&denied).await.expect("written");
+    for holder in [workload("spiffe://example.org/agent"), machine("agent.example.org")] {
+        let mut of_certificate = audit.begin("sign", &holder, NOW);
+        of_certificate.asked("dev", Some("POST"));
+        audit.write(&of_certificate).await.expect("written");
+    }
     let failed = || Denial::new(Reason::CredentialsUnavailable, "");
     let (of, profile) = (denied.id().to_owned(), "dev".to_owned());
     audit.event(Event::Reload { accepted: true }, NOW);
@@ -248,6 +254,8 @@ async fn records_are_what_the_schema_says() {
         actions.insert(record["action"].as_str().expect("a text").to_owned());
     }
     assert_eq!(actions.len(), 7, "{actions:?}");
+    let named = |key: &str| records.iter().filter(|record| record.get(key).is_some()).count();
+    assert_eq!((named("spiffe_id"), named("dns")), (1, 1));
     let wrong = serde_json::json!({"v": 2, "action": "other", "more": 1});
     assert_eq!(schema::violations(&schema, &wrong).len(), 3);
 }
@@ -271,6 +279,7 @@ mod schema {
                     "object" => value.is_object(),
                     "string" => value.is_string(),
                     "integer" => value.is_u64() || value.is_i64(),
+                    "array" => value.is_array(),
                     other => panic!("the type {other}"),
                 },
                 "const" => value == rule,
@@ -279,6 +288,18 @@ mod schema {
                 "maxLength" => value
                     .as_str()
                     .is_none_or(|it| it.chars().count() as u64 <= rule.as_u64().expect("a number")),
+                "minItems" | "maxItems" => {
+                    let (count, limit) = (value.as_array().map(Vec::len), rule.as_u64());
+                    let (count, limit) =
+                        (count.unwrap_or_default() as u64, limit.expect("a number"));
+                    if key == "minItems" { count >= limit } else { count <= limit }
+                }
+                "items" => {
+                    for value in value.as_array().expect("an array") {
+                        check(rule, value, at, found);
+                    }
+                    true
+                }
                 "required" => {
                     let names = rule.as_array().expect("a list").iter();
                     names.clone().all(|name| value.get(name.as_str().expect("a name")).is_some())

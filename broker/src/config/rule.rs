@@ -113,7 +113,9 @@ fn peer_pattern(table: Table<'_>, serves_tls: bool) -> PeerPattern {
     let is_unix = ["uid", "gid", "exe"].iter().any(|key| table.has(key));
     let kinds = [is_unix, table.has("spiffe_id"), table.has("dns")];
     match kinds.into_iter().filter(|it| *it).count() {
-        0 => table.missing("uid", "is missing: a peer is told by uid or gid, by spiffe_id or by dns"),
+        0 => {
+            table.missing("uid", "is missing: a peer is told by uid or gid, by spiffe_id or by dns")
+        }
         1 => {}
         _ => {
             let key = if table.has("spiffe_id") { "spiffe_id" } else { "dns" };
@@ -159,7 +161,10 @@ fn certificate_pattern(table: &Table<'_>, serves_tls: bool) -> Option<PeerPatter
     });
     for key in ["spiffe_id", "dns"] {
         if table.has(key) && !serves_tls {
-            table.fault(key, "comes with TLS only, and no TLS is served: add tcp and tls to [listen]");
+            table.fault(
+                key,
+                "comes with TLS only, and no TLS is served: add tcp and tls to [listen]",
+            );
         }
     }
     let spiffe_id = spiffe_id.map(|id| PeerPattern::SpiffeId(id.value));

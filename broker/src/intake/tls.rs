@@ -222,12 +222,19 @@ impl Tls {
             let files = self.files.clone();
             let load = move || {
                 let contents = Contents::read(&files)?;
-                if contents == held.contents { Ok(None) } else { Material::new(contents, &files, held.generation + 1).map(Some) }
+                if contents == held.contents {
+                    Ok(None)
+                } else {
+                    Material::new(contents, &files, held.generation + 1).map(Some)
+                }
             };
             let Ok(loaded) = tokio::task::spawn_blocking(load).await else { return };
             match loaded {
                 Ok(Some(material)) => {
-                    tracing::info!(generation = material.generation, "the files of TLS were reloaded");
+                    tracing::info!(
+                        generation = material.generation,
+                        "the files of TLS were reloaded"
+                    );
                     metrics.tls_files(Some(material.expiry));
                     self.material.send_replace(Arc::new(material));
                     error = None;
@@ -241,7 +248,9 @@ impl Tls {
                 Err(unusable) => {
                     let why = unusable.to_string();
                     if error.as_ref() != Some(&why) {
-                        tracing::error!("the new files of TLS are rejected, those before stay in effect: {why}");
+                        tracing::error!(
+                            "the new files of TLS are rejected, those before stay in effect: {why}"
+                        );
                     }
                     metrics.tls_files(None);
                     error = Some(why);

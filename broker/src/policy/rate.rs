@@ -113,16 +113,24 @@ mod tests {
     fn a_burst_and_then_the_rate() {
         let start = Instant::now();
         let rates = Rates::new(start);
-        let take = |uid, millis| rates.take("r", PeerId::Uid(uid), RATE, start + Duration::from_millis(millis));
+        let take = |uid, millis| {
+            rates.take("r", PeerId::Uid(uid), RATE, start + Duration::from_millis(millis))
+        };
         assert_eq!((0..5).filter(|_| take(1, 0).is_ok()).count(), 3);
         assert_eq!(take(1, 60), Err(Duration::from_millis(40)));
-        assert_eq!(rates.look("r", PeerId::Uid(1), RATE, start + Duration::from_millis(100)), Ok(()));
+        assert_eq!(
+            rates.look("r", PeerId::Uid(1), RATE, start + Duration::from_millis(100)),
+            Ok(())
+        );
         assert_eq!(take(1, 100), Ok(()));
         assert_eq!(take(1, 100), Err(Duration::from_millis(100)));
         assert_eq!((0..5).filter(|_| take(1, 60_000).is_ok()).count(), 3);
         // Another user, another rule: buckets of their own.
         assert_eq!((0..5).filter(|_| take(2, 60_000).is_ok()).count(), 3);
-        assert_eq!(rates.take("other", PeerId::Uid(1), RATE, start + Duration::from_secs(60)), Ok(()));
+        assert_eq!(
+            rates.take("other", PeerId::Uid(1), RATE, start + Duration::from_secs(60)),
+            Ok(())
+        );
     }
 
     #[test]

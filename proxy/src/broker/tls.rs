@@ -74,7 +74,9 @@ impl Connector {
             match looked {
                 None => {}
                 Some((_, Ok(_))) => {
-                    tracing::info!("the files for the broker have changed: calls get a new connection");
+                    tracing::info!(
+                        "the files for the broker have changed: calls get a new connection"
+                    );
                     return;
                 }
                 Some((now, Err(error))) => {

@@ -83,7 +83,9 @@ impl Options {
             ("--broker-name", broker_name.is_some()),
         ];
         if let Some((option, _)) = without_effect.iter().find(|(_, given)| *given) {
-            return Err(format!("{option} is for a broker over TLS: add --broker https://HOST:PORT"));
+            return Err(format!(
+                "{option} is for a broker over TLS: add --broker https://HOST:PORT"
+            ));
         }
         Ok(match broker {
             Some(Address::Unix(path)) => BrokerChoice::Unix(path),
@@ -153,8 +155,18 @@ mod tests {
         assert_eq!(of("https://[::1]:7443"), found("::1", 7443));
         assert_eq!(of("https://b.example"), found("b.example", 443));
         for text in [
-            "https://", "https:", "https://b/path", "https://me@b:1", "https://me:x@b:1", "https://b:1?x",
-            "https://b:1#x", "https://b:0x", "http://b:7443", "b:7443", "tcp://b:7443", "https://*.b:1",
+            "https://",
+            "https:",
+            "https://b/path",
+            "https://me@b:1",
+            "https://me:x@b:1",
+            "https://b:1?x",
+            "https://b:1#x",
+            "https://b:0x",
+            "http://b:7443",
+            "b:7443",
+            "tcp://b:7443",
+            "https://*.b:1",
         ] {
             assert!(of(text).is_none(), "{text}");
         }

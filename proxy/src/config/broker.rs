@@ -62,7 +62,9 @@ impl BrokerAddress {
         match self {
             Self::Private => None,
             Self::Unix(path) => Some(format!("unix:{}", path.display())),
-            Self::Tls { host, port } if host.contains(':') => Some(format!("https://[{host}]:{port}")),
+            Self::Tls { host, port } if host.contains(':') => {
+                Some(format!("https://[{host}]:{port}"))
+            }
             Self::Tls { host, port } => Some(format!("https://{host}:{port}")),
         }
     }

@@ -64,10 +64,16 @@ async fn only_a_good_certificate_gets_through_the_handshake() {
         ("an id and another URI", authority.issue(&[uri(AGENT), uri("https://test.example/")])),
         ("a URI that is no id", authority.issue(&[uri("https://test.example/ns/dev/sa/agent")])),
         ("a trust domain", authority.issue(&[uri("spiffe://test.example")])),
-        ("an id in other letters", authority.issue(&[uri("SPIFFE://test.example/ns/dev/sa/agent")])),
-        ("a common name alone", authority.issue_as(&[], |it| {
-            it.distinguished_name.push(rcgen::DnType::CommonName, AGENT);
-        })),
+        (
+            "an id in other letters",
+            authority.issue(&[uri("SPIFFE://test.example/ns/dev/sa/agent")]),
+        ),
+        (
+            "a common name alone",
+            authority.issue_as(&[], |it| {
+                it.distinguished_name.push(rcgen::DnType::CommonName, AGENT);
+            }),
+        ),
         ("a wildcard alone", authority.issue(&[dns("*.test.example")])),
         ("issued by a workload", good.issue(&agent)),
         ("an authority", authority_itself),
@@ -93,7 +99,9 @@ async fn nothing_but_h2_over_tls_1_3_is_spoken() {
         scene.refuses(config, what).await;
     }
     // HTTP/2 and HTTP/1.1 in clear text.
-    for text in [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"[..], b"GET / HTTP/1.1\r\n\r\n"] {
+    for text in
+        [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"[..], b"GET / HTTP/1.1\r\n\r\n"]
+    {
         let mut stream = TcpStream::connect(scene.address).await.unwrap();
         stream.write_all(text).await.unwrap();
         let mut answer = Vec::new();
@@ -108,7 +116,10 @@ async fn nothing_but_h2_over_tls_1_3_is_spoken() {
 /// The attack: a session that was opened with one identity is taken up with another one, or after the identity is gone.
 #[tokio::test]
 async fn no_session_outlives_its_connection() {
-    let both = format!("{}[[rule]]\npeer = {{ spiffe_id = \"spiffe://test.example/second\" }}\nprofiles = [\"staging\"]\n", rule("spiffe_id", AGENT));
+    let both = format!(
+        "{}[[rule]]\npeer = {{ spiffe_id = \"spiffe://test.example/second\" }}\nprofiles = [\"staging\"]\n",
+        rule("spiffe_id", AGENT)
+    );
     let scene = Scene::new(&both).await;
     let sessions = Resumption::in_memory_sessions(16);
     let config = |id: &str| {
@@ -133,7 +144,8 @@ async fn no_session_outlives_its_connection() {
 async fn a_certificate_that_expires_signs_nothing_more() {
     let scene = Scene::new(&rule("spiffe_id", AGENT)).await;
     let now = workloads::now();
-    let short = scene.authority.issue_between(&[uri(AGENT)], now - HOUR, now + Duration::from_secs(4));
+    let short =
+        scene.authority.issue_between(&[uri(AGENT)], now - HOUR, now + Duration::from_secs(4));
     let mut client = scene.client(&short).await.unwrap();
     client.sign(ping(&scene.world, "dev")).await.unwrap();
     let refused = async {
@@ -148,7 +160,13 @@ async fn a_certificate_that_expires_signs_nothing_more() {
     // A certificate knows whole seconds.
     assert!(workloads::now().as_secs() >= now.as_secs() + 4);
     let closed = async {
-        while client.sign(ping(&scene.world, "dev")).await.unwrap_err().get_details_error_info().is_some() {}
+        while client
+            .sign(ping(&scene.world, "dev"))
+            .await
+            .unwrap_err()
+            .get_details_error_info()
+            .is_some()
+        {}
     };
     deadline::within(closed, || "the connection stays".to_owned()).await;
     // The next one has another certificate.

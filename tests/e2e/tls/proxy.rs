@@ -46,7 +46,8 @@ async fn an_expired_certificate_is_said_and_a_new_one_is_shown() {
     scene.write_agent(&old);
     let mut client = StdioClient::start(scene.proxy(&["dev"], &["--broker-name", BROKER]));
     let refused = client.request("initialize", INITIALIZE).await;
-    let expected = ["--broker-cert", scene.path("agent.cert").to_str().unwrap().to_owned().leak(), "expired"];
+    let expected =
+        ["--broker-cert", scene.path("agent.cert").to_str().unwrap().to_owned().leak(), "expired"];
     assert_names(failure(&refused), &expected);
     scene.write_agent(&scene.authority.workload(AGENT));
     client.initialize().await;

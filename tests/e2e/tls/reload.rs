@@ -32,7 +32,13 @@ async fn an_authority_that_is_removed_takes_its_connections_along() {
     let refused = deadline::within(refused, || "it signs for ever".to_owned()).await;
     assert_eq!(reason(&refused), "PEER_UNKNOWN");
     let closed = async {
-        while goes.sign(ping(&scene.world, "dev")).await.unwrap_err().get_details_error_info().is_some() {}
+        while goes
+            .sign(ping(&scene.world, "dev"))
+            .await
+            .unwrap_err()
+            .get_details_error_info()
+            .is_some()
+        {}
     };
     deadline::within(closed, || "the connection stays".to_owned()).await;
     stays.sign(ping(&scene.world, "dev")).await.expect("another authority's connection stays");
@@ -43,11 +49,9 @@ async fn an_authority_that_is_removed_takes_its_connections_along() {
 
 #[tokio::test]
 async fn bad_files_change_nothing_and_say_so() {
-    let scene = Scene::new(&format!(
-        "[metrics]\nlisten = \"127.0.0.1:0\"\n{}",
-        rule("spiffe_id", AGENT)
-    ))
-    .await;
+    let scene =
+        Scene::new(&format!("[metrics]\nlisten = \"127.0.0.1:0\"\n{}", rule("spiffe_id", AGENT)))
+            .await;
     let line = scene.broker.logged("serving metrics").await;
     let metrics = line.split("address=").nth(1).unwrap().trim().to_owned();
     let agent = scene.authority.workload(AGENT);

@@ -119,7 +119,11 @@ impl Scene {
     pub(super) fn proxy(&self, profiles: &[&str], more: &[&str]) -> Command {
         let mut command = self.world.proxy(&[]);
         command.arg("--broker").arg(format!("https://{}", self.address));
-        for (option, name) in [("--broker-cert", "agent.cert"), ("--broker-key", "agent.key"), ("--broker-ca", "agent.ca")] {
+        for (option, name) in [
+            ("--broker-cert", "agent.cert"),
+            ("--broker-key", "agent.key"),
+            ("--broker-ca", "agent.ca"),
+        ] {
             command.arg(option).arg(self.path(name));
         }
         command.args(more).arg("--profile").args(profiles);

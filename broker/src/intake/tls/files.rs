@@ -90,9 +90,8 @@ impl Contents {
     /// Reads the files. This blocks.
     pub(super) fn read(files: &TlsFiles) -> Result<Self, Unusable> {
         let read = |key, path: &Path| {
-            read(path, key == "key").map_err(|error| {
-                Unusable::new(key, path, process::explained(error).to_string())
-            })
+            read(path, key == "key")
+                .map_err(|error| Unusable::new(key, path, process::explained(error).to_string()))
         };
         Ok(Self {
             cert: std::mem::take(&mut *read("cert", &files.cert)?),
@@ -117,7 +116,8 @@ fn read(path: &Path, is_secret: bool) -> io::Result<Zeroizing<Vec<u8>>> {
         return Err(other("it isn't a file of 1 MiB at most".to_owned()));
     }
     // Large enough at once: what is moved when it grows would stay behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0) + 1));
+    let mut text =
+        Zeroizing::new(Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0) + 1));
     file.take(MAX_FILE).read_to_end(&mut text)?;
     Ok(text)
 }
@@ -179,5 +179,9 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     // The library's words have the text in them.
     let certificates = certificates.map_err(|_| "it holds what is no PEM")?;
-    if certificates.is_empty() { Err("it holds no certificate in PEM".to_owned()) } else { Ok(certificates) }
+    if certificates.is_empty() {
+        Err("it holds no certificate in PEM".to_owned())
+    } else {
+        Ok(certificates)
+    }
 }

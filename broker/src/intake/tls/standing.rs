@@ -82,8 +82,10 @@ impl Certificate {
 
     fn verify(&self, material: &Material, now: SystemTime) -> Result<(), Denial> {
         let refused = |why: String| Denial::new(Reason::PeerUnknown, why);
-        let (leaf, intermediates) =
-            self.chain.split_first().ok_or_else(|| refused("there is no certificate".to_owned()))?;
+        let (leaf, intermediates) = self
+            .chain
+            .split_first()
+            .ok_or_else(|| refused("there is no certificate".to_owned()))?;
         let time = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let time = UnixTime::since_unix_epoch(time);
         let verified = material.verifier.verify_client_cert(leaf, intermediates, time);

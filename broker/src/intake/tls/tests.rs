@@ -103,7 +103,11 @@ fn what_is_wrong_with_a_file_is_said_and_nothing_of_what_is_in_it() {
         ("cert", "", "no certificate"),
         ("client_ca", "", "no certificate"),
         ("client_ca", key.as_str(), "no certificate"),
-        ("client_ca", "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n", "no authority's"),
+        (
+            "client_ca",
+            "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n",
+            "no authority's",
+        ),
     ] {
         files.write(name, text);
         let why = files.refused();
@@ -217,8 +221,10 @@ async fn files_are_followed_and_bad_ones_change_nothing() {
     let material = watch::Sender::new(Arc::new(files.load().expect("good files")));
     let tls = Tls { files: files.files(), material };
     let metrics = Metrics::default();
-    let health = || crate::audit::Health { head: String::new(), failures: 0, queued: 0, summed_up: 0 };
-    let rejected = || metrics.text(&[], false, &health()).contains("\nsigward_tls_files_rejected 1\n");
+    let health =
+        || crate::audit::Health { head: String::new(), failures: 0, queued: 0, summed_up: 0 };
+    let rejected =
+        || metrics.text(&[], false, &health()).contains("\nsigward_tls_files_rejected 1\n");
     let generation = || tls.material.borrow().generation;
     let scene = async {
         assert!(!rejected());

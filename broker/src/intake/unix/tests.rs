@@ -30,7 +30,12 @@ fn mode_and_group_are_the_configured_ones() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("broker.sock");
     let group = rustix::process::getgid().as_raw();
-    let listen = Listen { mode: Some(0o660), group: Some(crate::config::Group(group)), unix: None, tcp: None };
+    let listen = Listen {
+        mode: Some(0o660),
+        group: Some(crate::config::Group(group)),
+        unix: None,
+        tcp: None,
+    };
     let _socket = Socket::bind(&path, &listen).expect("a socket");
     assert_eq!(mode(&path), 0o660);
     assert_eq!(std::fs::symlink_metadata(&path).expect("a file").gid(), group);
@@ -104,8 +109,12 @@ fn an_inherited_socket_must_be_the_configured_one() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("broker.sock");
     let inherited = || UnixListener::bind(&path).expect("a socket");
-    let listen =
-        |unix: Option<&Path>, mode| Listen { unix: unix.map(Path::to_owned), mode, group: None, tcp: None };
+    let listen = |unix: Option<&Path>, mode| Listen {
+        unix: unix.map(Path::to_owned),
+        mode,
+        group: None,
+        tcp: None,
+    };
     assert!(Socket::inherited(inherited(), &listen(Some(&path), None)).is_ok());
     std::fs::remove_file(&path).expect("a file");
     let other = Some(Path::new("/other.sock"));

@@ -45,7 +45,8 @@ pub(super) struct Unusable {
 impl Marks {
     /// This blocks.
     pub(super) fn of(broker: &TlsBroker) -> Self {
-        let mark = |file: Metadata| (file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec());
+        let mark =
+            |file: Metadata| (file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec());
         let mark = |path: &Path| std::fs::metadata(path).ok().map(mark);
         Self([&broker.cert, &broker.key, &broker.ca].map(|path| mark(path)))
     }
@@ -61,7 +62,9 @@ impl Files {
         let ca = Named { option: "--broker-ca", path: &broker.ca };
         let mut roots = RootCertStore::empty();
         for authority in ca.certificates()? {
-            roots.add(authority).map_err(|_| ca.unusable("it holds what is no authority's certificate"))?;
+            roots
+                .add(authority)
+                .map_err(|_| ca.unusable("it holds what is no authority's certificate"))?;
         }
         let chain = cert.certificates()?;
         let secret = key.read(true)?;
@@ -120,7 +123,8 @@ impl Named<'_> {
             let found = file.metadata()?;
             if is_secret && found.mode() & 0o007 != 0 {
                 let path = self.path.display();
-                let why = format!("every user can read or change it; repair it with: chmod o= {path}");
+                let why =
+                    format!("every user can read or change it; repair it with: chmod o= {path}");
                 return Err(io::Error::other(why));
             }
             if !found.is_file() || found.len() > MAX_FILE {

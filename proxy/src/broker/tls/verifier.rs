@@ -9,7 +9,9 @@ use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
-use tokio_rustls::rustls::client::{VerifierBuilderError, verify_server_cert_signed_by_trust_anchor};
+use tokio_rustls::rustls::client::{
+    VerifierBuilderError, verify_server_cert_signed_by_trust_anchor,
+};
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
@@ -40,7 +42,8 @@ impl BrokerVerifier {
         name: BrokerName,
     ) -> Result<Self, VerifierBuilderError> {
         let (roots, provider) = (Arc::new(roots), Arc::clone(provider));
-        let builder = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
+        let builder =
+            WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
         Ok(Self { chain: builder.build()?, roots, provider, name })
     }
 }
