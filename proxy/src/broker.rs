@@ -227,7 +227,7 @@ impl Broker {
     /// Whether the broker doesn't know us any more on this connection.
     fn is_outdated(&self, status: &Status) -> bool {
         let is_unknown = |reason: &str| reason == Reason::PeerUnknown.name();
-        matches!(self.address, BrokerAddress::Tls { .. })
+        matches!(self.address, BrokerAddress::Tls(_))
             && status.get_details_error_info().is_some_and(|info| is_unknown(&info.reason))
     }
 
@@ -267,8 +267,8 @@ fn detail(address: &BrokerAddress, status: &Status) -> String {
     let hint = match address {
         BrokerAddress::Private => return cause,
         // What concerns the certificates says so itself.
-        BrokerAddress::Tls { .. } if cause.contains("--broker-") => return cause,
-        BrokerAddress::Tls { .. } => {
+        BrokerAddress::Tls(_) if cause.contains("--broker-") => return cause,
+        BrokerAddress::Tls(_) => {
             "is it running there, with [listen] tcp? Its log says whom it refuses"
         }
         BrokerAddress::Unix(path) => hint(path).unwrap_or(

@@ -169,7 +169,8 @@ async fn lines_of_json_say_which_call_they_are_about() {
     let lines: Vec<Value> =
         errors.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let denied = lines.iter().find(|line| line["message"] == "denied").unwrap();
-    assert_eq!((&denied["level"], &denied["uid"]), (&"INFO".into(), &own_uid().into()));
+    let peer = format!("uid:{}", own_uid());
+    assert_eq!((&denied["level"], &denied["peer"]), (&"INFO".into(), &peer.into()));
     let last = lines.iter().rfind(|line| line["message"] == "denied").unwrap();
     let (stranger, call) = (&denied["sign"], &last["sign"]);
     assert!(stranger["id"].is_string() && stranger["profile"].is_null(), "{errors}");

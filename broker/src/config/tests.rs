@@ -247,22 +247,26 @@ fn each_fault_says_where_and_what() {
             "TLS",
         ),
         (
-            "[[rule]]\npeer = { dns = \"*.example.org\" }\nprofiles = [\"dev\"]",
+            "[listen]\ntcp = \"0.0.0.0:1\"\ntls = { cert = \"/c\", key = \"/k\", client_ca = \"/a\" }\n\
+             [[rule]]\npeer = { dns = \"*.example.org\" }\nprofiles = [\"dev\"]",
             "rule[0].peer.dns",
             "without wildcards",
         ),
         (
-            "[[rule]]\npeer = { spiffe_id = \"spiffe://*/b\" }\nprofiles = [\"dev\"]",
+            "[listen]\ntcp = \"0.0.0.0:1\"\ntls = { cert = \"/c\", key = \"/k\", client_ca = \"/a\" }\n\
+             [[rule]]\npeer = { spiffe_id = \"spiffe://*/b\" }\nprofiles = [\"dev\"]",
             "rule[0].peer.spiffe_id",
             "trust domain",
         ),
         (
-            "[[rule]]\npeer = { uid = 1, spiffe_id = \"spiffe://a/b\" }\nprofiles = [\"dev\"]",
+            "[listen]\ntcp = \"0.0.0.0:1\"\ntls = { cert = \"/c\", key = \"/k\", client_ca = \"/a\" }\n\
+             [[rule]]\npeer = { uid = 1, spiffe_id = \"spiffe://a/b\" }\nprofiles = [\"dev\"]",
             "rule[0].peer.spiffe_id",
             "a rule for each",
         ),
         (
-            "[[rule]]\npeer = { dns = \"a\", spiffe_id = \"spiffe://a/b\" }\nprofiles = [\"dev\"]",
+            "[listen]\ntcp = \"0.0.0.0:1\"\ntls = { cert = \"/c\", key = \"/k\", client_ca = \"/a\" }\n\
+             [[rule]]\npeer = { dns = \"a\", spiffe_id = \"spiffe://a/b\" }\nprofiles = [\"dev\"]",
             "rule[0].peer.spiffe_id",
             "a rule for each",
         ),

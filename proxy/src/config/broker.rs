@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sigward_proto::spiffe::SpiffeId;
 
@@ -12,13 +13,8 @@ pub enum BrokerAddress {
     Private,
     /// A socket that somebody's broker listens on.
     Unix(PathBuf),
-    /// A broker over TLS.
-    Tls {
-        /// Its host: a name, or an address without brackets.
-        host: String,
-        /// Its port.
-        port: u16,
-    },
+    /// A broker over TLS: `https://HOST:PORT`. Shared, so that the errors that it is in stay small.
+    Tls(Arc<str>),
 }
 
 /// A broker over TLS, and how each knows the other.
@@ -51,7 +47,10 @@ impl TlsBroker {
     /// Where it is.
     #[must_use]
     pub fn address(&self) -> BrokerAddress {
-        BrokerAddress::Tls { host: self.host.clone(), port: self.port }
+        let Self { host, port, .. } = self;
+        let is_v6 = host.contains(':');
+        let host = if is_v6 { format!("[{host}]") } else { host.clone() };
+        BrokerAddress::Tls(format!("https://{host}:{port}").into())
     }
 }
 
@@ -62,10 +61,7 @@ impl BrokerAddress {
         match self {
             Self::Private => None,
             Self::Unix(path) => Some(format!("unix:{}", path.display())),
-            Self::Tls { host, port } if host.contains(':') => {
-                Some(format!("https://[{host}]:{port}"))
-            }
-            Self::Tls { host, port } => Some(format!("https://{host}:{port}")),
+            Self::Tls(address) => Some(address.to_string()),
         }
     }
 }

@@ -113,6 +113,11 @@ impl Refusal {
 
     /// The command that signs in through a running broker.
     fn login_command(&self) -> String {
+        if matches!(self.broker, BrokerAddress::Tls(_)) {
+            // Its socket is there.
+            let profile = self.profile.as_operand();
+            return format!("`sigward-broker login {profile}` on the machine of {}", self.broker);
+        }
         let broker = match &self.broker {
             // Found by itself.
             BrokerAddress::Unix(path) if !path.ends_with("sigward/broker.sock") => {
@@ -153,7 +158,7 @@ impl fmt::Display for Refusal {
             };
         };
         match reason {
-            Reason::PeerNotAllowed if matches!(broker, BrokerAddress::Tls { .. }) => write!(
+            Reason::PeerNotAllowed if matches!(broker, BrokerAddress::Tls(_)) => write!(
                 f,
                 "{broker} has no [[rule]] for the certificate in --broker-cert; add one with peer = \
                  {{ spiffe_id = \"…\" }} or {{ dns = \"…\" }} to its config"
@@ -330,7 +335,7 @@ impl fmt::Display for Refusal {
                 "too many calls of this user are in progress at {broker}; wait a moment, then \
                  repeat the call"
             ),
-            Reason::PeerUnknown if matches!(broker, BrokerAddress::Tls { .. }) => write!(
+            Reason::PeerUnknown if matches!(broker, BrokerAddress::Tls(_)) => write!(
                 f,
                 "{broker} doesn't accept the certificate in --broker-cert any more: it has expired, or its \
                  authority is no longer in the broker's [listen] client_ca; renew it"

@@ -31,7 +31,10 @@ pub(super) struct Files {
 
 /// What changes with the contents of the three, also where others take their names, as in Kubernetes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Marks([Option<(u64, u64, u64, i64, i64)>; 3]);
+pub(super) struct Marks([Option<Mark>; 3]);
+
+/// Device, file, size, and the time of the last change.
+type Mark = (u64, u64, u64, i64, i64);
 
 /// Which option names a file that can't be used, and why.
 #[derive(Debug, thiserror::Error)]
