@@ -1,9 +1,10 @@
-//! The command line: serve, check, status, login, explain, audit. The only place that reads the environment.
+//! The command line: serve, check, status, health, login, explain, audit. The only place that reads the environment.
 
 mod audit;
 mod check;
 mod connection;
 mod explain;
+mod health;
 mod login;
 mod setup;
 mod status;
@@ -41,6 +42,8 @@ enum Command {
     Check(Check),
     /// The profiles of a running broker: state, source, time left, last error
     Status(status::Options),
+    /// Say by the exit code whether a broker takes calls: 0 if it does, for probes of containers
+    Health(health::Options),
     /// Sign in to IAM Identity Center through a running broker
     Login(login::Options),
     /// Say which rule of a configuration decides a call, and why the others don't
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Setup(options) => setup::run(&options),
         Command::Login(options) => block_on(login::run(options, &default_sockets()))?,
         Command::Status(options) => block_on(status::run(options, &default_sockets()))?,
+        Command::Health(options) => block_on(health::run(options, &default_sockets()))?,
     });
     outcome.unwrap_or_else(|error| {
         report(&error);

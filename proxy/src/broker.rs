@@ -1,7 +1,7 @@
 //! The gRPC channel to the broker: one connection, made when it is needed and again when it broke.
 //!
 //! Every answer is either what was asked for or an [`Error`] that says whose fault it is; a broker
-//! that went away is asked once more, since asking for a signature changes nothing.
+//! that went away is asked again, since asking for a signature changes nothing.
 
 mod channel;
 mod private;
@@ -10,6 +10,7 @@ mod tls;
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use sigward_proto::v1::{
     SignRequest, SignResponse,
 };
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
@@ -59,6 +61,12 @@ impl Route {
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(5), Duration::from_millis(50), Duration::from_millis(250)];
 
+/// How long a broker that has answered before may be away, and how often it is looked for: whoever runs it
+/// (systemd, a kubelet) starts it again, and no call has to fail for that. One that never answered is a mistake in
+/// the set-up, and told at once.
+const AWAY: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(250);
+
 /// A handle to the broker. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Broker {
@@ -67,6 +75,8 @@ pub struct Broker {
     address: BrokerAddress,
     private: Option<Arc<PrivateBroker>>,
     timeout: Duration,
+    /// Whether the broker has ever answered.
+    has_answered: Arc<AtomicBool>,
     /// The profiles for which no rule looks at a body, as far as we know: its hash is enough.
     unread: Arc<Mutex<HashSet<String>>>,
 }
@@ -103,7 +113,8 @@ impl Broker {
             BrokerClient::with_origin(channel.clone(), Uri::from_static("http://sigward-broker"))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { client, channel, address, private, timeout, unread: Arc::default() }
+        let (has_answered, unread) = Default::default();
+        Self { client, channel, address, private, timeout, has_answered, unread }
     }
 
     /// Whom this asks.
@@ -192,30 +203,38 @@ impl Broker {
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
         let attempts = async {
-            for pause in PAUSES {
-                match call().await {
+            let begun = Instant::now();
+            let mut pauses = PAUSES.into_iter();
+            loop {
+                let answer = call().await;
+                match &answer {
                     // A broker that has just died may fail more than one question: the first finds
                     // the connection broken, the next may still find it there.
-                    Err(status) if is_transport(&status) && !self.is_lost().await => {
+                    Err(status) if is_transport(status) && !self.is_lost().await => {
+                        let pause = pauses.next().or_else(|| self.may_come_back(begun));
+                        let Some(pause) = pause else { return answer };
                         tracing::debug!(%status, "the broker's connection broke, asking once more");
                         tokio::time::sleep(pause).await;
                     }
                     // Our certificate has expired since the connection was opened: the next one shows what the files
                     // hold now.
-                    Err(status) if self.is_outdated(&status) => {
+                    Err(status) if self.is_outdated(status) => {
+                        let Some(pause) = pauses.next() else { return answer };
                         self.channel.replace();
                         tokio::time::sleep(pause).await;
                     }
-                    answer => return answer,
+                    _ => return answer,
                 }
             }
-            call().await
         };
         let answer = tokio::time::timeout(self.timeout, attempts).await;
-        if let (Some(private), Ok(answer)) = (&self.private, &answer)
+        if let Ok(answer) = &answer
             && answer.as_ref().err().is_none_or(|status| !is_transport(status))
         {
-            private.has_answered();
+            self.has_answered.store(true, Ordering::Relaxed);
+            if let Some(private) = &self.private {
+                private.has_answered();
+            }
         }
         match answer {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
@@ -237,6 +256,12 @@ impl Broker {
             Some(private) => private.failure().await.is_some(),
             None => false,
         }
+    }
+
+    /// The pause before a broker of others is looked for again that was away since `begun`.
+    fn may_come_back(&self, begun: Instant) -> Option<Duration> {
+        let known = self.private.is_none() && self.has_answered.load(Ordering::Relaxed);
+        (known && begun.elapsed() < AWAY).then_some(LOOK)
     }
 
     /// What a status means.

@@ -5,6 +5,7 @@
 
 mod broker;
 mod endpoint;
+mod health;
 mod listen;
 mod network;
 mod profiles;
@@ -18,6 +19,7 @@ use clap::{ArgAction, CommandFactory, Parser};
 use http::{HeaderName, HeaderValue};
 
 pub use self::broker::BrokerChoice;
+pub use self::health::health;
 use self::values::{argument, header, key_value, last_of_each, seconds};
 use crate::config::{
     Config, Globs, ListenAddress, MAX_ADDED_HEADERS, ProfileArgument, Profiles, Timeouts,
@@ -36,7 +38,8 @@ use crate::environment::Environment;
 #[command(args_override_self = true, infer_long_args = true)]
 #[command(after_help = "Examples:
   sigward-proxy https://aws-mcp.us-east-1.api.aws/mcp
-  sigward-proxy https://aws-mcp.us-east-1.api.aws/mcp --profile prod-readonly dev staging")]
+  sigward-proxy https://aws-mcp.us-east-1.api.aws/mcp --profile prod-readonly dev staging
+  sigward-proxy health 127.0.0.1:8080    is the one that listens there well?")]
 struct Options {
     /// URL of the MCP endpoint; may also be the last word behind --profile
     endpoint: Option<String>,

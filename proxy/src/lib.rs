@@ -27,6 +27,8 @@ pub mod launch;
 
 pub mod cli;
 
+mod health;
+
 pub mod downstream;
 
 pub mod client;

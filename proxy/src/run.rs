@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -15,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Broker, Route};
 use crate::cli::{self, Invocation};
 use crate::client::{Client, GRACE, Shared};
-use crate::config::{Config, Listen, MAX_CLIENT_MESSAGE};
+use crate::config::{Config, Listen, ListenAddress, MAX_CLIENT_MESSAGE};
 use crate::downstream::http::{self, Guard, Handler, Limits, Room, Service, Socket};
 use crate::downstream::stdio;
 use crate::environment::Environment;
 use crate::error::Error;
+use crate::health;
 use crate::launch;
 use crate::log;
 use crate::session::Ownership;
@@ -39,14 +41,13 @@ const DRAIN: Duration = Duration::from_millis(700);
 /// Runs the program. It ends with the client's input, or by a signal.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(asked) = cli::health(std::env::args_os()) {
+        return asked.map_or_else(|error| usage(&error), |address| check_health(&address));
+    }
     let environment = Environment::of_process();
     let invocation = match cli::parse(std::env::args_os(), &environment) {
         Ok(invocation) => invocation,
-        Err(error) => {
-            // Help goes to standard output, where no MCP client is yet.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return usage(&error),
     };
     log::start(&invocation.log_level);
     let Invocation { config, broker, log_level } = invocation;
@@ -69,9 +70,7 @@ pub fn main() -> ExitCode {
         }
     }
     let descriptors = raise_descriptors();
-    // One thread: a proxy waits, it doesn't compute, and threads that wake each other cost a call more
-    // than it takes (measured: a third of the latency, and of the rate).
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
@@ -85,6 +84,28 @@ pub fn main() -> ExitCode {
         }
         None => code,
     }
+}
+
+/// One thread: a proxy waits, it doesn't compute, and threads that wake each other cost a call more
+/// than it takes (measured: a third of the latency, and of the rate).
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Asks another proxy, the one at `address`, whether it is well.
+fn check_health(address: &ListenAddress) -> ExitCode {
+    match runtime().map(|runtime| runtime.block_on(health::check(address))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(why)) => fail(&why),
+        Err(error) => fail(&error),
+    }
+}
+
+/// Help, or what is wrong with the command line.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Help goes to standard output, where no MCP client is yet.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 async fn serve(config: Config, route: Route, descriptors: u64) -> ExitCode {

@@ -82,6 +82,11 @@ pub struct Aws {
 impl Aws {
     /// Starts them on one port; they know `keys`, and add to it.
     pub async fn start(keys: KeyTable) -> Self {
+        Self::at(keys, 0).await
+    }
+
+    /// The same on a given port.
+    pub async fn at(keys: KeyTable, port: u16) -> Self {
         let issued = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&issued);
         let person = Arc::new(Mutex::new(Person::Pending));
@@ -112,7 +117,7 @@ impl Aws {
                 Ok(answer(parts, body))
             }
         };
-        Self { server: Loopback::start(0, handler).await, issued, person, revoked, gate }
+        Self { server: Loopback::start(port, handler).await, issued, person, revoked, gate }
     }
 
     /// From now on nobody is answered.

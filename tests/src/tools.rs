@@ -22,6 +22,9 @@ const REFERENCE_PROXY: &[&str] = &["mcp-proxy-for-aws==1.7.0"];
 /// An STS that others wrote.
 const MOTO: &[&str] = &["moto[server]==5.2.5"];
 
+/// A parser of YAML: those of Rust are no longer kept, or young.
+const YAML: &[&str] = &["pyyaml==6.0.3"];
+
 /// What the JavaScript of the tests has: the official conformance suite, the official client in both its versions, and
 /// the Inspector.
 const NODE_PACKAGES: &[&str] = &[
@@ -78,6 +81,15 @@ pub fn reference_proxy() -> &'static Path {
 pub fn moto() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| virtual_environment("moto", MOTO).join("bin/moto_server"))
+}
+
+/// A Python interpreter that can import `yaml`.
+///
+/// # Panics
+/// If it can't be installed.
+pub fn yaml() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| virtual_environment("yaml", YAML).join("bin/python"))
 }
 
 /// Node, and the packages that it finds when `NODE_PATH` says where.

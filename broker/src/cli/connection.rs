@@ -40,6 +40,11 @@ pub(super) async fn connect(
 }
 
 async fn dial(path: &Path) -> Result<BrokerClient<Channel>, Error> {
+    channel(path).await.map(BrokerClient::new)
+}
+
+/// A connection to whatever listens on a socket.
+pub(super) async fn channel(path: &Path) -> Result<Channel, Error> {
     let failed = |why: String| Error::Broker(format!("{}: {why}", path.display()));
     let stream = UnixStream::connect(path).await.map_err(|error| failed(error.to_string()))?;
     let mut stream = Some(stream);
@@ -50,7 +55,7 @@ async fn dial(path: &Path) -> Result<BrokerClient<Channel>, Error> {
     });
     // The URI is only a name: the connection is there.
     let channel = Endpoint::from_static("http://broker").connect_with_connector(connector).await;
-    Ok(BrokerClient::new(channel.map_err(|error| failed(error.to_string()))?))
+    channel.map_err(|error| failed(error.to_string()))
 }
 
 /// A socket may accept and never answer: a broker that is stopped, or something else.

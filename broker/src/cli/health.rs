@@ -1,0 +1,129 @@
+//! `health`: whether a running broker takes calls, for probes of containers that have no shell.
+//!
+//! Anyone who reaches the socket may ask (`grpc.health.v1`), so that a probe needs no rule. Silent where all is well;
+//! else one line says why, and the exit code is 1.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use sigward_proto::v1::broker_server::SERVICE_NAME;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::connection::{channel, late, refused};
+use crate::error::Error;
+
+/// Probes come every few seconds: a broker that takes longer is not well.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The broker to ask [default: the user's own socket, then the machine's]
+    #[arg(long, value_name = "unix:PATH", env = "SIGWARD_BROKER", value_parser = socket)]
+    broker: Option<PathBuf>,
+}
+
+/// The path in `unix:PATH`.
+fn socket(address: &str) -> Result<PathBuf, String> {
+    let path = address.strip_prefix("unix:").filter(|path| !path.is_empty());
+    path.map(PathBuf::from).ok_or_else(|| "write unix:PATH".to_owned())
+}
+
+pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCode, Error> {
+    let sockets = options.broker.as_ref().map_or(sockets, std::slice::from_ref);
+    let asked = tokio::time::timeout(PATIENCE, ask_first(sockets)).await;
+    asked.unwrap_or_else(|_| Err(late()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the broker at the first of the sockets where anything listens.
+async fn ask_first(sockets: &[PathBuf]) -> Result<(), Error> {
+    let mut tried: Vec<String> = Vec::new();
+    for socket in sockets {
+        match channel(socket).await {
+            Ok(channel) => return ask(HealthClient::new(channel), socket).await,
+            Err(error) => tried.push(error.to_string()),
+        }
+    }
+    // Both are one where the user has no socket of their own.
+    tried.dedup();
+    Err(Error::Broker(tried.join("; ")))
+}
+
+async fn ask(
+    mut client: HealthClient<tonic::transport::Channel>,
+    socket: &Path,
+) -> Result<(), Error> {
+    let service = SERVICE_NAME.to_owned();
+    let answer = client.check(HealthCheckRequest { service }).await.map_err(refused)?;
+    match answer.into_inner().status() {
+        ServingStatus::Serving => Ok(()),
+        _ => Err(Error::Broker(format!("{}: the broker takes no calls now", socket.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tokio::net::UnixListener;
+    use tonic_health::ServingStatus;
+
+    use super::*;
+
+    /// A broker's health at `socket`, as `status` says.
+    fn serve(socket: &Path, status: ServingStatus) {
+        let listener = UnixListener::bind(socket).expect("a socket");
+        let connections = futures_util::stream::unfold(listener, async |listener| {
+            let accepted = listener.accept().await.map(|(stream, _)| stream);
+            Some((accepted, listener))
+        });
+        tokio::spawn(async move {
+            let (reporter, service) = tonic_health::server::health_reporter();
+            reporter.set_service_status(SERVICE_NAME, status).await;
+            let server = tonic::transport::Server::builder().add_service(service);
+            server.serve_with_incoming(connections).await.expect("it serves");
+            Ok::<(), Infallible>(())
+        });
+    }
+
+    async fn health(sockets: &[PathBuf]) -> Result<ExitCode, String> {
+        run(Options { broker: None }, sockets).await.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_serves_is_well_and_one_that_drains_is_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        let (well, drains, absent) = (path("well"), path("drains"), path("absent"));
+        serve(&well, ServingStatus::Serving);
+        serve(&drains, ServingStatus::NotServing);
+        assert_eq!(health(&[absent.clone(), well.clone()]).await, Ok(ExitCode::SUCCESS));
+        // The first that answers is the one that is meant.
+        let why = health(&[drains.clone(), well]).await.expect_err("it takes no calls");
+        assert_eq!(why, format!("{}: the broker takes no calls now", drains.display()));
+        let why = health(&[absent.clone(), absent.clone()]).await.expect_err("nobody is there");
+        assert_eq!(why, format!("{}: No such file or directory (os error 2)", absent.display()));
+    }
+
+    /// A broker that is stopped, or stuck: the kernel still takes connections for it.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_never_answers_is_not_well() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = directory.path().join("silent");
+        let _listener = UnixListener::bind(&socket).expect("a socket");
+        let why = health(&[socket]).await.expect_err("no answer");
+        assert!(why.contains("doesn't answer"), "{why}");
+    }
+
+    #[test]
+    fn only_sockets_can_be_named() {
+        assert_eq!(socket("unix:/run/x"), Ok("/run/x".into()));
+        for wrong in ["", "unix:", "/run/x", "https://broker:7443"] {
+            assert!(socket(wrong).is_err(), "{wrong}");
+        }
+    }
+}

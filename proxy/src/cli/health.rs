@@ -1,0 +1,59 @@
+//! `sigward-proxy health ADDRESS`: read before the endpoint, which it can't be mistaken for.
+
+use std::ffi::OsString;
+
+use clap::Parser;
+
+use super::listen;
+use crate::config::ListenAddress;
+
+/// Say by the exit code whether a proxy takes requests: 0 if it does, for probes of containers.
+#[derive(Debug, Parser)]
+#[command(name = "sigward-proxy health")]
+struct Options {
+    /// Where it listens, as --listen has it: HOST:PORT, PORT or unix:PATH
+    #[arg(value_parser = listen::address)]
+    address: ListenAddress,
+}
+
+/// The address of a proxy whose health is asked for; none, where the command line says anything else.
+pub fn health(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Option<Result<ListenAddress, clap::Error>> {
+    let mut arguments = arguments.into_iter().skip(1);
+    // An endpoint has a scheme.
+    let is_meant = arguments.next().is_some_and(|word| word == "health");
+    let name = OsString::from("sigward-proxy health");
+    let all = std::iter::once(name).chain(arguments);
+    is_meant.then(|| Options::try_parse_from(all).map(|options| options.address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(arguments: &[&str]) -> Option<Result<ListenAddress, clap::Error>> {
+        health(["sigward-proxy"].iter().chain(arguments).map(OsString::from))
+    }
+
+    #[test]
+    fn an_address_is_what_listen_takes() {
+        for (text, address) in
+            [("8080", "127.0.0.1:8080"), ("[::1]:80", "[::1]:80"), ("unix:/run/x", "unix:/run/x")]
+        {
+            let asked = asked(&["health", text]).expect("the health").expect("an address");
+            assert_eq!(asked.to_string(), address);
+        }
+        for wrong in [&["health"][..], &["health", "example.com:80"], &["health", "80", "81"]] {
+            assert!(asked(wrong).expect("the health").is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_the_first_word_is_something_else() {
+        let url = "https://aws-mcp.us-east-1.api.aws/mcp";
+        for other in [&[][..], &[url], &["--profile", "health", url], &["healthy", "80"]] {
+            assert!(asked(other).is_none(), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The pod of broker/deploy/container, played by podman from an image of the shipped Containerfile: an agent, a proxy and
+//! a broker in three containers, and beside them, on the network of the pod, an STS and the MCP server that verifies.
+//!
+//! Needs root, podman, buildah, crun and catatonit; what it needs of the manifest is read from the manifest.
+
+mod image;
+mod network;
+mod played;
+mod podman;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use rustix::process::Signal;
+use serde_json::Value;
+use sigward_tests::aws::{Aws, WEB_IDENTITY_TOKEN};
+use sigward_tests::keys::{CANARY, KeyTable, TOKEN_CANARY};
+use sigward_tests::upstream::Upstream;
+use sigward_tests::{deadline, memory, processes};
+
+use self::network::Network;
+use self::played::{AGENT_TOKEN, ENDPOINT, PORT, STS_PORT};
+use self::podman::Podman;
+use crate::http;
+use crate::setup::text;
+
+/// A port on which a key lies about, to show that the search finds one.
+const CONTROL_PORT: u16 = 8099;
+/// Who calls at once while the broker is killed.
+const CALLERS: usize = 32;
+const PROFILES: [&str; 2] = ["prod-readonly", "dev"];
+
+/// A pod that runs, and what it talks to.
+struct Pod {
+    podman: Podman,
+    network: Network,
+    upstream: Upstream,
+    _aws: Aws,
+}
+
+impl Pod {
+    async fn play() -> Self {
+        let podman = Podman::new();
+        let scene = podman.directory();
+        image::build(&podman);
+        let pod = played::write(scene);
+        podman.run(&["kube", "play", "--network", "none", "--log-driver", "k8s-file", &pod]);
+        let network = Network::of(podman.pid("agent-agent"));
+        let keys = KeyTable::default();
+        let known = keys.clone();
+        let upstream = network.run(Upstream::builder(known).port(PORT).start()).await;
+        let aws = network.run(Aws::at(keys, STS_PORT)).await;
+        let pod = Self { podman, network, upstream, _aws: aws };
+        // What the kubelet does before it starts the next container.
+        for (container, probe) in [
+            ("agent-broker", &["sigward-broker", "health"][..]),
+            ("agent-proxy", &["sigward-proxy", "health", "127.0.0.1:8080"]),
+        ] {
+            let well = async {
+                while !pod.podman.exec(container, probe).status.success() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            deadline::within_long(well, || pod.story()).await;
+        }
+        pod
+    }
+
+    /// What all containers wrote.
+    fn story(&self) -> String {
+        let logs = ["agent-broker", "agent-proxy", "agent-agent"]
+            .map(|name| format!("{name}:\n{}", self.podman.logs(name)));
+        logs.join("\n")
+    }
+
+    /// A session of the agent.
+    async fn session(&self) -> Session {
+        self.network.run(Session::open()).await
+    }
+
+    /// How many calls of `tool` have reached the server.
+    fn calls(&self, tool: &str) -> usize {
+        self.upstream.requests().iter().filter(|it| it.calls(tool)).count()
+    }
+
+    async fn called(&self, tool: &'static str, times: usize) {
+        let waiting = async {
+            while self.calls(tool) < times {
+                tokio::task::yield_now().await;
+            }
+        };
+        deadline::within(waiting, || format!("{}\n{}", self.calls(tool), self.story())).await;
+    }
+}
+
+/// The agent's side of an MCP session with the proxy, on the network of the pod.
+#[derive(Clone)]
+struct Session(String);
+
+impl Session {
+    async fn open() -> Self {
+        let body = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"agent","version":"1"}}}"#;
+        let answer = post(AGENT_TOKEN, "", body).await;
+        let session = Self(answer.header("mcp-session-id").expect("a session").to_owned());
+        answer.text().await;
+        let ready = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+        assert_eq!(post(AGENT_TOKEN, &session.0, ready).await.status, 202);
+        session
+    }
+
+    async fn call(&self, tool: &str, profile: &str) -> Value {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}","arguments":{{"aws_profile":"{profile}"}}}}}}"#
+        );
+        post(AGENT_TOKEN, &self.0, &body).await.message().await
+    }
+}
+
+async fn post(token: &str, session: &str, body: &str) -> http::Answer {
+    let bearer = format!("Bearer {token}");
+    let mut headers = vec![
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+        ("authorization", bearer.as_str()),
+    ];
+    if !session.is_empty() {
+        headers.extend([("mcp-session-id", session), ("mcp-protocol-version", "2025-11-25")]);
+    }
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    http::request("127.0.0.1:8080", "POST", "/mcp", &headers, body).await
+}
+
+/// Who the server sees when a profile signs: the role of aws-config.
+fn role(profile: &str) -> String {
+    format!(":assumed-role/agent-{profile}/sigward")
+}
+
+/// One pod for all of it, from its start to its end.
+#[tokio::test]
+async fn the_pod_keeps_its_promises() {
+    let pod = Pod::play().await;
+    two_profiles_are_two_roles(&pod).await;
+    the_agent_finds_no_key(&pod).await;
+    a_killed_broker_loses_no_call(&pod).await;
+    its_end_loses_no_answer(&pod).await;
+    let story = pod.story();
+    processes::assert_no_canary("the logs of the containers", &story);
+    assert!(story.contains("listening"), "the control: there are logs: {story}");
+}
+
+async fn two_profiles_are_two_roles(pod: &Pod) {
+    let session = pod.session().await;
+    for profile in PROFILES {
+        let session = session.clone();
+        let called = pod.network.run(async move { session.call("whoami", profile).await }).await;
+        assert!(text(&called).ends_with(&role(profile)), "{called}");
+    }
+    // Whoever hasn't the token gets nothing, also from within the pod.
+    let hello = r#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#;
+    let refused = pod.network.run(post("0123456789abcdef0123", "", hello)).await;
+    assert_eq!(refused.status, 401);
+}
+
+/// A program of the agent's user, in the agent's container, searches everything that it can read and reach.
+async fn the_agent_finds_no_key(pod: &Pod) {
+    let control = pod.network.spawn(network::answer_always(CONTROL_PORT, CANARY));
+    let key = {
+        let requests = pod.upstream.requests();
+        let signed = requests.iter().rev().find_map(|it| it.signature.as_ref().ok());
+        signed.expect("a signature").key.clone()
+    };
+    let needles = [CANARY, TOKEN_CANARY, WEB_IDENTITY_TOKEN, &key.secret].map(hex::encode);
+    let needles = needles.iter().map(String::as_str);
+    let command: Vec<&str> = ["/probe/probe", "search"].into_iter().chain(needles).collect();
+    let output = pod.podman.exec("agent-agent", &command);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    control.abort();
+
+    // What was put there to be found, and nothing else.
+    let found: BTreeSet<String> = serde_json::from_value(report["found"].clone()).unwrap();
+    let expected = ["environment CONTROL", "environment of /probe/probe wait", "/control/key"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(["/", "/mcp", "/metrics", "/healthz", "/v1/credentials", "/latest/meta-data/iam/info"]
+            .map(|path| format!("port {CONTROL_PORT} {path}")))
+        .collect::<BTreeSet<_>>();
+    let mut found = found;
+    // Its environment is in its memory too.
+    found.remove("memory of /probe/probe wait");
+    assert_eq!(found, expected, "{report:#}");
+    // It looked where there is something.
+    assert!(report["files"].as_u64().is_some_and(|files| files > 5), "{report:#}");
+    assert_eq!(report["processes"], serde_json::json!(["/probe/probe wait"]), "{report:#}");
+    let ports: BTreeSet<u16> = serde_json::from_value(report["ports"].clone()).unwrap();
+    assert!(ports.is_superset(&[8080, 9464, PORT, STS_PORT, CONTROL_PORT].into()), "{report:#}");
+    // The broker's socket has a name on this network, and no way leads to it.
+    let named: Vec<String> = serde_json::from_value(report["named_sockets"].clone()).unwrap();
+    assert!(named.contains(&"/run/sigward/broker.sock".to_owned()), "{report:#}");
+    assert_eq!(report["open_sockets"], serde_json::json!([]), "{report:#}");
+    assert_eq!(report["metadata"], serde_json::json!([]), "{report:#}");
+
+    // The key is in the broker's memory, and in no other.
+    let count = |name| memory::count(pod.podman.pid(name), &[key.secret.as_bytes()]).unwrap()[0];
+    assert!(count("agent-broker") > 0, "the control: the broker has the key");
+    for name in ["agent-proxy", "agent-agent"] {
+        assert_eq!(count(name), 0, "{name}");
+    }
+}
+
+/// Killed under the calls of many, and started again by podman as the kubelet does.
+async fn a_killed_broker_loses_no_call(pod: &Pod) {
+    let is_back = Arc::new(AtomicBool::new(false));
+    let before = pod.calls("whoami");
+    let mut callers = Vec::new();
+    for number in 0..CALLERS {
+        let (session, is_back) = (pod.session().await, Arc::clone(&is_back));
+        callers.push(pod.network.spawn(async move {
+            let profile = PROFILES[number % 2];
+            let mut calls = 0;
+            // One more when it is back, so that all have called before, meanwhile and after.
+            while !is_back.load(Ordering::SeqCst) || calls == 0 {
+                let called = session.call("whoami", profile).await;
+                assert!(text(&called).ends_with(&role(profile)), "{called}");
+                calls += 1;
+            }
+            let called = session.call("whoami", profile).await;
+            assert!(text(&called).ends_with(&role(profile)), "{called}");
+        }));
+    }
+    pod.called("whoami", before + CALLERS).await;
+    let broker = pod.podman.pid("agent-broker");
+    processes::signal(broker, Signal::KILL);
+    let restarted = async {
+        while !pod.podman.exec("agent-broker", &["sigward-broker", "health"]).status.success() {
+            tokio::task::yield_now().await;
+        }
+    };
+    deadline::within_long(restarted, || pod.story()).await;
+    assert_ne!(pod.podman.pid("agent-broker"), broker, "another process");
+    is_back.store(true, Ordering::SeqCst);
+    for caller in callers {
+        let finished = deadline::within_long(caller, || pod.story()).await;
+        finished.unwrap_or_else(|error| panic!("{error}\n{}", pod.story()));
+    }
+}
+
+/// SIGTERM, in the order in which the kubelet ends sidecars; what is in progress is answered, nothing has to be killed.
+async fn its_end_loses_no_answer(pod: &Pod) {
+    let mut callers = Vec::new();
+    for profile in PROFILES {
+        let session = pod.session().await;
+        callers.push(pod.network.spawn(async move { session.call("slow", profile).await }));
+    }
+    pod.called("slow", PROFILES.len()).await;
+    let stopping = pod.podman.stop(&["agent-agent", "agent-proxy", "agent-broker"]);
+    // Whoever comes now is refused.
+    let closed = pod.network.run(async {
+        while http::connect("127.0.0.1:8080").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    });
+    deadline::within(closed, || pod.story()).await;
+    pod.upstream.slow().open();
+    for caller in callers {
+        let called = deadline::within(caller, || pod.story()).await.expect("an answer");
+        assert_ne!(called["result"]["isError"], true, "{called}");
+        assert!(called["result"].is_object(), "{called}");
+    }
+    stopping.join().expect("podman stops them");
+    for name in ["agent-agent", "agent-proxy", "agent-broker"] {
+        // Killed after 5 seconds it would be 137.
+        assert_eq!(pod.podman.exit_code(name), 0, "{name}\n{}", pod.story());
+    }
+}

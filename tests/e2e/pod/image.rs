@@ -1,0 +1,126 @@
+//! The image, from the Containerfile that is shipped. Its build stage, which would fetch a builder from a registry and
+//! compile for minutes, is replaced by a directory with what the stage leaves: the root that `rootfs` stages, of the
+//! programs of this test.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use sigward_tests::processes::{binaries, workspace};
+
+use super::podman::{Podman, succeed};
+use crate::manifests;
+
+/// `localhost/sigward`, in the store of `podman`.
+pub(super) fn build(podman: &Podman) {
+    let stage = podman.directory().join("build");
+    let context = podman.directory().join("context");
+    fs::create_dir(&stage).expect("a directory");
+    fs::create_dir(&context).expect("a directory");
+    rootfs(podman.directory(), &stage.join("rootfs"));
+    let mut buildah = podman.command("buildah");
+    buildah.args(["bud", "--isolation", "chroot", "--timestamp", "0", "--tag", "sigward"]);
+    buildah.arg("--build-context").arg(format!("build={}", stage.display()));
+    buildah.arg("--file").arg(manifests::directory().join("Containerfile")).arg(context);
+    succeed(&mut buildah);
+}
+
+/// Stages the root of the image in `root`, as the build stage does.
+fn rootfs(scratch: &Path, root: &Path) {
+    let mut command = Command::new(manifests::directory().join("rootfs"));
+    command.arg(root);
+    for program in [&binaries().broker, &binaries().proxy] {
+        // A release has no symbols.
+        let stripped = scratch.join(program.file_name().expect("a name"));
+        succeed(Command::new("strip").arg("-o").arg(&stripped).arg(program));
+        command.arg(stripped);
+    }
+    succeed(&mut command);
+}
+
+/// Every path below: its mode, its time, and what is in it.
+fn contents(root: &Path) -> BTreeMap<PathBuf, (u32, i64, Vec<u8>)> {
+    let mut all = BTreeMap::new();
+    let mut left = vec![root.to_owned()];
+    while let Some(path) = left.pop() {
+        let about = fs::symlink_metadata(&path).expect("it is there");
+        let bytes = match about.is_file() {
+            true => Sha256::digest(fs::read(&path).expect("a file")).to_vec(),
+            false => Vec::new(),
+        };
+        if about.is_dir() {
+            left.extend(fs::read_dir(&path).expect("a directory").map(|it| it.unwrap().path()));
+        }
+        let name = path.strip_prefix(root).expect("below it").to_owned();
+        all.insert(name, (about.mode(), about.mtime(), bytes));
+    }
+    all
+}
+
+/// Nothing to run but the two programs, nothing that may be written, and the same bytes each time.
+#[test]
+fn the_root_holds_what_the_programs_need_and_is_reproducible() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let [one, other] = ["one", "other"].map(|name| {
+        let root = scratch.path().join(name);
+        rootfs(scratch.path(), &root);
+        contents(&root)
+    });
+    assert!(one == other, "two roots of the same programs differ");
+    let loader = |path: &Path| path.components().any(|it| it.as_os_str() == "lib64");
+    let mut programs = Vec::new();
+    for (path, (mode, time, _)) in &one {
+        assert_eq!(*time, 0, "{}", path.display());
+        assert_eq!(mode & 0o022, 0, "{} may be written", path.display());
+        assert_eq!(mode & 0o6000, 0, "{} changes users", path.display());
+        let is_program = mode & 0o170_000 == 0o100_000 && mode & 0o111 != 0;
+        if is_program && !loader(path) && !path.starts_with("lib") {
+            programs.push(path.to_str().expect("a name"));
+        }
+    }
+    assert_eq!(programs, ["usr/bin/sigward-broker", "usr/bin/sigward-proxy"]);
+    for needed in ["etc/ssl/certs/ca-certificates.crt", "etc/passwd", "etc/nsswitch.conf"] {
+        assert!(one.contains_key(Path::new(needed)), "{needed}");
+    }
+}
+
+/// The bill of materials names each crate that is in the programs with the checksum of Cargo.lock, and no other.
+#[test]
+fn the_bill_of_materials_is_that_of_the_lock_file() {
+    let text = succeed(&mut Command::new(manifests::directory().join("sbom")));
+    let bill: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((&bill["bomFormat"], &bill["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
+    let lock = fs::read_to_string(workspace().join("Cargo.lock")).expect("a lock file");
+    let components = bill["components"].as_array().expect("components");
+    let mut names = Vec::new();
+    for component in components {
+        let (name, version) = (&component["name"], &component["version"]);
+        let package = format!("name = {name}\nversion = {version}\n");
+        let locked = lock.split("[[package]]\n").find(|it| it.starts_with(&package));
+        let locked = locked.unwrap_or_else(|| panic!("{name} {version} isn't locked"));
+        if !locked.contains("\nsource = ") {
+            assert!(component["hashes"].is_null());
+        } else {
+            let sum = component["hashes"][0]["content"].as_str().expect("a checksum");
+            assert!(locked.contains(&format!("checksum = \"{sum}\"")), "{name} {version}");
+        }
+        assert!(component["licenses"][0]["expression"].is_string(), "{name} has no licence");
+        names.push(name.as_str().expect("a name"));
+    }
+    for there in ["sigward-broker", "sigward-proxy", "tokio", "rustls", "aws-lc-rs", "aws-sigv4"] {
+        assert!(names.contains(&there), "{there}");
+    }
+    for absent in ["sigward-tests", "rcgen", "proptest", "protox"] {
+        assert!(!names.contains(&absent), "{absent} is in no program");
+    }
+}
+
+/// Copies a program to where every user may run it.
+pub(super) fn place(program: &Path, to: &Path) {
+    crate::setup::copy_program(program, to);
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).expect("a mode");
+}

@@ -1,0 +1,63 @@
+//! The network of a pod: a thread that is in it, with a runtime whose sockets are too.
+
+use std::fs::File;
+use std::future::Future;
+use std::os::fd::AsFd as _;
+use std::sync::mpsc;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// It ends on drop, and everything in it.
+pub(super) struct Network {
+    handle: Handle,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Network {
+    /// The network of the process `pid`.
+    pub(super) fn of(pid: u32) -> Self {
+        let namespace = File::open(format!("/proc/{pid}/ns/net")).expect("a network");
+        let (give, take) = mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        std::thread::spawn(move || {
+            let kind = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(namespace.as_fd(), kind).expect("root may enter it");
+            // One thread: no other would be in it.
+            let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+            give.send(runtime.handle().clone()).expect("the test waits");
+            let _ = runtime.block_on(stopped);
+        });
+        Self { handle: take.recv().expect("the thread is in it"), _stop: stop }
+    }
+
+    /// Does something there.
+    pub(super) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.handle.spawn(future)
+    }
+
+    /// What comes of it.
+    pub(super) async fn run<F>(&self, future: F) -> F::Output
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.spawn(future).await.expect("no panic")
+    }
+}
+
+/// A server that gives `text` to everyone.
+pub(super) async fn answer_always(port: u16, text: &'static str) {
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a port");
+    loop {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let _ = stream.read(&mut [0; 1024]).await;
+        let _ = stream.write_all(text.as_bytes()).await;
+    }
+}
