@@ -9,6 +9,7 @@ mod played;
 mod podman;
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,7 +22,7 @@ use sigward_tests::upstream::Upstream;
 use sigward_tests::{deadline, memory, processes};
 
 use self::network::Network;
-use self::played::{AGENT_TOKEN, ENDPOINT, PORT, STS_PORT};
+use self::played::{AGENT_TOKEN, PORT, STS_PORT};
 use self::podman::Podman;
 use crate::http;
 use crate::setup::text;
@@ -148,6 +149,8 @@ async fn the_pod_keeps_its_promises() {
     let story = pod.story();
     processes::assert_no_canary("the logs of the containers", &story);
     assert!(story.contains("listening"), "the control: there are logs: {story}");
+    let null = std::fs::metadata("/dev/null").unwrap();
+    assert_eq!((null.uid(), null.gid()), (0, 0), "the test changed this machine");
 }
 
 async fn two_profiles_are_two_roles(pod: &Pod) {

@@ -1,7 +1,7 @@
 //! podman and buildah with a store of their own, on a machine that may be a container itself.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
 
 use tempfile::TempDir;
@@ -64,10 +64,12 @@ impl Podman {
         succeed(self.command("podman").args(arguments))
     }
 
-    /// A program in a container.
+    /// A program in a container. Its standard input is a pipe: crun 1.8 gives that file to the container's user, and
+    /// without `--interactive` it is `/dev/null` of the whole machine.
     pub(super) fn exec(&self, container: &str, command: &[&str]) -> Output {
         let mut podman = self.command("podman");
-        podman.args(["exec", container]).args(command).output().expect("podman runs")
+        podman.args(["exec", "--interactive", container]).args(command).stdin(Stdio::piped());
+        podman.output().expect("podman runs")
     }
 
     /// The first process of a container, as this machine sees it.
