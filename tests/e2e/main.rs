@@ -42,6 +42,7 @@ mod manifests;
 mod metadata;
 mod metrics;
 mod modules;
+mod monitoring;
 mod nasty;
 mod network;
 mod options;

@@ -179,7 +179,9 @@ impl Search {
 fn get(port: u16, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+    // In one piece: what hangs up after the first would take its answer along.
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     // What came before an error counts.
     let _ = stream.take(1 << 20).read_to_end(&mut answer);
