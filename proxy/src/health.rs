@@ -68,7 +68,8 @@ mod tests {
     async fn only_a_200_is_well() {
         let well = answering("HTTP/1.1 200 OK\r\n\r\nok\n").await;
         assert_eq!(check(&well).await, Ok(()));
-        for answer in ["HTTP/1.1 503 Service Unavailable\r\n\r\n", "HTTP/1.1 2000 X\r\n", "SSH-2.0", ""]
+        for answer in
+            ["HTTP/1.1 503 Service Unavailable\r\n\r\n", "HTTP/1.1 2000 X\r\n", "SSH-2.0", ""]
         {
             let address = answering(answer).await;
             let why = check(&address).await.unwrap_err();

@@ -53,7 +53,12 @@ fn with(base: &str, components: &[&str]) -> Kustomized {
 }
 
 fn every_variant() -> Vec<Kustomized> {
-    vec![with("pod", &[]), with("pod", &["socket"]), with("pod", &["node-agent"]), with("node", &[])]
+    vec![
+        with("pod", &[]),
+        with("pod", &["socket"]),
+        with("pod", &["node-agent"]),
+        with("node", &[]),
+    ]
 }
 
 /// Every container is one that a namespace with the policy `restricted` takes.
@@ -105,7 +110,8 @@ fn volumes_names_and_selectors_have_their_other_side() {
             }
         }
         assert_eq!(mounted, volumes.keys().copied().collect(), "a volume that nobody mounts");
-        let account = all.named("ServiceAccount", spec["serviceAccountName"].as_str().expect("one"));
+        let account =
+            all.named("ServiceAccount", spec["serviceAccountName"].as_str().expect("one"));
         assert_eq!(account["automountServiceAccountToken"], false);
         // IRSA gives a token to every container of a pod whose account has a role.
         assert!(account["metadata"]["annotations"].is_null());
@@ -226,7 +232,9 @@ fn the_broker_s_configuration_is_valid_and_about_this_proxy() {
     let all = with("pod", &[]);
     let (_, spec) = pod_spec(&all);
     let proxy = containers(spec)[1];
-    assert!(text.contains(&format!("peer = {{ uid = {} }}", proxy["securityContext"]["runAsUser"])));
+    assert!(
+        text.contains(&format!("peer = {{ uid = {} }}", proxy["securityContext"]["runAsUser"]))
+    );
     assert!(text.contains(&format!("group = \"{}\"", spec["securityContext"]["fsGroup"])));
     let command = texts(&proxy["command"]);
     assert!(command.contains(&format!("--broker=unix:{}", socket.display()).as_str()));

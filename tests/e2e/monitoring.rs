@@ -100,7 +100,8 @@ async fn metrics() -> String {
 async fn every_metric_that_is_named_exists() {
     let metrics = metrics().await;
     let exists = |name: &str| {
-        let ends = |line: &str| line.strip_prefix(name).is_some_and(|it| it.starts_with(['{', ' ']));
+        let ends =
+            |line: &str| line.strip_prefix(name).is_some_and(|it| it.starts_with(['{', ' ']));
         metrics.lines().any(ends)
     };
     let queries = queries();
@@ -123,8 +124,10 @@ async fn every_metric_that_is_named_exists() {
 
 #[test]
 fn every_state_and_outcome_that_is_named_exists() {
-    let reasons: BTreeSet<&str> =
-        (0..128).filter_map(|number| Reason::try_from(number).ok()).map(|it| it.as_str_name()).collect();
+    let reasons: BTreeSet<&str> = (0..128)
+        .filter_map(|number| Reason::try_from(number).ok())
+        .map(|it| it.as_str_name())
+        .collect();
     let is_reason = |word: &str| reasons.iter().any(|reason| reason.ends_with(word));
     let mut seen = 0;
     for query in queries() {

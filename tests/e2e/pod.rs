@@ -187,8 +187,10 @@ async fn the_agent_finds_no_key(pod: &Pod) {
     let expected = ["environment CONTROL", "environment of /probe/probe wait", "/control/key"]
         .map(str::to_owned)
         .into_iter()
-        .chain(["/", "/mcp", "/metrics", "/healthz", "/v1/credentials", "/latest/meta-data/iam/info"]
-            .map(|path| format!("port {CONTROL_PORT} {path}")))
+        .chain(
+            ["/", "/mcp", "/metrics", "/healthz", "/v1/credentials", "/latest/meta-data/iam/info"]
+                .map(|path| format!("port {CONTROL_PORT} {path}")),
+        )
         .collect::<BTreeSet<_>>();
     let mut found = found;
     // Its environment is in its memory too.
@@ -258,13 +260,14 @@ async fn its_end_loses_no_answer(pod: &Pod) {
         callers.push(pod.network.spawn(async move { session.call("slow", profile).await }));
     }
     pod.called("slow", PROFILES.len()).await;
+    // It ends last, and shows the network until then.
+    let broker = pod.podman.pid("agent-broker");
     let stopping = pod.podman.stop(&["agent-agent", "agent-proxy", "agent-broker"]);
-    // Whoever comes now is refused.
-    let closed = pod.network.run(async {
-        while http::connect("127.0.0.1:8080").await.is_ok() {
+    let closed = async {
+        while listens(broker, 8080) {
             tokio::task::yield_now().await;
         }
-    });
+    };
     deadline::within(closed, || pod.story()).await;
     pod.upstream.slow().open();
     for caller in callers {
@@ -277,4 +280,14 @@ async fn its_end_loses_no_answer(pod: &Pod) {
         // Killed after 5 seconds it would be 137.
         assert_eq!(pod.podman.exit_code(name), 0, "{name}\n{}", pod.story());
     }
+}
+
+/// Whether anything listens on `port` in the network of the process `pid`.
+fn listens(pid: u32, port: u16) -> bool {
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).expect("a network");
+    let local = format!(":{port:04X}");
+    table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .any(|fields| matches!(fields[..], [_, address, _, "0A", ..] if address.ends_with(&local)))
 }

@@ -115,7 +115,8 @@ fn play(shipped: &Value, group: u32, volumes: &Path, mounted: &mut Vec<Value>) -
     container["imagePullPolicy"] = "Never".into();
     container["securityContext"]["runAsGroup"] = group.into();
     let owner = container["name"].as_str().expect("a name").to_owned();
-    for (number, mount) in container["volumeMounts"].as_array_mut().expect("mounts").iter_mut().enumerate()
+    for (number, mount) in
+        container["volumeMounts"].as_array_mut().expect("mounts").iter_mut().enumerate()
     {
         let mut path = volumes.join(mount["name"].as_str().expect("a name"));
         let fields = mount.as_object_mut().expect("an object");
@@ -134,7 +135,9 @@ fn play(shipped: &Value, group: u32, volumes: &Path, mounted: &mut Vec<Value>) -
         let command = container["command"].as_array_mut().expect("a command");
         assert_eq!(command[1], SHIPPED);
         command[1] = ENDPOINT.into();
-        command.extend([format!("--service={SERVICE}"), format!("--region={REGION}")].map(Value::from));
+        command.extend(
+            [format!("--service={SERVICE}"), format!("--region={REGION}")].map(Value::from),
+        );
     }
     container
 }

@@ -109,7 +109,9 @@ impl Search {
             let Ok(kind) = entry.file_type() else { continue };
             if kind.is_dir() && !["/proc", "/sys"].map(Path::new).contains(&path.as_path()) {
                 self.directory(&path);
-            } else if kind.is_file() && let Ok(bytes) = fs::read(&path) {
+            } else if kind.is_file()
+                && let Ok(bytes) = fs::read(&path)
+            {
                 self.files += 1;
                 self.look(&path.display().to_string(), &bytes);
             }
