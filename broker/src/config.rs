@@ -6,6 +6,7 @@
 
 mod file;
 mod flags;
+mod guard_rails;
 mod listen;
 mod model;
 mod reader;
@@ -14,6 +15,7 @@ mod rule;
 
 pub use self::file::{parse, read, read_text};
 pub use self::flags::Flags;
+pub use self::guard_rails::{GuardRails, SessionPolicies, partition};
 pub use self::model::{
     Argument, Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Globs, Group, Listen, Must,
     Names, Profile, ProfileName, Rate, Role, Rotate, Rule, Scalar, Sync, Tcp, TlsFiles,

@@ -216,6 +216,14 @@ impl Broker {
                         tracing::debug!(%status, "the broker's connection broke, asking once more");
                         tokio::time::sleep(pause).await;
                     }
+                    // It takes no more calls. Behind its socket, or its name, is the next one, now or in a moment.
+                    Err(status) if has_reason(status, Reason::BrokerEnding) => {
+                        self.has_answered.store(true, Ordering::Relaxed);
+                        let pause = pauses.next().or_else(|| self.may_come_back(begun));
+                        let Some(pause) = pause else { return answer };
+                        self.channel.replace();
+                        tokio::time::sleep(pause).await;
+                    }
                     // Our certificate has expired since the connection was opened: the next one shows what the files
                     // hold now.
                     Err(status) if self.is_outdated(status) => {
@@ -245,9 +253,7 @@ impl Broker {
 
     /// Whether the broker doesn't know us any more on this connection.
     fn is_outdated(&self, status: &Status) -> bool {
-        let is_unknown = |reason: &str| reason == Reason::PeerUnknown.name();
-        matches!(self.address, BrokerAddress::Tls(_))
-            && status.get_details_error_info().is_some_and(|info| is_unknown(&info.reason))
+        matches!(self.address, BrokerAddress::Tls(_)) && has_reason(status, Reason::PeerUnknown)
     }
 
     /// Whether asking again at once is pointless: there is no broker any more, and we know why.
@@ -278,6 +284,11 @@ impl Broker {
         }
         Error::Refused(Refusal::of(status, profile.clone(), self.address.clone()))
     }
+}
+
+/// Whether it is the broker's refusal for this reason.
+fn has_reason(status: &Status, reason: Reason) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.reason == reason.name())
 }
 
 /// Whether a status is the channel's, not the broker's: those carry an `ErrorInfo`.

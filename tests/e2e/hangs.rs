@@ -196,6 +196,6 @@ async fn a_home_that_hangs_holds_up_nobody_else() {
     let status = hangs.await.unwrap().expect_err("nothing was loaded");
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     let details = status.get_error_details();
-    assert_eq!(details.error_info().unwrap().reason, "CREDENTIALS_UNAVAILABLE");
+    assert_eq!(details.error_info().unwrap().reason, "BROKER_ENDING");
     assert!(details.retry_info().is_some());
 }

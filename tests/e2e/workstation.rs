@@ -148,14 +148,14 @@ async fn a_person_s_agents_work_and_nothing_of_theirs_finds_a_key() {
     client.close().await;
 }
 
-/// Kills the broker, and has systemd's socket start it again.
+/// Ends the broker by a signal, and has systemd's socket start it again.
 async fn restart(
     at: &Workstation,
-    broker: Process,
+    mut broker: Process,
+    signal: Signal,
     socket: &std::os::unix::net::UnixListener,
 ) -> Process {
-    broker.signal(Signal::KILL);
-    let mut broker = broker;
+    broker.signal(signal);
     broker.ended().await;
     at.machine.broker(socket, &at.aws.environment()).await
 }
@@ -184,7 +184,9 @@ async fn a_restart_of_the_broker_loses_no_call_and_the_way_back_loses_no_file() 
             let call = format!(r#"{{"name":"whoami","arguments":{{"aws_profile":"{profile}"}}}}"#);
             calls.push((client.start_request("tools/call", &call).await, profile));
             if number == 16 {
-                broker = restart(&at, broker, &socket).await;
+                // Killed, or by `systemctl restart`.
+                let signal = if round == 1 { Signal::TERM } else { Signal::KILL };
+                broker = restart(&at, broker, signal, &socket).await;
             }
         }
         for (id, profile) in calls {

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::table::{Table, or_dash, print, quoted, shown, time_left};
 use crate::clock;
-use crate::config::{Config, CredentialsFrom, Profile};
+use crate::config::{Config, CredentialsFrom, Profile, partition};
 use crate::endpoint::{Endpoint, scope_of_host};
 use crate::error::{Denial, Reason};
 use crate::profile::{Profiles, Surroundings};
@@ -45,14 +45,28 @@ pub(super) async fn run(config: &Config, surroundings: &Surroundings) -> ExitCod
             or_dash(arn),
         ]);
     }
+    let limits: String = config.profiles.iter().filter_map(limits).collect();
     let warnings: String = config.endpoints.iter().flat_map(|it| contradictions(it)).collect();
     let (endpoints, rules) = (config.endpoints.len(), config.rules.len());
     print(&format!(
-        "The configuration is valid: {} profile(s), {endpoints} endpoint(s), {rules} rule(s).\n{warnings}\n{}{failures}",
+        "The configuration is valid: {} profile(s), {endpoints} endpoint(s), {rules} rule(s).\n{warnings}\n{}{failures}{limits}",
         config.profiles.len(),
         table.render(),
     ));
     if identities.iter().all(Result::is_ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The session policies that `access` and `only_via_mcp` of a profile mean.
+fn limits(profile: &Profile) -> Option<String> {
+    let role = profile.role.as_ref().map_or("", |role| role.arn.as_str());
+    let policies = profile.guard_rails.as_ref()?.policies(partition(role));
+    let lines =
+        policies.arns.iter().chain(&policies.policy).map(|policy| format!("    {policy}\n"));
+    Some(format!(
+        "\n{}: its role is narrowed by the session policies\n{}",
+        profile.name,
+        lines.collect::<String>()
+    ))
 }
 
 /// A service or a region that isn't the one of the host's name: a line for each.

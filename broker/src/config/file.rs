@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use toml::de::DeTable;
 
+use super::guard_rails::guard_rails;
 use super::listen::listen;
 use super::model::{
     Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Profile, ProfileName, Rotate, Rule, Sync,
@@ -227,13 +228,17 @@ fn profiles<'a>(
             }
         };
         let role = role(&table);
+        let mine = endpoints.list.iter().filter(|endpoint| allowed.contains(&endpoint.name));
+        let guard_rails = guard_rails(&table, mine.map(AsRef::as_ref));
         let preload = table.flag("preload").is_some_and(|preload| preload.value);
         table.done();
         if let Some(Ok(name)) = name.map(ProfileName::parse) {
             let from = aws_profile.unwrap_or(name.as_str()).to_owned();
             let from = CredentialsFrom::AwsProfile(from);
             let endpoints = allowed;
-            profiles.list.push(Profile { name, from, description, endpoints, role, preload });
+            let profile =
+                Profile { name, from, description, endpoints, role, guard_rails, preload };
+            profiles.list.push(profile);
         }
     }
     profiles

@@ -122,5 +122,13 @@ impl Flags {
 
 fn profile(name: ProfileName, from: CredentialsFrom, endpoints: &[String]) -> Profile {
     let endpoints = endpoints.to_vec();
-    Profile { name, from, description: String::new(), endpoints, role: None, preload: false }
+    Profile {
+        name,
+        from,
+        description: String::new(),
+        endpoints,
+        role: None,
+        guard_rails: None,
+        preload: false,
+    }
 }

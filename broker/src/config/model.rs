@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::guard_rails::GuardRails;
 use crate::endpoint::Endpoint;
 use crate::peer::{PeerPattern, UnixPattern};
 
@@ -95,6 +96,8 @@ pub struct Profile {
     pub endpoints: Vec<String>,
     /// A narrower role on top.
     pub role: Option<Role>,
+    /// What its credentials may do at most, whatever its role may.
+    pub guard_rails: Option<GuardRails>,
     /// Whether its credentials are loaded at the start, so that the first caller doesn't wait for them.
     pub preload: bool,
 }

@@ -89,6 +89,8 @@ reasons! {
     CredentialsUnavailable = "CREDENTIALS_UNAVAILABLE",
     /// The record cannot be written.
     AuditUnavailable = "AUDIT_UNAVAILABLE",
+    /// This broker takes no more calls; the next one will.
+    BrokerEnding = "BROKER_ENDING",
     /// Too many requests.
     RateLimited = "RATE_LIMITED",
     /// Too much at once, of the user or of all.

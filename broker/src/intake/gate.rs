@@ -113,7 +113,7 @@ impl Intake {
             self.current.state().policy.admit(peer)?;
             if self.current.is_draining() {
                 let ending = "the broker is about to end";
-                return Err(Denial::new(Reason::CredentialsUnavailable, ending).retry_after(ROOM));
+                return Err(Denial::new(Reason::BrokerEnding, ending).retry_after(ROOM));
             }
         }
         self.calls.enter(peer.map(Peer::id)).ok_or_else(|| {

@@ -39,7 +39,7 @@ use super::load::{Effort, Load, OnRead};
 use super::reading::Reading;
 use super::surroundings::Surroundings;
 use super::token::{Session, Tokens};
-use crate::config::{self, AwsFiles, Config, CredentialsFrom, ProfileName, Role};
+use crate::config::{self, AwsFiles, Config, CredentialsFrom, GuardRails, ProfileName, Role};
 use crate::error::{Denial, Reason};
 
 /// Where a profile's credentials come from.
@@ -51,6 +51,7 @@ pub(super) struct Source {
     given: AwsFiles,
     home: Arc<Home>,
     role: Option<Role>,
+    guard_rails: Option<GuardRails>,
     endpoint_region: Option<String>,
     endpoints: FromEnvironment,
     ca_bundle: Option<PathBuf>,
@@ -101,6 +102,7 @@ impl Source {
             given: config.aws.clone(),
             home,
             role: profile.role.clone(),
+            guard_rails: profile.guard_rails.clone(),
             endpoint_region: endpoint
                 .and_then(|endpoint| endpoint.scope.regions.first())
                 .map(str::to_owned),
@@ -136,7 +138,8 @@ impl Source {
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let what = |it: &Self| {
             let (region, bundle) = (it.endpoint_region.clone(), it.ca_bundle.clone());
-            (it.name.clone(), it.from.clone(), it.given.clone(), it.role.clone(), region, bundle)
+            let role = (it.role.clone(), it.guard_rails.clone());
+            (it.name.clone(), it.from.clone(), it.given.clone(), role, region, bundle)
         };
         what(self) == what(other)
     }
@@ -194,13 +197,17 @@ impl Source {
                 None => (None, Vec::new()),
             },
         };
+        let mut hops: Vec<Hop> = hops.into_iter().chain(role).collect();
+        if let Some(limits) = &self.guard_rails {
+            roles::limit(&mut hops, base.as_ref(), limits)?;
+        }
         // Keys that need no call need no client either, which takes time to be made.
-        if let (Some(Base::StaticKeys(keys)), None, []) = (&base, &role, hops.as_slice()) {
+        if let (Some(Base::StaticKeys(keys)), []) = (&base, hops.as_slice()) {
             return sound(keys.clone());
         }
         let of_a_role = matches!(base, Some(Base::Sso(_) | Base::WebIdentity(_)));
-        roles::check(hops.iter().chain(&role), of_a_role)?;
-        if self.global_sts && (!hops.is_empty() || role.is_some()) {
+        roles::check(hops.iter(), of_a_role)?;
+        if self.global_sts && !hops.is_empty() {
             let detail = "AWS_STS_REGIONAL_ENDPOINTS: STS is asked in the profile's region here: unset it, or say regional";
             return Err(Denial::new(Reason::UnsupportedProfileSetting, detail));
         }
@@ -208,10 +215,12 @@ impl Source {
         let calls = sdk::Calls { ca_bundle: ca_bundle.as_deref(), ..calls };
         let config = sdk::config(calls, effort).await?;
         let mut credentials = sound(match base {
-            Some(base) => self.base(base, &config, metadata.as_deref(), now).await?,
+            Some(base) => {
+                self.base(base, hops.is_empty(), &config, metadata.as_deref(), now).await?
+            }
             None => self.of_the_machine(&config, metadata.as_deref()).await?,
         })?;
-        for hop in hops.iter().chain(&role) {
+        for hop in &hops {
             let name = self.session_name();
             credentials = sound(roles::assume(hop, credentials, &name, &config).await?)?;
         }
@@ -231,6 +240,7 @@ impl Source {
     async fn base(
         &self,
         base: Base,
+        is_last: bool,
         config: &SdkConfig,
         metadata: Option<&str>,
         now: SystemTime,
@@ -238,7 +248,9 @@ impl Source {
         match base {
             Base::StaticKeys(keys) => Ok(keys),
             Base::WebIdentity(role) => {
-                roles::assume_with_web_identity(&role, &self.session_name(), config).await
+                // A role that is assumed after it has the limits.
+                let limits = self.guard_rails.as_ref().filter(|_| is_last);
+                roles::assume_with_web_identity(&role, &self.session_name(), limits, config).await
             }
             Base::Sso(role) => portal::credentials(&role, &self.reader.tokens, config, now).await,
             Base::CredentialProcess(command) => child::run(&command, &self.child_environment).await,

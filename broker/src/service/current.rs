@@ -129,7 +129,7 @@ impl Current {
     /// Waits for what may hang, a disk or a program, until the broker is about to end: whoever waits is told to ask again.
     ///
     /// # Errors
-    /// Those of the work, and CREDENTIALS_UNAVAILABLE.
+    /// Those of the work, and BROKER_ENDING.
     pub(super) async fn unless_ending<T>(
         &self,
         work: impl Future<Output = Result<T, Denial>>,
@@ -145,7 +145,7 @@ impl Current {
             biased;
             done = work => done,
             () = ending => {
-                Err(Denial::new(Reason::CredentialsUnavailable, "the broker is about to end"))
+                Err(Denial::new(Reason::BrokerEnding, "the broker is about to end"))
             }
         }
     }

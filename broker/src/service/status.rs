@@ -99,6 +99,7 @@ fn code_and_text(reason: Reason) -> (Code, &'static str) {
         }
         Reason::CredentialsUnavailable => (Code::Unavailable, "no credentials at the moment"),
         Reason::AuditUnavailable => (Code::Unavailable, "the audit log can't be written"),
+        Reason::BrokerEnding => (Code::Unavailable, "the broker is about to end"),
         Reason::RateLimited => (Code::ResourceExhausted, "rate limit exceeded"),
         Reason::TooMuchInFlight => (Code::ResourceExhausted, "too much in flight"),
         Reason::PeerUnknown => (Code::Unauthenticated, "the peer is unknown"),
@@ -139,6 +140,7 @@ fn on_the_wire(reason: Reason) -> v1::Reason {
         Reason::NoAccountAccess => v1::Reason::NoAccountAccess,
         Reason::CredentialsUnavailable => v1::Reason::CredentialsUnavailable,
         Reason::AuditUnavailable => v1::Reason::AuditUnavailable,
+        Reason::BrokerEnding => v1::Reason::BrokerEnding,
         Reason::RateLimited => v1::Reason::RateLimited,
         Reason::TooMuchInFlight => v1::Reason::TooMuchInFlight,
         Reason::Internal => v1::Reason::Unspecified,

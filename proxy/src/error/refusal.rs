@@ -325,6 +325,10 @@ impl fmt::Display for Refusal {
                 "{broker} can't write its audit log, and signs nothing without it{cause}; check \
                  the disk and [audit] file"
             ),
+            Reason::BrokerEnding => write!(
+                f,
+                "{broker} is about to end, and no other one has taken its place; repeat the call once it runs again"
+            ),
             Reason::RateLimited => write!(
                 f,
                 "too many calls with profile \"{profile}\": the broker's rate limit is reached; \

@@ -9,7 +9,8 @@ use aws_sdk_sts::types::PolicyDescriptorType;
 use aws_types::SdkConfig;
 use zeroize::Zeroizing;
 
-use super::base::{Hop, WebIdentity};
+use super::base::{Base, Hop, WebIdentity};
+use crate::config::{GuardRails, partition};
 use crate::error::{Denial, Reason};
 use crate::process;
 use crate::profile::failure;
@@ -46,9 +47,6 @@ pub(super) async fn assume(
 ) -> Result<Credentials, Denial> {
     let provider = SharedCredentialsProvider::new(credentials.clone());
     let config = config.to_builder().credentials_provider(provider).build();
-    let policy_arns = hop.policy_arns.iter();
-    let policy_arns: Vec<PolicyDescriptorType> =
-        policy_arns.map(|arn| PolicyDescriptorType::builder().arn(arn).build()).collect();
     let answer = Client::new(&config)
         .assume_role()
         .role_arn(&hop.role_arn)
@@ -57,7 +55,7 @@ pub(super) async fn assume(
         .set_source_identity(hop.source_identity.clone())
         .set_duration_seconds(hop.duration)
         .set_policy(hop.policy.clone())
-        .set_policy_arns(Some(policy_arns).filter(|arns| !arns.is_empty()))
+        .set_policy_arns(managed(&hop.policy_arns))
         .send()
         .await
         .map_err(|error| {
@@ -72,8 +70,11 @@ pub(super) async fn assume(
 pub(super) async fn assume_with_web_identity(
     role: &WebIdentity,
     session_name: &str,
+    limits: Option<&GuardRails>,
     config: &SdkConfig,
 ) -> Result<Credentials, Denial> {
+    let limits = limits.map(|limits| limits.policies(partition(&role.role_arn)));
+    let (policy, arns) = limits.map(|limits| (limits.policy, limits.arns)).unwrap_or_default();
     let token = tokio::fs::read_to_string(&role.token_file).await.map_err(|error| {
         // It may come yet: kubelet writes it after the container has started.
         let (error, file) = (process::explained(error), role.token_file.display());
@@ -87,10 +88,43 @@ pub(super) async fn assume_with_web_identity(
         .role_session_name(role.session_name.as_deref().unwrap_or(session_name))
         .web_identity_token(token.as_str())
         .set_duration_seconds(role.duration)
+        .set_policy(policy)
+        .set_policy_arns(managed(&arns))
         .send()
         .await
         .map_err(|error| failure::of_web_identity(&error, &token))?;
     taken(answer.credentials)
+}
+
+/// Narrows the last role that is assumed: the others only lead to it.
+///
+/// # Errors
+/// The broker assumes none, so nobody could be told the limits.
+pub(super) fn limit(
+    hops: &mut [Hop],
+    base: Option<&Base>,
+    limits: &GuardRails,
+) -> Result<(), Denial> {
+    let Some(hop) = hops.last_mut() else {
+        return match base {
+            // It is assumed with them.
+            Some(Base::WebIdentity(_)) => Ok(()),
+            _ => {
+                let detail = "access and only_via_mcp are session policies of a role that the broker assumes, and the \
+                              profile's credentials don't come from one: add role_arn to the [[profile]]";
+                Err(Denial::new(Reason::UnsupportedProfileSetting, detail))
+            }
+        };
+    };
+    let policies = limits.policies(partition(&hop.role_arn));
+    hop.policy = policies.policy.or(hop.policy.take());
+    hop.policy_arns.extend(policies.arns);
+    Ok(())
+}
+
+fn managed(arns: &[String]) -> Option<Vec<PolicyDescriptorType>> {
+    let arns = arns.iter().map(|arn| PolicyDescriptorType::builder().arn(arn).build());
+    Some(arns.collect::<Vec<_>>()).filter(|arns| !arns.is_empty())
 }
 
 fn taken(answer: Option<aws_sdk_sts::types::Credentials>) -> Result<Credentials, Denial> {

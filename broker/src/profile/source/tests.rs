@@ -154,6 +154,72 @@ async fn roles_on_top_of_a_credential_process() {
     }
 }
 
+/// The last role that is assumed has the limits of the configuration, wherever it stands; without one nothing is signed.
+#[tokio::test]
+async fn guard_rails_are_session_policies_of_the_last_role() {
+    let server = Fake::start(|asked| {
+        let web = asked.text.contains("Action=AssumeRoleWithWebIdentity");
+        let action = if web { "AssumeRoleWithWebIdentity" } else { "AssumeRole" };
+        (200, assumed("T").replace("AssumeRole", action))
+    })
+    .await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    write(at, "token", "web");
+    write(at, "credentials", "[keys]\naws_access_key_id = A\naws_secret_access_key = s\n");
+    let role = |name: &str, source: &str| {
+        let (url, arn) = (&server.url, format!("arn:aws:iam::1:role/{name}"));
+        format!("[profile {name}]\nrole_arn = {arn}\n{source}\nendpoint_url = {url}\n")
+    };
+    let web = format!("web_identity_token_file = {}/token", at.display());
+    let profiles = [
+        format!("[profile keys]\nendpoint_url = {}\n", server.url),
+        role("once", "source_profile = keys"),
+        role("twice", "source_profile = once"),
+        role("web", &web),
+        role("onweb", "source_profile = web"),
+    ];
+    write(at, "config", &profiles.concat());
+    let limits = "access = \"read-only\"\nonly_via_mcp = true\n";
+    let top = format!("role_arn = \"arn:aws:iam::1:role/Top\"\n{limits}");
+    // Which calls there are, and that the last one alone is narrowed.
+    for (profile, added, calls) in [
+        ("once", limits, 1),
+        ("twice", limits, 2),
+        ("web", limits, 1),
+        ("onweb", limits, 2),
+        ("keys", &top, 1),
+        ("web", &top, 2),
+    ] {
+        let before = server.asked().len();
+        let source = source_at(at, "dev", profile, added);
+        source.load(Effort::Waited, now(), Box::new(drop)).await.expect("credentials");
+        let narrowed: Vec<bool> = server.asked()[before..]
+            .iter()
+            .map(|asked| {
+                let parts = ["ReadOnlyAccess", "ViaAWSMCPService"];
+                parts.iter().all(|part| asked.text.contains(part))
+            })
+            .collect();
+        let mut wanted = vec![false; calls - 1];
+        wanted.push(true);
+        assert_eq!(narrowed, wanted, "{profile} {added}");
+        // The control: without them, nothing is narrowed.
+        let before = server.asked().len();
+        let without = added.replace(limits, "");
+        let source = source_at(at, "dev", profile, &without);
+        source.load(Effort::Waited, now(), Box::new(drop)).await.expect("credentials");
+        let asked = server.asked();
+        assert!(asked[before..].iter().all(|asked| !asked.text.contains("Policy")), "{profile}");
+    }
+    let before = server.asked().len();
+    let source = source_at(at, "dev", "keys", limits);
+    let denial = source.load(Effort::Waited, now(), Box::new(drop)).await.expect_err("no role");
+    assert_eq!(denial.reason(), Reason::UnsupportedProfileSetting);
+    assert!(denial.detail().contains("add role_arn"), "{denial}");
+    assert_eq!(server.asked().len(), before, "nobody was asked");
+}
+
 #[tokio::test]
 async fn a_role_of_a_role_lives_an_hour_at_most() {
     let server = Fake::start(|asked| {

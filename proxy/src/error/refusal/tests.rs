@@ -121,6 +121,7 @@ fn table() -> Vec<(Reason, [[&'static str; 2]; 2])> {
             ],
         ),
         (AuditUnavailable, both("can't write its audit log", "check the disk")),
+        (BrokerEnding, both("is about to end", "repeat the call")),
         (RateLimited, both("rate limit is reached", "wait a moment")),
         (PeerUnknown, both("can't tell which user", "signs nothing")),
         (Unspecified, both("refused the signature", "says why")),
