@@ -233,7 +233,7 @@ async fn run(actor: Weak<Actor>) {
         let (wake, now) = (Arc::clone(&this.wake), this.now());
         match this.tell(|machine, _| machine.step(now)) {
             Step::End => return,
-            Step::Load(ticket, effort) => {
+            Step::Load(ticket, effort, look) => {
                 // One that was overtaken goes on, and nobody listens: cut off, it could lose a refresh token that the
                 // server has just given out. It may also hang, and nobody waits for that.
                 let running = flight.take().filter(|(of, ..)| *of == ticket);
@@ -244,6 +244,11 @@ async fn run(actor: Weak<Actor>) {
                 let loaded = tokio::select! {
                     loaded = load => loaded,
                     () = wake.notified() => continue,
+                    () = tokio::time::sleep(look.unwrap_or_default()), if look.is_some() => {
+                        let Some(this) = actor.upgrade() else { return };
+                        this.tell(Machine::tick);
+                        continue;
+                    }
                 };
                 let panicked = "the load ended in a panic: a bug, of which the log says more";
                 let panicked = |_| Denial::new(Reason::CredentialsUnavailable, panicked);

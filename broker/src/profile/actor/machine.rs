@@ -51,8 +51,8 @@ pub(super) enum Rejection {
 /// What the task of the actor has to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// See to it that this load runs.
-    Load(Ticket, Effort),
+    /// See to it that this load runs; and after so long, look whether the keys that are held go before it ends.
+    Load(Ticket, Effort, Option<Duration>),
     /// Wait so long, or until something happens.
     Wait(Option<Duration>),
     /// There will be nothing to do any more.
@@ -284,6 +284,21 @@ impl Machine {
         self.drop_keys(State::Failed { failed }, denial, now);
     }
 
+    /// Drops keys whose source doesn't stand behind them any more. A load that runs may bring others.
+    fn disown(&mut self, denial: Denial, now: Moment) {
+        match mem::take(&mut self.state) {
+            State::Refreshing { flight, failed, .. } => {
+                self.state = State::Loading { flight, failed };
+                self.whose = Whose::default();
+                self.mark();
+            }
+            state => {
+                self.state = state;
+                self.forget(denial, now);
+            }
+        }
+    }
+
     /// Drops the keys for good.
     pub(super) fn end(&mut self, now: Moment) {
         let detail = "the configuration has just changed";
@@ -293,8 +308,9 @@ impl Machine {
 
     /// Time has passed: keys that are disowned go, and a load that is due begins.
     pub(super) fn tick(&mut self, now: Moment) {
-        if let Some(denial) = self.state.disowned(now) {
-            self.forget(denial, now);
+        let disowned = self.state.disowned().filter(|(at, _)| *at <= now.steady);
+        if let Some(denial) = disowned.map(|(_, denial)| denial.clone()) {
+            self.disown(denial, now);
         }
         let due = match &self.state {
             State::Fresh { held } => held.due.over(now.wall, now.steady),
@@ -313,15 +329,17 @@ impl Machine {
 
     /// What the task has to do until the next message.
     pub(super) fn step(&self, now: Moment) -> Step {
+        let disowned = self.state.disowned();
+        let disowned = disowned.map(|(at, _)| at.duration_since(now.steady).max(SHORTEST));
         let pause = match &self.state {
             State::Ended { .. } => return Step::End,
             State::Unloaded | State::Failed { .. } => return Step::Wait(None),
             State::Loading { flight, failed } => {
-                return Step::Load(flight.ticket, effort(failed.as_ref(), false));
+                return Step::Load(flight.ticket, effort(failed.as_ref(), false), None);
             }
             State::Refreshing { held, flight, failed, .. } => {
                 let served = held.credentials.usable(now.wall);
-                return Step::Load(flight.ticket, effort(failed.as_ref(), served));
+                return Step::Load(flight.ticket, effort(failed.as_ref(), served), disowned);
             }
             State::Fresh { held } => held.due.left(now.wall, now.steady),
             State::Degraded { failed, .. } if failed.is_final() => LOOK,
@@ -334,6 +352,7 @@ impl Machine {
                 }
             }
         };
+        let pause = disowned.map_or(pause, |disowned| pause.min(disowned));
         Step::Wait(Some(pause.clamp(SHORTEST, LOOK)))
     }
 

@@ -132,9 +132,9 @@ impl State {
         of_flight.or(of_failed).or_else(|| held.and_then(|held| held.of.as_ref()))
     }
 
-    /// Why to drop keys that still sign: for [`DISOWNED`] their source has given none, and they never end, or it isn't
-    /// what they were made of. The delay spares a file that is being rewritten.
-    pub(super) fn disowned(&self, now: Moment) -> Option<Denial> {
+    /// When and why to drop keys that still sign: for [`DISOWNED`] their source has given none, and they never end, or
+    /// it isn't what they were made of. The delay spares a file that is being rewritten.
+    pub(super) fn disowned(&self) -> Option<(Instant, &Denial)> {
         let (held, failed, changed) = match self {
             Self::Refreshing { held, failed: Some(failed), changed, .. }
             | Self::Degraded { held, failed, changed } => (held, failed, changed),
@@ -147,8 +147,7 @@ impl State {
             Some(Changed { change: Change::Token, .. }) => (failed.since, !failed.passes()),
             None => (failed.since, unending && !failed.passes()),
         };
-        let long = now.steady.duration_since(since) >= DISOWNED;
-        (disowned && long).then(|| failed.denial.clone())
+        disowned.then_some((since + DISOWNED, &failed.denial))
     }
 
     pub(super) fn flight_mut(&mut self) -> Option<&mut Flight> {

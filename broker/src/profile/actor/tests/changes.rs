@@ -200,3 +200,36 @@ async fn a_change_in_an_outage_is_taken_over_after_it_and_nobody_has_to_ask() {
     assert_eq!(loads(&script), 3);
     assert_eq!(id(&actor, &script, 20).await, Ok("B".to_owned()));
 }
+
+/// A minute is one, whatever the task was woken for meanwhile, and however long a load takes that was begun in it.
+#[tokio::test(start_paused = true)]
+async fn keys_that_are_disowned_go_after_a_minute_and_no_later() {
+    let signed_out = || Some(Err(Denial::new(Reason::LoginRequired, "signed out")));
+    for hangs in [false, true] {
+        let rejected = if hangs { None } else { signed_out() };
+        let answers = [Some(keys("A", None)), signed_out(), rejected, Some(keys("B", None))];
+        let (actor, moody) = moody(answers);
+        let signs = async || actor.credentials(at(0)).await.map(|it| it.access_key_id().to_owned());
+        assert_eq!(signs().await.expect("keys"), "A");
+        actor.start();
+        settle(&actor).await;
+        let failed = Instant::now();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let rejecting = {
+            let actor = Arc::clone(&actor);
+            tokio::spawn(async move { actor.reject(1).await })
+        };
+        tokio::time::sleep_until(failed + Duration::from_millis(59_500)).await;
+        assert_eq!(moody.loads.load(Ordering::SeqCst), 3, "the rejection forced a load");
+        assert_eq!(signs().await.expect("keys"), "A", "hangs: {hangs}");
+        tokio::time::sleep_until(failed + Duration::from_millis(60_500)).await;
+        let held = actor.status.load().held.is_some();
+        assert!(!held, "hangs: {hangs}");
+        // Whoever waits for the load that hangs waits for its outcome.
+        assert_eq!(rejecting.is_finished(), !hangs);
+        rejecting.await.expect("no panic").expect_err("signed out, or too late");
+        // And a later one brings the keys of whoever has signed in again.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(signs().await.expect("keys"), "B", "hangs: {hangs}");
+    }
+}

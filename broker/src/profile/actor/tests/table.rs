@@ -38,7 +38,7 @@ fn name(machine: &Machine) -> &'static str {
 /// The load that has to run now.
 fn ticket(machine: &Machine) -> Option<Ticket> {
     match machine.step(later(Duration::ZERO)) {
-        Step::Load(ticket, _) => Some(ticket),
+        Step::Load(ticket, ..) => Some(ticket),
         Step::Wait(_) | Step::End => None,
     }
 }
