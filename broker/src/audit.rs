@@ -65,6 +65,15 @@ pub struct Health {
 }
 
 impl Audit {
+    /// Whether it could be opened. Nothing is opened, made or locked: a broker may be writing to it.
+    ///
+    /// # Errors
+    /// What [`Audit::open`] would fail with.
+    pub fn check(config: &config::Audit) -> Result<(), Error> {
+        let config::AuditTarget::File(path) = &config.target else { return Ok(()) };
+        writer::check(path).map_err(|source| Error::Audit { path: path.clone(), source })
+    }
+
     /// Opens the log; `now` makes the records' ids unique.
     ///
     /// # Errors

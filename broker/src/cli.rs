@@ -20,7 +20,6 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, AuditTarget, Config, Flags};
 use crate::confine;
 use crate::error::{Error, in_words};
-use crate::intake::tls;
 use crate::log::{self, Log, LogFormat, LogLevel};
 use crate::process::{self, Supervisor};
 use crate::profile::Surroundings;
@@ -38,7 +37,7 @@ struct Options {
 enum Command {
     /// Serve signatures on a Unix socket, and over TLS
     Serve(Serve),
-    /// Validate a configuration, load each profile, and say whose identity it is
+    /// Validate a configuration, say what would keep serve from starting, load each profile and show its identity
     Check(Check),
     /// The profiles of a running broker: state, source, time left, last error
     Status(status::Options),
@@ -190,8 +189,8 @@ fn run_check(check: &Check) -> Result<ExitCode, Error> {
     let _log = start_log(LogLevel::Error, LogFormat::Text)?;
     let environment = Environment::read();
     let config = check.what.config(&environment)?;
-    tls::check(&config.listen)?;
-    block_on(check::run(&config, &environment.surroundings()?))
+    let [default_socket, ..] = default_sockets();
+    block_on(check::run(&config, &environment.surroundings()?, &default_socket))
 }
 
 /// A signature takes microseconds; loads wait for the network. More threads would only wait.

@@ -134,6 +134,14 @@ pub(crate) fn explained(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{error}: {hint}"))
 }
 
+/// Whether this process may make a file of its own one of this group.
+pub(crate) fn may_give_to(gid: u32) -> bool {
+    let is_member = |groups: Vec<rustix::process::Gid>| groups.iter().any(|it| it.as_raw() == gid);
+    rustix::process::geteuid().is_root()
+        || rustix::process::getegid().as_raw() == gid
+        || rustix::process::getgroups().is_ok_and(is_member)
+}
+
 fn failed(what: &'static str, source: rustix::io::Errno) -> Error {
     Error::Process { what, source: source.into() }
 }

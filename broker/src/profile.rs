@@ -35,6 +35,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
+use aws_types::SdkConfig;
 use sigward_proto::v1::ProfileState;
 
 use self::actor::Actor;
@@ -52,7 +53,7 @@ pub use self::source::listed::{Listed, listed};
 pub use self::source::named::{Named, named};
 pub use self::surroundings::Surroundings;
 use self::survey::Survey;
-use self::token::Tokens;
+use self::token::{Session, Tokens};
 use self::watch::Watch;
 use crate::clock::Clock;
 use crate::config::{AwsFiles, Config, ProfileName};
@@ -99,6 +100,38 @@ pub struct View {
     pub generation: u64,
     /// Whose they are, where the configuration says to ask; else empty.
     pub identity_arn: String,
+}
+
+/// A sign-in that may begin.
+#[derive(Debug)]
+pub struct SignIn {
+    session: Session,
+    config: SdkConfig,
+    home: Arc<Home>,
+    logins: Arc<Logins>,
+    /// All profiles, some of which are of the same session.
+    all: Vec<(Weak<Source>, Weak<Actor>)>,
+}
+
+impl SignIn {
+    /// Begins it, or joins the one of the same session that is under way. Once that is done, all profiles of the session
+    /// are loaded anew.
+    #[must_use]
+    pub fn begin(self) -> Arc<Login> {
+        let Self { session, config, home, logins, all } = self;
+        let key = session.key().to_owned();
+        logins.join(session, &config, async move {
+            let snapshot = home.read().await;
+            for (source, actor) in &all {
+                let (Some(source), Some(actor)) = (source.upgrade(), actor.upgrade()) else {
+                    continue;
+                };
+                if source.session_of(&snapshot).is_ok_and(|session| session.key() == key) {
+                    actor.change(Change::Token);
+                }
+            }
+        })
+    }
 }
 
 impl Profiles {
@@ -217,33 +250,18 @@ impl Profiles {
         self.find(name)?.actor.reject(generation).await
     }
 
-    /// Signs a person in for the profile that the grant is for, or joins who does so already. Once that
-    /// is done, all profiles of the same session are loaded anew.
+    /// A sign-in of a person for the profile that the grant is for. Until it begins, AWS isn't asked for anything.
     ///
     /// # Errors
     /// NOT_A_LOGIN_PROFILE, or what is wrong with the profile.
-    pub async fn login(&self, grant: &LoginGrant) -> Result<Arc<Login>, Denial> {
+    pub async fn sign_in(&self, grant: &LoginGrant) -> Result<SignIn, Denial> {
         let profile = self.find(grant.profile())?;
         let session = profile.source.session().await?;
         let config = profile.source.client().await?;
-        let home = Arc::clone(&self.home);
-        let others: Vec<(Weak<Source>, Weak<Actor>)> = self
-            .profiles
-            .iter()
-            .map(|profile| (Arc::downgrade(&profile.source), Arc::downgrade(&profile.actor)))
-            .collect();
-        let key = session.key().to_owned();
-        Ok(self.logins.join(session, &config, async move {
-            let snapshot = home.read().await;
-            for (source, actor) in &others {
-                let (Some(source), Some(actor)) = (source.upgrade(), actor.upgrade()) else {
-                    continue;
-                };
-                if source.session_of(&snapshot).is_ok_and(|session| session.key() == key) {
-                    actor.change(Change::Token);
-                }
-            }
-        }))
+        let (home, logins) = (Arc::clone(&self.home), Arc::clone(&self.logins));
+        let all = self.profiles.iter();
+        let all = all.map(|it| (Arc::downgrade(&it.source), Arc::downgrade(&it.actor))).collect();
+        Ok(SignIn { session, config, home, logins, all })
     }
 
     /// Starts to load the first profile, which a private broker is about to be asked for.

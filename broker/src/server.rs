@@ -1,5 +1,6 @@
 //! Puts the broker together and takes it apart: bind, assemble, serve, reload, drain.
 
+mod obstacles;
 mod reload;
 mod scrape;
 
@@ -24,6 +25,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 
+pub use self::obstacles::{Obstacles, obstacles};
 pub use self::reload::Reread;
 use crate::audit::Audit;
 use crate::clock;

@@ -108,16 +108,10 @@ impl Broker for Service {
         let peer = self.admit(&request).await?;
         let v1::LoginRequest { profile } = request.into_inner();
         let current = &self.current;
+        self.charge(&peer, SIGNING_IN).await?;
         let mut record = current.audit.begin("login", &peer, clock::now());
         record.asked(&profile, None);
-        let state = current.state();
-        let login = state.login(&peer, &profile, &mut record);
-        let outcome = current.unless_ending(login).await;
-        let login = match outcome {
-            // As with signatures: what can't be recorded doesn't happen.
-            Ok(login) => current.audit.write(&record).await.map(|()| login),
-            Err(denial) => Err(denial),
-        };
+        let login = self.begin_login(&peer, &profile, &mut record).await;
         let own_user = peer.is_own_user();
         let login = match login {
             Ok(login) => login,
@@ -182,7 +176,12 @@ impl Broker for Service {
 }
 
 /// How often one peer may ask for lists, watch, report and sign in.
-const ASKING: Rate = Rate { per_second: 50, burst: 200 };
+const ASKING: Bucket = ("\0asking", Rate { per_second: 50, burst: 200 });
+/// And how often sign in: each that begins asks AWS for a code, also where nobody waits for it.
+const SIGNING_IN: Bucket = ("\0signing in", Rate { per_second: 1, burst: 20 });
+
+/// A rate, under a name that no rule can have: there is no control character in those.
+type Bucket = (&'static str, Rate);
 
 impl Service {
     /// Whom the intake let in, and who doesn't ask too often.
@@ -192,10 +191,39 @@ impl Service {
             let why = "the connection has no peer credentials";
             status::of(&Denial::new(Reason::PeerUnknown, why), None)
         })?;
-        match self.current.rates.take_for(peer.id(), ASKING, Instant::now()) {
-            Ok(()) => Ok(peer),
-            Err(denial) => Err(self.current.turn_away(Some(&peer), denial).await),
+        self.charge(&peer, ASKING).await?;
+        Ok(peer)
+    }
+
+    /// Has a call paid for.
+    async fn charge(&self, peer: &Peer, (name, rate): Bucket) -> Result<(), Status> {
+        match self.current.rates.take_for(name, peer.id(), rate, Instant::now()) {
+            Ok(()) => Ok(()),
+            Err(denial) => Err(self.current.turn_away(Some(peer), denial).await),
         }
+    }
+
+    /// Begins a sign-in, or joins the one of the same session.
+    async fn begin_login(
+        &self,
+        peer: &Peer,
+        profile: &str,
+        record: &mut Record,
+    ) -> Result<Arc<Login>, Denial> {
+        let current = &self.current;
+        let sign_in = loop {
+            let state = current.state();
+            let grant = state.policy.authorize_login(peer, profile)?;
+            let sign_in = current.unless_ending(state.profiles.sign_in(&grant)).await?;
+            // The files may be long in coming, and the rules other ones by then.
+            if Arc::ptr_eq(&state, &current.state()) {
+                record.allow_login(&grant);
+                break sign_in;
+            }
+        };
+        // As with signatures: what can't be recorded doesn't happen, and AWS hears nothing of it.
+        current.audit.write(record).await?;
+        Ok(sign_in.begin())
     }
 }
 
@@ -228,18 +256,6 @@ impl Drop for LoginEnd {
 }
 
 impl State {
-    async fn login(
-        &self,
-        peer: &Peer,
-        profile: &str,
-        record: &mut Record,
-    ) -> Result<Arc<Login>, Denial> {
-        let grant = self.policy.authorize_login(peer, profile)?;
-        let login = self.profiles.login(&grant).await?;
-        record.allow_login(&grant);
-        Ok(login)
-    }
-
     async fn reject(&self, peer: &Peer, profile: &str, generation: u64) -> Result<u64, Denial> {
         let not_allowed = || Denial::new(Reason::ProfileNotAllowed, "no rule allows the profile");
         let name = ProfileName::parse(profile).map_err(|_| not_allowed())?;

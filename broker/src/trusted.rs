@@ -47,6 +47,8 @@ enum End {
     Make,
     /// It is a directory, made where it is missing.
     Directory,
+    /// It is a directory, which would be made where it is missing.
+    DirectoryToBe,
 }
 
 impl Trusted {
@@ -74,6 +76,34 @@ impl Trusted {
     /// It can't be made, or others can change it.
     pub(crate) fn directory(path: &Path) -> io::Result<Self> {
         walk(path, End::Directory)
+    }
+
+    /// The way to a directory that is there, or would be made.
+    ///
+    /// # Errors
+    /// Others can change it.
+    pub(crate) fn directory_to_be(path: &Path) -> io::Result<Self> {
+        walk(path, End::DirectoryToBe)
+    }
+
+    /// Whether this process may write to what is there, or make what is missing. Nothing is opened or made.
+    ///
+    /// # Errors
+    /// It may not, with the path that is in the way.
+    pub(crate) fn check_writable(&self) -> io::Result<()> {
+        use rustix::fs::{Access, AtFlags, CWD};
+
+        let is_dir = self.found.as_ref().is_none_or(Metadata::is_dir);
+        let above = self.path.ancestors().find(|path| path.symlink_metadata().is_ok());
+        let place = above.unwrap_or(Path::new("/"));
+        let wanted = if is_dir { Access::WRITE_OK | Access::EXEC_OK } else { Access::WRITE_OK };
+        rustix::fs::accessat(CWD, place, wanted, AtFlags::EACCESS).map_err(|errno| {
+            let error = io::Error::from(errno);
+            io::Error::new(
+                error.kind(),
+                format!("{} can't be written to: {error}", place.display()),
+            )
+        })
     }
 
     /// The path, without links.
@@ -128,6 +158,9 @@ fn walk(path: &Path, end: End) -> io::Result<Trusted> {
                 made => made?,
             }
             about = std::fs::symlink_metadata(&next);
+        } else if is_missing && end == End::DirectoryToBe {
+            let path = steps.iter().fold(next, |path, step| path.join(step));
+            return Ok(Trusted { path, found: None });
         } else if is_missing && last {
             return Ok(Trusted { path: next, found: None });
         }
@@ -153,7 +186,7 @@ fn walk(path: &Path, end: End) -> io::Result<Trusted> {
         directory = about.clone();
         found = Some(about);
     }
-    if end == End::Directory && !directory.is_dir() {
+    if matches!(end, End::Directory | End::DirectoryToBe) && !directory.is_dir() {
         return Err(rustix::io::Errno::NOTDIR.into());
     }
     Ok(Trusted { path: real, found })

@@ -1,5 +1,7 @@
 //! What a person types: `check`, `status`, and configurations and options that are wrong.
 
+mod obstacles;
+
 use std::process::Output;
 
 use serde_json::Value;
@@ -11,7 +13,7 @@ use tokio::process::Command;
 use crate::setup::{THREE, World, assert_names, own_uid, text};
 
 /// The end of a command: whether it succeeded, standard output, standard error.
-async fn run(mut command: Command) -> (bool, String, String) {
+pub(crate) async fn run(mut command: Command) -> (bool, String, String) {
     command.stdin(std::process::Stdio::null());
     let ended = sigward_tests::deadline::within(command.output(), || format!("{command:?} hangs"));
     let Output { status, stdout, stderr } = ended.await.unwrap();

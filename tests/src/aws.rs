@@ -75,6 +75,7 @@ pub struct Aws {
     issued: Arc<Mutex<Vec<Issued>>>,
     person: Arc<Mutex<Person>>,
     revoked: Arc<AtomicU32>,
+    sign_ins: Arc<Mutex<Vec<String>>>,
     /// Whether requests are held, and how many are.
     gate: watch::Sender<(bool, usize)>,
 }
@@ -93,6 +94,8 @@ impl Aws {
         let decides = Arc::clone(&person);
         let revoked = Arc::new(AtomicU32::new(0));
         let revocations = Arc::clone(&revoked);
+        let sign_ins = Arc::<Mutex<Vec<String>>>::default();
+        let steps = Arc::clone(&sign_ins);
         let gate = watch::Sender::new((false, 0));
         let entrance = gate.clone();
         let answer = Arc::new(move |parts: Parts, body: Bytes| {
@@ -101,6 +104,8 @@ impl Aws {
                 "/" => sts(&keys, &parts, &body, &shared),
                 "/federation/credentials" => portal(&keys, &parts, &token, &shared),
                 path @ ("/client/register" | "/device_authorization" | "/token") => {
+                    let mut steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
+                    steps.push(path.to_owned());
                     oidc(path, &token, *decides.lock().unwrap_or_else(PoisonError::into_inner))
                 }
                 _ => (404, "text/plain", "no such service".to_owned()),
@@ -117,7 +122,8 @@ impl Aws {
                 Ok(answer(parts, body))
             }
         };
-        Self { server: Loopback::start(port, handler).await, issued, person, revoked, gate }
+        let server = Loopback::start(port, handler).await;
+        Self { server, issued, person, revoked, sign_ins, gate }
     }
 
     /// From now on nobody is answered.
@@ -175,6 +181,12 @@ impl Aws {
     #[must_use]
     pub fn issued(&self) -> Vec<Issued> {
         self.issued.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The steps of sign-ins that were asked for so far, by their path.
+    #[must_use]
+    pub fn sign_ins(&self) -> Vec<String> {
+        self.sign_ins.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Adds a profile of IAM Identity Center to `home`, signed in: its token is in the cache, as `aws sso login` leaves

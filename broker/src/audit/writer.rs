@@ -4,7 +4,7 @@
 //! done, ended, so that it never swallows the next record. One process writes to a file: it holds a lock.
 
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -345,6 +345,15 @@ impl Output {
         }
         outcome
     }
+}
+
+/// Whether a log at this path could be opened.
+pub(super) fn check(path: &Path) -> io::Result<()> {
+    let place = Trusted::place(path)?;
+    if place.found().is_some_and(Metadata::is_dir) {
+        return Err(rustix::io::Errno::ISDIR.into());
+    }
+    place.check_writable()
 }
 
 /// The hash of the last line, if there is one, and whether it lacks its end.

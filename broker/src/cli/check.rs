@@ -1,5 +1,8 @@
-//! `check`: is the configuration right, does each profile load, and whose identity is it?
+//! `check`: is the configuration right, could `serve` start with it, does each profile load, and whose identity is it?
+//!
+//! It disturbs no broker that runs with the same configuration.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,12 +12,17 @@ use super::table::{Table, or_dash, print, quoted, shown, time_left};
 use crate::clock;
 use crate::config::{Config, CredentialsFrom, Profile, partition};
 use crate::endpoint::{Endpoint, scope_of_host};
-use crate::error::{Denial, Reason};
+use crate::error::{Denial, Reason, in_words};
 use crate::profile::{Profiles, Surroundings};
+use crate::server::{self, Obstacles};
 
 /// Checks every profile; one that fails doesn't hide the others. The exit code says whether all are
 /// right.
-pub(super) async fn run(config: &Config, surroundings: &Surroundings) -> ExitCode {
+pub(super) async fn run(
+    config: &Config,
+    surroundings: &Surroundings,
+    default_socket: &Path,
+) -> ExitCode {
     let profiles = Profiles::new(config, surroundings, Arc::new(()));
     let now = clock::now();
     let identities =
@@ -46,14 +54,28 @@ pub(super) async fn run(config: &Config, surroundings: &Surroundings) -> ExitCod
         ]);
     }
     let limits: String = config.profiles.iter().filter_map(limits).collect();
-    let warnings: String = config.endpoints.iter().flat_map(|it| contradictions(it)).collect();
+    let Obstacles { certain, possible } = server::obstacles(config, default_socket).await;
+    for error in &certain {
+        failures.push_str(&format!("\nserve can't start: {}\n", shown(&in_words(error))));
+    }
+    let mut warnings: String = config.endpoints.iter().flat_map(|it| contradictions(it)).collect();
+    for error in &possible {
+        warnings.push_str(&format!(
+            "Warning: unless a broker has it already, or the service manager passes it, serve can't start: {}\n",
+            shown(&in_words(error))
+        ));
+    }
     let (endpoints, rules) = (config.endpoints.len(), config.rules.len());
     print(&format!(
         "The configuration is valid: {} profile(s), {endpoints} endpoint(s), {rules} rule(s).\n{warnings}\n{}{failures}{limits}",
         config.profiles.len(),
         table.render(),
     ));
-    if identities.iter().all(Result::is_ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if certain.is_empty() && identities.iter().all(Result::is_ok) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// The session policies that `access` and `only_via_mcp` of a profile mean.

@@ -9,7 +9,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
@@ -18,6 +18,7 @@ use rustix::net::AddressFamily;
 
 use crate::config::Listen;
 use crate::error::Error;
+use crate::process;
 use crate::trusted::Trusted;
 
 /// Where to listen if the configuration names no path.
@@ -71,6 +72,36 @@ impl Socket {
         }
     }
 
+    /// Whether it could be made at `path`. Nothing is made, and nobody is connected to: a socket that is there is served,
+    /// by a broker or for one by the service manager, or it is left over, and would be replaced.
+    pub(crate) fn check(path: &Path, listen: &Listen) -> Result<(), Error> {
+        let socket = path.display().to_string();
+        let fail = |why: &str, source: io::Error| refused(&socket, why, source);
+        let directory = Trusted::directory_to_be(directory_of(path))
+            .map_err(|source| fail(NO_DIRECTORY, source))?;
+        let path = directory.path().join(path.file_name().unwrap_or_default());
+        SocketAddr::from_pathname(&path).map_err(|source| fail("the path can't be one", source))?;
+        if directory.found().is_some() {
+            let lock = Trusted::place(&lock_of(&path));
+            lock.map_err(|source| fail(NO_LOCK, source))?;
+            let place = Trusted::place(&path).map_err(|source| fail(NO_PLACE, source))?;
+            match place.found() {
+                Some(found) if found.file_type().is_socket() => return Ok(()),
+                Some(_) => return Err(not_a_socket(&socket)),
+                None => {}
+            }
+        }
+        directory.check_writable().map_err(|source| fail(NO_DIRECTORY, source))?;
+        match listen.group {
+            Some(group) if !process::may_give_to(group.0) => Err(Error::Listen {
+                socket: socket.clone(),
+                why: node::NO_GROUP.to_owned(),
+                source: None,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn inherited(listener: UnixListener, listen: &Listen) -> Result<Self, Error> {
         let address = listener.local_addr().ok();
         let path = address.as_ref().and_then(|address| address.as_pathname());
@@ -114,6 +145,26 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
+const NO_DIRECTORY: &str = "its directory can't be used";
+const NO_LOCK: &str = "its lock file can't be made";
+const NO_PLACE: &str = "what is there can't be used";
+
+fn not_a_socket(socket: &str) -> Error {
+    let why = "what is there is not a socket, and is left alone".to_owned();
+    Error::Listen { socket: socket.to_owned(), why, source: None }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    directory.unwrap_or(Path::new("."))
+}
+
+fn lock_of(path: &Path) -> PathBuf {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    lock.into()
+}
+
 /// Makes the path free for a socket of ours, and keeps other brokers off it by a lock: two that start
 /// together would both find a dead socket, and the second would remove the first one's new one. Gives the path without
 /// links: the directory is trusted, and nobody else puts another socket in our place.
@@ -125,26 +176,20 @@ fn claim(path: &Path) -> Result<(PathBuf, File), Error> {
         why: "a broker serves it already: stop that one, or choose another path".to_owned(),
         source: None,
     };
-    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-    let directory = Trusted::directory(directory.unwrap_or(Path::new(".")))
-        .map_err(|source| fail("its directory can't be used", source))?;
+    let directory =
+        Trusted::directory(directory_of(path)).map_err(|source| fail(NO_DIRECTORY, source))?;
     let path = directory.path().join(path.file_name().unwrap_or_default());
-    let mut lock = path.as_os_str().to_owned();
-    lock.push(".lock");
+    let lock = lock_of(&path);
     let mut options = File::options();
     options.write(true).create(true).truncate(false).mode(0o600);
-    let file = Trusted::place(Path::new(&lock))
+    let file = Trusted::place(&lock)
         .and_then(|place| place.open(&mut options, OFlags::NONBLOCK))
-        .map_err(|source| fail("its lock file can't be made", source))?;
+        .map_err(|source| fail(NO_LOCK, source))?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| live())?;
-    let place =
-        Trusted::place(&path).map_err(|source| fail("what is there can't be used", source))?;
+    let place = Trusted::place(&path).map_err(|source| fail(NO_PLACE, source))?;
     match place.found() {
         None => Ok((path, file)),
-        Some(found) if !found.file_type().is_socket() => {
-            let why = "what is there is not a socket, and is left alone".to_owned();
-            Err(Error::Listen { socket: socket.clone(), why, source: None })
-        }
+        Some(found) if !found.file_type().is_socket() => Err(not_a_socket(&socket)),
         // Someone may serve it who knows nothing of our lock.
         Some(_) => match UnixStream::connect(&path) {
             Ok(_) => Err(live()),

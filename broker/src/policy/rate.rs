@@ -33,12 +33,18 @@ impl Rates {
         Self { start, full_at: Mutex::default() }
     }
 
-    /// Takes a token for a call that no rule is about.
+    /// Takes a token for a call that no rule is about, of the bucket `name`: one that no rule has.
     ///
     /// # Errors
     /// RATE_LIMITED.
-    pub fn take_for(&self, peer: PeerId, rate: Rate, now: Instant) -> Result<(), Denial> {
-        self.take("", peer, rate, now)
+    pub fn take_for(
+        &self,
+        name: &'static str,
+        peer: PeerId,
+        rate: Rate,
+        now: Instant,
+    ) -> Result<(), Denial> {
+        self.take(name, peer, rate, now)
             .map_err(|wait| Denial::new(Reason::RateLimited, "it asks too often").retry_after(wait))
     }
 

@@ -13,7 +13,7 @@ type Failure = (&'static str, io::Error);
 
 const NOT_MADE: &str = "the socket can't be made";
 const GONE: &str = "the socket is gone again";
-const NO_GROUP: &str = "its group can't be set: is the broker in it?";
+pub(super) const NO_GROUP: &str = "its group can't be set: is the broker in it?";
 const NO_MODE: &str = "its permissions can't be set";
 
 /// A listening socket, and its file's device and inode.

@@ -1,0 +1,86 @@
+//! What would keep a broker from starting with a configuration, found beside the one that may be running with it.
+//!
+//! Invariant: nothing is made, opened for writing or taken. What a broker has, its socket and its port, is no obstacle:
+//! it is the one that this would be.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::audit::Audit;
+use crate::config::Config;
+use crate::error::Error;
+use crate::intake::{tls, unix};
+
+/// How long whoever has the port gets to say what it is.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What of its answer is read.
+const ANSWER: u64 = 4 << 10;
+/// With this, the metrics of every broker begin.
+const OURS: &str = "# HELP sigward_";
+
+/// What the start would fail with.
+#[derive(Debug, Default)]
+pub struct Obstacles {
+    /// Each of them, as it would be reported.
+    pub certain: Vec<Error>,
+    /// What is none if another process is the broker of this configuration, or the service manager passes a socket.
+    pub possible: Vec<Error>,
+}
+
+/// Looks for them. `default_socket` is where a broker listens whose configuration names no socket.
+pub async fn obstacles(config: &Config, default_socket: &Path) -> Obstacles {
+    let listen = &config.listen;
+    let mut found = Obstacles::default();
+    match &listen.unix {
+        Some(path) => found.certain.extend(unix::Socket::check(path, listen).err()),
+        None => found.possible.extend(unix::Socket::check(default_socket, listen).err()),
+    }
+    found.certain.extend(tls::check(listen).err());
+    found.certain.extend(Audit::check(&config.audit).err());
+    if let Some(tcp) = &listen.tcp
+        && let Err(source) = bind(tcp.address)
+    {
+        // Nobody without a certificate learns who is there.
+        let is_taken = source.kind() == io::ErrorKind::AddrInUse;
+        let of_kind = if is_taken { &mut found.possible } else { &mut found.certain };
+        of_kind.push(unbound(tcp.address, "the address can't be bound", source));
+    }
+    if let Some(address) = config.metrics
+        && let Err(source) = bind(address)
+        && !(source.kind() == io::ErrorKind::AddrInUse && is_of_a_broker(address).await)
+    {
+        found.certain.push(unbound(address, "metrics can't be served there", source));
+    }
+    found
+}
+
+/// Without a `listen`, it is in nobody's way who binds the address meanwhile.
+fn bind(address: SocketAddr) -> io::Result<()> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)
+}
+
+fn unbound(address: SocketAddr, why: &str, source: io::Error) -> Error {
+    Error::Listen { socket: address.to_string(), why: why.to_owned(), source: Some(source) }
+}
+
+/// Whether a broker serves its metrics there.
+async fn is_of_a_broker(address: SocketAddr) -> bool {
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.take(ANSWER).read_to_string(&mut answer).await?;
+        io::Result::Ok(answer.contains(OURS))
+    };
+    matches!(tokio::time::timeout(PATIENCE, ask).await, Ok(Ok(true)))
+}
