@@ -9,6 +9,7 @@ pub(crate) mod accept;
 mod connection;
 mod counts;
 mod gate;
+mod timely;
 pub(crate) mod tls;
 pub(crate) mod unix;
 

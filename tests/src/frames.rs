@@ -52,6 +52,19 @@ impl Connection {
     /// # Errors
     /// There is no server.
     pub fn open(path: &Path) -> io::Result<Self> {
+        Self::open_with(path, &[])
+    }
+
+    /// The same by someone who reads no answer before [`Connection::allow`].
+    ///
+    /// # Errors
+    /// There is no server.
+    pub fn open_deaf(path: &Path) -> io::Result<Self> {
+        // SETTINGS_INITIAL_WINDOW_SIZE
+        Self::open_with(path, &[0, 4, 0, 0, 0, 0])
+    }
+
+    fn open_with(path: &Path, settings: &[u8]) -> io::Result<Self> {
         let mut stream = UnixStream::connect(path)?;
         let first = Seen { connection: INITIAL_WINDOW, initial: INITIAL_WINDOW, ..Seen::default() };
         let seen = Arc::new((Mutex::new(first), Condvar::new()));
@@ -63,7 +76,7 @@ impl Connection {
             gone
         });
         let mut hello = PREFACE.to_vec();
-        frame(&mut hello, SETTINGS, 0, 0, &[]);
+        frame(&mut hello, SETTINGS, 0, 0, settings);
         // A server that has closed already is seen by the reader.
         stream.write_all(&hello).ok();
         Ok(Self { stream, next: 1, seen })
@@ -144,6 +157,16 @@ impl Connection {
             rest = after;
         }
         Ok(())
+    }
+
+    /// Lets the server answer on the last stream, with so many bytes.
+    ///
+    /// # Errors
+    /// The connection is closed.
+    pub fn allow(&mut self, bytes: u32) -> io::Result<()> {
+        let mut out = Vec::new();
+        frame(&mut out, WINDOW_UPDATE, 0, self.next - 2, &bytes.to_be_bytes());
+        self.stream.write_all(&out)
     }
 
     /// Waits until `reached`.

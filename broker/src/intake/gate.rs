@@ -15,6 +15,7 @@ use tower::{Layer, Service};
 
 use super::Intake;
 use super::counts::Place;
+use super::timely::Timely;
 use crate::clock;
 use crate::error::{Denial, Reason};
 use crate::peer::{Caller, Peer};
@@ -81,12 +82,17 @@ where
             (path, _) if path.starts_with("/grpc.health.v1.") && path != HEALTH => {
                 Box::pin(async { Ok(Status::unimplemented("use Check").into_http()) })
             }
-            _ => {
-                let answer = self.inner.call(request);
+            (_, peer) => {
+                let answer = self.inner.call(request.map(|body| Body::new(Timely::new(body))));
                 Box::pin(async move {
-                    // A stream of answers is in progress as long as it lasts.
-                    let response = answer.await?;
-                    Ok(response.map(|inner| Body::new(Held { inner, _place: place })))
+                    let answer = async { Ok(answer.await) };
+                    match current.unless_ending(answer).await {
+                        // A stream of answers is in progress as long as it lasts.
+                        Ok(Ok(response)) => {
+                            Ok(response.map(|inner| Body::new(Held { inner, _place: place })))
+                        }
+                        Err(denial) => refuse(current, peer, denial).await,
+                    }
                 })
             }
         }

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a reload puts another state in its place as a whole.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -22,8 +22,8 @@ use crate::peer::Peer;
 use crate::policy::{Policy, Rates};
 use crate::profile::Profiles;
 
-/// Once the broker is about to end, calls wait this long for credentials.
-const LAST_LOADS: Duration = Duration::from_secs(1);
+/// Once the broker is about to end, calls wait this long for credentials, and for the rest of their message.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// What holds now: a reload puts another state in its place, as a whole.
 pub(crate) struct Current {
@@ -36,6 +36,8 @@ pub(crate) struct Current {
     pub(super) budget: Arc<Budget>,
     /// Ends the streams when the broker drains.
     pub(super) draining: watch::Receiver<bool>,
+    /// When nobody waits any longer, for all calls in flight and whatever they wait for.
+    last_moment: OnceLock<tokio::time::Instant>,
 }
 
 /// What all calls share.
@@ -69,6 +71,7 @@ impl Current {
             rates: Rates::new(Instant::now()),
             budget: Arc::default(),
             draining,
+            last_moment: OnceLock::new(),
         })
     }
 
@@ -126,11 +129,11 @@ impl Current {
         *self.draining.borrow()
     }
 
-    /// Waits for what may hang, a disk or a program, until the broker is about to end: whoever waits is told to ask again.
+    /// Waits for what may hang, a disk, a program or a caller, until the broker is about to end: whoever waits is told to ask again.
     ///
     /// # Errors
     /// Those of the work, and BROKER_ENDING.
-    pub(super) async fn unless_ending<T>(
+    pub(crate) async fn unless_ending<T>(
         &self,
         work: impl Future<Output = Result<T, Denial>>,
     ) -> Result<T, Denial> {
@@ -139,7 +142,8 @@ impl Current {
             if self.draining.clone().wait_for(|draining| *draining).await.is_err() {
                 std::future::pending::<()>().await;
             }
-            tokio::time::sleep(LAST_LOADS).await;
+            let now = tokio::time::Instant::now();
+            tokio::time::sleep_until(*self.last_moment.get_or_init(|| now + LAST_WAIT)).await;
         };
         tokio::select! {
             biased;

@@ -110,7 +110,8 @@ impl Current {
         asked: &mut Asked,
         phases: &mut Phases<'_>,
     ) -> Result<v1::SignResponse, Denial> {
-        let parsed = self.parsed(peer, body, record, asked);
+        // A message of which the rest doesn't come holds no drain up.
+        let parsed = self.unless_ending(self.parsed(peer, body, record, asked));
         let request = parsed.instrument(tracing::debug_span!("parse")).await?;
         phases.end(Phase::Parse);
         self.decided(peer, &request, record, asked, phases).await

@@ -1,9 +1,14 @@
 //! What a sign-in costs AWS, and when: nothing before it is recorded, and not as often as a caller likes.
 
-use std::time::Instant;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use sigward_proto::v1::login_response::Event;
 use sigward_proto::v1::{ListProfilesRequest, LoginRequest};
+use sigward_tests::deadline;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -19,17 +24,54 @@ fn reason(status: &Status) -> String {
     details.error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
-/// As with signatures: what can't be recorded doesn't happen. AWS hears nothing of it either.
+/// As with signatures: what isn't recorded doesn't happen. AWS hears nothing of a sign-in before, however long the record
+/// takes.
 #[tokio::test]
-async fn a_sign_in_that_cannot_be_recorded_is_not_begun() {
+async fn a_sign_in_is_begun_when_it_is_recorded() {
+    let (world, aws) = signed_out().await;
+    // A pipe, which is full: records wait until somebody reads.
+    let audit = world.directory.path().join("audit");
+    mknodat(CWD, &audit, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let mut options = File::options();
+    let none = OFlags::NONBLOCK.bits().cast_signed();
+    let mut pipe = options.read(true).write(true).custom_flags(none).open(&audit).unwrap();
+    let _broker = broker_of(&world, &aws, true, &audit).await;
+    while pipe.write(&[b'-'; 4096]).is_ok() {}
+    let mut client = connect(&world.socket()).await;
+    let login = {
+        let mut client = client.clone();
+        tokio::spawn(async move { client.login(person()).await })
+    };
+    for _ in 0..150 {
+        client.list_profiles(ListProfilesRequest {}).await.unwrap();
+    }
+    assert_eq!(aws.sign_ins(), [""; 0], "AWS was asked, and nothing is recorded");
+    assert!(!login.is_finished());
+    let mut read = Vec::new();
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    let recorded = async {
+        while !String::from_utf8_lossy(&read).contains("\"login\"") {
+            let mut bytes = [0; 4096];
+            match pipe.read(&mut bytes) {
+                Ok(length) => read.extend_from_slice(&bytes[..length]),
+                Err(_) => drop(ticks.tick().await),
+            }
+        }
+    };
+    deadline::within(recorded, || "there is no record".to_owned()).await;
+    let mut events = login.await.unwrap().expect("it is recorded").into_inner();
+    let shown = events.message().await.unwrap().and_then(|it| it.event);
+    assert!(matches!(shown, Some(Event::Prompt(_))), "{shown:?}");
+}
+
+#[tokio::test]
+async fn a_sign_in_that_cannot_be_recorded_is_refused() {
     let (world, aws) = signed_out().await;
     let _broker = broker_of(&world, &aws, true, "/dev/full".as_ref()).await;
     let mut client = connect(&world.socket()).await;
-    for _ in 0..15 {
-        let refused = client.login(person()).await.expect_err("there is no record");
-        assert_eq!(reason(&refused), "AUDIT_UNAVAILABLE", "{refused}");
-    }
-    assert_eq!(aws.sign_ins(), [""; 0], "AWS was asked");
+    let refused = client.login(person()).await.expect_err("there is no record");
+    assert_eq!(reason(&refused), "AUDIT_UNAVAILABLE", "{refused}");
+    assert_eq!(aws.sign_ins(), [""; 0]);
 }
 
 /// The attack: sign-ins are opened and dropped in a loop, and AWS is asked for a code for each, until it limits all of us.
