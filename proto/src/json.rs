@@ -1,7 +1,8 @@
 //! A JSON text, checked as it streams by: grammar (RFC 8259), UTF-8 and depth.
 //!
 //! Invariant: the same pieces of text reach the [`Handler`] however the input is cut into chunks, in
-//! time linear in the input and in memory that doesn't depend on it. Nothing here recurses. Once
+//! time linear in the input and in memory that doesn't depend on it, but for a bit for each level of
+//! nesting. Nothing here recurses. Once
 //! [`Scanner::push`] has failed, the text isn't JSON, and the rest of it is of no interest.
 
 mod text;
@@ -64,7 +65,7 @@ pub(crate) enum Defect {
     Array,
     /// A string, a number or a word at the top.
     Scalar,
-    /// More than [`MAX_DEPTH`] levels.
+    /// More levels than are allowed.
     Depth,
 }
 
@@ -116,8 +117,14 @@ enum Number {
 }
 
 impl Scanner {
+    /// Allows [`MAX_DEPTH`] levels.
     pub(crate) fn new() -> Self {
-        let (open, text) = (Stack::default(), Text::default());
+        Self::with_depth(MAX_DEPTH)
+    }
+
+    /// Allows `limit` levels.
+    pub(crate) fn with_depth(limit: usize) -> Self {
+        let (open, text) = (Stack::new(limit), Text::default());
         Self { state: State::Start, before: 0, open, ignored: 0, text }
     }
 
@@ -399,19 +406,27 @@ impl Word {
 }
 
 /// Which of the open containers are objects: a bit each.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Stack {
+    limit: usize,
     depth: usize,
     /// Of the last ones; the lowest is that of the innermost.
     objects: u64,
-    /// What `objects` was at each depth that is a multiple of its bits.
-    outer: [u64; MAX_DEPTH / 64],
+    /// What `objects` was at each depth that is a multiple of its bits, but for 0.
+    outer: Vec<u64>,
 }
 
 impl Stack {
+    fn new(limit: usize) -> Self {
+        Self { limit, depth: 0, objects: 0, outer: Vec::new() }
+    }
+
     fn push(&mut self, container: Container) -> Option<()> {
-        if self.depth.is_multiple_of(64) {
-            *self.outer.get_mut(self.depth / 64)? = self.objects;
+        if self.depth == self.limit {
+            return None;
+        }
+        if self.depth.is_multiple_of(64) && self.depth > 0 {
+            self.outer.push(self.objects);
         }
         self.objects = self.objects << 1 | u64::from(container == Container::Object);
         self.depth += 1;
@@ -422,7 +437,7 @@ impl Stack {
         self.depth = self.depth.saturating_sub(1);
         self.objects >>= 1;
         if self.depth.is_multiple_of(64) {
-            self.objects = self.outer.get(self.depth / 64).copied().unwrap_or_default();
+            self.objects = self.outer.pop().unwrap_or_default();
         }
     }
 

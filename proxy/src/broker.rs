@@ -4,6 +4,7 @@
 //! that went away is asked again, since asking for a signature changes nothing.
 
 mod channel;
+mod local;
 mod private;
 mod socket;
 mod tls;
@@ -90,7 +91,7 @@ impl Broker {
             Route::Unix(path) => {
                 let connect = move || {
                     let path = path.clone();
-                    async move { UnixStream::connect(path).await.map(Connected::from) }.boxed()
+                    async move { UnixStream::connect(path).await.and_then(Connected::local) }.boxed()
                 };
                 (None, Channel::new(connect))
             }
@@ -102,7 +103,7 @@ impl Broker {
                 let starter = Arc::clone(&broker);
                 let channel = Channel::new(move || {
                     let starter = Arc::clone(&starter);
-                    async move { UnixStream::from_std(starter.connect().await?).map(Connected::from) }
+                    async move { UnixStream::from_std(starter.connect().await?).and_then(Connected::local) }
                         .boxed()
                 });
                 (Some(broker), channel)

@@ -75,6 +75,8 @@ pub mod log;
 
 pub mod config;
 
+mod room;
+
 mod sync;
 
 pub use self::run::main;

@@ -15,6 +15,7 @@ mod id;
 mod object;
 mod originate;
 mod peek;
+mod pieces;
 mod text;
 
 #[cfg(test)]
@@ -27,4 +28,5 @@ pub use self::id::Id;
 pub use self::object::{Member, Object, elements};
 pub use self::originate::{error_response, notification, request, result_response, tool_error};
 pub use self::peek::{Peek, peek};
+pub use self::pieces::{NotUtf8, Pieces};
 pub use self::text::{MAX_DEPTH, check_depth, check_depth_to, one_line, quote, string};

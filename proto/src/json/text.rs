@@ -219,9 +219,41 @@ pub(crate) fn glance(rest: &[u8]) -> Option<&[u8]> {
 /// Farther, and the text is read as any other.
 const NEAR: usize = 64;
 
-/// How many bytes stand for themselves, and whether all of them are ASCII. Eight at a time: most of a
-/// large body is one long string.
+/// How many bytes stand for themselves, and whether all of them are ASCII.
 fn plain(bytes: &[u8]) -> (usize, bool) {
+    let (length, ascii) = words(&bytes[..bytes.len().min(NEAR)]);
+    if length < NEAR {
+        return (length, ascii);
+    }
+    // Most of a large body is one long string.
+    let (more, more_ascii) = blocks(&bytes[NEAR..]);
+    let (last, last_ascii) = words(&bytes[NEAR + more..]);
+    (NEAR + more + last, ascii && more_ascii && last_ascii)
+}
+
+/// [`plain`] for whole blocks, up to the one with another byte. Without a branch in a block: the
+/// compiler makes vectors of it.
+fn blocks(bytes: &[u8]) -> (usize, bool) {
+    const BLOCK: usize = 64;
+    let mut all = 0;
+    let mut length = 0;
+    for block in bytes.as_chunks::<BLOCK>().0 {
+        let (mut ends, mut here) = (false, 0);
+        for byte in block {
+            ends |= (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
+            here |= byte;
+        }
+        if ends {
+            break;
+        }
+        all |= here;
+        length += BLOCK;
+    }
+    (length, all.is_ascii())
+}
+
+/// [`plain`], eight bytes at a time.
+fn words(bytes: &[u8]) -> (usize, bool) {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
     // A bit of `HIGH` where a byte is zero; false ones only above a true one.

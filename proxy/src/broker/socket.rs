@@ -12,6 +12,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls;
 
+use super::local::Local;
+
 /// A connection to a broker that nothing has been sent on yet.
 pub(super) struct Connected {
     pub(super) socket: Socket,
@@ -23,7 +25,7 @@ pub(super) struct Connected {
 
 /// Both kinds of them.
 pub(super) enum Socket {
-    Unix(UnixStream),
+    Unix(Local),
     Tls(Box<Secured>),
 }
 
@@ -52,9 +54,11 @@ impl Secured {
     }
 }
 
-impl From<UnixStream> for Connected {
-    fn from(stream: UnixStream) -> Self {
-        Self { socket: Socket::Unix(stream), streams: None, outdated: pending().boxed() }
+impl Connected {
+    /// To a broker on this machine. In a runtime.
+    pub(super) fn local(stream: UnixStream) -> io::Result<Self> {
+        let socket = Socket::Unix(Local::new(stream)?);
+        Ok(Self { socket, streams: None, outdated: pending().boxed() })
     }
 }
 

@@ -120,7 +120,7 @@ impl Messages {
                 Format::Events(parser) => match parser.pop() {
                     Some(Event::Message(text)) => {
                         let share = std::mem::take(&mut self.share);
-                        match messages(Message::new(text, share)) {
+                        match messages(Message::new(wire::one_line(text), share)) {
                             Some(messages) => self.ready = messages,
                             None => return Ok(Some(Incoming::Dropped(Why::BadBatch))),
                         }
@@ -156,15 +156,17 @@ impl Messages {
         let expected = usize::try_from(expected).unwrap_or(0);
         let mut share = Share::default();
         share.cover(&self.budget, expected).await;
-        let mut body = Vec::with_capacity(expected);
+        let not_text = |_| Error::NotMessage("not UTF-8");
+        let (mut text, mut length) = (wire::Pieces::expecting(expected), 0);
         while let Some(piece) = self.chunk().await? {
-            if body.len() + piece.len() > limit {
+            length += piece.len();
+            if length > limit {
                 return Err(Error::TooLarge { limit });
             }
-            share.cover(&self.budget, body.len() + piece.len()).await;
-            body.extend_from_slice(&piece);
+            share.cover(&self.budget, length).await;
+            text.push(&piece).map_err(not_text)?;
         }
-        let text = String::from_utf8(body).map_err(|_| Error::NotMessage("not UTF-8"))?;
+        let text = text.finish().map_err(not_text)?;
         messages(Message::new(text, share)).ok_or(Error::NotMessage("not JSON"))
     }
 
@@ -197,14 +199,12 @@ pub(super) async fn next_chunk(
     piece.map_err(|error| Error::Interrupted { host: host.to_owned(), detail: innermost(&error) })
 }
 
-/// The messages in a text: itself, or those of a batch; `None` where that is no batch that can be
+/// The messages in a text on one line: itself, or those of a batch; `None` where that is no batch that can be
 /// read.
 fn messages(whole: Message) -> Option<VecDeque<Message>> {
     match wire::batch(&whole.text) {
-        Ok(Some(batch)) => {
-            Some(batch.into_iter().map(|one| whole.part(one).map(wire::one_line)).collect())
-        }
-        Ok(None) => Some(VecDeque::from([whole.map(wire::one_line)])),
+        Ok(Some(batch)) => Some(batch.into_iter().map(|one| whole.part(one)).collect()),
+        Ok(None) => Some(VecDeque::from([whole])),
         Err(_) => None,
     }
 }

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use sigward_proto::members;
 
 use super::fault::Fault;
 use super::text::string;
@@ -43,10 +44,9 @@ impl<'a> Object<'a> {
     /// Reads one object; what its values hold is checked as JSON and not looked into.
     pub fn parse(text: &'a str) -> Result<Self, Fault> {
         let text = text.trim_matches([' ', '\t', '\n', '\r']);
-        let members: Members<'a> =
-            serde_json::from_str(text).map_err(|error| fault(text, &error))?;
-        let members = members.0.ok_or(Fault::TooMany(MAX_SPANS))?;
-        Ok(Self { text, members })
+        let members = members::read(text, MAX_SPANS).map_err(|fault| not_object(text, fault))?;
+        let span = |of: members::Member| Member { key: &text[of.key], value: &text[of.value] };
+        Ok(Self { text, members: members.into_iter().map(span).collect() })
     }
 
     /// The members in the order of the text.
@@ -117,6 +117,20 @@ pub(super) fn elements_up_to(limit: usize, text: &str) -> Result<Vec<&str>, Faul
     all.map_err(|error| fault(text, &error))?.ok_or(Fault::TooMany(limit))
 }
 
+/// Why a text isn't an object.
+fn not_object(text: &str, fault: members::Fault) -> Fault {
+    match fault {
+        members::Fault::NotJson(at) => Fault::NotJson { column: at + 1 },
+        members::Fault::Array => Fault::NotObject,
+        // What begins like a word need not be JSON.
+        members::Fault::Scalar => match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => Fault::NotObject,
+            Err(error) => self::fault(text, &error),
+        },
+        members::Fault::TooMany(limit) => Fault::TooMany(limit),
+    }
+}
+
 fn fault(text: &str, error: &serde_json::Error) -> Fault {
     if error.is_data() {
         return Fault::NotObject;
@@ -127,36 +141,6 @@ fn fault(text: &str, error: &serde_json::Error) -> Fault {
         .map(str::len)
         .sum::<usize>();
     Fault::NotJson { column: line_start + error.column() }
-}
-
-/// None if there are too many.
-struct Members<'a>(Option<Vec<Member<'a>>>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Spans;
-        impl<'de> Visitor<'de> for Spans {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Some(Vec::with_capacity(8));
-                while let Some(key) = map.next_key::<&'de RawValue>()? {
-                    let value = map.next_value::<&'de RawValue>()?.get();
-                    let key = key.get();
-                    if !key.starts_with('"') {
-                        return Err(de::Error::custom("a key must be a string"));
-                    }
-                    push(&mut members, Member { key, value }, MAX_SPANS);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Spans)
-    }
 }
 
 /// The elements of an array, up to so many; none if there are more.
@@ -180,17 +164,12 @@ impl<'de> Visitor<'de> for Elements {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut elements = Some(Vec::new());
         while let Some(element) = seq.next_element::<&'de RawValue>()? {
-            push(&mut elements, element.get(), self.0);
+            // The rest is read all the same: whether a text is JSON doesn't depend on its length.
+            match &mut elements {
+                Some(all) if all.len() < self.0 => all.push(element.get()),
+                _ => elements = None,
+            }
         }
         Ok(elements)
-    }
-}
-
-/// Keeps one more; all are let go of where that is too many. The rest is read all the same: whether a
-/// text is JSON doesn't depend on its length.
-fn push<T>(kept: &mut Option<Vec<T>>, one: T, limit: usize) {
-    match kept {
-        Some(all) if all.len() < limit => all.push(one),
-        _ => *kept = None,
     }
 }

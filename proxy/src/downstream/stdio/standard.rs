@@ -24,6 +24,8 @@ use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Stdin, Stdout};
 
+use crate::room::{self, Room};
+
 /// Standard input.
 #[derive(Debug)]
 pub enum Input {
@@ -36,18 +38,32 @@ pub enum Input {
 /// Standard output.
 #[derive(Debug)]
 pub enum Output {
-    /// Written when the kernel says that there is room.
-    Ready(Descriptor),
+    /// Written while there is room, and when the kernel says that there is room again.
+    Ready(Sink),
     /// Written on a thread.
     Blocking(Stdout),
 }
 
-/// A descriptor of our own, and how to use it without waiting.
+/// A descriptor of our own to read, and how to use it without waiting.
 #[derive(Debug)]
 pub struct Descriptor {
     inner: AsyncFd<OwnedFd>,
     way: Way,
 }
+
+/// A descriptor of our own to write, and how to use it without waiting.
+#[derive(Debug)]
+pub struct Sink {
+    inner: OwnedFd,
+    way: Way,
+    room: Room,
+    /// Something larger than [`PIPE_ROOM`] was written.
+    is_wide: bool,
+}
+
+/// The room of a pipe through which something larger passes: all that the kernel allows without
+/// privileges. Usually it is 64 KiB, and reader and writer would wait for each other that often.
+const PIPE_ROOM: usize = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -65,7 +81,7 @@ impl Input {
     pub fn of_process() -> Self {
         let standard = io::stdin();
         let is_terminal = standard.is_terminal();
-        match Descriptor::of(standard.as_fd(), is_terminal, Interest::READABLE) {
+        match Descriptor::of(standard.as_fd(), is_terminal) {
             Ok(descriptor) => Self::Ready(descriptor),
             Err(error) => {
                 tracing::debug!(%error, "standard input is read on a thread");
@@ -81,8 +97,8 @@ impl Output {
     pub fn of_process() -> Self {
         let standard = io::stdout();
         let is_terminal = standard.is_terminal();
-        match Descriptor::of(standard.as_fd(), is_terminal, Interest::WRITABLE) {
-            Ok(descriptor) => Self::Ready(descriptor),
+        match Sink::of(standard.as_fd(), is_terminal) {
+            Ok(sink) => Self::Ready(sink),
             Err(error) => {
                 tracing::debug!(%error, "standard output is written on a thread");
                 Self::Blocking(tokio::io::stdout())
@@ -91,33 +107,33 @@ impl Output {
     }
 }
 
+/// What may be used without waiting.
+///
+/// # Errors
+/// It can only be used by a call that may block.
+fn own(inherited: BorrowedFd<'_>, is_terminal: bool, access: OFlags) -> io::Result<(OwnedFd, Way)> {
+    let status = rustix::fs::fstat(inherited)?;
+    Ok(match FileType::from_raw_mode(status.st_mode) {
+        FileType::Socket => {
+            let kind = rustix::net::sockopt::socket_type(inherited)?;
+            // Of datagrams, a read that is too short loses the rest: there are no lines in them.
+            if kind != rustix::net::SocketType::STREAM {
+                return Err(io::Error::other("a socket without a stream"));
+            }
+            (inherited.try_clone_to_owned()?, Way::Socket)
+        }
+        FileType::Fifo => (opened_again(inherited, access)?, Way::Pipe),
+        FileType::CharacterDevice if is_terminal && is_pseudo_terminal(status.st_rdev) => {
+            (opened_again(inherited, access)?, Way::Terminal)
+        }
+        _ => return Err(io::Error::other("a file or a device")),
+    })
+}
+
 impl Descriptor {
-    /// # Errors
-    /// It can only be used by a call that may block.
-    fn of(inherited: BorrowedFd<'_>, is_terminal: bool, interest: Interest) -> io::Result<Self> {
-        let status = rustix::fs::fstat(inherited)?;
-        let (own, way) = match FileType::from_raw_mode(status.st_mode) {
-            FileType::Socket => {
-                let kind = rustix::net::sockopt::socket_type(inherited)?;
-                // Of datagrams, a read that is too short loses the rest: there are no lines in them.
-                if kind != rustix::net::SocketType::STREAM {
-                    return Err(io::Error::other("a socket without a stream"));
-                }
-                (inherited.try_clone_to_owned()?, Way::Socket)
-            }
-            FileType::Fifo => (opened_again(inherited, interest)?, Way::Pipe),
-            FileType::CharacterDevice if is_terminal && is_pseudo_terminal(status.st_rdev) => {
-                (opened_again(inherited, interest)?, Way::Terminal)
-            }
-            _ => return Err(io::Error::other("a file or a device")),
-        };
-        #[allow(
-            deprecated,
-            reason = "unsound for types whose descriptor changes, and its successor is unsafe; \
-                      an OwnedFd keeps its descriptor (tokio-rs/tokio#8587)"
-        )]
-        let inner = AsyncFd::with_interest(own, interest)?;
-        Ok(Self { inner, way })
+    fn of(inherited: BorrowedFd<'_>, is_terminal: bool) -> io::Result<Self> {
+        let (own, way) = own(inherited, is_terminal, OFlags::RDONLY)?;
+        Ok(Self { inner: room::registered(own, Interest::READABLE)?, way })
     }
 
     fn read(&self, to: &mut [u8]) -> io::Result<usize> {
@@ -126,14 +142,6 @@ impl Descriptor {
             Way::Pipe | Way::Terminal => rustix::io::read(&self.inner, to)?,
         };
         Ok(read)
-    }
-
-    fn write(&self, from: &[u8]) -> io::Result<usize> {
-        let written = match self.way {
-            Way::Socket => rustix::net::send(&self.inner, from, SendFlags::DONTWAIT)?,
-            Way::Pipe | Way::Terminal => rustix::io::write(&self.inner, from)?,
-        };
-        Ok(written)
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -165,24 +173,46 @@ impl Descriptor {
             }
         }
     }
+}
 
-    fn poll_write(&self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            let mut ready = ready!(self.inner.poll_write_ready(cx))?;
-            match ready.try_io(|_| self.write(from)) {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(done) => return Poll::Ready(done),
-                Err(_no_room) => {}
-            }
+impl Sink {
+    fn of(inherited: BorrowedFd<'_>, is_terminal: bool) -> io::Result<Self> {
+        let (inner, way) = own(inherited, is_terminal, OFlags::WRONLY)?;
+        Ok(Self { inner, way, room: Room::default(), is_wide: false })
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        if self.way == Way::Pipe
+            && from.len() > PIPE_ROOM
+            && !std::mem::replace(&mut self.is_wide, true)
+        {
+            self.widen();
+        }
+        let Self { inner, way, room, .. } = self;
+        room.poll_write(cx, inner.as_fd(), || {
+            Ok(match way {
+                Way::Socket => rustix::net::send(&*inner, from, SendFlags::DONTWAIT)?,
+                Way::Pipe | Way::Terminal => rustix::io::write(&*inner, from)?,
+            })
+        })
+    }
+
+    /// More room in the pipe, if its user may have that.
+    #[cfg(target_os = "linux")]
+    fn widen(&self) {
+        if let Err(error) = rustix::pipe::fcntl_setpipe_size(&self.inner, PIPE_ROOM) {
+            tracing::debug!(%error, "the pipe keeps its size");
         }
     }
+
+    #[cfg(not(target_os = "linux"))]
+    fn widen(&self) {}
 }
 
 /// The same pipe or terminal under a description of our own, which doesn't wait.
 #[cfg(target_os = "linux")]
-fn opened_again(inherited: BorrowedFd<'_>, interest: Interest) -> io::Result<OwnedFd> {
+fn opened_again(inherited: BorrowedFd<'_>, access: OFlags) -> io::Result<OwnedFd> {
     use std::os::fd::AsRawFd;
-    let access = if interest.is_readable() { OFlags::RDONLY } else { OFlags::WRONLY };
     let path = format!("/proc/self/fd/{}", inherited.as_raw_fd());
     let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let own = rustix::fs::open(path, flags, rustix::fs::Mode::empty())?;
@@ -197,7 +227,7 @@ fn opened_again(inherited: BorrowedFd<'_>, interest: Interest) -> io::Result<Own
 
 /// Elsewhere there is no second description of an open pipe.
 #[cfg(not(target_os = "linux"))]
-fn opened_again(_: BorrowedFd<'_>, _: Interest) -> io::Result<OwnedFd> {
+fn opened_again(_: BorrowedFd<'_>, _: OFlags) -> io::Result<OwnedFd> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
@@ -233,14 +263,17 @@ impl AsyncWrite for Output {
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Ready(descriptor) => descriptor.poll_write(cx, from),
+            Self::Ready(sink) => sink.poll_write(cx, from),
             Self::Blocking(output) => Pin::new(output).poll_write(cx, from),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Ready(_) => Poll::Ready(Ok(())),
+            Self::Ready(sink) => {
+                sink.room.all_written();
+                Poll::Ready(Ok(()))
+            }
             Self::Blocking(output) => Pin::new(output).poll_flush(cx),
         }
     }

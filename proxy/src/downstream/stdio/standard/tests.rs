@@ -39,9 +39,12 @@ fn writable() -> Vec<(&'static str, Ends)> {
     vec![("socket", socket()), ("pipe", (write, read)), ("terminal", terminal())]
 }
 
-fn opened(inherited: &OwnedFd, interest: Interest) -> io::Result<Descriptor> {
-    let is_terminal = rustix::termios::isatty(inherited);
-    Descriptor::of(inherited.as_fd(), is_terminal, interest)
+fn opened(inherited: &OwnedFd) -> io::Result<Descriptor> {
+    Descriptor::of(inherited.as_fd(), rustix::termios::isatty(inherited))
+}
+
+fn sink(inherited: &OwnedFd) -> io::Result<Sink> {
+    Sink::of(inherited.as_fd(), rustix::termios::isatty(inherited))
 }
 
 fn waits(descriptor: &OwnedFd) -> bool {
@@ -52,7 +55,7 @@ fn waits(descriptor: &OwnedFd) -> bool {
 #[tokio::test]
 async fn input_is_read_when_it_is_there_and_the_inherited_description_still_waits() {
     for (kind, (inherited, other)) in readable() {
-        let mut input = Input::Ready(opened(&inherited, Interest::READABLE).unwrap());
+        let mut input = Input::Ready(opened(&inherited).unwrap());
         let mut buffer = [0; 64];
         assert!(input.read(&mut buffer).now_or_never().is_none(), "{kind}: nothing is there");
         for text in [&b"one\n"[..], b"two\nthree\n"] {
@@ -81,7 +84,7 @@ async fn input_is_read_when_it_is_there_and_the_inherited_description_still_wait
 #[tokio::test]
 async fn a_terminal_that_is_closed_is_an_end() {
     let (inherited, other) = terminal();
-    let mut input = Input::Ready(opened(&inherited, Interest::READABLE).unwrap());
+    let mut input = Input::Ready(opened(&inherited).unwrap());
     drop(other);
     assert_eq!(input.read(&mut [0; 8]).await.unwrap(), 0);
 }
@@ -90,7 +93,7 @@ async fn a_terminal_that_is_closed_is_an_end() {
 #[tokio::test]
 async fn output_waits_for_room_without_the_thread() {
     for (kind, (inherited, other)) in writable() {
-        let mut output = Output::Ready(opened(&inherited, Interest::WRITABLE).unwrap());
+        let mut output = Output::Ready(sink(&inherited).unwrap());
         let piece = [b'x'; 4096];
         let mut written = output.write(&piece).await.unwrap();
         while let Some(count) = output.write(&piece).now_or_never() {
@@ -114,11 +117,39 @@ async fn output_waits_for_room_without_the_thread() {
     }
 }
 
+/// It passes in fewer turns of writer and reader, and arrives as it was.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_pipe_gets_more_room_for_what_is_large() {
+    let room = |of: &OwnedFd| rustix::pipe::fcntl_getpipe_size(of).unwrap();
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    // Less than any user may have of all pipes together.
+    rustix::pipe::fcntl_setpipe_size(&write, 4096).unwrap();
+    let mut output = Output::Ready(sink(&write).unwrap());
+    output.write_all(b"small").await.unwrap();
+    assert_eq!(room(&write), 4096);
+    let large: Vec<u8> = (0..3 * PIPE_ROOM).map(|at| (at % 251) as u8).collect();
+    let expected = [b"small", large.as_slice()].concat();
+    let reader = tokio::task::spawn_blocking(move || {
+        let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
+        while all.len() < expected.len() {
+            let count = rustix::io::read(&read, &mut buffer).unwrap();
+            all.extend_from_slice(&buffer[..count]);
+        }
+        (all == expected, read)
+    });
+    output.write_all(&large).await.unwrap();
+    let (same, _read) = reader.await.unwrap();
+    assert!(same);
+    // Where the user has too many large pipes already, the kernel refuses, and it stays as it was.
+    assert!([4096, PIPE_ROOM].contains(&room(&write)));
+}
+
 /// A second reader of the same socket takes what was announced to us: we go on waiting.
 #[tokio::test]
 async fn what_another_reader_took_does_not_block_us() {
     let (inherited, other) = socket();
-    let mut input = Input::Ready(opened(&inherited, Interest::READABLE).unwrap());
+    let mut input = Input::Ready(opened(&inherited).unwrap());
     let mut buffer = [0; 8];
     assert!(input.read(&mut buffer).now_or_never().is_none());
     rustix::io::write(&other, b"theirs").unwrap();
@@ -135,6 +166,6 @@ async fn files_and_devices_are_for_threads() {
     let null = std::fs::File::open("/dev/null").unwrap();
     let (datagrams, _other) = std::os::unix::net::UnixDatagram::pair().unwrap();
     for fd in [OwnedFd::from(file), null.into(), datagrams.into()] {
-        assert!(opened(&fd, Interest::READABLE).is_err());
+        assert!(opened(&fd).is_err());
     }
 }
