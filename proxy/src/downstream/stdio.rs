@@ -74,8 +74,10 @@ pub async fn write(mut output: impl AsyncWrite + Unpin, mut messages: mpsc::Rece
             while let Some(mut message) = next {
                 if message.text.len() > COPIED {
                     write_out(&mut output, &mut lines).await?;
+                    // The client has all of it before the memory goes back, which takes its time.
+                    message.text.reserve_exact(1);
+                    message.text.push('\n');
                     output.write_all(message.text.as_bytes()).await?;
-                    lines.push(b'\n');
                 } else if lines.is_empty() {
                     message.text.push('\n');
                     lines = message.text.into_bytes();

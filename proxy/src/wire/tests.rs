@@ -144,6 +144,25 @@ proptest! {
         prop_assert_eq!(edited, expected);
     }
 
+    /// Whatever byte is another, in texts of any length.
+    #[test]
+    fn an_object_is_refused_where_another_parser_refuses_it_and_nowhere_else(
+        value in json(),
+        length in 0..300_usize,
+        at in any::<prop::sample::Index>(),
+        byte in prop::sample::select(b"{}[]\",:\\0-+.eEun \n\x01\x7f".to_vec()),
+    ) {
+        let object = serde_json::json!({ "a": value, "b": "x".repeat(length), "c": [1.5e7, null] });
+        let mut text = object.to_string().into_bytes();
+        let at = at.index(text.len());
+        text[at] = byte;
+        if let Ok(text) = std::str::from_utf8(&text) {
+            let is_json = serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok();
+            let is_object = is_json && text.trim_start().starts_with('{');
+            prop_assert_eq!(Object::parse(text).is_ok(), is_object, "{}", text);
+        }
+    }
+
     #[test]
     fn no_text_panics(text in any::<String>()) {
         let _ = Envelope::parse(&text);
