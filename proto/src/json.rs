@@ -122,7 +122,7 @@ impl Scanner {
         Self::with_depth(MAX_DEPTH)
     }
 
-    /// Allows `limit` levels.
+    /// Allows `limit` levels, up to the next multiple of 64.
     pub(crate) fn with_depth(limit: usize) -> Self {
         let (open, text) = (Stack::new(limit), Text::default());
         Self { state: State::Start, before: 0, open, ignored: 0, text }
@@ -408,6 +408,7 @@ impl Word {
 /// Which of the open containers are objects: a bit each.
 #[derive(Debug)]
 struct Stack {
+    /// Looked at where a word of bits is full.
     limit: usize,
     depth: usize,
     /// Of the last ones; the lowest is that of the innermost.
@@ -422,11 +423,13 @@ impl Stack {
     }
 
     fn push(&mut self, container: Container) -> Option<()> {
-        if self.depth == self.limit {
-            return None;
-        }
-        if self.depth.is_multiple_of(64) && self.depth > 0 {
-            self.outer.push(self.objects);
+        if self.depth.is_multiple_of(64) {
+            if self.depth >= self.limit {
+                return None;
+            }
+            if self.depth > 0 {
+                self.outer.push(self.objects);
+            }
         }
         self.objects = self.objects << 1 | u64::from(container == Container::Object);
         self.depth += 1;

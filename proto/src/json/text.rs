@@ -70,9 +70,17 @@ impl Text {
                 Escape::None => {
                     let (length, ascii) = plain(&chunk[at..]);
                     if length > 0 {
-                        self.run(&chunk[at..at + length], ascii, to)?;
+                        let run = &chunk[at..at + length];
+                        // Nearly all there is: nothing was begun before it.
+                        match ascii && self.partial_length == 0 && self.high.is_none() {
+                            true => self.pass(run, to),
+                            false => self.run(run, ascii, to)?,
+                        }
                         at += length;
-                        continue;
+                        // A chunk that ends here, or what ended the run.
+                        if at == chunk.len() {
+                            break;
+                        }
                     }
                     if self.partial_length > 0 {
                         return Err(Defect::Encoding);
@@ -82,15 +90,21 @@ impl Text {
                             self.end_pair(to);
                             return Ok((at + 1, true));
                         }
-                        b'\\' => match chunk.get(at + 2..at + 6) {
-                            Some(digits) if chunk[at + 1] == b'u' => {
+                        b'\\' => match (chunk.get(at + 1), chunk.get(at + 2..at + 6)) {
+                            (Some(b'u'), Some(digits)) => {
                                 let unit = hexadecimal(digits);
                                 let unit = unit.map_err(|wrong| Defect::Syntax(at + 2 + wrong))?;
                                 self.unit(unit, to);
                                 at += 6;
                                 continue;
                             }
-                            _ => self.escape = Escape::Begun,
+                            (Some(byte), _) => {
+                                let escape = self.escaped(*byte, to);
+                                self.escape = escape.ok_or(Defect::Syntax(at + 1))?;
+                                at += 2;
+                                continue;
+                            }
+                            (None, _) => self.escape = Escape::Begun,
                         },
                         // Control characters must be escaped.
                         _ => return Err(Defect::Syntax(at)),
@@ -151,6 +165,7 @@ impl Text {
         Ok(())
     }
 
+    #[inline(always)]
     fn escaped(&mut self, byte: u8, to: &mut impl Handler) -> Option<Escape> {
         let character = match byte {
             b'"' | b'\\' | b'/' => byte,
@@ -183,6 +198,7 @@ impl Text {
         }
     }
 
+    #[inline(always)]
     fn end_pair(&mut self, to: &mut impl Handler) {
         if self.high.take().is_some() {
             self.stand_alone(to);
@@ -212,7 +228,7 @@ fn hexadecimal(digits: &[u8]) -> Result<u16, usize> {
 /// The text before the closing quotation mark, if that is near, and all of it is ASCII that stands for itself.
 #[inline]
 pub(crate) fn glance(rest: &[u8]) -> Option<&[u8]> {
-    let (length, ascii) = plain(&rest[..rest.len().min(NEAR)]);
+    let (length, ascii) = words(&rest[..rest.len().min(NEAR)]);
     (ascii && rest.get(length) == Some(&b'"')).then(|| &rest[..length])
 }
 
@@ -220,15 +236,23 @@ pub(crate) fn glance(rest: &[u8]) -> Option<&[u8]> {
 const NEAR: usize = 64;
 
 /// How many bytes stand for themselves, and whether all of them are ASCII.
+#[inline]
 fn plain(bytes: &[u8]) -> (usize, bool) {
-    let (length, ascii) = words(&bytes[..bytes.len().min(NEAR)]);
-    if length < NEAR {
-        return (length, ascii);
+    match words(&bytes[..bytes.len().min(NEAR)]) {
+        (NEAR, ascii) => {
+            let (more, more_ascii) = far(&bytes[NEAR..]);
+            (NEAR + more, ascii && more_ascii)
+        }
+        near => near,
     }
-    // Most of a large body is one long string.
-    let (more, more_ascii) = blocks(&bytes[NEAR..]);
-    let (last, last_ascii) = words(&bytes[NEAR + more..]);
-    (NEAR + more + last, ascii && more_ascii && last_ascii)
+}
+
+/// [`plain`], where there is much: most of a large body is one long string.
+#[inline(never)]
+fn far(bytes: &[u8]) -> (usize, bool) {
+    let (length, ascii) = blocks(bytes);
+    let (last, last_ascii) = words(&bytes[length..]);
+    (length + last, ascii && last_ascii)
 }
 
 /// [`plain`] for whole blocks, up to the one with another byte. Without a branch in a block: the
@@ -253,6 +277,7 @@ fn blocks(bytes: &[u8]) -> (usize, bool) {
 }
 
 /// [`plain`], eight bytes at a time.
+#[inline(always)]
 fn words(bytes: &[u8]) -> (usize, bool) {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
