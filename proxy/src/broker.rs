@@ -91,7 +91,8 @@ impl Broker {
             Route::Unix(path) => {
                 let connect = move || {
                     let path = path.clone();
-                    async move { UnixStream::connect(path).await.and_then(Connected::local) }.boxed()
+                    async move { UnixStream::connect(path).await.and_then(Connected::local) }
+                        .boxed()
                 };
                 (None, Channel::new(connect))
             }
@@ -103,8 +104,10 @@ impl Broker {
                 let starter = Arc::clone(&broker);
                 let channel = Channel::new(move || {
                     let starter = Arc::clone(&starter);
-                    async move { UnixStream::from_std(starter.connect().await?).and_then(Connected::local) }
-                        .boxed()
+                    async move {
+                        UnixStream::from_std(starter.connect().await?).and_then(Connected::local)
+                    }
+                    .boxed()
                 });
                 (Some(broker), channel)
             }

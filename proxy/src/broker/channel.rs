@@ -308,7 +308,7 @@ mod tests {
                     answer.send_response(Response::new(()), true).unwrap();
                 }
             });
-            async { Ok(ours.into()) }.boxed()
+            async { Connected::local(ours) }.boxed()
         })
     }
 
