@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde_json::Value;
-use sigward_proxy::cli;
+use sigward_proxy::cli::{self, BrokerChoice};
+use sigward_proxy::config::BrokerName;
 use sigward_proxy::environment::Environment;
 use sigward_tests::processes;
 
@@ -180,15 +181,11 @@ fn the_broker_starts_before_the_proxy_and_that_before_the_agent() {
     }
 }
 
-/// The options of a proxy, which this version must know.
-fn invocation(command: &[&str]) -> Option<cli::Invocation> {
+/// The options of a proxy, as the program itself reads them.
+fn invocation(command: &[&str]) -> cli::Invocation {
     assert_eq!(command[0], "sigward-proxy");
-    // Not yet in this version's options.
-    if command.iter().any(|word| word.starts_with("--broker=https://")) {
-        return None;
-    }
     let parsed = cli::parse(command.iter().map(Into::into), &Environment::of_process());
-    Some(parsed.unwrap_or_else(|error| panic!("{error}")))
+    parsed.unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[test]
@@ -209,10 +206,8 @@ fn the_programs_take_their_options_and_files() {
                     let probe = texts(&container["livenessProbe"]["exec"]["command"]);
                     let asked = cli::health(probe.iter().map(Into::into));
                     let asked = asked.expect("a probe").expect("an address");
-                    if let Some(invocation) = invocation(&command) {
-                        let listen = invocation.config.listen.expect("it listens");
-                        assert_eq!(listen.address, asked, "the probe asks somewhere else");
-                    }
+                    let listen = invocation(&command).config.listen.expect("it listens");
+                    assert_eq!(listen.address, asked, "the probe asks somewhere else");
                 }
                 None => assert_eq!(container["name"], "agent"),
             }
@@ -220,14 +215,22 @@ fn the_programs_take_their_options_and_files() {
     }
 }
 
+/// A shipped configuration as the program itself reads it, and its text. One key more, and it isn't valid.
+fn configuration(of: &str) -> (sigward_broker::config::Config, String) {
+    let text = std::fs::read_to_string(directory().join(of)).expect("a file");
+    let copy = tempfile::tempdir().expect("a directory");
+    let path = copy.path().join("broker.toml");
+    std::fs::write(&path, format!("unknown = 1\n{text}")).expect("a writable directory");
+    assert!(sigward_broker::config::read(&path, 65532).is_err());
+    std::fs::write(&path, &text).expect("a writable directory");
+    let config = sigward_broker::config::read(&path, 65532).unwrap_or_else(|it| panic!("{it}"));
+    (config, text)
+}
+
 /// The broker knows the proxy by the user that the manifest gives it.
 #[test]
 fn the_broker_s_configuration_is_valid_and_about_this_proxy() {
-    let text = std::fs::read_to_string(directory().join("pod/broker.toml")).expect("a file");
-    let copy = tempfile::tempdir().expect("a directory");
-    let path = copy.path().join("broker.toml");
-    std::fs::write(&path, &text).expect("a writable directory");
-    let config = sigward_broker::config::read(&path, 65532).unwrap_or_else(|it| panic!("{it}"));
+    let (config, text) = configuration("pod/broker.toml");
     let socket = config.listen.unix.expect("a socket");
     let all = with("pod", &[]);
     let (_, spec) = pod_spec(&all);
@@ -238,9 +241,60 @@ fn the_broker_s_configuration_is_valid_and_about_this_proxy() {
     assert!(text.contains(&format!("group = \"{}\"", spec["securityContext"]["fsGroup"])));
     let command = texts(&proxy["command"]);
     assert!(command.contains(&format!("--broker=unix:{}", socket.display()).as_str()));
-    // Its deny: one key more, and it isn't valid.
-    std::fs::write(&path, format!("unknown = 1\n{text}")).expect("a writable directory");
-    assert!(sigward_broker::config::read(&path, 65532).is_err());
+}
+
+/// The broker of a node and the proxy of an agent's pod find each other and know each other, by the names that their
+/// certificates get from the service accounts.
+#[test]
+fn the_broker_of_a_node_is_valid_and_about_the_proxies_of_its_pods() {
+    let (config, _) = configuration("node/broker.toml");
+    let (node, agents) = (with("node", &[]), with("pod", &["node-agent"]));
+    let (_, broker) = pod_spec(&node);
+    let (_, agent) = pod_spec(&agents);
+    let id = |namespace: &str, spec: &Value| {
+        let account = spec["serviceAccountName"].as_str().expect("an account");
+        format!("spiffe://cluster.local/ns/{namespace}/sa/{account}")
+    };
+    let namespace = &node.named("Namespace", "sigward")["metadata"]["name"];
+    let namespace = namespace.as_str().expect("a name");
+    let BrokerChoice::Tls(asked) = invocation(&texts(&containers(agent)[0]["command"])).broker
+    else {
+        panic!("the proxy asks no broker over TLS")
+    };
+
+    // Where it is: the service and its port lead to the port on which the broker listens.
+    let service = node.named("Service", "sigward-broker");
+    let name = service["metadata"]["name"].as_str().expect("a name");
+    assert_eq!(asked.host, format!("{name}.{namespace}.svc"));
+    let port = &service["spec"]["ports"][0];
+    assert_eq!(port["port"], asked.port);
+    let tcp = config.listen.tcp.expect("an address");
+    let container = containers(broker)[0];
+    let ports = container["ports"].as_array().expect("ports");
+    let target = ports.iter().find(|it| it["name"] == port["targetPort"]).expect("the target");
+    assert_eq!(target["containerPort"], tcp.address.port());
+
+    // Who both are.
+    let BrokerName::SpiffeId(name) = &asked.name else { panic!("a broker by another name") };
+    assert_eq!(name.to_string(), id(namespace, broker));
+    let text = std::fs::read_to_string(directory().join("node/broker.toml")).expect("a file");
+    let of_agents = id("team-a", agent);
+    assert!(text.contains(&format!("peer = {{ spiffe_id = \"{of_agents}\" }}")), "{of_agents}");
+
+    // And by which files: those of the volume that has them.
+    let mounted = |container: &Value| {
+        let mounts = container["volumeMounts"].as_array().expect("mounts").iter();
+        let mount = mounts.clone().find(|it| it["name"] == "spiffe").expect("certificates");
+        PathBuf::from(mount["mountPath"].as_str().expect("a path"))
+    };
+    for (files, container) in [
+        ([&asked.cert, &asked.key, &asked.ca], containers(agent)[0]),
+        ([&tcp.tls.cert, &tcp.tls.key, &tcp.tls.client_ca], container),
+    ] {
+        for file in files {
+            assert_eq!(file.parent(), Some(&*mounted(container)), "{}", file.display());
+        }
+    }
 }
 
 #[test]
@@ -269,7 +323,7 @@ fn compose_gives_the_agent_no_way_around_the_proxy() {
     assert_eq!(compose["networks"]["agent"]["internal"], true);
     assert!(services["agent"]["volumes"].is_null());
     assert!(!texts(&services["broker"]["networks"]).contains(&"agent"));
-    let invocation = invocation(&texts(&services["proxy"]["command"])).expect("options");
+    let invocation = invocation(&texts(&services["proxy"]["command"]));
     assert_eq!(invocation.config.listen.expect("it listens").address.to_string(), "0.0.0.0:8080");
     let probe = texts(&services["proxy"]["healthcheck"]["test"]);
     assert!(cli::health(probe[1..].iter().map(Into::into)).expect("a probe").is_ok());
