@@ -30,6 +30,7 @@ mod demonstration;
 mod dice;
 mod duties;
 mod endings;
+mod faults;
 mod fidelity;
 mod generations;
 mod hangs;

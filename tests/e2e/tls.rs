@@ -5,7 +5,7 @@ mod attacks;
 mod handshakes;
 mod proxy;
 mod reload;
-mod scene;
+pub(crate) mod scene;
 
 use sigward_proto::v1::ListProfilesRequest;
 use sigward_tests::workloads::{dns, uri};

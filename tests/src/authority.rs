@@ -8,10 +8,13 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
+/// A name of every server, where a test has it resolved.
+pub const HOST: &str = "upstream.test";
+
 /// Counts the authorities.
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
-/// A certificate authority, and a certificate of it for `127.0.0.1`.
+/// A certificate authority, and a certificate of it for `127.0.0.1` and [`HOST`].
 #[derive(Debug)]
 pub struct Authority {
     /// Its own certificate, in PEM.
@@ -34,7 +37,8 @@ impl Authority {
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(authority, key()).expect("an authority");
         let own = key();
-        let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+        let names = ["127.0.0.1", HOST].map(str::to_owned);
+        let certificate = CertificateParams::new(names).expect("two names");
         let certificate = certificate.signed_by(&own, &authority).expect("a certificate");
         let private = PrivateKeyDer::try_from(own.serialize_der()).expect("a key");
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))

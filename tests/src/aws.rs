@@ -115,10 +115,10 @@ impl Aws {
         let handler = move |parts: Parts, body: Bytes| {
             let (entrance, answer) = (entrance.clone(), Arc::clone(&answer));
             async move {
-                entrance.send_modify(|(_, waiting)| *waiting += 1);
+                let waiting = Waiting::at(&entrance);
                 // The sender is here: it can't be closed.
                 let _ = entrance.subscribe().wait_for(|(held, _)| !held).await;
-                entrance.send_modify(|(_, waiting)| *waiting -= 1);
+                drop(waiting);
                 Ok(answer(parts, body))
             }
         };
@@ -133,8 +133,13 @@ impl Aws {
 
     /// Waits until a request is held.
     pub async fn held(&self) {
+        self.held_requests(1).await;
+    }
+
+    /// Waits until so many requests are held.
+    pub async fn held_requests(&self, count: usize) {
         let mut gate = self.gate.subscribe();
-        let waiting = gate.wait_for(|(held, waiting)| *held && *waiting > 0);
+        let waiting = gate.wait_for(|(held, waiting)| *held && *waiting >= count);
         let asked = deadline::within(waiting, || "nobody asks for credentials".to_owned()).await;
         drop(asked);
     }
@@ -199,6 +204,22 @@ impl Aws {
             "[profile {profile}]\nregion = eu-west-1\nsso_session = {SSO_SESSION}\nsso_account_id = 111122223333\nsso_role_name = {role}\n[sso-session {SSO_SESSION}]\nsso_start_url = https://sigward.example/start\nsso_region = eu-west-1\nsso_registration_scopes = sso:account:access\n"
         ));
         cache_token(home, SSO_TOKEN);
+    }
+}
+
+/// A request at the gate, until it is let through or its client has gone.
+struct Waiting<'a>(&'a watch::Sender<(bool, usize)>);
+
+impl<'a> Waiting<'a> {
+    fn at(gate: &'a watch::Sender<(bool, usize)>) -> Self {
+        gate.send_modify(|(_, waiting)| *waiting += 1);
+        Self(gate)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|(_, waiting)| *waiting -= 1);
     }
 }
 

@@ -20,28 +20,28 @@ use tonic_types::StatusExt as _;
 
 use crate::setup::World;
 
-pub(super) const AGENT: &str = "spiffe://test.example/ns/dev/sa/agent";
+pub(crate) const AGENT: &str = "spiffe://test.example/ns/dev/sa/agent";
 
-pub(super) const INITIALIZE: &str =
+pub(crate) const INITIALIZE: &str =
     r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
 
 /// A rule for callers with this name, about `dev`.
-pub(super) fn rule(key: &str, name: &str) -> String {
+pub(crate) fn rule(key: &str, name: &str) -> String {
     format!(
         "[[rule]]\nname = \"agents\"\npeer = {{ {key} = \"{name}\" }}\nprofiles = [\"dev\"]\nendpoints = [\"upstream\"]\n"
     )
 }
 
 /// The reason of a refusal that the broker itself has sent.
-pub(super) fn reason(status: &Status) -> String {
+pub(crate) fn reason(status: &Status) -> String {
     status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}")).reason
 }
 
-pub(super) struct Scene {
-    pub(super) world: World,
-    pub(super) authority: Workloads,
-    pub(super) broker: Process,
-    pub(super) address: SocketAddr,
+pub(crate) struct Scene {
+    pub(crate) world: World,
+    pub(crate) authority: Workloads,
+    pub(crate) broker: Process,
+    pub(crate) address: SocketAddr,
     config: String,
     /// Lines of private keys, which may stand in no log.
     secrets: Mutex<Vec<String>>,
@@ -49,7 +49,7 @@ pub(super) struct Scene {
 
 impl Scene {
     /// A broker with `more` in its configuration.
-    pub(super) async fn new(more: &str) -> Self {
+    pub(crate) async fn new(more: &str) -> Self {
         let (world, authority) = (World::new().await, Workloads::new());
         let directory = world.directory.path().join("tls");
         fs::create_dir(&directory).unwrap();
@@ -75,7 +75,7 @@ impl Scene {
     }
 
     /// The same broker again, at the same address.
-    pub(super) async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.broker.signal(rustix::process::Signal::KILL);
         self.broker.ended().await;
         let config = self.config.replace("127.0.0.1:0\"\ntls", &format!("{}\"\ntls", self.address));
@@ -83,22 +83,29 @@ impl Scene {
         assert_eq!(address(&self.broker).await, self.address);
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    /// The same broker after its end, at any address.
+    pub(crate) async fn start_again(&mut self) {
+        self.broker.ended().await;
+        self.broker = self.world.broker(&self.config).await;
+        self.address = address(&self.broker).await;
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.world.directory.path().join("tls").join(name)
     }
 
     /// Puts a file of TLS in the place of the one before.
-    pub(super) fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         write(self.path("new"), text);
         fs::rename(self.path("new"), self.path(name)).unwrap();
     }
 
     /// Connects with a certificate.
-    pub(super) async fn client(&self, issued: &Issued) -> io::Result<BrokerClient<Channel>> {
+    pub(crate) async fn client(&self, issued: &Issued) -> io::Result<BrokerClient<Channel>> {
         self.client_with(&Arc::new(self.authority.caller(Some(issued)))).await
     }
 
-    pub(super) async fn client_with(
+    pub(crate) async fn client_with(
         &self,
         config: &Arc<ClientConfig>,
     ) -> io::Result<BrokerClient<Channel>> {
@@ -106,9 +113,21 @@ impl Scene {
         client_on(stream).await.map_err(io::Error::other)
     }
 
-    /// The files of a proxy that shows `issued`.
-    pub(super) fn write_agent(&self, issued: &Issued) {
+    /// Lets no log show the key of `issued`.
+    fn keep_secret(&self, issued: &Issued) {
         self.secrets.lock().unwrap().extend(issued.secrets().map(str::to_owned));
+    }
+
+    /// The broker's certificate and key.
+    pub(crate) fn write_broker(&self, issued: &Issued) {
+        self.keep_secret(issued);
+        self.write("key", &issued.key);
+        self.write("cert", &issued.cert);
+    }
+
+    /// The files of a proxy that shows `issued`.
+    pub(crate) fn write_agent(&self, issued: &Issued) {
+        self.keep_secret(issued);
         // The key first: whoever reads both in between has two that don't fit, and keeps those before.
         self.write("agent.key", &issued.key);
         self.write("agent.cert", &issued.cert);
@@ -116,9 +135,14 @@ impl Scene {
     }
 
     /// A proxy that shows what was written.
-    pub(super) fn proxy(&self, profiles: &[&str], more: &[&str]) -> Command {
+    pub(crate) fn proxy(&self, profiles: &[&str], more: &[&str]) -> Command {
+        self.proxy_of(self.address, profiles, more)
+    }
+
+    /// The same, for which the broker is somewhere else.
+    pub(crate) fn proxy_of(&self, broker: SocketAddr, profiles: &[&str], more: &[&str]) -> Command {
         let mut command = self.world.proxy(&[]);
-        command.arg("--broker").arg(format!("https://{}", self.address));
+        command.arg("--broker").arg(format!("https://{broker}"));
         for (option, name) in [
             ("--broker-cert", "agent.cert"),
             ("--broker-key", "agent.key"),
@@ -131,7 +155,7 @@ impl Scene {
     }
 
     /// A session with a proxy that shows `issued`, and asks a broker by its id.
-    pub(super) async fn agent(&self, issued: &Issued, profiles: &[&str]) -> StdioClient {
+    pub(crate) async fn agent(&self, issued: &Issued, profiles: &[&str]) -> StdioClient {
         self.write_agent(issued);
         let mut client = StdioClient::start(self.proxy(profiles, &["--broker-name", BROKER]));
         client.initialize().await;
@@ -139,7 +163,7 @@ impl Scene {
     }
 
     /// What the first request gets.
-    pub(super) async fn initialize(&self, issued: &Issued, profiles: &[&str]) -> Value {
+    pub(crate) async fn initialize(&self, issued: &Issued, profiles: &[&str]) -> Value {
         self.write_agent(issued);
         let mut client = StdioClient::start(self.proxy(profiles, &[]));
         let answer = client.request("initialize", INITIALIZE).await;
@@ -148,14 +172,14 @@ impl Scene {
         answer
     }
 
-    pub(super) fn audit(&self) -> Vec<Value> {
+    pub(crate) fn audit(&self) -> Vec<Value> {
         let path = self.world.directory.path().join("audit.jsonl");
         let text = fs::read_to_string(path).unwrap();
         self.assert_no_secret(&text);
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    pub(super) fn assert_no_secret(&self, text: &str) {
+    pub(crate) fn assert_no_secret(&self, text: &str) {
         for line in self.secrets.lock().unwrap().iter() {
             assert!(!text.contains(line), "a line of a private key stands in {text}");
         }
