@@ -132,6 +132,7 @@ impl Exchange<'_> {
                 }
                 Reply::Accepted => return Err(Error::NoAnswer),
                 Reply::Failure(failure) => {
+                    let failure = verdict::of_request(failure, self.id);
                     if failure.message.is_none() && attempts.wait(&failure.error()).await {
                         continue;
                     }

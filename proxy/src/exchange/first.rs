@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::reading::Reading;
+use super::verdict::{is_about, of_request};
 use crate::error::Error;
 use crate::protocol::AWS_SESSION_EXPIRED;
 use crate::session::{Live, Session, code_of};
 use crate::upstream::{Answer, Incoming, Reply};
-use crate::wire::{Envelope, Id, Kind};
+use crate::wire::{Envelope, Id};
 
 /// Larger messages aren't looked at: errors are small.
 const MAX_ERROR: usize = 64 << 10;
@@ -44,25 +45,28 @@ impl Unread {
     pub(super) async fn read(self) -> Result<First, Error> {
         let Self { session, live, id, answer } = self;
         let (reply, first) = match answer.reply {
-            Reply::Failure(failure) if live.is_lost_by(&failure) => {
-                return Ok(First::NotActedOn(NotActedOn(())));
-            }
+            Reply::Failure(failure) => match of_request(failure, &id) {
+                failure if live.is_lost_by(&failure) => {
+                    return Ok(First::NotActedOn(NotActedOn(())));
+                }
+                failure => (Reply::Failure(failure), None),
+            },
             Reply::Messages(mut messages) => {
                 let first = messages.next().await;
-                if matches!(&first, Ok(Some(first)) if is_expiry(first)) {
+                if matches!(&first, Ok(Some(first)) if is_expiry(first, &id)) {
                     return Ok(First::NotActedOn(NotActedOn(())));
                 }
                 (Reply::Messages(messages), Some(first))
             }
-            reply => (reply, None),
+            Reply::Accepted => (Reply::Accepted, None),
         };
         let reading = Reading::begin(session, Some(live), id, reply)?.behind(first);
         Ok(First::Answer(Box::new(reading)))
     }
 }
 
-/// Whether a message is AWS's word for a lost session.
-fn is_expiry(incoming: &Incoming) -> bool {
+/// Whether a message is AWS's error for a lost session, in the answer to the request `id`.
+fn is_expiry(incoming: &Incoming, id: &Id) -> bool {
     let Incoming::Message(message) = incoming else { return false };
     // Nearly every message is done here.
     if message.text.len() > MAX_ERROR
@@ -72,6 +76,6 @@ fn is_expiry(incoming: &Incoming) -> bool {
     }
     let envelope = Envelope::parse(&message.text);
     envelope.is_ok_and(|envelope| {
-        envelope.kind == Kind::Response && code_of(&envelope) == Some(AWS_SESSION_EXPIRED)
+        is_about(&envelope, id) && code_of(&envelope) == Some(AWS_SESSION_EXPIRED)
     })
 }

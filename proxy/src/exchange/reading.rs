@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::verdict::{Judge, Verdict, repaired};
+use super::verdict::{Judge, Verdict, of_request, repaired};
 use crate::budget::Message;
 use crate::error::Error;
 use crate::protocol::AWS_SESSION_EXPIRED;
@@ -68,10 +68,10 @@ impl Reading {
         let source = match reply {
             Reply::Messages(messages) => Source::Messages(messages),
             Reply::Accepted => return Err(Error::NoAnswer),
-            Reply::Failure(failure) if failure.message.is_some() => {
-                Source::Failure(failure.message)
-            }
-            Reply::Failure(failure) => return Err(failure.into()),
+            Reply::Failure(failure) => match of_request(failure, &id) {
+                failure if failure.message.is_some() => Source::Failure(failure.message),
+                failure => return Err(failure.into()),
+            },
         };
         let judge = Judge::new(id.clone(), live.is_some());
         Ok(Self { session, live, id, judge, source, first: None, resumes: 0 })
@@ -144,7 +144,7 @@ impl Reading {
         }
     }
 
-    /// The JSON-RPC error of an answer that isn't success: it is about this request, whatever its id.
+    /// The JSON-RPC error of an answer that isn't success.
     fn failure(&mut self, text: Option<String>) -> Result<Part, Error> {
         self.source = Source::Done;
         let text = text.ok_or(Error::NoAnswer)?;

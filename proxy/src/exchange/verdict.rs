@@ -8,6 +8,7 @@ use rmcp::model::ErrorCode;
 
 use crate::error::Error;
 use crate::sse::Why;
+use crate::upstream::Failure;
 use crate::wire::{self, Edits, Envelope, Id, Kind, Object, Peek};
 
 /// What a message in the answer to a request is to that request.
@@ -109,7 +110,7 @@ fn verdict(text: &str, envelope: &Envelope<'_>, id: Option<&Id>) -> Option<Verdi
     if envelope.kind != Kind::Response {
         return Some(Verdict::Other);
     }
-    let id = id.filter(|id| envelope.answers(id) || has_no_id(envelope))?;
+    let id = id.filter(|id| is_about(envelope, id))?;
     Some(Verdict::Own(repaired(text, envelope, id)))
 }
 
@@ -117,6 +118,29 @@ fn verdict(text: &str, envelope: &Envelope<'_>, id: Option<&Id>) -> Option<Verdi
 /// about that request.
 fn has_no_id(envelope: &Envelope<'_>) -> bool {
     envelope.error.is_some() && envelope.id.is_none_or(|id| id == "null" || id == "\"\"")
+}
+
+/// An answer that isn't success to the request `id`, without a JSON-RPC error that belongs to another
+/// request.
+pub(super) fn of_request(mut failure: Failure, id: &Id) -> Failure {
+    let is_foreign = failure.message.as_deref().is_some_and(|message| {
+        Envelope::parse(message).is_ok_and(|envelope| {
+            // The Python SDK puts this id in the place of one that it doesn't know.
+            let is_placeholder = envelope.id == Some("\"server-error\"");
+            !envelope.answers(id) && !has_no_id(&envelope) && !is_placeholder
+        })
+    });
+    if is_foreign {
+        tracing::warn!("dropped an error: it belongs to no request that was sent here");
+        failure.message = None;
+        failure.body = bytes::Bytes::new();
+    }
+    failure
+}
+
+/// Whether a response belongs to the request `id`, or names no request.
+pub(super) fn is_about(envelope: &Envelope<'_>, id: &Id) -> bool {
+    envelope.kind == Kind::Response && (envelope.answers(id) || has_no_id(envelope))
 }
 
 /// A response as the client can take it, under its own id, and with an error or a result, not both;
@@ -194,6 +218,31 @@ mod tests {
         for id in [r#""id":null,"#, r#""id":"","#, ""] {
             let text = format!(r#"{{"jsonrpc":"2.0",{id}"error":{{"code":-1,"message":"m"}}}}"#);
             assert!(matches!(verdict(&text, "7"), Verdict::Own(Some(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_another_request_is_cut_from_a_failure() {
+        let kept = |id: &str| {
+            let message =
+                format!(r#"{{"jsonrpc":"2.0",{id}"error":{{"code":-1,"message":"of whom"}}}}"#);
+            let failure = Failure {
+                host: "h".to_owned(),
+                status: http::StatusCode::BAD_REQUEST,
+                retry_after: None,
+                body: message.clone().into(),
+                message: Some(message),
+                detail: None,
+            };
+            let failure = of_request(failure, &Id::from_token("7"));
+            assert_eq!(failure.message.is_some(), !failure.body.is_empty());
+            failure.message.is_some()
+        };
+        for own in [r#""id":7,"#, r#""id":7.0,"#, r#""id":null,"#, "", r#""id":"server-error","#] {
+            assert!(kept(own), "{own}");
+        }
+        for foreign in [r#""id":8,"#, r#""id":"7","#, r#""id":"other","#] {
+            assert!(!kept(foreign), "{foreign}");
         }
     }
 

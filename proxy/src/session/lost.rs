@@ -8,8 +8,9 @@ use crate::wire::{Envelope, Object};
 
 /// Whether a failure says that the session is lost; `is_bound`: the request named one.
 ///
-/// The specification has 404. Servers on the TypeScript SDK answer 400 with words, as some gateways
-/// do with 401; 410 is what 404 should have been. AWS has a code of its own.
+/// The specification has 404, and 410 means the same. Servers of other SDKs, and gateways, refuse the
+/// request with another status and words: 400 from the TypeScript SDK and mcp-go, 401 from rmcp. AWS
+/// has a code of its own.
 #[must_use]
 pub(crate) fn is_lost(failure: &Failure, is_bound: bool) -> bool {
     match failure.message.as_deref().and_then(error_code) {
@@ -23,35 +24,80 @@ pub(crate) fn is_lost(failure: &Failure, is_bound: bool) -> bool {
     }
     match failure.status {
         StatusCode::NOT_FOUND | StatusCode::GONE => true,
-        StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED => {
+        // They are about the request, or the client, whatever the words say.
+        StatusCode::METHOD_NOT_ALLOWED | StatusCode::TOO_MANY_REQUESTS => false,
+        status if status.is_client_error() => {
             let message = failure.message.as_deref().and_then(error_message);
-            message.as_ref().or(failure.detail.as_ref()).is_some_and(|words| tells_loss(words))
+            let words = message.as_deref().or(failure.detail.as_deref());
+            let body = || String::from_utf8_lossy(&failure.body[..failure.body.len().min(MAX_WORDS)]);
+            match words {
+                Some(words) => tells_loss(words),
+                // Text, or JSON of a shape that isn't known.
+                None => tells_loss(&body()),
+            }
         }
+        // The server may have acted on the request.
         _ => false,
     }
 }
 
+/// How much of a body is looked at, in bytes.
+const MAX_WORDS: usize = 1024;
+
 /// Whether words say that there is no such session.
 fn tells_loss(words: &str) -> bool {
-    const LOSS: [&str; 11] = [
+    const LOSS: [&str; 22] = [
         "no valid",
         "invalid",
         "not valid",
         "not found",
         "no such",
+        "no session",
+        "no active",
+        "not active",
+        "inactive",
+        "no longer",
         "expired",
+        "timed out",
         "unknown",
+        "unrecognized",
+        "not recognized",
         "terminated",
-        "does not exist",
+        "closed",
+        "ended",
+        "not exist",
         "doesn't exist",
         "missing",
+        "required",
     ];
-    let words = words.to_lowercase();
-    // A token of a session of AWS is something else: credentials.
-    let names_session = words.contains("session") && !words.contains("token");
-    let is_lost = names_session && LOSS.iter().any(|loss| words.contains(loss));
-    // The TypeScript SDK, after a restart: each session is a transport of its own there.
-    is_lost || words.contains("server not initialized")
+    let words = separated(words);
+    let has = |phrase: &str| words.contains(&format!(" {phrase}"));
+    // AWS also speaks of session tokens and session policies: those are about credentials.
+    let names_session = has("session") && !has("token") && !has("polic");
+    let is_lost = names_session && LOSS.iter().any(|loss| has(loss));
+    // The TypeScript SDK and the Python SDK, after a restart.
+    is_lost || has("server not initialized") || has("before initialization")
+}
+
+/// `text` in lower case, with one space before each word: `SessionNotFound`, `session_not_found` and
+/// `Session not found` are the same.
+fn separated(text: &str) -> String {
+    let mut words = String::with_capacity(text.len() + 8);
+    let mut before = ' ';
+    for c in text.chars() {
+        let is_word = c.is_alphanumeric() || c == '\'';
+        let begins = is_word
+            && (!before.is_alphanumeric() && before != '\''
+                || before.is_lowercase() && c.is_uppercase());
+        if begins {
+            words.push(' ');
+        }
+        if is_word {
+            words.extend(c.to_lowercase());
+        }
+        before = c;
+    }
+    words
 }
 
 /// The code of a JSON-RPC error message.
@@ -98,10 +144,20 @@ mod tests {
             "Invalid session ID",
             "Session expired",
             "Session has been terminated",
+            "No session found for id abc",
+            "Bad Request: No active session",
+            "Bad Request: Mcp-Session-Id header is required",
+            "Unauthorized: Session not found",
+            "The session doesn't exist",
+            "session timed out",
+            "Received request before initialization was complete",
         ] {
-            for status in [400, 401] {
+            for status in [400, 401, 403, 409, 412, 422, 440] {
                 assert!(is_lost(&failure(status, Some(words), None), true), "{status} {words}");
                 assert!(is_lost(&failure(status, None, Some(words)), true), "{status} {words}");
+                let mut other = failure(status, None, None);
+                other.body = words.to_owned().into();
+                assert!(is_lost(&other, true), "{status} {words}");
                 assert!(!is_lost(&failure(status, Some(words), None), false), "none was named");
             }
             assert!(!is_lost(&failure(500, Some(words), None), true), "it may have acted");
@@ -112,8 +168,26 @@ mod tests {
     }
 
     #[test]
+    fn names_of_errors_are_words_too() {
+        for body in [
+            r#"{"error":"session_not_found"}"#,
+            r#"{"error":{"code":"SessionNotFound"}}"#,
+            r#"{"__type":"InvalidSessionException"}"#,
+            "SESSION_EXPIRED",
+        ] {
+            let mut failure = failure(400, None, None);
+            failure.body = body.into();
+            assert!(is_lost(&failure, true), "{body}");
+        }
+    }
+
+    #[test]
     fn other_refusals_leave_the_session() {
         for words in [
+            "User: arn:aws:sts::123456789012:assumed-role/a/b is not authorized to perform: \
+             x:Invoke because no session policy allows the x:Invoke action",
+            "This obsession is required",
+            "Too many sessions",
             "Bad Request: Unsupported protocol version",
             "The session token included in the request is invalid",
             "Not Acceptable",

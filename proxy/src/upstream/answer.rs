@@ -59,7 +59,7 @@ pub struct Failure {
     pub body: Bytes,
     /// The body, where it is a JSON-RPC error.
     pub message: Option<String>,
-    /// The first line of the server's own words.
+    /// The first line of the server's own message.
     pub detail: Option<String>,
 }
 
@@ -87,7 +87,8 @@ impl Failure {
     ) -> Self {
         let status = response.status();
         let retry_after = retry_after(response.headers());
-        let json = media_type(&response).as_deref() == Some("application/json");
+        let kind = media_type(&response);
+        let json = kind.as_deref() == Some("application/json");
         let mut body = Vec::new();
         let mut complete = true;
         let limit = silence.min(Duration::from_secs(30));
@@ -107,7 +108,10 @@ impl Failure {
         let _ = tokio::time::timeout(limit, reading).await;
         let mut text = String::from_utf8(body).unwrap_or_default();
         let secrets = Secrets::of(signature.as_ref());
-        let words = own_words(&text, &secrets);
+        let words = match kind.as_deref() {
+            Some("text/plain") => first_line(&text, &secrets),
+            _ => own_words(&text, &secrets),
+        };
         if !complete || secrets.are_in(&text) {
             text = words.as_deref().map_or_else(String::new, |words| {
                 format!(r#"{{"message":{}}}"#, wire::quote(words))
@@ -158,7 +162,11 @@ const MAX_WORDS: usize = 300;
 fn own_words(body: &str, secrets: &Secrets) -> Option<String> {
     let object = wire::Object::parse(body).ok()?;
     let message = object.find_string("message").or_else(|| object.find_string("Message"))?;
-    let line = printable(secrets.cut_from(message.lines().next()?).trim(), MAX_WORDS);
+    first_line(&message, secrets)
+}
+
+fn first_line(message: &str, secrets: &Secrets) -> Option<String> {
+    let line = printable(secrets.cut_from(message.trim_start().lines().next()?).trim(), MAX_WORDS);
     (!line.is_empty()).then_some(line)
 }
 

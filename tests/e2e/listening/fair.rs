@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use sigward_tests::deadline;
 use sigward_tests::processes::Process;
-use sigward_tests::upstream::{Received, Reply, Step};
+use sigward_tests::upstream::{Gate, Received, Reply, Step};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -12,10 +12,12 @@ use tokio::process::Command;
 use super::{INITIALIZE, whoami};
 use crate::agent::SESSIONS;
 use crate::http::{Listening, lines, request};
-use crate::nasty::pressure::{at_rest, peak};
+use crate::nasty::pressure::{one_was_taken, peak};
 use crate::setup::{THREE, World, assert_names, rpc_error, text};
 
 const MIB: usize = 1 << 20;
+/// The size of the results of a client that takes what it asks for, in MiB.
+const POLITE: u64 = 4;
 
 /// A call of `echo` whose result has so many MiB.
 fn call(profile: &str, size: usize) -> String {
@@ -24,21 +26,28 @@ fn call(profile: &str, size: usize) -> String {
     )
 }
 
-fn sized(request: &Received) -> Option<Reply> {
+/// A result of the size that a call asks for. `taken` opens once a large one has left the server.
+fn sized(request: &Received, taken: &Gate) -> Option<Reply> {
     let size = request.param("/arguments/size").as_u64()?;
     let head = r#"{"jsonrpc":"2.0","id":$ID,"result":{"content":[{"type":"text","text":""#;
-    Some(Reply::Pieces(vec![
+    let mut steps = vec![
         Step::Raw(head.to_owned()),
         Step::Filler(usize::try_from(size).unwrap() * MIB),
         Step::Raw("\"}]}}".to_owned()),
-    ]))
+    ];
+    if size > POLITE {
+        steps.push(Step::Open(taken.clone()));
+    }
+    Some(Reply::Pieces(steps))
 }
 
 /// The attack: one client asks for more than the memory of all messages, and reads none of it.
 #[tokio::test]
 async fn a_client_that_does_not_read_does_not_stop_another() {
     let world = World::new().await;
-    world.upstream.hook(sized);
+    let taken = Gate::default();
+    let gate = taken.clone();
+    world.upstream.hook(move |request| sized(request, &gate));
     let proxy = Listening::start(&world, &THREE, &[]).await;
     let slow = proxy.session(SESSIONS).await;
     let mut held = Vec::new();
@@ -60,7 +69,7 @@ async fn a_client_that_does_not_read_does_not_stop_another() {
         let came = |it: &Received| it.param("/arguments/size") == size;
         world.upstream.expect("the call", came).await;
     }
-    at_rest(proxy.proxy.pid()).await;
+    one_was_taken(&taken).await;
     let polite = proxy.session(SESSIONS).await;
     for profile in ["prod", "dev", "staging"] {
         let answer = proxy.post(&lines(&polite), &call(profile, 4)).await;

@@ -66,6 +66,8 @@ pub enum Step {
     Pause(Duration),
     /// Nothing more until the gate is open.
     Wait(Gate),
+    /// Opens the gate: everything before it was taken.
+    Open(Gate),
     /// Nothing more until a response of the client with this id (JSON text) has come.
     AwaitResponse(String),
     /// The connection closed in the middle of the stream.
@@ -164,6 +166,10 @@ pub(super) fn played(
                         () = gate.opened() => continue,
                         () = events.closed() => return,
                     }
+                }
+                Step::Open(gate) => {
+                    gate.open();
+                    continue;
                 }
                 Step::AwaitResponse(id) => {
                     let came = record.wait(|request| request.is_response_to(&id));
