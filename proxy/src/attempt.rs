@@ -14,7 +14,7 @@ use crate::error::Error;
 pub(crate) struct Attempt(Mutex<Option<(Instant, Arc<Error>)>>);
 
 impl Attempt {
-    /// What is `known`; else what comes of `work`.
+    /// Returns the `known` outcome, else that of `work`.
     pub(crate) async fn once<T>(
         &self,
         known: impl Fn() -> Option<T>,
@@ -71,7 +71,7 @@ mod tests {
         assert!(all.iter().all(|one| matches!(one, Err(Error::Shared(_)))));
         assert_eq!(tries.load(Ordering::Relaxed), 1);
         ask().await.unwrap_err();
-        assert_eq!(tries.load(Ordering::Relaxed), 2, "who asks later tries again");
+        assert_eq!(tries.load(Ordering::Relaxed), 2, "a later caller tries again");
     }
 
     #[tokio::test(start_paused = true)]

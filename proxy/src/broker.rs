@@ -140,7 +140,7 @@ impl Broker {
         .await
     }
 
-    /// The profiles that the broker lets us use. `profile` is who asks, for errors.
+    /// The profiles that the broker lets us use. `profile` is named in errors.
     pub async fn profiles(&self, profile: &ProfileName) -> Result<Vec<Profile>, Error> {
         let answer = self
             .ask(profile, || {

@@ -1,7 +1,7 @@
 //! The command line: every option of mcp-proxy-for-aws with its meaning, and our own.
 //!
 //! Made so that a user changes one word in an MCP client's config. What is wrong is said with the
-//! option that is wrong.
+//! option at fault.
 
 mod broker;
 mod endpoint;
@@ -41,7 +41,7 @@ use crate::environment::Environment;
   sigward-proxy https://aws-mcp.us-east-1.api.aws/mcp --profile prod-readonly dev staging
   sigward-proxy health 127.0.0.1:8080    is the one that listens there well?")]
 struct Options {
-    /// URL of the MCP endpoint; may also be the last word behind --profile
+    /// URL of the MCP endpoint; may also be the last word after the names of --profile
     endpoint: Option<String>,
 
     /// AWS profiles to offer, the first is the default [env: AWS_MCP_PROXY_PROFILES,
@@ -58,11 +58,11 @@ struct Options {
     #[arg(long)]
     region: Option<String>,
 
-    /// Add to `_meta` of every request; repeatable
+    /// Add KEY=VALUE to `_meta` of every request; repeatable
     #[arg(long, value_name = "KEY=VALUE", num_args = 0.., value_parser = key_value)]
     metadata: Vec<(String, String)>,
 
-    /// Add a header to every HTTP request, covered by its signature; repeatable
+    /// Add a header to every HTTP request, and sign it; repeatable
     #[arg(long = "header", value_name = "KEY=VALUE", value_parser = header)]
     headers: Vec<(HeaderName, HeaderValue)>,
 
@@ -74,7 +74,7 @@ struct Options {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10))]
     retries: u32,
 
-    /// Least severe messages on standard error
+    /// Least severe level of the messages on standard error
     #[arg(long, value_name = "LEVEL", default_value = "ERROR", alias = "l",
           value_parser = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])]
     log_level: String,

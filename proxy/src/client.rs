@@ -1,9 +1,9 @@
 //! One client of MCP: its requests, sessions, questions, sign-ins and share of the memory.
 //!
-//! A [`Client`] works on requests side by side. What it keeps: every request gets exactly one response
+//! A [`Client`] works on requests concurrently. Invariant: every request gets exactly one response
 //! under the id token that it came with, or none if the client cancelled it; and a message that needs
-//! no change leaves as it came. Its parts know nothing of it, and nothing of each other but what stands
-//! in their fields.
+//! no change is forwarded as it came. Its parts don't know it, and know of each other only their
+//! fields.
 
 mod call;
 mod failed;
@@ -243,8 +243,8 @@ impl Client {
         self.caller.receive_call(call).await
     }
 
-    /// Sends a call of a client that speaks HTTP itself, with its own headers; the answer is for it to
-    /// show. `on_response` is told the headers of the answer.
+    /// Sends a call of a client that speaks HTTP itself, with the client's headers; the client gets
+    /// the answer as it came. `on_response` gets the headers of the answer.
     pub(crate) async fn pass(
         &self,
         call: &Request,
@@ -347,8 +347,8 @@ impl Client {
         self.tell_cancelled(flight, wire::notification("notifications/cancelled", Some(&params)));
     }
 
-    /// With sessions, an end of the stream is no cancellation: the server must be told, if it knows
-    /// of the request at all. From 2026-07-28 on the end of the stream says it.
+    /// With sessions, the end of the stream doesn't cancel a request: a notification must, if the
+    /// server knows of the request. From 2026-07-28 on, the end of the stream does.
     fn tell_cancelled(&self, flight: &InFlight, text: String) {
         if flight.is_stateless || !flight.sent.is_set() {
             return;
@@ -373,8 +373,8 @@ impl Client {
         }
     }
 
-    /// The client begins a session: what belongs to an earlier one ends, and what the client sends
-    /// next waits for the answer.
+    /// The client begins a session: the sessions of an earlier one end, and the client's next
+    /// messages wait for the answer.
     pub(crate) fn begin_session(&self, params: Option<&str>) -> Opener {
         self.caller.router.tasks.clear();
         for stale in self.caller.sessions.take_all() {

@@ -1,4 +1,4 @@
-//! What the proxy was told, as checked values. Made by [`crate::cli`]; nothing here reads the
+//! The configuration of the proxy, as checked values. Made by [`crate::cli`]; nothing here reads the
 //! environment or a file.
 
 mod broker;
@@ -150,7 +150,7 @@ pub struct ToolPolicy {
 /// The per-call profile argument.
 #[derive(Debug, Clone)]
 pub struct ProfileArgument {
-    /// Its name, `aws_profile` unless told otherwise.
+    /// Its name; `aws_profile` by default.
     pub name: String,
     /// The tools that offer it; none named means all.
     pub tools: Globs,

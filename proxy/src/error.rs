@@ -1,8 +1,8 @@
-//! What can go wrong with one message, said to the person at the other end.
+//! The errors of one message, as sentences for the user of the client.
 //!
 //! Each error knows its side and whether sending the message again is safe. None holds a header, a
-//! body or a value of a config: what is shown was written here, but for the first line of an
-//! upstream's own error message.
+//! body or a value of a config: all text is written here, except the first line of an upstream's own
+//! error message.
 
 mod refusal;
 mod text;
@@ -204,7 +204,7 @@ impl Error {
         }
     }
 
-    /// The profile that needs a sign-in, if that is what is wrong.
+    /// The profile that needs a sign-in, if that is the cause.
     #[must_use]
     pub fn login_required(&self) -> Option<&ProfileName> {
         match self {

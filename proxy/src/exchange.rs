@@ -4,8 +4,8 @@
 //! Two readings of an answer, by the same rules: message by message ([`Reading`]), for a client that
 //! gets messages, and frame by frame ([`FrameReading`]), for one that gets the answer as it came.
 //!
-//! Whatever the server says first decides what may be done: [`NotActedOn`] is the only way to send a
-//! request again that left, and it can't be made once the server has said anything else.
+//! The first message of the server decides whether a request may be sent again: [`NotActedOn`] is the
+//! only way to do so, and it can't be made once the server has sent anything else.
 
 mod attempts;
 mod deadline;

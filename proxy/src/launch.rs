@@ -4,7 +4,7 @@
 //! the broker's; then the process replaces itself by itself without them, and finds the broker's
 //! connection and its standard error where it left them.
 //!
-//! A broker that can't be started is no reason to end: the client is told why when it asks.
+//! The proxy doesn't end when its broker can't be started: the client gets the reason as an error.
 
 use std::ffi::OsString;
 use std::io;
@@ -94,7 +94,7 @@ pub fn route(
     Ok(Route::Private(Arc::new(broker)))
 }
 
-/// What a private broker is told: our endpoint and profiles, nothing else.
+/// The arguments of a private broker: our endpoint and profiles, nothing else.
 fn arguments(config: &Config, log_level: &str) -> Vec<OsString> {
     // An endpoint is a place; `?qualifier=…` of an AgentCore runtime belongs to each request.
     let mut endpoint = config.endpoint.clone();

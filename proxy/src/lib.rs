@@ -9,7 +9,7 @@
 //! ```text
 //! receive   downstream   a line of standard input, or a POST
 //!           request      read once; nothing in it is ambiguous
-//! route     client       whose answer is it, how often, who has to sign in first
+//! route     client       retries, sign-ins, the state of one client
 //!           route        which profile does the call name, may the tool be called
 //! sign      exchange     over which session, and again where that is safe
 //!           upstream     final bytes and headers ─▶ signer ─▶ broker ─▶ signature
@@ -18,8 +18,8 @@
 //! reply     client       under the id token that the request came with
 //! ```
 //!
-//! What it trusts: the broker, for signatures; its own command line. What it doesn't: the client's
-//! and the server's messages, which are bounded and never turned into anything but text.
+//! It trusts the broker for signatures, and its own command line. It doesn't trust the messages of the
+//! client and of the server: they are bounded, and handled as text only.
 
 mod run;
 

@@ -15,7 +15,10 @@ const NAMES: [&str; 2] = ["kiro cli", "q dev cli"];
 pub(crate) fn without_error(request: &str, response: Message) -> Message {
     match handshake(request, &response.text) {
         Some((handshake, error)) => {
-            tracing::error!(error, "the server can't be initialized; this client is told later");
+            tracing::error!(
+                error,
+                "the server can't be initialized; the client gets the error with its next request"
+            );
             handshake.into()
         }
         None => response,

@@ -1,9 +1,9 @@
-//! One reading of what a client sends: *receive*.
+//! The one reading of a client's message: *receive*.
 //!
 //! The text is read once, by the reader that the broker applies its rules with, and owned together
-//! with the ranges of what it says. What another reader could understand differently (a key twice, or
-//! in another case, of those that say what a message asks for) is refused here, so that everything
-//! behind this reads one message. Changes are edits of the ranges; every other byte stays.
+//! with the ranges of its members. A message that another reader could understand differently (one of
+//! the keys that routing depends on is there twice, or in another case) is refused here, so that all
+//! later readers see the same message. Changes are edits of the ranges; every other byte stays.
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
@@ -25,7 +25,7 @@ pub enum Incoming {
     Other(Kind, Message),
 }
 
-/// A request: its text, and what it says of itself.
+/// A request: its text, and the ranges of its members.
 #[derive(Debug, Clone)]
 pub struct Request {
     message: Arc<Message>,

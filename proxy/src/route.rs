@@ -1,7 +1,7 @@
 //! Where a request goes, and whether it may be made at all: *route*.
 //!
-//! Decides by the request and by what is known of tools and tasks; it sends nothing. Where too little
-//! is known of a tool, it says so, and the tools must be listed first.
+//! Decides by the request, the tools that were listed and the tasks; it sends nothing. For a tool that
+//! wasn't listed yet it may ask for a list first.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -100,7 +100,7 @@ impl Router {
 
     /// What names alone decide, before anything is asked of anybody.
     fn check_name(&self, call: &Request, name: &str) -> Result<(), Unroutable> {
-        // A server may read a name out of what is no string: an array of one, in some languages.
+        // The attack: a name that isn't a string, such as an array with one, which some servers accept.
         if call.tool().is_none() && !self.catalog.is_open() {
             let why = "The call has no name that this proxy's rules for tools could judge.";
             return Err(Unroutable::Tool(why.to_owned()));

@@ -28,7 +28,7 @@ use crate::session::Ownership;
 use crate::signer::Signer;
 use crate::upstream::{Settings, Upstream};
 
-/// How long what is written already may take to reach the client at the end.
+/// How long written messages may take to reach the client at the end.
 const FLUSH: Duration = Duration::from_millis(200);
 
 /// Descriptors for all connections of clients, some to the endpoint, and the rest.
@@ -61,7 +61,7 @@ pub fn main() -> ExitCode {
         Route::Private(private) => Some(Arc::clone(private)),
         Route::Unix(_) | Route::Tls(_) => None,
     };
-    // Where a client waits, it is told when it asks.
+    // A client over standard input gets the error with its first request.
     let failure = private.as_ref().and_then(|private| private.known_failure());
     if let Some(failure) = &failure {
         eprintln!("sigward-proxy: the private broker {failure}");
@@ -134,7 +134,7 @@ async fn serve(config: Config, route: Route, descriptors: u64) -> ExitCode {
     };
     let attended = config.listen.is_none() && !std::io::stdin().is_terminal();
     if !attended && let Err(error) = broker.profiles(config.profiles.default()).await {
-        // Nobody has asked yet who could be told.
+        // There is no client yet that could get the error.
         if matches!(error, Error::PrivateBroker { .. }) {
             return fail(&error);
         }

@@ -222,12 +222,12 @@ impl Session {
             tracing::info!(profile = %self.profile, "the server dropped the session");
             state.phase = Phase::Closed;
             let report = Lost { session: Arc::clone(self), epoch: lost.epoch() };
-            // Nobody is told once the client is gone.
+            // It fails only once the client is gone.
             let _ = self.context.lost.send(report);
         }
     }
 
-    /// The client begins its own handshake: what it sends next waits for the answer.
+    /// The client begins its own handshake: its next messages wait for the answer.
     #[must_use]
     pub fn begin(self: &Arc<Self>) -> Opener {
         let (opened, waiting) = oneshot::channel::<Arc<Live>>();
@@ -267,7 +267,7 @@ impl Session {
         }
     }
 
-    /// Sends what waits in the lane, one after the other.
+    /// Sends the messages of the lane, one after the other.
     async fn deliver_all(self: &Arc<Self>) {
         while let Some((message, route)) = self.lane.next() {
             if let Err(error) = self.deliver(message, route).await {
@@ -308,7 +308,7 @@ impl Session {
         own::tell(&self.link, live, method, params).await;
     }
 
-    /// Waits until what was put into the lane before has been taken by the server.
+    /// Waits until the server has accepted the messages that were put into the lane before.
     pub(crate) async fn caught_up(&self) {
         self.lane.caught_up().await;
     }

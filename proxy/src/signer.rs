@@ -1,7 +1,7 @@
 //! Final bytes in, signature out.
 //!
-//! Whatever is handed to [`Signer::sign`] is what must be sent: nothing may change a request after
-//! it. What an HTTP stack sets on its own (length, encodings, connection, user agent) isn't signed.
+//! A request must be sent exactly as it was passed to [`Signer::sign`]. Headers that an HTTP stack sets
+//! itself (length, encodings, connection, user agent) aren't signed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -71,8 +71,8 @@ impl Catalog {
         self.policy.read_only
     }
 
-    /// Refuses what the policy denies. `tool` is what is known of it. The error is a sentence for
-    /// the model.
+    /// Refuses a tool that the policy denies. `tool`: its entry in the list, if it was listed. The
+    /// error is a sentence for the model.
     pub fn check(&self, name: &str, tool: Option<&Tool>) -> Result<(), String> {
         if self.policy.deny.matches(name) {
             return Err(format!("The tool {name:?} is denied by this proxy (--tools-deny)."));

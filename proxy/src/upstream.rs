@@ -232,8 +232,8 @@ impl Upstream {
             USER_AGENT,
             self.user_agent.get().cloned().unwrap_or(HeaderValue::from_static(USER_AGENT_NAME)),
         );
-        // Nor this: the broker signs none. Encoded, a stream of events would come in lumps, and what an
-        // answer takes in memory couldn't be told by what comes.
+        // Nor this: the broker signs none. Encoded, a stream of events would be buffered, and the size of
+        // an answer in memory would be unknown until it is decoded.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let (body, progress) = body::paced(out.body.clone());
         if !out.body.is_empty() {

@@ -1,7 +1,7 @@
-//! `setup`: a broker of its own for one person of this machine. It takes the AWS files out of the person's home, so that
-//! nothing that the person runs can read a key, and it can give them back.
+//! `setup`: a separate broker for one user of this machine. It moves the AWS files out of the user's home, so that no
+//! program of the user can read a key, and it can move them back.
 //!
-//! Invariant: without `--apply` nothing is changed, and what is printed is what `--apply` does.
+//! Invariant: without `--apply` nothing is changed, and the printed steps are exactly those of `--apply`.
 
 mod home;
 mod plan;
@@ -20,33 +20,33 @@ use crate::error::Error;
 use crate::profile::{Listed, listed};
 use crate::trusted::Trusted;
 
-/// What agents use most; another is given with `--endpoint`.
+/// The endpoint that most agents use; `--endpoint` names another one.
 const ENDPOINT: &str = "https://aws-mcp.us-east-1.api.aws/mcp";
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  sigward-broker setup --for alice                 what would be done
+  sigward-broker setup --for alice                 show the steps
   sudo sigward-broker setup --for alice --apply
   sudo sigward-broker setup --for alice --undo --apply")]
 pub(super) struct Options {
-    /// The person whose agents are to have no keys
+    /// User whose agents get a broker in place of keys
     #[arg(long = "for", value_name = "USER")]
     user: String,
-    /// Where signatures may go [default: the AWS MCP Server in us-east-1]
+    /// Endpoints to sign requests for [default: the AWS MCP Server in us-east-1]
     #[arg(long, value_name = "URL", num_args = 1.., conflicts_with = "undo")]
     endpoint: Vec<String>,
-    /// Profiles of the person's AWS files to sign with [default: all that can be used]
+    /// Profiles of the user's AWS files to sign with [default: all that can sign]
     #[arg(long, value_name = "NAME", num_args = 1.., conflicts_with = "undo")]
     profile: Vec<String>,
-    /// Do it; without, it is only shown
+    /// Carry out the steps, instead of showing them
     #[arg(long)]
     apply: bool,
-    /// Go back: the files return to the person's home, and the units go
+    /// Move the AWS files back to the user's home, and disable the broker
     #[arg(long)]
     undo: bool,
 }
 
-/// Shows the steps, or does them.
+/// Shows the steps, or carries them out.
 pub(super) fn run(options: &Options) -> Result<ExitCode, Error> {
     let facts = Facts::of(person(&options.user)?);
     let plan = if options.undo {
@@ -66,11 +66,13 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, Error> {
     );
     if !options.apply {
         print(&plan.show());
-        print(&format!("\nNothing has been changed. To do all of it:\n  {command} --apply\n"));
+        print(&format!(
+            "\nNothing has been changed. To carry out these steps:\n  {command} --apply\n"
+        ));
         return Ok(ExitCode::SUCCESS);
     }
     if !rustix::process::geteuid().is_root() {
-        return Err(Error::Usage(format!("only root can do that: {command} --apply")));
+        return Err(Error::Usage(format!("only root can do this: {command} --apply")));
     }
     if !options.undo {
         trust(&facts.program)?;
@@ -86,7 +88,7 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The attack: a program in the person's home, which they replace by one that shows them the keys.
+/// The attack: a program in the user's home, which the user replaces by one that shows the keys.
 fn trust(program: &Path) -> Result<(), Error> {
     Trusted::existing(program).map(drop).map_err(|why| {
         Error::Usage(format!(
@@ -107,7 +109,7 @@ fn apply(plan: &Plan) -> Result<(), Error> {
         for step in &part.steps {
             print(&format!("   {step}\n"));
             let done = step.apply().map_err(|why| {
-                Error::Usage(format!("{why}\nThe steps before have been done; after a repair, the same command goes on"))
+                Error::Usage(format!("{why}\nThe steps before were carried out; once the cause is repaired, run the same command again"))
             })?;
             if let Some(note) = done {
                 print(&format!("      {note}\n"));
@@ -117,12 +119,12 @@ fn apply(plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// The user, by the machine's own word: local files and directory services alike.
+/// The user as the system's user database has it: local files and directory services alike.
 fn person(name: &str) -> Result<Person, Error> {
     let wrong = |why: &str| Error::Usage(format!("--for {name}: {why}"));
     // The attack: a name that getent(1) takes for an option.
     if name.is_empty() || name.starts_with('-') || name.chars().any(char::is_control) {
-        return Err(wrong("is no user's name"));
+        return Err(wrong("isn't a valid user name"));
     }
     let output = Command::new("/usr/bin/getent")
         .args(["passwd", "--", name])
@@ -133,13 +135,13 @@ fn person(name: &str) -> Result<Person, Error> {
     let text = String::from_utf8_lossy(&output.stdout);
     let fields: Vec<&str> = text.lines().next().unwrap_or_default().split(':').collect();
     let [_, _, uid, gid, _, home, ..] = fields.as_slice() else {
-        return Err(wrong("there is no such user"));
+        return Err(wrong("the user doesn't exist"));
     };
     let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse()) else {
-        return Err(wrong("has no number as its uid"));
+        return Err(wrong("its uid isn't a number"));
     };
     if uid == 0 {
-        return Err(wrong("is root, from whom nothing can be kept"));
+        return Err(wrong("is root, who can read every file"));
     }
     let home = PathBuf::from(home);
     if !home.is_absolute() {

@@ -6,10 +6,9 @@ use url::{Host, Url};
 
 /// Checks an endpoint, and puts its query into the canonical form of SigV4.
 ///
-/// A signature on the wire in clear text could be used by whoever reads it. And SigV4 signs a query
-/// in its canonical form, whatever was sent: a server that verifies what it received would refuse it,
-/// so the broker refuses to sign any other form. Written once at the start, what is signed is what is
-/// sent.
+/// A signature sent in clear text can be used by anybody who reads it. And SigV4 signs the canonical
+/// form of a query: a server that verifies the query that it received would refuse another form, so the
+/// broker refuses to sign one. The query is put into that form once, at the start.
 pub(super) fn checked(text: &str) -> Result<Url, String> {
     let mut url = Url::parse(text).map_err(|error| {
         format!("isn't a URL ({error}); it starts with https://, or http:// on this machine")

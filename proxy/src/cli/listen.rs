@@ -1,4 +1,4 @@
-//! `--listen` and what goes with it.
+//! `--listen` and the options that need it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

@@ -26,8 +26,8 @@ pub(super) fn network(
         Some(list) => Some(list),
         None => environment.text("no_proxy")?,
     };
-    // HTTP_PROXY would take what is for this machine to another one, in clear text: a signature and a
-    // session token that anybody on the way could use. HTTPS_PROXY sees a tunnel.
+    // The attack: HTTP_PROXY sends requests for this machine through another one, in clear text, where
+    // the signature and the session token can be read. With HTTPS_PROXY there is a tunnel.
     let is_direct =
         endpoint.scheme() == "http" || no_proxy.is_some_and(|list| names_with_port(list, endpoint));
     Ok(Network { authorities, is_direct })

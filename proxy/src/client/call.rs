@@ -92,8 +92,8 @@ impl Caller {
         Ok(response)
     }
 
-    /// Sends a call of a client that speaks HTTP itself, with its own headers; the answer is for it to
-    /// show. `on_response` is told the headers of the answer.
+    /// Sends a call of a client that speaks HTTP itself, with the client's headers; the client gets
+    /// the answer as it came. `on_response` gets the headers of the answer.
     pub(super) async fn pass(
         self: &Arc<Self>,
         call: &Request,
@@ -208,7 +208,7 @@ impl Caller {
         }
     }
 
-    /// The client's own handshake: what it sends and gets is what makes the default session.
+    /// The client's own handshake: it opens the default session.
     async fn initialize(
         self: &Arc<Self>,
         request: &Outbound<'_>,
@@ -299,7 +299,7 @@ impl Caller {
         self.follow(request, reading).await
     }
 
-    /// Reads an answer until its response, passing on what comes before.
+    /// Reads an answer up to its response, and passes on the messages before it.
     async fn follow(
         self: &Arc<Self>,
         request: &Outbound<'_>,

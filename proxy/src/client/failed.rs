@@ -39,7 +39,7 @@ impl From<Unroutable> for Failed {
 }
 
 impl Failed {
-    /// The profile that needs a sign-in, if that is what is wrong.
+    /// The profile that needs a sign-in, if that is the cause.
     pub(crate) fn login_required(&self) -> Option<&ProfileName> {
         match self {
             Self::Exchange(error) => error.login_required(),

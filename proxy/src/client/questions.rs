@@ -26,7 +26,7 @@ pub(super) struct Questions {
     affixes: (String, &'static str),
     next: AtomicU64,
     open: Mutex<BTreeMap<u64, Question>>,
-    /// Questions of our own: who waits for the answer.
+    /// The receivers of the answers to our own questions.
     ours: Mutex<HashMap<u64, oneshot::Sender<String>>>,
 }
 

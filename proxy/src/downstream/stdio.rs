@@ -64,7 +64,7 @@ pub async fn serve(input: impl AsyncRead + Unpin, intake: &Intake, limit: usize,
     }
 }
 
-/// Writes what comes, a line each, until all senders are gone or the client is.
+/// Writes each message as a line, until all senders are dropped or the client is gone.
 pub async fn write(mut output: impl AsyncWrite + Unpin, mut messages: mpsc::Receiver<Message>) {
     let mut lines = Vec::new();
     while let Some(message) = messages.recv().await {

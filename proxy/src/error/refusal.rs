@@ -1,8 +1,8 @@
-//! A broker's no, as a sentence for the person at the client: what is wrong, and what to do next.
+//! A broker's refusal, as a sentence for the user of the client: the reason, and the next step.
 //!
-//! What AWS said, and what the broker knows of file, line and setting, is told by a broker to callers
-//! of its own user alone. A sentence without it doesn't guess. Whatever the broker sends is shown on
-//! one line and cut: it is trusted for signatures, not for text.
+//! A broker reports AWS's message, the file, the line and the setting only to callers of its own user.
+//! A sentence without them doesn't guess. Text of the broker is shown on one line and cut to a limit:
+//! the broker is trusted for signatures, not for text.
 
 use std::fmt;
 
@@ -102,7 +102,7 @@ impl Refusal {
         }
     }
 
-    /// Who can say more where the cause isn't told to this user.
+    /// Where to find the cause when it isn't reported to this user.
     fn who_knows(&self) -> String {
         match (self.is_private(), self.detail.is_some()) {
             (_, true) => String::new(),

@@ -15,7 +15,7 @@ const MAX_ERROR: usize = 64 << 10;
 
 /// Proof that the server refused a request because of its session, before it said anything else: the
 /// request may be sent again. Made by [`Unread::read`] alone, once for each answer to a POST; the
-/// answer to a resumption, or what comes behind another message, can't make one.
+/// answer to a resumption, or a message after another one, can't make one.
 #[derive(Debug)]
 pub(super) struct NotActedOn(());
 

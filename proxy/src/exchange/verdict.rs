@@ -1,4 +1,4 @@
-//! Whose response a message is.
+//! Which request a message of the server responds to.
 //!
 //! A server, or a gateway in front of it, may mix up the responses of its callers
 //! (GHSA-345p-7cg4-v4c7), or replay what it has sent: a response under the id of another request
@@ -42,7 +42,7 @@ impl Judge {
         Self { id: Some(id), takes_requests, is_answered, was_foreign, lost }
     }
 
-    /// For a stream that answers no request.
+    /// For a stream that isn't the answer to a request.
     pub(super) fn unsolicited() -> Self {
         let (is_answered, was_foreign, lost) = (false, false, None);
         Self { id: None, takes_requests: true, is_answered, was_foreign, lost }

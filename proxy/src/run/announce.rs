@@ -1,4 +1,4 @@
-//! What was made of the options, for whoever reads the log; and which of them can't take effect.
+//! The resolved options, for readers of the log; and warnings about those that can't take effect.
 
 use sigward_proto::host::HostScope;
 

@@ -2,8 +2,8 @@
 //!
 //! Notifications and responses go out one after the other, each once the server has taken the one
 //! before, and a request waits for those that the client sent before it: progress doesn't go
-//! backwards, and a call doesn't overtake what it builds upon. What waits is bounded; there is a task
-//! only while something does.
+//! backwards, and a call doesn't overtake a notification that it depends on. The queue is bounded;
+//! there is a task only while it isn't empty.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,7 +43,7 @@ pub(crate) struct Parcel {
 pub(super) enum Route {
     /// Over whichever session is open then.
     Bound,
-    /// Over this one of the profile's sessions, or not at all: another one would not know what it is
+    /// Only over this one of the profile's sessions: another one doesn't know the request that it is
     /// about.
     Epoch(u64),
     /// The end of the client's handshake, after which the server may speak on its own account.

@@ -1,4 +1,4 @@
-//! The way of one profile to the server: what is sent over its sessions, and what belongs to none.
+//! The connection of one profile to the server, for requests with a session and without.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(crate) struct Link {
     pub(super) upstream: Arc<Upstream>,
     /// The client's part of the memory that messages take.
     pub(super) budget: Budget,
-    /// What goes into `_meta` of what is sent here by itself.
+    /// Goes into `_meta` of the proxy's own requests.
     pub(super) metadata: Arc<Metadata>,
 }
 

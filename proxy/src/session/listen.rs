@@ -23,7 +23,7 @@ pub(super) trait Listener: Send + Sync + 'static {
     /// The way to the server.
     fn link(&self) -> &Link;
 
-    /// Takes what came over the session with this epoch; `None` if nobody wants it any more.
+    /// Takes a message of the session with this epoch; `None` if the listener is gone.
     fn take(
         self: Arc<Self>,
         epoch: u64,
@@ -77,8 +77,8 @@ pub(super) async fn listen<L: Listener>(session: Weak<L>, live: Arc<Live>) {
     }
 }
 
-/// Passes on what comes until the stream ends. Whether anything came; `None` if nobody is there any
-/// more who would want it.
+/// Passes on messages until the stream ends. Returns whether there were any; `None` if the listener
+/// is gone.
 async fn read<L: Listener>(
     session: &Weak<L>,
     live: &Live,

@@ -29,7 +29,8 @@ pub(crate) fn is_lost(failure: &Failure, is_bound: bool) -> bool {
         status if status.is_client_error() => {
             let message = failure.message.as_deref().and_then(error_message);
             let words = message.as_deref().or(failure.detail.as_deref());
-            let body = || String::from_utf8_lossy(&failure.body[..failure.body.len().min(MAX_WORDS)]);
+            let body =
+                || String::from_utf8_lossy(&failure.body[..failure.body.len().min(MAX_WORDS)]);
             match words {
                 Some(words) => tells_loss(words),
                 // Text, or JSON of a shape that isn't known.

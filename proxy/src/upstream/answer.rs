@@ -143,7 +143,7 @@ pub(super) fn encoding(headers: &HeaderMap) -> Option<String> {
     (!all_identity).then(|| printable(&named, MAX_ENCODING))
 }
 
-/// In seconds alone: what is a date depends on two clocks.
+/// Only in seconds: a date would depend on two clocks.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
@@ -191,7 +191,7 @@ fn with_next_step(words: String) -> String {
     )
 }
 
-/// What of a signature gives something away to whoever reads it: the signature itself and the session
+/// The parts of a signature that must not be shown: the signature itself and the session
 /// token. `SignatureDoesNotMatch` answers with the whole canonical request, token included. Neither
 /// the time nor the scope is a secret: they are what a person needs to find the fault.
 struct Secrets(Vec<String>);

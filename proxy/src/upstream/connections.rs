@@ -2,9 +2,9 @@
 //!
 //! Three things of HTTP/2 need care:
 //!
-//! - *Windows.* Who waits for memory doesn't read, and what it doesn't read stays in the window of its
-//!   stream. Were the window of the connection used up by such streams, the one that holds the memory
-//!   could not go on, and all would wait for each other. So the connection's window is as wide as the
+//! - *Windows.* A stream that waits for memory isn't read, and its unread bytes stay in its window.
+//!   If such streams used up the window of the connection, the one that holds the memory couldn't
+//!   continue, and all would wait for each other. So the connection's window is as wide as the
 //!   protocol has it, and only those of the streams bind.
 //! - *Streams.* A server takes some hundred at a time on one connection; beyond them a request is not
 //!   sent, and nobody sees why. A connection gets [`STREAMS`], then there is another one.

@@ -221,7 +221,7 @@ impl Frames {
         }
     }
 
-    /// Makes frames of what came.
+    /// Makes frames of the received bytes.
     async fn take(&mut self, passes: &mut (dyn FnMut(&[u8]) -> bool + Send)) -> Result<(), Error> {
         if self.format == Format::Raw {
             let piece = std::mem::take(&mut self.pending);

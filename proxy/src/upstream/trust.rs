@@ -35,7 +35,7 @@ pub(super) fn trust(
         }
         Authorities::Machine { file, directories } => {
             // The TLS library reads them itself. It skips what it can't read, and without any
-            // certificate says nothing of the variable that is to blame.
+            // certificate doesn't name the variable at fault.
             if let Some(file) = file {
                 certificates("SSL_CERT_FILE", file)?;
             } else if let Some(directories) = directories
@@ -64,7 +64,7 @@ fn certificates(origin: &'static str, path: &Path) -> Result<Vec<Certificate>, S
     match Certificate::from_pem_bundle(&pem) {
         Ok(found) if found.is_empty() => Err(wrong("it holds no certificate".to_owned())),
         Ok(found) => Ok(found),
-        Err(_) => Err(wrong("it holds what is no certificate".to_owned())),
+        Err(_) => Err(wrong("it holds an entry that isn't a certificate".to_owned())),
     }
 }
 

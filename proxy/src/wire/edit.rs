@@ -97,7 +97,7 @@ impl<'a> Edits<'a> {
     }
 
     /// Adds members to the object at `object`, behind those that stay. At most once for an object, and
-    /// after what is cut out of it.
+    /// after its cuts.
     pub fn add_members(&mut self, object: Range<usize>, add: &[(&str, &str)]) {
         let inner = self.text.get(object.clone()).and_then(|text| text.strip_suffix('}'));
         let Some(inner) = inner.filter(|inner| inner.starts_with('{')) else {

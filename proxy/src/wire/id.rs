@@ -22,7 +22,7 @@ impl Id {
     }
 
     /// Whether `token` spells the same id. Servers print numbers anew: `1.0` comes back as `1`, and
-    /// what has more digits than theirs comes back rounded. `1` and `"1"` are two ids.
+    /// numbers with more digits than theirs come back rounded. `1` and `"1"` are two ids.
     #[must_use]
     pub fn is_spelt(&self, token: &str) -> bool {
         if *self.0 == *token {
@@ -35,7 +35,7 @@ impl Id {
         }
     }
 
-    /// The id of answers to what can't be attributed.
+    /// The id of answers to messages without a usable id.
     #[must_use]
     pub fn null() -> Self {
         Self("null".into())

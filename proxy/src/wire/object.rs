@@ -61,8 +61,8 @@ impl<'a> Object<'a> {
         self.text
     }
 
-    /// The value of `name`. Two members of that name are a fault: which one counts would be the
-    /// choice of whoever reads the message next.
+    /// The value of `name`. Two members of that name are an error: the next reader of the message
+    /// could choose either.
     pub fn get(&self, name: &str) -> Result<Option<&'a str>, Fault> {
         let mut found = self.members.iter().filter(|member| member.name() == name);
         let first = found.next();

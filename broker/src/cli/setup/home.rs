@@ -29,7 +29,7 @@ pub(super) struct AwsDirectory {
 }
 
 impl AwsDirectory {
-    /// `.aws` in `home`; none where there is none.
+    /// `.aws` in `home`; none if it doesn't exist.
     pub(super) fn open(home: &Path, owner: u32) -> Result<Option<Self>, String> {
         let path = home.join(".aws");
         let opened = rustix::fs::open(home, directory_flags(), Mode::empty())
@@ -69,7 +69,7 @@ impl AwsDirectory {
         Ok(Self { directory, path, owner })
     }
 
-    /// The text of a file in it; none where there is none.
+    /// The text of a file in it; none if the file doesn't exist.
     pub(super) fn read(&self, name: &Path) -> Result<Option<Zeroizing<String>>, String> {
         let Some(bytes) = self.bytes(&self.directory, name)? else { return Ok(None) };
         let text = std::str::from_utf8(&bytes)
@@ -128,7 +128,7 @@ impl AwsDirectory {
                 };
                 let target = target.map_err(|error| failed(&path, error))?;
                 self.move_directory(&inner, &target, &at.join(&name), owner, moved)?;
-                // Where something has come in since, it stays.
+                // A directory that isn't empty again stays.
                 rustix::fs::unlinkat(from, &name, AtFlags::REMOVEDIR).ok();
                 continue;
             }
@@ -149,7 +149,7 @@ impl AwsDirectory {
     ) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
         let path = self.path.join(below);
         let name = Path::new(below.file_name().unwrap_or_default());
-        // A pipe would keep us waiting for somebody who writes to it.
+        // Opening a pipe would wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
             Ok(file) => file,
@@ -165,13 +165,13 @@ impl AwsDirectory {
         let found = rustix::fs::fstat(&file).map_err(|error| failed(&path, error))?;
         if FileType::from_raw_mode(found.st_mode as RawMode) != FileType::RegularFile {
             return Err(format!(
-                "{} is no plain file: take it away, and try again",
+                "{} isn't a regular file: remove it, and try again",
                 path.display()
             ));
         }
         if found.st_uid != self.owner || found.st_nlink != 1 {
-            let why = "belongs to somebody else, or has a second name";
-            return Err(format!("{} {why}: take it away, and try again", path.display()));
+            let why = "is owned by another user, or has a second hard link";
+            return Err(format!("{} {why}: remove it, and try again", path.display()));
         }
         let mut bytes = Zeroizing::new(Vec::with_capacity(
             usize::try_from(found.st_size).unwrap_or(0).min(1 << 20),

@@ -1,4 +1,4 @@
-//! What is to be done, in words and in steps: decided from facts, without touching anything.
+//! The plan, in words and in steps: made from facts, without changing anything.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -88,10 +88,10 @@ impl Facts {
     }
 }
 
-/// From files in the person's home to a broker that alone has them.
+/// From files in the user's home to a broker that alone can read them.
 ///
 /// # Errors
-/// What was asked for can't be configured: why, and what to do.
+/// Why the request can't be configured, and what to do.
 pub(super) fn setup(
     facts: &Facts,
     endpoints: &[String],
@@ -105,7 +105,7 @@ pub(super) fn setup(
     let sysusers = PathBuf::from(format!("/etc/sysusers.d/{user}.conf"));
     let state = facts.state();
     let a_user = Part {
-        what: format!("A user for the broker of {}, {user}: the keys are its own.", person.name),
+        what: format!("A user {user} for the broker of {}: it owns the keys.", person.name),
         steps: vec![
             Step::Write {
                 path: sysusers.clone(),
@@ -121,7 +121,7 @@ pub(super) fn setup(
         notes: Vec::new(),
     };
     let files = Part {
-        what: format!("The AWS files leave the home of {}.", person.name),
+        what: format!("Move the AWS files out of the home of {}.", person.name),
         steps: vec![
             Step::Directory { path: state.clone(), mode: 0o700, owner: Owner::User(user.clone()) },
             Step::Move {
@@ -134,7 +134,11 @@ pub(super) fn setup(
         notes: notes(person, &profiles),
     };
     let rules = Part {
-        what: format!("What {} may have signed: {}.", person.name, in_words(&profiles)),
+        what: format!(
+            "Allow {} to have requests signed with: {}.",
+            person.name,
+            in_words(&profiles)
+        ),
         steps: vec![
             Step::Directory { path: "/etc/sigward".into(), mode: 0o755, owner: Owner::Ids(0, 0) },
             Step::Write { path: facts.config(), text: config, keep: true },
@@ -173,12 +177,12 @@ fn service(facts: &Facts, profiles: &[&Listed]) -> Part {
     Part { what, steps, notes: Vec::new() }
 }
 
-/// Back to how it was. What can't be had back stays: the configuration, the audit log, and the user, which owns it.
+/// The way back. The configuration, the audit log and the user that owns it stay.
 pub(super) fn undo(facts: &Facts) -> Plan {
     let person = &facts.person;
     let (service, socket) = (facts.unit("service"), facts.unit("socket"));
     let ends = Part {
-        what: "The broker ends.".to_owned(),
+        what: "Stop the broker.".to_owned(),
         steps: vec![
             Step::run("systemctl", &["disable", "--now", &socket]),
             Step::run("systemctl", &["stop", &service]),
@@ -188,7 +192,7 @@ pub(super) fn undo(facts: &Facts) -> Plan {
         notes: Vec::new(),
     };
     let files = Part {
-        what: format!("The AWS files return to the home of {}.", person.name),
+        what: format!("Move the AWS files back to the home of {}.", person.name),
         steps: vec![Step::Move {
             from: facts.state(),
             of: Owner::User(facts.user()),
@@ -233,22 +237,22 @@ fn choose<'l>(wanted: &[String], known: &'l [Listed]) -> Result<Vec<&'l Listed>,
         wanted.iter().map(find).collect::<Result<_, _>>()?
     };
     if chosen.is_empty() {
-        return Err("no profile of the AWS files can sign: make one first, with aws configure or aws configure sso".to_owned());
+        return Err("no profile of the AWS files can sign: create one first, with aws configure or aws configure sso".to_owned());
     }
     Ok(chosen)
 }
 
-/// What will not work as it did.
+/// What works differently from then on.
 fn notes(person: &Person, profiles: &[&Listed]) -> Vec<String> {
     let mut notes = vec![format!(
-        "The AWS CLI of {} has no keys then: that is the point. `aws sso login` would bring a token back into the home; sign in \
+        "The AWS CLI of {} has no keys from then on, as intended. `aws sso login` would bring a token back into the home; sign in \
          with: sigward-broker login PROFILE",
         person.name
     )];
     for profile in profiles {
         if profile.runs_program {
             notes.push(format!(
-                "The credential_process of {} will be run by {}: what it needs has to be there, and readable, for that user.",
+                "The credential_process of {} will run as {}: its program and its files must exist and be readable for that user.",
                 profile.name,
                 format_args!("sigward-{}", person.uid)
             ));

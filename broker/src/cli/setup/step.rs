@@ -12,27 +12,27 @@ use super::home::AwsDirectory;
 /// Where the programs of the system are; the attack: another `PATH`.
 const PROGRAMS: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
 
-/// Whose something is to be.
+/// The owner of a file or directory.
 #[derive(Debug, Clone)]
 pub(super) enum Owner {
     /// By number: user and group.
     Ids(u32, u32),
-    /// By name, which may not be there yet.
+    /// By name; the user may not exist yet.
     User(String),
 }
 
 /// One change.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// A file of root's that all may read; with `keep` one that is there stays as it is.
+    /// Write a file of root that all users can read; with `keep`, an existing one stays as it is.
     Write { path: PathBuf, text: String, keep: bool },
     /// A directory.
     Directory { path: PathBuf, mode: u32, owner: Owner },
-    /// Everything in `.aws` of one home goes to that of the other.
+    /// Move everything in `.aws` of one home to that of another.
     Move { from: PathBuf, of: Owner, to: PathBuf, owner: Owner },
     /// A program of the system.
     Run { program: &'static str, arguments: Vec<String> },
-    /// A file goes, where there is one.
+    /// Remove a file, if it exists.
     Remove(PathBuf),
 }
 
@@ -50,7 +50,7 @@ impl Step {
         }
     }
 
-    /// Does it. Done twice, it is as done once.
+    /// Carries it out. Idempotent.
     ///
     /// # Errors
     /// Why not, in words.
@@ -125,7 +125,7 @@ fn write(path: &Path, text: &str, keep: bool) -> Result<Option<String>, String> 
     let failed = |error| failed(path, &error);
     match fs::read_to_string(path) {
         Ok(there) if there == text => return Ok(None),
-        Ok(_) if keep => return Ok(Some("is there already, and stays as it is".to_owned())),
+        Ok(_) if keep => return Ok(Some("exists already, and stays as it is".to_owned())),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
@@ -136,7 +136,7 @@ fn write(path: &Path, text: &str, keep: bool) -> Result<Option<String>, String> 
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let new = directory.join(format!(".{name}.new"));
-    // What an earlier run left when it was broken off.
+    // Left by an earlier run that was interrupted.
     fs::remove_file(&new).ok();
     let replace = || {
         let mut file =
@@ -167,7 +167,7 @@ fn directory(path: &Path, mode: u32, owner: &Owner) -> Result<(), String> {
 fn move_files(from: &Path, of: &Owner, to: &Path, owner: &Owner) -> Result<Option<String>, String> {
     let (uid, gid) = owner.ids()?;
     let Some(from) = AwsDirectory::open(from, of.ids()?.0)? else {
-        return Ok(Some("there are none".to_owned()));
+        return Ok(Some("there are no files".to_owned()));
     };
     let to = AwsDirectory::make(to, uid, gid)?;
     let moved = from.move_to(&to, uid, gid)?;
@@ -176,7 +176,7 @@ fn move_files(from: &Path, of: &Owner, to: &Path, owner: &Owner) -> Result<Optio
 
 fn run(program: &str, arguments: &[String]) -> Result<Option<String>, String> {
     if program == "systemctl" && !Path::new("/run/systemd/system").exists() {
-        return Ok(Some("systemd doesn't run here: left to its next start".to_owned()));
+        return Ok(Some("systemd isn't running: this takes effect at its next start".to_owned()));
     }
     let output = command(program).args(arguments).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
@@ -189,7 +189,7 @@ fn run(program: &str, arguments: &[String]) -> Result<Option<String>, String> {
 
 fn command(program: &str) -> Command {
     let mut command = Command::new(program);
-    // The child is looked for where we say, not where the caller's environment does.
+    // The program is found in our PATH, not in the caller's.
     let found =
         PROGRAMS.split(':').map(|at| Path::new(at).join(program)).find(|path| path.exists());
     if let Some(path) = found {

@@ -1,8 +1,8 @@
 //! What a private broker writes to standard error: passed on to ours, line by line, and its last
-//! lines kept, since they are what the person at the client needs to read when it can't start.
+//! lines kept, since the user of the client needs them when the broker can't start.
 //!
-//! The broker is trusted for signatures, not for text: what is kept is bounded, and has no control
-//! characters by the time that it is shown.
+//! The broker is trusted for signatures, not for text: the lines kept are bounded, and control
+//! characters are removed before they are shown.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -26,7 +26,7 @@ const MAX_LINE: usize = 2048;
 /// How much is passed on at once, in bytes.
 const MAX_PIECE: u64 = 64 << 10;
 
-/// How much of it a client is told, in characters.
+/// How much of it is shown to a client, in characters.
 const MAX_TOLD: usize = 4096;
 
 /// The last lines of a broker.
@@ -36,7 +36,7 @@ pub(super) struct Words {
     closed: watch::Sender<bool>,
 }
 
-/// The end of standard error, for who has no runtime to wait in any more.
+/// The end of standard error, for callers outside of a runtime.
 #[derive(Debug)]
 pub(super) struct Closed(mpsc::Receiver<()>);
 
@@ -45,7 +45,7 @@ impl Words {
         Self { lines: Mutex::default(), closed: watch::Sender::new(false) }
     }
 
-    /// Passes on what comes from `source` until its end. Blocks: for a thread of its own.
+    /// Forwards the lines of `source` until its end. Blocks: for a thread of its own.
     pub(super) fn forward(&self, source: UnixStream) {
         let mut source = BufReader::new(source);
         let mut piece = Vec::new();
@@ -83,7 +83,7 @@ impl Words {
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
-    /// The broker's own sentence, in one line or several: what it said last. Empty if nothing.
+    /// The broker's last message, in one line or several. Empty if there is none.
     pub(super) fn sentence(&self) -> String {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let begins = |line: &String| {

@@ -28,7 +28,7 @@ pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 impl Socket {
-    /// Listens as told. An error says what is wrong with the address.
+    /// Listens at the configured address. An error says why that isn't possible.
     pub async fn open(listen: &Listen) -> io::Result<Self> {
         match &listen.address {
             ListenAddress::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address).await?)),
@@ -94,7 +94,7 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
 fn claim(path: &Path) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let about = std::fs::metadata(directory)?;
-    // There, anyone could put another socket in our place, and be sent what is for us.
+    // The attack: another user replaces the socket by one of theirs, and receives our clients' requests.
     if about.mode() & 0o002 != 0 && about.mode() & 0o1000 == 0 {
         let why = "its directory is open to all: chmod o-w it, or choose another";
         return Err(io::Error::other(why));
@@ -103,7 +103,7 @@ fn claim(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(found) if !found.file_type().is_socket() => {
-            Err(io::Error::other("what is there is not a socket, and is left alone"))
+            Err(io::Error::other("a file that isn't a socket exists there, and is left alone"))
         }
         Ok(_) => match Probe::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {

@@ -29,7 +29,7 @@ impl Intake {
         }
     }
 
-    /// Answers what can't be read at all.
+    /// Answers a line that can't be read at all.
     pub async fn refuse(&self, text: &str, fault: &Fault) {
         self.0.say(fault_response(text, fault)).await;
     }

@@ -70,13 +70,16 @@ fn what_is_no_plain_file_of_the_person_s_is_refused() {
     type Trap = fn(&Homes, &Path);
     let traps: [(Trap, &str); 3] = [
         (|homes, at| symlink(homes.path("secret"), at).expect("linked"), "is a link"),
-        (|homes, at| fs::hard_link(homes.path("secret"), at).expect("linked"), "a second name"),
+        (
+            |homes, at| fs::hard_link(homes.path("secret"), at).expect("linked"),
+            "a second hard link",
+        ),
         (
             |_, at| {
                 rustix::fs::mknodat(rustix::fs::CWD, at, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
                     .expect("made")
             },
-            "is no plain file",
+            "isn't a regular file",
         ),
     ];
     for (trap, why) in traps {

@@ -1,4 +1,4 @@
-//! The file with the bearer token: who may write and read it, and what it says now.
+//! The file with the bearer token: the check of its permissions, and its current content.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};

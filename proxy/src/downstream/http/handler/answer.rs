@@ -27,7 +27,8 @@ pub(super) fn raw<T: Send + 'static>(
     stream(status, headers, length, Passing::raw(frames), held)
 }
 
-/// The stream of what a server says on its own account. `inbox` holds what is put between its events.
+/// The stream of messages that a server sends unasked. The messages of `inbox` are put between its
+/// events.
 pub(super) fn unsolicited<T: Send + 'static>(
     status: StatusCode,
     headers: &HeaderMap,
@@ -133,7 +134,7 @@ pub(super) fn nothing() -> Response<Body> {
     events(full(Bytes::new()))
 }
 
-/// The endpoint or the broker can't be reached for what has no id of its own.
+/// The endpoint or the broker can't be reached, for a message without an id.
 pub(super) fn unreachable(error: &Error) -> Response<Body> {
     tracing::error!(%error, "a request failed");
     json(StatusCode::BAD_GATEWAY, error_text(Id::null(), error))

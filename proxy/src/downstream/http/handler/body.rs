@@ -40,8 +40,8 @@ const SMALL: usize = 64 << 10;
 /// The longest silence in a stream of our own.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// A message as an event, in pieces where it is large: what waits for the client to read it holds on
-/// to its share of the memory.
+/// A message as an event, in pieces where it is large: pieces that the client hasn't read keep their
+/// share of the memory.
 pub(super) fn framed(message: Message) -> Vec<Bytes> {
     if message.text.len() <= SMALL {
         return vec![sse::event(&message.text).into()];

@@ -40,7 +40,7 @@ impl ReverseProxy {
         answer::failure(call, failure, is_lost, answered)
     }
 
-    /// Ends what belongs to a client; nobody waits for it but the end of the proxy.
+    /// Ends the sessions of a client in the background; the proxy waits for that only at its own end.
     pub(super) fn end(&self, client: Arc<HttpClient>) {
         end(&self.ending, client);
     }

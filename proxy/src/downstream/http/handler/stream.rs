@@ -63,7 +63,7 @@ impl Passing {
         Self { source, ready: begun.into_iter().collect(), inbox: None, is_done: false }
     }
 
-    /// What a server says on its own account, and what comes out of `inbox` between its events.
+    /// The messages that a server sends unasked, with those of `inbox` between its events.
     pub(super) fn unsolicited(
         frames: Box<Frames>,
         inbox: Option<BoxFuture<'static, Inbox>>,
