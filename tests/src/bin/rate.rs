@@ -29,7 +29,7 @@ use sigward_proto::v1::sign_request::Payload;
 use sigward_proto::v1::{Header, SignRequest};
 use sigward_tests::aws_home::AwsHome;
 use sigward_tests::echo;
-use sigward_tests::measure::median;
+use sigward_tests::measure::{median, processor_time};
 use sigward_tests::processes::{self, Process};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -263,15 +263,8 @@ struct Server {
 }
 
 impl Server {
-    /// How long its threads have run. A busy machine changes it little.
     fn processor_time(&self) -> Duration {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.pid())).unwrap();
-        // proc(5), "schedstat": the first number is the time spent running, in nanoseconds.
-        let spent = |task: std::fs::DirEntry| -> u64 {
-            let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default()
-        };
-        Duration::from_nanos(tasks.map(|task| spent(task.unwrap())).sum())
+        processor_time(self.process.pid())
     }
 
     async fn echo(directory: &TempDir) -> Self {
