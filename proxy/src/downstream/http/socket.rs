@@ -162,7 +162,7 @@ mod tests {
         let path = directory.path().join("precious");
         std::fs::write(&path, "x").unwrap();
         let error = Socket::open(&unix(&path, 0o600)).await.unwrap_err();
-        assert!(error.to_string().contains("not a socket"), "{error}");
+        assert!(error.to_string().contains("isn't a socket"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"x");
     }
 
