@@ -9,6 +9,7 @@ pub(crate) mod accept;
 mod connection;
 mod counts;
 mod gate;
+mod guarded;
 mod timely;
 pub(crate) mod tls;
 pub(crate) mod unix;
@@ -22,6 +23,7 @@ use futures_util::future::BoxFuture;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
+use self::connection::Admitted;
 pub(crate) use self::connection::Connection;
 use self::counts::{Count, Limits, Place};
 pub(crate) use self::gate::Gate;
@@ -117,7 +119,7 @@ impl Intake {
         let peer = credentials.and_then(|it| UnixPeer::new(it.uid(), it.gid(), it.pid()));
         let peer = peer.map(|peer| Arc::new(Peer::Unix(peer)));
         let (known, place) = self.place(peer.as_deref(), &self.connections, &self.strangers)?;
-        Some(Connection::new(stream, peer, known, place, open))
+        Some(Connection::new(stream, Admitted::new(peer, known, place, open)))
     }
 
     /// The connections over TLS of those who may come in.
@@ -165,7 +167,8 @@ impl Door for Intake {
     ) -> Option<Connection<TlsSocket>> {
         let (connections, strangers) = (&self.connections_over_tls, &self.strangers_over_tls);
         let (known, place) = self.place(Some(&peer), connections, strangers)?;
-        Some(Connection::new(socket, Some(Arc::new(peer)), known, place, None).until(ended))
+        let admitted = Admitted::new(Some(Arc::new(peer)), known, place, None).until(ended);
+        Some(Connection::new(socket, admitted))
     }
 
     fn metrics(&self) -> &Metrics {

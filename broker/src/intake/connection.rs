@@ -3,16 +3,16 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Context;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
 use super::counts::Place;
+use super::guarded::{Guard, Guarded};
 use crate::peer::{Caller, Peer};
 
 /// How long a connection may stay silent at first: HTTP/2 begins with 24 bytes of its client.
@@ -23,8 +23,10 @@ const STRANGER_LIFE: Duration = Duration::from_secs(2);
 const STRANGER_BYTES: usize = 384 << 10;
 
 /// One caller's connection.
-pub(crate) struct Connection<S> {
-    stream: S,
+pub(crate) type Connection<S> = Guarded<S, Admitted>;
+
+/// Who it is, and how long it is read.
+pub(crate) struct Admitted {
     caller: Caller,
     /// When it ends, unless it has said enough by then.
     deadline: Option<Pin<Box<Sleep>>>,
@@ -37,9 +39,8 @@ pub(crate) struct Connection<S> {
     _open: Option<mpsc::Sender<()>>,
 }
 
-impl<S> Connection<S> {
+impl Admitted {
     pub(super) fn new(
-        stream: S,
         peer: Option<Arc<Peer>>,
         known: bool,
         place: Place,
@@ -47,7 +48,6 @@ impl<S> Connection<S> {
     ) -> Self {
         let life = if known { OPENING } else { STRANGER_LIFE };
         Self {
-            stream,
             caller: Caller { peer },
             deadline: Some(Box::pin(tokio::time::sleep(life))),
             stranger: !known,
@@ -69,9 +69,29 @@ impl<S> Connection<S> {
     }
 }
 
-impl<S> std::fmt::Debug for Connection<S> {
+impl Guard for Admitted {
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let over = self.deadline.is_some() && self.is_over(context);
+        let is_ended = |ended: &mut BoxFuture<'_, ()>| ended.as_mut().poll(context).is_ready();
+        if over || self.ended.as_mut().is_some_and(is_ended) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+
+    fn has_read(&mut self, count: usize) {
+        if self.deadline.is_some() {
+            self.read += count;
+            if self.read >= PREFACE && !self.stranger {
+                self.deadline = None;
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Admitted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("caller", &self.caller).finish_non_exhaustive()
+        f.debug_struct("Admitted").field("caller", &self.caller).finish_non_exhaustive()
     }
 }
 
@@ -79,60 +99,6 @@ impl<S> Connected for Connection<S> {
     type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Caller {
-        self.caller.clone()
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.deadline.is_some() && self.is_over(context) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        if self.ended.as_mut().is_some_and(|ended| ended.as_mut().poll(context).is_ready()) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if self.deadline.is_some() {
-            self.read += buffer.filled().len() - before;
-            if self.read >= PREFACE && !self.stranger {
-                self.deadline = None;
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.guard.caller.clone()
     }
 }

@@ -29,8 +29,8 @@ use tokio_rustls::TlsAcceptor;
 
 use self::files::{Contents, Material, Unusable};
 use self::handshakes::{Done, Handshakes};
-use self::socket::Limited;
 pub(crate) use self::socket::TlsSocket;
+use self::socket::{Limited, limited};
 use self::standing::Certificate;
 use super::accept::pause;
 use super::connection::Connection;
@@ -166,7 +166,7 @@ impl Tls {
         stream.set_nodelay(true).ok();
         let material = Arc::clone(&self.material.borrow());
         let acceptor = TlsAcceptor::from(Arc::clone(&material.config));
-        let shaking = acceptor.accept(Limited::new(stream)).into_fallible();
+        let shaking = acceptor.accept(limited(stream)).into_fallible();
         let outcome = match tokio::time::timeout(PATIENCE, shaking).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err((error, stream))) => {
@@ -182,7 +182,7 @@ impl Tls {
         });
         match outcome {
             Ok((mut stream, certificate)) => {
-                stream.get_mut().0.lift();
+                stream.get_mut().0.guard.lift();
                 door.metrics().shook_hands(Handshake::Done);
                 let standing = Arc::new(certificate);
                 let peer = TlsPeer { name: standing.name().clone(), standing: standing.clone() };

@@ -1,0 +1,76 @@
+//! A stream of bytes whose reading somebody watches: before each read, and how much it brought. Writing passes through.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What decides whether a stream is read on.
+pub(crate) trait Guard: Unpin {
+    /// Before a read; it is polled like one.
+    ///
+    /// # Errors
+    /// Nothing more is read.
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()>;
+
+    /// A read has brought so many bytes.
+    fn has_read(&mut self, count: usize);
+}
+
+/// The stream, and what watches it.
+#[derive(Debug)]
+pub(crate) struct Guarded<S, G> {
+    stream: S,
+    pub(super) guard: G,
+}
+
+impl<S, G> Guarded<S, G> {
+    pub(super) fn new(stream: S, guard: G) -> Self {
+        Self { stream, guard }
+    }
+}
+
+impl<S: AsyncRead + Unpin, G: Guard> AsyncRead for Guarded<S, G> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.guard.check(context)?;
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        self.guard.has_read(buffer.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin, G: Unpin> AsyncWrite for Guarded<S, G> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
