@@ -11,11 +11,12 @@ mod status;
 mod table;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use sigward_proto::sockets;
 
 use crate::config::{self, AuditTarget, Config, Flags};
 use crate::confine;
@@ -287,11 +288,11 @@ impl Environment {
 /// for that user, then the machine's.
 #[allow(clippy::disallowed_methods, reason = "this is the module that reads it")]
 fn default_sockets() -> [PathBuf; 3] {
-    let machine = PathBuf::from("/run/sigward/broker.sock");
-    let kept = format!("/run/sigward/{}/broker.sock", rustix::process::getuid().as_raw());
+    let machine = PathBuf::from(sockets::OF_THE_MACHINE);
+    let kept = sockets::kept_for(rustix::process::getuid().as_raw());
     let user = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
-    let user = user.map(|directory| PathBuf::from(directory).join("sigward/broker.sock"));
-    [user.unwrap_or_else(|| machine.clone()), kept.into(), machine]
+    let user = user.map(|directory| sockets::of_user(Path::new(&directory)));
+    [user.unwrap_or_else(|| machine.clone()), kept, machine]
 }
 
 /// An error for the person at the terminal.

@@ -1,8 +1,8 @@
 //! The gRPC contract between `sigward-proxy` and `sigward-broker`: the generated types of
 //! `sigward.broker.v1`, the names that both sides spell the same way, and the one reader of what a
 //! message asks for ([`call`]), where the members of an object stand ([`members`]), the one list of headers that
-//! nobody may choose ([`headers`]), what the name of an AWS host says of its signatures ([`host`]), and who a
-//! certificate is issued to ([`certificate`], [`spiffe`]).
+//! nobody may choose ([`headers`]), what the name of an AWS host says of its signatures ([`host`]), who a
+//! certificate is issued to ([`certificate`], [`spiffe`], from files of [`pem`]), and where a broker is found ([`sockets`]).
 //!
 //! This crate is the leaf of the workspace: it knows neither side.
 
@@ -11,6 +11,8 @@ pub mod certificate;
 pub mod headers;
 pub mod host;
 pub mod members;
+pub mod pem;
+pub mod sockets;
 pub mod spiffe;
 
 mod json;

@@ -16,6 +16,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use rustix::io::FdFlags;
+use sigward_proto::sockets;
 
 use crate::broker::{PrivateBroker, Restart, Route, Start, StartError, Started};
 use crate::cli::BrokerChoice;
@@ -121,11 +122,10 @@ fn arguments(config: &Config, log_level: &str) -> Vec<OsString> {
 /// The first of the usual sockets behind which somebody listens.
 fn answering(environment: &Environment) -> Option<PathBuf> {
     let runtime = environment.path("XDG_RUNTIME_DIR").filter(|path| path.is_absolute());
-    let own = runtime.map(|directory| directory.join("sigward/broker.sock"));
-    // The one that the machine keeps for this user, then the one for all.
-    let kept = format!("/run/sigward/{}/broker.sock", rustix::process::getuid().as_raw());
-    let sockets = own.into_iter().chain([kept.into(), PathBuf::from("/run/sigward/broker.sock")]);
-    sockets.into_iter().find(|path| UnixStream::connect(path).is_ok())
+    let kept = sockets::kept_for(rustix::process::getuid().as_raw());
+    let own = runtime.map(|directory| sockets::of_user(&directory));
+    let mut usual = own.into_iter().chain([kept, sockets::OF_THE_MACHINE.into()]);
+    usual.find(|path| UnixStream::connect(path).is_ok())
 }
 
 /// Replaces this process by itself without AWS variables. Returns only if that fails.

@@ -5,17 +5,17 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustix::fs::OFlags;
-use sigward_proto::certificate;
+use sigward_proto::{certificate, pem};
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::version::TLS13;
@@ -28,8 +28,6 @@ use crate::error::Error;
 use crate::process;
 use crate::trusted::Trusted;
 
-/// More than any chain and any bundle of authorities.
-const MAX_FILE: u64 = 1 << 20;
 const READABLE_BY_ALL: u32 = 0o004;
 
 /// What the files say.
@@ -105,21 +103,14 @@ fn read(path: &Path, is_secret: bool) -> io::Result<Zeroizing<Vec<u8>>> {
     // A pipe in the file's place mustn't hold the thread.
     let file = Trusted::existing(path)?.open(File::options().read(true), OFlags::NONBLOCK)?;
     let found = file.metadata()?;
-    let other = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
     if is_secret && found.mode() & READABLE_BY_ALL != 0 {
-        return Err(other(format!(
+        let why = format!(
             "every user can read it; repair it with: chmod o-r {} (in a volume of Kubernetes: defaultMode: 0440)",
             path.display()
-        )));
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
-    if !found.is_file() || found.len() > MAX_FILE {
-        return Err(other("it isn't a file of 1 MiB at most".to_owned()));
-    }
-    // Large enough at once: what is moved when it grows would stay behind.
-    let mut text =
-        Zeroizing::new(Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0) + 1));
-    file.take(MAX_FILE).read_to_end(&mut text)?;
-    Ok(text)
+    pem::read(file)
 }
 
 impl Material {
@@ -131,7 +122,7 @@ impl Material {
     ) -> Result<Self, Unusable> {
         let of_cert = |why: &str| Unusable::new("cert", &files.cert, why);
         let of_key = |why: &str| Unusable::new("key", &files.key, why);
-        let chain = certificates(&contents.cert).map_err(|why| of_cert(&why))?;
+        let chain = pem::certificates(&contents.cert).map_err(of_cert)?;
         let expiry = chain.first().and_then(|leaf| certificate::not_after(leaf));
         let expiry = expiry.ok_or_else(|| of_cert("its first certificate can't be read"))?;
         let verifier = verifier(&contents.client_ca)
@@ -160,9 +151,9 @@ impl Material {
 }
 
 /// What checks a caller's certificate against the authorities.
-fn verifier(pem: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, String> {
+fn verifier(authorities: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let mut roots = RootCertStore::empty();
-    for (index, authority) in certificates(pem)?.into_iter().enumerate() {
+    for (index, authority) in pem::certificates(authorities)?.into_iter().enumerate() {
         let unusable = |_| format!("its certificate number {} is no authority's", index + 1);
         roots.add(authority).map_err(unusable)?;
     }
@@ -172,16 +163,4 @@ fn verifier(pem: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, String> {
         .clear_root_hint_subjects()
         .build()
         .map_err(|error| error.to_string())
-}
-
-/// The certificates of a text; at least one.
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    // The library's words have the text in them.
-    let certificates = certificates.map_err(|_| "it holds what is no PEM")?;
-    if certificates.is_empty() {
-        Err("it holds no certificate in PEM".to_owned())
-    } else {
-        Ok(certificates)
-    }
 }

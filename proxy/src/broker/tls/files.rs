@@ -3,12 +3,13 @@
 //! Invariant: no text of a file is in an error, and a key that other users can read isn't used.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
+use sigward_proto::pem;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -19,9 +20,6 @@ use zeroize::Zeroizing;
 
 use super::verifier::BrokerVerifier;
 use crate::config::TlsBroker;
-
-/// More than any chain and any bundle of authorities.
-const MAX_FILE: u64 = 1 << 20;
 
 /// What they mean, and what tells them from the next ones.
 pub(super) struct Files {
@@ -108,14 +106,7 @@ impl Named<'_> {
 
     /// The certificates in it; at least one.
     fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Unusable> {
-        let pem = self.read(false)?;
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-        // The library's words have the text in them.
-        let certificates = certificates.map_err(|_| self.unusable("it holds what is no PEM"))?;
-        if certificates.is_empty() {
-            return Err(self.unusable("it holds no certificate in PEM"));
-        }
-        Ok(certificates)
+        pem::certificates(&self.read(false)?).map_err(|why| self.unusable(why))
     }
 
     fn read(&self, is_secret: bool) -> Result<Zeroizing<Vec<u8>>, Unusable> {
@@ -130,14 +121,7 @@ impl Named<'_> {
                     format!("every user can read or change it; repair it with: chmod o= {path}");
                 return Err(io::Error::other(why));
             }
-            if !found.is_file() || found.len() > MAX_FILE {
-                return Err(io::Error::other("it isn't a file of 1 MiB at most"));
-            }
-            // Large enough at once: what is moved when it grows would stay behind.
-            let length = usize::try_from(found.len()).unwrap_or(0);
-            let mut text = Zeroizing::new(Vec::with_capacity(length + 1));
-            file.take(MAX_FILE).read_to_end(&mut text)?;
-            Ok(text)
+            pem::read(file)
         };
         read().map_err(|error| self.unusable(&error.to_string()))
     }

@@ -1,0 +1,41 @@
+//! The files of TLS, in PEM (RFC 7468), as both sides read them.
+//!
+//! Invariant: no text of a file is in an error, and what is read of a file is wiped.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use zeroize::Zeroizing;
+
+/// More than any chain and any bundle of authorities.
+const MAX_FILE: u64 = 1 << 20;
+
+/// The content of an open file, which may be a key.
+///
+/// # Errors
+/// Those of reading it; or it is no plain file, or has more than 1 MiB.
+pub fn read(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
+    let found = file.metadata()?;
+    if !found.is_file() || found.len() > MAX_FILE {
+        let why = "it isn't a file of 1 MiB at most";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    // Large enough at once: what is moved when it grows would stay behind.
+    let length = usize::try_from(found.len()).unwrap_or(0);
+    let mut text = Zeroizing::new(Vec::with_capacity(length + 1));
+    file.take(MAX_FILE).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// The certificates of a text; at least one.
+///
+/// # Errors
+/// What it holds instead.
+pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    // The library's words have the text in them.
+    let certificates = certificates.map_err(|_| "it holds what is no PEM")?;
+    if certificates.is_empty() { Err("it holds no certificate in PEM") } else { Ok(certificates) }
+}
