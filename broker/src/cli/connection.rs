@@ -24,27 +24,33 @@ pub(super) async fn connect(
                 format!("--broker {address}: write unix:PATH, this version has Unix sockets only");
             return Err(Error::Broker(why));
         };
-        return dial(Path::new(path)).await;
+        return channel(Path::new(path)).await.map(BrokerClient::new);
     }
+    let found = first(sockets).await.map_err(|tried| {
+        let tried = tried.join("\n  ");
+        let next =
+            "start one (sigward-broker serve --help), or name its socket: --broker unix:PATH";
+        Error::Broker(format!("no broker answers:\n  {tried}\n{next}"))
+    });
+    found.map(|(channel, _)| BrokerClient::new(channel))
+}
+
+/// A connection to the first of the sockets on which anything listens, and which that is; or why there is none, each
+/// reason once: two of them may be one.
+pub(super) async fn first(sockets: &[PathBuf]) -> Result<(Channel, &Path), Vec<String>> {
     let mut tried = Vec::new();
     for socket in sockets {
-        match dial(socket).await {
-            Ok(broker) => return Ok(broker),
+        match channel(socket).await {
+            Ok(channel) => return Ok((channel, socket)),
             Err(error) if !tried.contains(&error.to_string()) => tried.push(error.to_string()),
             Err(_) => {}
         }
     }
-    let tried = tried.join("\n  ");
-    let next = "start one (sigward-broker serve --help), or name its socket: --broker unix:PATH";
-    Err(Error::Broker(format!("no broker answers:\n  {tried}\n{next}")))
-}
-
-async fn dial(path: &Path) -> Result<BrokerClient<Channel>, Error> {
-    channel(path).await.map(BrokerClient::new)
+    Err(tried)
 }
 
 /// A connection to whatever listens on a socket.
-pub(super) async fn channel(path: &Path) -> Result<Channel, Error> {
+async fn channel(path: &Path) -> Result<Channel, Error> {
     let failed = |why: String| Error::Broker(format!("{}: {why}", path.display()));
     let stream = UnixStream::connect(path).await.map_err(|error| failed(error.to_string()))?;
     let mut stream = Some(stream);

@@ -13,7 +13,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::connection::{channel, late, refused};
+use super::connection::{first, late, refused};
 use crate::error::Error;
 
 /// Probes come every few seconds: a broker that takes longer is not well.
@@ -41,16 +41,9 @@ pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCod
 
 /// Asks the broker at the first of the sockets where anything listens.
 async fn ask_first(sockets: &[PathBuf]) -> Result<(), Error> {
-    let mut tried: Vec<String> = Vec::new();
-    for socket in sockets {
-        match channel(socket).await {
-            Ok(channel) => return ask(HealthClient::new(channel), socket).await,
-            Err(error) => tried.push(error.to_string()),
-        }
-    }
-    // Both are one where the user has no socket of their own.
-    tried.dedup();
-    Err(Error::Broker(tried.join("; ")))
+    let found = first(sockets).await;
+    let (channel, socket) = found.map_err(|tried| Error::Broker(tried.join("; ")))?;
+    ask(HealthClient::new(channel), socket).await
 }
 
 async fn ask(

@@ -8,13 +8,14 @@ mod plan;
 mod step;
 
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::ExitCode;
 
 use clap::Args;
 
 use self::home::AwsDirectory;
 use self::plan::{Facts, Person, Plan};
+use self::step::{Account, account};
 use super::table::print;
 use crate::error::Error;
 use crate::profile::{Listed, listed};
@@ -126,24 +127,12 @@ fn person(name: &str) -> Result<Person, Error> {
     if name.is_empty() || name.starts_with('-') || name.chars().any(char::is_control) {
         return Err(wrong("isn't a valid user name"));
     }
-    let output = Command::new("/usr/bin/getent")
-        .args(["passwd", "--", name])
-        .env_clear()
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|source| Error::Process { what: "run /usr/bin/getent", source })?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let fields: Vec<&str> = text.lines().next().unwrap_or_default().split(':').collect();
-    let [_, _, uid, gid, _, home, ..] = fields.as_slice() else {
-        return Err(wrong("the user doesn't exist"));
-    };
-    let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse()) else {
-        return Err(wrong("its uid isn't a number"));
+    let Some(Account { uid, gid, home }) = account(name).map_err(Error::Usage)? else {
+        return Err(wrong("there is no such user"));
     };
     if uid == 0 {
         return Err(wrong("is root, who can read every file"));
     }
-    let home = PathBuf::from(home);
     if !home.is_absolute() {
         return Err(wrong("has no home directory"));
     }

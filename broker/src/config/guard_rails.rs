@@ -57,17 +57,11 @@ impl GuardRails {
                 "Condition": {"BoolIfExists": {"aws:ViaAWSMCPService": "false"}},
             }));
         }
-        let policy = json!({"Version": "2012-10-17", "Statement": statements});
+        let policy = (!statements.is_empty())
+            .then(|| json!({"Version": "2012-10-17", "Statement": statements}).to_string());
         let managed = format!("arn:{partition}:iam::aws:policy/ReadOnlyAccess");
-        SessionPolicies {
-            policy: (!statements_are_empty(&policy)).then(|| policy.to_string()),
-            arns: self.read_only.then_some(managed).into_iter().collect(),
-        }
+        SessionPolicies { policy, arns: self.read_only.then_some(managed).into_iter().collect() }
     }
-}
-
-fn statements_are_empty(policy: &Value) -> bool {
-    policy["Statement"].as_array().is_none_or(Vec::is_empty)
 }
 
 /// The partition of an ARN, where it is one.

@@ -118,8 +118,7 @@ impl Intake {
             peer.check(clock::now())?;
             self.current.state().policy.admit(peer)?;
             if self.current.is_draining() {
-                let ending = "the broker is about to end";
-                return Err(Denial::new(Reason::BrokerEnding, ending).retry_after(ROOM));
+                return Err(Current::ending());
             }
         }
         self.calls.enter(peer.map(Peer::id)).ok_or_else(|| {

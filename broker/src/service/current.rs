@@ -129,6 +129,11 @@ impl Current {
         *self.draining.borrow()
     }
 
+    /// What those are told whom this broker answers no more.
+    pub(crate) fn ending() -> Denial {
+        Denial::new(Reason::BrokerEnding, "the broker is about to end")
+    }
+
     /// Waits for what may hang, a disk, a program or a caller, until the broker is about to end: whoever waits is told to ask again.
     ///
     /// # Errors
@@ -149,7 +154,7 @@ impl Current {
             biased;
             done = work => done,
             () = ending => {
-                Err(Denial::new(Reason::BrokerEnding, "the broker is about to end"))
+                Err(Self::ending())
             }
         }
     }

@@ -56,7 +56,7 @@ impl Facts {
         let program = std::env::current_exe().and_then(|path| path.canonicalize());
         let has_units = Path::new("/usr/lib/systemd/system/sigward-broker@.service").exists();
         let user = format!("sigward-{}", person.uid);
-        let broker = super::step::account(&user).ok().map(|(uid, _)| uid);
+        let broker = super::step::account(&user).ok().flatten().map(|account| account.uid);
         Self { person, program: program.unwrap_or_default(), has_units, broker }
     }
 

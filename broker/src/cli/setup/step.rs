@@ -103,20 +103,31 @@ impl Owner {
     fn ids(&self) -> Result<(u32, u32), String> {
         match self {
             Self::Ids(uid, gid) => Ok((*uid, *gid)),
-            Self::User(name) => account(name),
+            Self::User(name) => {
+                let account = account(name)?.ok_or_else(|| format!("there is no user {name}"))?;
+                Ok((account.uid, account.gid))
+            }
         }
     }
 }
 
-/// The uid and the gid of a user.
-pub(super) fn account(name: &str) -> Result<(u32, u32), String> {
+/// A user of this machine.
+pub(super) struct Account {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) home: PathBuf,
+}
+
+/// The user of that name, by the machine's own word: local files and directory services alike.
+pub(super) fn account(name: &str) -> Result<Option<Account>, String> {
     let output = command("getent").args(["passwd", "--", name]).output();
     let output = output.map_err(|error| format!("getent: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let mut fields = text.split(':').skip(2).map(str::parse);
-    match (fields.next(), fields.next()) {
-        (Some(Ok(uid)), Some(Ok(gid))) => Ok((uid, gid)),
-        _ => Err(format!("there is no user {name}")),
+    let fields: Vec<&str> = text.lines().next().unwrap_or_default().split(':').collect();
+    let [_, _, uid, gid, _, home, ..] = fields.as_slice() else { return Ok(None) };
+    match (uid.parse(), gid.parse()) {
+        (Ok(uid), Ok(gid)) => Ok(Some(Account { uid, gid, home: home.into() })),
+        _ => Err(format!("the user {name} has no number as its uid, or as its gid")),
     }
 }
 
