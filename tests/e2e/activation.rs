@@ -10,7 +10,7 @@ use sigward_proto::v1::ListProfilesRequest;
 use sigward_tests::processes::{self, Process};
 use sigward_tests::tools;
 
-use crate::setup::{World, connect, own_uid};
+use crate::setup::{PASS_SOCKET, World, connect, own_uid};
 
 /// The broker serves on it, and has taken it before it has a second thread: that removes the variables from the
 /// environment, and `getenv` in another thread (the C library's resolver, say) would read what is being freed.
@@ -31,9 +31,7 @@ async fn an_inherited_socket_is_taken_before_there_is_another_thread() {
     }
     command.args(["-f", "-e", "trace=execve,clone,clone3,fstat,getsockname,getsockopt", "-o"]);
     command.arg(&trace);
-    // Descriptors are passed from 3 on, to the process that LISTEN_PID names.
-    let script = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"";
-    command.args(["/bin/sh", "-c", script, "sh"]).arg(&processes::binaries().broker);
+    command.args(["/bin/sh", "-c", PASS_SOCKET, "sh"]).arg(&processes::binaries().broker);
     command.arg("serve").arg("--config").arg(config);
     let listener = UnixListener::bind(world.socket()).unwrap();
     command.stdin(Stdio::from(OwnedFd::from(listener)));

@@ -27,16 +27,7 @@ fn rule(uid: u32, profiles: &[&str], more: &str) -> String {
 
 /// A request for a signature of a POST of `body`.
 fn post(world: &World, profile: &str, body: &'static str) -> SignRequest {
-    SignRequest {
-        profile: profile.to_owned(),
-        method: "POST".to_owned(),
-        uri: world.upstream.url(),
-        headers: vec![Header {
-            name: "content-type".to_owned(),
-            value: Bytes::from_static(b"application/json"),
-        }],
-        payload: Some(Payload::Body(Bytes::from_static(body.as_bytes()))),
-    }
+    sigward_tests::broker::post(&world.upstream.url(), profile, &[], body)
 }
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;

@@ -100,21 +100,22 @@ fn the_property_list_is_one() {
 }
 
 /// What comes at a notification socket, message by message.
-struct Manager {
+pub(crate) struct Manager {
     socket: tokio::net::UnixDatagram,
     path: PathBuf,
 }
 
 impl Manager {
-    fn new(directory: &Path) -> Self {
-        let path = directory.join("notify");
-        let socket = UnixDatagram::bind(&path).unwrap();
+    /// Its socket is at `path`.
+    pub(crate) fn at(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).unwrap();
         socket.set_nonblocking(true).unwrap();
-        Self { socket: tokio::net::UnixDatagram::from_std(socket).unwrap(), path }
+        let socket = tokio::net::UnixDatagram::from_std(socket).unwrap();
+        Self { socket, path: path.to_owned() }
     }
 
     /// The next message that says something of `what`.
-    async fn told(&self, what: &str) -> String {
+    pub(crate) async fn told(&self, what: &str) -> String {
         let message = async {
             loop {
                 let mut bytes = vec![0; 4096];
@@ -133,7 +134,7 @@ impl Manager {
 #[tokio::test]
 async fn the_service_manager_is_told() {
     let world = World::new().await;
-    let manager = Manager::new(world.directory.path());
+    let manager = Manager::at(&world.directory.path().join("notify"));
     let config = world.write("broker.toml", &world.configuration(""));
     let mut command = world.broker_command(&["serve", "--config", config.to_str().unwrap()]);
     command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "100000");

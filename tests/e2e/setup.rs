@@ -4,10 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use serde_json::Value;
-use sigward_proto::v1::sign_request::Payload;
-use sigward_proto::v1::{Header, SignRequest};
+use sigward_proto::v1::SignRequest;
 use sigward_tests::aws_home::AwsHome;
 pub(crate) use sigward_tests::broker::connect;
 use sigward_tests::processes::{self, Process, StdioClient};
@@ -161,6 +159,10 @@ endpoints = ["upstream"]
     }
 }
 
+/// Runs its arguments as a service manager does, with the listening socket that is its standard input: descriptors are
+/// passed from 3 on, to the process that `LISTEN_PID` names.
+pub(crate) const PASS_SOCKET: &str = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"";
+
 /// A listening proxy, started by `command` with `--listen 127.0.0.1:0` added, and the URL that it serves.
 pub(crate) async fn listening(mut command: Command) -> (Process, String) {
     command.args(["--listen", "127.0.0.1:0"]);
@@ -185,15 +187,8 @@ pub(crate) fn own_uid() -> u32 {
 
 /// A signature that any profile of the world may have.
 pub(crate) fn ping(world: &World, profile: &str) -> SignRequest {
-    SignRequest {
-        profile: profile.to_owned(),
-        method: "POST".to_owned(),
-        uri: world.upstream.url(),
-        headers: vec![Header { name: "content-type".to_owned(), value: "application/json".into() }],
-        payload: Some(Payload::Body(Bytes::from_static(
-            br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#,
-        ))),
-    }
+    let ping = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    sigward_tests::broker::post(&world.upstream.url(), profile, &[], ping.as_slice())
 }
 
 /// The first text of a tool's result, which must not be an error.

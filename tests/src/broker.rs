@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use sigward_proto::v1::broker_client::BrokerClient;
+use sigward_proto::v1::sign_request::Payload;
+use sigward_proto::v1::{Header, SignRequest};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -38,6 +41,28 @@ pub async fn channel(socket: &Path) -> Channel {
     let connecting = endpoint.connect_with_connector(connector);
     let channel = deadline::within(connecting, || format!("no broker at {}", socket.display()));
     channel.await.unwrap()
+}
+
+/// A question for the signature of a POST of JSON to `url`.
+#[must_use]
+pub fn post(
+    url: &str,
+    profile: &str,
+    headers: &[(&str, &'static str)],
+    body: impl Into<Bytes>,
+) -> SignRequest {
+    let headers = [("content-type", "application/json")].iter().chain(headers);
+    let header = |(name, value): &(&str, &'static str)| Header {
+        name: (*name).to_owned(),
+        value: Bytes::from_static(value.as_bytes()),
+    };
+    SignRequest {
+        profile: profile.to_owned(),
+        method: "POST".to_owned(),
+        uri: url.to_owned(),
+        headers: headers.map(header).collect(),
+        payload: Some(Payload::Body(body.into())),
+    }
 }
 
 /// A TLS connection to the broker at `address`, as far as this side knows: a broker looks at a certificate later.

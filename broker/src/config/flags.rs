@@ -132,3 +132,6 @@ fn profile(name: ProfileName, from: CredentialsFrom, endpoints: &[String]) -> Pr
         preload: false,
     }
 }
+
+#[cfg(test)]
+mod tests;

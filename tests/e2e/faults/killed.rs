@@ -14,7 +14,7 @@ use tokio::process::Command;
 
 use super::relay::Relay;
 use super::{Notes, rule};
-use crate::setup::{THREE, World, text};
+use crate::setup::{PASS_SOCKET, THREE, World, text};
 use crate::tls::scene::{AGENT, Scene};
 
 const ROUNDS: usize = 10;
@@ -69,9 +69,7 @@ async fn a_private_broker_that_is_killed_loses_no_call() {
 fn inheriting(world: &World, socket: &UnixListener) -> Command {
     let mut command = processes::command("/bin/sh".as_ref());
     command.envs(world.home.environment());
-    // Descriptors are passed from 3 on, to the process that LISTEN_PID names.
-    let script = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"";
-    command.args(["-c", script, "sh"]).arg(&processes::binaries().broker);
+    command.args(["-c", PASS_SOCKET, "sh"]).arg(&processes::binaries().broker);
     command.arg("serve").arg("--config").arg(world.directory.path().join("broker.toml"));
     command.stdin(Stdio::from(OwnedFd::from(socket.try_clone().unwrap())));
     command

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::{ClientConfig, HandshakeKind, version};
 use tonic_types::StatusExt as _;
 
-use super::scene::{AGENT, Scene, reason, rule};
+use super::scene::{AGENT, Scene, rule};
 use crate::setup::ping;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -148,27 +148,10 @@ async fn a_certificate_that_expires_signs_nothing_more() {
         scene.authority.issue_between(&[uri(AGENT)], now - HOUR, now + Duration::from_secs(4));
     let mut client = scene.client(&short).await.unwrap();
     client.sign(ping(&scene.world, "dev")).await.unwrap();
-    let refused = async {
-        loop {
-            if let Err(refused) = client.sign(ping(&scene.world, "dev")).await {
-                return refused;
-            }
-        }
-    };
-    let refused = deadline::within(refused, || "it signs for ever".to_owned()).await;
-    assert_eq!(reason(&refused), "PEER_UNKNOWN");
+    scene.until_unknown(&mut client).await;
     // A certificate knows whole seconds.
     assert!(workloads::now().as_secs() >= now.as_secs() + 4);
-    let closed = async {
-        while client
-            .sign(ping(&scene.world, "dev"))
-            .await
-            .unwrap_err()
-            .get_details_error_info()
-            .is_some()
-        {}
-    };
-    deadline::within(closed, || "the connection stays".to_owned()).await;
+    scene.until_closed(&mut client).await;
     // The next one has another certificate.
     scene.accepts(&scene.authority.workload(AGENT)).await;
 }

@@ -2,9 +2,8 @@
 
 use sigward_tests::deadline;
 use sigward_tests::workloads::{Workloads, uri};
-use tonic_types::StatusExt as _;
 
-use super::scene::{AGENT, Scene, reason, rule};
+use super::scene::{AGENT, Scene, rule};
 use crate::metrics::get;
 use crate::setup::{assert_names, ping};
 
@@ -22,25 +21,8 @@ async fn an_authority_that_is_removed_takes_its_connections_along() {
         client.sign(ping(&scene.world, "dev")).await.unwrap();
     }
     scene.write("client_ca", &scene.authority.pem());
-    let refused = async {
-        loop {
-            if let Err(refused) = goes.sign(ping(&scene.world, "dev")).await {
-                return refused;
-            }
-        }
-    };
-    let refused = deadline::within(refused, || "it signs for ever".to_owned()).await;
-    assert_eq!(reason(&refused), "PEER_UNKNOWN");
-    let closed = async {
-        while goes
-            .sign(ping(&scene.world, "dev"))
-            .await
-            .unwrap_err()
-            .get_details_error_info()
-            .is_some()
-        {}
-    };
-    deadline::within(closed, || "the connection stays".to_owned()).await;
+    scene.until_unknown(&mut goes).await;
+    scene.until_closed(&mut goes).await;
     stays.sign(ping(&scene.world, "dev")).await.expect("another authority's connection stays");
     if let Ok(mut again) = scene.client(&of_other).await {
         again.sign(ping(&scene.world, "dev")).await.unwrap_err();

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_tests::broker::{client_on, shake_hands};
+use sigward_tests::deadline;
 use sigward_tests::processes::{Process, StdioClient};
 use sigward_tests::workloads::{BROKER, Issued, Workloads};
 use tokio::process::Command;
@@ -18,7 +19,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
-use crate::setup::World;
+use crate::setup::{World, ping};
 
 pub(crate) const AGENT: &str = "spiffe://test.example/ns/dev/sa/agent";
 
@@ -116,6 +117,27 @@ impl Scene {
     /// Lets no log show the key of `issued`.
     fn keep_secret(&self, issued: &Issued) {
         self.secrets.lock().unwrap().extend(issued.secrets().map(str::to_owned));
+    }
+
+    /// Asks for signatures until the holder of the certificate isn't known any more.
+    pub(super) async fn until_unknown(&self, client: &mut BrokerClient<Channel>) {
+        let refused = async {
+            loop {
+                if let Err(refused) = client.sign(ping(&self.world, "dev")).await {
+                    return refused;
+                }
+            }
+        };
+        let refused = deadline::within(refused, || "it signs for ever".to_owned()).await;
+        assert_eq!(reason(&refused), "PEER_UNKNOWN");
+    }
+
+    /// And then until the connection ends.
+    pub(super) async fn until_closed(&self, client: &mut BrokerClient<Channel>) {
+        let of_broker = |status: Status| status.get_details_error_info().is_some();
+        let closed =
+            async { while of_broker(client.sign(ping(&self.world, "dev")).await.unwrap_err()) {} };
+        deadline::within(closed, || "the connection stays".to_owned()).await;
     }
 
     /// The broker's certificate and key.

@@ -3,14 +3,16 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use sigward_tests::deadline;
 use sigward_tests::processes::{self, Process};
 use tempfile::TempDir;
 use tokio::process::Command;
+
+use crate::service_manager::Manager;
+use crate::setup::PASS_SOCKET;
 
 /// The directories that the namespace has of its own.
 const OWN: [&str; 6] = ["/etc", "/home", "/run", "/var/lib", "/var/log", "/usr/local/bin"];
@@ -160,10 +162,8 @@ impl Machine {
         chown(&logs, Some(self.uid_of(&user)), Some(self.gid_of(&user))).unwrap();
         let notify = self.path("/run/notify");
         fs::remove_file(&notify).ok();
-        let manager = UnixDatagram::bind(&notify).unwrap();
+        let manager = Manager::at(&notify);
         fs::set_permissions(&notify, fs::Permissions::from_mode(0o666)).unwrap();
-        manager.set_nonblocking(true).unwrap();
-        let manager = tokio::net::UnixDatagram::from_std(manager).unwrap();
 
         let (uid, gid) = (self.uid_of(&user).to_string(), self.gid_of(&user).to_string());
         let mut command = self.enter(&uid, &gid);
@@ -171,18 +171,12 @@ impl Machine {
         let home = setting("Environment");
         let (name, value) = home.split_once('=').unwrap();
         command.env(name, value).env("NOTIFY_SOCKET", "/run/notify");
-        // Descriptors are passed from 3 on, to the process that LISTEN_PID names.
-        let script = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec setpriv --no-new-privs --bounding-set=-all \
-                      --inh-caps=-all \"$@\"";
-        command.args(["sh", "-c", script, "sh"]).args(setting("ExecStart").split(' '));
+        command.args(["sh", "-c", PASS_SOCKET, "sh"]);
+        command.args(["setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]);
+        command.args(setting("ExecStart").split(' '));
         command.stdin(Stdio::from(OwnedFd::from(socket.try_clone().unwrap())));
         let broker = Process::start(command);
-        let ready = async {
-            let mut message = [0; 4096];
-            let length = manager.recv(&mut message).await.unwrap();
-            assert!(message[..length].starts_with(b"READY=1\n"));
-        };
-        deadline::within(ready, || broker.errors()).await;
+        manager.told("READY=1").await;
         broker
     }
 }

@@ -24,10 +24,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use sigward_proto::call;
+use sigward_proto::v1::SignRequest;
 use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::sign_request::Payload;
-use sigward_proto::v1::{Header, SignRequest};
 use sigward_tests::aws_home::AwsHome;
+use sigward_tests::broker::post;
 use sigward_tests::echo;
 use sigward_tests::measure::{median, processor_time};
 use sigward_tests::processes::{self, Process};
@@ -199,22 +200,12 @@ fn large_call() -> Vec<u8> {
 }
 
 fn request(profile: &str, body: Bytes) -> SignRequest {
-    let header = |name: &str, value: &'static str| Header {
-        name: name.to_owned(),
-        value: Bytes::from_static(value.as_bytes()),
-    };
-    SignRequest {
-        profile: profile.to_owned(),
-        method: "POST".to_owned(),
-        uri: URL.to_owned(),
-        headers: vec![
-            header("content-type", "application/json"),
-            header("accept", "application/json, text/event-stream"),
-            header("mcp-protocol-version", "2025-11-25"),
-            header("mcp-session-id", "1868a90c-2b1f-4f0e-9c53-3d3a9b0b8d0e"),
-        ],
-        payload: Some(Payload::Body(body)),
-    }
+    let headers = [
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-protocol-version", "2025-11-25"),
+        ("mcp-session-id", "1868a90c-2b1f-4f0e-9c53-3d3a9b0b8d0e"),
+    ];
+    post(URL, profile, &headers, body)
 }
 
 /// The median time of calls that follow one another.

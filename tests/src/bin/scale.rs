@@ -22,15 +22,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 use rustix::process::{Resource, Rlimit};
+use sigward_proto::v1::SignRequest;
 use sigward_proto::v1::broker_client::BrokerClient;
-use sigward_proto::v1::sign_request::Payload;
-use sigward_proto::v1::{Header, SignRequest};
 use sigward_tests::aws::Aws;
 use sigward_tests::aws_home::AwsHome;
-use sigward_tests::broker::{client_on, shake_hands};
+use sigward_tests::broker::{client_on, post, shake_hands};
 use sigward_tests::measure::{median, processor_time};
 use sigward_tests::memory;
 use sigward_tests::processes::{self, Process};
@@ -199,20 +197,7 @@ fn write(path: &Path, text: &str) {
 
 fn request(profile: &str) -> SignRequest {
     const CALL: &[u8] = br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"aws___call_aws","arguments":{"cli_command":"aws s3 ls"}}}"#;
-    let header = |name: &str, value: &'static str| Header {
-        name: name.to_owned(),
-        value: Bytes::from_static(value.as_bytes()),
-    };
-    SignRequest {
-        profile: profile.to_owned(),
-        method: "POST".to_owned(),
-        uri: URL.to_owned(),
-        headers: vec![
-            header("content-type", "application/json"),
-            header("accept", "application/json, text/event-stream"),
-        ],
-        payload: Some(Payload::Body(Bytes::from_static(CALL))),
-    }
+    post(URL, profile, &[("accept", "application/json, text/event-stream")], CALL)
 }
 
 /// One number of proxies.

@@ -154,9 +154,8 @@ async fn roles_on_top_of_a_credential_process() {
     }
 }
 
-/// The last role that is assumed has the limits of the configuration, wherever it stands; without one nothing is signed.
-#[tokio::test]
-async fn guard_rails_are_session_policies_of_the_last_role() {
+/// An STS that gives each role, and a home with the profile `keys` and a web identity's token.
+async fn keys_and_a_token() -> (Fake, tempfile::TempDir) {
     let server = Fake::start(|asked| {
         let web = asked.text.contains("Action=AssumeRoleWithWebIdentity");
         let action = if web { "AssumeRoleWithWebIdentity" } else { "AssumeRole" };
@@ -167,6 +166,14 @@ async fn guard_rails_are_session_policies_of_the_last_role() {
     let at = directory.path();
     write(at, "token", "web");
     write(at, "credentials", "[keys]\naws_access_key_id = A\naws_secret_access_key = s\n");
+    (server, directory)
+}
+
+/// The last role that is assumed has the limits of the configuration, wherever it stands; without one nothing is signed.
+#[tokio::test]
+async fn guard_rails_are_session_policies_of_the_last_role() {
+    let (server, directory) = keys_and_a_token().await;
+    let at = directory.path();
     let role = |name: &str, source: &str| {
         let (url, arn) = (&server.url, format!("arn:aws:iam::1:role/{name}"));
         format!("[profile {name}]\nrole_arn = {arn}\n{source}\nendpoint_url = {url}\n")
@@ -222,16 +229,8 @@ async fn guard_rails_are_session_policies_of_the_last_role() {
 
 #[tokio::test]
 async fn a_role_of_a_role_lives_an_hour_at_most() {
-    let server = Fake::start(|asked| {
-        let web = asked.text.contains("Action=AssumeRoleWithWebIdentity");
-        let action = if web { "AssumeRoleWithWebIdentity" } else { "AssumeRole" };
-        (200, assumed("T").replace("AssumeRole", action))
-    })
-    .await;
-    let directory = tempfile::tempdir().expect("a directory");
+    let (server, directory) = keys_and_a_token().await;
     let at = directory.path();
-    write(at, "token", "web");
-    write(at, "credentials", "[keys]\naws_access_key_id = A\naws_secret_access_key = s\n");
     let role = |name: &str, source: &str| {
         format!(
             "[profile {name}]\nrole_arn = arn:aws:iam::1:role/{name}\n{source}\nendpoint_url = {}\n",
