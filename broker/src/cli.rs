@@ -11,6 +11,8 @@ mod status;
 mod table;
 
 use std::io::Write;
+use std::num::NonZero;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -101,8 +103,8 @@ struct What {
     region: Option<String>,
 }
 
-/// One may be busy with a large body while the others answer.
-const WORKERS: usize = 4;
+/// One may be busy with a large body while the others answer. More than there are processors would only wake each other.
+const WORKERS: RangeInclusive<usize> = 2..=4;
 /// A private broker has one client, and no rules that look at bodies: threads that wake each other cost
 /// a signature more than it takes, and memory.
 const WORKERS_OF_ONE_CLIENT: usize = 1;
@@ -162,7 +164,7 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
         text: Some(text),
         parse: Box::new(parse),
     });
-    let workers = if connection_on_stdin { WORKERS_OF_ONE_CLIENT } else { WORKERS };
+    let workers = if connection_on_stdin { WORKERS_OF_ONE_CLIENT } else { workers() };
     block_on_with(workers, async {
         let termination = Termination::listen()?;
         let serving = async {
@@ -196,7 +198,12 @@ fn run_check(check: &Check) -> Result<ExitCode, Error> {
 
 /// A signature takes microseconds; loads wait for the network. More threads would only wait.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Error> {
-    block_on_with(WORKERS, work)
+    block_on_with(workers(), work)
+}
+
+fn workers() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    processors.clamp(*WORKERS.start(), *WORKERS.end())
 }
 
 fn block_on_with<T>(workers: usize, work: impl Future<Output = T>) -> Result<T, Error> {

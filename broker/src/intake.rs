@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
+use sigward_proto::local::Local;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
@@ -113,12 +114,14 @@ impl Intake {
         &self,
         stream: UnixStream,
         open: Option<mpsc::Sender<()>>,
-    ) -> Option<Connection<UnixStream>> {
+    ) -> Option<Connection<Local>> {
         // SO_PEERCRED may be missing, or name a user that isn't one of ours: then there is no peer.
         let credentials = stream.peer_cred().ok();
         let peer = credentials.and_then(|it| UnixPeer::new(it.uid(), it.gid(), it.pid()));
         let peer = peer.map(|peer| Arc::new(Peer::Unix(peer)));
         let (known, place) = self.place(peer.as_deref(), &self.connections, &self.strangers)?;
+        // It fails where the kernel has no room for it: then there are too many.
+        let stream = Local::new(stream).ok()?;
         Some(Connection::new(stream, Admitted::new(peer, known, place, open)))
     }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures_util::future::OptionFuture;
 use futures_util::stream;
+use sigward_proto::local::Local;
 use sigward_proto::v1::broker_server::BrokerServer;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -156,7 +157,7 @@ pub async fn serve(
 /// The next connection of someone who may come in.
 async fn accept_unix(
     (listener, intake): (UnixListener, Arc<Intake>),
-) -> Option<(io::Result<Connection<UnixStream>>, (UnixListener, Arc<Intake>))> {
+) -> Option<(io::Result<Connection<Local>>, (UnixListener, Arc<Intake>))> {
     let mut failing = false;
     loop {
         match listener.accept().await {

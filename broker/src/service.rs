@@ -4,6 +4,7 @@
 //! Invariant: every decision about a signature has its record before it is answered, and callers get
 //! constant texts.
 
+mod answer;
 pub(crate) mod budget;
 mod current;
 pub(crate) mod message;

@@ -2,7 +2,8 @@
 //! `sigward.broker.v1`, the names that both sides spell the same way, and the one reader of what a
 //! message asks for ([`call`]), where the members of an object stand ([`members`]), the one list of headers that
 //! nobody may choose ([`headers`]), what the name of an AWS host says of its signatures ([`host`]), who a
-//! certificate is issued to ([`certificate`], [`spiffe`], from files of [`pem`]), and where a broker is found ([`sockets`]).
+//! certificate is issued to ([`certificate`], [`spiffe`], from files of [`pem`]), and where a broker is found ([`sockets`]),
+//! and how both read and write that socket ([`local`], [`room`]).
 //!
 //! This crate is the leaf of the workspace: it knows neither side.
 
@@ -10,8 +11,10 @@ pub mod call;
 pub mod certificate;
 pub mod headers;
 pub mod host;
+pub mod local;
 pub mod members;
 pub mod pem;
+pub mod room;
 pub mod sockets;
 pub mod spiffe;
 

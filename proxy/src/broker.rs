@@ -4,7 +4,6 @@
 //! that went away is asked again, since asking for a signature changes nothing.
 
 mod channel;
-mod local;
 mod private;
 mod socket;
 mod tls;

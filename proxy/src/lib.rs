@@ -75,8 +75,6 @@ pub mod log;
 
 pub mod config;
 
-mod room;
-
 mod sync;
 
 pub use self::run::main;

@@ -1,4 +1,7 @@
 //! A stream of bytes whose reading somebody watches: before each read, and how much it brought. Writing passes through.
+//!
+//! It doesn't write several pieces at once: then h2 collects them, and the head, the message and the trailers of an answer
+//! are one write, for which the caller wakes once.
 
 use std::io;
 use std::pin::Pin;
@@ -60,17 +63,5 @@ impl<S: AsyncWrite + Unpin, G: Unpin> AsyncWrite for Guarded<S, G> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use prost::Message as _;
-use prost::bytes::{BufMut as _, Bytes, BytesMut};
+use prost::bytes::{BufMut as _, BytesMut};
 use sigward_proto::v1;
 use tonic::body::Body;
 use tracing::field::Empty;
 use tracing::{Instrument, Level};
 
+use super::answer::Answer;
 use super::budget::Share;
 use super::current::{Current, State};
 use super::message::{Incoming, Payload};
@@ -244,12 +245,7 @@ fn response(answer: &v1::SignResponse) -> http::Response<Body> {
     message.put_u8(0);
     message.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     answer.encode_raw(&mut message);
-    let mut trailers = http::HeaderMap::with_capacity(1);
-    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
-    let body = http_body_util::Full::new(Bytes::from(message));
-    let trailers = async move { Some(Ok::<_, std::convert::Infallible>(trailers)) };
-    let body = http_body_util::BodyExt::with_trailers(body, trailers);
-    let mut response = http::Response::new(Body::new(body));
+    let mut response = http::Response::new(Body::new(Answer::new(message.freeze())));
     let grpc = http::HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(http::header::CONTENT_TYPE, grpc);
     response

@@ -7,12 +7,11 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, pending};
+use sigward_proto::local::Local;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls;
-
-use super::local::Local;
 
 /// A connection to a broker that nothing has been sent on yet.
 pub(super) struct Connected {

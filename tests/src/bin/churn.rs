@@ -36,6 +36,7 @@ use sigward_tests::memory;
 use sigward_tests::processes::{self, Process, assert_no_canary};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+use tonic::Code;
 use tonic::transport::Channel;
 
 const URL: &str = "http://127.0.0.1:9/mcp";
@@ -326,8 +327,16 @@ async fn sign_in(world: Arc<World>) {
             _ => Person::Approves,
         };
         world.aws.person(person);
-        let asked = client.login(LoginRequest { profile: "person".to_owned() }).await;
-        let mut events = asked.expect("a sign-in begins").into_inner();
+        let mut events = loop {
+            match client.login(LoginRequest { profile: "person".to_owned() }).await {
+                Ok(begun) => break begun.into_inner(),
+                // No user begins them without end: the broker says when there may be another one.
+                Err(status) if status.code() == Code::ResourceExhausted => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                Err(status) => panic!("a sign-in begins: {status}"),
+            }
+        };
         while let Ok(Some(event)) = events.message().await {
             match event.event {
                 Some(Event::Done(_)) => count(&world.done.sign_ins),

@@ -21,10 +21,9 @@ use std::task::{Context, Poll, ready};
 
 use rustix::fs::{FileType, OFlags};
 use rustix::net::{RecvFlags, SendFlags};
+use sigward_proto::room::{self, Room};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Stdin, Stdout};
-
-use crate::room::{self, Room};
 
 /// Standard input.
 #[derive(Debug)]

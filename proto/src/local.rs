@@ -1,4 +1,4 @@
-//! The socket of a broker on this machine, as the connection reads and writes it.
+//! A Unix socket between a proxy and a broker, as a connection reads and writes it.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -14,14 +14,17 @@ use crate::room::{self, Room};
 
 /// A socket that is woken for what there is to read, and for room only where it had none.
 #[derive(Debug)]
-pub(super) struct Local {
+pub struct Local {
     inner: AsyncFd<UnixStream>,
     room: Room,
 }
 
 impl Local {
     /// In a runtime.
-    pub(super) fn new(stream: tokio::net::UnixStream) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// It can't be registered with that.
+    pub fn new(stream: tokio::net::UnixStream) -> io::Result<Self> {
         // It stays one that doesn't wait.
         let inner = room::registered(stream.into_std()?, Interest::READABLE)?;
         Ok(Self { inner, room: Room::default() })

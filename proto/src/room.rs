@@ -13,11 +13,14 @@ use tokio::io::unix::AsyncFd;
 
 /// The room behind one descriptor.
 #[derive(Debug, Default)]
-pub(crate) struct Room(Option<AsyncFd<OwnedFd>>);
+pub struct Room(Option<AsyncFd<OwnedFd>>);
 
 impl Room {
     /// What `write` says, which writes to `descriptor` without waiting, once there is room.
-    pub(crate) fn poll_write(
+    ///
+    /// # Errors
+    /// It can't be written, or not be waited for.
+    pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         descriptor: BorrowedFd<'_>,
@@ -46,13 +49,16 @@ impl Room {
     }
 
     /// Nothing waits for room any more.
-    pub(crate) fn all_written(&mut self) {
+    pub fn all_written(&mut self) {
         self.0 = None;
     }
 }
 
 /// A descriptor that doesn't wait, registered with the runtime. In a runtime.
-pub(crate) fn registered<T: AsRawFd>(descriptor: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+///
+/// # Errors
+/// It can't be registered.
+pub fn registered<T: AsRawFd>(descriptor: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     #[allow(
         deprecated,
         reason = "unsound for types whose descriptor changes, and its successor is unsafe; what is \
