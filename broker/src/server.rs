@@ -40,8 +40,9 @@ use crate::process::Supervisor;
 use crate::profile::{Profiles, Surroundings};
 use crate::service::{Current, Recorder, Service, State};
 
-/// After a signal, calls in flight get so long to end.
-const DRAIN: Duration = Duration::from_secs(10);
+/// After a signal, calls in flight get so long to end: none of them waits for anything by then (`Current::unless_ending`),
+/// so what is left are answers that nobody reads.
+const DRAIN: Duration = Duration::from_secs(2);
 /// With the last of them over, connections get so long to end: a caller that has stopped says no goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How often denials that were only counted are recorded, in one line for each user.

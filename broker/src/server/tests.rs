@@ -103,6 +103,11 @@ impl Broker {
     }
 
     async fn channel(&self) -> Channel {
+        self.channel_of(&Endpoint::from_static("http://broker")).await
+    }
+
+    /// A connection with settings of its own.
+    async fn channel_of(&self, endpoint: &Endpoint) -> Channel {
         let path = self.socket();
         deadline::until(|| {
             assert!(!self.serving.is_finished(), "the broker has ended");
@@ -113,9 +118,7 @@ impl Broker {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
-        let channel =
-            Endpoint::from_static("http://broker").connect_with_connector(connector).await;
-        channel.expect("a connection")
+        endpoint.connect_with_connector(connector).await.expect("a connection")
     }
 
     /// The records of decisions.
@@ -234,6 +237,25 @@ async fn a_watch_of_the_health_holds_no_drain() {
     broker.stop.send(()).expect("a broker");
     broker.serving.await.expect("no panic").expect("a clean end");
     assert!(stopped.elapsed() < DRAIN, "it took the whole time to drain");
+}
+
+/// The attack: answers that are never read hold a broker that drains.
+#[tokio::test]
+async fn answers_that_nobody_reads_hold_no_drain() {
+    let broker = Broker::start("");
+    // No byte of an answer may be sent.
+    let deaf = Endpoint::from_static("http://broker").initial_stream_window_size(0);
+    let mut client = BrokerClient::new(broker.channel_of(&deaf).await);
+    let list = client.watch_profiles(v1::WatchProfilesRequest {}).await.expect("a head");
+    let mut signing = client.clone();
+    let answer = tokio::spawn(async move { signing.sign(request("dev")).await });
+    deadline::until(|| !broker.audit().is_empty()).await;
+    let stopped = Instant::now();
+    broker.stop.send(()).expect("a broker");
+    broker.serving.await.expect("no panic").expect("a clean end");
+    let took = stopped.elapsed();
+    assert!(took < Duration::from_secs(4), "it took {took:?}");
+    drop((list, answer));
 }
 
 #[tokio::test]
