@@ -216,6 +216,18 @@ impl Error {
         }
     }
 
+    /// Whether this is why a server has refused a signature: a sign-in that is over, or the clock of the broker's machine.
+    #[must_use]
+    pub fn explains_a_refusal(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => {
+                matches!(refusal.reason(), Some(Reason::LoginRequired | Reason::ClockSkew))
+            }
+            Self::Shared(error) => error.explains_a_refusal(),
+            _ => false,
+        }
+    }
+
     /// Whether there are no credentials at all: what `--skip-auth` sends unsigned for. Credentials
     /// that can't be had are something else, as for mcp-proxy-for-aws: a misspelt profile, or a
     /// sign-in that ended, must not turn a call into an anonymous one.

@@ -104,11 +104,11 @@ impl Signer {
     /// Whether credentials newer than those of a refused signature are there.
     ///
     /// # Errors
-    /// There are none without a sign-in. That says more than the refusal of the server.
+    /// There are none without a sign-in, or until the clock is right. That says more than the refusal of the server.
     pub async fn refreshed(&self, profile: &ProfileName, generation: u64) -> Result<bool, Error> {
         match self.broker.report_rejection(profile, generation).await {
             Ok(current) => Ok(current > generation),
-            Err(error) if error.login_required().is_some() => Err(error),
+            Err(error) if error.explains_a_refusal() => Err(error),
             Err(error) => {
                 tracing::info!(%profile, %error, "no fresh credentials after a refused signature");
                 Ok(false)

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::*;
+use crate::error::Error;
 
 /// The brokers, each by the name that its column has in the table.
 const PRIVATE: BrokerAddress = BrokerAddress::Private;
@@ -186,6 +187,18 @@ fn the_own_user_is_told_what_aws_and_the_broker_say() {
             assert!(!file.contains("says why") && file.contains("dev"), "{file}");
             assert!(file.contains(';'), "a next step: {file}");
         }
+    }
+}
+
+/// A refused signature is reported to the broker; where it can't get fresh credentials, the caller is told the server's
+/// words, unless the broker knows better.
+#[test]
+fn an_ended_sign_in_and_a_wrong_clock_say_more_than_the_server() {
+    for reason in reasons() {
+        let error = Error::Refused(refusal(reason, "dev", PRIVATE, &[]));
+        let expected = matches!(reason, Reason::LoginRequired | Reason::ClockSkew);
+        assert_eq!(error.explains_a_refusal(), expected, "{reason:?}");
+        assert_eq!(Error::Shared(error.into()).explains_a_refusal(), expected, "{reason:?}");
     }
 }
 
