@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use sigward_proto::sockets;
 
 use crate::config::{self, AuditTarget, Config, Flags};
@@ -30,7 +30,7 @@ use crate::server::{self, Reread, Sockets, Termination};
 
 /// Keeps AWS credentials, and signs HTTP requests for those who may not hold them.
 #[derive(Debug, Parser)]
-#[command(name = "sigward-broker", version)]
+#[command(name = "sigward-broker", version = crate::VERSION)]
 struct Options {
     #[command(subcommand)]
     command: Command,
@@ -110,6 +110,12 @@ const WORKERS: RangeInclusive<usize> = 2..=4;
 const WORKERS_OF_ONE_CLIENT: usize = 1;
 /// How long the end of the process waits for blocking calls.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// All commands and options, for man pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Options::command()
+}
 
 /// Runs the command line of this process.
 #[must_use]

@@ -64,3 +64,6 @@ pub mod memory;
 
 #[cfg(test)]
 mod deadline;
+
+/// What `--version` says, and what proxies are told: the version, the commit and the date.
+pub const VERSION: &str = env!("SIGWARD_VERSION");

@@ -20,6 +20,7 @@ use futures_util::{Stream, StreamExt, stream};
 use sigward_proto::v1;
 use sigward_proto::v1::broker_server::Broker;
 use sigward_proto::v1::login_response::Event;
+use sigward_proto::version;
 use tonic::{Request, Response, Status};
 
 use crate::audit::{Event as AuditEvent, Record};
@@ -63,7 +64,8 @@ impl Broker for Service {
         let peer = self.admit(&request).await?;
         let profiles = self.current.state().visible_profiles(&peer, clock::now()).await;
         let config_rejected = self.current.rejected();
-        Ok(Response::new(v1::ListProfilesResponse { profiles, config_rejected }))
+        let version = Some(version::of_broker(crate::VERSION));
+        Ok(Response::new(v1::ListProfilesResponse { profiles, config_rejected, version }))
     }
 
     type WatchProfilesStream =

@@ -2,8 +2,8 @@
 //! `sigward.broker.v1`, the names that both sides spell the same way, and the one reader of what a
 //! message asks for ([`call`]), where the members of an object stand ([`members`]), the one list of headers that
 //! nobody may choose ([`headers`]), what the name of an AWS host says of its signatures ([`host`]), who a
-//! certificate is issued to ([`certificate`], [`spiffe`], from files of [`pem`]), and where a broker is found ([`sockets`]),
-//! and how both read and write that socket ([`local`], [`room`]).
+//! certificate is issued to ([`certificate`], [`spiffe`], from files of [`pem`]), where a broker is found ([`sockets`]),
+//! how both read and write that socket ([`local`], [`room`]), and whether the two programs fit together ([`version`]).
 //!
 //! This crate is the leaf of the workspace: it knows neither side.
 
@@ -17,6 +17,7 @@ pub mod pem;
 pub mod room;
 pub mod sockets;
 pub mod spiffe;
+pub mod version;
 
 mod json;
 

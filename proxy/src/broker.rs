@@ -22,6 +22,7 @@ use sigward_proto::v1::{
     ListProfilesRequest, LoginRequest, LoginResponse, Profile, Reason, ReportRejectionRequest,
     SignRequest, SignResponse,
 };
+use sigward_proto::version;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
@@ -139,7 +140,8 @@ impl Broker {
         .await
     }
 
-    /// The profiles that the broker lets us use. `profile` is named in errors.
+    /// The profiles that the broker lets us use. `profile` is named in errors. Whoever asks for signatures has asked
+    /// this first: a broker whose protocol isn't ours is noticed here.
     pub async fn profiles(&self, profile: &ProfileName) -> Result<Vec<Profile>, Error> {
         let answer = self
             .ask(profile, || {
@@ -147,6 +149,10 @@ impl Broker {
                 async move { client.list_profiles(ListProfilesRequest {}).await }
             })
             .await?;
+        if let Err(outdated) = version::check(answer.version.as_ref()) {
+            let program = answer.version.map(|version| version.program).unwrap_or_default();
+            return Err(Error::outdated(outdated, self.address.clone(), &program));
+        }
         let unread = answer.profiles.iter().filter(|profile| !profile.needs_body);
         *self.unread() = unread.map(|profile| profile.name.clone()).collect();
         Ok(answer.profiles)

@@ -32,7 +32,7 @@ use crate::environment::Environment;
 /// A broker process keeps the credentials and signs. Without --broker this is the one that listens
 /// on this machine, or else a private one, started and ended together with this program.
 #[derive(Debug, Parser)]
-#[command(name = "sigward-proxy", version, max_term_width = 100)]
+#[command(name = "sigward-proxy", version = crate::VERSION, max_term_width = 100)]
 // As argparse reads the options of mcp-proxy-for-aws: the last of several counts, and an abbreviation
 // will do that fits one of them. Where it fits one of our own too, an alias says that theirs is meant.
 #[command(args_override_self = true, infer_long_args = true)]
@@ -157,6 +157,12 @@ pub struct Invocation {
     pub broker: BrokerChoice,
     /// One of the five levels.
     pub log_level: String,
+}
+
+/// All options, and the commands that are read before them, for man pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Options::command().subcommand(health::command())
 }
 
 /// Reads the command line. An error is ready to be printed, and so are `--help` and `--version`.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use sigward_proto::v1::Reason;
+use sigward_proto::version::Outdated;
 
 pub use self::refusal::Refusal;
 pub use self::text::{innermost, printable};
@@ -44,6 +45,16 @@ pub enum Error {
         broker: BrokerAddress,
         /// The limit.
         after: Duration,
+    },
+    /// The two programs don't understand each other.
+    #[error("{broker} is version {program}, which {misfit}")]
+    Outdated {
+        /// Which one.
+        broker: BrokerAddress,
+        /// Its version.
+        program: String,
+        /// Which of the two is too old, and what to do.
+        misfit: &'static str,
     },
     /// What the broker signed isn't what would be sent.
     #[error(
@@ -154,7 +165,36 @@ pub enum Resend {
     Pointless,
 }
 
+/// How much of a broker's version is shown, in characters.
+const MAX_PROGRAM: usize = 80;
+
 impl Error {
+    /// The broker and this proxy don't understand each other; `program` is the version that the broker gave itself.
+    #[must_use]
+    pub fn outdated(outdated: Outdated, broker: BrokerAddress, program: &str) -> Self {
+        let program = match printable(program, MAX_PROGRAM) {
+            text if text.is_empty() => "unnamed".to_owned(),
+            text => text,
+        };
+        let misfit = match outdated {
+            Outdated::Broker => {
+                concat!(
+                    "is too old for this proxy (",
+                    env!("SIGWARD_VERSION"),
+                    "); update sigward-broker, and restart it"
+                )
+            }
+            Outdated::Proxy => {
+                concat!(
+                    "doesn't work with a proxy as old as this (",
+                    env!("SIGWARD_VERSION"),
+                    "); update sigward-proxy"
+                )
+            }
+        };
+        Self::Outdated { broker, program, misfit }
+    }
+
     /// Whether the message may be sent once more.
     #[must_use]
     pub fn resend(&self) -> Resend {
@@ -173,6 +213,7 @@ impl Error {
             | Self::BrokerUnreachable { .. }
             | Self::PrivateBroker { .. }
             | Self::BrokerSlow { .. }
+            | Self::Outdated { .. }
             | Self::SignatureMismatch
             | Self::SessionLost { .. }
             | Self::SessionExpired

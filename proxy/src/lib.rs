@@ -78,3 +78,6 @@ pub mod config;
 mod sync;
 
 pub use self::run::main;
+
+/// What `--version` says: the version, the commit and the date.
+pub const VERSION: &str = env!("SIGWARD_VERSION");

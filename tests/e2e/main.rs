@@ -65,4 +65,5 @@ mod status;
 mod tls;
 mod trusted;
 mod unsolicited;
+mod versions;
 mod workstation;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use super::listen;
 use crate::config::ListenAddress;
@@ -14,6 +14,11 @@ struct Options {
     /// Where it listens, as --listen has it: HOST:PORT, PORT or unix:PATH
     #[arg(value_parser = listen::address)]
     address: ListenAddress,
+}
+
+/// The command, for man pages and completions.
+pub(super) fn command() -> clap::Command {
+    Options::command().name("health")
 }
 
 /// The address of a proxy whose health is asked for; none, where the command line says anything else.
