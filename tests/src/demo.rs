@@ -4,9 +4,11 @@
 //! What is printed was seen: each line with a mark is a check, and the program fails if one of them does.
 
 mod paper;
+mod picture;
 mod scene;
 
 use std::io;
+use std::path::Path;
 
 use rmcp::model::{CallToolRequestParams, CallToolResult, Tool};
 use rmcp::service::ServiceError;
@@ -26,11 +28,15 @@ const PROFILES: [(&str, &str); 3] = [
 /// One that nobody offered.
 const STRANGER: &str = "admin";
 
-/// Runs the demo. Answers whether everything was as it should be.
+/// What the pictures are called: for a light page, and for a dark one.
+pub const PICTURES: [&str; 2] = ["light.svg", "dark.svg"];
+
+/// Runs the demo. Answers whether everything was as it should be; only then there are pictures of it, in the directory
+/// `pictures`.
 ///
 /// # Errors
 /// Where the parts don't start or stop talking; what happened is in the message.
-pub async fn run(colours: bool) -> Result<bool, String> {
+pub async fn run(colours: bool, pictures: Option<&Path>) -> Result<bool, String> {
     let mut paper = Paper::new(colours);
     paper.title("Sigward: AI agents that act in AWS, without ever holding a key");
     paper.note("Building sigward-broker and sigward-proxy; the first time takes some minutes.");
@@ -44,7 +50,23 @@ pub async fn run(colours: bool) -> Result<bool, String> {
     refuse(&mut paper, &scene).await?;
     prove(&mut paper, &scene).map_err(|error| format!("can't read from /proc: {error}"))?;
     scene.end().await?;
-    Ok(paper.verdict())
+    let good = paper.verdict();
+    if let Some(directory) = pictures.filter(|_| good) {
+        draw(&paper, directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    }
+    Ok(good)
+}
+
+/// Draws what was printed.
+fn draw(paper: &Paper, directory: &Path) -> io::Result<()> {
+    let title = "A terminal with the demo of Sigward: an agent calls a tool under three AWS profiles, a fourth is \
+                 refused, and no key is found in the memory of the proxy";
+    let command = "cargo run --release --bin demo";
+    for (name, theme) in PICTURES.into_iter().zip([picture::LIGHT, picture::DARK]) {
+        let svg = picture::svg(title, command, paper.lines(), &theme);
+        std::fs::write(directory.join(name), svg)?;
+    }
+    Ok(())
 }
 
 fn introduce(paper: &mut Paper, scene: &Scene) {

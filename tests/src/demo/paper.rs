@@ -1,31 +1,73 @@
-//! What the demo prints on: sections, tables, marks. Colours only where they were asked for.
+//! What the demo prints on: sections, tables, marks. Colours only where they were asked for. It keeps what was printed,
+//! for a picture of it.
 #![allow(clippy::print_stdout, reason = "a demo prints; no MCP runs over this standard output")]
 
 const GOOD: &str = "✔";
 const BAD: &str = "✘";
 
-/// Standard output, and whether everything was right so far.
+/// How a piece of a line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    Plain,
+    Bold,
+    Heading,
+    Dim,
+    Quote,
+    Good,
+    Bad,
+    GoodVerdict,
+    BadVerdict,
+}
+
+impl Style {
+    /// The parameters of its escape sequence (ECMA-48, SGR).
+    fn parameters(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Plain => return None,
+            Self::Bold => "1",
+            Self::Heading => "1;36",
+            Self::Dim => "2",
+            Self::Quote => "3",
+            Self::Good => "32",
+            Self::Bad => "31",
+            Self::GoodVerdict => "1;32",
+            Self::BadVerdict => "1;31",
+        })
+    }
+}
+
+/// A line, as pieces of one style each.
+pub(super) type Line = Vec<(Style, String)>;
+
+/// Standard output, what it got, and whether everything was right so far.
 pub(super) struct Paper {
     colours: bool,
     checks: usize,
     faults: usize,
+    lines: Vec<Line>,
 }
 
 impl Paper {
     pub(super) fn new(colours: bool) -> Self {
-        Self { colours, checks: 0, faults: 0 }
+        Self { colours, checks: 0, faults: 0, lines: Vec::new() }
     }
 
-    pub(super) fn title(&self, text: &str) {
-        println!("{}", self.paint("1", text));
+    /// Everything that was printed.
+    pub(super) fn lines(&self) -> &[Line] {
+        &self.lines
     }
 
-    pub(super) fn note(&self, text: &str) {
-        println!("{}", self.paint("2", text));
+    pub(super) fn title(&mut self, text: &str) {
+        self.print(vec![(Style::Bold, text.to_owned())]);
     }
 
-    pub(super) fn section(&self, text: &str) {
-        println!("\n{}", self.paint("1;36", text));
+    pub(super) fn note(&mut self, text: &str) {
+        self.print(vec![(Style::Dim, text.to_owned())]);
+    }
+
+    pub(super) fn section(&mut self, text: &str) {
+        self.print(Vec::new());
+        self.print(vec![(Style::Heading, text.to_owned())]);
     }
 
     /// Counts a check without printing it.
@@ -43,16 +85,16 @@ impl Paper {
     /// A check on a line of its own.
     pub(super) fn line(&mut self, good: bool, text: &str) {
         let mark = self.mark(good);
-        println!("  {} {text}", self.cell(&mark, 1));
+        self.print(vec![plain("  "), cell(&mark, 1), plain(&format!(" {text}"))]);
     }
 
     /// Somebody else's words.
-    pub(super) fn quote(&self, text: &str) {
-        println!("      {}", self.paint("3", text));
+    pub(super) fn quote(&mut self, text: &str) {
+        self.print(vec![plain("      "), (Style::Quote, text.to_owned())]);
     }
 
     /// A table; columns are as wide as their widest cell.
-    pub(super) fn table(&self, head: &[&str], rows: &[Vec<String>]) {
+    pub(super) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
         let width = |column: usize| {
             let cells = rows.iter().filter_map(|row| row.get(column));
             let cells = cells.map(|cell| cell.chars().count());
@@ -62,37 +104,56 @@ impl Paper {
         if head.iter().any(|text| !text.is_empty()) {
             let head: Vec<_> =
                 head.iter().zip(&widths).map(|(text, width)| format!("{text:width$}")).collect();
-            println!("  {}", self.paint("2", head.join("  ").trim_end()));
+            self.print(vec![plain("  "), (Style::Dim, head.join("  ").trim_end().to_owned())]);
         }
         for row in rows {
-            let cells: Vec<_> =
-                row.iter().zip(&widths).map(|(cell, width)| self.cell(cell, *width)).collect();
-            println!("  {}", cells.join("  ").trim_end());
+            let mut line = Line::new();
+            for (text, width) in row.iter().zip(&widths) {
+                line.extend([plain("  "), cell(text, *width)]);
+            }
+            if let Some((_, last)) = line.last_mut() {
+                last.truncate(last.trim_end().len());
+            }
+            self.print(line);
         }
     }
 
     /// The last line. Answers whether every check was good.
-    pub(super) fn verdict(&self) -> bool {
+    pub(super) fn verdict(&mut self) -> bool {
         let good = self.faults == 0 && self.checks > 0;
-        let text = if good {
-            self.paint("1;32", &format!("{GOOD} All {} checks are true.", self.checks))
+        let last = if good {
+            (Style::GoodVerdict, format!("{GOOD} All {} checks are true.", self.checks))
         } else {
-            self.paint("1;31", &format!("{BAD} {} of {} checks failed.", self.faults, self.checks))
+            (Style::BadVerdict, format!("{BAD} {} of {} checks failed.", self.faults, self.checks))
         };
-        println!("\n{text}");
+        self.print(Vec::new());
+        self.print(vec![last]);
         good
     }
 
-    fn cell(&self, text: &str, width: usize) -> String {
-        let padded = format!("{text:width$}");
-        match text {
-            GOOD => self.paint("32", &padded),
-            BAD => self.paint("31", &padded),
-            _ => padded,
-        }
+    fn print(&mut self, line: Line) {
+        let shown: String = line.iter().map(|(style, text)| self.paint(*style, text)).collect();
+        println!("{shown}");
+        self.lines.push(line);
     }
 
-    fn paint(&self, style: &str, text: &str) -> String {
-        if self.colours { format!("\u{1b}[{style}m{text}\u{1b}[0m") } else { text.to_owned() }
+    fn paint(&self, style: Style, text: &str) -> String {
+        match style.parameters().filter(|_| self.colours) {
+            Some(parameters) => format!("\u{1b}[{parameters}m{text}\u{1b}[0m"),
+            None => text.to_owned(),
+        }
     }
+}
+
+fn plain(text: &str) -> (Style, String) {
+    (Style::Plain, text.to_owned())
+}
+
+fn cell(text: &str, width: usize) -> (Style, String) {
+    let style = match text {
+        GOOD => Style::Good,
+        BAD => Style::Bad,
+        _ => Style::Plain,
+    };
+    (style, format!("{text:width$}"))
 }
