@@ -1,0 +1,53 @@
+//! `cargo run --bin manuals -- DIRECTORY`: the man pages and the completions of both programs, from the options that
+//! they take. It is no part of either program, which are no larger for it.
+//!
+//! Pages are in `man1/`, completions in `completions/`, by the names under which the shells look for them.
+#![allow(clippy::print_stderr, reason = "a program for a terminal")]
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap_complete::Shell;
+
+/// For each shell: where its completions are installed, and how they are called there.
+const COMPLETIONS: [(Shell, &str, fn(&str) -> String); 3] = [
+    (Shell::Bash, "bash", |program| program.to_owned()),
+    (Shell::Zsh, "zsh", |program| format!("_{program}")),
+    (Shell::Fish, "fish", |program| format!("{program}.fish")),
+];
+
+fn main() -> ExitCode {
+    let Some(directory) = std::env::args_os().nth(1) else {
+        eprintln!("usage: manuals DIRECTORY");
+        return ExitCode::from(2);
+    };
+    match write(Path::new(&directory)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("manuals: {}: {error}", Path::new(&directory).display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write(directory: &Path) -> io::Result<()> {
+    let pages = directory.join("man1");
+    fs::create_dir_all(&pages)?;
+    for command in [sigward_broker::cli::command(), sigward_proxy::cli::command()] {
+        // Commands inside of commands have pages of their own: sigward-broker-audit-verify(1). That there is a help
+        // for each needs none.
+        let command = command.disable_help_subcommand(true);
+        clap_mangen::generate_to(command.clone(), &pages)?;
+        for (shell, name, file) in COMPLETIONS {
+            let completions = directory.join("completions").join(name);
+            fs::create_dir_all(&completions)?;
+            let program = command.get_name().to_owned();
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut command.clone(), &program, &mut text);
+            fs::write(completions.join(file(&program)), text)?;
+        }
+    }
+    Ok(())
+}
