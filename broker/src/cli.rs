@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use sigward_proto::sockets;
+use sigward_proto::traces::Traces;
 
 use crate::config::{self, AuditTarget, Config, Flags};
 use crate::confine;
@@ -125,7 +126,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => run_serve(serve),
         Command::Check(check) => run_check(&check),
         Command::Explain(options) => {
-            let _log = start_log(LogLevel::Error, LogFormat::Text)?;
+            let _log = start_log(LogLevel::Error, LogFormat::Text, None)?;
             let uid = rustix::process::getuid().as_raw();
             config::read(&options.config, uid).and_then(|config| explain::run(&options, &config))
         }
@@ -163,8 +164,15 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     let bound = sockets.bound(&config.listen).filter(|_| !connection_on_stdin);
     // Before there is another thread, which would not be, but for the one that is to stay outside.
     let confined = confine::confine(&config, path.as_deref(), bound, &surroundings);
-    let _log = start_log(log_level, log_format)?;
+    let variable = |name: &str| surroundings.variable(name).map(str::to_owned);
+    let traces = Traces::start("sigward-broker", env!("CARGO_PKG_VERSION"), variable);
+    let (traces, no_traces) = traces.map_or_else(|error| (None, Some(error)), |it| (it, None));
+    let _log = start_log(log_level, log_format, traces)?;
     confine::log(&confined);
+    if let Some(error) = no_traces {
+        // No reason to sign nothing.
+        tracing::error!("no traces are exported: {error}");
+    }
     let reread = path.zip(text).map(|(path, text)| Reread {
         path,
         text: Some(text),
@@ -190,12 +198,17 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_log(level: LogLevel, format: LogFormat) -> Result<Log, Error> {
-    log::start(level, format).map_err(|source| Error::Process { what: "start the log", source })
+fn start_log(
+    level: LogLevel,
+    format: LogFormat,
+    traces: Option<Traces>,
+) -> Result<Log, Error> {
+    let started = log::start(level, format, traces);
+    started.map_err(|source| Error::Process { what: "start the log", source })
 }
 
 fn run_check(check: &Check) -> Result<ExitCode, Error> {
-    let _log = start_log(LogLevel::Error, LogFormat::Text)?;
+    let _log = start_log(LogLevel::Error, LogFormat::Text, None)?;
     let environment = Environment::read();
     let config = check.what.config(&environment)?;
     let [default_socket, ..] = default_sockets();

@@ -12,8 +12,10 @@ use std::panic;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use sigward_proto::traces::Traces;
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use self::format::{Json, Members, Text};
@@ -49,16 +51,19 @@ pub enum LogFormat {
     Json,
 }
 
-/// The log of the process; the last lines are written when it is dropped.
+/// The log of the process, and the export of its traces; the last spans and lines are written when it is dropped.
 #[derive(Debug)]
 #[must_use]
-pub struct Log(Queue);
+pub struct Log {
+    queue: Queue,
+    traces: Option<Traces>,
+}
 
-/// Starts the log. Panics go there too: the usual way would hold a worker.
+/// Starts the log, and the spans of the traces beside it. Panics go there too: the usual way would hold a worker.
 ///
 /// # Errors
 /// It can't have a thread, or was started before.
-pub fn start(level: LogLevel, format: LogFormat) -> io::Result<Log> {
+pub fn start(level: LogLevel, format: LogFormat, traces: Option<Traces>) -> io::Result<Log> {
     let level = match level {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
@@ -66,29 +71,43 @@ pub fn start(level: LogLevel, format: LogFormat) -> io::Result<Log> {
         LogLevel::Error | LogLevel::Critical => LevelFilter::ERROR,
     };
     let targets = Targets::new().with_default(LevelFilter::ERROR).with_target("sigward", level);
-    let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_ansi(false);
     let queue = match format {
         LogFormat::Text => {
             let queue = Queue::start(io::stderr(), text_notice)?;
             let layer = layer.with_writer(queue.clone()).event_format(Text);
-            registry.with(layer).try_init().map_err(io::Error::other)?;
+            subscribe(layer.with_filter(targets), traces.as_ref())?;
             queue
         }
         LogFormat::Json => {
             let queue = Queue::start(io::stderr(), json_notice)?;
             let layer = layer.with_writer(queue.clone()).fmt_fields(Members).event_format(Json);
-            registry.with(layer).try_init().map_err(io::Error::other)?;
+            subscribe(layer.with_filter(targets), traces.as_ref())?;
             queue
         }
     };
     panic::set_hook(Box::new(|panicked| tracing::error!("a bug: {panicked}")));
-    Ok(Log(queue))
+    Ok(Log { queue, traces })
+}
+
+fn subscribe(
+    lines: impl Layer<Registry> + Send + Sync,
+    traces: Option<&Traces>,
+) -> io::Result<()> {
+    let registry = tracing_subscriber::registry().with(lines);
+    // An optional layer would have each event and span that is off asked about again.
+    match traces {
+        None => registry.try_init(),
+        Some(traces) => registry.with(traces.layer()).try_init(),
+    }
+    .map_err(io::Error::other)
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.0.flush(FAREWELL);
+        // It may log what was lost.
+        drop(self.traces.take());
+        self.queue.flush(FAREWELL);
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::Uri;
-use sigward_proto::MAX_MESSAGE_BYTES;
+use sigward_proto::{MAX_MESSAGE_BYTES, traces};
 use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::{
     ListProfilesRequest, LoginRequest, LoginResponse, Profile, Reason, ReportRejectionRequest,
@@ -134,7 +134,7 @@ impl Broker {
         request: impl Fn() -> SignRequest,
     ) -> Result<SignResponse, Error> {
         self.ask(profile, || {
-            let (mut client, request) = (self.client.clone(), request());
+            let (mut client, request) = (self.client.clone(), traced(request()));
             async move { client.sign(request).await }
         })
         .await
@@ -298,6 +298,15 @@ impl Broker {
 /// Whether it is the broker's refusal for this reason.
 fn has_reason(status: &Status, reason: Reason) -> bool {
     status.get_details_error_info().is_some_and(|info| info.reason == reason.name())
+}
+
+/// A question that the broker's spans go with, in the trace that the current span is of.
+fn traced<T>(question: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(question);
+    if let Some(context) = traces::traceparent().and_then(|context| context.parse().ok()) {
+        request.metadata_mut().insert(traces::TRACEPARENT, context);
+    }
+    request
 }
 
 /// Whether a status is the channel's, not the broker's: those carry an `ErrorInfo`.

@@ -23,6 +23,7 @@ use rmcp::model::ProtocolVersion;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use self::call::Caller;
 pub(crate) use self::failed::{Failed, echoed, fault_response, sentence};
@@ -172,6 +173,14 @@ impl Client {
 
     /// The response to a request; none if the client cancelled it.
     pub(crate) async fn respond_to(
+        self: &Arc<Self>,
+        call: &Request,
+        flight: &Arc<InFlight>,
+    ) -> Option<Message> {
+        self.response_to(call, flight).instrument(flight.span.clone()).await
+    }
+
+    async fn response_to(
         self: &Arc<Self>,
         call: &Request,
         flight: &Arc<InFlight>,

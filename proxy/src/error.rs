@@ -245,6 +245,16 @@ impl Error {
         }
     }
 
+    /// The broker's reason, of a refusal.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Refused(refusal) => refusal.reason(),
+            Self::Shared(error) => error.reason(),
+            _ => None,
+        }
+    }
+
     /// The profile that needs a sign-in, if that is the cause.
     #[must_use]
     pub fn login_required(&self) -> Option<&ProfileName> {

@@ -5,19 +5,20 @@
 
 use std::fmt::{self, Write as _};
 
+use sigward_proto::traces::Traces;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::is_control;
 
-/// Starts the log at one of the levels of the reference proxy.
-pub fn start(level: &str) {
+/// Starts the log at one of the levels of the reference proxy, and the spans of the traces beside it.
+pub fn start(level: &str, traces: Option<&Traces>) {
     let level = match level {
         "DEBUG" => LevelFilter::DEBUG,
         "INFO" => LevelFilter::INFO,
@@ -27,7 +28,12 @@ pub fn start(level: &str) {
     // What HTTP libraries log below ERROR may hold headers.
     let targets = Targets::new().with_default(LevelFilter::ERROR).with_target("sigward", level);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).event_format(Line);
-    let _ = tracing_subscriber::registry().with(targets).with(lines).try_init();
+    let registry = tracing_subscriber::registry().with(lines.with_filter(targets));
+    // An optional layer would have each event and span that is off asked about again.
+    let _ = match traces {
+        None => registry.try_init(),
+        Some(traces) => registry.with(traces.layer()).try_init(),
+    };
 }
 
 struct Line;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sigward_proto::traces::{Traces, TracesError};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -49,7 +50,12 @@ pub fn main() -> ExitCode {
         Ok(invocation) => invocation,
         Err(error) => return usage(&error),
     };
-    log::start(&invocation.log_level);
+    let traces = start_traces(&environment);
+    log::start(&invocation.log_level, traces.as_ref().ok().and_then(Option::as_ref));
+    if let Err(error) = &traces {
+        // No reason to serve nobody.
+        tracing::error!("no traces are exported: {error}");
+    }
     let Invocation { config, broker, log_level } = invocation;
     let route = match launch::route(&config, &broker, &log_level, &environment) {
         Ok(route) => route,
@@ -84,6 +90,15 @@ pub fn main() -> ExitCode {
         }
         None => code,
     }
+}
+
+/// The export of traces, for a process that stays: one that is about to re-execute itself has no thread for it.
+fn start_traces(environment: &Environment) -> Result<Option<Traces>, TracesError> {
+    if !environment.aws_names().is_empty() {
+        return Ok(None);
+    }
+    let variable = |name: &str| environment.text(name).ok().flatten().map(str::to_owned);
+    Traces::start("sigward-proxy", env!("CARGO_PKG_VERSION"), variable)
 }
 
 /// One thread: a proxy waits, it doesn't compute, and threads that wake each other cost a call more

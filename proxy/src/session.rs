@@ -29,6 +29,7 @@ use futures_util::future::{BoxFuture, Shared};
 use http::HeaderValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 pub use self::handshake::Handshake;
 pub(crate) use self::lane::Parcel;
@@ -186,7 +187,7 @@ impl Session {
                         state.epoch += 1;
                         let (session, epoch) = (Arc::clone(self), state.epoch);
                         // A task: the call that asked first may be cancelled, the others still wait.
-                        let task = self.context.work.spawn(session.open(epoch));
+                        let task = self.context.work.spawn(session.open(epoch).in_current_span());
                         let opening = task
                             .map(|done| done.unwrap_or_else(|_| Err(Arc::new(Error::NoAnswer))))
                             .boxed()

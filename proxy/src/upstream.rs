@@ -18,6 +18,9 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use sigward_proto::phase;
+use tracing::Instrument;
+use tracing::field::Empty;
 use url::Url;
 
 pub use self::answer::{Answer, Failure, Reply, SESSION_ID};
@@ -201,12 +204,10 @@ impl Upstream {
 
     /// The headers to add; `None` to send unsigned.
     async fn sign(&self, out: &Outgoing) -> Result<Option<(HeaderMap, u64)>, Error> {
-        match self
-            .common
-            .signer
-            .sign(&out.profile, &out.method, &self.common.url, &out.headers, &out.body)
-            .await
-        {
+        let (url, signer) = (&self.common.url, &self.common.signer);
+        let signed = signer.sign(&out.profile, &out.method, url, &out.headers, &out.body);
+        let span = phase!("sign", otel.kind = "client", sigward.profile = out.profile.as_str());
+        match signed.instrument(span).await {
             Ok(signature) => Ok(Some((signature.headers, signature.credential_generation))),
             Err(error) if self.common.skip_auth && error.has_no_credentials() => {
                 tracing::warn!(%error, "sending unsigned (--skip-auth)");
@@ -217,6 +218,25 @@ impl Upstream {
     }
 
     async fn send(
+        &self,
+        out: &Outgoing,
+        signature: Option<&HeaderMap>,
+    ) -> Result<reqwest::Response, Error> {
+        let span = phase!(
+            "send",
+            otel.kind = "client",
+            http.request.method = out.method.as_str(),
+            server.address = self.common.host.as_str(),
+            http.response.status_code = Empty,
+        );
+        let response = self.sent(out, signature).instrument(span.clone()).await;
+        if let Ok(response) = &response {
+            span.record("http.response.status_code", response.status().as_u16());
+        }
+        response
+    }
+
+    async fn sent(
         &self,
         out: &Outgoing,
         signature: Option<&HeaderMap>,

@@ -74,7 +74,8 @@ where
         };
         match (path, peer) {
             (SIGN, Some(peer)) => Box::pin(async move {
-                let response = service::sign(current, peer, request.into_body()).await;
+                let (head, body) = request.into_parts();
+                let response = service::sign(current, peer, &head.headers, body).await;
                 drop(place);
                 Ok(response)
             }),

@@ -114,7 +114,8 @@ impl Surroundings {
     }
 
     /// A variable that isn't empty.
-    pub(super) fn variable(&self, name: &str) -> Option<&str> {
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&str> {
         self.raw(name).filter(|value| !value.is_empty())
     }
 

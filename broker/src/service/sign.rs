@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::HeaderMap;
 use prost::Message as _;
 use prost::bytes::{BufMut as _, BytesMut};
-use sigward_proto::v1;
+use sigward_proto::{traces, v1};
 use tonic::body::Body;
 use tracing::field::Empty;
-use tracing::{Instrument, Level};
+use tracing::{Instrument, Level, Span};
 
 use super::answer::Answer;
 use super::budget::Share;
@@ -26,27 +27,76 @@ use crate::policy::Grant;
 use crate::request::{CheckedRequest, Head};
 use crate::sign;
 
-/// Answers a call of `Sign`, whose message comes in `body`.
+/// Answers a call of `Sign`, whose message comes in `body`. `headers` are those of the gRPC request.
 pub(crate) async fn sign(
     current: Arc<Current>,
     peer: Arc<Peer>,
+    headers: &HeaderMap,
     body: Body,
 ) -> http::Response<Body> {
     let record = current.audit.begin("sign", &peer, clock::now());
     // Nothing is logged of a call that gets its signature but at DEBUG: its span would be formatted for nobody.
-    let span =
-        if tracing::enabled!(Level::DEBUG) { span_of(record.id()) } else { tracing::Span::none() };
-    answer(current, &peer, body, record).instrument(span).await
+    let logged = if tracing::enabled!(Level::DEBUG) { span_of(record.id()) } else { Span::none() };
+    let spans = Spans { logged, traced: traced(record.id(), headers) };
+    let (outer, inner) = (spans.traced.clone(), spans.logged.clone());
+    answer(current, &peer, body, record, spans).instrument(inner).instrument(outer).await
 }
 
-fn span_of(id: &str) -> tracing::Span {
+/// The spans that a call is in: of the log, and of a trace.
+struct Spans {
+    logged: Span,
+    traced: Span,
+}
+
+fn span_of(id: &str) -> Span {
     tracing::info_span!("sign", id, profile = Empty, endpoint = Empty, traceparent = Empty)
 }
 
-/// Puts what is known of a call into its span.
-fn describe(span: &tracing::Span, record: &Record) {
-    span.record("profile", record.profile()).record("endpoint", record.endpoint());
-    span.record("traceparent", record.traceparent());
+/// The broker's part of a trace, under the proxy's span that asks for the signature.
+fn traced(id: &str, headers: &HeaderMap) -> Span {
+    let span = tracing::info_span!(
+        target: "trace",
+        "sigward.broker.v1.Broker/Sign",
+        otel.kind = "server",
+        otel.status_code = Empty,
+        sigward.audit_id = id,
+        sigward.profile = Empty,
+        sigward.endpoint = Empty,
+        sigward.rule = Empty,
+        sigward.decision = Empty,
+        sigward.reason = Empty,
+    );
+    let parent = headers.get(traces::TRACEPARENT).and_then(|parent| parent.to_str().ok());
+    if let Some(parent) = parent {
+        traces::follow(&span, parent);
+    }
+    span
+}
+
+impl Spans {
+    /// Puts what is known of a call into the span of the log.
+    fn describe(&self, record: &Record) {
+        let span = &self.logged;
+        span.record("profile", record.profile()).record("endpoint", record.endpoint());
+        span.record("traceparent", record.traceparent());
+    }
+
+    /// Puts what was decided about a call into the span of its trace.
+    fn decided(&self, record: &Record, asked: &Asked, denial: Option<&Denial>) {
+        let span = &self.traced;
+        if span.is_disabled() {
+            return;
+        }
+        if asked.matched {
+            span.record("sigward.profile", record.profile());
+            span.record("sigward.endpoint", record.endpoint());
+            span.record("sigward.rule", asked.rule.as_str());
+        }
+        span.record("sigward.decision", if denial.is_some() { "deny" } else { "allow" });
+        if let Some(denial) = denial {
+            span.record("sigward.reason", denial.reason().name()).record("otel.status_code", "ERROR");
+        }
+    }
 }
 
 async fn answer(
@@ -54,6 +104,7 @@ async fn answer(
     peer: &Peer,
     body: Body,
     mut record: Record,
+    mut spans: Spans,
 ) -> http::Response<Body> {
     let mut asked = Asked::default();
     let mut phases = Phases { metrics: &current.metrics, since: Instant::now() };
@@ -62,16 +113,18 @@ async fn answer(
     let profile = state.profiles.names().find(|name| name.as_str() == asked.profile);
     let profile = profile.map_or("", ProfileName::as_str);
     current.metrics.decided(profile, &asked.rule, outcome.as_ref().map(drop));
+    spans.decided(&record, &asked, outcome.as_ref().err());
     match outcome {
         Ok(answer) => response(&answer),
         Err(denial) => {
             record.deny(&denial);
-            let span = Some(tracing::Span::current()).filter(|span| !span.is_none());
-            let span = span.unwrap_or_else(|| span_of(record.id()));
-            if asked.matched {
-                describe(&span, &record);
+            if spans.logged.is_none() {
+                spans.logged = span_of(record.id());
             }
-            span.in_scope(|| tracing::info!(peer = %peer.id(), %denial, "denied"));
+            if asked.matched {
+                spans.describe(&record);
+            }
+            spans.logged.in_scope(|| tracing::info!(peer = %peer.id(), %denial, "denied"));
             let noted = current.note_denial(&record, false).await;
             let id = noted.then(|| record.id());
             status::of_credentials(&denial, peer.is_own_user(), id).into_http()

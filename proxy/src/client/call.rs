@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use sigward_proto::phase;
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::failed::{Failed, sentence};
 use super::in_flight::InFlight;
@@ -171,6 +173,12 @@ impl Caller {
 
     /// Where a call goes, once all is known that it takes to tell.
     pub(super) async fn receive_call(self: &Arc<Self>, call: &Request) -> Result<Route, Failed> {
+        let route = self.route(call).instrument(phase!("route")).await?;
+        tracing::Span::current().record("sigward.profile", route.profile.as_str());
+        Ok(route)
+    }
+
+    async fn route(self: &Arc<Self>, call: &Request) -> Result<Route, Failed> {
         self.shared.metadata.load().await?;
         self.introduce(call);
         if self.router.needs_list(call)? {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rmcp::model::ErrorCode;
+use sigward_proto::v1::Reason;
 
 use crate::config::ProfileName;
 use crate::error::Error;
@@ -47,9 +48,19 @@ impl Failed {
         }
     }
 
-    /// The response that says it. A failed tool call is one that the model has to read; other
-    /// requests have JSON-RPC errors for that.
+    /// The reason of a refusal, by the broker's name for it.
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Exchange(error) => error.reason().map(Reason::name),
+            Self::Tool(_) | Self::Params(_) | Self::TimedOut(..) => None,
+        }
+    }
+
+    /// The response that says it, which the request's span says too. A failed tool call is one that the model has to
+    /// read; other requests have JSON-RPC errors for that.
     pub(crate) fn into_response(self, call: &Request) -> String {
+        let span = tracing::Span::current();
+        span.record("otel.status_code", "ERROR").record("sigward.reason", self.reason());
         let (message, code) = match self {
             Self::Tool(message) => (message, ErrorCode::INVALID_PARAMS),
             Self::Params(message) => (message, ErrorCode::INVALID_PARAMS),

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use http::HeaderMap;
+use sigward_proto::traces;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
+use tracing::field::Empty;
 
 use super::shared::Outlet;
 use crate::budget::Budget;
@@ -12,7 +15,7 @@ use crate::request::Request;
 use crate::session::{Opener, Session};
 use crate::sync::lock;
 use crate::upstream::Sent;
-use crate::wire::Id;
+use crate::wire::{Id, Object};
 
 /// Requests of one client in flight at the same time.
 const MAX_IN_FLIGHT: usize = 1024;
@@ -33,6 +36,8 @@ pub(crate) struct InFlight {
     headers: OnceLock<HeaderMap>,
     /// Where what the server says on the way to the response goes.
     pub(super) out: Outlet,
+    /// Of its trace; what is done for the request is done within it.
+    pub(crate) span: Span,
 }
 
 impl InFlight {
@@ -51,6 +56,7 @@ impl InFlight {
             opener: Mutex::default(),
             is_stateless: call.is_stateless(),
             out,
+            span: span_of(call),
         })
     }
 
@@ -62,6 +68,14 @@ impl InFlight {
     /// Has headers of the client's own go upstream with its call.
     pub(crate) fn carry(&self, headers: HeaderMap) {
         let _ = self.headers.set(headers);
+    }
+
+    /// Puts the request into the trace that the client's headers name. What its `_meta` says comes first (SEP-414).
+    pub(crate) fn follow(&self, call: &Request, headers: &HeaderMap) {
+        let parent = headers.get(traces::TRACEPARENT).and_then(|parent| parent.to_str().ok());
+        if let Some(parent) = parent.filter(|_| !self.span.is_disabled() && context(call).is_none()) {
+            traces::follow(&self.span, parent);
+        }
     }
 
     /// The headers of the client's own.
@@ -83,6 +97,49 @@ impl InFlight {
     pub(crate) fn out(&self) -> &Outlet {
         &self.out
     }
+}
+
+/// The longest name in a span, in characters: a client may write what it likes.
+const MAX_NAME: usize = 64;
+
+/// The span of a request, which ends with its flight.
+fn span_of(call: &Request) -> Span {
+    let span = tracing::info_span!(
+        target: "trace",
+        "request",
+        otel.name = Empty,
+        otel.kind = "server",
+        otel.status_code = Empty,
+        mcp.method.name = Empty,
+        gen_ai.tool.name = Empty,
+        sigward.profile = Empty,
+        sigward.reason = Empty,
+    );
+    if span.is_disabled() {
+        return span;
+    }
+    let short = |name: &str| name.chars().take(MAX_NAME).collect::<String>();
+    let method = short(call.method());
+    span.record("mcp.method.name", method.as_str());
+    match call.tool().map(short) {
+        Some(tool) => {
+            span.record("gen_ai.tool.name", tool.as_str());
+            span.record("otel.name", format!("{method} {tool}"));
+        }
+        None => {
+            span.record("otel.name", method);
+        }
+    }
+    if let Some(parent) = context(call) {
+        traces::follow(&span, &parent);
+    }
+    span
+}
+
+/// The trace that the client says in `_meta` its request is part of.
+fn context(call: &Request) -> Option<String> {
+    let meta = Object::parse(call.meta()?).ok()?;
+    meta.find_string(traces::TRACEPARENT).map(std::borrow::Cow::into_owned)
 }
 
 /// All of them, by their ids.

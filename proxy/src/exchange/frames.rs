@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use sigward_proto::phase;
 
 use super::verdict::{Judge, Verdict};
 use crate::error::Error;
@@ -45,6 +46,8 @@ pub(crate) struct FrameReading {
     can_resume: bool,
     on_response: OnResponse,
     says_expired: bool,
+    /// Of the trace: for as long as it is read.
+    _span: tracing::Span,
 }
 
 impl FrameReading {
@@ -62,14 +65,16 @@ impl FrameReading {
         }
         let can_resume = !call.is_stateless();
         let judge = Judge::new(call.id().clone(), can_resume);
-        Ok(Self { frames, judge, can_resume, on_response, says_expired: false })
+        let _span = phase!("stream");
+        Ok(Self { frames, judge, can_resume, on_response, says_expired: false, _span })
     }
 
     /// A stream of what a server says on its own account.
     pub(crate) fn unsolicited(frames: Box<Frames>) -> Self {
         let on_response = OnResponse { inspect: Box::new(|_| None), needs_whole: false };
         let judge = Judge::unsolicited();
-        Self { frames, judge, can_resume: true, on_response, says_expired: false }
+        let _span = tracing::Span::none();
+        Self { frames, judge, can_resume: true, on_response, says_expired: false, _span }
     }
 
     /// The rest of the answer to `call`, which its client takes up again after an event.

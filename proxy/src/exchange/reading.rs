@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sigward_proto::phase;
+
 use super::verdict::{Judge, Verdict, of_request, repaired};
 use crate::budget::Message;
 use crate::error::Error;
@@ -47,6 +49,8 @@ pub(crate) struct Reading {
     /// What was read before.
     first: Option<Result<Option<Incoming>, Error>>,
     resumes: u32,
+    /// Of the trace: for as long as it is read.
+    _span: tracing::Span,
 }
 
 #[derive(Debug)]
@@ -74,7 +78,8 @@ impl Reading {
             },
         };
         let judge = Judge::new(id.clone(), live.is_some());
-        Ok(Self { session, live, id, judge, source, first: None, resumes: 0 })
+        let _span = phase!("stream");
+        Ok(Self { session, live, id, judge, source, first: None, resumes: 0, _span })
     }
 
     /// The same, after `first` was taken out of it.

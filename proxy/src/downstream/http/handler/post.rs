@@ -10,6 +10,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, Method, Response, StatusCode};
 use rmcp::model::ErrorCode;
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::answer;
 use super::body::{self, Body};
@@ -76,9 +77,10 @@ impl Posts<'_> {
                 return answer::json(StatusCode::OK, error);
             }
         };
-        let cancelled = registered.flight.cancel.clone();
-        let answered =
-            cancelled.run_until_cancelled(self.answer(registered, headers, call, messages)).await;
+        let (cancelled, span) = (registered.flight.cancel.clone(), registered.flight.span.clone());
+        registered.flight.follow(&call, headers);
+        let answer = self.answer(registered, headers, call, messages).instrument(span);
+        let answered = cancelled.run_until_cancelled(answer).await;
         answered.unwrap_or_else(answer::nothing)
     }
 

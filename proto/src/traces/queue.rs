@@ -1,0 +1,180 @@
+//! Spans on their way to the collector: a bounded queue, and the thread that empties it.
+//!
+//! The batch processor of the SDK is not used: it has no count of what was dropped before its end, panics where there is no
+//! thread, and needs a second one for the exporter's connection.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc as blocking};
+use std::thread;
+use std::time::Duration;
+
+use opentelemetry::Context;
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter as _, SpanProcessor};
+use tokio::sync::mpsc;
+
+use super::TracesError;
+
+/// Spans that wait; more are dropped. About 1 KiB each.
+const MAX_WAITING: usize = 2048;
+/// The most that is sent at once.
+const BATCH: usize = 512;
+/// How long a span waits for others to be sent with.
+const DELAY: Duration = Duration::from_secs(1);
+/// How long an export waits for the end of the process, where nobody says a limit.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// The near end of the queue.
+pub(super) struct Queue {
+    spans: mpsc::Sender<SpanData>,
+    flushes: mpsc::UnboundedSender<Flushed>,
+    lost: Arc<AtomicU64>,
+}
+
+/// Told when all that waited has been sent.
+type Flushed = blocking::SyncSender<()>;
+
+impl Queue {
+    /// A queue whose spans go to what `exporter` makes, which is called within the runtime that it will run in.
+    pub(super) fn start(
+        exporter: impl FnOnce() -> Result<SpanExporter, ExporterBuildError>,
+        resource: &Resource,
+        collector: String,
+    ) -> Result<Self, TracesError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut exporter = {
+            let _entered = runtime.enter();
+            exporter()?
+        };
+        exporter.set_resource(resource);
+        let (spans, waiting) = mpsc::channel(MAX_WAITING);
+        let (flushes, asked) = mpsc::unbounded_channel();
+        let lost = Arc::new(AtomicU64::new(0));
+        let sending = Sending { exporter, collector, lost: Arc::clone(&lost), is_failing: false };
+        let run = move || runtime.block_on(sending.run(waiting, asked));
+        thread::Builder::new().name("traces".to_owned()).spawn(run)?;
+        Ok(Self { spans, flushes, lost })
+    }
+}
+
+impl SpanProcessor for Queue {
+    fn on_start(&self, _: &mut Span, _: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        let is_sampled = span.span_context.is_sampled();
+        if is_sampled && self.spans.try_send(span).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.shutdown_with_timeout(FLUSH)
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        let (flushed, wait) = blocking::sync_channel(1);
+        // It fails where the thread is gone, and so does the wait.
+        let _ = self.flushes.send(flushed);
+        let sent = wait.recv_timeout(timeout);
+        let lost = self.lost.load(Ordering::Relaxed);
+        if sent.is_err() {
+            tracing::warn!(lost, "the last spans of the traces weren't taken in time");
+        } else if lost > 0 {
+            tracing::warn!(lost, "spans of the traces were lost");
+        }
+        sent.map_err(|_| OTelSdkError::Timeout(timeout))
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Queue")
+    }
+}
+
+/// The far end.
+struct Sending {
+    exporter: SpanExporter,
+    collector: String,
+    lost: Arc<AtomicU64>,
+    is_failing: bool,
+}
+
+impl Sending {
+    async fn run(
+        mut self,
+        mut waiting: mpsc::Receiver<SpanData>,
+        mut asked: mpsc::UnboundedReceiver<Flushed>,
+    ) {
+        let mut batch = Vec::new();
+        loop {
+            let flushed = tokio::select! {
+                biased;
+                flushed = asked.recv() => match flushed {
+                    Some(flushed) => Some(flushed),
+                    None => return,
+                },
+                () = gather(&mut waiting, &mut batch) => None,
+            };
+            loop {
+                while batch.len() < BATCH
+                    && let Ok(span) = waiting.try_recv()
+                {
+                    batch.push(span);
+                }
+                if batch.is_empty() {
+                    break;
+                }
+                self.send(std::mem::take(&mut batch)).await;
+            }
+            if let Some(flushed) = flushed {
+                // Nobody waits any more where the time was over.
+                let _ = flushed.send(());
+            }
+        }
+    }
+
+    async fn send(&mut self, batch: Vec<SpanData>) {
+        let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        // It has a limit of its own (OTEL_EXPORTER_OTLP_TIMEOUT), within which it tries again.
+        let failed = self.exporter.export(batch).await.err();
+        let was_failing = std::mem::replace(&mut self.is_failing, failed.is_some());
+        let collector = self.collector.as_str();
+        match failed {
+            Some(error) => {
+                let lost = self.lost.fetch_add(count, Ordering::Relaxed) + count;
+                // Once for each outage: there may be a batch each second.
+                if !was_failing {
+                    tracing::warn!(collector, lost, %error, "the collector takes no traces");
+                }
+            }
+            None if was_failing => {
+                let lost = self.lost.load(Ordering::Relaxed);
+                tracing::warn!(collector, lost, "the collector takes traces again");
+            }
+            None => {}
+        }
+    }
+}
+
+/// Waits for a span, and a moment for others. May be dropped at any time: what came is in `batch`.
+async fn gather(waiting: &mut mpsc::Receiver<SpanData>, batch: &mut Vec<SpanData>) {
+    if batch.is_empty() {
+        match waiting.recv().await {
+            Some(span) => batch.push(span),
+            // The end of the process, which asks for a flush.
+            None => std::future::pending().await,
+        }
+    }
+    let others = async {
+        while batch.len() < BATCH
+            && let Some(span) = waiting.recv().await
+        {
+            batch.push(span);
+        }
+    };
+    let _ = tokio::time::timeout(DELAY, others).await;
+}
