@@ -198,11 +198,7 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_log(
-    level: LogLevel,
-    format: LogFormat,
-    traces: Option<Traces>,
-) -> Result<Log, Error> {
+fn start_log(level: LogLevel, format: LogFormat, traces: Option<Traces>) -> Result<Log, Error> {
     let started = log::start(level, format, traces);
     started.map_err(|source| Error::Process { what: "start the log", source })
 }

@@ -90,10 +90,7 @@ pub fn start(level: LogLevel, format: LogFormat, traces: Option<Traces>) -> io::
     Ok(Log { queue, traces })
 }
 
-fn subscribe(
-    lines: impl Layer<Registry> + Send + Sync,
-    traces: Option<&Traces>,
-) -> io::Result<()> {
+fn subscribe(lines: impl Layer<Registry> + Send + Sync, traces: Option<&Traces>) -> io::Result<()> {
     let registry = tracing_subscriber::registry().with(lines);
     // An optional layer would have each event and span that is off asked about again.
     match traces {

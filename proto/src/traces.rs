@@ -178,9 +178,8 @@ pub fn follow(span: &Span, traceparent: &str) {
 
 /// Where spans are to be sent; none, if nowhere.
 fn endpoint(set: &impl Fn(&str) -> Option<String>) -> Result<Option<Url>, TracesError> {
-    let first = |names: [&'static str; 2]| {
-        names.into_iter().find_map(|name| Some((name, set(name)?)))
-    };
+    let first =
+        |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, set(name)?)));
     let endpoints = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
     let Some((variable, text)) = first(endpoints) else { return Ok(None) };
     let is_off = set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
@@ -189,7 +188,8 @@ fn endpoint(set: &impl Fn(&str) -> Option<String>) -> Result<Option<Url>, Traces
         return Ok(None);
     }
     let protocols = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-    if let Some((variable, protocol)) = first(protocols).filter(|(_, protocol)| protocol != "grpc") {
+    if let Some((variable, protocol)) = first(protocols).filter(|(_, protocol)| protocol != "grpc")
+    {
         return Err(TracesError::Protocol { variable, protocol });
     }
     let unusable = |why: &str| TracesError::Endpoint { variable, why: why.to_owned() };
@@ -197,7 +197,9 @@ fn endpoint(set: &impl Fn(&str) -> Option<String>) -> Result<Option<Url>, Traces
     let url = Url::parse(&text);
     let url = url.map_err(|_| unusable("it is no URL; write http://127.0.0.1:4317"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(unusable("it has a user or a password; those go into OTEL_EXPORTER_OTLP_HEADERS"));
+        return Err(unusable(
+            "it has a user or a password; those go into OTEL_EXPORTER_OTLP_HEADERS",
+        ));
     }
     match (url.scheme(), is_loopback(&url)) {
         ("https", _) | ("http", true) => Ok(Some(url)),
@@ -267,7 +269,8 @@ mod tests {
             let error = endpoint_of(&[(TRACES, url)]).unwrap_err().to_string();
             assert!(error.contains(TRACES) && !error.contains("secret"), "{url}: {error}");
         }
-        let other = [(GENERAL, "http://localhost:4318"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")];
+        let other =
+            [(GENERAL, "http://localhost:4318"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")];
         let error = endpoint_of(&other).unwrap_err().to_string();
         assert!(error.contains("http/json") && error.contains("OTEL_EXPORTER_OTLP_PROTOCOL"));
     }

@@ -16,13 +16,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::Uri;
-use sigward_proto::{MAX_MESSAGE_BYTES, traces};
 use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::{
     ListProfilesRequest, LoginRequest, LoginResponse, Profile, Reason, ReportRejectionRequest,
     SignRequest, SignResponse,
 };
-use sigward_proto::version;
+use sigward_proto::{MAX_MESSAGE_BYTES, traces, version};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};

@@ -63,6 +63,7 @@ mod standard;
 mod standard_error;
 mod status;
 mod tls;
+mod traces;
 mod trusted;
 mod unsolicited;
 mod versions;

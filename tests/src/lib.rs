@@ -10,6 +10,7 @@ pub mod authority;
 pub mod aws;
 pub mod aws_home;
 pub mod broker;
+pub mod collector;
 pub mod conformance;
 pub mod console;
 pub mod deadline;

@@ -94,7 +94,8 @@ impl Spans {
         }
         span.record("sigward.decision", if denial.is_some() { "deny" } else { "allow" });
         if let Some(denial) = denial {
-            span.record("sigward.reason", denial.reason().name()).record("otel.status_code", "ERROR");
+            span.record("sigward.reason", denial.reason().name())
+                .record("otel.status_code", "ERROR");
         }
     }
 }

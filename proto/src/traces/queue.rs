@@ -178,3 +178,40 @@ async fn gather(waiting: &mut mpsc::Receiver<SpanData>, batch: &mut Vec<SpanData
     };
     let _ = tokio::time::timeout(DELAY, others).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use opentelemetry::trace::{Tracer as _, TracerProvider as _};
+    use opentelemetry_otlp::WithExportConfig as _;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+
+    use super::*;
+
+    /// The attack on everybody: a collector that takes connections and never answers.
+    #[test]
+    fn more_spans_than_there_is_room_for_are_dropped_and_counted() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", silent.local_addr().unwrap());
+        let exporter = || SpanExporter::builder().with_tonic().with_endpoint(&endpoint).build();
+        let resource = Resource::builder_empty().build();
+        let queue = Queue::start(exporter, &resource, endpoint.clone()).unwrap();
+        let lost = Arc::clone(&queue.lost);
+        let provider = SdkTracerProvider::builder().with_span_processor(queue).build();
+        let tracer = provider.tracer("test");
+        let more = 1000;
+        // Beside the queue, the thread holds one batch.
+        for _ in 0..MAX_WAITING + BATCH + more {
+            drop(tracer.start("span"));
+        }
+        let dropped = lost.load(Ordering::Relaxed);
+        let (least, most) = (more as u64, (more + BATCH) as u64);
+        assert!((least..=most).contains(&dropped), "{dropped}");
+        let begun = Instant::now();
+        provider.shutdown_with_timeout(Duration::from_millis(50)).unwrap_err();
+        // An export is given up after ten seconds.
+        assert!(begun.elapsed() < Duration::from_secs(5), "the end waited");
+    }
+}
