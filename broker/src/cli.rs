@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use sigward_proto::sockets;
-use sigward_proto::traces::Traces;
+use sigward_proto::traces::{Settings as TraceSettings, Traces, TracesError};
 
 use crate::config::{self, AuditTarget, Config, Flags};
 use crate::confine;
@@ -161,12 +161,15 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     };
     let text = path.as_deref().map(config::read_text).transpose()?;
     let config = parse(text.as_deref().unwrap_or_default())?;
+    // Its certificates may be where the confined process reads nothing.
+    let traces = TraceSettings::read(|name| surroundings.variable(name).map(str::to_owned));
     let bound = sockets.bound(&config.listen).filter(|_| !connection_on_stdin);
     // Before there is another thread, which would not be, but for the one that is to stay outside.
     let confined = confine::confine(&config, path.as_deref(), bound, &surroundings);
-    let variable = |name: &str| surroundings.variable(name).map(str::to_owned);
-    let traces = Traces::start("sigward-broker", env!("CARGO_PKG_VERSION"), variable);
-    let (traces, no_traces) = traces.map_or_else(|error| (None, Some(error)), |it| (it, None));
+    let (traces, no_traces) = match traces.map_err(TracesError::from).and_then(start_traces) {
+        Ok(traces) => (traces, None),
+        Err(error) => (None, Some(error)),
+    };
     let _log = start_log(log_level, log_format, traces)?;
     confine::log(&confined);
     if let Some(error) = no_traces {
@@ -196,6 +199,11 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
         }
     })??;
     Ok(ExitCode::SUCCESS)
+}
+
+fn start_traces(settings: Option<TraceSettings>) -> Result<Option<Traces>, TracesError> {
+    let start = |it| Traces::start(it, "sigward-broker", env!("CARGO_PKG_VERSION"));
+    settings.map(start).transpose()
 }
 
 fn start_log(level: LogLevel, format: LogFormat, traces: Option<Traces>) -> Result<Log, Error> {

@@ -7,9 +7,9 @@
 //! Invariant: nothing waits for a collector but the thread that sends to it, and for [`FAREWELL`] the end of the process.
 
 mod queue;
+mod settings;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
@@ -19,16 +19,15 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithTonicConfig as
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use tonic::transport::ClientTlsConfig;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::registry::LookupSpan;
-use url::{Host, Url};
 
 use self::queue::Queue;
+pub use self::settings::{Settings, SettingsError};
 
 /// The header and metadata key of a trace's context (W3C Trace Context).
 pub const TRACEPARENT: &str = "traceparent";
@@ -51,25 +50,9 @@ macro_rules! phase {
 /// Why there are no traces although the environment asks for them.
 #[derive(Debug, thiserror::Error)]
 pub enum TracesError {
-    /// The address isn't one of a collector.
-    #[error("{variable} can't be used: {why}")]
-    Endpoint {
-        /// The variable that has it.
-        variable: &'static str,
-        /// What is wrong, and what to write.
-        why: String,
-    },
-    /// Another protocol is asked for.
-    #[error(
-        "{variable} is {protocol:?}, and traces are sent by grpc alone; set OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc and \
-         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT (port 4317 of most collectors), or OTEL_TRACES_EXPORTER=none"
-    )]
-    Protocol {
-        /// The variable that has it.
-        variable: &'static str,
-        /// Its value.
-        protocol: String,
-    },
+    /// What the environment says can't be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// The exporter can't be made of what other variables say.
     #[error("the exporter can't be set up: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
@@ -87,30 +70,30 @@ pub struct Traces {
 }
 
 impl Traces {
-    /// Starts the export for `program`, where the variables of the environment ask for it. Nothing is connected before
-    /// there is a span.
+    /// Starts the export for `program`. Nothing is connected before there is a span.
     ///
     /// # Errors
-    /// What they ask for can't be done.
+    /// What the environment asks for can't be done.
     pub fn start(
+        settings: Settings,
         program: &'static str,
         version: &'static str,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Option<Self>, TracesError> {
-        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let Some(endpoint) = endpoint(&set)? else { return Ok(None) };
-        let name = set("OTEL_SERVICE_NAME").unwrap_or_else(|| program.to_owned());
+    ) -> Result<Self, TracesError> {
+        let Settings { endpoint, tls, name } = settings;
+        let name = name.unwrap_or_else(|| program.to_owned());
         let version = KeyValue::new("service.version", version);
         let resource = Resource::builder().with_service_name(name).with_attribute(version).build();
         let collector = endpoint.origin().ascii_serialization();
         let exporter = || {
-            let tls = ClientTlsConfig::new().with_native_roots();
             let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint.as_str());
-            exporter.with_tls_config(tls).build()
+            match tls {
+                Some(tls) => exporter.with_tls_config(tls).build(),
+                None => exporter.build(),
+            }
         };
         let queue = Queue::start(exporter, &resource, collector)?;
         let provider = SdkTracerProvider::builder().with_resource(resource);
-        Ok(Some(Self { provider: provider.with_span_processor(queue).build(), program }))
+        Ok(Self { provider: provider.with_span_processor(queue).build(), program })
     }
 
     /// What makes spans of a trace out of those of the program.
@@ -146,7 +129,7 @@ fn is_traced(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && (target == "trace" || is_phase)
 }
 
-/// Whether there is a span of a request, in this task.
+/// Whether there is a span of a request, in this task. Where traces are off that is known without looking.
 #[must_use]
 pub fn in_request() -> bool {
     tracing::span_enabled!(target: "trace", Level::INFO) && !Span::current().is_none()
@@ -173,105 +156,5 @@ pub fn follow(span: &Span, traceparent: &str) {
     if context.span().span_context().is_valid() {
         // It fails where the span is in progress already: then it keeps its own trace.
         let _ = span.set_parent(context);
-    }
-}
-
-/// Where spans are to be sent; none, if nowhere.
-fn endpoint(set: &impl Fn(&str) -> Option<String>) -> Result<Option<Url>, TracesError> {
-    let first =
-        |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, set(name)?)));
-    let endpoints = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-    let Some((variable, text)) = first(endpoints) else { return Ok(None) };
-    let is_off = set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
-        || set("OTEL_TRACES_EXPORTER").is_some_and(|exporter| exporter != "otlp");
-    if is_off {
-        return Ok(None);
-    }
-    let protocols = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-    if let Some((variable, protocol)) = first(protocols).filter(|(_, protocol)| protocol != "grpc")
-    {
-        return Err(TracesError::Protocol { variable, protocol });
-    }
-    let unusable = |why: &str| TracesError::Endpoint { variable, why: why.to_owned() };
-    // The text isn't repeated: it may have a password.
-    let url = Url::parse(&text);
-    let url = url.map_err(|_| unusable("it is no URL; write http://127.0.0.1:4317"))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(unusable(
-            "it has a user or a password; those go into OTEL_EXPORTER_OTLP_HEADERS",
-        ));
-    }
-    match (url.scheme(), is_loopback(&url)) {
-        ("https", _) | ("http", true) => Ok(Some(url)),
-        // The attack: on a network, anybody can read which profiles, rules and tools there are, or a header's token.
-        ("http", false) => Err(unusable("http:// is for this machine alone; write https://")),
-        _ => Err(unusable("it has to begin with https://, or with http:// for this machine")),
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
-        None => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn endpoint_of(variables: &[(&str, &str)]) -> Result<Option<Url>, TracesError> {
-        endpoint(&|name| {
-            let found = variables.iter().find(|(found, _)| *found == name);
-            found.map(|(_, value)| (*value).to_owned())
-        })
-    }
-
-    const GENERAL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-    const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
-
-    #[test]
-    fn traces_are_off_without_an_endpoint_or_when_switched_off() {
-        let on = (GENERAL, "http://127.0.0.1:4317");
-        for variables in [
-            &[][..],
-            &[("OTEL_SERVICE_NAME", "x"), ("OTEL_TRACES_EXPORTER", "otlp")],
-            &[on, ("OTEL_SDK_DISABLED", "TRUE")],
-            &[on, ("OTEL_TRACES_EXPORTER", "none")],
-        ] {
-            assert!(endpoint_of(variables).unwrap().is_none(), "{variables:?}");
-        }
-    }
-
-    #[test]
-    fn the_endpoint_of_traces_comes_first() {
-        let url = "https://collector.example:4317/";
-        let found = endpoint_of(&[(GENERAL, "http://localhost:1"), (TRACES, url)]).unwrap();
-        assert_eq!(found.unwrap().as_str(), url);
-        for url in ["http://localhost:4317", "http://127.0.0.9:1", "http://[::1]:1", "https://h"] {
-            assert!(endpoint_of(&[(GENERAL, url)]).unwrap().is_some(), "{url}");
-        }
-    }
-
-    #[test]
-    fn an_endpoint_that_cannot_be_used_is_named_and_not_repeated() {
-        for url in [
-            "http://collector.example:4317",
-            "http://10.0.0.1:4317",
-            "http://localhost.example",
-            "127.0.0.1:4317",
-            "unix:/run/collector.sock",
-            "https://user:secret@collector.example",
-            "secret",
-        ] {
-            let error = endpoint_of(&[(TRACES, url)]).unwrap_err().to_string();
-            assert!(error.contains(TRACES) && !error.contains("secret"), "{url}: {error}");
-        }
-        let other =
-            [(GENERAL, "http://localhost:4318"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")];
-        let error = endpoint_of(&other).unwrap_err().to_string();
-        assert!(error.contains("http/json") && error.contains("OTEL_EXPORTER_OTLP_PROTOCOL"));
     }
 }

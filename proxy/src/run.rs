@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sigward_proto::traces::{Traces, TracesError};
+use sigward_proto::traces::{Settings as TraceSettings, Traces, TracesError};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -98,7 +98,8 @@ fn start_traces(environment: &Environment) -> Result<Option<Traces>, TracesError
         return Ok(None);
     }
     let variable = |name: &str| environment.text(name).ok().flatten().map(str::to_owned);
-    Traces::start("sigward-proxy", env!("CARGO_PKG_VERSION"), variable)
+    let start = |it| Traces::start(it, "sigward-proxy", env!("CARGO_PKG_VERSION"));
+    TraceSettings::read(variable)?.map(start).transpose()
 }
 
 /// One thread: a proxy waits, it doesn't compute, and threads that wake each other cost a call more

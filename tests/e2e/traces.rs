@@ -2,6 +2,7 @@
 //! a collector that doesn't answer is nobody's trouble but its own.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
@@ -9,6 +10,7 @@ use rustix::process::Signal;
 use sigward_tests::collector::{Collector, Exported};
 use sigward_tests::keys::{CANARY, TOKEN_CANARY};
 use sigward_tests::processes::{self, Process, StdioClient};
+use sigward_tests::workloads::{Workloads, dns};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
@@ -27,6 +29,10 @@ const END: Duration = Duration::from_secs(5);
 
 /// A broker that may sign with `profiles`, and exports to `endpoint`.
 fn broker(world: &World, profiles: &[&str], endpoint: &str) -> Process {
+    Process::start(broker_command(world, profiles, endpoint))
+}
+
+fn broker_command(world: &World, profiles: &[&str], endpoint: &str) -> Command {
     let rule = format!(
         "[[rule]]\nname = \"agents\"\npeer = {{ uid = {} }}\nprofiles = {profiles:?}\nendpoints = [\"upstream\"]",
         own_uid()
@@ -34,7 +40,7 @@ fn broker(world: &World, profiles: &[&str], endpoint: &str) -> Process {
     let config = world.write("broker.toml", &world.configuration(&rule));
     let mut command = world.broker_command(&["serve", "--config", config.to_str().unwrap()]);
     command.env(ENDPOINT, endpoint);
-    Process::start(command)
+    command
 }
 
 /// A proxy of the world's broker, with all profiles.
@@ -85,13 +91,24 @@ fn signing<'a>(spans: &'a [Exported], request: &Exported) -> &'a Exported {
     asked
 }
 
+/// Whatever is logged, which has spans of its own.
 #[tokio::test]
 async fn the_phases_of_both_programs_are_in_the_trace_of_the_client() {
+    for level in ["INFO", "DEBUG"] {
+        assert_phases(level).await;
+    }
+}
+
+async fn assert_phases(level: &str) {
     let (world, collector) = (World::new().await, Collector::start().await);
     // A broker that is confined by Landlock, of a process of its own.
-    let broker = broker(&world, &["dev"], &collector.endpoint());
+    let mut command = broker_command(&world, &["dev"], &collector.endpoint());
+    command.args(["--log-level", level]);
+    let broker = Process::start(command);
     broker.logged("listening").await;
-    let mut client = StdioClient::start(proxy(&world, &collector.endpoint()));
+    let mut command = proxy(&world, &collector.endpoint());
+    command.args(["--log-level", level]);
+    let mut client = StdioClient::start(command);
     client.initialize().await;
     let params = format!(
         r#"{{"name":"whoami","arguments":{{}},"_meta":{{"traceparent":"{TRACEPARENT}"}}}}"#
@@ -268,6 +285,55 @@ async fn traces_are_off_unless_the_environment_asks_for_them() {
         }
     }
     assert!(!collector.spans().is_empty());
+}
+
+/// With an authority of its own, and files that the confined broker couldn't open.
+#[tokio::test]
+async fn a_collector_over_tls_is_known_by_the_authority_that_is_named() {
+    let authority = Workloads::new();
+    let files = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        path
+    };
+    let ours = authority.issue(&[dns("agent.test.example")]);
+    let (certificate, key) = (write("cert", &ours.cert), write("key", &ours.key));
+    for (vouching, is_known) in [(authority.pem(), true), (Workloads::new().pem(), false)] {
+        let collectors = authority.issue(&[dns("localhost")]);
+        let collector = Collector::over_tls(&collectors, &authority.pem()).await;
+        let world = World::new().await;
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", write("ca", &vouching)),
+            ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", certificate.clone()),
+            ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", key.clone()),
+        ];
+        let mut command = broker_command(&world, &["dev"], &collector.endpoint());
+        command.envs(variables.clone());
+        let mut broker = Process::start(command);
+        broker.logged("listening").await;
+        let mut command = proxy(&world, &collector.endpoint());
+        command.args(["--log-level", "WARNING"]).envs(variables);
+        let mut client = StdioClient::start(command);
+        client.initialize().await;
+        text(&client.call("whoami", "{}").await);
+        if is_known {
+            // That of each program.
+            collector.requests(2).await;
+        } else {
+            client.process().logged("the collector takes no traces").await;
+            broker.logged("the collector takes no traces").await;
+        }
+        client.close().await;
+        broker.signal(Signal::TERM);
+        let (_, errors) = broker.ended().await;
+        let services: BTreeSet<String> =
+            collector.spans().into_iter().map(|span| span.service).collect();
+        let both = BTreeSet::from(["sigward-broker", "sigward-proxy"].map(str::to_owned));
+        assert_eq!(services, if is_known { both } else { BTreeSet::new() }, "{errors}");
+        assert!(!errors.contains(ours.key.lines().nth(1).unwrap()), "a key is logged");
+    }
 }
 
 /// Neither calls nor the end of a program wait for a collector that takes spans and never answers.

@@ -18,11 +18,12 @@ use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 use crate::deadline;
+use crate::workloads::Issued;
 
 /// A span as it was exported.
 #[derive(Clone, Debug)]
@@ -57,6 +58,7 @@ impl Exported {
 #[derive(Debug)]
 pub struct Collector {
     address: SocketAddr,
+    scheme: &'static str,
     kept: Arc<Kept>,
     serving: JoinHandle<()>,
 }
@@ -75,7 +77,17 @@ impl Collector {
     /// # Panics
     /// If it can't listen.
     pub async fn start() -> Self {
-        Self::with(Kept { answers: true, ..Kept::default() }).await
+        Self::with(Kept { answers: true, ..Kept::default() }, None).await
+    }
+
+    /// The same over TLS, for clients of `authority` (PEM) alone.
+    ///
+    /// # Panics
+    /// If it can't listen.
+    pub async fn over_tls(issued: &Issued, authority: &str) -> Self {
+        let tls = ServerTlsConfig::new().identity(Identity::from_pem(&issued.cert, &issued.key));
+        let tls = tls.client_ca_root(Certificate::from_pem(authority));
+        Self::with(Kept { answers: true, ..Kept::default() }, Some(tls)).await
     }
 
     /// One that reads each request and never answers.
@@ -83,25 +95,31 @@ impl Collector {
     /// # Panics
     /// If it can't listen.
     pub async fn silent() -> Self {
-        Self::with(Kept::default()).await
+        Self::with(Kept::default(), None).await
     }
 
-    async fn with(kept: Kept) -> Self {
+    async fn with(kept: Kept, tls: Option<ServerTlsConfig>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let kept = Arc::new(kept);
         let service = TraceServiceServer::new(Service(Arc::clone(&kept)));
-        let server = Server::builder().add_service(service);
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let mut server = match tls {
+            Some(tls) => Server::builder().tls_config(tls).expect("TLS"),
+            None => Server::builder(),
+        };
+        let server = server.add_service(service);
         let serving = tokio::spawn(async move {
             server.serve_with_incoming(TcpIncoming::from(listener)).await.expect("it serves");
         });
-        Self { address, kept, serving }
+        Self { address, scheme, kept, serving }
     }
 
     /// The value of `OTEL_EXPORTER_OTLP_ENDPOINT`.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        // Certificates are for a name.
+        format!("{}://localhost:{}", self.scheme, self.address.port())
     }
 
     /// Waits until it has got `count` requests.

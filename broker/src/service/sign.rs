@@ -66,6 +66,9 @@ fn traced(id: &str, headers: &HeaderMap) -> Span {
         sigward.decision = Empty,
         sigward.reason = Empty,
     );
+    if span.is_disabled() {
+        return span;
+    }
     let parent = headers.get(traces::TRACEPARENT).and_then(|parent| parent.to_str().ok());
     if let Some(parent) = parent {
         traces::follow(&span, parent);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use sigward_proto::phase;
+use sigward_proto::{phase, traces};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
@@ -174,7 +174,9 @@ impl Caller {
     /// Where a call goes, once all is known that it takes to tell.
     pub(super) async fn receive_call(self: &Arc<Self>, call: &Request) -> Result<Route, Failed> {
         let route = self.route(call).instrument(phase!("route")).await?;
-        tracing::Span::current().record("sigward.profile", route.profile.as_str());
+        if traces::in_request() {
+            tracing::Span::current().record("sigward.profile", route.profile.as_str());
+        }
         Ok(route)
     }
 

@@ -72,9 +72,11 @@ impl InFlight {
 
     /// Puts the request into the trace that the client's headers name. What its `_meta` says comes first (SEP-414).
     pub(crate) fn follow(&self, call: &Request, headers: &HeaderMap) {
+        if self.span.is_disabled() || context(call).is_some() {
+            return;
+        }
         let parent = headers.get(traces::TRACEPARENT).and_then(|parent| parent.to_str().ok());
-        if let Some(parent) = parent.filter(|_| !self.span.is_disabled() && context(call).is_none())
-        {
+        if let Some(parent) = parent {
             traces::follow(&self.span, parent);
         }
     }
