@@ -14,6 +14,7 @@ mod timely;
 pub(crate) mod tls;
 pub(crate) mod unix;
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use sigward_proto::local::Local;
+use sigward_proto::v1;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
@@ -30,9 +32,9 @@ use self::counts::{Count, Limits, Place};
 pub(crate) use self::gate::Gate;
 use self::tls::{Door, TlsSocket};
 use crate::metrics::Metrics;
-use crate::peer::{Peer, UnixPeer};
+use crate::peer::{Peer, PeerId, UnixPeer};
 use crate::process;
-use crate::service::Current;
+use crate::service::{Callers, Current};
 
 /// What one HTTP/2 connection may have in progress; more waits at the caller. More than a client may send before it has
 /// read the settings (100 for hyper), since those would be refused; and a profile whose credentials take long to load
@@ -80,6 +82,10 @@ const _: () = assert!(
 const STRANGERS: Limits = Limits { each: 4, all: 16 };
 /// Calls in progress.
 const CALLS: Limits = Limits { each: 512, all: 2048 };
+/// Callers that an operator is told of by name, and the longest name, in characters: a certificate may have many names.
+/// Together less than the largest message of gRPC.
+const NAMED: usize = 200;
+const LONGEST_NAME: usize = 300;
 
 /// What is in progress, by peer.
 pub(crate) struct Intake {
@@ -156,6 +162,31 @@ impl Intake {
         self.calls.empty().await;
     }
 
+    /// Who has connections and calls in progress, the busiest first. Strangers aren't among them.
+    fn callers(&self) -> Callers {
+        let mut callers: HashMap<PeerId, [usize; 2]> = HashMap::new();
+        let counts = [(&self.connections, 0), (&self.connections_over_tls, 0), (&self.calls, 1)];
+        for (count, which) in counts {
+            for (peer, of_peer) in count.each() {
+                callers.entry(peer).or_default()[which] += of_peer;
+            }
+        }
+        let has_connections = |(_, [connections, _]): &(PeerId, [usize; 2])| *connections > 0;
+        let mut callers: Vec<_> = callers.into_iter().filter(has_connections).collect();
+        callers.sort_by(|(peer, [connections, calls]), (other, [of_other, calls_of_other])| {
+            (calls_of_other, of_other).cmp(&(calls, connections)).then_with(|| peer.cmp(other))
+        });
+        let others = callers.len().saturating_sub(NAMED);
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let named =
+            callers.into_iter().take(NAMED).map(|(peer, [connections, calls])| v1::Caller {
+                name: short(&peer.to_string()),
+                connections: number(connections),
+                calls: number(calls),
+            });
+        Callers { named: named.collect(), others: number(others) }
+    }
+
     pub(crate) fn current(&self) -> &Arc<Current> {
         &self.current
     }
@@ -176,6 +207,13 @@ impl Door for Intake {
 
     fn metrics(&self) -> &Metrics {
         self.current.metrics()
+    }
+}
+
+fn short(name: &str) -> String {
+    match name.char_indices().nth(LONGEST_NAME) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
     }
 }
 

@@ -86,6 +86,14 @@ impl Peer {
         }
     }
 
+    /// Whether it is the user that the broker runs as, or root: what either is told of the broker, it could find out.
+    pub(crate) fn is_operator(&self) -> bool {
+        match self {
+            Self::Unix(peer) => peer.is_own_user() || peer.uid == 0,
+            Self::Tls(_) => false,
+        }
+    }
+
     /// Whether it still is who it was when it connected.
     ///
     /// The attack: a certificate is short-lived so that a stolen key is soon worth nothing; a connection that was opened

@@ -143,6 +143,12 @@ impl Policy {
         })
     }
 
+    /// The endpoints of the profile, whoever may use it.
+    #[must_use]
+    pub fn endpoints_configured(&self, profile: &ProfileName) -> &[String] {
+        self.profiles.get(profile).map_or(&[], Vec::as_slice)
+    }
+
     /// The endpoints at which the peer may use the profile; none means that it may not use it.
     #[must_use]
     pub fn endpoints_of(&self, peer: &Peer, profile: &ProfileName) -> Vec<&str> {

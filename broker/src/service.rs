@@ -8,13 +8,15 @@ mod answer;
 pub(crate) mod budget;
 mod current;
 pub(crate) mod message;
+mod overview;
+mod profiles;
 mod recorder;
 mod sign;
 mod status;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use futures_util::{Stream, StreamExt, stream};
 use sigward_proto::v1;
@@ -26,12 +28,12 @@ use tonic::{Request, Response, Status};
 use crate::audit::{Event as AuditEvent, Record};
 use crate::clock;
 use crate::config::{ProfileName, Rate};
-use crate::endpoint::Endpoint;
 use crate::error::{Denial, Reason};
 use crate::peer::{Caller, Peer};
-use crate::profile::{Done, Login, Prompt, Stage, View};
+use crate::profile::{Done, Login, Prompt, Stage};
 
 pub(crate) use self::current::{Current, State};
+pub(crate) use self::overview::Callers;
 pub(crate) use self::recorder::Recorder;
 pub(crate) use self::sign::sign;
 
@@ -100,6 +102,15 @@ impl Broker for Service {
                 }
             });
         Ok(Response::new(lists.boxed()))
+    }
+
+    async fn overview(
+        &self,
+        mut request: Request<v1::OverviewRequest>,
+    ) -> Result<Response<v1::OverviewResponse>, Status> {
+        self.admit(&request).await?;
+        let callers = request.extensions_mut().remove::<Callers>();
+        overview::overview(&self.current, callers, clock::now()).await.map(Response::new)
     }
 
     type LoginStream = Pin<Box<dyn Stream<Item = Result<v1::LoginResponse, Status>> + Send>>;
@@ -267,45 +278,6 @@ impl State {
         }
         self.profiles.reject(&name, generation).await
     }
-
-    async fn visible_profiles(&self, peer: &Peer, now: SystemTime) -> Vec<v1::Profile> {
-        let mut visible = Vec::new();
-        for name in self.profiles.names() {
-            let allowed = self.policy.endpoints_of(peer, name);
-            if allowed.is_empty() {
-                continue;
-            }
-            if let Ok(view) = self.profiles.view(name, now).await {
-                let endpoints = self.endpoints.iter();
-                let endpoints = endpoints.filter(|e| allowed.contains(&e.name.as_str()));
-                let needs_body = self.policy.needs_body(peer, name);
-                visible.push(message(view, endpoints.map(|e| endpoint(e)).collect(), needs_body));
-            }
-        }
-        visible
-    }
-}
-
-fn message(view: View, endpoints: Vec<v1::Endpoint>, needs_body: bool) -> v1::Profile {
-    use v1::ProfileState::{Degraded, Fresh, Refreshing};
-    // The reason is why the profile can't sign; these can.
-    let signs = matches!(view.state, Fresh | Refreshing | Degraded);
-    let last_error = view.failure.map_or("", |denial| denial.reason().name());
-    let reason = if signs { "" } else { last_error };
-    v1::Profile {
-        name: view.name.to_string(),
-        description: view.description,
-        region: view.region.unwrap_or_default(),
-        state: view.state.into(),
-        reason: reason.to_owned(),
-        last_error: last_error.to_owned(),
-        credential_expiry: view.expiry.map(Into::into),
-        endpoints,
-        identity_arn: view.identity_arn,
-        source: view.source.to_owned(),
-        credential_generation: view.generation,
-        needs_body,
-    }
 }
 
 fn prompted(prompt: &Prompt) -> v1::LoginResponse {
@@ -321,13 +293,4 @@ fn prompted(prompt: &Prompt) -> v1::LoginResponse {
 fn done(done: Done) -> v1::LoginResponse {
     let done = v1::LoginDone { expiry: Some(done.expiry.into()), in_memory: done.in_memory };
     v1::LoginResponse { event: Some(Event::Done(done)) }
-}
-
-fn endpoint(endpoint: &Endpoint) -> v1::Endpoint {
-    v1::Endpoint {
-        name: endpoint.name.clone(),
-        url: endpoint.url.to_string(),
-        service: endpoint.scope.service.as_str().to_owned(),
-        region: endpoint.scope.regions.as_str().to_owned(),
-    }
 }

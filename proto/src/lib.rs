@@ -3,8 +3,8 @@
 //! message asks for ([`call`]), where the members of an object stand ([`members`]), the one list of headers that
 //! nobody may choose ([`headers`]), what the name of an AWS host says of its signatures ([`host`]), who a
 //! certificate is issued to ([`certificate`], [`spiffe`], from files of [`pem`]), where a broker is found ([`sockets`]),
-//! how both read and write that socket ([`local`], [`room`]), whether the two programs fit together ([`version`]), and
-//! the export of traces, which have spans of both ([`traces`]).
+//! how both read and write that socket ([`local`], [`room`]), how one is asked over TLS ([`remote`]), whether the two
+//! programs fit together ([`version`]), and the export of traces, which have spans of both ([`traces`]).
 //!
 //! This crate is the leaf of the workspace: it knows neither side.
 
@@ -15,6 +15,7 @@ pub mod host;
 pub mod local;
 pub mod members;
 pub mod pem;
+pub mod remote;
 pub mod room;
 pub mod sockets;
 pub mod spiffe;

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::Uri;
+use sigward_proto::remote::TlsBroker;
 use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::{
     ListProfilesRequest, LoginRequest, LoginResponse, Profile, Reason, ReportRejectionRequest,
@@ -31,7 +32,7 @@ use self::channel::Channel;
 pub use self::private::{PrivateBroker, Restart, Start, StartError, Started};
 use self::socket::Connected;
 use self::tls::Connector;
-use crate::config::{BrokerAddress, ProfileName, TlsBroker};
+use crate::config::{BrokerAddress, ProfileName};
 use crate::error::{Error, Refusal, innermost};
 
 /// How to reach the broker that [`BrokerAddress`] names.
@@ -51,7 +52,7 @@ impl Route {
     pub fn address(&self) -> BrokerAddress {
         match self {
             Self::Unix(path) => BrokerAddress::Unix(path.clone()),
-            Self::Tls(broker) => broker.address(),
+            Self::Tls(broker) => BrokerAddress::Tls(broker.url().into()),
             Self::Private(_) => BrokerAddress::Private,
         }
     }

@@ -14,7 +14,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 use wildmatch::WildMatch;
 
-pub use self::broker::{BrokerAddress, BrokerName, TlsBroker};
+pub use self::broker::BrokerAddress;
 pub use self::name::ProfileName;
 pub(crate) use self::name::{is_control, shell_word};
 pub use self::network::{Authorities, Network};

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde_json::Value;
+use sigward_proto::remote::BrokerName;
 use sigward_proxy::cli::{self, BrokerChoice};
-use sigward_proxy::config::BrokerName;
 use sigward_proxy::environment::Environment;
 use sigward_tests::processes;
 

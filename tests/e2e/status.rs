@@ -6,15 +6,20 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use serde_json::Value;
+use serde_json::{Value, json};
+use sigward_proto::v1::{ListProfilesRequest, OverviewRequest, WatchProfilesRequest};
 use sigward_tests::aws::Aws;
 use sigward_tests::deadline;
 use sigward_tests::processes::{Process, assert_no_canary};
+use sigward_tests::workloads::{BROKER, Issued, Workloads};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::sync::mpsc;
+use tonic::Code;
+use tonic_types::StatusExt as _;
 
-use crate::setup::{World, assert_names, own_uid, text};
+use crate::setup::{THREE, World, assert_names, connect, own_uid, ping, text};
+use crate::tls::scene::{AGENT, Scene, reason, rule};
 
 /// A broker that asks AWS whose its keys are.
 async fn broker(world: &World, aws: &Aws) -> Process {
@@ -84,6 +89,96 @@ async fn the_table_and_json_say_whose_identity_it_is() {
     broker.signal(Signal::TERM);
     let ended = deadline::within(watching.wait(), || "status goes on without a broker".to_owned());
     assert!(ended.await.unwrap().success());
+}
+
+/// Whoever operates the broker sees all profiles, and who asks for them, by certificate or by user. No rule is needed for
+/// that. Whoever only asks sees neither.
+#[tokio::test]
+async fn an_operator_sees_who_asks_and_a_workload_does_not() {
+    let scene = Scene::new(&rule("spiffe_id", AGENT)).await;
+    let agent = scene.authority.workload(AGENT);
+    let mut client = scene.client(&agent).await.unwrap();
+    client.sign(ping(&scene.world, "dev")).await.unwrap();
+    let mut other = scene.client(&agent).await.unwrap();
+    // A stream is a call in progress as long as it lasts.
+    let mut watched = other.watch_profiles(WatchProfilesRequest {}).await.unwrap().into_inner();
+    watched.message().await.unwrap().expect("a first list");
+
+    let table = status(&scene.world, &[]).output().await.unwrap();
+    assert!(table.status.success(), "{}", String::from_utf8_lossy(&table.stderr));
+    let table = String::from_utf8(table.stdout).unwrap();
+    let rows: Vec<Vec<&str>> =
+        table.lines().map(|line| line.split_whitespace().collect()).collect();
+    // Whoever asks without a rule is none of them.
+    let callers = rows.iter().skip_while(|row| row.first() != Some(&"CALLER"));
+    let callers: Vec<_> = callers.map(Vec::as_slice).collect();
+    let expected = [["CALLER", "CONNECTIONS", "CALLS"], [AGENT, "2", "1"]];
+    assert_eq!(callers, expected, "{table}");
+    for profile in THREE {
+        assert!(rows.iter().any(|row| row.first() == Some(&profile)), "{profile}: {table}");
+    }
+    let json = status(&scene.world, &["--json"]).output().await.unwrap();
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["callers"][0], json!({ "name": AGENT, "connections": 2, "calls": 1 }));
+    assert_eq!(json["other_callers"], 0);
+
+    let refused = client.overview(OverviewRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.get_details_error_info().is_none(), "{refused:?}");
+    assert_names(refused.message(), &["root alone"]);
+    // What is no overview still takes a rule.
+    let refused = connect(&scene.world.socket()).await.list_profiles(ListProfilesRequest {}).await;
+    assert_eq!(reason(&refused.unwrap_err()), "PEER_NOT_ALLOWED");
+    let stranger = scene.authority.workload("spiffe://test.example/ns/x/sa/other");
+    let refused = scene.client(&stranger).await.unwrap().overview(OverviewRequest {}).await;
+    assert_eq!(reason(&refused.unwrap_err()), "PEER_NOT_ALLOWED");
+    drop(watched);
+}
+
+/// The same commands over TLS, with the options of the proxy.
+#[tokio::test]
+async fn a_broker_over_tls_says_what_it_says_to_this_certificate() {
+    let scene = Scene::new(&rule("spiffe_id", AGENT)).await;
+    let ask = async |command: &str, issued: &Issued, more: &[&str]| {
+        scene.write_agent(issued);
+        let mut asking = scene.world.broker_command(&[command, "--broker"]);
+        asking.arg(format!("https://{}", scene.address));
+        let files = [("cert", "agent.cert"), ("key", "agent.key"), ("ca", "agent.ca")];
+        for (option, file) in files {
+            asking.arg(format!("--broker-{option}")).arg(scene.path(file));
+        }
+        let output = asking.args(more).output().await.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8(text).unwrap();
+        scene.assert_no_secret(&text);
+        (output.status.success(), text)
+    };
+    let agent = scene.authority.workload(AGENT);
+    let by_name = ["--broker-name", BROKER];
+    let (good, table) = ask("status", &agent, &by_name).await;
+    assert!(good, "{table}");
+    let profiles: Vec<_> = table.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    assert_eq!(profiles, ["PROFILE", "dev"], "its own, and no callers: {table}");
+    let (good, text) = ask("health", &agent, &by_name).await;
+    assert!(good && text.is_empty(), "{text}");
+
+    let stranger = scene.authority.workload("spiffe://test.example/ns/x/sa/other");
+    let (good, text) = ask("status", &stranger, &by_name).await;
+    assert!(!good && text.contains("no rule matches this peer"), "{text}");
+    // Whoever vouches for the broker doesn't say that it is the one that was meant.
+    for name in [AGENT, "broker.test.example"] {
+        let (good, text) = ask("status", &agent, &["--broker-name", name]).await;
+        assert!(!good, "{name}: {text}");
+        assert_names(&text, &["https://127.0.0.1", "--broker-name"]);
+    }
+    let (good, text) = ask("status", &Workloads::new().workload(AGENT), &by_name).await;
+    assert!(!good, "{text}");
+    assert_names(&text, &["it refuses --broker-cert", "client_ca"]);
+    // Half of it is an error before anything is asked.
+    let mut half = scene.world.broker_command(&["status", "--broker", "https://127.0.0.1:1"]);
+    let output = half.output().await.unwrap();
+    assert!(!output.status.success());
+    assert_names(&String::from_utf8_lossy(&output.stderr), &["needs --broker-cert FILE"]);
 }
 
 /// What fails while the keys of before still sign is told too, until it is over.

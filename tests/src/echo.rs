@@ -69,6 +69,13 @@ impl Broker for Echo {
         Err(no_such_call())
     }
 
+    async fn overview(
+        &self,
+        _: Request<v1::OverviewRequest>,
+    ) -> Result<Response<v1::OverviewResponse>, Status> {
+        Err(no_such_call())
+    }
+
     type LoginStream = Never<v1::LoginResponse>;
 
     async fn login(

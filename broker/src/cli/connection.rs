@@ -3,33 +3,89 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Args;
 use hyper_util::rt::TokioIo;
+use sigward_proto::remote::{self, BrokerName, Given};
 use sigward_proto::v1::broker_client::BrokerClient;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::error::Error;
+use crate::error::{Error, in_words};
 
 /// A broker answers in microseconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The broker at the given address, else the first of the sockets that one listens on.
+/// Which broker to ask, with the same options as those of the proxy.
+#[derive(Debug, Default, Args)]
+#[group(skip)]
+pub(super) struct Which {
+    /// Broker to ask: unix:PATH or https://HOST:PORT [default: the first that answers of
+    /// $XDG_RUNTIME_DIR/sigward/broker.sock, /run/sigward/UID/broker.sock and /run/sigward/broker.sock]
+    #[arg(long, value_name = "ADDRESS", env = "SIGWARD_BROKER", value_parser = address)]
+    broker: Option<Address>,
+    /// PEM file of the certificate to show to a broker over TLS, with its chain
+    #[arg(long, value_name = "FILE")]
+    broker_cert: Option<PathBuf>,
+    /// PEM file of the private key of --broker-cert
+    #[arg(long, value_name = "FILE")]
+    broker_key: Option<PathBuf>,
+    /// PEM file of the certificate authorities for a broker over TLS
+    #[arg(long, value_name = "FILE")]
+    broker_ca: Option<PathBuf>,
+    /// SPIFFE id or DNS name that the broker's certificate must have [default: its host]
+    #[arg(long, value_name = "NAME", value_parser = BrokerName::parse)]
+    broker_name: Option<BrokerName>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Address {
+    Unix(PathBuf),
+    Https(String, u16),
+}
+
+fn address(text: &str) -> Result<Address, String> {
+    if text.starts_with("https:") || text.starts_with("http:") {
+        return remote::address(text).map(|(host, port)| Address::Https(host, port));
+    }
+    let path = text.strip_prefix("unix:").filter(|path| !path.is_empty());
+    let path = path.ok_or_else(|| "must be unix:PATH or https://HOST:PORT".to_owned())?;
+    Ok(Address::Unix(path.into()))
+}
+
+impl Which {
+    /// A connection to the broker that is named, and where it is; none, if none is named.
+    pub(super) async fn named(self) -> Result<Option<(Channel, String)>, Error> {
+        let Self { broker, broker_cert, broker_key, broker_ca, broker_name } = self;
+        let given = Given { cert: broker_cert, key: broker_key, ca: broker_ca, name: broker_name };
+        let Some(Address::Https(host, port)) = broker else {
+            given.check_unused().map_err(Error::Usage)?;
+            let Some(Address::Unix(path)) = broker else { return Ok(None) };
+            let channel = channel(&path).await?;
+            return Ok(Some((channel, path.display().to_string())));
+        };
+        let broker = given.broker_at(host, port).map_err(Error::Usage)?;
+        let url = broker.url();
+        let failed = |why: String| Error::Broker(format!("{url}: {why}"));
+        let connecting = tokio::time::timeout(PATIENCE, broker.connect(|_| ()));
+        let stream = connecting.await.map_err(|_| failed("it doesn't answer".to_owned()))?;
+        let stream = stream.map_err(|error| failed(error.to_string()))?;
+        let channel = over(stream).await.map_err(failed)?;
+        Ok(Some((channel, url)))
+    }
+}
+
+/// The broker that is named, else the first of the sockets that one listens on.
 pub(super) async fn connect(
-    broker: Option<&str>,
+    which: Which,
     sockets: &[PathBuf],
 ) -> Result<BrokerClient<Channel>, Error> {
-    if let Some(address) = broker {
-        let Some(path) = address.strip_prefix("unix:") else {
-            let why =
-                format!("--broker {address}: write unix:PATH, this version has Unix sockets only");
-            return Err(Error::Broker(why));
-        };
-        return channel(Path::new(path)).await.map(BrokerClient::new);
+    if let Some((channel, _)) = which.named().await? {
+        return Ok(BrokerClient::new(channel));
     }
     let found = first(sockets).await.map_err(|tried| {
         let tried = tried.join("\n  ");
-        let next =
-            "start one (sigward-broker serve --help), or name its socket: --broker unix:PATH";
+        let next = "start one (sigward-broker serve --help), or name it: --broker unix:PATH or https://HOST:PORT";
         Error::Broker(format!("no broker answers:\n  {tried}\n{next}"))
     });
     found.map(|(channel, _)| BrokerClient::new(channel))
@@ -53,15 +109,23 @@ pub(super) async fn first(sockets: &[PathBuf]) -> Result<(Channel, &Path), Vec<S
 async fn channel(path: &Path) -> Result<Channel, Error> {
     let failed = |why: String| Error::Broker(format!("{}: {why}", path.display()));
     let stream = UnixStream::connect(path).await.map_err(|error| failed(error.to_string()))?;
+    over(stream).await.map_err(failed)
+}
+
+/// The channel over a connection that is there.
+async fn over<S>(stream: S) -> Result<Channel, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut stream = Some(stream);
     let connector = tower::service_fn(move |_: Uri| {
         let stream =
             stream.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected));
         async move { stream.map(TokioIo::new) }
     });
-    // The URI is only a name: the connection is there.
+    // The URI is only a name.
     let channel = Endpoint::from_static("http://broker").connect_with_connector(connector).await;
-    channel.map_err(|error| failed(error.to_string()))
+    channel.map_err(|error| in_words(&error))
 }
 
 /// A socket may accept and never answer: a broker that is stopped, or something else.
@@ -75,6 +139,24 @@ pub(super) fn late() -> Error {
     Error::Broker("the broker doesn't answer: is it stopped?".to_owned())
 }
 
+/// What the broker said; and where it is the connection that failed, why.
 pub(super) fn refused(status: tonic::Status) -> Error {
-    Error::Broker(format!("the broker refused: {}", status.message()))
+    match std::error::Error::source(&status) {
+        Some(cause) => Error::Broker(format!("the connection failed: {}", in_words(cause))),
+        None => Error::Broker(format!("the broker refused: {}", status.message())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_is_named_by_a_socket_or_over_tls() {
+        assert_eq!(address("unix:/run/x"), Ok(Address::Unix("/run/x".into())));
+        assert_eq!(address("https://b:7443"), Ok(Address::Https("b".to_owned(), 7443)));
+        for wrong in ["", "unix:", "/run/x", "private", "http://b:7443", "https://b/x"] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
+    }
 }

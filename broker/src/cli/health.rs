@@ -3,7 +3,7 @@
 //! Anyone who reaches the socket may ask (`grpc.health.v1`), so that a probe needs no rule. Silent where all is well;
 //! else one line says why, and the exit code is 1.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::connection::{first, late, refused};
+use super::connection::{Which, first, late, refused};
 use crate::error::Error;
 
 /// Probes come every few seconds: a broker that takes longer is not well.
@@ -21,46 +21,42 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The broker to ask [default: the user's own socket, then the machine's]
-    #[arg(long, value_name = "unix:PATH", env = "SIGWARD_BROKER", value_parser = socket)]
-    broker: Option<PathBuf>,
-}
-
-/// The path in `unix:PATH`.
-fn socket(address: &str) -> Result<PathBuf, String> {
-    let path = address.strip_prefix("unix:").filter(|path| !path.is_empty());
-    path.map(PathBuf::from).ok_or_else(|| "write unix:PATH".to_owned())
+    #[command(flatten)]
+    broker: Which,
 }
 
 pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCode, Error> {
-    let sockets = options.broker.as_ref().map_or(sockets, std::slice::from_ref);
-    let asked = tokio::time::timeout(PATIENCE, ask_first(sockets)).await;
+    let asked = tokio::time::timeout(PATIENCE, ask_first(options.broker, sockets)).await;
     asked.unwrap_or_else(|_| Err(late()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks the broker at the first of the sockets where anything listens.
-async fn ask_first(sockets: &[PathBuf]) -> Result<(), Error> {
+/// Asks the broker that is named, else the one at the first of the sockets where anything listens.
+async fn ask_first(which: Which, sockets: &[PathBuf]) -> Result<(), Error> {
+    if let Some((channel, address)) = which.named().await? {
+        return ask(HealthClient::new(channel), &address).await;
+    }
     let found = first(sockets).await;
     let (channel, socket) = found.map_err(|tried| Error::Broker(tried.join("; ")))?;
-    ask(HealthClient::new(channel), socket).await
+    ask(HealthClient::new(channel), &socket.display().to_string()).await
 }
 
 async fn ask(
     mut client: HealthClient<tonic::transport::Channel>,
-    socket: &Path,
+    address: &str,
 ) -> Result<(), Error> {
     let service = SERVICE_NAME.to_owned();
     let answer = client.check(HealthCheckRequest { service }).await.map_err(refused)?;
     match answer.into_inner().status() {
         ServingStatus::Serving => Ok(()),
-        _ => Err(Error::Broker(format!("{}: the broker takes no calls now", socket.display()))),
+        _ => Err(Error::Broker(format!("{address}: the broker takes no calls now"))),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::path::Path;
 
     use tokio::net::UnixListener;
     use tonic_health::ServingStatus;
@@ -84,7 +80,7 @@ mod tests {
     }
 
     async fn health(sockets: &[PathBuf]) -> Result<ExitCode, String> {
-        run(Options { broker: None }, sockets).await.map_err(|error| error.to_string())
+        run(Options { broker: Which::default() }, sockets).await.map_err(|error| error.to_string())
     }
 
     #[tokio::test]
@@ -110,13 +106,5 @@ mod tests {
         let _listener = UnixListener::bind(&socket).expect("a socket");
         let why = health(&[socket]).await.expect_err("no answer");
         assert!(why.contains("doesn't answer"), "{why}");
-    }
-
-    #[test]
-    fn only_sockets_can_be_named() {
-        assert_eq!(socket("unix:/run/x"), Ok("/run/x".into()));
-        for wrong in ["", "unix:", "/run/x", "https://broker:7443"] {
-            assert!(socket(wrong).is_err(), "{wrong}");
-        }
     }
 }

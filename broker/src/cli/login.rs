@@ -10,7 +10,7 @@ use sigward_proto::v1::{ListProfilesRequest, LoginDone, LoginPrompt, LoginReques
 use tonic::Status;
 use tonic_types::StatusExt;
 
-use super::connection::{PATIENCE, connect, in_time, late, refused};
+use super::connection::{PATIENCE, Which, connect, in_time, late, refused};
 use super::table::{print, shown, time_left};
 use crate::clock;
 use crate::error::Error;
@@ -19,15 +19,14 @@ use crate::error::Error;
 pub(super) struct Options {
     /// The profile to sign in for, as the broker calls it
     profile: String,
-    /// The broker to ask [default: the user's own socket, then the machine's]
-    #[arg(long, value_name = "unix:PATH", env = "SIGWARD_BROKER")]
-    broker: Option<String>,
+    #[command(flatten)]
+    broker: Which,
 }
 
 /// Shows the code, and waits until the person is done.
 pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCode, Error> {
     let Options { profile, broker } = options;
-    let mut broker = connect(broker.as_deref(), sockets).await?;
+    let mut broker = connect(broker, sockets).await?;
     let failed = |status: Status| Error::Broker(explain(&profile, &status));
     let request = LoginRequest { profile: profile.clone() };
     let begun = tokio::time::timeout(PATIENCE, broker.login(request)).await.map_err(|_| late())?;

@@ -1,4 +1,4 @@
-//! `status`: what a running broker says about its profiles.
+//! `status`: what a running broker says about its profiles, and to an operator about its callers.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -7,11 +7,16 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use serde::Serialize;
+use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::{
-    ListProfilesRequest, Profile, ProfileState, Reason, WatchProfilesRequest, WatchProfilesResponse,
+    Caller, ListProfilesRequest, OverviewRequest, Profile, ProfileState, Reason,
+    WatchProfilesRequest, WatchProfilesResponse,
 };
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
-use super::connection::{connect, in_time, refused};
+use super::connection::{PATIENCE, Which, connect, in_time, late, refused};
 use super::table::{Table, or_dash, print, reader_gone, time_left};
 use crate::clock;
 use crate::error::Error;
@@ -21,39 +26,40 @@ const REDRAW: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The broker to ask [default: the user's own socket, then the machine's]
-    #[arg(long, value_name = "unix:PATH", env = "SIGWARD_BROKER")]
-    broker: Option<String>,
+    #[command(flatten)]
+    broker: Which,
     /// JSON, one object for each answer
     #[arg(long)]
     json: bool,
-    /// Again after each change
+    /// Again after each change of a profile that you may use
     #[arg(long)]
     watch: bool,
 }
 
-/// Prints the caller's profiles; with `--watch` until the broker ends.
+/// What the broker said.
+struct Answer {
+    profiles: Vec<Profile>,
+    config_rejected: bool,
+    /// For an operator: who has connections, and how many more there are.
+    callers: Option<(Vec<Caller>, u32)>,
+}
+
+/// Prints the caller's profiles, or for an operator all of them and the callers; with `--watch` the caller's until the broker ends.
 pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCode, Error> {
-    let mut broker = connect(options.broker.as_deref(), sockets).await?;
+    let mut broker = connect(options.broker, sockets).await?;
     let redraws = options.watch && !options.json && std::io::stdout().is_terminal();
-    let show = |profiles: &[Profile], config_rejected: bool| {
-        let text = if options.json {
-            json(profiles, config_rejected)
-        } else {
-            table(profiles, config_rejected, clock::now())
-        };
+    let show = |answer: &Answer| {
+        let text = if options.json { json(answer) } else { table(answer, clock::now()) };
         // Home, and clear to the end: no flicker.
         print(&if redraws { format!("\x1b[H\x1b[J{text}") } else { text })
     };
     if !options.watch {
-        let answer = in_time(broker.list_profiles(ListProfilesRequest {})).await?;
-        let answer = answer.into_inner();
-        show(&answer.profiles, answer.config_rejected);
+        show(&ask(&mut broker).await?);
         return Ok(ExitCode::SUCCESS);
     }
     let changes = in_time(broker.watch_profiles(WatchProfilesRequest {})).await?;
     let mut changes = changes.into_inner();
-    let mut shown: Option<WatchProfilesResponse> = None;
+    let mut shown: Option<Answer> = None;
     let mut gone = std::pin::pin!(reader_gone());
     loop {
         // Time goes on between two changes.
@@ -63,25 +69,78 @@ pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCod
         };
         match change {
             Ok(change) => match change.map_err(refused)? {
-                Some(change) => shown = Some(change),
+                Some(change) => shown = Some(change.into()),
                 None => break,
             },
             Err(_) if !redraws => continue,
             Err(_) => {}
         }
-        if shown.as_ref().is_some_and(|it| !show(&it.profiles, it.config_rejected)) {
+        if shown.as_ref().is_some_and(|answer| !show(answer)) {
             break;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(profiles: &[Profile], config_rejected: bool, now: SystemTime) -> String {
+/// Asks for everything; of what is for operators alone, others get their own part.
+async fn ask(broker: &mut BrokerClient<Channel>) -> Result<Answer, Error> {
+    let asked = tokio::time::timeout(PATIENCE, broker.overview(OverviewRequest {})).await;
+    match asked.map_err(|_| late())? {
+        Ok(overview) => {
+            let overview = overview.into_inner();
+            let callers = Some((overview.callers, overview.other_callers));
+            let (profiles, config_rejected) = (overview.profiles, overview.config_rejected);
+            Ok(Answer { profiles, config_rejected, callers })
+        }
+        Err(status) if is_for_others(&status) => {
+            let own = in_time(broker.list_profiles(ListProfilesRequest {})).await?.into_inner();
+            let (profiles, config_rejected) = (own.profiles, own.config_rejected);
+            Ok(Answer { profiles, config_rejected, callers: None })
+        }
+        Err(status) => Err(refused(status)),
+    }
+}
+
+/// Whether only operators are told, or nobody by an older broker; the refusal of a caller has details.
+fn is_for_others(status: &Status) -> bool {
+    let has_details = status.get_details_error_info().is_some();
+    status.code() == Code::Unimplemented
+        || (status.code() == Code::PermissionDenied && !has_details)
+}
+
+impl From<WatchProfilesResponse> for Answer {
+    fn from(change: WatchProfilesResponse) -> Self {
+        let WatchProfilesResponse { profiles, config_rejected } = change;
+        Self { profiles, config_rejected, callers: None }
+    }
+}
+
+fn table(answer: &Answer, now: SystemTime) -> String {
+    let callers = match &answer.callers {
+        Some((callers, others)) => format!("\n{}", callers_table(callers, *others)),
+        None => String::new(),
+    };
+    profiles_table(answer, now) + &callers
+}
+
+fn callers_table(callers: &[Caller], others: u32) -> String {
+    let mut table = Table::new(&["CALLER", "CONNECTIONS", "CALLS"]);
+    for Caller { name, connections, calls } in callers {
+        table.row(vec![name.clone(), connections.to_string(), calls.to_string()]);
+    }
+    let others = if others == 0 { String::new() } else { format!("and {others} more callers\n") };
+    table.render() + &others
+}
+
+fn profiles_table(answer: &Answer, now: SystemTime) -> String {
+    let Answer { profiles, config_rejected, .. } = answer;
     let fault = "The configuration file has changed and has faults: the one before is in force. See them with: \
                  sigward-broker check --config FILE\n\n";
-    let fault = if config_rejected { fault } else { "" };
+    let fault = if *config_rejected { fault } else { "" };
     if profiles.is_empty() {
-        return format!("{fault}No rule of this broker gives you a profile.\n");
+        let none = "No rule of this broker gives you a profile.\n";
+        let none = if answer.callers.is_some() { "This broker has no profile.\n" } else { none };
+        return format!("{fault}{none}");
     }
     let identities = profiles.iter().any(|profile| !profile.identity_arn.is_empty());
     let mut heading = vec!["PROFILE", "SOURCE", "STATE", "TIME LEFT", "REGION"];
@@ -154,7 +213,7 @@ fn state(profile: &Profile) -> &'static str {
 }
 
 /// The answer as JSON; names as in the proto.
-fn json(profiles: &[Profile], config_rejected: bool) -> String {
+fn json(answer: &Answer) -> String {
     #[derive(Serialize)]
     struct Row<'a> {
         name: &'a str,
@@ -169,7 +228,7 @@ fn json(profiles: &[Profile], config_rejected: bool) -> String {
         credential_generation: u64,
         endpoints: Vec<&'a str>,
     }
-    let rows = profiles.iter().map(|profile| Row {
+    let rows = answer.profiles.iter().map(|profile| Row {
         name: &profile.name,
         description: &profile.description,
         source: &profile.source,
@@ -186,11 +245,17 @@ fn json(profiles: &[Profile], config_rejected: bool) -> String {
         endpoints: profile.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect(),
     });
     let rows: Vec<Row<'_>> = rows.collect();
-    serde_json::to_string(
-        &serde_json::json!({ "profiles": rows, "config_rejected": config_rejected }),
-    )
-    .unwrap_or_default()
-        + "\n"
+    let mut text =
+        serde_json::json!({ "profiles": rows, "config_rejected": answer.config_rejected });
+    if let Some((callers, others)) = &answer.callers {
+        let row = |it: &Caller| {
+            let Caller { name, connections, calls } = it;
+            serde_json::json!({ "name": name, "connections": connections, "calls": calls })
+        };
+        text["callers"] = callers.iter().map(row).collect();
+        text["other_callers"] = (*others).into();
+    }
+    format!("{text}\n")
 }
 
 #[cfg(test)]
@@ -205,6 +270,32 @@ mod tests {
             credential_generation: 1,
             ..Profile::default()
         }
+    }
+
+    fn own(profiles: &[Profile], config_rejected: bool) -> Answer {
+        Answer { profiles: profiles.to_vec(), config_rejected, callers: None }
+    }
+
+    #[test]
+    fn an_operator_sees_who_calls_and_others_do_not() {
+        let caller =
+            |name: &str, connections, calls| Caller { name: name.to_owned(), connections, calls };
+        let agent = "spiffe://example.org/ns/dev/sa/agent";
+        let callers = vec![caller(agent, 2, 31), caller("uid:1000\u{1b}[2J", 1, 0)];
+        let mut answer = own(&[profile("dev")], false);
+        assert!(!table(&answer, SystemTime::UNIX_EPOCH).contains("CALLER"));
+        assert!(!json(&answer).contains("callers"));
+        answer.callers = Some((callers, 7));
+        let text = table(&answer, SystemTime::UNIX_EPOCH);
+        let lines: Vec<Vec<&str>> =
+            text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[3], ["CALLER", "CONNECTIONS", "CALLS"]);
+        assert_eq!(lines[4], [agent, "2", "31"]);
+        assert_eq!(lines[5], ["uid:1000[2J", "1", "0"]);
+        assert_eq!(lines[6], ["and", "7", "more", "callers"]);
+        let json: serde_json::Value = serde_json::from_str(&json(&answer)).expect("JSON");
+        assert_eq!(json["callers"][0]["name"], agent);
+        assert_eq!((&json["callers"][0]["calls"], &json["other_callers"]), (&31.into(), &7.into()));
     }
 
     #[test]
@@ -224,7 +315,8 @@ mod tests {
             last_error: "CREDENTIALS_UNAVAILABLE".to_owned(),
             ..profile("staging")
         };
-        let text = table(&[fresh.clone(), dead, degraded], false, SystemTime::UNIX_EPOCH);
+        let all = own(&[fresh, dead, degraded], false);
+        let text = table(&all, SystemTime::UNIX_EPOCH);
         let lines: Vec<Vec<&str>> = text
             .lines()
             .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
@@ -239,16 +331,16 @@ mod tests {
             (lines[3][2], lines[3][7]),
             ("degraded", "AWS or the program behind it can't be reached")
         );
-        let without = table(&[profile("dev")], false, SystemTime::UNIX_EPOCH);
+        let without = table(&own(&[profile("dev")], false), SystemTime::UNIX_EPOCH);
         assert!(!without.contains("ACCOUNT"), "{without}");
     }
 
     #[test]
     fn a_configuration_that_is_not_in_force_is_said_first() {
-        let text = table(&[profile("dev")], true, SystemTime::UNIX_EPOCH);
+        let rejected = own(&[profile("dev")], true);
+        let text = table(&rejected, SystemTime::UNIX_EPOCH);
         assert!(text.starts_with("The configuration file has changed and has faults"), "{text}");
-        let json: serde_json::Value =
-            serde_json::from_str(&json(&[profile("dev")], true)).expect("JSON");
+        let json: serde_json::Value = serde_json::from_str(&json(&rejected)).expect("JSON");
         assert_eq!(json["config_rejected"], true);
         assert_eq!(json["profiles"][0]["identity_arn"], "");
     }

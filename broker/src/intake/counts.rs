@@ -70,6 +70,12 @@ impl Count {
         }
     }
 
+    /// How many each peer has now. Those that nobody knows have no name.
+    pub(super) fn each(&self) -> Vec<(PeerId, usize)> {
+        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        now.each.iter().filter_map(|(peer, count)| Some((peer.clone()?, *count))).collect()
+    }
+
     /// A place for one more of a peer, if there is one. Those that nobody knows share theirs.
     pub(super) fn enter(self: &Arc<Self>, peer: Option<PeerId>) -> Option<Place> {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
@@ -122,6 +128,9 @@ mod tests {
         let third = count.enter(user(2)).expect("room");
         assert!(count.enter(None).is_none(), "all places are taken");
         assert_eq!(gauge.get(), 3);
+        let mut each = count.each();
+        each.sort();
+        assert_eq!(each, [(PeerId::Uid(1), 2), (PeerId::Uid(2), 1)]);
         drop((first, third));
         assert!(count.enter(user(1)).is_some());
         drop(second);

@@ -22,6 +22,7 @@ use crate::peer::{Caller, Peer};
 use crate::service::{self, Current};
 
 const SIGN: &str = "/sigward.broker.v1.Broker/Sign";
+const OVERVIEW: &str = "/sigward.broker.v1.Broker/Overview";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// After this, there may be room again.
 const ROOM: Duration = Duration::from_secs(1);
@@ -63,11 +64,13 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Answer {
+    fn call(&mut self, mut request: http::Request<Body>) -> Answer {
         let path = request.uri().path();
         let peer = request.extensions().get::<Caller>().and_then(|caller| caller.peer.clone());
         let current = Arc::clone(self.intake.current());
-        let entered = self.intake.enter(peer.as_deref(), path == HEALTH);
+        let is_overview = path == OVERVIEW && peer.as_deref().is_some_and(Peer::is_operator);
+        let needs_rule = path != HEALTH && !is_overview;
+        let entered = self.intake.enter(peer.as_deref(), needs_rule);
         let place = match entered {
             Ok(place) => place,
             Err(denial) => return Box::pin(refuse(current, peer, denial)),
@@ -84,6 +87,9 @@ where
                 Box::pin(async { Ok(Status::unimplemented("use Check").into_http()) })
             }
             (_, peer) => {
+                if is_overview {
+                    request.extensions_mut().insert(self.intake.callers());
+                }
                 let answer = self.inner.call(request.map(|body| Body::new(Timely::new(body))));
                 Box::pin(async move {
                     let answer = async { Ok(answer.await) };
@@ -111,9 +117,10 @@ async fn refuse(
 }
 
 impl Intake {
-    /// Lets a call in: anyone may ask for the health, and those whom a rule is about for the rest.
-    fn enter(&self, peer: Option<&Peer>, health: bool) -> Result<Place, Denial> {
-        if !health {
+    /// Lets a call in: anyone may ask for the health, operators for an overview, and those whom a rule is about for the
+    /// rest.
+    fn enter(&self, peer: Option<&Peer>, needs_rule: bool) -> Result<Place, Denial> {
+        if needs_rule {
             let unknown = "the connection has no peer credentials";
             let peer = peer.ok_or_else(|| Denial::new(Reason::PeerUnknown, unknown))?;
             peer.check(clock::now())?;

@@ -1,11 +1,7 @@
-//! The way to a broker over TLS: both sides show a certificate.
+//! The way to a broker over TLS ([`sigward_proto::remote`]), which is watched.
 //!
-//! Invariant: TLS 1.3 alone, no sessions are kept, and nothing is asked before the broker's certificate has the name that
-//! it must have. The files are read for each connection; when they change, calls that begin later get another one, and
-//! those in flight end on theirs.
-
-mod files;
-mod verifier;
+//! Invariant: when the files have changed, calls that begin later get another connection, and those in flight end on
+//! theirs.
 
 use std::io;
 use std::sync::Arc;
@@ -14,13 +10,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use rustix::net::sockopt;
 use sigward_proto::STREAMS_OVER_TLS;
+use sigward_proto::remote::{Marks, TlsBroker};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
 
-use self::files::{Files, Marks};
-use super::socket::{Connected, Secured, Socket};
-use crate::config::TlsBroker;
+use super::socket::{Connected, Socket};
 
 /// Between two looks at the files.
 const LOOK: Duration = Duration::from_secs(1);
@@ -43,20 +36,9 @@ impl Connector {
 
     /// A connection whose other end is the broker that was asked for.
     pub(super) async fn connect(self: Arc<Self>) -> io::Result<Connected> {
-        let broker = &self.0;
-        let of_read = broker.clone();
-        let read = tokio::task::spawn_blocking(move || Files::read(&of_read)).await;
-        let files = read.map_err(io::Error::other)?.map_err(io::Error::other)?;
-        let stream = TcpStream::connect((broker.host.as_str(), broker.port)).await?;
-        watch_over(&stream);
-        let name = ServerName::try_from(broker.host.clone()).map_err(io::Error::other)?;
-        let connecting = TlsConnector::from(files.config).connect(name, stream);
-        let stream = connecting.await.map_err(|error| self.explain(&error))?;
-        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-            return Err(io::Error::other("it is no broker: it doesn't speak h2 (ALPN)"));
-        }
-        let outdated = Arc::clone(&self).outdated(files.marks).boxed();
-        let socket = Socket::Tls(Box::new(Secured::new(stream, &broker.cert)));
+        let secured = self.0.connect(watch_over).await?;
+        let outdated = Arc::clone(&self).outdated(secured.marks().clone()).boxed();
+        let socket = Socket::Tls(Box::new(secured));
         Ok(Connected { socket, streams: Some(STREAMS_OVER_TLS), outdated })
     }
 
@@ -65,10 +47,7 @@ impl Connector {
         loop {
             tokio::time::sleep(LOOK).await;
             let (broker, held) = (self.0.clone(), marks.clone());
-            let look = move || {
-                let now = Marks::of(&broker);
-                (now != held).then(|| (now, Files::read(&broker)))
-            };
+            let look = move || broker.changed_since(&held);
             // It fails only at the end of the runtime.
             let Ok(looked) = tokio::task::spawn_blocking(look).await else { return };
             match looked {
@@ -85,16 +64,6 @@ impl Connector {
                 }
             }
         }
-    }
-
-    /// Says which option is at fault, as far as that is known.
-    fn explain(&self, error: &io::Error) -> io::Error {
-        let TlsBroker { ca, name, .. } = &self.0;
-        io::Error::other(format!(
-            "TLS with it failed: {error}; it must show a certificate for {name} (--broker-name) from an authority in \
-             --broker-ca {}",
-            ca.display()
-        ))
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use sigward_proto::certificate::{Leaf, Name};
+use crate::certificate::{Leaf, Name};
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
 };
 
-use crate::config::BrokerName;
+use super::named::BrokerName;
 
 /// The checks of WebPKI (RFC 5280), with the name that the broker must have in place of the host's.
 #[derive(Debug)]

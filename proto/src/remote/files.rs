@@ -8,8 +8,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::pem;
 use rustix::fs::OFlags;
-use sigward_proto::pem;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -18,8 +18,8 @@ use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use zeroize::Zeroizing;
 
+use super::named::TlsBroker;
 use super::verifier::BrokerVerifier;
-use crate::config::TlsBroker;
 
 /// What they mean, and what tells them from the next ones.
 pub(super) struct Files {
@@ -29,7 +29,7 @@ pub(super) struct Files {
 
 /// What changes with the contents of the three, also where others take their names, as in Kubernetes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Marks([Option<Mark>; 3]);
+pub struct Marks([Option<Mark>; 3]);
 
 /// Device, file, size, and the time of the last change.
 type Mark = (u64, u64, u64, i64, i64);
@@ -45,7 +45,8 @@ pub(super) struct Unusable {
 
 impl Marks {
     /// This blocks.
-    pub(super) fn of(broker: &TlsBroker) -> Self {
+    #[must_use]
+    pub fn of(broker: &TlsBroker) -> Self {
         let mark =
             |file: Metadata| (file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec());
         let mark = |path: &Path| std::fs::metadata(path).ok().map(mark);

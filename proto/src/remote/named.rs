@@ -1,0 +1,222 @@
+//! Which broker over TLS, and how each knows the other, as it is said on a command line.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use url::{Host, Url};
+
+use crate::certificate::dns_name;
+use crate::spiffe::SpiffeId;
+
+/// A broker over TLS, and how each knows the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsBroker {
+    /// Its host: a name, or an address without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Our certificate and its chain, in PEM.
+    pub cert: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
+    /// The authorities that may vouch for the broker, in PEM.
+    pub ca: PathBuf,
+    /// Who the broker's certificate must be issued to.
+    pub name: BrokerName,
+}
+
+/// Who a broker's certificate is issued to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerName {
+    /// A DNS name, or an IP address.
+    Host(String),
+    /// A workload.
+    SpiffeId(SpiffeId),
+}
+
+/// The values of `--broker-cert`, `--broker-key`, `--broker-ca` and `--broker-name`.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// Our certificate.
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+    /// The authorities for the broker.
+    pub ca: Option<PathBuf>,
+    /// Who the broker is.
+    pub name: Option<BrokerName>,
+}
+
+impl Given {
+    /// The broker at this address, known by these files.
+    ///
+    /// # Errors
+    /// Which option is missing.
+    pub fn broker_at(self, host: String, port: u16) -> Result<TlsBroker, String> {
+        let needed = |option: &str, file: Option<PathBuf>| {
+            file.ok_or_else(|| {
+                format!(
+                    "--broker https://… needs {option} FILE: a broker over TLS and its callers know each other by \
+                     certificates (--broker-cert, --broker-key, --broker-ca)"
+                )
+            })
+        };
+        Ok(TlsBroker {
+            cert: needed("--broker-cert", self.cert)?,
+            key: needed("--broker-key", self.key)?,
+            ca: needed("--broker-ca", self.ca)?,
+            name: self.name.unwrap_or_else(|| BrokerName::Host(host.clone())),
+            host,
+            port,
+        })
+    }
+
+    /// Checks that nothing is given, for a broker that isn't asked over TLS.
+    ///
+    /// # Errors
+    /// Which option would have no effect.
+    pub fn check_unused(&self) -> Result<(), String> {
+        let given = [
+            ("--broker-cert", self.cert.is_some()),
+            ("--broker-key", self.key.is_some()),
+            ("--broker-ca", self.ca.is_some()),
+            ("--broker-name", self.name.is_some()),
+        ];
+        match given.iter().find(|(_, is_given)| *is_given) {
+            None => Ok(()),
+            Some((option, _)) => {
+                Err(format!("{option} is for a broker over TLS: add --broker https://HOST:PORT"))
+            }
+        }
+    }
+}
+
+impl TlsBroker {
+    /// Where it is: `https://HOST:PORT`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') {
+            format!("https://[{host}]:{port}")
+        } else {
+            format!("https://{host}:{port}")
+        }
+    }
+}
+
+/// The host and port of `https://HOST:PORT`, where that is all that is there.
+///
+/// # Errors
+/// What to write.
+pub fn address(text: &str) -> Result<(String, u16), String> {
+    if text.starts_with("http:") {
+        let why = "must be https://HOST:PORT: a broker is never asked in clear text";
+        return Err(why.to_owned());
+    }
+    let why = "must be https://HOST:PORT, as in https://broker.example.org:7443";
+    host_and_port(text).ok_or_else(|| why.to_owned())
+}
+
+fn host_and_port(text: &str) -> Option<(String, u16)> {
+    let url = Url::parse(text).ok().filter(|url| url.scheme() == "https")?;
+    let host = match url.host()? {
+        Host::Domain(name) => dns_name(name)?,
+        Host::Ipv4(address) => address.to_string(),
+        Host::Ipv6(address) => address.to_string(),
+    };
+    let port = url.port_or_known_default()?;
+    let is_plain = url.username().is_empty() && url.password().is_none() && url.path() == "/";
+    let is_plain = is_plain && url.query().is_none() && url.fragment().is_none();
+    is_plain.then_some((host, port))
+}
+
+impl BrokerName {
+    /// A SPIFFE id, a DNS name or an IP address.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.starts_with("spiffe:") {
+            return SpiffeId::parse(text).map(Self::SpiffeId).map_err(|why| why.to_string());
+        }
+        let is_address = text.parse::<IpAddr>().is_ok();
+        let name = if is_address { Some(text.to_owned()) } else { dns_name(text) };
+        name.map(Self::Host).ok_or_else(|| "must be a SPIFFE id or a DNS name".to_owned())
+    }
+}
+
+impl fmt::Display for BrokerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(host) => f.write_str(host),
+            Self::SpiffeId(id) => id.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_over_tls_has_a_host_and_a_port_alone() {
+        let found = |host: &str, port| Ok((host.to_owned(), port));
+        assert_eq!(address("https://Broker.example.org:7443"), found("broker.example.org", 7443));
+        assert_eq!(address("https://127.0.0.1:1/"), found("127.0.0.1", 1));
+        assert_eq!(address("https://[::1]:7443"), found("::1", 7443));
+        assert_eq!(address("https://b.example"), found("b.example", 443));
+        for text in [
+            "https://",
+            "https:",
+            "https://b/path",
+            "https://me@b:1",
+            "https://me:x@b:1",
+            "https://b:1?x",
+            "https://b:1#x",
+            "https://b:0x",
+            "http://b:7443",
+            "b:7443",
+            "tcp://b:7443",
+            "https://*.b:1",
+        ] {
+            assert!(address(text).is_err(), "{text}");
+        }
+        assert!(address("http://b:1").unwrap_err().contains("clear text"));
+    }
+
+    #[test]
+    fn a_name_is_an_id_or_a_host() {
+        let name = BrokerName::parse;
+        let id = SpiffeId::parse("spiffe://example.org/broker").unwrap();
+        assert_eq!(name("spiffe://example.org/broker"), Ok(BrokerName::SpiffeId(id)));
+        assert_eq!(name("B.example"), Ok(BrokerName::Host("b.example".to_owned())));
+        assert_eq!(name("::1"), Ok(BrokerName::Host("::1".to_owned())));
+        for text in ["", "spiffe://example.org", "spiffe://example.org/*", "*.example.org", "a b"] {
+            assert!(name(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_files_go_with_an_address_and_the_other_way_round() {
+        let all = Given {
+            cert: Some("c".into()),
+            key: Some("k".into()),
+            ca: Some("a".into()),
+            name: None,
+        };
+        assert_eq!(Given::default().check_unused(), Ok(()));
+        assert!(all.check_unused().unwrap_err().contains("--broker-cert is for a broker over TLS"));
+        let broker = all.clone().broker_at("::1".to_owned(), 7443).unwrap();
+        assert_eq!(broker.url(), "https://[::1]:7443");
+        assert_eq!(broker.name, BrokerName::Host("::1".to_owned()));
+        for (option, given) in [
+            ("--broker-cert", Given { cert: None, ..all.clone() }),
+            ("--broker-key", Given { key: None, ..all.clone() }),
+            ("--broker-ca", Given { ca: None, ..all.clone() }),
+        ] {
+            let why = given.broker_at("b".to_owned(), 1).unwrap_err();
+            assert!(why.contains(&format!("needs {option} FILE")), "{why}");
+        }
+    }
+}
