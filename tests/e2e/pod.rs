@@ -11,7 +11,8 @@ mod podman;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::process::Signal;
@@ -29,8 +30,11 @@ use crate::setup::text;
 
 /// A port on which a key lies about, to show that the search finds one.
 const CONTROL_PORT: u16 = 8099;
-/// Who calls at once while the broker is killed.
+/// Who calls at once while the broker is killed, and how often it is.
 const CALLERS: usize = 32;
+const KILLS: usize = 10;
+/// How long the pod may take to end.
+const END: Duration = Duration::from_secs(5);
 const PROFILES: [&str; 2] = ["prod-readonly", "dev"];
 
 /// A pod that runs, and what it talks to.
@@ -144,7 +148,7 @@ async fn the_pod_keeps_its_promises() {
     let pod = Pod::play().await;
     two_profiles_are_two_roles(&pod).await;
     the_agent_finds_no_key(&pod).await;
-    a_killed_broker_loses_no_call(&pod).await;
+    a_broker_killed_ten_times_loses_no_call(&pod).await;
     its_end_loses_no_answer(&pod).await;
     let story = pod.story();
     processes::assert_no_canary("the logs of the containers", &story);
@@ -215,37 +219,48 @@ async fn the_agent_finds_no_key(pod: &Pod) {
     }
 }
 
-/// Killed under the calls of many, and started again by podman as the kubelet does.
-async fn a_killed_broker_loses_no_call(pod: &Pod) {
-    let is_back = Arc::new(AtomicBool::new(false));
-    let before = pod.calls("whoami");
+/// Killed again and again under the calls of many, and started again by podman as the kubelet does.
+async fn a_broker_killed_ten_times_loses_no_call(pod: &Pod) {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let done: Arc<[AtomicUsize; CALLERS]> = Arc::new([const { AtomicUsize::new(0) }; CALLERS]);
     let mut callers = Vec::new();
     for number in 0..CALLERS {
-        let (session, is_back) = (pod.session().await, Arc::clone(&is_back));
+        let (session, is_over) = (pod.session().await, Arc::clone(&is_over));
+        let done = Arc::clone(&done);
         callers.push(pod.network.spawn(async move {
             let profile = PROFILES[number % 2];
-            let mut calls = 0;
-            // One more when it is back, so that all have called before, meanwhile and after.
-            while !is_back.load(Ordering::SeqCst) || calls == 0 {
+            // Each has a call in flight all the time.
+            while !is_over.load(Ordering::SeqCst) {
                 let called = session.call("whoami", profile).await;
                 assert!(text(&called).ends_with(&role(profile)), "{called}");
-                calls += 1;
+                done[number].fetch_add(1, Ordering::SeqCst);
             }
-            let called = session.call("whoami", profile).await;
-            assert!(text(&called).ends_with(&role(profile)), "{called}");
         }));
     }
-    pod.called("whoami", before + CALLERS).await;
-    let broker = pod.podman.pid("agent-broker");
-    processes::signal(broker, Signal::KILL);
-    let restarted = async {
-        while !pod.podman.exec("agent-broker", &["sigward-broker", "health"]).status.success() {
-            tokio::task::yield_now().await;
-        }
+    // The call that was in flight may have been signed before; the next one wasn't.
+    let two_more = async || {
+        let before = done.each_ref().map(|done| done.load(Ordering::SeqCst));
+        let is_done = |number: usize| {
+            assert!(!callers[number].is_finished(), "a call failed: {}", pod.story());
+            done[number].load(Ordering::SeqCst) >= before[number] + 2
+        };
+        let all = async {
+            while !(0..CALLERS).all(&is_done) {
+                tokio::task::yield_now().await;
+            }
+        };
+        deadline::within_long(all, || pod.story()).await;
     };
-    deadline::within_long(restarted, || pod.story()).await;
-    assert_ne!(pod.podman.pid("agent-broker"), broker, "another process");
-    is_back.store(true, Ordering::SeqCst);
+    let mut brokers = BTreeSet::new();
+    for _ in 0..KILLS {
+        two_more().await;
+        let broker = pod.podman.pid("agent-broker");
+        assert!(brokers.insert(broker), "another process each time");
+        processes::signal(broker, Signal::KILL);
+    }
+    two_more().await;
+    assert!(brokers.insert(pod.podman.pid("agent-broker")), "another process at the end");
+    is_over.store(true, Ordering::SeqCst);
     for caller in callers {
         let finished = deadline::within_long(caller, || pod.story()).await;
         finished.unwrap_or_else(|error| panic!("{error}\n{}", pod.story()));
@@ -253,6 +268,7 @@ async fn a_killed_broker_loses_no_call(pod: &Pod) {
 }
 
 /// SIGTERM, in the order in which the kubelet ends sidecars; what is in progress is answered, nothing has to be killed.
+/// From the signal to the end of the last process, both programs take less than [`END`] together.
 async fn its_end_loses_no_answer(pod: &Pod) {
     let mut callers = Vec::new();
     for profile in PROFILES {
@@ -261,25 +277,52 @@ async fn its_end_loses_no_answer(pod: &Pod) {
     }
     pod.called("slow", PROFILES.len()).await;
     // It ends last, and shows the network until then.
-    let broker = pod.podman.pid("agent-broker");
+    let (proxy, broker) = (pod.podman.pid("agent-proxy"), pod.podman.pid("agent-broker"));
     let stopping = pod.podman.stop(&["agent-agent", "agent-proxy", "agent-broker"]);
-    let closed = async {
-        while listens(broker, 8080) {
-            tokio::task::yield_now().await;
-        }
-    };
-    deadline::within(closed, || pod.story()).await;
+    // What podman itself takes between the two isn't theirs: each begins with the signal, on which it stops to listen.
+    until(pod, || !listens(broker, 8080)).await;
+    let begun = Instant::now();
     pod.upstream.slow().open();
     for caller in callers {
         let called = deadline::within(caller, || pod.story()).await.expect("an answer");
         assert_ne!(called["result"]["isError"], true, "{called}");
         assert!(called["result"].is_object(), "{called}");
     }
+    until(pod, || !runs(proxy)).await;
+    let of_proxy = begun.elapsed();
+    until(pod, || !has_socket(broker)).await;
+    let begun = Instant::now();
+    until(pod, || !runs(broker)).await;
+    let of_broker = begun.elapsed();
+    assert!(of_proxy + of_broker < END, "{of_proxy:?} and {of_broker:?}");
     stopping.join().expect("podman stops them");
     for name in ["agent-agent", "agent-proxy", "agent-broker"] {
         // Killed after 5 seconds it would be 137.
         assert_eq!(pod.podman.exit_code(name), 0, "{name}\n{}", pod.story());
     }
+}
+
+async fn until(pod: &Pod, is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    deadline::within(waiting, || pod.story()).await;
+}
+
+/// Whether the process `pid` has not ended.
+fn runs(pid: u32) -> bool {
+    // One that ended, and whose parent hasn't looked, has no files any more.
+    std::fs::read_link(format!("/proc/{pid}/exe")).is_ok()
+}
+
+/// Whether the broker's socket is open in the network of the process `pid`; not, when the process has ended.
+fn has_socket(pid: u32) -> bool {
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap_or_default();
+    // The one that listens (__SO_ACCEPTCON).
+    let listens = |line: &str| line.split_whitespace().nth(3) == Some("00010000");
+    table.lines().any(|line| line.ends_with("/run/sigward/broker.sock") && listens(line))
 }
 
 /// Whether anything listens on `port` in the network of the process `pid`.
