@@ -315,7 +315,7 @@ async fn a_revoked_session_works_again_after_a_sign_in() {
         assert!(!used.contains(&key), "{sign_in}: the key of before was used again");
         match sign_in {
             "of before" => {
-                end_session(&world, &aws, &key);
+                end_session(&world.home, &aws, &key);
                 let refused = client.request("tools/call", &whoami()).await;
                 let command = format!(
                     "`sigward-broker login --broker unix:{} person`",
@@ -330,7 +330,7 @@ async fn a_revoked_session_works_again_after_a_sign_in() {
             "by the broker" => {
                 // The forced load of the rejection before is less than ten seconds ago: the broker's own
                 // sight of the new token has to do.
-                end_session(&world, &aws, &key);
+                end_session(&world.home, &aws, &key);
                 aws.sign_in_again(&world.home);
                 broker.logged("changed: its credentials are loaded again").await;
                 let mut broker = connect(&world.socket()).await;
@@ -354,9 +354,9 @@ async fn a_revoked_session_works_again_after_a_sign_in() {
 }
 
 /// The portal refuses the token, and AWS the key.
-fn end_session(world: &World, aws: &Aws, key: &str) {
+pub(crate) fn end_session(home: &AwsHome, aws: &Aws, key: &str) {
     aws.revoke();
-    world.home.keys().remove(key);
+    home.keys().remove(key);
 }
 
 /// Waits until credentials of that generation of `person` are there.

@@ -8,14 +8,16 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::Instant;
 
 use rustix::process::Signal;
-use sigward_tests::aws::Aws;
+use sigward_tests::aws::{Aws, DEVICE_URL};
 use sigward_tests::aws_home::AwsHome;
+use sigward_tests::deadline;
 use sigward_tests::keys::{CANARY, TOKEN_CANARY};
-use sigward_tests::processes::{Process, StdioClient};
+use sigward_tests::processes::{Process, StdioClient, assert_no_canary};
 use sigward_tests::upstream::{REGION, SERVICE, Upstream};
 
 use self::machine::{Machine, User};
 use crate::setup::{assert_names, failure, own_uid, text};
+use crate::sign_in::end_session;
 
 const ALICE: User = User { name: "sgw-alice", uid: 61_001 };
 const BOB: User = User { name: "sgw-bob", uid: 61_002 };
@@ -126,6 +128,12 @@ async fn a_person_s_agents_work_and_nothing_of_theirs_finds_a_key() {
     let (asked, said) = machine.run(ALICE, "sigward-broker", &["status"]);
     assert!(asked, "{said}");
     assert_names(&said, &["dev", "static keys", "person", "fresh"]);
+    // Who else there is, she isn't told; root is.
+    assert!(!said.contains("CALLER"), "{said}");
+    let asked = ["status", "--broker", &format!("unix:{SOCKET}")];
+    let (asked, said) = machine.run(User::ROOT, "sigward-broker", &asked);
+    assert!(asked, "{said}");
+    assert_names(&said, &["person", "CALLER", "uid:61001"]);
 
     // Another person isn't even let in.
     let (asked, said) =
@@ -138,13 +146,76 @@ async fn a_person_s_agents_work_and_nothing_of_theirs_finds_a_key() {
     // The control: root finds them where they are now. Nobody else does.
     let found = at.found(User::ROOT, None);
     assert_names(&found, &["/var/lib/sigward-61001/.aws/credentials"]);
-    assert!(!found.contains("/home/"), "{found}");
+    assert!(!found.contains("/home/") && !found.contains("/var/log/"), "{found}");
+    assert_no_canary("what the journal gets", &broker.errors());
     for user in [ALICE, BOB] {
         assert_eq!(at.found(user, Some(broker.pid())), "", "{}", user.name);
     }
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", broker.pid())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    client.close().await;
+}
+
+/// The session with AWS is over; the person signs in again, with their own hands, and still holds nothing.
+#[tokio::test]
+async fn a_person_signs_in_through_the_broker_and_gets_no_token() {
+    if own_uid() != 0 {
+        return; // Only root sets up a machine.
+    }
+    let at = Workstation::new().await;
+    let machine = &at.machine;
+    let (done, said) = at.setup(&["--apply"]);
+    assert!(done, "{said}");
+    at.point_at_the_server();
+    let socket = machine.socket(ALICE);
+    let broker = machine.broker(&socket, &at.aws.environment()).await;
+    let mut client = at.proxy(ALICE, &["--profile", "dev", "person"]);
+    client.initialize().await;
+    let as_person = r#"{"aws_profile":"person"}"#;
+    assert_names(text(&client.call("whoami", as_person).await), &["AWSReservedSSO_Developer"]);
+    let used = at.upstream.requests_of("tools/call").pop().unwrap().signature.unwrap().key;
+    end_session(&at.home, &at.aws, &used.access_key_id);
+    let refused = client.call("whoami", as_person).await;
+    assert_names(failure(&refused), &["\"person\" needs a sign-in", "sigward-broker login"]);
+
+    // Another person doesn't sign Alice in.
+    let login = ["login", "person", "--broker", &format!("unix:{SOCKET}")];
+    let (let_in, said) = machine.run(BOB, "sigward-broker", &login);
+    assert!(!let_in && said.contains("Permission denied"), "{said}");
+    assert_eq!(at.aws.sign_ins(), [""; 0]);
+
+    at.aws.approve();
+    // It needs no option: the broker of this user is found.
+    let mut login = machine.command(ALICE, "sigward-broker", &["login", "person"]);
+    let output = deadline::within(login.output(), || broker.errors()).await.unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert_names(&said, &[DEVICE_URL, "ABCD-EFGH", "Signed in for person"]);
+    assert_no_canary("what the person was shown", &said);
+    assert_names(text(&client.call("whoami", as_person).await), &["AWSReservedSSO_Developer"]);
+    let now = at.upstream.requests_of("tools/call").pop().unwrap().signature.unwrap().key;
+    assert_ne!(now.access_key_id, used.access_key_id, "keys of the new session");
+
+    // The control: the new token is in the cache of the service's user, which nobody else reads.
+    let renewed = at.aws.token();
+    let mut kept = Vec::new();
+    for file in std::fs::read_dir(machine.path("/var/lib/sigward-61001/.aws/sso/cache")).unwrap() {
+        let path = file.unwrap().path();
+        if std::fs::read_to_string(&path).unwrap().contains(&renewed) {
+            kept.push(std::fs::metadata(path).unwrap());
+        }
+    }
+    let service = machine.uid_of("sigward-61001");
+    assert!(!kept.is_empty(), "the token is kept over a restart");
+    assert!(kept.iter().all(|file| (file.uid(), file.mode() & 0o777) == (service, 0o600)));
+    let found = at.found(User::ROOT, None);
+    assert!(found.contains("/var/lib/sigward-61001/") && !found.contains("/home/"), "{found}");
+    for user in [ALICE, BOB] {
+        assert_eq!(at.found(user, Some(broker.pid())), "", "{}", user.name);
+    }
+    let (_, files) = machine.run(User::ROOT, "find", &["/home/sgw-alice/.aws", "-type", "f"]);
+    assert_eq!(files, "", "a file of AWS is in the home again");
     client.close().await;
 }
 

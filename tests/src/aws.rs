@@ -174,12 +174,18 @@ impl Aws {
         self.revoked.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// The token of the session that a sign-in brings now.
+    #[must_use]
+    pub fn token(&self) -> String {
+        portal_token(self.revoked.load(Ordering::SeqCst))
+    }
+
     /// Signs the person of [`Aws::sign_in`] in once more, with another program.
     ///
     /// # Panics
     /// If the home isn't writable.
     pub fn sign_in_again(&self, home: &AwsHome) {
-        cache_token(home, &portal_token(self.revoked.load(Ordering::SeqCst)));
+        cache_token(home, &self.token());
     }
 
     /// Every request answered so far.
