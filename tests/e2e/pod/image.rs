@@ -15,18 +15,42 @@ use sigward_tests::processes::{binaries, workspace};
 use super::podman::{Podman, succeed};
 use crate::manifests;
 
-/// `localhost/sigward`, in the store of `podman`.
-pub(super) fn build(podman: &Podman) {
+/// `localhost/sigward`, in the store of `podman`. Answers what it is by its contents: the digests of its configuration and
+/// of its manifest.
+pub(super) fn build(podman: &Podman) -> [String; 2] {
     let stage = podman.directory().join("build");
     let context = podman.directory().join("context");
     fs::create_dir(&stage).expect("a directory");
     fs::create_dir(&context).expect("a directory");
     rootfs(podman.directory(), &stage.join("rootfs"));
     let mut buildah = podman.command("buildah");
-    buildah.args(["bud", "--isolation", "chroot", "--timestamp", "0", "--tag", "sigward"]);
+    buildah.args(["bud", "--isolation", "chroot", "--tag", "sigward"]).args(reproducible());
     buildah.arg("--build-context").arg(format!("build={}", stage.display()));
     buildah.arg("--file").arg(manifests::directory().join("Containerfile")).arg(context);
     succeed(&mut buildah);
+    ["{{.Id}}", "{{.Digest}}"].map(|what| {
+        let answer = podman.run(&["image", "inspect", "--format", what, "localhost/sigward"]);
+        answer.trim().to_owned()
+    })
+}
+
+/// The options of the command in the README by which two builds are the same.
+fn reproducible() -> Vec<String> {
+    let readme = fs::read_to_string(workspace().join("README.md")).expect("a README");
+    let line = readme.lines().find(|line| line.starts_with("podman build ")).expect("the command");
+    let mut words = line.split_whitespace().skip_while(|word| *word != "--timestamp");
+    let options: Vec<String> = words.by_ref().take(2).map(str::to_owned).collect();
+    assert_eq!(options, ["--timestamp", "0"], "{line}");
+    options
+}
+
+/// Two builds of the same programs, on two machines: here, in two stores.
+#[test]
+fn the_image_is_the_same_whoever_builds_it() {
+    let [one, other] = [(), ()].map(|()| build(&Podman::new()));
+    assert_eq!(one, other);
+    let [id, digest] = one;
+    assert!(id.len() == 64 && digest.starts_with("sha256:"), "{id} {digest}");
 }
 
 /// Stages the root of the image in `root`, as the build stage does.
@@ -83,6 +107,9 @@ fn the_root_holds_what_the_programs_need_and_is_reproducible() {
         }
     }
     assert_eq!(programs, ["usr/bin/sigward-broker", "usr/bin/sigward-proxy"]);
+    let bill = succeed(&mut Command::new(manifests::directory().join("sbom")));
+    let (_, _, inside) = &one[Path::new("usr/share/sigward/sbom.cdx.json")];
+    assert_eq!(*inside, Sha256::digest(bill).to_vec(), "the bill of materials is another one");
     for needed in ["etc/ssl/certs/ca-certificates.crt", "etc/passwd", "etc/nsswitch.conf"] {
         assert!(one.contains_key(Path::new(needed)), "{needed}");
     }
