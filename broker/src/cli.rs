@@ -6,6 +6,7 @@ mod connection;
 mod explain;
 mod health;
 mod login;
+mod profiles;
 mod setup;
 mod status;
 mod table;
@@ -51,6 +52,8 @@ enum Command {
     Login(login::Options),
     /// Say which rule of a configuration decides a call, and why the others don't
     Explain(explain::Options),
+    /// Print the names of the profiles in the AWS files, as a JSON array; no credentials are loaded
+    Profiles,
     /// Check an audit log
     Audit(audit::Options),
     /// Give one person of this machine a broker under a user of its own, and take the keys out of their home
@@ -67,6 +70,9 @@ struct Serve {
     /// Serve the one connection that standard input is, and end with it
     #[arg(long, hide = true, conflicts_with = "socket")]
     connection_on_stdin: bool,
+    /// Ask AWS once for each key whose it is, for the check of a proxy
+    #[arg(long, hide = true, conflicts_with = "config")]
+    identity: bool,
     /// Where each decision is recorded: stderr, none, or a file [default: stderr, or the config's]
     #[arg(long, value_name = "stderr|none|PATH", value_parser = audit_target)]
     audit: Option<AuditTarget>,
@@ -132,6 +138,9 @@ pub fn main() -> ExitCode {
         }
         Command::Audit(options) => audit::run(&options),
         Command::Setup(options) => setup::run(&options),
+        Command::Profiles => {
+            Environment::read().surroundings().and_then(|surroundings| profiles::run(&surroundings))
+        }
         Command::Login(options) => block_on(login::run(options, &default_sockets()))?,
         Command::Status(options) => block_on(status::run(options, &default_sockets()))?,
         Command::Health(options) => block_on(health::run(options, &default_sockets()))?,
@@ -149,7 +158,7 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     let stdin = process::take_stdin()?;
     let environment = Environment::read();
     let supervisor = Supervisor::of_environment();
-    let Serve { what, socket, audit, connection_on_stdin, log_level, log_format } = serve;
+    let Serve { what, socket, audit, connection_on_stdin, identity, log_level, log_format } = serve;
     let path = what.config.clone();
     let surroundings = environment.surroundings()?;
     let parse = move |text: &str| {
@@ -157,6 +166,7 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
         if let Some(target) = &audit {
             config.audit.target = target.clone();
         }
+        config.aws.identity |= identity;
         Ok(config)
     };
     let text = path.as_deref().map(config::read_text).transpose()?;

@@ -49,7 +49,7 @@ use self::observer::Observed;
 pub use self::observer::Observer;
 use self::reading::Change;
 use self::source::Source;
-pub use self::source::listed::{Listed, listed};
+pub use self::source::listed::{Listed, listed, names};
 pub use self::source::named::{Named, named};
 pub use self::surroundings::Surroundings;
 use self::survey::Survey;

@@ -4,6 +4,8 @@
 //! option at fault.
 
 mod broker;
+pub mod check;
+pub mod config;
 mod endpoint;
 mod health;
 mod listen;
@@ -11,11 +13,13 @@ mod network;
 mod profiles;
 mod values;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory, Parser};
+use clap::parser::ValueSource;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use http::{HeaderName, HeaderValue};
 
 pub use self::broker::BrokerChoice;
@@ -39,7 +43,11 @@ use crate::environment::Environment;
 #[command(after_help = "Examples:
   sigward-proxy https://aws-mcp.us-east-1.api.aws/mcp
   sigward-proxy https://aws-mcp.us-east-1.api.aws/mcp --profile prod-readonly dev staging
-  sigward-proxy health 127.0.0.1:8080    is the one that listens there well?")]
+  sigward-proxy check https://aws-mcp.us-east-1.api.aws/mcp --profile dev    why doesn't it connect?
+  sigward-proxy config --client claude-code --write https://aws-mcp.us-east-1.api.aws/mcp
+  sigward-proxy health 127.0.0.1:8080    is the one that listens there well?
+
+`sigward-proxy check --help` and `sigward-proxy config --help` say more.")]
 struct Options {
     /// URL of the MCP endpoint; may also be the last word after the names of --profile
     endpoint: Option<String>,
@@ -148,6 +156,22 @@ struct Options {
     tools_deny: Vec<String>,
 }
 
+/// Go the whole way to an MCP server once, as serving would, and say which step fails and what to do.
+///
+/// Exit code: 0 if every step passed for every profile, 1 if one failed, 2 for a command line that is
+/// wrong.
+#[derive(Debug, Parser)]
+#[command(name = "sigward-proxy check", version, max_term_width = 100)]
+#[command(args_override_self = true, infer_long_args = true)]
+struct Check {
+    #[command(flatten)]
+    options: Options,
+
+    /// Print one JSON document, not a table
+    #[arg(long)]
+    json: bool,
+}
+
 /// What the command line says.
 #[derive(Debug)]
 pub struct Invocation {
@@ -167,14 +191,70 @@ pub fn command() -> clap::Command {
 
 /// Reads the command line. An error is ready to be printed, and so are `--help` and `--version`.
 pub fn parse(
-    arguments: impl IntoIterator<Item = std::ffi::OsString>,
+    arguments: impl IntoIterator<Item = OsString>,
     environment: &Environment,
 ) -> Result<Invocation, clap::Error> {
-    let mut options = Options::try_parse_from(arguments)?;
-    // `--profile dev staging https://…`: the last word of the list is the endpoint.
-    if options.endpoint.is_none() && options.profiles.last().is_some_and(|it| it.contains("://")) {
-        options.endpoint = options.profiles.pop();
+    serving(Options::try_parse_from(arguments)?.completed(), environment)
+}
+
+/// `sigward-proxy check …`, with the options of serving, and whether JSON is wanted; none, where the
+/// command line says anything else. An endpoint can't be mistaken for the word: that has a scheme.
+pub fn check(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &Environment,
+) -> Option<Result<(Invocation, bool), clap::Error>> {
+    let mut arguments = arguments.into_iter().skip(1);
+    arguments.next().filter(|word| word == "check")?;
+    let name = OsString::from("sigward-proxy check");
+    let parsed = Check::try_parse_from(std::iter::once(name).chain(arguments));
+    Some(parsed.and_then(|Check { mut options, json }| {
+        // A check ends: nobody listens, and nobody is sent to sign in.
+        (options.listen, options.listen_token_file, options.no_sign_in) = (None, None, true);
+        let mut invocation = serving(options.completed(), environment)?;
+        invocation.config.asks_identity = true;
+        Ok((invocation, json))
+    }))
+}
+
+/// `sigward-proxy config …`; none, where the command line says anything else.
+pub fn config(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Option<Result<config::Task, clap::Error>> {
+    config::task(arguments)
+}
+
+/// What is named in the words of an entry.
+///
+/// # Errors
+/// They aren't options.
+pub fn given(words: &[String]) -> Result<config::Given, clap::Error> {
+    let all = std::iter::once("sigward-proxy").chain(words.iter().map(String::as_str));
+    let mut matches = Options::command().try_get_matches_from(all)?;
+    let is_of_environment = matches.value_source("broker") == Some(ValueSource::EnvVariable);
+    let options = Options::from_arg_matches_mut(&mut matches)?.completed();
+    Ok(config::Given {
+        has_endpoint: options.endpoint.is_some(),
+        has_profiles: !options.profiles.is_empty(),
+        broker: options
+            .broker
+            .choice()
+            .map_err(|why| fault(ErrorKind::ValueValidation, &why))?,
+        is_broker_of_environment: is_of_environment,
+    })
+}
+
+impl Options {
+    /// `--profile dev staging https://…`: the last word of the list is the endpoint.
+    fn completed(mut self) -> Self {
+        let is_last = self.profiles.last().is_some_and(|it| it.contains("://"));
+        if self.endpoint.is_none() && is_last {
+            self.endpoint = self.profiles.pop();
+        }
+        self
     }
+}
+
+fn serving(mut options: Options, environment: &Environment) -> Result<Invocation, clap::Error> {
     let Some(endpoint) = options.endpoint.take() else {
         return Err(fault(
             ErrorKind::MissingRequiredArgument,
@@ -229,6 +309,7 @@ pub fn parse(
         },
         listen: listen::checked(options.listen, options.listen_token_file, options.listen_mode)
             .map_err(wrong)?,
+        asks_identity: false,
     };
     let broker = options.broker.choice().map_err(wrong)?;
     Ok(Invocation { config, broker, log_level: options.log_level })

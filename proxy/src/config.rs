@@ -195,6 +195,8 @@ pub struct Config {
     pub tools: ToolPolicy,
     /// Serve HTTP there, and not standard input and output.
     pub listen: Option<Listen>,
+    /// Whether a private broker asks AWS whose its keys are.
+    pub asks_identity: bool,
 }
 
 impl Config {

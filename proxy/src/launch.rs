@@ -43,14 +43,7 @@ pub fn route(
     environment: &Environment,
 ) -> Result<Route, LaunchError> {
     let handover = environment.handover();
-    let found = match choice {
-        BrokerChoice::Unix(path) => Some(Route::Unix(path.clone())),
-        BrokerChoice::Tls(broker) => Some(Route::Tls(broker.clone())),
-        BrokerChoice::Private => None,
-        // A process that wanted a private broker doesn't look again.
-        BrokerChoice::Any if handover.is_some_and(Handover::wanted_broker) => None,
-        BrokerChoice::Any => answering(environment).map(Route::Unix),
-    };
+    let found = running(choice, environment);
     let executable = std::env::current_exe().map_err(LaunchError::Reexecute)?;
     // Whatever else the environment says: with keys in it, this process must not go on.
     let must_leave = !environment.aws_names().is_empty();
@@ -95,6 +88,55 @@ pub fn route(
     Ok(Route::Private(Arc::new(broker)))
 }
 
+/// The broker that runs already; none, where one of our own is wanted.
+#[must_use]
+pub fn running(choice: &BrokerChoice, environment: &Environment) -> Option<Route> {
+    match choice {
+        BrokerChoice::Unix(path) => Some(Route::Unix(path.clone())),
+        BrokerChoice::Tls(broker) => Some(Route::Tls(broker.clone())),
+        BrokerChoice::Private => None,
+        // A process that wanted a private broker doesn't look again.
+        BrokerChoice::Any if environment.handover().is_some_and(Handover::wanted_broker) => None,
+        BrokerChoice::Any => answering(environment).map(Route::Unix),
+    }
+}
+
+/// Starts this process over without AWS variables, where the environment holds any: for a command that
+/// needs none of them.
+///
+/// # Errors
+/// It can't. Where it can, this doesn't return.
+pub fn leave(environment: &Environment) -> Result<(), LaunchError> {
+    if environment.aws_names().is_empty() {
+        return Ok(());
+    }
+    let executable = std::env::current_exe().map_err(LaunchError::Reexecute)?;
+    Err(reexecute(&executable, environment, None))
+}
+
+/// The names of the profiles in the AWS files, which the broker's program reads.
+///
+/// # Errors
+/// What it says, or why it can't be run.
+pub fn profile_names(environment: &Environment) -> Result<Vec<String>, String> {
+    let executable = std::env::current_exe().map_err(|error| error.to_string())?;
+    let path = environment.os("PATH").map(OsString::from);
+    let start = Start { executable, path, arguments: vec!["profiles".into()] };
+    let output = start.output(|command| {
+        for name in environment.handover_names() {
+            command.env_remove(name);
+        }
+        command.envs(environment.settings());
+    });
+    let output = output.map_err(|error| error.to_string())?;
+    let words = |text: &[u8]| String::from_utf8_lossy(text).trim().to_owned();
+    if !output.status.success() {
+        return Err(format!("the names of the profiles can't be listed: {}", words(&output.stderr)));
+    }
+    serde_json::from_slice(&output.stdout)
+        .map_err(|_| "sigward-broker doesn't list profiles; update it".to_owned())
+}
+
 /// The arguments of a private broker: our endpoint and profiles, nothing else.
 fn arguments(config: &Config, log_level: &str) -> Vec<OsString> {
     // An endpoint is a place; `?qualifier=…` of an AgentCore runtime belongs to each request.
@@ -112,6 +154,9 @@ fn arguments(config: &Config, log_level: &str) -> Vec<OsString> {
         if let Some(value) = value {
             arguments.push(format!("{option}={value}").into());
         }
+    }
+    if config.asks_identity {
+        arguments.push("--identity".into());
     }
     for profile in config.named_profiles() {
         arguments.push(format!("--profile={profile}").into());

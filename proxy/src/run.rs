@@ -1,6 +1,7 @@
 //! From the command line to the end: options, broker, runtime, clients, drain.
 
 mod announce;
+mod commands;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -46,6 +47,13 @@ pub fn main() -> ExitCode {
         return asked.map_or_else(|error| usage(&error), |address| check_health(&address));
     }
     let environment = Environment::of_process();
+    if let Some(asked) = cli::config(std::env::args_os()) {
+        return asked.map_or_else(|error| usage(&error), |task| commands::config(task, &environment));
+    }
+    if let Some(asked) = cli::check(std::env::args_os(), &environment) {
+        let check = |(invocation, json)| commands::check(invocation, json, environment);
+        return asked.map_or_else(|error| usage(&error), check);
+    }
     let invocation = match cli::parse(std::env::args_os(), &environment) {
         Ok(invocation) => invocation,
         Err(error) => return usage(&error),
@@ -133,6 +141,7 @@ async fn serve(config: Config, route: Route, descriptors: u64) -> ExitCode {
         timeouts: config.timeouts,
         skip_auth: config.skip_auth,
         telemetry: config.telemetry,
+        inspect: false,
     };
     let upstream = match Upstream::new(settings, Signer::new(broker.clone())) {
         Ok(upstream) => Arc::new(upstream),

@@ -39,6 +39,7 @@ use self::listen::Listener;
 pub(crate) use self::listen::{RETRY, RETRY_MIN};
 pub use self::live::Live;
 pub(crate) use self::lost::{code_of, is_lost};
+pub(crate) use self::own::{Outcome, outcome};
 use self::subscriptions::Subscriptions;
 use crate::budget::{Budget, Message};
 use crate::config::ProfileName;

@@ -9,6 +9,7 @@ mod body;
 mod connections;
 mod frames;
 mod messages;
+mod probe;
 mod trust;
 mod warm;
 
@@ -88,6 +89,8 @@ struct Common {
     timeouts: Timeouts,
     skip_auth: bool,
     telemetry: bool,
+    /// The server's certificate in DER, where somebody wants to know.
+    certificate: Option<OnceLock<Vec<u8>>>,
 }
 
 /// The parts of an [`Upstream`].
@@ -105,6 +108,8 @@ pub struct Settings {
     pub skip_auth: bool,
     /// Whether the client's name goes into `User-Agent`.
     pub telemetry: bool,
+    /// Whether the server's certificate is kept, for whoever checks the way to it.
+    pub inspect: bool,
 }
 
 impl Upstream {
@@ -113,14 +118,24 @@ impl Upstream {
     /// # Errors
     /// The certificate authorities can't be read.
     pub fn new(settings: Settings, signer: Signer) -> Result<Self, SetupError> {
-        let Settings { url, network, headers, timeouts, skip_auth, telemetry } = settings;
-        let connections = Connections::new(network, &timeouts)?;
+        let Settings { url, network, headers, timeouts, skip_auth, telemetry, inspect } = settings;
+        let connections = Connections::new(network, &timeouts, inspect)?;
+        let certificate = inspect.then(OnceLock::new);
         let host = match (url.host_str(), url.port()) {
             (Some(host), Some(port)) => format!("{host}:{port}"),
             (host, _) => host.unwrap_or_default().to_owned(),
         };
-        let common =
-            Common { connections, signer, url, host, headers, timeouts, skip_auth, telemetry };
+        let common = Common {
+            connections,
+            signer,
+            url,
+            host,
+            headers,
+            timeouts,
+            skip_auth,
+            telemetry,
+            certificate,
+        };
         Ok(Self { common: Arc::new(common), user_agent: OnceLock::new() })
     }
 
@@ -148,6 +163,25 @@ impl Upstream {
     #[must_use]
     pub fn is_introduced(&self) -> bool {
         !self.common.telemetry || self.user_agent.get().is_some()
+    }
+
+    /// Opens a connection to the endpoint, and sends nothing on it.
+    ///
+    /// # Errors
+    /// None can be opened.
+    pub async fn probe(&self) -> Result<(), Error> {
+        match self.common.connections.probe(&self.common.url).await {
+            Ok(probed) => probed.map_err(|error| self.error(error)),
+            Err(error) => {
+                Err(Error::Connect { host: self.common.host.clone(), detail: error.to_string() })
+            }
+        }
+    }
+
+    /// The certificate that the server showed last, in DER, if it was to be kept.
+    #[must_use]
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        self.common.certificate.as_ref()?.get().cloned()
     }
 
     /// Signs, sends and reads.
@@ -282,6 +316,9 @@ impl Upstream {
             tokio::select! {
                 answer = &mut response => {
                     let mut answer = answer.map_err(|error| self.error(error))?;
+                    if let Some(certificate) = &self.common.certificate {
+                        keep(certificate, &answer);
+                    }
                     // Until the answer is read, or given up.
                     if let Some(place) = place {
                         answer.extensions_mut().insert(place);
@@ -355,6 +392,14 @@ impl Upstream {
         } else {
             Error::Interrupted { host, detail }
         }
+    }
+}
+
+/// Keeps the certificate of the connection that an answer came over.
+fn keep(certificate: &OnceLock<Vec<u8>>, answer: &reqwest::Response) {
+    let info = answer.extensions().get::<reqwest::tls::TlsInfo>();
+    if let Some(der) = info.and_then(reqwest::tls::TlsInfo::peer_certificate) {
+        let _ = certificate.set(der.to_owned());
     }
 }
 

@@ -20,6 +20,8 @@ mod bodies;
 mod botocore;
 mod broker;
 mod cases;
+mod check;
+mod client_files;
 mod clients;
 mod commands;
 mod confined;

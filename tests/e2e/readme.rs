@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use sigward_proxy::cli;
 use sigward_proxy::environment::Environment;
 use sigward_tests::{figures, processes};
 
@@ -56,12 +57,21 @@ fn its_client_configurations_are_commands_that_the_proxy_takes() {
     let lines = README.lines().filter_map(|line| line.strip_prefix("sigward-proxy "));
     let commands: Vec<&str> = lines.collect();
     assert!(!commands.is_empty());
-    commands.iter().for_each(|command| takes(command.split_whitespace()));
+    let is_of = |word: &str| commands.iter().filter(|it| it.split(' ').next() == Some(word)).count();
+    assert!(is_of("config") == 2 && is_of("check") == 1, "{commands:#?}");
+    for command in commands {
+        let command = command.split(" #").next().unwrap_or(command);
+        takes(command.split_whitespace());
+    }
 }
 
 fn takes<'a>(arguments: impl Iterator<Item = &'a str>) {
-    let all = ["sigward-proxy"].into_iter().chain(arguments).map(OsString::from);
-    let parsed = sigward_proxy::cli::parse(all, &Environment::of_process());
+    let all: Vec<OsString> =
+        ["sigward-proxy"].into_iter().chain(arguments).map(OsString::from).collect();
+    let environment = Environment::of_process();
+    let config = cli::config(all.clone()).map(|it| it.map(drop));
+    let check = cli::check(all.clone(), &environment).map(|it| it.map(drop));
+    let parsed = config.or(check).unwrap_or_else(|| cli::parse(all, &environment).map(drop));
     assert!(parsed.is_ok(), "{}", parsed.expect_err("the error"));
 }
 
@@ -78,6 +88,9 @@ async fn the_options_that_it_names_exist() {
     };
     let binaries = processes::binaries();
     let mut known = help(&binaries.proxy, &[]).await;
+    for subcommand in ["config", "check"] {
+        known.push_str(&help(&binaries.proxy, &[subcommand]).await);
+    }
     let subcommands =
         [&["serve"][..], &["check"], &["status"], &["explain"], &["audit", "verify"], &["setup"]];
     for subcommand in subcommands {

@@ -29,6 +29,15 @@ impl Authority {
     /// If no certificate can be made.
     #[must_use]
     pub fn new(protocols: &[&str]) -> Self {
+        Self::shaped(protocols, |_| {})
+    }
+
+    /// The same, with a certificate of the server that isn't the usual one.
+    ///
+    /// # Panics
+    /// If no certificate can be made.
+    #[must_use]
+    pub fn shaped(protocols: &[&str], shape: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = || KeyPair::generate().expect("a key");
         let mut authority = CertificateParams::default();
         // Names of their own: of two with one name, the certificates of one would be checked with the key of the other.
@@ -38,7 +47,8 @@ impl Authority {
         let authority = CertifiedIssuer::self_signed(authority, key()).expect("an authority");
         let own = key();
         let names = ["127.0.0.1", HOST].map(str::to_owned);
-        let certificate = CertificateParams::new(names).expect("two names");
+        let mut certificate = CertificateParams::new(names).expect("two names");
+        shape(&mut certificate);
         let certificate = certificate.signed_by(&own, &authority).expect("a certificate");
         let private = PrivateKeyDer::try_from(own.serialize_der()).expect("a key");
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))

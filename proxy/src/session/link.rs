@@ -25,6 +25,16 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// The connection of `profile`.
+    pub(crate) fn new(
+        profile: ProfileName,
+        upstream: Arc<Upstream>,
+        budget: Budget,
+        metadata: Arc<Metadata>,
+    ) -> Self {
+        Self { profile, upstream, budget, metadata }
+    }
+
     /// Sends one message over the session.
     pub(crate) async fn post(
         &self,
@@ -81,7 +91,7 @@ impl Link {
     }
 
     /// Ends a session with a DELETE, where the server gave it an id.
-    pub(super) async fn end(&self, live: &Live) {
+    pub(crate) async fn end(&self, live: &Live) {
         let Some(id) = &live.id else { return };
         let mut headers = HeaderMap::with_capacity(4);
         protocol::bind(&mut headers, Some(id), live.version.as_ref());

@@ -30,7 +30,7 @@ pub struct Live {
 impl Live {
     /// The session that a server calls `id`, where it gives it an id, and whose handshake had this
     /// `result`.
-    pub(super) fn opened(id: Option<HeaderValue>, result: &str, epoch: u64) -> Arc<Self> {
+    pub(crate) fn opened(id: Option<HeaderValue>, result: &str, epoch: u64) -> Arc<Self> {
         Self::new(id, negotiated(result), epoch)
     }
 

@@ -12,7 +12,8 @@ use crate::upstream::{Incoming, Reply, Sent};
 use crate::wire::{self, Envelope, Id, Kind};
 
 /// What came of a request of our own.
-enum Outcome {
+pub(crate) enum Outcome {
+    /// The text of its result.
     Result(String),
     /// The message of the server's error.
     Refused(String),
@@ -51,7 +52,8 @@ pub(super) async fn tell(link: &Link, live: &Live, method: &str, params: &str) {
     }
 }
 
-async fn outcome(reply: Reply, id: &Id) -> Result<Outcome, Error> {
+/// What an answer says to the request `id`.
+pub(crate) async fn outcome(reply: Reply, id: &Id) -> Result<Outcome, Error> {
     let mut messages = match reply {
         Reply::Messages(messages) => messages,
         Reply::Accepted => return Err(Error::NoAnswer),

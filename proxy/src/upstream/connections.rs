@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::probe::Probe;
 use super::trust::{SetupError, trust};
 use super::warm::Warm;
 use crate::config::{Network, Timeouts};
@@ -71,11 +72,16 @@ impl Drop for Taken {
 }
 
 impl Connections {
-    /// None is open yet.
-    pub(super) fn new(network: Network, timeouts: &Timeouts) -> Result<Self, SetupError> {
+    /// None is open yet. `inspect`: answers come with what is known of their connection.
+    pub(super) fn new(
+        network: Network,
+        timeouts: &Timeouts,
+        inspect: bool,
+    ) -> Result<Self, SetupError> {
         let connect = timeouts.connect;
         let warm = Warm::new(connect);
         let builder = lane(&network, connect, MAX_IDLE)?.connector_layer(warm.clone());
+        let builder = builder.tls_info(inspect);
         let first = Lane::new(builder)?;
         Ok(Self {
             network,
@@ -94,6 +100,13 @@ impl Connections {
         if let Some(warm) = warm {
             warm.begin(&self.first.client, url);
         }
+    }
+
+    /// Opens a connection as for a request, and closes it.
+    pub(super) async fn probe(&self, url: &Url) -> Result<Result<(), reqwest::Error>, SetupError> {
+        let probe = Probe::default();
+        let builder = builder(&self.network, self.connect)?.connector_layer(probe.clone());
+        Ok(probe.run(&build(builder)?, url).await)
     }
 
     /// The client for a GET stream.
@@ -185,7 +198,7 @@ mod tests {
         let wait = Duration::from_secs(1);
         let timeouts =
             Timeouts { request: wait, connect: wait, read: wait, write: wait, tool: wait };
-        let connections = Connections::new(network, &timeouts).unwrap();
+        let connections = Connections::new(network, &timeouts, false).unwrap();
         let lanes = || connections.shared.lock().unwrap().len();
         let mut taken: Vec<_> = (0..STREAMS).map(|_| connections.place().1).collect();
         assert_eq!(lanes(), 1);

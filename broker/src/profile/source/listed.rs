@@ -4,7 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::base::Base;
 use super::chain::Chain;
+use crate::config;
+use crate::error::Denial;
 use crate::profile::aws_files::AwsFiles;
+use crate::profile::home::{Home, Snapshot};
+use crate::profile::surroundings::Surroundings;
 
 /// A profile of the AWS files: nothing of it is a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +34,16 @@ pub struct Listed {
 pub fn listed(config: (&Path, &str), credentials: (&Path, &str)) -> Result<Vec<Listed>, String> {
     let files = AwsFiles::read(config, credentials).map_err(|error| error.to_string())?;
     Ok(files.names().into_iter().map(|name| of(&files, name)).collect())
+}
+
+/// The names of the profiles in the AWS files that the environment names, in the order of the alphabet. This
+/// blocks.
+///
+/// # Errors
+/// The files can't be read: which, and why.
+pub fn names(surroundings: &Surroundings) -> Result<Vec<String>, Denial> {
+    let snapshot = Snapshot::of(&Home::new(&config::AwsFiles::default(), surroundings));
+    Ok(snapshot.files()?.names().into_iter().map(str::to_owned).collect())
 }
 
 fn of(files: &AwsFiles, name: &str) -> Listed {

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -124,6 +124,21 @@ impl Start {
         prepare(&mut command);
         let child = command.spawn().map_err(fail)?;
         Ok(Started { socket, errors, pid: i32::try_from(child.id()).ok() })
+    }
+}
+
+impl Start {
+    /// Runs the program to its end, and answers what it has written. `prepare` may change the child's
+    /// environment.
+    ///
+    /// # Errors
+    /// It isn't there, or can't be run.
+    pub fn output(&self, prepare: impl FnOnce(&mut Command)) -> Result<Output, StartError> {
+        let program = self.program()?;
+        let mut command = Command::new(&program);
+        command.args(&self.arguments).stdin(Stdio::null());
+        prepare(&mut command);
+        command.output().map_err(|source| StartError::Spawn { program, source })
     }
 }
 

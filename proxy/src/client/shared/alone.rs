@@ -22,6 +22,7 @@ impl Shared {
             timeouts: config.timeouts,
             skip_auth: false,
             telemetry: false,
+            inspect: false,
         };
         let upstream = Upstream::new(settings, Signer::new(broker.clone())).unwrap();
         Self::new(&config, Arc::new(upstream), broker)

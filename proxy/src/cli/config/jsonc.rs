@@ -1,0 +1,414 @@
+//! One entry of a JSON file that people write, with comments and trailing commas, changed as text.
+//!
+//! The file is parsed for the places of its members alone; an edit replaces a range of the text and
+//! nothing else, so that every byte outside the entry stays. The result is read again: what isn't the
+//! entry must mean what it meant.
+
+use std::ops::Range;
+
+use jsonc_parser::ast::{Object, ObjectProp, Value};
+use jsonc_parser::common::Ranged;
+use jsonc_parser::tokens::Token;
+use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+use super::text::{Node, Style, splice};
+use crate::wire;
+
+/// Comments and trailing commas, and nothing else that isn't JSON.
+const OPTIONS: ParseOptions = ParseOptions {
+    allow_comments: true,
+    allow_trailing_commas: true,
+    allow_loose_object_property_names: false,
+    allow_missing_commas: false,
+    allow_single_quoted_strings: false,
+    allow_hexadecimal_numbers: false,
+    allow_unary_plus_numbers: false,
+    allow_bare_decimal_point_numbers: false,
+    allow_non_finite_numbers: false,
+    allow_extended_string_escapes: false,
+};
+
+/// The names from the root of the file down to a member.
+pub(super) type Path<'a> = [&'a str];
+
+/// Sets the member at `path` to `value`, with the objects above it where they are missing.
+pub(super) fn set(text: &str, path: &Path, value: &Node) -> Result<String, String> {
+    let edited = if is_blank(text)? { fresh(text, path, value) } else { put(text, path, value)? };
+    verified(text, edited, path)
+}
+
+/// Takes the member at `path` out. `None`: it isn't there.
+pub(super) fn remove(text: &str, path: &Path) -> Result<Option<String>, String> {
+    if is_blank(text)? {
+        return Ok(None);
+    }
+    let document = Document::parse(text)?;
+    let edits = document.removals(path)?;
+    let Some(last) = edits.len().checked_sub(1) else { return Ok(None) };
+    for (number, edit) in edits.into_iter().enumerate() {
+        match verified(text, splice(text, &[edit]), path) {
+            Err(_) if number < last => {}
+            verified => return verified.map(Some),
+        }
+    }
+    Ok(None)
+}
+
+/// The value at `path`.
+pub(super) fn find(text: &str, path: &Path) -> Result<Option<Node>, String> {
+    if is_blank(text)? {
+        return Ok(None);
+    }
+    let document = Document::parse(text)?;
+    Ok(document.member(path)?.map(|member| value(&member.value)))
+}
+
+/// The names of the members of the object at `path`, with how many times each is there.
+pub(super) fn names(text: &str, path: &Path) -> Result<Vec<String>, String> {
+    if is_blank(text)? {
+        return Ok(Vec::new());
+    }
+    let document = Document::parse(text)?;
+    let found = match path {
+        [] => document.root()?,
+        path => match document.member(path)? {
+            None => return Ok(Vec::new()),
+            Some(member) => object(&member.value, path)?,
+        },
+    };
+    Ok(found.properties.iter().map(|it| it.name.as_str().to_owned()).collect())
+}
+
+/// Replaces the first `count` elements of the array at `path` by `by`; the others stay as they are
+/// written.
+pub(super) fn replace_first(
+    text: &str,
+    path: &Path,
+    count: usize,
+    by: &[String],
+) -> Result<String, String> {
+    let document = Document::parse(text)?;
+    let member = document.member(path)?.ok_or_else(|| format!("{} is missing", shown(path)))?;
+    let Value::Array(array) = &member.value else {
+        return Err(format!("{} isn't an array", shown(path)));
+    };
+    let by: Vec<String> = by.iter().map(|word| wire::quote(word)).collect();
+    let edit = match (array.elements.first(), array.elements.get(count)) {
+        // All of them, or there is none: the brackets stay.
+        (Some(first), None) => {
+            let last = array.elements.last().map_or(first.end(), Ranged::end);
+            let mut range = first.start()..last;
+            if by.is_empty() {
+                range.end = document.comma_after(last).map_or(range.end, |comma| comma + 1);
+            }
+            (range, by.join(", "))
+        }
+        (Some(first), Some(next)) => {
+            let mut by = by.join(", ");
+            if !by.is_empty() {
+                by.push_str(", ");
+            }
+            (first.start()..next.start(), by)
+        }
+        (None, _) => (array.start() + 1..array.start() + 1, by.join(", ")),
+    };
+    verified(text, splice(text, &[edit]), path)
+}
+
+/// A file that holds nothing: what isn't white space or a comment is missing.
+fn is_blank(text: &str) -> Result<bool, String> {
+    let body = body(text);
+    let parsed = parse_to_ast(body, &CollectOptions::default(), &OPTIONS).map_err(told)?;
+    Ok(parsed.value.is_none())
+}
+
+/// The text behind a byte order mark.
+fn body(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+fn fresh(text: &str, path: &Path, value: &Node) -> String {
+    let style = Style::of(text);
+    let nested = nested(path, value);
+    let newline = style.newline;
+    let mut made = text.to_owned();
+    if !body(text).trim().is_empty() && !text.ends_with('\n') {
+        made.push_str(newline);
+    }
+    made.push_str(&style.pretty(&nested, ""));
+    made.push_str(newline);
+    made
+}
+
+fn put(text: &str, path: &Path, value: &Node) -> Result<String, String> {
+    let document = Document::parse(text)?;
+    if let Some(member) = document.member(path)? {
+        if self::value(&member.value) == *value {
+            return Ok(text.to_owned());
+        }
+        let style = Style::of(text);
+        let range = document.range(&member.value);
+        let is_one_line = !text[range.clone()].contains('\n');
+        let written = match is_one_line {
+            true => value.to_string(),
+            false => style.pretty(value, style.indentation(text, document.start(member))),
+        };
+        return Ok(splice(text, &[(range, written)]));
+    }
+    // The deepest object that is there.
+    let mut depth = path.len() - 1;
+    let target = loop {
+        if depth == 0 {
+            break document.root()?;
+        }
+        match document.member(&path[..depth])? {
+            Some(member) => break object(&member.value, &path[..depth])?,
+            None => depth -= 1,
+        }
+    };
+    let nested = nested(&path[depth + 1..], value);
+    Ok(splice(text, &document.insertion(target, path[depth], &nested)))
+}
+
+/// A text and where its parts are.
+struct Document<'a> {
+    text: &'a str,
+    /// The length of the byte order mark.
+    offset: usize,
+    root: Value<'a>,
+    /// Of all commas.
+    commas: Vec<usize>,
+}
+
+impl<'a> Document<'a> {
+    fn parse(text: &'a str) -> Result<Self, String> {
+        let body = body(text);
+        let collect = CollectOptions { tokens: true, ..CollectOptions::default() };
+        let parsed = parse_to_ast(body, &collect, &OPTIONS).map_err(told)?;
+        let offset = text.len() - body.len();
+        let tokens = parsed.tokens.unwrap_or_default().into_iter();
+        let commas = tokens.filter(|it| it.token == Token::Comma);
+        let commas = commas.map(|it| it.range.start + offset).collect();
+        let root = parsed.value.ok_or("it holds nothing")?;
+        Ok(Self { text, offset, root, commas })
+    }
+
+    fn root(&self) -> Result<&Object<'a>, String> {
+        match &self.root {
+            Value::Object(object) => Ok(object),
+            _ => Err("it isn't a JSON object".to_owned()),
+        }
+    }
+
+    /// The member at `path`, if it is there.
+    fn member(&self, path: &Path) -> Result<Option<&ObjectProp<'a>>, String> {
+        let mut at = self.root()?;
+        let Some((last, parents)) = path.split_last() else { return Ok(None) };
+        for (depth, name) in parents.iter().enumerate() {
+            match only(at, name, &path[..=depth])? {
+                Some(member) => at = object(&member.value, &path[..=depth])?,
+                None => return Ok(None),
+            }
+        }
+        only(at, last, path)
+    }
+
+    fn start(&self, member: &ObjectProp<'_>) -> usize {
+        member.start() + self.offset
+    }
+
+    fn range(&self, part: &impl Ranged) -> Range<usize> {
+        part.start() + self.offset..part.end() + self.offset
+    }
+
+    /// The comma behind `end`, before anything that isn't a comment.
+    fn comma_after(&self, end: usize) -> Option<usize> {
+        let end = end + self.offset;
+        let comma = self.commas.iter().copied().find(|at| *at >= end)?;
+        is_filler(&self.text[end..comma]).then_some(comma)
+    }
+
+    /// The edits that put a member at the end of `object`.
+    fn insertion(
+        &self,
+        object: &Object<'_>,
+        name: &str,
+        value: &Node,
+    ) -> Vec<(Range<usize>, String)> {
+        let text = self.text;
+        let style = Style::of(text);
+        let Range { start, end } = self.range(object);
+        let name = wire::quote(name);
+        let inner = &text[start + 1..end - 1];
+        let filled = start + 1 + inner.trim_end().len();
+        let Some(last) = object.properties.last() else {
+            let base = style.indentation(text, start).to_owned();
+            let own = format!("{base}{}", style.unit);
+            let newline = style.newline;
+            let member = format!("{newline}{own}{name}: {}", style.pretty(value, &own));
+            // The line end before the closing brace stays where there is one.
+            let rest = &text[filled..end - 1];
+            let close = if rest.contains('\n') { String::new() } else { format!("{newline}{base}") };
+            let gap = if rest.contains('\n') { filled..filled } else { filled..end - 1 };
+            return vec![(gap, format!("{member}{close}"))];
+        };
+        let after = last.end() + self.offset;
+        let trailing = self.comma_after(last.end());
+        let one_line = !text[start..end].contains('\n');
+        let (before, written) = if one_line {
+            (" ".to_owned(), value.to_string())
+        } else {
+            let own = style.indentation(text, self.start(last)).to_owned();
+            let written = style.pretty(value, &own);
+            (format!("{}{own}", style.newline), written)
+        };
+        let between = if one_line { ":" } else { ": " };
+        match trailing {
+            Some(_) => vec![(filled..filled, format!("{before}{name}{between}{written},"))],
+            None => vec![
+                (after..after, ",".to_owned()),
+                (filled..filled, format!("{before}{name}{between}{written}")),
+            ],
+        }
+    }
+
+    /// The edits that take the member at `path` out, the best one first: an edit that would put what
+    /// follows behind a comment is no good. None: it isn't there.
+    fn removals(&self, path: &Path) -> Result<Vec<(Range<usize>, String)>, String> {
+        let Some(member) = self.member(path)? else { return Ok(Vec::new()) };
+        let parent = match path.split_last() {
+            Some((_, [])) | None => self.root()?,
+            Some((_, parents)) => match self.member(parents)? {
+                Some(parent) => object(&parent.value, parents)?,
+                None => return Ok(Vec::new()),
+            },
+        };
+        let text = self.text;
+        let Range { start, end } = self.range(member);
+        let Range { start: open, end: close } = self.range(parent);
+        let place = parent.properties.iter().position(|it| it.start() == member.start());
+        let before = place.and_then(|place| place.checked_sub(1)).map(|it| &parent.properties[it]);
+        let own_comma = self.comma_after(member.end());
+        // With its own comma, or without.
+        let end = own_comma.map_or(end, |comma| comma + 1);
+        let is_blank = |range: Range<usize>| text[range].trim().is_empty();
+        if is_blank(open + 1..start) && is_blank(end..close - 1) {
+            return Ok(vec![(open + 1..close - 1, String::new())]);
+        }
+        let from = text[..start].trim_end().len().max(open + 1);
+        if own_comma.is_none()
+            && let Some(before) = before
+        {
+            // The comma of the one before it goes too; comments between them stay.
+            let comma = self.comma_after(before.end());
+            let comma = comma.ok_or_else(|| format!("no comma stands before {}", shown(path)))?;
+            return Ok(vec![(comma..end, text[comma + 1..from.max(comma + 1)].to_owned())]);
+        }
+        let after = text[end..].trim_start_matches([' ', '\t']);
+        let in_line = (start..text.len() - after.len(), String::new());
+        let whole = (from..end, String::new());
+        // A comment behind it stays on its line, and the first of a line leaves no space.
+        let is_first = before.is_none() && !text[from..start].contains('\n');
+        Ok(if after.starts_with('/') || is_first { vec![in_line] } else { vec![whole, in_line] })
+    }
+}
+
+/// White space and comments.
+fn is_filler(text: &str) -> bool {
+    let mut rest = text.trim_start();
+    loop {
+        if rest.is_empty() {
+            return true;
+        }
+        let end = if rest.starts_with("//") {
+            rest.find('\n').map_or(rest.len(), |at| at + 1)
+        } else if rest.starts_with("/*") {
+            match rest.find("*/") {
+                Some(at) => at + 2,
+                None => return false,
+            }
+        } else {
+            return false;
+        };
+        rest = rest[end..].trim_start();
+    }
+}
+
+/// The one member of that name.
+fn only<'a, 'b>(
+    object: &'b Object<'a>,
+    name: &str,
+    path: &Path,
+) -> Result<Option<&'b ObjectProp<'a>>, String> {
+    let mut found = object.properties.iter().filter(|member| member.name.as_str() == name);
+    let first = found.next();
+    // The attack: of two, this program would edit the one, and the client would read the other.
+    if found.next().is_some() {
+        return Err(format!("{} is declared twice; delete one of them", shown(path)));
+    }
+    Ok(first)
+}
+
+fn object<'a, 'b>(value: &'b Value<'a>, path: &Path) -> Result<&'b Object<'a>, String> {
+    match value {
+        Value::Object(object) => Ok(object),
+        _ => Err(format!("{} isn't an object", shown(path))),
+    }
+}
+
+/// A path as a person reads it.
+fn shown(path: &Path) -> String {
+    path.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" / ")
+}
+
+/// What the parser says, with line and column.
+#[allow(clippy::needless_pass_by_value, reason = "an argument of map_err")]
+fn told(error: jsonc_parser::errors::ParseError) -> String {
+    format!(
+        "line {}, column {}: {}",
+        error.line_display(),
+        error.column_display(),
+        error.kind().to_string().to_lowercase()
+    )
+}
+
+/// What is written there: numbers as they are, and every member of a name.
+fn value(value: &Value<'_>) -> Node {
+    match value {
+        Value::StringLit(text) => Node::Text(text.value.as_ref().to_owned()),
+        Value::NumberLit(number) => Node::Other(number.value.to_owned()),
+        Value::BooleanLit(literal) => Node::Other(literal.value.to_string()),
+        Value::NullKeyword(_) => Node::Other("null".to_owned()),
+        Value::Array(array) => Node::List(array.elements.iter().map(self::value).collect()),
+        Value::Object(object) => {
+            let members = object.properties.iter();
+            let member = |it: &ObjectProp<'_>| (it.name.as_str().to_owned(), self::value(&it.value));
+            Node::Map(members.map(member).collect())
+        }
+    }
+}
+
+/// `value` within objects that have one member each.
+fn nested(path: &Path, value: &Node) -> Node {
+    let within = |inner, name: &&str| Node::Map(vec![((*name).to_owned(), inner)]);
+    path.iter().rev().fold(value.clone(), within)
+}
+
+/// The edited text, if all but the member at `path` means what it meant.
+fn verified(text: &str, edited: String, path: &Path) -> Result<String, String> {
+    let before = match is_blank(text)? {
+        true => Node::Map(Vec::new()),
+        false => value(&Document::parse(text)?.root).without(path),
+    };
+    let after = Document::parse(&edited).map_err(|why| unexpected(path, &why))?;
+    if value(&after.root).without(path) != before {
+        return Err(unexpected(path, "another entry would change"));
+    }
+    Ok(edited)
+}
+
+fn unexpected(path: &Path, why: &str) -> String {
+    format!("{} can't be edited without touching the rest ({why}); edit it by hand", shown(path))
+}
+
+#[cfg(test)]
+mod tests;

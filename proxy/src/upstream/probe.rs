@@ -1,0 +1,108 @@
+//! A connection to the endpoint on which nothing is sent: whether names, proxies and certificates let one
+//! be opened, for `sigward-proxy check`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use tower::{Layer, Service, ServiceExt};
+use url::Url;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A layer of the HTTP client's connector, which closes what it opens.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Probe(Arc<AtomicBool>);
+
+/// What a connection that is only probed is to the request that asked for it.
+#[derive(Debug, thiserror::Error)]
+#[error("only probed")]
+struct Probed;
+
+impl Probe {
+    /// Opens a connection by `client`, whose connector this is a layer of, and closes it.
+    pub(super) async fn run(&self, client: &reqwest::Client, url: &Url) -> Result<(), reqwest::Error> {
+        let request = reqwest::Request::new(http::Method::HEAD, url.clone());
+        match client.execute(request).await {
+            Err(error) if !self.0.load(Ordering::Acquire) => Err(error),
+            // The connector never hands a connection out: there is no answer.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
+
+impl<S> Layer<S> for Probe {
+    type Service = Connector<S>;
+
+    fn layer(&self, connector: S) -> Connector<S> {
+        Connector { connector, probe: self.clone() }
+    }
+}
+
+/// A connector whose connections go nowhere.
+#[derive(Debug, Clone)]
+pub(super) struct Connector<S> {
+    connector: S,
+    probe: Probe,
+}
+
+impl<S, R> Service<R> for Connector<S>
+where
+    S: Service<R, Error = BoxError> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Response: Send + 'static,
+    R: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<S::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, destination: R) -> Self::Future {
+        let connecting = self.connector.clone().oneshot(destination);
+        let probe = self.probe.clone();
+        Box::pin(async move {
+            drop(connecting.await?);
+            probe.0.store(true, Ordering::Release);
+            Err(Probed.into())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn probed(url: &Url) -> Result<(), reqwest::Error> {
+        let probe = Probe::default();
+        let client = reqwest::Client::builder().no_proxy().connector_layer(probe.clone());
+        probe.run(&client.build().unwrap(), url).await
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_on_a_connection_that_is_probed() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}/mcp", server.local_addr().unwrap())).unwrap();
+        let asking = tokio::spawn(async move { probed(&url).await });
+        let (mut connection, _) = server.accept().await.unwrap();
+        let mut received = Vec::new();
+        connection.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"");
+        asking.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_opened_is_an_error() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}/mcp", server.local_addr().unwrap())).unwrap();
+        drop(server);
+        assert!(probed(&url).await.unwrap_err().is_connect());
+    }
+}

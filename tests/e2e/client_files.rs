@@ -1,0 +1,325 @@
+//! `sigward-proxy config`: the entry in each client's file, by the real program in a home of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use sigward_tests::aws_home::AwsHome;
+use sigward_tests::keys::Key;
+use sigward_tests::processes::{self, StdioClient};
+use sigward_tests::upstream::{REGION, SERVICE};
+use tokio::process::Command;
+
+use crate::commands::run;
+use crate::setup::{World, assert_names, own_uid, text};
+
+const CLIENTS: [&str; 8] =
+    ["claude-code", "claude-desktop", "kiro", "cursor", "vscode", "codex", "cline", "zed"];
+
+/// `sigward-proxy config …` in the home and in an empty project.
+fn config(world: &World, arguments: &[&str]) -> Command {
+    let project = world.directory.path().join("project");
+    fs::create_dir_all(&project).unwrap();
+    let mut command = processes::command(&processes::binaries().proxy);
+    command.envs(world.home.environment()).env("XDG_RUNTIME_DIR", world.directory.path());
+    command.current_dir(project).arg("config").args(arguments);
+    command
+}
+
+/// What follows the options of `config`.
+fn serving<'a>(url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&[url, "--service", SERVICE, "--region", REGION, "--broker", "private"], more].concat()
+}
+
+/// The words and the variables of the entry in a client's file.
+fn entry(client: &str, text: &str) -> (Vec<String>, Vec<(String, String)>) {
+    if client == "codex" {
+        let line = |key: &str| {
+            let line = text.lines().find(|line| line.starts_with(&format!("{key} = ")));
+            line.map(|line| line[key.len() + 3..].to_owned())
+        };
+        assert!(text.contains("[mcp_servers.aws]"), "{text}");
+        let mut words: Vec<String> = vec![serde_json::from_str(&line("command").unwrap()).unwrap()];
+        words.extend(serde_json::from_str::<Vec<String>>(&line("args").unwrap()).unwrap());
+        // An inline table of plain texts.
+        let env = line("env").unwrap_or_else(|| "{}".to_owned()).replace(" = ", "=");
+        let env = env.trim_matches(['{', '}', ' ']).split(", ").filter(|it| !it.is_empty());
+        let env = env.map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap();
+            (name.to_owned(), value.trim_matches('"').to_owned())
+        });
+        return (words, env.collect());
+    }
+    let file: Value = serde_json::from_str(text).unwrap();
+    let container = match client {
+        "vscode" => "servers",
+        "zed" => "context_servers",
+        _ => "mcpServers",
+    };
+    let entry = &file[container]["aws"];
+    assert_eq!(entry["type"] == "stdio", client == "vscode", "{entry}");
+    let mut words = vec![entry["command"].as_str().unwrap().to_owned()];
+    words.extend(entry["args"].as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()));
+    let env = entry["env"].as_object().into_iter().flatten();
+    let env = env.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()));
+    (words, env.collect())
+}
+
+/// All files below a directory, with their contents.
+fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut waiting = vec![directory.to_owned()];
+    while let Some(at) = waiting.pop() {
+        for entry in fs::read_dir(at).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => waiting.push(path),
+                false => files.push((path.clone(), fs::read(&path).unwrap())),
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The entry of each client, started as the client would, has a session; a second write changes nothing; and a
+/// removal leaves no trace.
+#[tokio::test]
+async fn an_entry_that_was_written_works_and_goes_again() {
+    let world = World::new().await;
+    let url = world.upstream.url();
+    for client in CLIENTS {
+        let before = files(world.home.path());
+        let place = world.home.path().join("desktop.json");
+        // On Linux, that client has no place of its own.
+        let elsewhere = ["--file", place.to_str().unwrap()];
+        let own: &[&str] = if client == "claude-desktop" { &elsewhere } else { &[] };
+        let write = [&["--client", client, "--write"], own, &serving(&url, &["--profile", "staging", "dev"])];
+        let (good, output, errors) = run(config(&world, &write.concat())).await;
+        assert!(good, "{client}: {output}{errors}");
+        let after = files(world.home.path());
+        let made: Vec<_> = after.iter().filter(|it| !before.contains(it)).collect();
+        assert_eq!(made.len(), 1, "{client}: {made:?}");
+        assert!(output.contains(made[0].0.to_str().unwrap()), "{output}");
+
+        let (words, variables) = entry(client, std::str::from_utf8(&made[0].1).unwrap());
+        // Nothing of the environment but what the entry says.
+        let mut command = processes::command(Path::new(&words[0]));
+        command.args(&words[1..]).envs(variables);
+        let mut session = StdioClient::start(command);
+        session.initialize().await;
+        let called = session.call("whoami", r#"{"aws_profile":"dev"}"#).await;
+        assert_eq!(text(&called), world.home.identity("dev"), "{client}");
+        session.close().await;
+
+        let (good, output, _) = run(config(&world, &write.concat())).await;
+        assert!(good && output.contains("no change"), "{client}: {output}");
+        assert_eq!(files(world.home.path()), after, "{client}");
+
+        let remove = [&["--client", client, "--remove"], own].concat();
+        for _ in 0..2 {
+            let (good, output, errors) = run(config(&world, &remove)).await;
+            assert!(good, "{client}: {output}{errors}");
+            assert_eq!(files(world.home.path()), before, "{client}");
+        }
+    }
+}
+
+/// Other entries, comments, and what else is in a file stay byte for byte.
+#[tokio::test]
+async fn a_file_of_others_keeps_every_byte() {
+    let world = World::new().await;
+    let url = world.upstream.url();
+    let zed = "{\r\n\t// my theme\r\n\t\"theme\": \"One\",\r\n\t\"context_servers\": {\r\n\t\t\"a\": {\"command\": \"a\", \"x\": 1.0,},\r\n\t},\r\n}";
+    let codex = "# mine\nmodel = 'x'   # the model\n\n[mcp_servers.a]\ncommand = \"a\"";
+    for (client, path, before) in
+        [("zed", ".config/zed/settings.json", zed), ("codex", ".codex/config.toml", codex)]
+    {
+        let path = world.home.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, before).unwrap();
+        let write = [&["--client", client, "--write"], &serving(&url, &["--profile", "dev"])[..]].concat();
+        let (good, output, errors) = run(config(&world, &write)).await;
+        assert!(good, "{output}{errors}");
+        let after = fs::read_to_string(&path).unwrap();
+        let rest: String = after.chars().filter(|c| !c.is_whitespace()).collect();
+        let kept: String = before.chars().filter(|c| !c.is_whitespace()).collect();
+        let ends = kept.trim_end_matches('}').trim_end_matches(',').trim_end_matches('}').len();
+        assert!(rest.starts_with(&kept[..ends]), "{after}");
+        let backup = path.with_file_name(format!("{}.sigward-backup", path.file_name().unwrap().to_str().unwrap()));
+        assert_eq!(fs::read_to_string(&backup).unwrap(), before);
+        let (good, ..) = run(config(&world, &["--client", client, "--remove"])).await;
+        assert!(good);
+        assert_eq!(fs::read_to_string(&path).unwrap(), before, "{client}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_edited_stays_and_is_named() {
+    let world = World::new().await;
+    let url = world.upstream.url();
+    for (before, word) in [
+        ("{\"mcpServers\": []}", "isn't an object"),
+        ("{\"mcpServers\": {\"aws\": {\"command\": \"other\"}}}", "--name"),
+        ("{\"mcpServers\": {\"aws\": {}, \"aws\": {}}}", "twice"),
+        ("{\"mcpServers\": ", "line 1"),
+    ] {
+        let path = world.directory.path().join("broken/mcp.json");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, before).unwrap();
+        let file = ["--client", "cursor", "--write", "--file", path.to_str().unwrap()];
+        let write = [&file, &serving(&url, &["--profile", "dev"])[..]].concat();
+        let (good, _, errors) = run(config(&world, &write)).await;
+        assert!(!good);
+        assert_names(&errors, &[path.to_str().unwrap(), word, "nothing was written"]);
+        assert_eq!(files(path.parent().unwrap()), [(path.clone(), before.into())], "and no backup");
+    }
+}
+
+/// Without `--write` the snippet alone is on standard output.
+#[tokio::test]
+async fn a_snippet_is_printed_and_nothing_is_written() {
+    let world = World::new().await;
+    let before = files(world.home.path());
+    let url = world.upstream.url();
+    for client in CLIENTS {
+        let print = [&["--client", client], &serving(&url, &["--profile", "dev"])[..]].concat();
+        let (good, output, errors) = run(config(&world, &print)).await;
+        assert!(good, "{client}: {errors}");
+        let (words, _) = entry(client, &output);
+        assert_eq!(words[1..3], [url.as_str(), "--service"], "{client}");
+    }
+    assert_eq!(files(world.home.path()), before);
+}
+
+/// The names that nobody gave are those of the AWS files, which the broker's program reads.
+#[tokio::test]
+async fn profiles_that_nobody_named_are_asked_for() {
+    let mut home = AwsHome::new();
+    home.static_keys("my own", &Key::user("own"));
+    let world = World::at_home(home, |builder| builder).await;
+    let url = world.upstream.url();
+    let (good, output, errors) = run(config(&world, &[&["--client", "kiro"], &serving(&url, &[])[..]].concat())).await;
+    assert!(good, "{errors}");
+    let (words, _) = entry("kiro", &output);
+    let at = words.iter().position(|word| word == "--profile").unwrap();
+    assert_eq!(words[at + 1..], ["dev", "my own", "prod", "staging"]);
+
+    // A broker that runs knows the endpoint too, and says only what is allowed.
+    let socket = world.directory.path().join("sigward/broker.sock");
+    fs::create_dir(socket.parent().unwrap()).unwrap();
+    let rule = format!(
+        "[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"staging\"]\nendpoints = [\"upstream\"]",
+        own_uid()
+    );
+    let text = world.configuration(&rule);
+    let text = text.replace(world.socket().to_str().unwrap(), socket.to_str().unwrap());
+    let _broker = world.broker(&text).await;
+    let (good, output, errors) = run(config(&world, &["--client", "kiro"])).await;
+    assert!(good, "{errors}");
+    assert_eq!(entry("kiro", &output).0[1..], [url.as_str(), "--profile", "staging"]);
+
+    let named = format!("unix:{}", socket.display());
+    let mut command = config(&world, &["--client", "kiro", &url]);
+    command.env("SIGWARD_BROKER", &named);
+    let (good, output, errors) = run(command).await;
+    assert!(good, "{errors}");
+    assert_eq!(entry("kiro", &output).0[1..], [&url, "--profile", "staging", "--broker", &named]);
+}
+
+#[tokio::test]
+async fn aws_files_that_cannot_be_read_are_said_in_the_broker_s_words() {
+    let world = World::new().await;
+    world.home.config("[open\n");
+    let url = world.upstream.url();
+    let (good, output, errors) = run(config(&world, &[&["--client", "kiro"], &serving(&url, &[])[..]].concat())).await;
+    assert!(!good && output.is_empty(), "{output}");
+    assert_names(&errors, &[world.home.config_file().to_str().unwrap()]);
+}
+
+/// Keys of a shell's environment are written nowhere, and said.
+#[tokio::test]
+async fn keys_of_the_environment_are_never_written() {
+    let world = World::new().await;
+    let key = world.home.key("staging").clone();
+    let url = world.upstream.url();
+    let mut command =
+        config(&world, &[&["--client", "cursor", "--write"], &serving(&url, &["--profile", "dev"])[..]].concat());
+    command.env("AWS_ACCESS_KEY_ID", &key.access_key_id).env("AWS_SECRET_ACCESS_KEY", &key.secret);
+    command.env("AWS_SESSION_TOKEN", key.session_token.as_ref().unwrap());
+    let (good, _, errors) = run(command).await;
+    assert!(good);
+    assert_names(&errors, &["keys of this shell's environment"]);
+    let written = fs::read_to_string(world.home.path().join(".cursor/mcp.json")).unwrap();
+    processes::assert_no_canary("the client's file", &written);
+    assert!(!written.contains(&key.access_key_id), "{written}");
+    let (_, variables) = entry("cursor", &written);
+    let config = ("AWS_CONFIG_FILE".to_owned(), world.home.config_file().display().to_string());
+    assert!(variables.contains(&config), "{variables:?}");
+}
+
+/// Every client's file, of the user and of the project, first as a dry run.
+#[tokio::test]
+async fn entries_of_the_reference_are_rewritten_everywhere() {
+    let world = World::new().await;
+    let url = "https://aws-mcp.us-east-1.api.aws/mcp";
+    let (home, project) = (world.home.path().to_owned(), world.directory.path().join("project"));
+    let entry = json!({"command": "uvx", "args": ["mcp-proxy-for-aws@latest", url, "--profile", "dev"], "autoApprove": ["x"]});
+    let write = |path: PathBuf, text: String| {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write(home.join(".cursor/mcp.json"), json!({"mcpServers": {"aws": entry}}).to_string());
+    write(home.join(".claude.json"), json!({"projects": {"/src": {"mcpServers": {"aws": entry}}}, "other": 1}).to_string());
+    write(
+        home.join(".codex/config.toml"),
+        format!("[mcp_servers.aws]\ncommand = \"uvx\"\nargs = [\"mcp-proxy-for-aws@1.1.6\", \"{url}\"]\n"),
+    );
+    write(project.join(".vscode/mcp.json"), format!("{{ // ours\n  \"servers\": {{\"aws\": {entry}}}\n}}\n"));
+    write(
+        home.join(".kiro/settings/mcp.json"),
+        json!({"mcpServers": {"boxed": {"command": "docker", "args": ["run", "mcp-proxy-for-aws", url]}}}).to_string(),
+    );
+    let before = (files(&home), files(&project));
+    let (good, output, errors) = run(config(&world, &["--from-mcp-proxy-for-aws"])).await;
+    assert!(good, "{errors}");
+    assert_names(
+        &output,
+        &["Cursor", "Claude Code", "aws (of /src)", "Codex", "1.1.6", "VS Code", "Kiro", "boxed: not rewritten", "container", "4 entries would be rewritten"],
+    );
+    assert_eq!((files(&home), files(&project)), before, "a dry run writes nothing");
+
+    let (good, output, errors) = run(config(&world, &["--from-mcp-proxy-for-aws", "--write"])).await;
+    assert!(good, "{errors}");
+    assert_names(&output, &["4 entries rewritten", "sigward-backup"]);
+    let text = |path: PathBuf| fs::read_to_string(path).unwrap();
+    let cursor: Value = serde_json::from_str(&text(home.join(".cursor/mcp.json"))).unwrap();
+    assert_eq!(cursor["mcpServers"]["aws"]["args"], json!([url, "--profile", "dev"]));
+    assert_eq!(cursor["mcpServers"]["aws"]["autoApprove"], json!(["x"]));
+    let own = processes::binaries().proxy.to_str().unwrap();
+    assert_eq!(cursor["mcpServers"]["aws"]["command"], own);
+    let vscode = text(project.join(".vscode/mcp.json"));
+    assert!(vscode.starts_with("{ // ours\n") && vscode.contains("\"sigward-proxy\""), "{vscode}");
+    assert!(text(home.join(".codex/config.toml")).contains(&format!("args = [\"{url}\"]")));
+
+    let after = (files(&home), files(&project));
+    let (good, output, _) = run(config(&world, &["--from-mcp-proxy-for-aws", "--write"])).await;
+    assert!(good, "{output}");
+    assert_eq!((files(&home), files(&project)), after, "the second time changes nothing");
+}
+
+/// One file that is broken is named, and the others are rewritten.
+#[tokio::test]
+async fn a_broken_file_does_not_keep_the_others() {
+    let world = World::new().await;
+    let home = world.home.path();
+    let good = r#"{"mcpServers": {"aws": {"command": "mcp-proxy-for-aws", "args": ["https://aws-mcp.us-east-1.api.aws/mcp"]}}}"#;
+    fs::create_dir(home.join(".cursor")).unwrap();
+    fs::write(home.join(".cursor/mcp.json"), good).unwrap();
+    fs::write(home.join(".claude.json"), format!("{good},")).unwrap();
+    let (is_good, output, errors) = run(config(&world, &["--from-mcp-proxy-for-aws", "--write"])).await;
+    assert!(!is_good);
+    assert_names(&errors, &[".claude.json", "line 1"]);
+    assert_names(&output, &["Cursor", "1 entry rewritten"]);
+    assert_eq!(fs::read_to_string(home.join(".claude.json")).unwrap(), format!("{good},"));
+}
