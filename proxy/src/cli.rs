@@ -235,10 +235,7 @@ pub fn given(words: &[String]) -> Result<config::Given, clap::Error> {
     Ok(config::Given {
         has_endpoint: options.endpoint.is_some(),
         has_profiles: !options.profiles.is_empty(),
-        broker: options
-            .broker
-            .choice()
-            .map_err(|why| fault(ErrorKind::ValueValidation, &why))?,
+        broker: options.broker.choice().map_err(|why| fault(ErrorKind::ValueValidation, &why))?,
         is_broker_of_environment: is_of_environment,
     })
 }

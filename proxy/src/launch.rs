@@ -131,7 +131,10 @@ pub fn profile_names(environment: &Environment) -> Result<Vec<String>, String> {
     let output = output.map_err(|error| error.to_string())?;
     let words = |text: &[u8]| String::from_utf8_lossy(text).trim().to_owned();
     if !output.status.success() {
-        return Err(format!("the names of the profiles can't be listed: {}", words(&output.stderr)));
+        return Err(format!(
+            "the names of the profiles can't be listed: {}",
+            words(&output.stderr)
+        ));
     }
     serde_json::from_slice(&output.stdout)
         .map_err(|_| "sigward-broker doesn't list profiles; update it".to_owned())

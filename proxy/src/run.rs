@@ -48,7 +48,8 @@ pub fn main() -> ExitCode {
     }
     let environment = Environment::of_process();
     if let Some(asked) = cli::config(std::env::args_os()) {
-        return asked.map_or_else(|error| usage(&error), |task| commands::config(task, &environment));
+        return asked
+            .map_or_else(|error| usage(&error), |task| commands::config(task, &environment));
     }
     if let Some(asked) = cli::check(std::env::args_os(), &environment) {
         let check = |(invocation, json)| commands::check(invocation, json, environment);

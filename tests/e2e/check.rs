@@ -1,11 +1,11 @@
 //! `sigward-proxy check`: the whole way once, and every kind of failure by its own sentence.
 
+use serde_json::{Value, json};
 use sigward_tests::authority::Authority;
 use sigward_tests::aws::Aws;
 use sigward_tests::aws_home::AwsHome;
 use sigward_tests::processes;
 use sigward_tests::upstream::{Answers, Era, Gate, REGION, Received, Reply, SERVICE};
-use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::commands::run;
@@ -27,7 +27,8 @@ fn private<'a>(profiles: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
 async fn checked(mut command: Command) -> (bool, Value) {
     command.arg("--json");
     let (good, output, errors) = run(command).await;
-    let document: Value = serde_json::from_str(&output).unwrap_or_else(|_| panic!("{output}{errors}"));
+    let document: Value =
+        serde_json::from_str(&output).unwrap_or_else(|_| panic!("{output}{errors}"));
     assert_eq!(document["ok"], good, "{document}");
     (good, document)
 }
@@ -58,19 +59,24 @@ async fn a_way_without_obstacles_is_shown_step_by_step() {
         }
         for profile in ["dev", "staging"] {
             for step in ["credentials", "clock", "signature", "initialize", "tools/list"] {
-                let line = output.lines().find(|line| line.starts_with(&format!("{profile}: {step}")));
+                let line =
+                    output.lines().find(|line| line.starts_with(&format!("{profile}: {step}")));
                 assert!(line.is_some_and(|line| line.contains("  ok")), "{step}: {output}");
             }
             assert_names(&output, &[world.home.identity(profile)]);
             // Every session that it opened is ended.
             assert_eq!(world.upstream.sessions_of(world.home.identity(profile)), [""; 0]);
         }
-        assert_names(&output, &["2025-11-25", "verifying-upstream", "whoami", "5 tools", "Everything works"]);
+        assert_names(
+            &output,
+            &["2025-11-25", "verifying-upstream", "whoami", "5 tools", "Everything works"],
+        );
         assert!(!output.contains("write_note"), "it is hidden: {output}");
         for request in world.upstream.requests() {
             assert!(request.signature.is_ok(), "{request:?}");
         }
-        let deleted = world.upstream.requests().iter().filter(|it| it.http_method == "DELETE").count();
+        let deleted =
+            world.upstream.requests().iter().filter(|it| it.http_method == "DELETE").count();
         assert_eq!(deleted, 2);
     }
 }
@@ -78,7 +84,8 @@ async fn a_way_without_obstacles_is_shown_step_by_step() {
 #[tokio::test]
 async fn programs_get_a_document() {
     let world = World::new().await;
-    let (good, document) = checked(command(&world, &world.upstream.url(), &private(&["dev"], &[]))).await;
+    let (good, document) =
+        checked(command(&world, &world.upstream.url(), &private(&["dev"], &[]))).await;
     assert!(good, "{document:#}");
     let profile = &document["profiles"][0];
     assert_eq!(profile["name"], "dev");
@@ -88,7 +95,14 @@ async fn programs_get_a_document() {
     let steps = document["steps"].as_array().unwrap();
     let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
     let expected = [
-        "broker", "name resolution", "connection", "TLS", "credentials", "clock", "signature", "initialize",
+        "broker",
+        "name resolution",
+        "connection",
+        "TLS",
+        "credentials",
+        "clock",
+        "signature",
+        "initialize",
         "tools/list",
     ];
     assert_eq!(names, expected);
@@ -100,12 +114,16 @@ async fn programs_get_a_document() {
 #[tokio::test]
 async fn a_server_without_sessions_is_spoken_to_in_its_own_way() {
     let world = World::with(|builder| builder.era(Era::Stateless)).await;
-    let (good, document) = checked(command(&world, &world.upstream.url(), &private(&["dev"], &[]))).await;
+    let (good, document) =
+        checked(command(&world, &world.upstream.url(), &private(&["dev"], &[]))).await;
     assert!(good, "{document:#}");
     assert_eq!(document["profiles"][0]["protocol"], "2026-07-28");
     assert_eq!(document["profiles"][0]["server"], "verifying-upstream 1.0");
     assert_eq!(document["profiles"][0]["tools"].as_array().unwrap().len(), 6);
-    assert!(world.upstream.requests().iter().all(|it| it.http_method == "POST"), "there is nothing to end");
+    assert!(
+        world.upstream.requests().iter().all(|it| it.http_method == "POST"),
+        "there is nothing to end"
+    );
 }
 
 #[tokio::test]
@@ -128,7 +146,8 @@ async fn each_failure_of_tls_has_its_sentence() {
         params.not_after = rcgen::date_time_ymd(2021, 1, 1);
     };
     let other = |params: &mut rcgen::CertificateParams| {
-        params.subject_alt_names = vec![rcgen::SanType::DnsName("other.example".try_into().unwrap())];
+        params.subject_alt_names =
+            vec![rcgen::SanType::DnsName("other.example".try_into().unwrap())];
     };
     let protocols = ["h2", "http/1.1"];
     for (authority, is_trusted, words) in [
@@ -179,26 +198,48 @@ async fn each_refusal_of_the_server_has_its_sentence() {
     let old = vec![("date", "Wed, 25 Nov 2020 12:00:00 GMT".to_owned())];
     for (reply, step, words) in [
         (
-            http(403, r#"{"message":"User: arn:aws:iam::1:user/dev is not authorized to perform: aws-mcp:InvokeMcp"}"#),
+            http(
+                403,
+                r#"{"message":"User: arn:aws:iam::1:user/dev is not authorized to perform: aws-mcp:InvokeMcp"}"#,
+            ),
             "signature",
             &["not authorized to perform", "IAM policy"][..],
         ),
         (
-            http(403, r#"{"message":"The request signature we calculated does not match the signature you provided."}"#),
+            http(
+                403,
+                r#"{"message":"The request signature we calculated does not match the signature you provided."}"#,
+            ),
             "signature",
             &["does not match", "secret key"],
         ),
-        (http(403, r#"{"message":"Credential should be scoped to a valid region."}"#), "signature", &["--region"]),
         (
-            Reply::Http(403, old, r#"{"message":"Signature not yet current: 20261125T120000Z"}"#.to_owned()),
+            http(403, r#"{"message":"Credential should be scoped to a valid region."}"#),
+            "signature",
+            &["--region"],
+        ),
+        (
+            Reply::Http(
+                403,
+                old,
+                r#"{"message":"Signature not yet current: 20261125T120000Z"}"#.to_owned(),
+            ),
             "clock",
             &["ahead of the server's", "timedatectl"],
         ),
         (http(404, ""), "initialize", &["404", "path"]),
-        (Reply::Http(200, html.clone(), "<html>".to_owned()), "initialize", &["isn't an MCP server"]),
+        (
+            Reply::Http(200, html.clone(), "<html>".to_owned()),
+            "initialize",
+            &["isn't an MCP server"],
+        ),
         (Reply::Http(502, html, "<html>".to_owned()), "initialize", &["502", "gateway"]),
         (
-            Reply::Http(302, vec![("location", "https://elsewhere.example/".to_owned())], String::new()),
+            Reply::Http(
+                302,
+                vec![("location", "https://elsewhere.example/".to_owned())],
+                String::new(),
+            ),
             "initialize",
             &["302", "https://elsewhere.example/"],
         ),
@@ -238,7 +279,12 @@ async fn each_failure_of_the_broker_has_its_sentence() {
     let world = World::new().await;
     let url = world.upstream.url();
     let missing = ["--broker", "unix:/nonexistent/broker.sock", "--profile", "dev"];
-    assert_problem(command(&world, &url, &missing), "broker", &["/nonexistent/broker.sock", "serve"]).await;
+    assert_problem(
+        command(&world, &url, &missing),
+        "broker",
+        &["/nonexistent/broker.sock", "serve"],
+    )
+    .await;
 
     let misspelt = command(&world, &url, &private(&["dvelopment"], &[]));
     assert_problem(misspelt, "credentials", &["dvelopment"]).await;
@@ -253,10 +299,17 @@ async fn each_failure_of_the_broker_has_its_sentence() {
     let uid = format!("--uid {}", own_uid());
     let (good, document) = checked(denied).await;
     assert!(!good);
-    assert_eq!((&document["problem"]["step"], &document["problem"]["profile"]), (&json!("broker"), &json!("dev")));
+    assert_eq!(
+        (&document["problem"]["step"], &document["problem"]["profile"]),
+        (&json!("broker"), &json!("dev"))
+    );
     let advice = document["problem"]["advice"].as_str().unwrap();
     assert_names(advice, &["sigward-broker explain", &uid, "--profile dev"]);
-    assert_eq!(document["profiles"][0]["tools"].as_array().unwrap().len(), 6, "the other profile works");
+    assert_eq!(
+        document["profiles"][0]["tools"].as_array().unwrap().len(),
+        6,
+        "the other profile works"
+    );
 
     // No program beside this one.
     let program = world.directory.path().join("sigward-proxy");
@@ -317,5 +370,8 @@ async fn text_of_a_server_is_made_harmless() {
     let checking = command(&world, &world.upstream.url(), &private(&["dev"], &[]));
     let (good, output, _) = run(checking).await;
     assert!(!good);
-    assert!(!output.contains('\u{1b}') && !output.lines().any(|line| line == "Everything works."), "{output}");
+    assert!(
+        !output.contains('\u{1b}') && !output.lines().any(|line| line == "Everything works."),
+        "{output}"
+    );
 }

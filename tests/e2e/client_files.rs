@@ -59,7 +59,8 @@ fn entry(client: &str, text: &str) -> (Vec<String>, Vec<(String, String)>) {
     let entry = &file[container]["aws"];
     assert_eq!(entry["type"] == "stdio", client == "vscode", "{entry}");
     let mut words = vec![entry["command"].as_str().unwrap().to_owned()];
-    words.extend(entry["args"].as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()));
+    words
+        .extend(entry["args"].as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()));
     let env = entry["env"].as_object().into_iter().flatten();
     let env = env.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()));
     (words, env.collect())
@@ -94,7 +95,11 @@ async fn an_entry_that_was_written_works_and_goes_again() {
         // On Linux, that client has no place of its own.
         let elsewhere = ["--file", place.to_str().unwrap()];
         let own: &[&str] = if client == "claude-desktop" { &elsewhere } else { &[] };
-        let write = [&["--client", client, "--write"], own, &serving(&url, &["--profile", "staging", "dev"])];
+        let write = [
+            &["--client", client, "--write"],
+            own,
+            &serving(&url, &["--profile", "staging", "dev"]),
+        ];
         let (good, output, errors) = run(config(&world, &write.concat())).await;
         assert!(good, "{client}: {output}{errors}");
         let after = files(world.home.path());
@@ -138,7 +143,8 @@ async fn a_file_of_others_keeps_every_byte() {
         let path = world.home.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, before).unwrap();
-        let write = [&["--client", client, "--write"], &serving(&url, &["--profile", "dev"])[..]].concat();
+        let write =
+            [&["--client", client, "--write"], &serving(&url, &["--profile", "dev"])[..]].concat();
         let (good, output, errors) = run(config(&world, &write)).await;
         assert!(good, "{output}{errors}");
         let after = fs::read_to_string(&path).unwrap();
@@ -146,7 +152,10 @@ async fn a_file_of_others_keeps_every_byte() {
         let kept: String = before.chars().filter(|c| !c.is_whitespace()).collect();
         let ends = kept.trim_end_matches('}').trim_end_matches(',').trim_end_matches('}').len();
         assert!(rest.starts_with(&kept[..ends]), "{after}");
-        let backup = path.with_file_name(format!("{}.sigward-backup", path.file_name().unwrap().to_str().unwrap()));
+        let backup = path.with_file_name(format!(
+            "{}.sigward-backup",
+            path.file_name().unwrap().to_str().unwrap()
+        ));
         assert_eq!(fs::read_to_string(&backup).unwrap(), before);
         let (good, ..) = run(config(&world, &["--client", client, "--remove"])).await;
         assert!(good);
@@ -199,7 +208,8 @@ async fn profiles_that_nobody_named_are_asked_for() {
     home.static_keys("my own", &Key::user("own"));
     let world = World::at_home(home, |builder| builder).await;
     let url = world.upstream.url();
-    let (good, output, errors) = run(config(&world, &[&["--client", "kiro"], &serving(&url, &[])[..]].concat())).await;
+    let (good, output, errors) =
+        run(config(&world, &[&["--client", "kiro"], &serving(&url, &[])[..]].concat())).await;
     assert!(good, "{errors}");
     let (words, _) = entry("kiro", &output);
     let at = words.iter().position(|word| word == "--profile").unwrap();
@@ -230,9 +240,12 @@ async fn profiles_that_nobody_named_are_asked_for() {
 #[tokio::test]
 async fn aws_files_that_cannot_be_read_are_said_in_the_broker_s_words() {
     let world = World::new().await;
-    world.home.config("[open\n");
+    // There, and no file that can be read.
+    fs::remove_file(world.home.config_file()).unwrap();
+    fs::create_dir(world.home.config_file()).unwrap();
     let url = world.upstream.url();
-    let (good, output, errors) = run(config(&world, &[&["--client", "kiro"], &serving(&url, &[])[..]].concat())).await;
+    let (good, output, errors) =
+        run(config(&world, &[&["--client", "kiro"], &serving(&url, &[])[..]].concat())).await;
     assert!(!good && output.is_empty(), "{output}");
     assert_names(&errors, &[world.home.config_file().to_str().unwrap()]);
 }
@@ -243,8 +256,10 @@ async fn keys_of_the_environment_are_never_written() {
     let world = World::new().await;
     let key = world.home.key("staging").clone();
     let url = world.upstream.url();
-    let mut command =
-        config(&world, &[&["--client", "cursor", "--write"], &serving(&url, &["--profile", "dev"])[..]].concat());
+    let mut command = config(
+        &world,
+        &[&["--client", "cursor", "--write"], &serving(&url, &["--profile", "dev"])[..]].concat(),
+    );
     command.env("AWS_ACCESS_KEY_ID", &key.access_key_id).env("AWS_SECRET_ACCESS_KEY", &key.secret);
     command.env("AWS_SESSION_TOKEN", key.session_token.as_ref().unwrap());
     let (good, _, errors) = run(command).await;
@@ -270,12 +285,20 @@ async fn entries_of_the_reference_are_rewritten_everywhere() {
         fs::write(path, text).unwrap();
     };
     write(home.join(".cursor/mcp.json"), json!({"mcpServers": {"aws": entry}}).to_string());
-    write(home.join(".claude.json"), json!({"projects": {"/src": {"mcpServers": {"aws": entry}}}, "other": 1}).to_string());
+    write(
+        home.join(".claude.json"),
+        json!({"projects": {"/src": {"mcpServers": {"aws": entry}}}, "other": 1}).to_string(),
+    );
     write(
         home.join(".codex/config.toml"),
-        format!("[mcp_servers.aws]\ncommand = \"uvx\"\nargs = [\"mcp-proxy-for-aws@1.1.6\", \"{url}\"]\n"),
+        format!(
+            "[mcp_servers.aws]\ncommand = \"uvx\"\nargs = [\"mcp-proxy-for-aws@1.1.6\", \"{url}\"]\n"
+        ),
     );
-    write(project.join(".vscode/mcp.json"), format!("{{ // ours\n  \"servers\": {{\"aws\": {entry}}}\n}}\n"));
+    write(
+        project.join(".vscode/mcp.json"),
+        format!("{{ // ours\n  \"servers\": {{\"aws\": {entry}}}\n}}\n"),
+    );
     write(
         home.join(".kiro/settings/mcp.json"),
         json!({"mcpServers": {"boxed": {"command": "docker", "args": ["run", "mcp-proxy-for-aws", url]}}}).to_string(),
@@ -285,11 +308,23 @@ async fn entries_of_the_reference_are_rewritten_everywhere() {
     assert!(good, "{errors}");
     assert_names(
         &output,
-        &["Cursor", "Claude Code", "aws (of /src)", "Codex", "1.1.6", "VS Code", "Kiro", "boxed: not rewritten", "container", "4 entries would be rewritten"],
+        &[
+            "Cursor",
+            "Claude Code",
+            "aws (of /src)",
+            "Codex",
+            "1.1.6",
+            "VS Code",
+            "Kiro",
+            "boxed: not rewritten",
+            "container",
+            "4 entries would be rewritten",
+        ],
     );
     assert_eq!((files(&home), files(&project)), before, "a dry run writes nothing");
 
-    let (good, output, errors) = run(config(&world, &["--from-mcp-proxy-for-aws", "--write"])).await;
+    let (good, output, errors) =
+        run(config(&world, &["--from-mcp-proxy-for-aws", "--write"])).await;
     assert!(good, "{errors}");
     assert_names(&output, &["4 entries rewritten", "sigward-backup"]);
     let text = |path: PathBuf| fs::read_to_string(path).unwrap();
@@ -317,7 +352,8 @@ async fn a_broken_file_does_not_keep_the_others() {
     fs::create_dir(home.join(".cursor")).unwrap();
     fs::write(home.join(".cursor/mcp.json"), good).unwrap();
     fs::write(home.join(".claude.json"), format!("{good},")).unwrap();
-    let (is_good, output, errors) = run(config(&world, &["--from-mcp-proxy-for-aws", "--write"])).await;
+    let (is_good, output, errors) =
+        run(config(&world, &["--from-mcp-proxy-for-aws", "--write"])).await;
     assert!(!is_good);
     assert_names(&errors, &[".claude.json", "line 1"]);
     assert_names(&output, &["Cursor", "1 entry rewritten"]);

@@ -7,9 +7,12 @@ use std::path::Path;
 
 use sigward_tests::keys::CANARY;
 use sigward_tests::processes::{self, StdioClient};
+use sigward_tests::upstream::{REGION, SERVICE};
 use sigward_tests::{memory, tools};
+use tokio::process::Command;
 
-use crate::setup::{THREE, World, own_uid, text};
+use crate::commands::run;
+use crate::setup::{THREE, World, assert_names, own_uid, text};
 
 /// One traced process: what it ran, and the files that its calls named.
 #[derive(Default)]
@@ -62,25 +65,7 @@ async fn the_proxy_opens_no_aws_file() {
     let world = World::new().await;
     let directory = world.directory.path().join("trace");
     fs::create_dir(&directory).unwrap();
-    let strace = tools::strace();
-    let proxy = world.private_proxy(&THREE, &[]);
-    let mut command = processes::command(&strace.program);
-    command.args(["-ff", "-e", "trace=%file,clone,clone3,fork,vfork", "-o"]);
-    command.arg(directory.join("t"));
-    if let Some(libraries) = &strace.libraries {
-        command.env("LD_LIBRARY_PATH", libraries);
-        command.args(["-E", "LD_LIBRARY_PATH"]);
-    }
-    for (name, value) in proxy.as_std().get_envs() {
-        if let Some(value) = value {
-            command.env(name, value);
-        }
-    }
-    // The control: another program opens the file that the proxy must not open, within the same trace.
-    let script = "/bin/cat \"$AWS_SHARED_CREDENTIALS_FILE\" >/dev/null; exec \"$@\"";
-    command.args(["/bin/sh", "-c", script, "sh"]);
-    command.arg(proxy.as_std().get_program()).args(proxy.as_std().get_args());
-
+    let command = traced(&directory, &world.private_proxy(&THREE, &[]));
     let mut client = StdioClient::start(command);
     client.initialize().await;
     let root = processes::children(client.process().pid())[0];
@@ -93,7 +78,31 @@ async fn the_proxy_opens_no_aws_file() {
     let (status, ..) = client.close().await;
     assert!(status.success());
 
-    let traced = read_trace(&directory, root);
+    assert_only_the_broker_opens_aws_files(&read_trace(&directory, root));
+}
+
+/// `command` under `strace`, behind a program that opens a file which the proxy must not open: the control.
+fn traced(directory: &Path, traced: &Command) -> Command {
+    let strace = tools::strace();
+    let mut command = processes::command(&strace.program);
+    command.args(["-ff", "-e", "trace=%file,clone,clone3,fork,vfork", "-o"]);
+    command.arg(directory.join("t"));
+    if let Some(libraries) = &strace.libraries {
+        command.env("LD_LIBRARY_PATH", libraries);
+        command.args(["-E", "LD_LIBRARY_PATH"]);
+    }
+    for (name, value) in traced.as_std().get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    let script = "/bin/cat \"$AWS_SHARED_CREDENTIALS_FILE\" >/dev/null; exec \"$@\"";
+    command.args(["/bin/sh", "-c", script, "sh"]);
+    command.arg(traced.as_std().get_program()).args(traced.as_std().get_args());
+    command
+}
+
+fn assert_only_the_broker_opens_aws_files(traced: &[Traced]) {
     let runs = |name: &'static str| {
         move |process: &&Traced| process.programs.iter().any(|program| program.ends_with(name))
     };
@@ -109,6 +118,34 @@ async fn the_proxy_opens_no_aws_file() {
     let broker = traced.iter().find(runs("/sigward-broker")).expect("the broker was traced");
     if own_uid() == 0 {
         assert!(!opened(broker).is_empty(), "the broker opened none: {:#?}", broker.lines);
+    }
+}
+
+/// The commands that end keep to that too: what they say of profiles and credentials, they have from the broker.
+#[tokio::test]
+async fn the_commands_of_the_proxy_open_no_aws_file() {
+    let world = World::new().await;
+    let url = world.upstream.url();
+    let check = ["check", &url, "--service", SERVICE, "--region", REGION, "--broker", "private"];
+    let config = ["config", "--client", "cursor", "--write", &url, "--broker", "private"];
+    for (number, arguments) in
+        [&[&check[..], &["--profile", "dev"]].concat()[..], &config].iter().enumerate()
+    {
+        let directory = world.directory.path().join(format!("trace-{number}"));
+        fs::create_dir(&directory).unwrap();
+        let mut command = processes::command(&processes::binaries().proxy);
+        command.envs(world.home.environment()).env("XDG_RUNTIME_DIR", world.directory.path());
+        command.args(*arguments);
+        let (good, output, errors) = run(traced(&directory, &command)).await;
+        assert!(good, "{output}{errors}");
+        assert_names(&output, &[if number == 0 { "Everything works" } else { "mcp.json" }]);
+        // The first one is the shell, which runs the control.
+        let is_root =
+            |path: &Path| fs::read_to_string(path).unwrap().starts_with("execve(\"/bin/sh\"");
+        let roots = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+        let root = roots.into_iter().find(|path| is_root(path)).expect("the shell was traced");
+        let root = root.extension().unwrap().to_str().unwrap().parse().unwrap();
+        assert_only_the_broker_opens_aws_files(&read_trace(&directory, root));
     }
 }
 

@@ -57,7 +57,8 @@ fn its_client_configurations_are_commands_that_the_proxy_takes() {
     let lines = README.lines().filter_map(|line| line.strip_prefix("sigward-proxy "));
     let commands: Vec<&str> = lines.collect();
     assert!(!commands.is_empty());
-    let is_of = |word: &str| commands.iter().filter(|it| it.split(' ').next() == Some(word)).count();
+    let is_of =
+        |word: &str| commands.iter().filter(|it| it.split(' ').next() == Some(word)).count();
     assert!(is_of("config") == 2 && is_of("check") == 1, "{commands:#?}");
     for command in commands {
         let command = command.split(" #").next().unwrap_or(command);

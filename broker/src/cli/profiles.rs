@@ -9,7 +9,8 @@ use crate::error::Error;
 use crate::profile::{self, Surroundings};
 
 pub(super) fn run(surroundings: &Surroundings) -> Result<ExitCode, Error> {
-    let names = profile::names(surroundings).map_err(|denial| Error::Usage(denial.detail().to_owned()))?;
+    let names =
+        profile::names(surroundings).map_err(|denial| Error::Usage(denial.detail().to_owned()))?;
     print(&format!("{}\n", serde_json::Value::from(names)));
     Ok(ExitCode::SUCCESS)
 }

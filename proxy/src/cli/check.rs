@@ -130,7 +130,8 @@ async fn name_them(broker: &Broker, config: &Config, profiles: &mut [Profile]) {
     let known = loop {
         let Ok(known) = broker.profiles(config.profiles.default()).await else { return };
         let is_missing = |profile: &Profile| {
-            !profile.access_key_id.is_empty() && find(&known, profile).is_some_and(|it| it.identity_arn.is_empty())
+            !profile.access_key_id.is_empty()
+                && find(&known, profile).is_some_and(|it| it.identity_arn.is_empty())
         };
         // Only our own was told to ask AWS.
         let waits = *broker.address() == BrokerAddress::Private && begun.elapsed() < IDENTITY;

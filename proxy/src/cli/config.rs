@@ -21,8 +21,8 @@ use clap::error::ErrorKind;
 use clap::{ArgGroup, CommandFactory, Parser};
 
 use self::change::{Converted, Outcome};
-use self::client::{Client, Format, Scope};
 pub use self::client::Places;
+use self::client::{Client, Format, Scope};
 pub use self::entry::{Asked, Given, Offered, Serving};
 use self::entry::{Entry, program};
 use self::file::ClientFile;
@@ -35,10 +35,12 @@ use crate::environment::Environment;
 /// the broker that runs is asked for them, or a private one for the names in the AWS files.
 #[derive(Debug, Parser)]
 #[command(name = "sigward-proxy config", version, max_term_width = 100)]
-#[command(override_usage = "sigward-proxy config --client <CLIENT> [--write] [ENDPOINT] [OPTIONS OF \
+#[command(
+    override_usage = "sigward-proxy config --client <CLIENT> [--write] [ENDPOINT] [OPTIONS OF \
                             sigward-proxy]\n       \
                             sigward-proxy config --client <CLIENT> --remove\n       \
-                            sigward-proxy config --from-mcp-proxy-for-aws [--write]")]
+                            sigward-proxy config --from-mcp-proxy-for-aws [--write]"
+)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["client", "from_mcp_proxy_for_aws"]))]
 struct Options {
     /// MCP client that the entry is for
@@ -174,7 +176,8 @@ impl Task {
         if self.options.remove {
             return self.remove(client, places);
         }
-        let (entry, notes) = Entry::new(self.words, started, environment, asked)?;
+        let (entry, notes) =
+            Entry::new(self.words, started, self.options.scope, environment, asked)?;
         let members = entry.members(client);
         let target = [client.container(), self.options.name.as_str()];
         let file = self.options.file.map_or_else(|| client.file(self.options.scope, places), Ok);
@@ -233,14 +236,17 @@ impl Task {
                 }
             }
         }
-        let entries = |count| if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") };
+        let entries =
+            |count| if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") };
         let summary = match (rewritten, kept) {
             (0, 0) => "no entry of mcp-proxy-for-aws was found".to_owned(),
             (0, kept) => format!("{} of mcp-proxy-for-aws stayed", entries(kept)),
             (rewritten, _) if self.options.write => {
                 format!("{} rewritten; restart the clients", entries(rewritten))
             }
-            (rewritten, _) => format!("{} would be rewritten: repeat this with --write", entries(rewritten)),
+            (rewritten, _) => {
+                format!("{} would be rewritten: repeat this with --write", entries(rewritten))
+            }
         };
         let _ = writeln!(report.output, "{summary}");
         report
@@ -252,7 +258,8 @@ impl Task {
             return vec![(client, self.options.scope, file.clone())];
         }
         let mut files: Vec<(Client, Scope, PathBuf)> = Vec::new();
-        let wanted = Client::all().iter().filter(|it| self.options.client.is_none_or(|one| one == **it));
+        let wanted =
+            Client::all().iter().filter(|it| self.options.client.is_none_or(|one| one == **it));
         for &client in wanted {
             for scope in [Scope::User, Scope::Project] {
                 let Ok(path) = client.file(scope, places) else { continue };
@@ -317,7 +324,12 @@ impl Outcome {
 }
 
 /// Makes a file what it is to be, and says so.
-fn apply(file: &ClientFile, path: &Path, outcome: Outcome, private: bool) -> Result<String, String> {
+fn apply(
+    file: &ClientFile,
+    path: &Path,
+    outcome: Outcome,
+    private: bool,
+) -> Result<String, String> {
     let path = path.display();
     Ok(match outcome {
         Outcome::Same => format!("{path} needs no change\n"),

@@ -233,3 +233,41 @@ fn headers_that_every_request_has_itself_are_taken_and_not_sent() {
 fn the_command_line_is_consistent() {
     Options::command().debug_assert();
 }
+
+#[test]
+fn the_word_check_is_the_first_or_an_argument_of_serving() {
+    let checked = |words: &[&str]| {
+        let all = ["sigward-proxy"].iter().chain(words).map(|&word| word.into());
+        check(all, &Environment::with(&[])).map(|it| it.map_err(|error| error.to_string()))
+    };
+    let (invocation, json) = checked(&["check", "--profile", "a", URL, "--json"]).unwrap().unwrap();
+    assert!(json && invocation.config.asks_identity && !invocation.config.sign_in);
+    assert_eq!(invocation.config.profiles.default().as_str(), "a");
+    let listening = ["check", URL, "--listen", "8080", "--retries", "2"];
+    let (invocation, json) = checked(&listening).unwrap().unwrap();
+    assert!(!json && invocation.config.listen.is_none(), "a check listens nowhere");
+    for wrong in [&["check"][..], &["check", "http://example.com/"], &["check", URL, "--no-such"]] {
+        assert!(checked(wrong).unwrap().is_err(), "{wrong:?}");
+    }
+    for other in [&[URL][..], &["--profile", "check", URL], &[], &["checks", URL]] {
+        assert!(checked(other).is_none(), "{other:?}");
+    }
+    assert!(
+        !invoke(&[URL], &[]).unwrap().config.asks_identity,
+        "serving asks AWS for nothing more"
+    );
+}
+
+#[test]
+fn what_an_entry_names_is_told_from_what_the_environment_does() {
+    let given = |line: &str| {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        given(&words).map_err(|error| error.to_string())
+    };
+    let all = given(&format!("--profile a b {URL} --broker private")).unwrap();
+    assert!(all.has_endpoint && all.has_profiles && !all.is_broker_of_environment);
+    assert_eq!(all.broker, BrokerChoice::Private);
+    let none = given("--read-only").unwrap();
+    assert!(!none.has_endpoint && !none.has_profiles);
+    assert!(given("--no-such").unwrap_err().contains("--no-such"));
+}

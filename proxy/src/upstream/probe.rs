@@ -22,7 +22,11 @@ struct Probed;
 
 impl Probe {
     /// Opens a connection by `client`, whose connector this is a layer of, and closes it.
-    pub(super) async fn run(&self, client: &reqwest::Client, url: &Url) -> Result<(), reqwest::Error> {
+    pub(super) async fn run(
+        &self,
+        client: &reqwest::Client,
+        url: &Url,
+    ) -> Result<(), reqwest::Error> {
         let request = reqwest::Request::new(http::Method::HEAD, url.clone());
         match client.execute(request).await {
             Err(error) if !self.0.load(Ordering::Acquire) => Err(error),

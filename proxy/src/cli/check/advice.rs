@@ -19,7 +19,8 @@ pub(super) fn resolution(proxy: Option<&str>) -> String {
             "check the name in HTTPS_PROXY ({proxy}), and this machine's DNS; NO_PROXY names hosts that \
              need no HTTP proxy"
         ),
-        None => "check the host in the endpoint, with its Region, and this machine's DNS and VPN".to_owned(),
+        None => "check the host in the endpoint, with its Region, and this machine's DNS and VPN"
+            .to_owned(),
     }
 }
 
@@ -62,7 +63,11 @@ pub(super) fn tls(cause: &str, proxy: Option<&str>) -> Option<String> {
 }
 
 /// The step that an error of the broker is about, and what to add to its sentence.
-pub(super) fn of_broker(error: &Error, profile: &ProfileName, broker: &BrokerAddress) -> (Name, Option<String>) {
+pub(super) fn of_broker(
+    error: &Error,
+    profile: &ProfileName,
+    broker: &BrokerAddress,
+) -> (Name, Option<String>) {
     match error {
         Error::Refused(refusal) => (of_refusal(refusal), explain(refusal, profile, broker)),
         Error::Shared(error) => of_broker(error, profile, broker),
@@ -118,7 +123,11 @@ fn explain(refusal: &Refusal, profile: &ProfileName, broker: &BrokerAddress) -> 
 }
 
 /// About a status that isn't success.
-pub(super) fn status(status: StatusCode, detail: Option<&str>, headers: &HeaderMap) -> Option<String> {
+pub(super) fn status(
+    status: StatusCode,
+    detail: Option<&str>,
+    headers: &HeaderMap,
+) -> Option<String> {
     let words = detail.unwrap_or_default();
     let has = |part: &str| words.contains(part);
     let shown = |name: &str| {
@@ -142,7 +151,9 @@ pub(super) fn status(status: StatusCode, detail: Option<&str>, headers: &HeaderM
             "AWS doesn't know these keys, or no longer: sign in again or renew them, and check that the profile \
              is of the partition of the endpoint"
         }
-        401 | 403 if shown("www-authenticate").is_some_and(|it| it.to_lowercase().contains("bearer")) => {
+        401 | 403
+            if shown("www-authenticate").is_some_and(|it| it.to_lowercase().contains("bearer")) =>
+        {
             "the server asks for OAuth, not for a signature: give it to the client itself, without a proxy"
         }
         401 | 403 => {
@@ -151,17 +162,21 @@ pub(super) fn status(status: StatusCode, detail: Option<&str>, headers: &HeaderM
         }
         300..=399 => {
             return Some(match shown("location") {
-                Some(location) => format!(
-                    "if you know where it leads, give that as the endpoint: {location}"
-                ),
+                Some(location) => {
+                    format!("if you know where it leads, give that as the endpoint: {location}")
+                }
                 None => "give the URL that it leads to as the endpoint".to_owned(),
             });
         }
-        404 | 410 => "there is no MCP endpoint at that path: check the path of the URL (often /mcp)",
+        404 | 410 => {
+            "there is no MCP endpoint at that path: check the path of the URL (often /mcp)"
+        }
         405 | 406 | 415 => "what answers there isn't MCP over Streamable HTTP: check the URL",
         407 => "the HTTP proxy wants a user and a password: put them into HTTPS_PROXY",
         429 => "the server limits how often it is asked: wait, then repeat this",
-        500..=599 => "the server, or a gateway before it, has failed: repeat this, then ask whoever runs it",
+        500..=599 => {
+            "the server, or a gateway before it, has failed: repeat this, then ask whoever runs it"
+        }
         _ => return None,
     };
     Some(advice.to_owned())
@@ -196,8 +211,14 @@ mod tests {
             ("invalid peer certificate: UnknownIssuer", "--ca-bundle"),
             ("invalid peer certificate: certificate expired: verification time 1 (UNIX)", "renew"),
             ("invalid peer certificate: Expired", "renew"),
-            ("invalid peer certificate: certificate not valid yet: verification time 1", "isn't valid yet"),
-            ("invalid peer certificate: certificate not valid for name \"a\"; certificate is only valid for", "another host"),
+            (
+                "invalid peer certificate: certificate not valid yet: verification time 1",
+                "isn't valid yet",
+            ),
+            (
+                "invalid peer certificate: certificate not valid for name \"a\"; certificate is only valid for",
+                "another host",
+            ),
             ("invalid peer certificate: NotValidForName", "another host"),
             ("received corrupt message of type InvalidContentType", "doesn't speak TLS"),
             ("anything else", "HTTPS server"),
@@ -205,7 +226,9 @@ mod tests {
             let advice = tls(cause, None).unwrap();
             assert!(advice.contains(word), "{cause}: {advice}");
         }
-        assert!(tls("tunnel error: unsuccessful", Some("http://p:1/")).unwrap().contains("http://p:1/"));
+        assert!(
+            tls("tunnel error: unsuccessful", Some("http://p:1/")).unwrap().contains("http://p:1/")
+        );
     }
 
     #[test]

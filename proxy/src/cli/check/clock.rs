@@ -72,7 +72,8 @@ fn signature_time(text: &str) -> Option<SystemTime> {
         (date, time) if date.len() == 8 && time.len() == 6 => (date, time),
         _ => return None,
     };
-    let number = |text: &str| text.bytes().all(|it| it.is_ascii_digit()).then(|| text.parse().ok())?;
+    let number =
+        |text: &str| text.bytes().all(|it| it.is_ascii_digit()).then(|| text.parse().ok())?;
     let (year, month, day): (u64, u64, u64) =
         (number(date.get(..4)?)?, number(date.get(4..6)?)?, number(date.get(6..)?)?);
     let (hour, minute, second): (u64, u64, u64) =

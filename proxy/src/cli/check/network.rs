@@ -106,7 +106,15 @@ async fn resolve(target: &Target, limit: Duration) -> (Step, Vec<SocketAddr>) {
     let time = begun.elapsed();
     let failed = |why: String| {
         let detail = format!("{} can't be resolved: {why}", target.host);
-        (Step::failed(name, Some(time), detail, Some(advice::resolution(target.proxy.as_deref()))), vec![])
+        (
+            Step::failed(
+                name,
+                Some(time),
+                detail,
+                Some(advice::resolution(target.proxy.as_deref())),
+            ),
+            vec![],
+        )
     };
     match asked {
         Err(_) => failed(format!("no answer within {} s", limit.as_secs_f64())),
@@ -149,7 +157,9 @@ async fn connect(target: &Target, addresses: &[SocketAddr], limit: Duration) -> 
             Step::passed(name, time, format!("{address}{}", through.unwrap_or_default()))
         }
         Ok(Err(why)) => failed(&why),
-        Err(_) => failed(&format!("no answer within {} s (--connect-timeout)", limit.as_secs_f64())),
+        Err(_) => {
+            failed(&format!("no answer within {} s (--connect-timeout)", limit.as_secs_f64()))
+        }
     }
 }
 

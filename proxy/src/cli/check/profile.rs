@@ -97,8 +97,9 @@ impl<'a> Walk<'a> {
             r#"{{"name":"sigward-proxy check","version":{}}}"#,
             wire::quote(env!("CARGO_PKG_VERSION"))
         );
-        let params =
-            format!(r#"{{"protocolVersion":"{VERSION}","capabilities":{{}},"clientInfo":{client}}}"#);
+        let params = format!(
+            r#"{{"protocolVersion":"{VERSION}","capabilities":{{}},"clientInfo":{client}}}"#
+        );
         let text = wire::request(&id("initialize"), "initialize", &params);
         wire::with_metadata(text, &self.metadata.of(name))
     }
@@ -124,10 +125,14 @@ impl<'a> Walk<'a> {
                 let (key, scope) = scope.split_once('/').unwrap_or((&scope, ""));
                 key.clone_into(&mut profile.access_key_id);
                 let detail = format!("the key {key} signs for {scope}");
-                (Step::passed(Name::Credentials, time, detail), Some((signature.headers, Instant::now())))
+                (
+                    Step::passed(Name::Credentials, time, detail),
+                    Some((signature.headers, Instant::now())),
+                )
             }
             Err(error) if self.config.skip_auth && error.has_no_credentials() => {
-                let advice = "give the profile credentials, if the server wants a signature".to_owned();
+                let advice =
+                    "give the profile credentials, if the server wants a signature".to_owned();
                 let detail = "there are none: requests are sent unsigned (--skip-auth)";
                 (Step::warned(Name::Credentials, detail, advice), None)
             }
@@ -235,12 +240,18 @@ impl<'a> Walk<'a> {
         };
         match self.discovered(name, link, profile).await {
             Some(version) => {
-                let detail = format!("MCP {}, {}, without sessions", profile.protocol, profile.server);
+                let detail =
+                    format!("MCP {}, {}, without sessions", profile.protocol, profile.server);
                 profile.steps.push(Step::passed(Name::Initialize, begun.elapsed(), detail));
                 Some(Spoken::Stateless(version))
             }
             None => {
-                profile.steps.push(Step::failed(Name::Initialize, Some(begun.elapsed()), detail, advice));
+                profile.steps.push(Step::failed(
+                    Name::Initialize,
+                    Some(begun.elapsed()),
+                    detail,
+                    advice,
+                ));
                 None
             }
         }
@@ -254,7 +265,8 @@ impl<'a> Walk<'a> {
         profile: &mut Profile,
     ) -> Option<HeaderValue> {
         let version = HeaderValue::from_static(STATELESS);
-        let result = self.ask_stateless(name, link, &version, "server/discover", "{}").await.ok()?;
+        let result =
+            self.ask_stateless(name, link, &version, "server/discover", "{}").await.ok()?;
         let Outcome::Result(result) = result else { return None };
         let result = Object::parse(&result).ok()?;
         let info = result
@@ -346,7 +358,9 @@ impl<'a> Walk<'a> {
             let Some(next) = next else {
                 let mut detail = format!("{} tools", tools.len());
                 if hidden > 0 {
-                    detail = format!("{detail}; {hidden} hidden by --tools-allow, --tools-deny or --read-only");
+                    detail = format!(
+                        "{detail}; {hidden} hidden by --tools-allow, --tools-deny or --read-only"
+                    );
                 }
                 profile.tools = Some(tools);
                 return Step::passed(Name::ToolsList, begun.elapsed(), detail);
@@ -447,7 +461,10 @@ mod tests {
         let value = "AWS4-HMAC-SHA256 Credential=AKID/20261125/us-east-1/aws-mcp/aws4_request, \
                      SignedHeaders=host, Signature=c0ffee";
         headers.insert(AUTHORIZATION, HeaderValue::from_static(value));
-        assert_eq!(scope(&headers).as_deref(), Some("AKID/20261125/us-east-1/aws-mcp/aws4_request"));
+        assert_eq!(
+            scope(&headers).as_deref(),
+            Some("AKID/20261125/us-east-1/aws-mcp/aws4_request")
+        );
         assert_eq!(scope(&HeaderMap::new()), None);
     }
 

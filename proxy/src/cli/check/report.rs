@@ -240,7 +240,8 @@ impl Profile {
         let known: Vec<&str> =
             known.iter().map(|it| it.as_str()).filter(|it| !it.is_empty()).collect();
         let Some(tools) = &self.tools else { return String::new() };
-        let count = if tools.len() == 1 { "1 tool".to_owned() } else { format!("{} tools", tools.len()) };
+        let count =
+            if tools.len() == 1 { "1 tool".to_owned() } else { format!("{} tools", tools.len()) };
         let mut text = format!("\n{}", self.name);
         if !known.is_empty() {
             let _ = write!(text, " ({})", known.join(", "));
@@ -339,6 +340,9 @@ mod tests {
         let report = report(Mark::Warned);
         assert!(report.is_good());
         let text = report.table();
-        assert!(text.contains("Warning: signature of profile \"dev\"") && text.contains("Everything works"));
+        assert!(
+            text.contains("Warning: signature of profile \"dev\"")
+                && text.contains("Everything works")
+        );
     }
 }

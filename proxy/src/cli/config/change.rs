@@ -132,7 +132,8 @@ pub(super) fn converted(
         for name in &names {
             let path = [container.as_slice(), &[name]].concat();
             let Some(entry) = format.find(&text, &path)? else { continue };
-            let Some((edited, converted)) = entry_converted(format, &text, &path, &entry, program, asked)
+            let Some((edited, converted)) =
+                entry_converted(format, &text, &path, &entry, program, asked)
             else {
                 continue;
             };
@@ -204,7 +205,9 @@ fn entry_converted(
     }
     for (variable, _) in entry.member("env").map(Node::members).unwrap_or_default() {
         if FOREIGN.iter().any(|prefix| variable.starts_with(prefix)) {
-            notes.push(format!("{variable} in its env has no meaning for sigward-proxy; it is kept"));
+            notes.push(format!(
+                "{variable} in its env has no meaning for sigward-proxy; it is kept"
+            ));
         }
     }
     let edited = (|| {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use super::{jsonc, toml};
 use super::text::Node;
+use super::{jsonc, toml};
 
 /// An MCP client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -110,7 +110,10 @@ impl Client {
                 Self::Codex => ".codex/config.toml",
                 Self::Zed => ".zed/settings.json",
                 Self::ClaudeDesktop | Self::Cline => {
-                    return Err(format!("{} has no file for a project; leave --scope out", self.name()));
+                    return Err(format!(
+                        "{} has no file for a project; leave --scope out",
+                        self.name()
+                    ));
                 }
             };
             return Ok(path.into());
@@ -125,9 +128,11 @@ impl Client {
                 places.support()?.join("Claude/claude_desktop_config.json")
             }
             Self::ClaudeDesktop => {
-                return Err("Claude Desktop has no place for its file on Linux that is documented; name \
+                return Err(
+                    "Claude Desktop has no place for its file on Linux that is documented; name \
                             the file by --file, such as ~/.config/Claude/claude_desktop_config.json"
-                    .to_owned());
+                        .to_owned(),
+                );
             }
             Self::Kiro => home()?.join(".kiro/settings/mcp.json"),
             Self::Cursor => home()?.join(".cursor/mcp.json"),
@@ -221,16 +226,37 @@ mod tests {
     #[test]
     fn each_client_has_its_file() {
         let support = "/h/Library/Application Support";
-        let cline = "Code/User/globalStorage/saoudrizwan.claude-dev/settings/cline_mcp_settings.json";
+        let cline =
+            "Code/User/globalStorage/saoudrizwan.claude-dev/settings/cline_mcp_settings.json";
         for (client, linux, mac, project) in [
             (Client::ClaudeCode, "/h/.claude.json", "/h/.claude.json", ".mcp.json"),
-            (Client::ClaudeDesktop, "", &format!("{support}/Claude/claude_desktop_config.json"), ""),
-            (Client::Kiro, "/h/.kiro/settings/mcp.json", "/h/.kiro/settings/mcp.json", ".kiro/settings/mcp.json"),
+            (
+                Client::ClaudeDesktop,
+                "",
+                &format!("{support}/Claude/claude_desktop_config.json"),
+                "",
+            ),
+            (
+                Client::Kiro,
+                "/h/.kiro/settings/mcp.json",
+                "/h/.kiro/settings/mcp.json",
+                ".kiro/settings/mcp.json",
+            ),
             (Client::Cursor, "/h/.cursor/mcp.json", "/h/.cursor/mcp.json", ".cursor/mcp.json"),
-            (Client::Vscode, "/h/.config/Code/User/mcp.json", &format!("{support}/Code/User/mcp.json"), ".vscode/mcp.json"),
+            (
+                Client::Vscode,
+                "/h/.config/Code/User/mcp.json",
+                &format!("{support}/Code/User/mcp.json"),
+                ".vscode/mcp.json",
+            ),
             (Client::Codex, "/h/.codex/config.toml", "/h/.codex/config.toml", ".codex/config.toml"),
             (Client::Cline, &format!("/h/.config/{cline}"), &format!("{support}/{cline}"), ""),
-            (Client::Zed, "/h/.config/zed/settings.json", "/h/.config/zed/settings.json", ".zed/settings.json"),
+            (
+                Client::Zed,
+                "/h/.config/zed/settings.json",
+                "/h/.config/zed/settings.json",
+                ".zed/settings.json",
+            ),
         ] {
             for (scope, is_mac, expected) in [
                 (Scope::User, false, linux),
@@ -263,7 +289,10 @@ mod tests {
             assert_eq!(client.file(Scope::User, &moved), Ok(path.into()));
         }
         let relative = Places { config: Some("c".into()), ..places(false) };
-        assert_eq!(Client::Zed.file(Scope::User, &relative), Ok("/h/.config/zed/settings.json".into()));
+        assert_eq!(
+            Client::Zed.file(Scope::User, &relative),
+            Ok("/h/.config/zed/settings.json".into())
+        );
         let homeless = Places { home: None, ..places(false) };
         assert!(Client::Cursor.file(Scope::User, &homeless).unwrap_err().contains("--file"));
     }

@@ -77,6 +77,7 @@ impl Entry {
     pub(super) fn new(
         mut words: Vec<String>,
         program: Vec<String>,
+        scope: Scope,
         environment: &Environment,
         asked: &Asked<'_>,
     ) -> Result<(Self, Vec<String>), String> {
@@ -103,9 +104,21 @@ impl Entry {
             };
             options.extend(profile_options(&names)?);
         }
-        if given.is_broker_of_environment
-            && let Some(broker) = environment.text("SIGWARD_BROKER")?
-        {
+        let mut env = settings(environment, &mut notes);
+        let broker = environment.text("SIGWARD_BROKER")?;
+        let broker = broker.filter(|_| given.is_broker_of_environment);
+        // Others check the project out: paths of this machine are nothing to them.
+        if scope == Scope::Project {
+            let names = env.drain(..).map(|(name, _)| name);
+            let names: Vec<String> =
+                names.chain(broker.map(|_| "SIGWARD_BROKER".to_owned())).collect();
+            if !names.is_empty() {
+                let names = names.join(", ");
+                notes.push(format!(
+                    "of this shell's environment, a project's file doesn't get {names}"
+                ));
+            }
+        } else if let Some(broker) = broker {
             options.extend(["--broker".to_owned(), broker.to_owned()]);
         }
         // What comes behind `--` is no option.
@@ -119,7 +132,7 @@ impl Entry {
                     .to_owned(),
             );
         }
-        Ok((Self { program, words, env: settings(environment, &mut notes) }, notes))
+        Ok((Self { program, words, env }, notes))
     }
 
     /// The members of the entry, for a client.
@@ -158,8 +171,7 @@ pub(super) fn owner(entry: &Node) -> Owner {
     let words = entry.member("args").and_then(Node::texts).unwrap_or_default();
     let program = command.rsplit(['/', '\\']).next().unwrap_or(command);
     let package = words.iter().find(|word| !word.starts_with('-'));
-    let is_package = package
-        .is_some_and(|word| word.split(['@', '=']).next() == Some(PROGRAM));
+    let is_package = package.is_some_and(|word| word.split(['@', '=']).next() == Some(PROGRAM));
     if program == PROGRAM || ["uvx", "npx"].contains(&program) && is_package {
         return Owner::Ours;
     }
@@ -188,7 +200,9 @@ pub(super) fn program(executable: &Path, path: Option<&OsString>, scope: Scope) 
     let found = directories.map(|directory| directory.join(PROGRAM)).find(|it| it.is_file());
     let is_everywhere = |path: &PathBuf| {
         let directory = path.parent().unwrap_or(path);
-        ["/usr/bin", "/bin", "/usr/local/bin", "/opt/homebrew/bin"].iter().any(|it| directory == Path::new(it))
+        ["/usr/bin", "/bin", "/usr/local/bin", "/opt/homebrew/bin"]
+            .iter()
+            .any(|it| directory == Path::new(it))
     };
     let is_this = |path: &PathBuf| path.canonicalize().ok() == executable.canonicalize().ok();
     match found.filter(is_everywhere).filter(is_this) {
@@ -212,7 +226,9 @@ fn only_endpoint(offered: &Offered) -> Result<String, String> {
     match urls.as_slice() {
         [] => Err(MISSING.to_owned()),
         [only] => Ok((*only).to_owned()),
-        several => Err(format!("the endpoint is missing; {broker} knows {}", several.join(" and "))),
+        several => {
+            Err(format!("the endpoint is missing; {broker} knows {}", several.join(" and ")))
+        }
     }
 }
 
@@ -241,7 +257,8 @@ fn names(offered: Offered, serving: &Serving) -> Result<Vec<ProfileName>, String
         all.insert(0, default);
     }
     let parsed = all.iter().map(|name| {
-        ProfileName::parse(name).map_err(|why| format!("the profile {name:?} can't be offered: its name {why}"))
+        ProfileName::parse(name)
+            .map_err(|why| format!("the profile {name:?} can't be offered: its name {why}"))
     });
     parsed.collect()
 }
@@ -283,7 +300,8 @@ fn settings(environment: &Environment, notes: &mut Vec<String>) -> Vec<(String, 
             None => notes.push(format!("{name} isn't UTF-8, and isn't written")),
         }
     }
-    let others = ["SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"];
+    let others =
+        ["SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"];
     for name in others {
         let Some(value) = environment.os(name).filter(|value| !value.is_empty()) else { continue };
         match value.to_str() {

@@ -43,7 +43,9 @@ impl ClientFile {
             Ok(target) => target,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if path.is_symlink() {
-                    return Err(wrong(&"it is a link to a file that doesn't exist; make that file first"));
+                    return Err(wrong(
+                        &"it is a link to a file that doesn't exist; make that file first",
+                    ));
                 }
                 return Ok(Self { path: path.to_owned(), target: path.to_owned(), before: None });
             }
@@ -72,7 +74,10 @@ impl ClientFile {
             return Ok(None);
         };
         let backup = self.back_up(before).map_err(|error| {
-            format!("no backup of {} can be made ({error}); nothing was written", self.path.display())
+            format!(
+                "no backup of {} can be made ({error}); nothing was written",
+                self.path.display()
+            )
         })?;
         self.still_the_same()?;
         let kept = Some((before.mode, before.owner));

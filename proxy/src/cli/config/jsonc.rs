@@ -6,12 +6,12 @@
 
 use std::ops::Range;
 
+use super::text::{Node, Style, splice};
+use crate::wire;
 use jsonc_parser::ast::{Object, ObjectProp, Value};
 use jsonc_parser::common::Ranged;
 use jsonc_parser::tokens::Token;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
-use super::text::{Node, Style, splice};
-use crate::wire;
 
 /// Comments and trailing commas, and nothing else that isn't JSON.
 const OPTIONS: ParseOptions = ParseOptions {
@@ -247,7 +247,8 @@ impl<'a> Document<'a> {
             let member = format!("{newline}{own}{name}: {}", style.pretty(value, &own));
             // The line end before the closing brace stays where there is one.
             let rest = &text[filled..end - 1];
-            let close = if rest.contains('\n') { String::new() } else { format!("{newline}{base}") };
+            let close =
+                if rest.contains('\n') { String::new() } else { format!("{newline}{base}") };
             let gap = if rest.contains('\n') { filled..filled } else { filled..end - 1 };
             return vec![(gap, format!("{member}{close}"))];
         };
@@ -381,7 +382,8 @@ fn value(value: &Value<'_>) -> Node {
         Value::Array(array) => Node::List(array.elements.iter().map(self::value).collect()),
         Value::Object(object) => {
             let members = object.properties.iter();
-            let member = |it: &ObjectProp<'_>| (it.name.as_str().to_owned(), self::value(&it.value));
+            let member =
+                |it: &ObjectProp<'_>| (it.name.as_str().to_owned(), self::value(&it.value));
             Node::Map(members.map(member).collect())
         }
     }

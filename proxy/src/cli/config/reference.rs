@@ -51,7 +51,9 @@ pub(super) fn started(command: &str, arguments: &[String]) -> Started {
             "{program} runs it in a container, with files and variables of its own; install sigward-proxy \
              there, or write the entry anew by `sigward-proxy config --client …`"
         )),
-        program if mentions_package_alone(&words) || MARKS.iter().any(|it| program.contains(it)) => {
+        program
+            if mentions_package_alone(&words) || MARKS.iter().any(|it| program.contains(it)) =>
+        {
             Started::Unknown(format!("it is started by {program}, which isn't known here"))
         }
         // An address or a directory that has the name in it, for another program.
@@ -166,9 +168,9 @@ fn run_by(runner: &str, words: &[&str], skip: usize, options: &Runner) -> Starte
     let (package, version) = requirement(word);
     if !PACKAGES.contains(&package.as_str()) {
         return match from {
-            Some(from) if PACKAGES.contains(&requirement(from).0.as_str()) => {
-                Started::Unknown(format!("{runner} starts {word:?}, another program of its package"))
-            }
+            Some(from) if PACKAGES.contains(&requirement(from).0.as_str()) => Started::Unknown(
+                format!("{runner} starts {word:?}, another program of its package"),
+            ),
             _ if word.contains('/') && MARKS.iter().any(|mark| word.contains(mark)) => {
                 Started::Unknown(format!("{runner} starts {word:?}, a checkout of its source"))
             }
@@ -236,7 +238,9 @@ fn module(words: &[&str]) -> Started {
             // A script of a directory, or code.
             script => {
                 return match MARKS.iter().any(|mark| script.contains(mark)) {
-                    true => Started::Unknown("it is started from a checkout of its source".to_owned()),
+                    true => {
+                        Started::Unknown("it is started from a checkout of its source".to_owned())
+                    }
                     false => Started::Other,
                 };
             }
@@ -247,7 +251,8 @@ fn module(words: &[&str]) -> Started {
 
 /// Whether a word, or a part of a command line in a word, is the package.
 fn mentions_package_alone(words: &[&str]) -> bool {
-    let parts = words.iter().flat_map(|word| word.split(|c: char| c.is_whitespace() || "/'\"".contains(c)));
+    let parts =
+        words.iter().flat_map(|word| word.split(|c: char| c.is_whitespace() || "/'\"".contains(c)));
     let mut names = parts.map(|part| requirement(part).0);
     names.any(|name| PACKAGES.contains(&name.as_str()))
 }
@@ -298,7 +303,10 @@ mod tests {
     #[test]
     fn ways_without_a_counterpart_are_named() {
         for (line, named) in [
-            ("docker run -i --rm public.ecr.aws/mcp-proxy-for-aws/mcp-proxy-for-aws:latest", "container"),
+            (
+                "docker run -i --rm public.ecr.aws/mcp-proxy-for-aws/mcp-proxy-for-aws:latest",
+                "container",
+            ),
             ("podman run mcp-proxy-for-aws", "container"),
             ("uvx --env-file .env mcp-proxy-for-aws", "--env-file"),
             ("uvx --from mcp-proxy-for-aws python", "another program"),

@@ -8,7 +8,9 @@ fn of(line: &str) -> Result<Task, String> {
 #[test]
 fn own_options_may_stand_anywhere_and_the_rest_is_of_serving() {
     let url = "https://h/mcp";
-    let line = format!("config --profile a b --client cursor {url} --write --name=x --scope project --read-only");
+    let line = format!(
+        "config --profile a b --client cursor {url} --write --name=x --scope project --read-only"
+    );
     let task = of(&line).unwrap();
     assert_eq!(task.words, ["--profile", "a", "b", url, "--read-only"]);
     assert_eq!(task.options.client, Some(Client::Cursor));
@@ -39,7 +41,8 @@ fn what_makes_no_sense_together_is_refused() {
 #[test]
 fn any_other_first_word_is_of_serving() {
     for line in ["https://h/mcp config", "--profile config https://h/mcp", "", "configure"] {
-        let words = std::iter::once("sigward-proxy").chain(line.split_whitespace()).map(OsString::from);
+        let words =
+            std::iter::once("sigward-proxy").chain(line.split_whitespace()).map(OsString::from);
         assert!(task(words).is_none(), "{line}");
     }
 }

@@ -209,7 +209,8 @@ mod tests {
         let value = Node::Map(vec![("b".to_owned(), list), ("a".to_owned(), Node::Map(vec![]))]);
         assert_eq!(value.to_string(), r#"{"b": ["x", 1], "a": {}}"#);
         let written = style.pretty(&value, "    ");
-        let expected = "{\n      \"b\": [\n        \"x\",\n        1\n      ],\n      \"a\": {}\n    }";
+        let expected =
+            "{\n      \"b\": [\n        \"x\",\n        1\n      ],\n      \"a\": {}\n    }";
         assert_eq!(written, expected);
     }
 }

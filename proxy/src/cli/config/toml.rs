@@ -95,14 +95,16 @@ pub(super) fn replace_first(
 
 fn parse(text: &str) -> Result<Document<&str>, String> {
     Document::parse(text).map_err(|error| {
-        let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        let line =
+            error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
         format!("{line}{}", error.message())
     })
 }
 
 fn item<'a>(document: &'a Document<&str>, path: &Path) -> Option<&'a Item> {
-    let item = path.iter().try_fold(document.as_item(), |at, name| at.as_table_like()?.get(name))?;
+    let item =
+        path.iter().try_fold(document.as_item(), |at, name| at.as_table_like()?.get(name))?;
     (!item.is_none()).then_some(item)
 }
 
@@ -129,11 +131,14 @@ fn insertion(
     let member = |indent: &str| format!("{indent}{} = {}", written_key(last), inline(value));
     match item(document, parents) {
         // A member of an entry.
-        Some(Item::Table(table)) if !table.is_implicit() && !table.is_dotted() && parents.len() > 1 => {
+        Some(Item::Table(table))
+            if !table.is_implicit() && !table.is_dotted() && parents.len() > 1 =>
+        {
             let end = end(table).ok_or_else(|| by_hand(path))?;
             let line_end = text[end..].find('\n').map_or(text.len(), |at| end + at);
             let line_end = line_end - usize::from(text[..line_end].ends_with('\r'));
-            let first = table.iter().find_map(|(name, _)| key(document, &[parents, &[name]].concat()));
+            let first =
+                table.iter().find_map(|(name, _)| key(document, &[parents, &[name]].concat()));
             let indent = first.and_then(Key::span).map(|it| style.indentation(text, it.start));
             Ok((line_end..line_end, format!("{newline}{}", member(indent.unwrap_or_default()))))
         }
@@ -236,7 +241,8 @@ fn joined(text: &str, ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     }
     for range in &mut all {
         let follows = &text[range.end..];
-        let is_over = follows.is_empty() || follows.starts_with('\n') || follows.starts_with("\r\n");
+        let is_over =
+            follows.is_empty() || follows.starts_with('\n') || follows.starts_with("\r\n");
         let before = &text[..range.start];
         for empty in ["\r\n", "\n"] {
             let shorter = before.strip_suffix(empty).filter(|rest| rest.ends_with('\n'));
@@ -269,7 +275,8 @@ fn inline(value: &Node) -> String {
         }
         Node::Map(members) if members.is_empty() => "{}".to_owned(),
         Node::Map(members) => {
-            let member = |(name, it): &(String, Node)| format!("{} = {}", written_key(name), inline(it));
+            let member =
+                |(name, it): &(String, Node)| format!("{} = {}", written_key(name), inline(it));
             format!("{{ {} }}", members.iter().map(member).collect::<Vec<_>>().join(", "))
         }
     }
@@ -293,7 +300,9 @@ fn of_table(text: &str, table: &dyn TableLike) -> Node {
 fn of_value(text: &str, value: &Value) -> Node {
     match value {
         Value::String(string) => Node::Text(string.value().clone()),
-        Value::Array(elements) => Node::List(elements.iter().map(|it| of_value(text, it)).collect()),
+        Value::Array(elements) => {
+            Node::List(elements.iter().map(|it| of_value(text, it)).collect())
+        }
         Value::InlineTable(table) => of_table(text, table),
         other => {
             let span = other.span().unwrap_or_default();

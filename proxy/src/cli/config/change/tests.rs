@@ -19,7 +19,12 @@ fn members(profile: &str) -> Vec<(String, Node)> {
 }
 
 /// `change::converted`, with the command line of this program.
-fn converted_by(client: Client, format: Format, before: &str, program: &[&str]) -> (String, Vec<Converted>) {
+fn converted_by(
+    client: Client,
+    format: Format,
+    before: &str,
+    program: &[&str],
+) -> (String, Vec<Converted>) {
     let serving = |words: &[String]| {
         let all = std::iter::once("sigward-proxy").chain(words.iter().map(String::as_str));
         let environment = crate::environment::Environment::with(&[]);
@@ -65,7 +70,15 @@ fn an_entry_of_another_server_is_left_alone() {
 /// else edits the file.
 #[test]
 fn a_removal_brings_back_the_file_as_it_was() {
-    for before in ["", "{}", "{ }", "{\n}", "{\"mcpServers\":{ }}", "// only\n", "\u{feff}{\r\n\t\"a\": 1,\r\n}"] {
+    for before in [
+        "",
+        "{}",
+        "{ }",
+        "{\n}",
+        "{\"mcpServers\":{ }}",
+        "// only\n",
+        "\u{feff}{\r\n\t\"a\": 1,\r\n}",
+    ] {
         let after = written(Format::Json, before, PATH, &members("dev")).unwrap();
         let backups = [before.to_owned()];
         let gone = removed(Format::Json, &after, PATH, &backups);
@@ -93,14 +106,27 @@ fn entries_of_the_reference_start_this_program_and_keep_the_rest() {
     let before = "{\n  \"mcpServers\": {\n    \"aws\": {\n      \"command\": \"uvx\",\n      \"args\": [\n        \"mcp-proxy-for-aws@1.1.6\", // pinned\n        \"https://aws-mcp.us-east-1.api.aws/mcp\", // the server\n        \"--metadata\", \"AWS_REGION=us-west-2\"\n      ],\n      \"env\": {\"AWS_MCP_PROXY_PROFILES\": \"a b\", \"FASTMCP_LOG_LEVEL\": \"ERROR\"},\n      \"disabled\": false,\n      \"autoApprove\": [\"aws___*\"]\n    },\n    \"plain\": {\"command\": \"/x/mcp-proxy-for-aws\", \"args\": [\"https://aws-mcp.us-east-1.api.aws/mcp\"]},\n    \"boxed\": {\"command\": \"docker\", \"args\": [\"run\", \"mcp-proxy-for-aws\", \"https://h/mcp\"]},\n    \"wrong\": {\"command\": \"uvx\", \"args\": [\"mcp-proxy-for-aws\", \"https://h/mcp\", \"--no-such-option\"]},\n    \"shared\": {\"command\": \"uvx\", \"args\": [\"mcp-proxy-for-aws\", \"${URL}\"]},\n    \"other\": {\"command\": \"npx\", \"args\": [\"-y\", \"x\"]}\n  }\n}\n";
     let (after, all) = converted_by(Client::Cursor, Format::Json, before, &["sigward-proxy"]);
     let expected = before
-        .replacen("\"uvx\",\n      \"args\": [\n        \"mcp-proxy-for-aws@1.1.6\", // pinned\n        ", "\"sigward-proxy\",\n      \"args\": [\n        ", 1)
+        .replacen(
+            "\"uvx\",\n      \"args\": [\n        \"mcp-proxy-for-aws@1.1.6\", // pinned\n        ",
+            "\"sigward-proxy\",\n      \"args\": [\n        ",
+            1,
+        )
         .replace("/x/mcp-proxy-for-aws", "sigward-proxy")
-        .replace("\"uvx\", \"args\": [\"mcp-proxy-for-aws\", \"${URL}\"]", "\"sigward-proxy\", \"args\": [\"${URL}\"]");
+        .replace(
+            "\"uvx\", \"args\": [\"mcp-proxy-for-aws\", \"${URL}\"]",
+            "\"sigward-proxy\", \"args\": [\"${URL}\"]",
+        );
     assert_eq!(after, expected);
     let names: Vec<_> = all.iter().map(|it| (it.name.as_str(), it.outcome.is_ok())).collect();
-    assert_eq!(names, [("aws", true), ("boxed", false), ("plain", true), ("shared", true), ("wrong", false)]);
+    assert_eq!(
+        names,
+        [("aws", true), ("boxed", false), ("plain", true), ("shared", true), ("wrong", false)]
+    );
     let aws = &all[0].notes;
-    assert!(aws.len() == 2 && aws[0].contains("1.1.6") && aws[1].contains("FASTMCP_LOG_LEVEL"), "{aws:?}");
+    assert!(
+        aws.len() == 2 && aws[0].contains("1.1.6") && aws[1].contains("FASTMCP_LOG_LEVEL"),
+        "{aws:?}"
+    );
     assert!(all[4].outcome.as_ref().unwrap_err().contains("--no-such-option"));
     let (again, left) = converted_by(Client::Cursor, Format::Json, &after, &["sigward-proxy"]);
     assert_eq!((again, left.len()), (after, 2), "the second time changes nothing");
@@ -109,8 +135,11 @@ fn entries_of_the_reference_start_this_program_and_keep_the_rest() {
 #[test]
 fn entries_of_one_project_of_claude_code_are_found() {
     let entry = r#"{"command": "uvx", "args": ["mcp-proxy-for-aws@latest", "https://aws-mcp.us-east-1.api.aws/mcp"]}"#;
-    let before = format!(r#"{{"projects": {{"/src/a": {{"mcpServers": {{"aws": {entry}}}}}, "/src/b": {{}}}}}}"#);
-    let (after, all) = converted_by(Client::ClaudeCode, Format::Json, &before, &["uvx", "sigward-proxy"]);
+    let before = format!(
+        r#"{{"projects": {{"/src/a": {{"mcpServers": {{"aws": {entry}}}}}, "/src/b": {{}}}}}}"#
+    );
+    let (after, all) =
+        converted_by(Client::ClaudeCode, Format::Json, &before, &["uvx", "sigward-proxy"]);
     assert_eq!(all.len(), 1);
     assert!(all[0].name.contains("/src/a"));
     assert_eq!(after, before.replace("mcp-proxy-for-aws@latest", "sigward-proxy"));

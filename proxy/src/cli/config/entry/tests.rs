@@ -14,6 +14,15 @@ fn made(
     variables: &[(&str, &str)],
     offered: &dyn Fn() -> Result<Offered, String>,
 ) -> Result<(String, Vec<(String, String)>, Vec<String>), String> {
+    made_for(Scope::User, line, variables, offered)
+}
+
+fn made_for(
+    scope: Scope,
+    line: &str,
+    variables: &[(&str, &str)],
+    offered: &dyn Fn() -> Result<Offered, String>,
+) -> Result<(String, Vec<(String, String)>, Vec<String>), String> {
     let environment = Environment::with(variables);
     let given = |words: &[String]| {
         let has = |option: &str| words.iter().any(|word| word == option);
@@ -21,7 +30,8 @@ fn made(
             has_endpoint: words.iter().any(|word| word.contains("://")),
             has_profiles: has("--profile"),
             broker: BrokerChoice::Any,
-            is_broker_of_environment: !has("--broker") && environment.os("SIGWARD_BROKER").is_some(),
+            is_broker_of_environment: !has("--broker")
+                && environment.os("SIGWARD_BROKER").is_some(),
         })
     };
     let serving = |words: &[String]| {
@@ -33,7 +43,8 @@ fn made(
     };
     let offered = |_: &BrokerChoice| offered();
     let asked = Asked { given: &given, serving: &serving, offered: &offered };
-    let (entry, notes) = Entry::new(words(line), vec![PROGRAM.to_owned()], &environment, &asked)?;
+    let (entry, notes) =
+        Entry::new(words(line), vec![PROGRAM.to_owned()], scope, &environment, &asked)?;
     Ok((entry.words.join(" "), entry.env, notes))
 }
 
@@ -108,9 +119,18 @@ fn settings_of_the_shell_are_carried_over_and_keys_never() {
     let (words, env, notes) = made(&format!("{URL} --profile a"), &variables, &nobody).unwrap();
     assert_eq!(words, format!("{URL} --profile a --broker unix:/b"));
     let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    assert_eq!(env, [("AWS_CONFIG_FILE", "/c"), ("AWS_REGION", "eu-west-1"), ("NO_PROXY", "localhost")]);
+    assert_eq!(
+        env,
+        [("AWS_CONFIG_FILE", "/c"), ("AWS_REGION", "eu-west-1"), ("NO_PROXY", "localhost")]
+    );
     assert_eq!(notes.len(), 2, "{notes:?}");
     assert!(!notes.concat().contains("secret@") && !notes.concat().contains("AKID"));
+    // A file that others check out.
+    let line = format!("{URL} --profile a");
+    let (words, env, notes) = made_for(Scope::Project, &line, &variables, &nobody).unwrap();
+    assert_eq!((words, env), (line, vec![]));
+    let notes = notes.concat();
+    assert!(notes.contains("AWS_CONFIG_FILE") && notes.contains("SIGWARD_BROKER"), "{notes}");
 }
 
 #[test]
@@ -134,7 +154,10 @@ fn an_entry_is_known_by_what_it_starts() {
     let entry = |command: &str, args: &str| {
         let text = |text: &str| Node::Text(text.to_owned());
         let args = args.split_whitespace().map(text).collect();
-        Node::Map(vec![("command".to_owned(), text(command)), ("args".to_owned(), Node::List(args))])
+        Node::Map(vec![
+            ("command".to_owned(), text(command)),
+            ("args".to_owned(), Node::List(args)),
+        ])
     };
     for (command, args, expected) in [
         ("sigward-proxy", "x", Owner::Ours),

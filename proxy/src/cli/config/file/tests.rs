@@ -7,7 +7,8 @@ fn mode(path: &Path) -> u32 {
 }
 
 fn names(directory: &Path) -> Vec<String> {
-    let names = fs::read_dir(directory).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
+    let names =
+        fs::read_dir(directory).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.collect();
     names.sort();
     names
@@ -103,7 +104,12 @@ fn a_backup_is_never_overwritten_and_none_is_made_twice() {
     }
     assert_eq!(
         names(directory.path()),
-        ["mcp.json", "mcp.json.sigward-backup", "mcp.json.sigward-backup-2", "mcp.json.sigward-backup-3"]
+        [
+            "mcp.json",
+            "mcp.json.sigward-backup",
+            "mcp.json.sigward-backup-2",
+            "mcp.json.sigward-backup-3"
+        ]
     );
     let mut texts = ClientFile::read(&path).unwrap().backups();
     texts.sort();

@@ -21,7 +21,8 @@ fn written(before: &str) -> String {
 #[test]
 fn an_entry_is_put_behind_the_others_in_their_style() {
     let one = "{\n  \"mcpServers\": {\n    \"aws\": {\n      \"command\": \"sigward-proxy\",\n      \"args\": [\n        \"https://h/mcp\",\n        \"--profile\",\n        \"é \\\"x\\\"\"\n      ]\n    }\n  }\n}\n";
-    let short = r#"{"command": "sigward-proxy", "args": ["https://h/mcp", "--profile", "é \"x\""]}"#;
+    let short =
+        r#"{"command": "sigward-proxy", "args": ["https://h/mcp", "--profile", "é \"x\""]}"#;
     let tabs = |before: &str, comma: &str| {
         format!(
             "{before}\n\t\t\"aws\": {{\n\t\t\t\"command\": \"sigward-proxy\",\n\t\t\t\"args\": [\n\t\t\t\t\"https://h/mcp\",\n\t\t\t\t\"--profile\",\n\t\t\t\t\"é \\\"x\\\"\"\n\t\t\t]\n\t\t}}{comma}"
@@ -34,14 +35,20 @@ fn an_entry_is_put_behind_the_others_in_their_style() {
         ("\u{feff}", format!("\u{feff}{one}")),
         ("// mine", format!("// mine\n{one}")),
         ("{\"mcpServers\":{\"a\":1}}", format!("{{\"mcpServers\":{{\"a\":1, \"aws\":{short}}}}}")),
-        ("{\"mcpServers\":{\"a\":1,}}", format!("{{\"mcpServers\":{{\"a\":1, \"aws\":{short},}}}}")),
+        (
+            "{\"mcpServers\":{\"a\":1,}}",
+            format!("{{\"mcpServers\":{{\"a\":1, \"aws\":{short},}}}}"),
+        ),
         (
             "{\n\t\"mcpServers\": {\n\t\t\"a\": {} // of mine\n\t}\n}",
             tabs("{\n\t\"mcpServers\": {\n\t\t\"a\": {}, // of mine", "\n\t}\n}"),
         ),
         (
             "{\n\t\"mcpServers\": {\n\t\t\"a\": {}, /* , */\n\t\t// \"old\": {}\n\t},\n}",
-            tabs("{\n\t\"mcpServers\": {\n\t\t\"a\": {}, /* , */\n\t\t// \"old\": {}", ",\n\t},\n}"),
+            tabs(
+                "{\n\t\"mcpServers\": {\n\t\t\"a\": {}, /* , */\n\t\t// \"old\": {}",
+                ",\n\t},\n}",
+            ),
         ),
     ] {
         assert_eq!(written(before), after, "{before:?}");
@@ -160,12 +167,18 @@ fn json() -> impl Strategy<Value = String> {
     ];
     leaf.prop_recursive(3, 24, 4, |inner| {
         prop_oneof![
-            (prop::collection::vec((key(), inner.clone()), 0..4), style()).prop_map(|(members, style)| {
-                let members = members.iter().map(|(key, value)| format!("{key}:{}{value}", style.0));
-                container(("{", "}"), members.collect(), &style)
-            }),
-            (prop::collection::vec(inner, 0..4), style())
-                .prop_map(|(elements, style)| container(("[", "]"), elements, &style)),
+            (prop::collection::vec((key(), inner.clone()), 0..4), style()).prop_map(
+                |(members, style)| {
+                    let members =
+                        members.iter().map(|(key, value)| format!("{key}:{}{value}", style.0));
+                    container(("{", "}"), members.collect(), &style)
+                }
+            ),
+            (prop::collection::vec(inner, 0..4), style()).prop_map(|(elements, style)| container(
+                ("[", "]"),
+                elements,
+                &style
+            )),
         ]
     })
 }

@@ -13,7 +13,8 @@ fn entry() -> Node {
     Node::Map(vec![("command".to_owned(), text("sigward-proxy")), ("args".to_owned(), words)])
 }
 
-const OURS: &str = "[mcp_servers.aws]\ncommand = \"sigward-proxy\"\nargs = [\"https://h/mcp\", 'a \"b\" \\']\n";
+const OURS: &str =
+    "[mcp_servers.aws]\ncommand = \"sigward-proxy\"\nargs = [\"https://h/mcp\", 'a \"b\" \\']\n";
 
 #[test]
 fn an_entry_is_a_table_at_the_end() {
@@ -25,13 +26,20 @@ fn an_entry_is_a_table_at_the_end() {
             "[mcp_servers.a]\ncommand = 'a'\n\n[profiles.o]\nx = 1\n",
             format!("[mcp_servers.a]\ncommand = 'a'\n\n[profiles.o]\nx = 1\n\n{OURS}"),
         ),
-        ("[mcp_servers]\na = { command = \"a\" }\n", format!("[mcp_servers]\na = {{ command = \"a\" }}\n\n{OURS}")),
+        (
+            "[mcp_servers]\na = { command = \"a\" }\n",
+            format!("[mcp_servers]\na = {{ command = \"a\" }}\n\n{OURS}"),
+        ),
     ] {
         let written = set(before, &PATH, &entry()).unwrap();
         assert_eq!(written, after, "{before:?}");
         assert_eq!(find(&written, &PATH), Ok(Some(entry())));
         let again = remove(&written, &PATH).unwrap().unwrap();
-        let expected = if before.is_empty() || before.ends_with('\n') { before.to_owned() } else { format!("{before}\n") };
+        let expected = if before.is_empty() || before.ends_with('\n') {
+            before.to_owned()
+        } else {
+            format!("{before}\n")
+        };
         assert_eq!(again, expected);
     }
 }
@@ -50,10 +58,12 @@ fn an_entry_goes_with_the_tables_below_it_and_nothing_else() {
     let before = "# first\n[mcp_servers.a]\ncommand = 'a'\n\n# about aws\n[mcp_servers.aws]\ncommand = \"sigward-proxy\" # ours\nargs = [\n  \"x\", # a word\n]\n\n[mcp_servers.aws.env]\nA = \"b\"\n\n[mcp_servers.b]\ncommand = 'b'\n";
     let after = "# first\n[mcp_servers.a]\ncommand = 'a'\n\n# about aws\n\n[mcp_servers.b]\ncommand = 'b'\n";
     assert_eq!(remove(before, &PATH).unwrap().as_deref(), Some(after));
-    let apart = "[mcp_servers.aws]\ncommand = \"s\"\n[other]\nx = 1\n[mcp_servers.aws.env]\nA = \"b\"\n";
+    let apart =
+        "[mcp_servers.aws]\ncommand = \"s\"\n[other]\nx = 1\n[mcp_servers.aws.env]\nA = \"b\"\n";
     assert_eq!(remove(apart, &PATH).unwrap().as_deref(), Some("[other]\nx = 1\n"));
     assert_eq!(remove("[mcp_servers.a]\n", &PATH), Ok(None));
-    let inline = "[mcp_servers]\na = { command = 'a' }\naws = { command = 's' }\nb = { command = 'b' }\n";
+    let inline =
+        "[mcp_servers]\na = { command = 'a' }\naws = { command = 's' }\nb = { command = 'b' }\n";
     let without = "[mcp_servers]\na = { command = 'a' }\nb = { command = 'b' }\n";
     assert_eq!(remove(inline, &PATH).unwrap().as_deref(), Some(without));
 }
@@ -70,7 +80,8 @@ fn members_are_set_in_their_place() {
     let inline = "[mcp_servers.aws]\nenv = { A = \"b\" }\n";
     let env = set(inline, &["mcp_servers", "aws", "env", "B"], &text("c")).unwrap();
     assert_eq!(env, "[mcp_servers.aws]\nenv = { A = \"b\", B = \"c\" }\n");
-    let empty = set("[mcp_servers.aws]\nenv = {}\n", &["mcp_servers", "aws", "env", "B"], &text("c"));
+    let empty =
+        set("[mcp_servers.aws]\nenv = {}\n", &["mcp_servers", "aws", "env", "B"], &text("c"));
     assert_eq!(empty.as_deref(), Ok("[mcp_servers.aws]\nenv = { B = \"c\" }\n"));
 }
 
@@ -128,7 +139,8 @@ fn document() -> impl Strategy<Value = String> {
         "\"[a-z ]{0,5}\"",
     ];
     let pairs = prop::collection::vec(value, 0..3).prop_map(|values| {
-        let pairs = values.iter().enumerate().map(|(number, value)| format!("k{number} = {value} # c\n"));
+        let pairs =
+            values.iter().enumerate().map(|(number, value)| format!("k{number} = {value} # c\n"));
         pairs.collect::<String>()
     });
     let tables = prop::collection::vec((any::<bool>(), pairs.clone(), "[ \t]{0,2}"), 0..4);
