@@ -62,6 +62,13 @@ impl Broker for Relay {
         Ok(answer)
     }
 
+    async fn overview(
+        &self,
+        request: Request<v1::OverviewRequest>,
+    ) -> Result<Response<v1::OverviewResponse>, Status> {
+        self.broker.clone().overview(request.into_inner()).await
+    }
+
     type WatchProfilesStream = Answers<v1::WatchProfilesResponse>;
 
     async fn watch_profiles(

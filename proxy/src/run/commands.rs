@@ -19,7 +19,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Goes the whole way to the endpoint once.
 pub(super) fn check(invocation: Invocation, json: bool, environment: Environment) -> ExitCode {
-    log::start(&invocation.log_level);
+    log::start(&invocation.log_level, None);
     let Invocation { config, broker, log_level, .. } = invocation;
     let route = match launch::route(&config, &broker, &log_level, &environment) {
         Ok(route) => route,
