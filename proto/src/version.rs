@@ -23,11 +23,7 @@ pub enum Outdated {
 /// What a broker of this version tells its callers.
 #[must_use]
 pub fn of_broker(program: &str) -> Version {
-    Version {
-        program: program.to_owned(),
-        protocol: PROTOCOL,
-        oldest_protocol: OLDEST_PROTOCOL,
-    }
+    Version { program: program.to_owned(), protocol: PROTOCOL, oldest_protocol: OLDEST_PROTOCOL }
 }
 
 /// Whether a proxy of this version understands a broker that said this. A broker that said nothing is older than the

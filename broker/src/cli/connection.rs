@@ -1,11 +1,12 @@
 //! The connection to a running broker.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use hyper_util::rt::TokioIo;
-use sigward_proto::remote::{self, BrokerName, Given};
+use sigward_proto::remote::{self, BrokerName, Given, Refusal};
 use sigward_proto::v1::broker_client::BrokerClient;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
@@ -70,7 +71,8 @@ impl Which {
         let connecting = tokio::time::timeout(PATIENCE, broker.connect(|_| ()));
         let stream = connecting.await.map_err(|_| failed("it doesn't answer".to_owned()))?;
         let stream = stream.map_err(|error| failed(error.to_string()))?;
-        let channel = over(stream).await.map_err(failed)?;
+        let refusal = Refusal::clone(stream.refusal());
+        let channel = over(stream, refusal).await.map_err(failed)?;
         Ok(Some((channel, url)))
     }
 }
@@ -109,18 +111,21 @@ pub(super) async fn first(sockets: &[PathBuf]) -> Result<(Channel, &Path), Vec<S
 async fn channel(path: &Path) -> Result<Channel, Error> {
     let failed = |why: String| Error::Broker(format!("{}: {why}", path.display()));
     let stream = UnixStream::connect(path).await.map_err(|error| failed(error.to_string()))?;
-    over(stream).await.map_err(failed)
+    over(stream, Refusal::default()).await.map_err(failed)
 }
 
-/// The channel over a connection that is there.
-async fn over<S>(stream: S) -> Result<Channel, String>
+/// The channel over a connection that is there. Whoever asks when it is gone gets the refusal as the reason.
+async fn over<S>(stream: S, refusal: Refusal) -> Result<Channel, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut stream = Some(stream);
     let connector = tower::service_fn(move |_: Uri| {
-        let stream =
-            stream.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected));
+        let gone = || match refusal.get() {
+            Some(why) => io::Error::other(why.clone()),
+            None => io::ErrorKind::NotConnected.into(),
+        };
+        let stream = stream.take().ok_or_else(gone);
         async move { stream.map(TokioIo::new) }
     });
     // The URI is only a name.
