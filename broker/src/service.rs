@@ -108,9 +108,10 @@ impl Broker for Service {
         &self,
         mut request: Request<v1::OverviewRequest>,
     ) -> Result<Response<v1::OverviewResponse>, Status> {
-        self.admit(&request).await?;
+        let peer = self.admit(&request).await?;
         let callers = request.extensions_mut().remove::<Callers>();
-        overview::overview(&self.current, callers, clock::now()).await.map(Response::new)
+        let of = (!request.get_ref().all).then_some(&*peer);
+        overview::overview(&self.current, callers, of, clock::now()).await.map(Response::new)
     }
 
     type LoginStream = Pin<Box<dyn Stream<Item = Result<v1::LoginResponse, Status>> + Send>>;

@@ -147,6 +147,10 @@ async fn status_shows_the_caller_its_profiles() {
     assert!(good, "{errors}");
     let before: Value = serde_json::from_str(&output).unwrap();
     assert_eq!(names(&before), ["dev", "staging"]);
+    let (good, output, errors) = run(status(&["--json", "--all"])).await;
+    assert!(good, "{errors}");
+    let all: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(names(&all), ["dev", "staging", "prod"], "of the broker's own user");
     assert_eq!(before["profiles"][0]["state"], "unloaded");
 
     let mut client = world.client_of(&world.socket(), &["dev", "staging"]).await;

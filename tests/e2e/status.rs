@@ -122,7 +122,7 @@ async fn an_operator_sees_who_asks_and_a_workload_does_not() {
     assert_eq!(json["callers"][0], json!({ "name": AGENT, "connections": 2, "calls": 1 }));
     assert_eq!(json["other_callers"], 0);
 
-    let refused = client.overview(OverviewRequest {}).await.unwrap_err();
+    let refused = client.overview(OverviewRequest { all: true }).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.get_details_error_info().is_none(), "{refused:?}");
     assert_names(refused.message(), &["root alone"]);
@@ -130,7 +130,8 @@ async fn an_operator_sees_who_asks_and_a_workload_does_not() {
     let refused = connect(&scene.world.socket()).await.list_profiles(ListProfilesRequest {}).await;
     assert_eq!(reason(&refused.unwrap_err()), "PEER_NOT_ALLOWED");
     let stranger = scene.authority.workload("spiffe://test.example/ns/x/sa/other");
-    let refused = scene.client(&stranger).await.unwrap().overview(OverviewRequest {}).await;
+    let refused =
+        scene.client(&stranger).await.unwrap().overview(OverviewRequest { all: true }).await;
     assert_eq!(reason(&refused.unwrap_err()), "PEER_NOT_ALLOWED");
     drop(watched);
 }

@@ -34,6 +34,9 @@ pub(super) struct Options {
     /// Again after each change of a profile that you may use
     #[arg(long)]
     watch: bool,
+    /// Every profile, whoever may use it: for the broker's own user and root
+    #[arg(long, conflicts_with = "watch")]
+    all: bool,
 }
 
 /// What the broker said.
@@ -44,7 +47,8 @@ struct Answer {
     callers: Option<(Vec<Caller>, u32)>,
 }
 
-/// Prints the caller's profiles, or for an operator all of them and the callers; with `--watch` the caller's until the broker ends.
+/// Prints the caller's profiles, and for an operator the callers; with `--watch` the profiles until the broker ends. An
+/// operator whom no rule gives a profile sees all of them.
 pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCode, Error> {
     let mut broker = connect(options.broker, sockets).await?;
     let redraws = options.watch && !options.json && std::io::stdout().is_terminal();
@@ -54,7 +58,7 @@ pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCod
         print(&if redraws { format!("\x1b[H\x1b[J{text}") } else { text })
     };
     if !options.watch {
-        show(&ask(&mut broker).await?);
+        show(&ask(&mut broker, options.all).await?);
         return Ok(ExitCode::SUCCESS);
     }
     let changes = in_time(broker.watch_profiles(WatchProfilesRequest {})).await?;
@@ -82,9 +86,9 @@ pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks for everything; of what is for operators alone, others get their own part.
-async fn ask(broker: &mut BrokerClient<Channel>) -> Result<Answer, Error> {
-    let asked = tokio::time::timeout(PATIENCE, broker.overview(OverviewRequest {})).await;
+/// Asks for what an operator may see; others get their own profiles, unless that isn't what they want.
+async fn ask(broker: &mut BrokerClient<Channel>, all: bool) -> Result<Answer, Error> {
+    let asked = tokio::time::timeout(PATIENCE, broker.overview(OverviewRequest { all })).await;
     match asked.map_err(|_| late())? {
         Ok(overview) => {
             let overview = overview.into_inner();
@@ -92,7 +96,7 @@ async fn ask(broker: &mut BrokerClient<Channel>) -> Result<Answer, Error> {
             let (profiles, config_rejected) = (overview.profiles, overview.config_rejected);
             Ok(Answer { profiles, config_rejected, callers })
         }
-        Err(status) if is_for_others(&status) => {
+        Err(status) if !all && is_for_others(&status) => {
             let own = in_time(broker.list_profiles(ListProfilesRequest {})).await?.into_inner();
             let (profiles, config_rejected) = (own.profiles, own.config_rejected);
             Ok(Answer { profiles, config_rejected, callers: None })

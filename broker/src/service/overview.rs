@@ -9,6 +9,7 @@ use sigward_proto::v1;
 use tonic::Status;
 
 use super::current::Current;
+use crate::peer::Peer;
 
 /// Who has connections or calls in progress, as the intake counts them; put into an operator's request by the intake.
 #[derive(Debug, Clone)]
@@ -19,18 +20,25 @@ pub(crate) struct Callers {
     pub(crate) others: u32,
 }
 
-/// The answer to a request with these callers; whoever is no operator has none.
+/// The answer to a request with these callers; whoever is no operator has none. The profiles are those of `peer`, where a
+/// rule is about them.
 pub(super) async fn overview(
     current: &Current,
     callers: Option<Callers>,
+    peer: Option<&Peer>,
     now: SystemTime,
 ) -> Result<v1::OverviewResponse, Status> {
     let Some(Callers { named, others }) = callers else {
         // Nothing was decided about a signature, so there is no record to quote.
         return Err(Status::permission_denied("for the broker's own user and root alone"));
     };
+    let state = current.state();
+    let profiles = match peer.filter(|peer| state.policy.admit(peer).is_ok()) {
+        Some(peer) => state.visible_profiles(peer, now).await,
+        None => state.all_profiles(now).await,
+    };
     Ok(v1::OverviewResponse {
-        profiles: current.state().all_profiles(now).await,
+        profiles,
         config_rejected: current.rejected(),
         callers: named,
         other_callers: others,
