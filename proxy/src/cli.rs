@@ -161,7 +161,7 @@ struct Options {
 /// Exit code: 0 if every step passed for every profile, 1 if one failed, 2 for a command line that is
 /// wrong.
 #[derive(Debug, Parser)]
-#[command(name = "sigward-proxy check", version, max_term_width = 100)]
+#[command(name = "sigward-proxy check", version = crate::VERSION, max_term_width = 100)]
 #[command(args_override_self = true, infer_long_args = true)]
 struct Check {
     #[command(flatten)]
@@ -186,7 +186,8 @@ pub struct Invocation {
 /// All options, and the commands that are read before them, for man pages and completions.
 #[must_use]
 pub fn command() -> clap::Command {
-    Options::command().subcommand(health::command())
+    let check = Check::command().name("check");
+    Options::command().subcommands([check, config::command(), health::command()])
 }
 
 /// Reads the command line. An error is ready to be printed, and so are `--help` and `--version`.

@@ -34,7 +34,7 @@ use crate::environment::Environment;
 /// All options of sigward-proxy may follow; they become the entry's. Without an endpoint or profiles,
 /// the broker that runs is asked for them, or a private one for the names in the AWS files.
 #[derive(Debug, Parser)]
-#[command(name = "sigward-proxy config", version, max_term_width = 100)]
+#[command(name = "sigward-proxy config", version = crate::VERSION, max_term_width = 100)]
 #[command(
     override_usage = "sigward-proxy config --client <CLIENT> [--write] [ENDPOINT] [OPTIONS OF \
                             sigward-proxy]\n       \
@@ -90,6 +90,11 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Whether all could be done.
     pub is_done: bool,
+}
+
+/// The command, for man pages and completions.
+pub(super) fn command() -> clap::Command {
+    Options::command().name("config")
 }
 
 /// The task of a command line; none, where it says anything else. An endpoint can't be mistaken for it:
