@@ -90,6 +90,7 @@ fn of_refusal(refusal: &Refusal) -> Name {
             | Reason::RateLimited
             | Reason::TooMuchInFlight,
         ) => Name::Broker,
+        Some(Reason::ClockSkew) => Name::Clock,
         _ => Name::Credentials,
     }
 }

@@ -223,7 +223,7 @@ impl Report {
             .collect();
         let document = json!({
             "ok": self.is_good(),
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": crate::VERSION,
             "endpoint": self.endpoint,
             "broker": self.broker,
             "steps": self.all().map(|(profile, it)| step(profile, it)).collect::<Vec<_>>(),
