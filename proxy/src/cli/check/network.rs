@@ -26,7 +26,7 @@ struct Target {
 pub(super) async fn steps(config: &Config, upstream: &Upstream) -> Vec<Step> {
     let Some(target) = Target::of(config) else {
         let why = "the endpoint has no host";
-        return vec![Step::failed(Name::NameResolution, None, why, None)];
+        return vec![Step::failed(Name::Resolution, None, why, None)];
     };
     let limit = config.timeouts.connect;
     let (resolved, addresses) = resolve(&target, limit).await;
@@ -99,7 +99,7 @@ fn proxy(config: &Config) -> Option<Url> {
 }
 
 async fn resolve(target: &Target, limit: Duration) -> (Step, Vec<SocketAddr>) {
-    let name = Name::NameResolution;
+    let name = Name::Resolution;
     let begun = Instant::now();
     let asked = tokio::net::lookup_host((target.host.as_str(), target.port));
     let asked = tokio::time::timeout(limit, asked).await;

@@ -14,7 +14,7 @@ use crate::config::is_control;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Name {
     Broker,
-    NameResolution,
+    Resolution,
     Connection,
     Tls,
     Credentials,
@@ -29,7 +29,7 @@ impl Name {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Broker => "broker",
-            Self::NameResolution => "name resolution",
+            Self::Resolution => "name resolution",
             Self::Connection => "connection",
             Self::Tls => "TLS",
             Self::Credentials => "credentials",
