@@ -11,8 +11,11 @@ use std::process::ExitCode;
 
 use clap_complete::Shell;
 
+/// What the completions of a program are called.
+type FileName = fn(&str) -> String;
+
 /// For each shell: where its completions are installed, and how they are called there.
-const COMPLETIONS: [(Shell, &str, fn(&str) -> String); 3] = [
+const COMPLETIONS: [(Shell, &str, FileName); 3] = [
     (Shell::Bash, "bash", |program| program.to_owned()),
     (Shell::Zsh, "zsh", |program| format!("_{program}")),
     (Shell::Fish, "fish", |program| format!("{program}.fish")),
