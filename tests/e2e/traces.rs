@@ -81,8 +81,8 @@ fn is_phase_sign(span: &Exported) -> bool {
 
 /// The broker's spans below a phase `sign` of the proxy that is itself below `request`.
 fn signing<'a>(spans: &'a [Exported], request: &Exported) -> &'a Exported {
-    let signs = children(spans, request).into_iter().filter(|span| is_phase_sign(span));
-    let sign = signs.last().unwrap_or_else(|| panic!("nothing was signed: {spans:#?}"));
+    let mut signs = children(spans, request).into_iter().filter(|span| is_phase_sign(span));
+    let sign = signs.next_back().unwrap_or_else(|| panic!("nothing was signed: {spans:#?}"));
     assert_eq!(sign.kind, SpanKind::Client);
     let asked = children(spans, sign);
     assert_eq!(names(asked.iter().copied()), BTreeSet::from([SIGN]), "{spans:#?}");

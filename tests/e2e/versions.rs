@@ -146,7 +146,7 @@ async fn a_broker_that_is_older_or_newer_and_understands_this_proxy_is_used() {
         let Client { mut client, _broker } = Client::of(&world, Other::Says(says)).await;
         client.initialize().await;
         let response = client.call("whoami", r#"{"aws_profile":"staging"}"#).await;
-        assert_names(text(&response), &[&world.home.identity("staging")]);
+        assert_names(text(&response), &[world.home.identity("staging")]);
     }
 }
 

@@ -8,12 +8,15 @@ fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
 
+/// The command of an entry, its environment, and the notes.
+type Made = (String, Vec<(String, String)>, Vec<String>);
+
 /// The words of an entry, with the notes, where a broker offers `offered`.
 fn made(
     line: &str,
     variables: &[(&str, &str)],
     offered: &dyn Fn() -> Result<Offered, String>,
-) -> Result<(String, Vec<(String, String)>, Vec<String>), String> {
+) -> Result<Made, String> {
     made_for(Scope::User, line, variables, offered)
 }
 
@@ -22,7 +25,7 @@ fn made_for(
     line: &str,
     variables: &[(&str, &str)],
     offered: &dyn Fn() -> Result<Offered, String>,
-) -> Result<(String, Vec<(String, String)>, Vec<String>), String> {
+) -> Result<Made, String> {
     let environment = Environment::with(variables);
     let given = |words: &[String]| {
         let has = |option: &str| words.iter().any(|word| word == option);
