@@ -9,6 +9,7 @@ mod flags;
 mod guard_rails;
 mod listen;
 mod model;
+mod pace;
 mod reader;
 mod role;
 mod rule;
@@ -20,6 +21,7 @@ pub use self::model::{
     Argument, Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Globs, Group, Listen, Must,
     Names, Profile, ProfileName, Rate, Role, Rotate, Rule, Scalar, Sync, Tcp, TlsFiles,
 };
+pub use self::pace::{Pace, PaceRate};
 
 #[cfg(test)]
 mod tests;

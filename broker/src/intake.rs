@@ -128,7 +128,7 @@ impl Intake {
         let (known, place) = self.place(peer.as_deref(), &self.connections, &self.strangers)?;
         // It fails where the kernel has no room for it: then there are too many.
         let stream = Local::new(stream).ok()?;
-        Some(Connection::new(stream, Admitted::new(peer, known, place, open)))
+        Some(Connection::new(stream, Admitted::new(peer, known, place, self.current.paces(), open)))
     }
 
     /// The connections over TLS of those who may come in.
@@ -201,7 +201,8 @@ impl Door for Intake {
     ) -> Option<Connection<TlsSocket>> {
         let (connections, strangers) = (&self.connections_over_tls, &self.strangers_over_tls);
         let (known, place) = self.place(Some(&peer), connections, strangers)?;
-        let admitted = Admitted::new(Some(Arc::new(peer)), known, place, None).until(ended);
+        let paces = self.current.paces();
+        let admitted = Admitted::new(Some(Arc::new(peer)), known, place, paces, None).until(ended);
         Some(Connection::new(socket, admitted))
     }
 

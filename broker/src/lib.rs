@@ -34,6 +34,8 @@ pub mod audit;
 
 pub mod sign;
 
+pub mod pace;
+
 pub mod profile;
 
 pub mod policy;

@@ -4,6 +4,7 @@
 //! one: it could fill the memory of whoever collects. Nor do names pile up that the configuration had once. A peer is one
 //! while it is connected, if a rule is about it: of those there is a bounded number.
 
+mod paces;
 mod peers;
 
 use std::collections::BTreeSet;
@@ -18,9 +19,11 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use sigward_proto::v1::{ProfileState, Reason};
 
+use self::paces::Paces;
 pub use self::peers::Peers;
 use crate::audit::Health;
 use crate::error::Denial;
+use crate::pace;
 use crate::profile::View;
 
 /// All metrics of a process; they outlive reloads.
@@ -48,6 +51,7 @@ pub struct Metrics {
     tls_expiry: Family<Vec<(&'static str, &'static str)>, Gauge>,
     /// Calls in progress.
     pub calls: Gauge,
+    paces: Paces,
     reloaded: Gauge,
     audit_head: Family<Head, Gauge>,
     audit_failures: Gauge,
@@ -71,6 +75,8 @@ pub struct Names {
     pub profiles: BTreeSet<String>,
     /// Of its rules.
     pub rules: BTreeSet<String>,
+    /// Of its endpoints.
+    pub endpoints: BTreeSet<String>,
 }
 
 /// A phase of the life of a signature.
@@ -82,6 +88,8 @@ pub enum Phase {
     Authorize,
     /// Credentials are there, or are waited for.
     Resolve,
+    /// It has its turn, or waits for it.
+    Turn,
     /// They sign.
     Sign,
     /// The record is written.
@@ -89,13 +97,15 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 5] = [Self::Parse, Self::Authorize, Self::Resolve, Self::Sign, Self::Audit];
+    const ALL: [Self; 6] =
+        [Self::Parse, Self::Authorize, Self::Resolve, Self::Turn, Self::Sign, Self::Audit];
 
     fn name(self) -> &'static str {
         match self {
             Self::Parse => "parse",
             Self::Authorize => "authorize",
             Self::Resolve => "resolve",
+            Self::Turn => "turn",
             Self::Sign => "sign",
             Self::Audit => "audit",
         }
@@ -199,6 +209,7 @@ impl Default for Metrics {
         let help =
             "What the intake refused because there was too much of it, by what: connection or call";
         registry.register("intake_refused", help, refused.clone());
+        let paces = Paces::register(&mut registry);
         let reloaded = Gauge::default();
         let help =
             "When the configuration in force was last reloaded, as a Unix timestamp in seconds";
@@ -254,6 +265,7 @@ impl Default for Metrics {
             tls_expiry,
             strangers,
             calls,
+            paces,
             reloaded,
             audit_head,
             audit_failures,
@@ -329,6 +341,7 @@ impl Metrics {
             }
             self.load_durations.remove(&Profile { profile: profile.clone() });
         }
+        before.endpoints.difference(&now.endpoints).for_each(|name| self.paces.forget(name));
         for rule in before.rules.difference(&now.rules) {
             profiles.iter().for_each(|profile| drop_decisions(profile, rule));
         }
@@ -342,7 +355,13 @@ impl Metrics {
 
     /// The text for a collector, with the profiles as they are now.
     #[must_use]
-    pub fn text(&self, profiles: &[View], config_rejected: bool, audit: &Health) -> String {
+    pub fn text(
+        &self,
+        profiles: &[View],
+        paces: &[(&str, pace::View)],
+        config_rejected: bool,
+        audit: &Health,
+    ) -> String {
         let _one_at_a_time = self.collecting.lock().unwrap_or_else(PoisonError::into_inner);
         self.audit_head.clear();
         self.audit_head.get_or_create(&Head { sha256: audit.head.clone() }).set(1);
@@ -364,6 +383,7 @@ impl Metrics {
                 times.get_or_create(&profile).set(seconds.try_into().unwrap_or(i64::MAX));
             }
         }
+        self.paces.fill_in(paces);
         let mut text = String::new();
         // Writing to a text can't fail.
         let _ = text::encode(&mut text, &self.registry);
@@ -403,7 +423,7 @@ mod tests {
         metrics.loaded("dev", Duration::from_millis(3), Ok(()));
         let late = Denial::new(Reason::CredentialsUnavailable, "late");
         metrics.loaded("dev", Duration::from_secs(60), Err(&late));
-        let text = metrics.text(&[], true, &health());
+        let text = metrics.text(&[], &[], true, &health());
         for line in [
             r#"sigward_signatures_total{profile="dev",rule="agents",outcome="signed"} 2"#,
             r#"sigward_signatures_total{profile="",rule="",outcome="PROFILE_NOT_ALLOWED"} 1"#,
@@ -418,7 +438,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
         }
-        assert!(metrics.text(&[], false, &health()).contains("sigward_config_rejected 0"));
+        assert!(metrics.text(&[], &[], false, &health()).contains("sigward_config_rejected 0"));
         assert_eq!(state(ProfileState::LoginRequired), "login_required");
     }
 
@@ -427,7 +447,7 @@ mod tests {
     fn names_that_are_gone_take_their_series_along() {
         let names = |profiles: &[&str], rules: &[&str]| {
             let set = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-            Names { profiles: set(profiles), rules: set(rules) }
+            Names { profiles: set(profiles), rules: set(rules), endpoints: set(profiles) }
         };
         let metrics = Metrics::default();
         let denial = Denial::new(Reason::ToolNotAllowed, "no rule");
@@ -444,9 +464,9 @@ mod tests {
             text.lines().filter(|line| line.starts_with(&format!("sigward_{series}{{"))).count()
         };
         metrics.forget(&before, &before);
-        assert_eq!(count(&metrics.text(&[], false, &health()), "signatures_total"), 18);
+        assert_eq!(count(&metrics.text(&[], &[], false, &health()), "signatures_total"), 18);
         metrics.forget(&before, &names(&["stays", "new"], &["lasting"]));
-        let text = metrics.text(&[], false, &health());
+        let text = metrics.text(&[], &[], false, &health());
         assert!(!text.contains("goes") && !text.contains("passing"), "{text}");
         assert_eq!(count(&text, "signatures_total"), 8);
         assert_eq!(count(&text, "credential_loads_total"), 4);
@@ -477,7 +497,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..25 {
-                        let text = metrics.text(&views, false, &health());
+                        let text = metrics.text(&views, &[], false, &health());
                         for series in [
                             "sigward_profile_state{",
                             "sigward_credential_expiry_timestamp_seconds{",

@@ -8,6 +8,7 @@ mod unix;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use sigward_proto::certificate::Name;
@@ -55,6 +56,21 @@ pub enum PeerId {
 pub struct Caller {
     /// The peer.
     pub peer: Option<Arc<Peer>>,
+    /// Over which connection.
+    pub connection: ConnectionId,
+}
+
+/// One connection of this process's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnectionId(pub(crate) u64);
+
+impl ConnectionId {
+    /// One that no other connection has.
+    #[must_use]
+    pub fn next() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        Self(COUNT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// What a rule says about peers.

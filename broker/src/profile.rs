@@ -42,6 +42,7 @@ use self::actor::Actor;
 use self::entry::Entry;
 use self::home::Home;
 pub use self::identity::Identity;
+use self::identity::account_of;
 use self::login::Logins;
 pub use self::login::{Done, Login, Prompt, Stage};
 pub(crate) use self::mark::Mark;
@@ -185,7 +186,15 @@ impl Profiles {
                 }
             };
             let (name, description) = (profile.name.clone(), profile.description.clone());
-            Arc::new(Entry { name, description, preload: profile.preload, source, actor })
+            let role_account = profile.role.as_ref().and_then(|role| account_of(&role.arn));
+            Arc::new(Entry {
+                name,
+                description,
+                preload: profile.preload,
+                role_account,
+                source,
+                actor,
+            })
         });
         let profiles: Vec<_> = profiles.collect();
         let names = profiles.iter().enumerate().map(|(index, it)| (it.name.clone(), index));
@@ -333,6 +342,16 @@ impl Profiles {
             generation: status.generation,
             identity_arn: status.identity_arn,
         })
+    }
+
+    /// Whose quotas a profile's calls count for: the account, as far as anything tells it; else the key, where it stays
+    /// the same, or the profile.
+    #[must_use]
+    pub fn account(&self, name: &ProfileName) -> String {
+        let of_profile = || format!("profile {name}");
+        let Ok(profile) = self.find(name) else { return of_profile() };
+        let known = profile.actor.account().or_else(|| profile.role_account.clone());
+        known.or_else(|| profile.actor.lasting_key()).unwrap_or_else(of_profile)
     }
 
     /// Whose identity the profile's credentials are, by `sts:GetCallerIdentity`.

@@ -28,6 +28,14 @@ pub enum Method {
     Delete,
 }
 
+/// The endpoint that an absolute URI belongs to.
+///
+/// # Errors
+/// It belongs to none, or can't be signed.
+pub fn endpoint_of(uri: &str, endpoints: &[Arc<Endpoint>]) -> Result<Arc<Endpoint>, Denial> {
+    uri::check(uri, endpoints).map(|(endpoint, _)| endpoint)
+}
+
 /// All of a request but its body, checked.
 #[derive(Debug)]
 pub struct Head {

@@ -39,6 +39,12 @@ impl Credentials {
         self.keys.access_key_id()
     }
 
+    /// The account that they belong to, where whoever gave them said so.
+    #[must_use]
+    pub fn account(&self) -> Option<&str> {
+        self.keys.account_id().map(|account| account.as_str())
+    }
+
     /// When they end, if they do.
     #[must_use]
     pub fn expiry(&self) -> Option<SystemTime> {

@@ -34,6 +34,7 @@ use crate::config::Config;
 use crate::error::Error;
 pub use crate::intake::unix::Sockets;
 use crate::intake::{self, Connection, Gate, Intake, accept, tls, unix};
+use crate::pace::Paces;
 use crate::peer::PeerPattern;
 use crate::policy::Policy;
 use crate::process::Supervisor;
@@ -258,12 +259,14 @@ fn assemble(
 ) -> Result<Arc<Current>, Error> {
     let audit = Arc::new(Audit::open(&config.audit, clock::now())?);
     let recorder = Recorder { audit, metrics: Arc::default() };
+    let paces = Arc::new(Paces::default());
     let state = State {
         endpoints: config.endpoints.clone(),
+        lanes: paces.lanes(config),
         policy: Policy::new(config),
         profiles: Profiles::new(config, surroundings, Arc::new(recorder.clone())),
     };
-    Ok(Current::new(state, recorder, draining))
+    Ok(Current::new(state, paces, recorder, draining))
 }
 
 /// What one connection may have in progress, and the length of a frame.

@@ -29,8 +29,10 @@ use crate::audit::{Event as AuditEvent, Record};
 use crate::clock;
 use crate::config::{ProfileName, Rate};
 use crate::error::{Denial, Reason};
+use crate::pace::Throttled;
 use crate::peer::{Caller, Peer};
 use crate::profile::{Done, Login, Prompt, Stage};
+use crate::request;
 
 pub(crate) use self::current::{Current, State};
 pub(crate) use self::overview::Callers;
@@ -188,6 +190,36 @@ impl Broker for Service {
         let answer = v1::ReportRejectionResponse { credential_generation: generation };
         Ok(Response::new(answer))
     }
+
+    async fn report_exchange(
+        &self,
+        request: Request<v1::ReportExchangeRequest>,
+    ) -> Result<Response<v1::ReportExchangeResponse>, Status> {
+        let peer = peer_of(&request)?;
+        let v1::ReportExchangeRequest { profile, uri, audit_id, throttled, ended } =
+            request.into_inner();
+        let report = Report { profile, uri, audit_id };
+        let state = self.current.state();
+        // What is about a signature that the peer was given was paid for with that, and counts once. A server that begins
+        // to throttle may have many reported at once that were signed before: those aren't worth a record each.
+        let of_end = ended && state.ended(&peer, &report);
+        let of_throttling = if throttled { state.throttled(&peer, &report) } else { Ok(false) };
+        let refused = |denial: Denial| status::of(&denial, None);
+        if !of_end && !matches!(of_throttling, Ok(true)) {
+            let (name, rate) = ASKING;
+            let charged = self.current.rates.take_for(name, peer.id(), rate, Instant::now());
+            charged.map_err(refused)?;
+        }
+        of_throttling.map_err(refused)?;
+        Ok(Response::new(v1::ReportExchangeResponse {}))
+    }
+}
+
+/// What a caller says of an exchange that it had a signature for.
+struct Report {
+    profile: String,
+    uri: String,
+    audit_id: String,
 }
 
 /// How often one peer may ask for lists, watch, report and sign in.
@@ -201,11 +233,7 @@ type Bucket = (&'static str, Rate);
 impl Service {
     /// Whom the intake let in, and who doesn't ask too often.
     async fn admit<T>(&self, request: &Request<T>) -> Result<Arc<Peer>, Status> {
-        let caller = request.extensions().get::<Caller>();
-        let peer = caller.and_then(|caller| caller.peer.clone()).ok_or_else(|| {
-            let why = "the connection has no peer credentials";
-            status::of(&Denial::new(Reason::PeerUnknown, why), None)
-        })?;
+        let peer = peer_of(request)?;
         self.charge(&peer, ASKING).await?;
         Ok(peer)
     }
@@ -270,7 +298,61 @@ impl Drop for LoginEnd {
     }
 }
 
+/// Whom the intake let in.
+fn peer_of<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
+    let caller = request.extensions().get::<Caller>();
+    caller.and_then(|caller| caller.peer.clone()).ok_or_else(|| {
+        let why = "the connection has no peer credentials";
+        status::of(&Denial::new(Reason::PeerUnknown, why), None)
+    })
+}
+
 impl State {
+    /// The pace of the endpoint that a report is about, if the peer may use it with the profile: whoever may have nothing
+    /// signed for it slows nobody down.
+    fn reported(&self, peer: &Peer, report: &Report) -> Result<(ProfileName, usize), Denial> {
+        let not_allowed = || Denial::new(Reason::ProfileNotAllowed, "no rule allows the profile");
+        let profile = ProfileName::parse(&report.profile).map_err(|_| not_allowed())?;
+        let allowed = self.policy.endpoints_of(peer, &profile);
+        if allowed.is_empty() {
+            return Err(not_allowed());
+        }
+        let endpoint = request::endpoint_of(&report.uri, &self.endpoints)?;
+        let at = self.endpoints.iter().position(|it| Arc::ptr_eq(it, &endpoint));
+        at.filter(|_| allowed.contains(&endpoint.name.as_str()))
+            .map(|at| (profile, at))
+            .ok_or_else(|| Denial::new(Reason::EndpointNotAllowed, "no rule allows the endpoint"))
+    }
+
+    /// Frees the place of an exchange that is over. False if the peer had none.
+    fn ended(&self, peer: &Peer, report: &Report) -> bool {
+        let reported = self.reported(peer, report).ok();
+        let lane = reported.and_then(|(_, at)| self.lanes.get(at));
+        lane.is_some_and(|lane| lane.is_paced() && lane.ended(&peer.id(), &report.audit_id))
+    }
+
+    /// Takes note that the server of an endpoint throttled a request. False where that counts for nothing.
+    fn throttled(&self, peer: &Peer, report: &Report) -> Result<bool, Denial> {
+        let (profile, at) = self.reported(peer, report)?;
+        let (Some(lane), Some(endpoint)) = (self.lanes.get(at), self.endpoints.get(at)) else {
+            return Ok(false);
+        };
+        let account = self.profiles.account(&profile);
+        let (peer, endpoint) = (peer.id(), &endpoint.name);
+        let throttled = lane.throttled(&account, &peer, &report.audit_id);
+        match throttled {
+            Throttled::Begins => {
+                tracing::info!(%peer, %profile, endpoint, "the server throttles: its signatures are given by turns");
+                self.profiles.announce();
+            }
+            Throttled::Known => tracing::debug!(%peer, %profile, endpoint, "the server throttles"),
+            Throttled::NotYours => {
+                tracing::debug!(%peer, %profile, endpoint, "throttling of a signature that the peer wasn't given lately");
+            }
+        }
+        Ok(throttled != Throttled::NotYours)
+    }
+
     async fn reject(&self, peer: &Peer, profile: &str, generation: u64) -> Result<u64, Denial> {
         let not_allowed = || Denial::new(Reason::ProfileNotAllowed, "no rule allows the profile");
         let name = ProfileName::parse(profile).map_err(|_| not_allowed())?;

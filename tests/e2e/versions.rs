@@ -95,6 +95,13 @@ impl Broker for Relay {
     ) -> Result<Response<v1::ReportRejectionResponse>, Status> {
         self.broker.clone().report_rejection(request.into_inner()).await
     }
+
+    async fn report_exchange(
+        &self,
+        request: Request<v1::ReportExchangeRequest>,
+    ) -> Result<Response<v1::ReportExchangeResponse>, Status> {
+        self.broker.clone().report_exchange(request.into_inner()).await
+    }
 }
 
 /// Another version of the broker at `socket`, and where that listens.

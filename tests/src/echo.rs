@@ -91,6 +91,13 @@ impl Broker for Echo {
     ) -> Result<Response<v1::ReportRejectionResponse>, Status> {
         Err(no_such_call())
     }
+
+    async fn report_exchange(
+        &self,
+        _: Request<v1::ReportExchangeRequest>,
+    ) -> Result<Response<v1::ReportExchangeResponse>, Status> {
+        Err(no_such_call())
+    }
 }
 
 type Never<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::{
-    Caller, ListProfilesRequest, OverviewRequest, Profile, ProfileState, Reason,
+    self, Caller, ListProfilesRequest, OverviewRequest, Profile, ProfileState, Reason,
     WatchProfilesRequest, WatchProfilesResponse,
 };
 use tonic::transport::Channel;
@@ -124,7 +124,7 @@ fn table(answer: &Answer, now: SystemTime) -> String {
         Some((callers, others)) => format!("\n{}", callers_table(callers, *others)),
         None => String::new(),
     };
-    profiles_table(answer, now) + &callers
+    profiles_table(answer, now) + &paced(&answer.profiles) + &callers
 }
 
 fn callers_table(callers: &[Caller], others: u32) -> String {
@@ -173,6 +173,26 @@ fn profiles_table(answer: &Answer, now: SystemTime) -> String {
         table.row(row);
     }
     format!("{fault}{}", table.render())
+}
+
+/// The endpoints whose signatures are given by turns: a line each.
+fn paced(profiles: &[Profile]) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for endpoint in profiles.iter().flat_map(|profile| &profile.endpoints) {
+        let Some(pace) = &endpoint.pace else { continue };
+        let mut line = format!("Endpoint {} is paced:", endpoint.name);
+        if pace.per_second > 0.0 {
+            line.push_str(&format!(" {:.1} signatures a second,", pace.per_second));
+        }
+        if pace.in_flight > 0 {
+            line.push_str(&format!(" {} in flight,", pace.in_flight));
+        }
+        line.push_str(&format!(" {} waiting.\n", pace.waiting));
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    if lines.is_empty() { String::new() } else { format!("\n{}", lines.concat()) }
 }
 
 /// `arn:aws:sts::123456789012:assumed-role/Name/session` as the account and `assumed-role/Name/session`.
@@ -231,7 +251,20 @@ fn json(answer: &Answer) -> String {
         credential_expiry: Option<String>,
         credential_generation: u64,
         endpoints: Vec<&'a str>,
+        /// Those of them whose signatures are given by turns.
+        paced: Vec<Paced<'a>>,
     }
+    #[derive(Serialize)]
+    struct Paced<'a> {
+        endpoint: &'a str,
+        per_second: f64,
+        waiting: u32,
+        in_flight: u32,
+    }
+    let paced = |endpoint: &'_ v1::Endpoint| {
+        let pace = endpoint.pace?;
+        Some((pace.per_second, pace.waiting, pace.in_flight))
+    };
     let rows = answer.profiles.iter().map(|profile| Row {
         name: &profile.name,
         description: &profile.description,
@@ -247,6 +280,14 @@ fn json(answer: &Answer) -> String {
             .map(|expiry| crate::log::timestamp(expiry, "T") + "Z"),
         credential_generation: profile.credential_generation,
         endpoints: profile.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect(),
+        paced: profile
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| {
+                let (per_second, waiting, in_flight) = paced(endpoint)?;
+                Some(Paced { endpoint: &endpoint.name, per_second, waiting, in_flight })
+            })
+            .collect(),
     });
     let rows: Vec<Row<'_>> = rows.collect();
     let mut text =
@@ -337,6 +378,31 @@ mod tests {
         );
         let without = table(&own(&[profile("dev")], false), SystemTime::UNIX_EPOCH);
         assert!(!without.contains("ACCOUNT"), "{without}");
+    }
+
+    #[test]
+    fn an_endpoint_that_is_paced_is_shown() {
+        let pace = v1::EndpointPace { per_second: 2.5, waiting: 7, in_flight: 20 };
+        let endpoint = |name: &str, pace| v1::Endpoint {
+            name: name.to_owned(),
+            url: format!("https://{name}/mcp"),
+            pace,
+            ..v1::Endpoint::default()
+        };
+        let endpoints = vec![endpoint("slow", Some(pace)), endpoint("fast", None)];
+        let profiles = [profile("dev"), profile("prod")]
+            .map(|profile| Profile { endpoints: endpoints.clone(), ..profile });
+        let answer = own(&profiles, false);
+        let text = table(&answer, SystemTime::UNIX_EPOCH);
+        let line = "Endpoint slow is paced: 2.5 signatures a second, 20 in flight, 7 waiting.";
+        assert_eq!(text.matches(line).count(), 1, "{text}");
+        assert!(!text.contains("fast"), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&json(&answer)).expect("JSON");
+        let paced = &json["profiles"][0]["paced"];
+        assert_eq!((&paced[0]["endpoint"], &paced[0]["waiting"]), (&"slow".into(), &7.into()));
+        assert_eq!(paced.as_array().map(Vec::len), Some(1));
+        let none = table(&own(&[profile("dev")], false), SystemTime::UNIX_EPOCH);
+        assert!(!none.contains("paced"), "{none}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The configuration file: TOML to [`Config`], all faults at once.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use super::listen::listen;
 use super::model::{
     Audit, AuditTarget, AwsFiles, Config, CredentialsFrom, Profile, ProfileName, Rotate, Rule, Sync,
 };
+use super::pace::{Pace, pace};
 use super::reader::{Reader, Table, Value, absolute, references};
 use super::role::role;
 use super::rule::rules;
@@ -73,7 +75,7 @@ pub fn parse(text: &str, path: &Path, uid: u32) -> Result<Config, Faults> {
     let serves_tls = table.as_ref().is_some_and(|table| table.has("tcp"));
     let listen = table.map(listen).unwrap_or_default();
     let aws = root.table("aws").map(aws_files).unwrap_or_default();
-    let endpoints = endpoints(&root);
+    let (endpoints, paces) = endpoints(&root);
     let profiles = profiles(&root, &endpoints);
     let mut rules = rules(&root, &endpoints.names, &profiles.names, serves_tls);
     if !root.has("rule") {
@@ -87,7 +89,7 @@ pub fn parse(text: &str, path: &Path, uid: u32) -> Result<Config, Faults> {
     root.done();
     reader.finish(path)?;
     let (endpoints, profiles) = (endpoints.list, profiles.list);
-    Ok(Config { listen, aws, endpoints, profiles, rules, audit, metrics })
+    Ok(Config { listen, aws, endpoints, paces, profiles, rules, audit, metrics })
 }
 
 fn metrics(table: Table<'_>) -> Option<SocketAddr> {
@@ -141,7 +143,8 @@ fn required<'a>(table: &Table<'a>, key: &'static str, why: &str) -> Option<Value
     table.text(key)
 }
 
-fn endpoints<'a>(root: &Table<'a>) -> Declared<'a, Arc<Endpoint>> {
+fn endpoints<'a>(root: &Table<'a>) -> (Declared<'a, Arc<Endpoint>>, HashMap<String, Pace>) {
+    let mut paces = HashMap::new();
     let mut endpoints = Declared { list: Vec::<Arc<Endpoint>>::new(), names: Vec::new() };
     let tables = root.tables("endpoint");
     if !root.has("endpoint") {
@@ -169,6 +172,7 @@ fn endpoints<'a>(root: &Table<'a>) -> Declared<'a, Arc<Endpoint>> {
         let regions = regions(&table);
         let paths = table.text("match").and_then(|text| text.parse(paths));
         let paths = paths.map(|paths| paths.value).unwrap_or_default();
+        let pace = table.table("pace").and_then(pace);
         table.done();
         let service = service.map(|s| s.value).or(known.as_ref().map(|k| k.service.clone()));
         let regions = regions.or(known.map(|k| k.regions));
@@ -176,10 +180,11 @@ fn endpoints<'a>(root: &Table<'a>) -> Declared<'a, Arc<Endpoint>> {
         {
             let scope = Scope { service, regions };
             let endpoint = Endpoint { name: name.to_owned(), url: url.value, paths, scope };
+            paces.extend(pace.map(|pace| (endpoint.name.clone(), pace)));
             endpoints.list.push(Arc::new(endpoint));
         }
     }
-    endpoints
+    (endpoints, paces)
 }
 
 /// `region`: the name of one, for which SigV4 signs; `"*"` or a list, for which SigV4a does.

@@ -1,6 +1,7 @@
 //! A configuration from the flags of `serve`: the broker's own user may use all profiles at all
 //! endpoints.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -77,6 +78,7 @@ impl Flags {
             listen: Listen { unix: self.socket, mode: None, group: None, tcp: None },
             aws: AwsFiles::default(),
             endpoints,
+            paces: HashMap::new(),
             profiles,
             rules: vec![Rule::broker_user(uid)],
             audit: Audit::unconfigured(),

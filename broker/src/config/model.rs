@@ -1,5 +1,6 @@
 //! The types of a configuration.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::guard_rails::GuardRails;
+use super::pace::Pace;
 use crate::endpoint::Endpoint;
 use crate::peer::{PeerPattern, UnixPattern};
 
@@ -23,6 +25,8 @@ pub struct Config {
     pub aws: AwsFiles,
     /// Where signatures may go.
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// How fast, by the name of the endpoint. Not a part of the endpoint: another pace makes it no other place.
+    pub paces: HashMap<String, Pace>,
     /// What callers may ask for, in this order.
     pub profiles: Vec<Profile>,
     /// Who may ask for what. Nothing is allowed beside these.

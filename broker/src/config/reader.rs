@@ -4,7 +4,7 @@
 //! asked for. So the list of known keys is the code that reads them.
 
 use std::cell::RefCell;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -112,6 +112,24 @@ impl<'a> Table<'a> {
         self.entry(key)?.typed(&what, |value| {
             let integer = value.as_integer()?;
             let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok()?;
+            range.contains(&number).then_some(number)
+        })
+    }
+
+    /// A number of the range, whole or not.
+    pub(super) fn decimal(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<f64>,
+    ) -> Option<Value<'a, f64>> {
+        let what = format!("a number from {} to {}", range.start(), range.end());
+        self.entry(key)?.typed(&what, |value| {
+            let number = match (value.as_integer(), value.as_float()) {
+                (Some(integer), _) => {
+                    f64::from(u32::from_str_radix(integer.as_str(), integer.radix()).ok()?)
+                }
+                (None, float) => float?.as_str().parse().ok()?,
+            };
             range.contains(&number).then_some(number)
         })
     }

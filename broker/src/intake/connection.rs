@@ -13,7 +13,8 @@ use tonic::transport::server::Connected;
 
 use super::counts::Place;
 use super::guarded::{Guard, Guarded};
-use crate::peer::{Caller, Peer};
+use crate::pace::Paces;
+use crate::peer::{Caller, ConnectionId, Peer};
 
 /// How long a connection may stay silent at first: HTTP/2 begins with 24 bytes of its client.
 const OPENING: Duration = Duration::from_secs(10);
@@ -35,6 +36,7 @@ pub(crate) struct Admitted {
     /// When it ends whatever it says: its peer isn't known any more.
     ended: Option<BoxFuture<'static, ()>>,
     _place: Place,
+    _departure: Departure,
     /// Dropped with the connection: how the private broker learns that its proxy is gone.
     _open: Option<mpsc::Sender<()>>,
 }
@@ -44,16 +46,20 @@ impl Admitted {
         peer: Option<Arc<Peer>>,
         known: bool,
         place: Place,
+        paces: &Arc<Paces>,
         open: Option<mpsc::Sender<()>>,
     ) -> Self {
+        let connection = ConnectionId::next();
+        let departure = Departure::of(connection, paces);
         let life = if known { OPENING } else { STRANGER_LIFE };
         Self {
-            caller: Caller { peer },
+            caller: Caller { peer, connection },
             deadline: Some(Box::pin(tokio::time::sleep(life))),
             stranger: !known,
             read: 0,
             ended: None,
             _place: place,
+            _departure: departure,
             _open: open,
         }
     }
@@ -66,6 +72,25 @@ impl Admitted {
     fn is_over(&mut self, context: &mut Context<'_>) -> bool {
         let late = self.deadline.as_mut().is_some_and(|it| it.as_mut().poll(context).is_ready());
         late || (self.stranger && self.read > STRANGER_BYTES)
+    }
+}
+
+/// Gives back what a connection's other end has in flight: whoever died there reports nothing any more.
+struct Departure {
+    paces: Arc<Paces>,
+    connection: ConnectionId,
+}
+
+impl Departure {
+    fn of(connection: ConnectionId, paces: &Arc<Paces>) -> Self {
+        paces.opened(connection);
+        Self { paces: Arc::clone(paces), connection }
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        self.paces.closed(self.connection);
     }
 }
 

@@ -66,7 +66,9 @@ where
 
     fn call(&mut self, mut request: http::Request<Body>) -> Answer {
         let path = request.uri().path();
-        let peer = request.extensions().get::<Caller>().and_then(|caller| caller.peer.clone());
+        let caller = request.extensions().get::<Caller>();
+        let connection = caller.map(|caller| caller.connection);
+        let peer = caller.and_then(|caller| caller.peer.clone());
         let current = Arc::clone(self.intake.current());
         let is_overview = path == OVERVIEW && peer.as_deref().is_some_and(Peer::is_operator);
         let needs_rule = path != HEALTH && !is_overview;
@@ -75,10 +77,11 @@ where
             Ok(place) => place,
             Err(denial) => return Box::pin(refuse(current, peer, denial)),
         };
-        match (path, peer) {
-            (SIGN, Some(peer)) => Box::pin(async move {
+        match (path, peer.zip(connection)) {
+            (SIGN, Some((peer, connection))) => Box::pin(async move {
                 let (head, body) = request.into_parts();
-                let response = service::sign(current, peer, &head.headers, body).await;
+                let caller = (&*peer, connection);
+                let response = service::sign(current, caller, &head.headers, body).await;
                 drop(place);
                 Ok(response)
             }),
@@ -90,6 +93,7 @@ where
                 if is_overview {
                     request.extensions_mut().insert(self.intake.callers());
                 }
+                let peer = peer.map(|(peer, _)| peer);
                 let answer = self.inner.call(request.map(|body| Body::new(Timely::new(body))));
                 Box::pin(async move {
                     let answer = async { Ok(answer.await) };

@@ -31,6 +31,7 @@ use tokio::time::Instant;
 use self::machine::{Machine, Rejection, Step};
 use self::state::{Asker, Moment, Outcome, Ticket};
 use self::status::Status;
+use super::identity::account_of;
 use super::load::{Effort, Load};
 use super::reading::{About, Change, Reading, Taken};
 use crate::clock::Clock;
@@ -144,6 +145,21 @@ impl Actor {
     /// Whether the files have been read for it.
     pub(super) fn is_surveyed(&self) -> bool {
         self.status.load().about.is_some()
+    }
+
+    /// The account that the credentials belong to, as far as AWS has said.
+    pub(super) fn account(&self) -> Option<String> {
+        let status = self.status.load();
+        let of_keys = status.held.as_ref().and_then(|held| held.credentials.account());
+        account_of(&status.identity_arn).or_else(|| of_keys.map(str::to_owned))
+    }
+
+    /// The id of a key that stays the same.
+    pub(super) fn lasting_key(&self) -> Option<String> {
+        let status = self.status.load();
+        let held = status.held.as_ref().map(|held| &held.credentials);
+        let lasting = held.filter(|credentials| credentials.expiry().is_none());
+        lasting.map(|credentials| credentials.access_key_id().to_owned())
     }
 
     pub(super) fn view(&self, now: SystemTime) -> View {

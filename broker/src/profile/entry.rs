@@ -11,6 +11,8 @@ pub(super) struct Entry {
     pub(super) name: ProfileName,
     pub(super) description: String,
     pub(super) preload: bool,
+    /// The account of the role on top, where there is one.
+    pub(super) role_account: Option<String>,
     pub(super) source: Arc<Source>,
     pub(super) actor: Arc<Actor>,
 }

@@ -30,3 +30,22 @@ pub(super) async fn ask(config: SdkConfig, keys: Credentials) -> Result<Identity
     let text = |text: Option<String>| text.unwrap_or_default();
     Ok(Identity { account: text(answer.account), arn: text(answer.arn) })
 }
+
+/// The account in an ARN.
+pub(super) fn account_of(arn: &str) -> Option<String> {
+    arn.split(':').nth(4).filter(|account| !account.is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arn_names_its_account() {
+        let account = account_of("arn:aws:sts::123456789012:assumed-role/Reader/me");
+        assert_eq!(account.as_deref(), Some("123456789012"));
+        for other in ["", "arn:aws:s3:::bucket", "123456789012"] {
+            assert_eq!(account_of(other), None, "{other}");
+        }
+    }
+}

@@ -162,6 +162,7 @@ async fn successor(
     opened.map_err(|error| in_words(&error))?;
     Ok(State {
         endpoints: config.endpoints.clone(),
+        lanes: current.paces().lanes(config),
         policy: Policy::new(config),
         profiles: current.state().profiles.next(config, surroundings),
     })

@@ -18,6 +18,7 @@ use crate::clock;
 use crate::endpoint::Endpoint;
 use crate::error::{Denial, Reason};
 use crate::metrics::{Metrics, Names};
+use crate::pace::{Lane, Paces, View};
 use crate::peer::Peer;
 use crate::policy::{Policy, Rates};
 use crate::profile::Profiles;
@@ -34,6 +35,8 @@ pub(crate) struct Current {
     pub(super) audit: Arc<Audit>,
     pub(super) rates: Rates,
     pub(super) budget: Arc<Budget>,
+    /// Of all endpoints; they outlive reloads.
+    paces: Arc<Paces>,
     /// Ends the streams when the broker drains.
     pub(super) draining: watch::Receiver<bool>,
     /// When nobody waits any longer, for all calls in flight and whatever they wait for.
@@ -43,6 +46,8 @@ pub(crate) struct Current {
 /// What all calls share.
 pub(crate) struct State {
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
+    /// How fast signatures for each of these are given.
+    pub(crate) lanes: Vec<Arc<Lane>>,
     pub(crate) policy: Policy,
     pub(crate) profiles: Profiles,
 }
@@ -51,13 +56,21 @@ impl State {
     /// What its configuration has names for.
     fn names(&self) -> Names {
         let profiles = self.profiles.names().map(ToString::to_string).collect();
-        Names { profiles, rules: self.policy.rule_names().map(str::to_owned).collect() }
+        let endpoints = self.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
+        Names { profiles, endpoints, rules: self.policy.rule_names().map(str::to_owned).collect() }
+    }
+
+    /// How each endpoint is paced now, by name.
+    fn paces(&self) -> Vec<(&str, View)> {
+        let names = self.endpoints.iter().map(|endpoint| endpoint.name.as_str());
+        names.zip(self.lanes.iter().map(|lane| lane.view())).collect()
     }
 }
 
 impl Current {
     pub(crate) fn new(
         state: State,
+        paces: Arc<Paces>,
         recorder: Recorder,
         draining: watch::Receiver<bool>,
     ) -> Arc<Self> {
@@ -70,6 +83,7 @@ impl Current {
             audit,
             rates: Rates::new(Instant::now()),
             budget: Arc::default(),
+            paces,
             draining,
             last_moment: OnceLock::new(),
         })
@@ -121,6 +135,10 @@ impl Current {
         &self.audit
     }
 
+    pub(crate) fn paces(&self) -> &Arc<Paces> {
+        &self.paces
+    }
+
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
@@ -166,7 +184,7 @@ impl Current {
         for name in state.profiles.names() {
             views.extend(state.profiles.view(name, now).await.ok());
         }
-        self.metrics.text(&views, self.rejected(), &self.audit.health())
+        self.metrics.text(&views, &state.paces(), self.rejected(), &self.audit.health())
     }
 
     pub(crate) fn rejected(&self) -> bool {

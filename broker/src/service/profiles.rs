@@ -6,6 +6,7 @@ use sigward_proto::v1;
 
 use super::current::State;
 use crate::endpoint::Endpoint;
+use crate::pace::Lane;
 use crate::peer::Peer;
 use crate::profile::View;
 
@@ -19,10 +20,9 @@ impl State {
                 continue;
             }
             if let Ok(view) = self.profiles.view(name, now).await {
-                let endpoints = self.endpoints.iter();
-                let endpoints = endpoints.filter(|e| allowed.contains(&e.name.as_str()));
+                let endpoints = self.endpoints_where(|name| allowed.contains(&name));
                 let needs_body = self.policy.needs_body(peer, name);
-                visible.push(message(view, endpoints.map(|e| endpoint(e)).collect(), needs_body));
+                visible.push(message(view, endpoints, needs_body));
             }
         }
         visible
@@ -34,11 +34,17 @@ impl State {
         for name in self.profiles.names() {
             let allowed = self.policy.endpoints_configured(name);
             if let Ok(view) = self.profiles.view(name, now).await {
-                let endpoints = self.endpoints.iter().filter(|it| allowed.contains(&it.name));
-                all.push(message(view, endpoints.map(|it| endpoint(it)).collect(), false));
+                let endpoints = self.endpoints_where(|name| allowed.iter().any(|it| it == name));
+                all.push(message(view, endpoints, false));
             }
         }
         all
+    }
+
+    fn endpoints_where(&self, is_allowed: impl Fn(&str) -> bool) -> Vec<v1::Endpoint> {
+        let endpoints = self.endpoints.iter().zip(&self.lanes);
+        let allowed = endpoints.filter(|(it, _)| is_allowed(&it.name));
+        allowed.map(|(it, lane)| endpoint(it, lane)).collect()
     }
 }
 
@@ -64,8 +70,14 @@ fn message(view: View, endpoints: Vec<v1::Endpoint>, needs_body: bool) -> v1::Pr
     }
 }
 
-fn endpoint(endpoint: &Endpoint) -> v1::Endpoint {
+fn endpoint(endpoint: &Endpoint, lane: &Lane) -> v1::Endpoint {
+    let pace = lane.is_paced().then(|| lane.view()).map(|view| v1::EndpointPace {
+        per_second: view.per_second.unwrap_or_default(),
+        waiting: u32::try_from(view.waiting).unwrap_or(u32::MAX),
+        in_flight: view.in_flight,
+    });
     v1::Endpoint {
+        pace,
         name: endpoint.name.clone(),
         url: endpoint.url.to_string(),
         service: endpoint.scope.service.as_str().to_owned(),

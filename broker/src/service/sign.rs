@@ -1,5 +1,5 @@
-//! A signature, phase by phase: *parse* the head, find the rules, read the body, *authorize*, *resolve*,
-//! *sign*, *audit*, *reply*.
+//! A signature, phase by phase: *parse* the head, find the rules, read the body, *authorize*, *resolve*, wait for the
+//! *turn* where the endpoint is paced, *sign*, *audit*, *reply*.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,24 +22,26 @@ use crate::clock;
 use crate::config::ProfileName;
 use crate::error::{Denial, Reason};
 use crate::metrics::{Metrics, Phase};
-use crate::peer::Peer;
+use crate::pace::{Lane, Turn, Who};
+use crate::peer::{ConnectionId, Peer};
 use crate::policy::Grant;
-use crate::request::{CheckedRequest, Head};
+use crate::request::{CheckedRequest, Head, Method};
 use crate::sign;
 
 /// Answers a call of `Sign`, whose message comes in `body`. `headers` are those of the gRPC request.
 pub(crate) async fn sign(
     current: Arc<Current>,
-    peer: Arc<Peer>,
+    (peer, connection): (&Peer, ConnectionId),
     headers: &HeaderMap,
     body: Body,
 ) -> http::Response<Body> {
-    let record = current.audit.begin("sign", &peer, clock::now());
+    let caller = Asking { peer, connection };
+    let record = current.audit.begin("sign", peer, clock::now());
     // Nothing is logged of a call that gets its signature but at DEBUG: its span would be formatted for nobody.
     let logged = if tracing::enabled!(Level::DEBUG) { span_of(record.id()) } else { Span::none() };
     let spans = Spans { logged, traced: traced(record.id(), headers) };
     let (outer, inner) = (spans.traced.clone(), spans.logged.clone());
-    answer(current, &peer, body, record, spans).instrument(inner).instrument(outer).await
+    answer(current, caller, body, record, spans).instrument(inner).instrument(outer).await
 }
 
 /// The spans that a call is in: of the log, and of a trace.
@@ -103,16 +105,24 @@ impl Spans {
     }
 }
 
+/// Who asks, and over which connection.
+#[derive(Clone, Copy)]
+struct Asking<'p> {
+    peer: &'p Peer,
+    connection: ConnectionId,
+}
+
 async fn answer(
     current: Arc<Current>,
-    peer: &Peer,
+    caller: Asking<'_>,
     body: Body,
     mut record: Record,
     mut spans: Spans,
 ) -> http::Response<Body> {
+    let peer = caller.peer;
     let mut asked = Asked::default();
     let mut phases = Phases { metrics: &current.metrics, since: Instant::now() };
-    let outcome = current.signed(peer, body, &mut record, &mut asked, &mut phases).await;
+    let outcome = current.signed(caller, body, &mut record, &mut asked, &mut phases).await;
     let state = current.state();
     let profile = state.profiles.names().find(|name| name.as_str() == asked.profile);
     let profile = profile.map_or("", ProfileName::as_str);
@@ -162,17 +172,17 @@ impl Phases<'_> {
 impl Current {
     async fn signed(
         &self,
-        peer: &Peer,
+        caller: Asking<'_>,
         body: Body,
         record: &mut Record,
         asked: &mut Asked,
         phases: &mut Phases<'_>,
     ) -> Result<v1::SignResponse, Denial> {
         // A message of which the rest doesn't come holds no drain up.
-        let parsed = self.unless_ending(self.parsed(peer, body, record, asked));
+        let parsed = self.unless_ending(self.parsed(caller.peer, body, record, asked));
         let request = parsed.instrument(tracing::debug_span!("parse")).await?;
         phases.end(Phase::Parse);
-        self.decided(peer, &request, record, asked, phases).await
+        self.decided(caller, &request, record, asked, phases).await
     }
 
     /// Reads a request: all of it, if a rule is about it.
@@ -212,28 +222,43 @@ impl Current {
     /// Decides about a request by the rules of now, and signs it.
     async fn decided(
         &self,
-        peer: &Peer,
+        caller: Asking<'_>,
         request: &CheckedRequest,
         record: &mut Record,
         asked: &mut Asked,
         phases: &mut Phases<'_>,
     ) -> Result<v1::SignResponse, Denial> {
-        let mut charged = false;
-        let (grant, credentials) = loop {
+        let peer = caller.peer;
+        let (mut charged, mut turn) = (false, None);
+        let (grant, credentials, lane) = loop {
             let state = self.state();
             let authorized = tracing::debug_span!("authorize")
                 .in_scope(|| self.authorized(&state, peer, request, record, asked, &mut charged));
-            let grant = authorized?;
+            let (grant, lane) = authorized?;
             phases.end(Phase::Authorize);
             let loaded = self.unless_ending(state.profiles.credentials(&grant, clock::now()));
             let credentials = loaded.instrument(tracing::debug_span!("resolve")).await?;
             phases.end(Phase::Resolve);
             // The attack: a rule is taken back while the call waits for a load, which may take a minute.
-            if Arc::ptr_eq(&state, &self.state()) {
-                break (grant, credentials);
+            if !Arc::ptr_eq(&state, &self.state()) {
+                continue;
             }
+            if !lane.is_paced() {
+                break (grant, credentials, None);
+            }
+            let account = state.profiles.account(grant.profile());
+            if turn.as_ref().is_some_and(|(of, _): &(String, Option<Turn>)| *of == account) {
+                break (grant, credentials, Some(Arc::clone(lane)));
+            }
+            // Whoever waits holds no keys meanwhile that may have to go; and it is decided again after the wait, for the
+            // same reason as after a load.
+            drop(credentials);
+            let next = self.next_turn(lane, &account, caller, request).await?;
+            turn = Some((account, next));
+            phases.end(Phase::Turn);
         };
-        // A load may have taken a while, in which a certificate may expire, and a signature is only good for minutes.
+        // A load, or the turn, may have taken a while, in which a certificate may expire, and a signature is only good for
+        // minutes.
         let now = clock::now();
         peer.check(now)?;
         let scope = sign::credential_scope(&request.head().endpoint().scope, now);
@@ -247,6 +272,11 @@ impl Current {
         let signature = signed?;
         self.audit.written(submitted).instrument(tracing::debug_span!("audit")).await?;
         phases.end(Phase::Audit);
+        let pacing = turn.and_then(|(_, turn)| turn).map(|turn| {
+            turn.signed(record.id());
+            self.paces().given(caller.connection);
+            v1::Pacing { report_end: lane.is_some_and(|lane| lane.wants_ends()) }
+        });
         let headers = signature.headers.into_iter().map(|(name, value)| v1::Header {
             name: name.to_owned(),
             value: value.into_bytes().into(),
@@ -259,21 +289,37 @@ impl Current {
             credential_expiry: credentials.expiry().map(Into::into),
             credential_generation: credentials.generation(),
             audit_id: record.id().to_owned(),
+            pacing,
         })
     }
 
-    /// The grant that the rules of `state` give, paid for once.
-    fn authorized<'r>(
+    /// Waits until signatures for the endpoint and account are this caller's turn.
+    async fn next_turn(
         &self,
-        state: &State,
+        lane: &Lane,
+        account: &str,
+        caller: Asking<'_>,
+        request: &CheckedRequest,
+    ) -> Result<Option<Turn>, Denial> {
+        let who = Who { peer: caller.peer.id(), connection: caller.connection };
+        // A GET is a stream that may be kept open for hours, and a DELETE ends what others hold.
+        let place = request.head().method() == Method::Post;
+        let turn = self.unless_ending(lane.turn(account, who, place));
+        turn.instrument(tracing::debug_span!("turn")).await
+    }
+
+    /// The grant that the rules of `state` give, paid for once; and the pace of its endpoint.
+    fn authorized<'r, 's>(
+        &self,
+        state: &'s State,
         peer: &Peer,
         request: &'r CheckedRequest,
         record: &mut Record,
         asked: &mut Asked,
         charged: &mut bool,
-    ) -> Result<Grant<'r>, Denial> {
+    ) -> Result<(Grant<'r>, &'s Arc<Lane>), Denial> {
         let matched = state.policy.match_rules(peer, request.head())?;
-        is_still_there(state, request.head())?;
+        let lane = lane(state, request.head())?;
         let decision = matched.decide(request);
         record.rule(decision.rule.as_deref());
         asked.rule = decision.rule.clone().unwrap_or_default();
@@ -284,15 +330,15 @@ impl Current {
                 paid?;
             }
         }
-        decision.outcome
+        Ok((decision.outcome?, lane))
     }
 }
 
-/// The endpoint of a request may have been changed since its head was read.
-fn is_still_there(state: &State, head: &Head) -> Result<(), Denial> {
-    let there = state.endpoints.iter().any(|endpoint| endpoint == head.endpoint());
+/// The pace of a request's endpoint, which may have been changed since its head was read.
+fn lane<'s>(state: &'s State, head: &Head) -> Result<&'s Arc<Lane>, Denial> {
+    let at = state.endpoints.iter().position(|endpoint| endpoint == head.endpoint());
     let gone = || Denial::new(Reason::EndpointNotAllowed, "the endpoint was changed meanwhile");
-    if there { Ok(()) } else { Err(gone()) }
+    at.and_then(|at| state.lanes.get(at)).ok_or_else(gone)
 }
 
 /// One message of gRPC, and the trailers that say that all is well.

@@ -224,7 +224,7 @@ async fn files_are_followed_and_bad_ones_change_nothing() {
     let health =
         || crate::audit::Health { head: String::new(), failures: 0, queued: 0, summed_up: 0 };
     let rejected =
-        || metrics.text(&[], false, &health()).contains("\nsigward_tls_files_rejected 1\n");
+        || metrics.text(&[], &[], false, &health()).contains("\nsigward_tls_files_rejected 1\n");
     let generation = || tls.material.borrow().generation;
     let scene = async {
         assert!(!rejected());

@@ -63,7 +63,7 @@ pub(super) async fn assume(
             let secrets = [credentials.access_key_id(), credentials.secret_access_key(), token];
             failure::of_sts(&error, "AssumeRole", &secrets)
         })?;
-    taken(answer.credentials)
+    taken(answer.credentials, &hop.role_arn)
 }
 
 /// Assumes a role with the token that is in the file now.
@@ -93,7 +93,7 @@ pub(super) async fn assume_with_web_identity(
         .send()
         .await
         .map_err(|error| failure::of_web_identity(&error, &token))?;
-    taken(answer.credentials)
+    taken(answer.credentials, &role.role_arn)
 }
 
 /// Narrows the last role that is assumed: the others only lead to it.
@@ -127,11 +127,18 @@ fn managed(arns: &[String]) -> Option<Vec<PolicyDescriptorType>> {
     Some(arns.collect::<Vec<_>>()).filter(|arns| !arns.is_empty())
 }
 
-fn taken(answer: Option<aws_sdk_sts::types::Credentials>) -> Result<Credentials, Denial> {
+/// The credentials of a role, which are its account's.
+fn taken(
+    answer: Option<aws_sdk_sts::types::Credentials>,
+    role_arn: &str,
+) -> Result<Credentials, Denial> {
     let unreadable = || Denial::new(Reason::CredentialsUnavailable, "STS gave no credentials");
     let answer = answer.ok_or_else(unreadable)?;
     let expiry = SystemTime::try_from(answer.expiration).map_err(|_| unreadable())?;
     let (id, secret, token) =
         (answer.access_key_id, answer.secret_access_key, answer.session_token);
-    Ok(Credentials::new(id, secret, Some(token), Some(expiry), "sts"))
+    let keys = Credentials::builder().access_key_id(id).secret_access_key(secret);
+    let mut keys = keys.session_token(token).expiry(expiry).provider_name("sts");
+    keys.set_account_id(role_arn.split(':').nth(4).map(Into::into));
+    Ok(keys.build())
 }

@@ -1,0 +1,343 @@
+//! When who is next may have a signature, for one endpoint and account: by the numbers of the configuration, or by what the
+//! server takes. Pure: no I/O, and time is an argument.
+//!
+//! Invariant: what was given is known until nobody can report about it any more, and that is bounded. A report counts only
+//! for a signature that its reporter was given.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::adaptive::Cubic;
+use super::bucket::Bucket;
+use super::queue::{Queue, Who};
+use crate::config::Pace;
+use crate::peer::{ConnectionId, PeerId};
+
+/// A place is free again after so long, whatever its holder says: longer than a call of a tool takes.
+const MAX_LIFE: Duration = Duration::from_secs(900);
+/// Whoever was given a signature may report throttling for so long. A server says that at once.
+const REPORTABLE: Duration = Duration::from_secs(120);
+/// What is remembered at most of signatures that hold no place; the oldest is forgotten first.
+const MAX_GIVEN: usize = 4096;
+/// The rate may have grown after so long.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// One endpoint and account. `T` is what waits.
+#[derive(Debug)]
+pub(super) struct Schedule<T> {
+    limit: Limit,
+    bucket: Bucket,
+    queue: Queue<Waiter<T>>,
+    /// Turns that came, and aren't signed yet.
+    turns: HashMap<u64, Turn>,
+    /// What was signed, by audit id; the order of these, and of those that hold a place for longer than they can be
+    /// reported.
+    given: HashMap<String, Given>,
+    order: VecDeque<(Instant, String)>,
+    long: VecDeque<(Instant, String)>,
+    places: u32,
+    tickets: u64,
+}
+
+#[derive(Debug)]
+enum Limit {
+    Fixed(Pace),
+    Adaptive(Cubic),
+}
+
+#[derive(Debug)]
+struct Waiter<T> {
+    place: bool,
+    waiter: T,
+}
+
+#[derive(Debug)]
+struct Turn {
+    who: Who,
+    place: bool,
+}
+
+#[derive(Debug)]
+struct Given {
+    who: Who,
+    at: Instant,
+    place: bool,
+    reported: bool,
+}
+
+/// What came of asking for a turn.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It is there.
+    Now(u64),
+    /// It comes.
+    Later(u64),
+}
+
+impl<T> Schedule<T> {
+    /// By the numbers of `pace`, or after a server has throttled.
+    pub(super) fn new(pace: Option<Pace>, now: Instant) -> Self {
+        let (limit, tokens) = match pace {
+            Some(pace) => (Limit::Fixed(pace), pace.rate.map_or(0.0, |rate| rate.burst)),
+            // The server's bucket is empty.
+            None => (Limit::Adaptive(Cubic::new(now)), 0.0),
+        };
+        Self {
+            limit,
+            bucket: Bucket::with(tokens, now),
+            queue: Queue::default(),
+            turns: HashMap::new(),
+            given: HashMap::new(),
+            order: VecDeque::new(),
+            long: VecDeque::new(),
+            places: 0,
+            tickets: 0,
+        }
+    }
+
+    /// The configuration has changed: whoever waits goes on waiting, and what is out stays known.
+    pub(super) fn configure(&mut self, pace: Option<Pace>, now: Instant) {
+        self.advance(now);
+        match (&mut self.limit, pace) {
+            (Limit::Fixed(pace), Some(new)) => *pace = new,
+            (limit @ Limit::Adaptive(_), Some(new)) => *limit = Limit::Fixed(new),
+            // What the server takes is to be seen.
+            (limit @ Limit::Fixed(_), None) => *limit = Limit::Adaptive(Cubic::new(now)),
+            (Limit::Adaptive(_), None) => {}
+        }
+    }
+
+    /// How long a signature waits at most; none where nobody has said so.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        match &self.limit {
+            Limit::Fixed(pace) => Some(pace.wait),
+            Limit::Adaptive(_) => None,
+        }
+    }
+
+    /// Asks for a turn; `place`: of those that may be unanswered at the same time.
+    pub(super) fn ask(&mut self, who: &Who, place: bool, waiter: T, now: Instant) -> Asked {
+        self.advance(now);
+        self.tickets += 1;
+        let ticket = self.tickets;
+        if self.queue.is_empty() && self.may_give(place) {
+            self.give(ticket, Turn { who: who.clone(), place });
+            return Asked::Now(ticket);
+        }
+        self.queue.push(who, ticket, Waiter { place, waiter });
+        Asked::Later(ticket)
+    }
+
+    /// Those whose turn it is now.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<T> {
+        self.advance(now);
+        let mut due = Vec::new();
+        while let Some(front) = self.queue.front()
+            && self.may_give(front.place)
+            && let Some((ticket, who, Waiter { place, waiter })) = self.queue.pop()
+        {
+            self.give(ticket, Turn { who, place });
+            due.push(waiter);
+        }
+        due
+    }
+
+    /// When to look again, where somebody waits.
+    pub(super) fn next(&self, now: Instant) -> Instant {
+        let front = self.queue.front();
+        let token = match self.rate() {
+            Some(rate) => self.bucket.until(1.0, rate),
+            None => Duration::ZERO,
+        };
+        // A place comes with a report, or when the oldest that is out has been out for too long.
+        let place = match front.is_some_and(|front| front.place && !self.has_place()) {
+            true => self.oldest().map_or(MAX_LIFE, |at| (at + MAX_LIFE).duration_since(now)),
+            false => Duration::ZERO,
+        };
+        let wait = match self.limit {
+            Limit::Fixed(_) => token.max(place),
+            Limit::Adaptive(_) => token.min(LOOK_AGAIN),
+        };
+        now + wait.clamp(Duration::from_millis(1), MAX_LIFE)
+    }
+
+    /// When whoever comes last has its turn, by what is known now.
+    pub(super) fn estimate(&self) -> Duration {
+        let behind = self.queue.len() as f64 + 1.0;
+        let wait = self.rate().map_or(Duration::ZERO, |rate| self.bucket.until(behind, rate));
+        wait.clamp(Duration::from_millis(100), MAX_LIFE)
+    }
+
+    /// Whoever had the ticket is gone before it was signed: the turn goes to others.
+    pub(super) fn leave(&mut self, who: &Who, ticket: u64) {
+        if self.queue.remove(who, ticket) {
+            return;
+        }
+        if let Some(turn) = self.turns.remove(&ticket) {
+            self.places -= u32::from(turn.place);
+            self.bucket.give_back();
+            if let Limit::Adaptive(cubic) = &mut self.limit {
+                cubic.on_returned();
+            }
+        }
+    }
+
+    /// It is signed, under this audit id.
+    pub(super) fn signed(&mut self, ticket: u64, audit_id: &str, now: Instant) {
+        let Some(Turn { who, place }) = self.turns.remove(&ticket) else { return };
+        self.given.insert(audit_id.to_owned(), Given { who, at: now, place, reported: false });
+        self.order.push_back((now, audit_id.to_owned()));
+    }
+
+    /// The server throttled what was signed under this id. None: the peer wasn't given that, or not lately. Else whether
+    /// that changes anything.
+    ///
+    /// The attack: one signature is reported again and again, each time for the token that has grown since.
+    pub(super) fn throttled(
+        &mut self,
+        peer: &PeerId,
+        audit_id: &str,
+        now: Instant,
+    ) -> Option<bool> {
+        self.advance(now);
+        let given = self.given.get_mut(audit_id).filter(|given| given.who.peer == *peer)?;
+        let again = std::mem::replace(&mut given.reported, true);
+        let changes = !again
+            && match &mut self.limit {
+                Limit::Fixed(_) => true,
+                Limit::Adaptive(cubic) => cubic.on_throttled(given.at, now),
+            };
+        if changes {
+            self.bucket.drain();
+        }
+        Some(changes)
+    }
+
+    /// The exchange that was signed under this id is over. False if the peer wasn't given that, or it is over already.
+    pub(super) fn ended(&mut self, peer: &PeerId, audit_id: &str) -> bool {
+        let given = self.given.get_mut(audit_id).filter(|given| given.who.peer == *peer);
+        let Some(given) = given else { return false };
+        let had = std::mem::replace(&mut given.place, false);
+        self.places -= u32::from(had);
+        had
+    }
+
+    /// A connection is closed: whoever was at its other end answers for nothing any more.
+    pub(super) fn closed(&mut self, connection: ConnectionId) -> bool {
+        let before = self.places;
+        for given in self.given.values_mut().filter(|it| it.who.connection == connection) {
+            self.places -= u32::from(std::mem::replace(&mut given.place, false));
+        }
+        self.places < before
+    }
+
+    /// Signatures a second; none where only the number in flight is limited.
+    pub(super) fn rate(&self) -> Option<f64> {
+        match &self.limit {
+            Limit::Fixed(pace) => pace.rate.map(|rate| rate.per_second),
+            Limit::Adaptive(cubic) => Some(cubic.rate()),
+        }
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(super) fn in_flight(&self) -> u32 {
+        self.places
+    }
+
+    /// Whether all that is kept here can be forgotten.
+    pub(super) fn is_over(&mut self, now: Instant) -> bool {
+        self.advance(now);
+        let idle = self.queue.is_empty() && self.turns.is_empty();
+        idle && match &self.limit {
+            Limit::Fixed(pace) => {
+                let full = |rate: crate::config::PaceRate| {
+                    self.bucket.until(rate.burst, rate.per_second).is_zero()
+                };
+                self.given.is_empty() && pace.rate.is_none_or(full)
+            }
+            Limit::Adaptive(cubic) => cubic.is_over(now),
+        }
+    }
+
+    /// Catches up with the time.
+    fn advance(&mut self, now: Instant) {
+        match &mut self.limit {
+            Limit::Fixed(Pace { rate: Some(rate), .. }) => {
+                self.bucket.refill(rate.per_second, rate.burst, now);
+            }
+            Limit::Fixed(_) => {}
+            Limit::Adaptive(cubic) => {
+                cubic.advance(now, !self.queue.is_empty());
+                let rate = cubic.rate();
+                self.bucket.refill(rate, rate.max(1.0), now);
+            }
+        }
+        self.forget(now);
+    }
+
+    /// Forgets what nobody can report about any more, and takes places back that are held for too long.
+    fn forget(&mut self, now: Instant) {
+        let passed = |at: Instant| now.saturating_duration_since(at);
+        while let Some((at, _)) = self.order.front()
+            && (passed(*at) >= REPORTABLE || self.order.len() > MAX_GIVEN)
+            && let Some((at, id)) = self.order.pop_front()
+        {
+            match self.given.get(&id).is_some_and(|given| given.place) {
+                true => self.long.push_back((at, id)),
+                false => drop(self.given.remove(&id)),
+            }
+        }
+        while let Some((at, id)) = self.long.front() {
+            let given = self.given.get(id);
+            if given.is_some_and(|given| given.place) && passed(*at) < MAX_LIFE {
+                break;
+            }
+            if let Some(given) = self.given.remove(id) {
+                self.places -= u32::from(given.place);
+            }
+            self.long.pop_front();
+        }
+    }
+
+    fn has_place(&self) -> bool {
+        match &self.limit {
+            Limit::Fixed(Pace { in_flight: Some(most), .. }) => self.places < *most,
+            Limit::Fixed(_) | Limit::Adaptive(_) => true,
+        }
+    }
+
+    /// Whether the number in flight is limited, and ends have to be reported.
+    pub(super) fn limits_places(&self) -> bool {
+        matches!(self.limit, Limit::Fixed(Pace { in_flight: Some(_), .. }))
+    }
+
+    fn may_give(&self, place: bool) -> bool {
+        let has_token = self.rate().is_none() || self.bucket.has_one();
+        has_token && (!place || self.has_place())
+    }
+
+    fn give(&mut self, ticket: u64, mut turn: Turn) {
+        turn.place &= self.limits_places();
+        if self.rate().is_some() {
+            self.bucket.take();
+        }
+        if let Limit::Adaptive(cubic) = &mut self.limit {
+            cubic.on_given();
+        }
+        self.places += u32::from(turn.place);
+        self.turns.insert(ticket, turn);
+    }
+
+    /// When the oldest that holds a place was given.
+    fn oldest(&self) -> Option<Instant> {
+        self.given.values().filter(|given| given.place).map(|given| given.at).min()
+    }
+}
+
+#[cfg(test)]
+mod tests;

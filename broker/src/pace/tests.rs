@@ -1,0 +1,208 @@
+use std::path::Path;
+
+use super::*;
+use crate::config;
+use crate::deadline;
+
+/// The lanes of a configuration with this `pace`, of one endpoint.
+fn lanes(paces: &Paces, pace: &str) -> Vec<Arc<Lane>> {
+    let text = format!(
+        "[[endpoint]]\nname = \"e\"\nurl = \"https://aws-mcp.us-east-1.api.aws/mcp\"\n{pace}\n\
+         [[profile]]\nname = \"p\"\nendpoints = [\"e\"]\n"
+    );
+    paces.lanes(&config::parse(&text, Path::new("broker.toml"), 1000).expect("a configuration"))
+}
+
+fn lane(pace: &str) -> (Paces, Arc<Lane>) {
+    let paces = Paces::default();
+    let lane = lanes(&paces, pace).remove(0);
+    (paces, lane)
+}
+
+fn who(uid: u32, connection: u64) -> Who {
+    Who { peer: PeerId::Uid(uid), connection: ConnectionId(connection) }
+}
+
+/// A turn that is there, or comes in time.
+async fn turn(lane: &Lane, who: Who) -> Option<Turn> {
+    deadline::within(lane.turn("1", who, true)).await.expect("a turn")
+}
+
+async fn sign(lane: &Lane, who: Who, id: &str) {
+    turn(lane, who).await.expect("it is paced").signed(id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_throttles_is_never_slowed_down() {
+    let (paces, lane) = lane("");
+    assert!(!lane.is_paced() && !lane.wants_ends());
+    assert!(turn(&lane, who(1, 1)).await.is_none());
+    assert_eq!(lane.view(), View::default());
+    paces.closed(ConnectionId(1));
+    // A report of what nobody may know is none.
+    assert!(!lane.ended(&PeerId::Uid(1), "a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn turns_come_at_the_pace_and_to_each_caller_in_turn() {
+    let (_paces, lane) = lane("pace = { per_second = 10, burst = 1, wait = \"1m\" }");
+    assert!(lane.is_paced());
+    let begun = Instant::now();
+    let order: Arc<Mutex<Vec<u32>>> = Arc::default();
+    let mut tasks = tokio::task::JoinSet::new();
+    for (uid, count) in [(1, 20), (2, 3), (3, 3)] {
+        for number in 0..count {
+            let (lane, order) = (Arc::clone(&lane), Arc::clone(&order));
+            tasks.spawn(async move {
+                sign(&lane, who(uid, u64::from(uid)), &format!("{uid} {number}")).await;
+                lock(&order).push(uid);
+            });
+        }
+    }
+    tasks.join_all().await;
+    let took = begun.elapsed();
+    assert!((2.4..2.6).contains(&took.as_secs_f64()), "26 of 10 a second: {took:?}");
+    let order = lock(&order).clone();
+    let last_of_others = order.iter().rposition(|uid| *uid != 1).expect("there are others");
+    assert!(last_of_others < 12, "{order:?}");
+    let view = lane.view();
+    assert_eq!((view.waited, view.waiting, view.per_second), (25, 0, Some(10.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_does_not_come_in_time_is_refused() {
+    let (_paces, lane) = lane("pace = { per_second = 0.1, burst = 1, wait = \"2s\" }");
+    sign(&lane, who(1, 1), "a").await;
+    let begun = Instant::now();
+    let denial = lane.turn("1", who(1, 1), true).await.expect_err("no turn");
+    assert_eq!(begun.elapsed(), Duration::from_secs(2));
+    assert_eq!(denial.reason(), Reason::RateLimited);
+    let retry = denial.wait().expect("when to ask again");
+    assert!(retry > Duration::from_secs(7), "{retry:?}");
+    assert_eq!(lane.view().waiting, 0);
+    // Another account has a quota of its own.
+    assert!(lane.turn("2", who(1, 1), true).await.expect("a turn").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_goes_away_loses_its_turn() {
+    let (_paces, lane) = lane("pace = { per_second = 1, burst = 1, wait = \"1m\" }");
+    sign(&lane, who(1, 1), "a").await;
+    let mut first = Box::pin(lane.turn("1", who(1, 1), true));
+    assert!(tokio::time::timeout(Duration::from_millis(10), &mut first).await.is_err());
+    let begun = Instant::now();
+    let second = turn(&lane, who(2, 2));
+    let gone = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(first);
+    };
+    let (second, ()) = tokio::join!(second, gone);
+    assert!(begun.elapsed() <= Duration::from_secs(1), "{:?}", begun.elapsed());
+    // A turn that isn't used, since the policy has changed, say, is the next one's at once.
+    let begun = Instant::now();
+    drop(second);
+    turn(&lane, who(3, 3)).await.expect("a turn");
+    assert!(begun.elapsed() < Duration::from_millis(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn places_come_back_with_a_report_or_with_the_end_of_a_connection() {
+    let (paces, lane) = lane("pace = { in_flight = 2, wait = \"1m\" }");
+    assert!(lane.wants_ends());
+    sign(&lane, who(1, 1), "a").await;
+    sign(&lane, who(1, 2), "b").await;
+    assert_eq!(lane.view().in_flight, 2);
+    // What takes no place needs none.
+    lane.turn("1", who(2, 3), false).await.expect("no wait").expect("a turn").signed("get");
+    for (uid, id) in [(2, "a"), (1, "c"), (1, "get")] {
+        assert!(!lane.ended(&PeerId::Uid(uid), id), "{uid} {id}");
+    }
+    let waits = turn(&lane, who(2, 3));
+    let ends = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(lane.ended(&PeerId::Uid(1), "a"));
+    };
+    let (third, ()) = tokio::join!(waits, ends);
+    third.expect("a turn").signed("c");
+    let waits = turn(&lane, who(2, 3));
+    let dies = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        paces.closed(ConnectionId(2));
+    };
+    let (fourth, ()) = tokio::join!(waits, dies);
+    assert!(fourth.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_begins_to_pace_one_account_and_is_forgotten() {
+    let (_paces, lane) = lane("");
+    let peer = PeerId::Uid(1);
+    assert_eq!(lane.throttled("1", &peer, "unknown"), Throttled::Begins);
+    assert!(lane.is_paced() && !lane.wants_ends());
+    assert_eq!(lane.throttled("1", &peer, "unknown"), Throttled::NotYours);
+    assert!(lane.turn("2", who(1, 1), true).await.expect("no wait").is_none(), "another account");
+    let begun = Instant::now();
+    sign(&lane, who(1, 1), "a").await;
+    assert!(begun.elapsed() >= Duration::from_millis(500), "{:?}", begun.elapsed());
+    assert_eq!(lane.throttled("1", &PeerId::Uid(2), "a"), Throttled::NotYours);
+    assert_eq!(lane.throttled("1", &peer, "a"), Throttled::Known);
+    let view = lane.view();
+    assert_eq!((view.is_paced, view.throttled), (true, 2));
+    assert!(view.per_second.expect("a rate") < 2.0);
+    tokio::time::advance(Duration::from_secs(601)).await;
+    assert!(turn(&lane, who(1, 1)).await.is_none());
+    assert!(!lane.is_paced());
+}
+
+/// A signature that is ready when its caller is gone already holds no place.
+#[tokio::test(start_paused = true)]
+async fn a_signature_for_a_connection_that_is_closed_holds_no_place() {
+    let (paces, lane) = lane("pace = { in_flight = 1, wait = \"1m\" }");
+    paces.opened(ConnectionId(1));
+    sign(&lane, who(1, 1), "a").await;
+    paces.given(ConnectionId(1));
+    assert_eq!(lane.view().in_flight, 1);
+    paces.closed(ConnectionId(1));
+    assert_eq!(lane.view().in_flight, 0);
+    sign(&lane, who(1, 1), "b").await;
+    paces.given(ConnectionId(1));
+    assert_eq!(lane.view().in_flight, 0);
+    assert!(paces.open.lock().expect("a lock").is_empty());
+}
+
+/// The attack: reports about accounts without end, each of which would be remembered.
+#[tokio::test(start_paused = true)]
+async fn accounts_are_bounded() {
+    let (_paces, lane) = lane("");
+    let begun = |lane: &Lane, number: usize| {
+        lane.throttled(&number.to_string(), &PeerId::Uid(1), "x") == Throttled::Begins
+    };
+    assert_eq!((0..100).filter(|number| begun(&lane, *number)).count(), MAX_ACCOUNTS);
+    tokio::time::advance(Duration::from_secs(601)).await;
+    assert!(begun(&lane, 1000));
+    assert_eq!(lane.lines().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_keeps_those_who_wait() {
+    let paces = Paces::default();
+    let lane = lanes(&paces, "pace = { per_second = 0.01, burst = 1, wait = \"5m\" }").remove(0);
+    sign(&lane, who(1, 1), "a").await;
+    let begun = Instant::now();
+    let waits = turn(&lane, who(1, 1));
+    let reload = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let same = lanes(&paces, "pace = { per_second = 10, burst = 1, wait = \"5m\" }").remove(0);
+        assert!(Arc::ptr_eq(&same, &lane));
+    };
+    let (turn, ()) = tokio::join!(waits, reload);
+    assert!(turn.is_some() && begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // Without numbers, what is out stays known until it is old; then nothing is paced.
+    let same = lanes(&paces, "").remove(0);
+    assert!(same.is_paced());
+    drop(turn);
+    tokio::time::advance(Duration::from_secs(601)).await;
+    assert!(same.turn("1", who(1, 1), true).await.expect("no wait").is_none());
+    assert!(!same.is_paced());
+    assert!(paces.lanes.lock().expect("a lock").len() == 1);
+}
