@@ -4,6 +4,7 @@
 //! that went away is asked again, since asking for a signature changes nothing.
 
 mod channel;
+mod pacing;
 mod private;
 mod socket;
 mod tls;
@@ -19,8 +20,8 @@ use http::Uri;
 use sigward_proto::remote::TlsBroker;
 use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::{
-    ListProfilesRequest, LoginRequest, LoginResponse, Profile, Reason, ReportRejectionRequest,
-    SignRequest, SignResponse,
+    ListProfilesRequest, LoginRequest, LoginResponse, Profile, Reason, ReportExchangeRequest,
+    ReportRejectionRequest, SignRequest, SignResponse,
 };
 use sigward_proto::{MAX_MESSAGE_BYTES, traces, version};
 use tokio::net::UnixStream;
@@ -29,11 +30,13 @@ use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
 use self::channel::Channel;
+use self::pacing::Pacing;
 pub use self::private::{PrivateBroker, Restart, Start, StartError, Started};
 use self::socket::Connected;
 use self::tls::Connector;
 use crate::config::{BrokerAddress, ProfileName};
 use crate::error::{Error, Refusal, innermost};
+use crate::wait::Backoff;
 
 /// How to reach the broker that [`BrokerAddress`] names.
 #[derive(Debug)]
@@ -68,6 +71,13 @@ const PAUSES: [Duration; 3] =
 const AWAY: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(250);
 
+/// How long the broker lets a signature wait for its turn at most.
+const LONGEST_TURN: Duration = Duration::from_secs(300);
+/// When there may be room again at a broker where too many wait.
+const ROOM: Duration = Duration::from_secs(1);
+/// How long a report may take.
+const REPORT: Duration = Duration::from_secs(5);
+
 /// A handle to the broker. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Broker {
@@ -80,6 +90,19 @@ pub struct Broker {
     has_answered: Arc<AtomicBool>,
     /// The profiles for which no rule looks at a body, as far as we know: its hash is enough.
     unread: Arc<Mutex<HashSet<String>>>,
+    /// The profiles whose signatures are given by turns.
+    pacing: Arc<Pacing>,
+}
+
+/// What is told of an exchange.
+#[derive(Debug)]
+pub struct Report {
+    /// Where it went.
+    pub uri: String,
+    /// The broker's record of its signature.
+    pub audit_id: String,
+    /// The server throttled it; else, it is over.
+    pub is_throttled: bool,
 }
 
 impl Broker {
@@ -117,8 +140,8 @@ impl Broker {
             BrokerClient::with_origin(channel.clone(), Uri::from_static("http://sigward-broker"))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let (has_answered, unread) = Default::default();
-        Self { client, channel, address, private, timeout, has_answered, unread }
+        let (has_answered, unread, pacing) = Default::default();
+        Self { client, channel, address, private, timeout, has_answered, unread, pacing }
     }
 
     /// Whom this asks.
@@ -133,11 +156,66 @@ impl Broker {
         profile: &ProfileName,
         request: impl Fn() -> SignRequest,
     ) -> Result<SignResponse, Error> {
-        self.ask(profile, || {
+        let ask = || {
             let (mut client, request) = (self.client.clone(), traced(request()));
             async move { client.sign(request).await }
-        })
-        .await
+        };
+        let signed = match self.pacing.is_paced(profile) {
+            false => self.ask(profile, ask).await,
+            true => self.by_turns(profile, ask).await,
+        };
+        if let Ok(signed) = &signed {
+            self.pacing.on_signed(profile, signed.pacing.is_some());
+        }
+        signed
+    }
+
+    /// Asks for a signature that may have to wait for its turn. Where too many wait at the broker, it is asked again.
+    async fn by_turns<T, F>(&self, profile: &ProfileName, call: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let limit = self.timeout.saturating_add(LONGEST_TURN);
+        let asking = async {
+            let _place = self.pacing.place(profile).await;
+            loop {
+                match self.ask_within(limit, profile, &call).await {
+                    Err(Error::Refused(refusal))
+                        if refusal.reason() == Some(Reason::TooMuchInFlight) =>
+                    {
+                        tokio::time::sleep(Backoff::default().next(Some(ROOM))).await;
+                    }
+                    answer => return answer,
+                }
+            }
+        };
+        let late = |_| Error::BrokerSlow { broker: self.address.clone(), after: limit };
+        tokio::time::timeout(limit, asking).await.map_err(late)?
+    }
+
+    /// Whether the broker gives the profile's signatures by turns, as far as it has said.
+    #[must_use]
+    pub fn is_paced(&self, profile: &ProfileName) -> bool {
+        self.pacing.is_paced(profile)
+    }
+
+    /// Tells how an exchange went. Nothing depends on it: a broker that can't be told goes on as before.
+    pub async fn report_exchange(&self, profile: &ProfileName, report: Report) {
+        let Report { uri, audit_id, is_throttled } = report;
+        let request = ReportExchangeRequest {
+            profile: profile.as_str().to_owned(),
+            uri,
+            audit_id,
+            throttled: is_throttled,
+            ended: !is_throttled,
+        };
+        let told = self.ask_within(REPORT, profile, || {
+            let (mut client, request) = (self.client.clone(), request.clone());
+            async move { client.report_exchange(request).await }
+        });
+        if let Err(error) = told.await {
+            tracing::debug!(%profile, %error, "the broker wasn't told how an exchange went");
+        }
     }
 
     /// The profiles that the broker lets us use. `profile` is named in errors. Whoever asks for signatures has asked
@@ -211,6 +289,18 @@ impl Broker {
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
+        self.ask_within(self.timeout, profile, call).await
+    }
+
+    async fn ask_within<T, F>(
+        &self,
+        limit: Duration,
+        profile: &ProfileName,
+        call: impl Fn() -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
         let attempts = async {
             let begun = Instant::now();
             let mut pauses = PAUSES.into_iter();
@@ -244,7 +334,7 @@ impl Broker {
                 }
             }
         };
-        let answer = tokio::time::timeout(self.timeout, attempts).await;
+        let answer = tokio::time::timeout(limit, attempts).await;
         if let Ok(answer) = &answer
             && answer.as_ref().err().is_none_or(|status| !is_transport(status))
         {
@@ -256,7 +346,7 @@ impl Broker {
         match answer {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) => Err(self.error(profile, &status).await),
-            Err(_) => Err(Error::BrokerSlow { broker: self.address.clone(), after: self.timeout }),
+            Err(_) => Err(Error::BrokerSlow { broker: self.address.clone(), after: limit }),
         }
     }
 

@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use self::call::Caller;
+pub(crate) use self::call::Passed;
 pub(crate) use self::failed::{Failed, echoed, fault_response, sentence};
 use self::in_flight::AllInFlight;
 pub(crate) use self::in_flight::InFlight;
@@ -35,7 +36,7 @@ pub(crate) use self::sign_in::Next;
 use self::sign_in::UserSignIns;
 use crate::budget::Message;
 use crate::error::Error;
-use crate::exchange::{Deadline, FrameReading, OnResponse, RawAnswer, TooLate, with_id};
+use crate::exchange::{Deadline, FrameReading, OnResponse, Patience, RawAnswer, TooLate, with_id};
 use crate::old_client;
 use crate::protocol::{self, Generation};
 use crate::request::Request;
@@ -229,8 +230,10 @@ impl Client {
     /// Makes a call, within its time.
     async fn in_time(&self, call: &Request, flight: &InFlight) -> Result<Message, Failed> {
         // Kilobytes, which would be copied each time one of the futures around it is moved.
-        let made = Box::pin(self.caller.call(call, flight));
-        match self.deadline(call).within(made).await {
+        let deadline = self.deadline(call);
+        let mut patience = self.patience(call, flight, deadline);
+        let made = Box::pin(self.caller.call(call, flight, &mut patience));
+        match deadline.within(made).await {
             Ok(done) => done,
             Err(TooLate) => Err(self.too_late(call, flight)),
         }
@@ -239,6 +242,21 @@ impl Client {
     /// When a call has taken too long.
     pub(crate) fn deadline(&self, call: &Request) -> Deadline {
         self.caller.deadline(call)
+    }
+
+    /// Whether the broker gives a profile's signatures by turns, as far as it has said.
+    pub(crate) fn is_paced(&self, profile: &crate::config::ProfileName) -> bool {
+        self.shared.upstream.is_paced(profile)
+    }
+
+    /// How long a call is sent again that the server throttles.
+    pub(crate) fn patience(
+        &self,
+        call: &Request,
+        flight: &InFlight,
+        deadline: Deadline,
+    ) -> Patience {
+        Patience::new(call, flight.out(), deadline, self.shared.tool_timeout)
     }
 
     /// A call has taken too long: nobody waits for its response any more.
@@ -259,10 +277,11 @@ impl Client {
         call: &Request,
         flight: &InFlight,
         route: &Route,
-        headers: &HeaderMap,
-        on_response: impl FnOnce(&HeaderMap) -> Option<OnResponse>,
+        headers: Passed<'_>,
+        patience: &mut Patience,
+        on_response: impl Fn(&HeaderMap) -> Option<OnResponse>,
     ) -> Result<RawAnswer, Failed> {
-        self.caller.pass(call, flight, route, headers, on_response).await
+        self.caller.pass(call, flight, route, headers, patience, on_response).await
     }
 
     /// The rest of the answer to `call`, which an HTTP client takes up again after an event.

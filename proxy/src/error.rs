@@ -205,7 +205,8 @@ impl Error {
             | Self::ForeignAnswer
             | Self::Timeout { .. } => Resend::IfReadOnly,
             Self::Status { status, .. } => match status.as_u16() {
-                429 | 500 | 502 | 503 | 504 => Resend::IfReadOnly,
+                // 429 isn't here: whoever sends waits for the server's quota (`exchange::Patience`), and gave up.
+                500 | 502 | 503 | 504 => Resend::IfReadOnly,
                 _ => Resend::Pointless,
             },
             Self::Shared(error) => error.resend(),
@@ -330,6 +331,7 @@ mod tests {
         assert_eq!(interrupted.resend(), Resend::IfReadOnly);
         assert_eq!(status(503).resend(), Resend::IfReadOnly);
         assert_eq!(status(400).resend(), Resend::Pointless);
+        assert_eq!(status(429).resend(), Resend::Pointless);
         assert_eq!(status(307).resend(), Resend::Pointless);
         assert_eq!(Error::SignatureMismatch.resend(), Resend::Pointless);
     }

@@ -4,32 +4,40 @@
 //! Two readings of an answer, by the same rules: message by message ([`Reading`]), for a client that
 //! gets messages, and frame by frame ([`FrameReading`]), for one that gets the answer as it came.
 //!
-//! The first message of the server decides whether a request may be sent again: [`NotActedOn`] is the
-//! only way to do so, and it can't be made once the server has sent anything else.
+//! The first message of the server decides whether a request may be sent again: [`first::NotActedOn`] is the
+//! only way to do so, and it can't be made once the server has sent anything else. It is made where the session is lost,
+//! and where the server throttles: then [`Patience`] says how long the request is sent again.
 
 mod attempts;
 mod deadline;
 mod first;
 mod frames;
+mod patience;
 mod reading;
 mod verdict;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 pub(crate) use self::attempts::Attempts;
 pub(crate) use self::deadline::{Deadline, TooLate};
-use self::first::{First, NotActedOn, Unread};
-pub(crate) use self::frames::{FrameReading, OnResponse, RawAnswer, RawBody};
+use self::first::{Attempt, Bound, Throttled, Tried, Unread};
+pub(crate) use self::first::{Begun, Held, RawAnswer, RawBody};
+pub(crate) use self::frames::{FrameReading, OnResponse};
+pub(crate) use self::patience::Patience;
+use self::patience::{Outcome, Sending};
 pub(crate) use self::reading::{Part, Reading, Response};
 pub(crate) use self::verdict::{repaired, with_id};
 use crate::budget::Budget;
 use crate::error::Error;
 use crate::request::Request;
 use crate::session::{Live, Session};
-use crate::upstream::{Reply, Sent};
+use crate::sync::lock;
+use crate::throttle;
+use crate::upstream::{Answer, Frames, Reply, Sent};
 use crate::wire::Id;
 
 /// A request in its final form.
@@ -47,100 +55,225 @@ pub(crate) struct Exchange<'a> {
     pub(crate) headers: Option<&'a HeaderMap>,
 }
 
+/// What goes with a request that passes on.
+pub(crate) struct Pass<'a> {
+    pub(crate) call: &'a Request,
+    /// Its client's headers.
+    pub(crate) headers: &'a HeaderMap,
+    /// The memory for its answer, where that isn't its client's.
+    pub(crate) budget: Option<Budget>,
+    /// Whether it comes back where it is throttled.
+    pub(crate) hands_over: bool,
+}
+
+/// An answer of which nothing has come for so long passes on as it is.
+const PROMPT: Duration = Duration::from_millis(300);
+
 /// Whether a session was renewed for a request: once, however often it is tried.
 #[derive(Debug, Default)]
 pub(crate) struct Renewal(bool);
 
 impl Exchange<'_> {
     /// Up to 2025-11-25. A session that the server no longer knows is renewed, and the request, which
-    /// the server hasn't acted on, sent once more.
-    pub(crate) async fn over_session(&self, renewal: &mut Renewal) -> Result<Reading, Error> {
+    /// the server hasn't acted on, sent once more. `held`: it was throttled before.
+    pub(crate) async fn over_session(
+        &self,
+        renewal: &mut Renewal,
+        patience: &mut Patience,
+        held: Option<Held>,
+    ) -> Result<Reading, Error> {
         let live = self.session.live().await?;
-        let lost = match self.post(&live).await?.read().await? {
-            First::Answer(reading) => return Ok(*reading),
-            First::NotActedOn(lost) => lost,
+        let lost = match self.bound(&live, patience, held, Attempt::First).await? {
+            Bound::Answer(reading) => return Ok(*reading),
+            Bound::Lost(lost) => lost,
         };
         if std::mem::replace(&mut renewal.0, true) {
             return Err(self.lost_again(&live));
         }
         let renewed = self.session.renew(&live).await?;
-        match self.post_again(lost, &renewed).await?.read().await? {
-            First::Answer(reading) => Ok(*reading),
-            First::NotActedOn(_) => Err(self.lost_again(&renewed)),
+        match self.bound(&renewed, patience, None, Attempt::Again(lost)).await? {
+            Bound::Answer(reading) => Ok(*reading),
+            Bound::Lost(_) => Err(self.lost_again(&renewed)),
         }
     }
 
-    /// From 2026-07-28 on: a request that stands for itself. `patient` is for one whose answer may be
+    /// Over one session, until the server takes the request.
+    async fn bound(
+        &self,
+        live: &Arc<Live>,
+        patience: &mut Patience,
+        held: Option<Held>,
+        first: Attempt,
+    ) -> Result<Bound, Error> {
+        let post = |_: Attempt| async { self.post(live).await?.read().await };
+        match patience.until_taken(self.sending(), held, first, post).await? {
+            Outcome::Taken(taken) => Ok(taken),
+            Outcome::GaveUp(own) => Ok(Bound::Answer(own?)),
+        }
+    }
+
+    /// From 2026-07-28 on: a request that stands for itself. `endless` is for one whose answer may be
     /// silent for hours.
     pub(crate) async fn unbound(
         &self,
-        headers: HeaderMap,
-        patient: bool,
+        mut headers: HeaderMap,
+        endless: bool,
+        patience: &mut Patience,
+        held: Option<Held>,
     ) -> Result<Reading, Error> {
-        let (body, sent) = (self.body.clone(), self.sent.clone());
-        let answer = self.session.link().post_unbound(headers, body, patient, sent).await?;
-        Reading::begin(Arc::clone(self.session), None, self.id.clone(), answer.reply)
+        headers.extend(self.headers.cloned().unwrap_or_default());
+        let post = |_: Attempt| async {
+            let (body, sent) = (self.body.clone(), self.sent.clone());
+            let link = self.session.link();
+            let answer = link.post_unbound(headers.clone(), body, endless, sent).await?;
+            self.unread(None, answer).read().await
+        };
+        self.without_session(
+            patience.until_taken(self.sending(), held, Attempt::First, post).await?,
+        )
     }
 
     /// The client's own `initialize`. Beside its answer, the id that the server gave the session.
     pub(crate) async fn handshake(
         &self,
         headers: HeaderMap,
+        patience: &mut Patience,
     ) -> Result<(Reading, Option<http::HeaderValue>), Error> {
-        let (body, sent) = (self.body.clone(), self.sent.clone());
-        let answer = self.session.link().post_unbound(headers, body, false, sent).await?;
-        let id = answer.session_id().cloned();
-        let session = Arc::clone(self.session);
-        let reading = Reading::begin(session, None, self.id.clone(), answer.reply)?;
+        let id = Mutex::new(None);
+        let post = |_: Attempt| async {
+            let (body, sent) = (self.body.clone(), self.sent.clone());
+            let link = self.session.link();
+            let answer = link.post_unbound(headers.clone(), body, false, sent).await?;
+            lock(&id).clone_from(&answer.session_id().cloned());
+            self.unread(None, answer).read().await
+        };
+        let taken = patience.until_taken(self.sending(), None, Attempt::First, post).await?;
+        let reading = self.without_session(taken)?;
+        let id = lock(&id).take();
         Ok((reading, id))
     }
 
+    fn without_session(
+        &self,
+        outcome: Outcome<Bound, Result<Box<Reading>, Error>>,
+    ) -> Result<Reading, Error> {
+        match outcome {
+            Outcome::Taken(Bound::Answer(reading)) => Ok(*reading),
+            // There is none that could be lost.
+            Outcome::Taken(Bound::Lost(_)) => Err(Error::NoAnswer),
+            Outcome::GaveUp(own) => Ok(*own?),
+        }
+    }
+
     /// A request of a client that speaks HTTP itself, with its own headers. Such a client has its
-    /// session, and renews it.
+    /// session, and renews it. `hands_over`: where the request is throttled, it comes back, since its client is to see that
+    /// it waits.
     pub(crate) async fn passed(
         &self,
-        call: &Request,
-        headers: &HeaderMap,
+        pass: Pass<'_>,
+        patience: &mut Patience,
         mut attempts: Attempts,
-        budget: Option<Budget>,
-        on_response: impl FnOnce(&HeaderMap) -> OnResponse,
+        on_response: impl Fn(&HeaderMap) -> OnResponse,
     ) -> Result<RawAnswer, Error> {
-        let patient = call.is_patient();
         loop {
-            let (body, sent) = (self.body.clone(), self.sent.clone());
-            let passing = self.session.link().pass(
-                Method::POST,
-                headers.clone(),
-                body,
-                patient,
-                sent,
-                budget.clone(),
-            );
-            let answer = match passing.await {
-                Ok(answer) => answer,
-                Err(error) => {
-                    attempts.after(error).await?;
-                    continue;
+            let passing = |_: Attempt| async {
+                let answer = self.pass_once(&pass).await?;
+                let audit_id = answer.audit_id.clone();
+                let tried = self.first_of(&pass, answer, &on_response).await?;
+                if let Tried::Throttled(_) = &tried {
+                    self.session.link().throttled(audit_id.as_deref()).await;
+                }
+                match tried {
+                    Tried::Throttled(throttled) if pass.hands_over => {
+                        let body = RawBody::Throttled(self.held(throttled));
+                        Ok(Tried::Taken(RawAnswer::of_nothing(body)))
+                    }
+                    tried => Ok(tried),
                 }
             };
-            let (status, headers) = (answer.status, answer.headers);
-            let body = match answer.reply {
-                Reply::Messages(frames) => {
-                    let on_response = on_response(&headers);
-                    let reading = FrameReading::begin(call, status, frames, on_response)?;
-                    RawBody::Frames(reading)
-                }
-                Reply::Accepted => return Err(Error::NoAnswer),
-                Reply::Failure(failure) => {
-                    let failure = verdict::of_request(failure, self.id);
-                    if failure.message.is_none() && attempts.wait(&failure.error()).await {
+            let answer =
+                match patience.until_taken(self.sending(), None, Attempt::First, passing).await {
+                    Ok(Outcome::Taken(answer) | Outcome::GaveUp(answer)) => answer,
+                    Err(error) => {
+                        attempts.after(error).await?;
                         continue;
                     }
-                    RawBody::Failure(failure)
-                }
-            };
-            return Ok(RawAnswer { status, headers, body });
+                };
+            if let RawBody::Failure(failure) = &answer.body
+                && failure.message.is_none()
+                && attempts.wait(&failure.error()).await
+            {
+                continue;
+            }
+            return Ok(answer);
         }
+    }
+
+    async fn pass_once(&self, pass: &Pass<'_>) -> Result<Answer<Frames>, Error> {
+        let (body, sent) = (self.body.clone(), self.sent.clone());
+        let (headers, endless) = (pass.headers.clone(), pass.call.is_patient());
+        let budget = pass.budget.clone();
+        self.session.link().pass(Method::POST, headers, body, endless, sent, budget).await
+    }
+
+    /// Looks at the beginning of an answer that passes on.
+    async fn first_of(
+        &self,
+        pass: &Pass<'_>,
+        answer: Answer<Frames>,
+        on_response: impl Fn(&HeaderMap) -> OnResponse,
+    ) -> Result<Tried<RawAnswer, RawAnswer>, Error> {
+        let Answer { status, headers, reply, .. } = answer;
+        let mut reading = match reply {
+            Reply::Messages(frames) => {
+                let on_response = on_response(&headers);
+                FrameReading::begin(pass.call, status, frames, on_response)?
+            }
+            Reply::Accepted => return Err(Error::NoAnswer),
+            Reply::Failure(failure) => {
+                let failure = verdict::of_request(failure, self.id);
+                let (is_throttled, retry_after) =
+                    (throttle::is_failure(&failure), failure.retry_after);
+                let answer = RawAnswer { status, headers, body: RawBody::Failure(failure) };
+                return Ok(match is_throttled {
+                    true => Tried::Throttled(Throttled::passing(answer, retry_after)),
+                    false => Tried::Taken(answer),
+                });
+            }
+        };
+        // A server that throttles says so at once; one that works may have nothing to say for long, and its client is to
+        // see the head of the answer before.
+        let begun = match tokio::time::timeout(PROMPT, reading.next()).await {
+            Ok(begun) => Some(begun),
+            Err(_) => None,
+        };
+        let is_throttled = reading.says_throttled();
+        let answer = RawAnswer { status, headers, body: RawBody::Frames(Box::new(reading), begun) };
+        Ok(match is_throttled {
+            true => Tried::Throttled(Throttled::passing(answer, None)),
+            false => Tried::Taken(answer),
+        })
+    }
+
+    /// A throttled request whose own answer is read message by message from now on.
+    fn held(&self, throttled: Throttled<RawAnswer>) -> Held {
+        throttled.map(|answer| {
+            let session = Arc::clone(self.session);
+            let reading = match answer.body {
+                RawBody::Failure(failure) => {
+                    Reading::begin(session, None, self.id.clone(), Reply::Failure(failure))
+                }
+                RawBody::Frames(mut reading, _) => {
+                    Ok(Reading::of_error(session, self.id.clone(), reading.take_error()))
+                }
+                RawBody::Throttled(_) => Err(Error::NoAnswer),
+            };
+            reading.map(Box::new)
+        })
+    }
+
+    fn sending(&self) -> Sending<'_> {
+        Sending { session: self.session, sent: self.sent }
     }
 
     async fn post(&self, live: &Arc<Live>) -> Result<Unread, Error> {
@@ -149,12 +282,11 @@ impl Exchange<'_> {
         live.settled().await;
         let (body, sent) = (self.body.clone(), self.sent.clone());
         let answer = self.session.link().post_with(self.headers, live, body, sent).await?;
-        let session = Arc::clone(self.session);
-        Ok(Unread::new(session, Arc::clone(live), self.id.clone(), answer))
+        Ok(self.unread(Some(live), answer))
     }
 
-    async fn post_again(&self, _proof: NotActedOn, live: &Arc<Live>) -> Result<Unread, Error> {
-        self.post(live).await
+    fn unread(&self, live: Option<&Arc<Live>>, answer: Answer) -> Unread {
+        Unread::new(Arc::clone(self.session), live.map(Arc::clone), self.id.clone(), answer)
     }
 
     fn lost_again(&self, live: &Live) -> Error {

@@ -51,6 +51,8 @@ pub mod request;
 
 mod metadata;
 
+mod throttle;
+
 pub mod protocol;
 
 pub mod upstream;
@@ -76,6 +78,8 @@ pub mod log;
 pub mod config;
 
 mod sync;
+
+mod wait;
 
 pub use self::run::main;
 

@@ -31,6 +31,8 @@ pub const META_PREFIX: &str = "io.modelcontextprotocol/";
 pub const HEADER_MISMATCH: i64 = -32020;
 /// AWS's own way to say that a session is gone.
 pub const AWS_SESSION_EXPIRED: i64 = -30001;
+/// AWS's way to say that it is asked too often, and didn't act.
+pub const THROTTLED: i64 = -32004;
 
 /// How a message is carried.
 #[derive(Debug, Clone, PartialEq, Eq)]

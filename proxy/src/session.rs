@@ -24,6 +24,7 @@ mod subscriptions;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use http::HeaderValue;
@@ -283,12 +284,14 @@ impl Session {
         let body = message.into_bytes();
         let live = match route {
             Route::Unbound(headers) => {
-                self.link.post_unbound(headers, body, false, Sent::default()).await?;
-                return Ok(());
+                let post = |body: Bytes| {
+                    self.link.post_unbound(headers.clone(), body, false, Sent::default())
+                };
+                return own::notify(&self.link, body, post).await;
             }
             Route::Initialized => {
                 let live = self.live().await?;
-                self.link.post(&live, body, Sent::default()).await?;
+                self.notify(&live, body).await?;
                 self.listen(&live);
                 return Ok(());
             }
@@ -297,12 +300,18 @@ impl Session {
             Route::Epoch(epoch) => self.current().filter(|live| live.epoch() == epoch),
         };
         match live {
-            Some(live) => self.link.post(&live, body, Sent::default()).await.map(drop),
+            Some(live) => self.notify(&live, body).await,
             None => {
                 tracing::debug!(profile = %self.profile, "no open session for a notification");
                 Ok(())
             }
         }
+    }
+
+    /// Sends a message without an answer over the session.
+    async fn notify(&self, live: &Live, text: impl Into<Bytes>) -> Result<(), Error> {
+        let post = |body: Bytes| self.link.post(live, body, Sent::default());
+        own::notify(&self.link, text, post).await
     }
 
     /// Sends a request of the proxy's own whose result doesn't matter.
@@ -386,7 +395,7 @@ impl Session {
         }
         // This handshake is ours, however far the client's own is.
         let text = wire::notification("notifications/initialized", None);
-        self.link.post(&live, text, Sent::default()).await?;
+        self.notify(&live, text).await?;
         self.listen(&live);
         if let Some(level) = kept.log_level {
             own::tell(&self.link, &live, "logging/setLevel", &level).await;

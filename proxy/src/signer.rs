@@ -13,7 +13,7 @@ use sigward_proto::v1::sign_request::Payload;
 use sigward_proto::v1::{Header, Reason, SignRequest};
 use url::Url;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Report};
 use crate::config::ProfileName;
 use crate::error::Error;
 
@@ -27,6 +27,34 @@ pub struct Signature {
     pub headers: HeaderMap,
     /// Which credentials made it, for [`Broker::report_rejection`].
     pub credential_generation: u64,
+    /// The broker's record of it.
+    pub audit_id: String,
+    /// Tells the broker that the exchange is over, where it counts those in flight.
+    pub end: Option<ExchangeEnd>,
+}
+
+/// Reports the end of an exchange when the last copy is dropped: with the answer, or with whoever reads it.
+#[derive(Debug, Clone)]
+pub struct ExchangeEnd(#[allow(dead_code, reason = "held, not read")] Arc<Ending>);
+
+#[derive(Debug)]
+struct Ending {
+    broker: Broker,
+    profile: ProfileName,
+    uri: String,
+    audit_id: String,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Without a runtime the process ends, and the broker sees its connection end.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (broker, profile) = (self.broker.clone(), self.profile.clone());
+        let (uri, audit_id) = (std::mem::take(&mut self.uri), std::mem::take(&mut self.audit_id));
+        runtime.spawn(async move {
+            broker.report_exchange(&profile, Report { uri, audit_id, is_throttled: false }).await;
+        });
+    }
 }
 
 /// Asks the broker.
@@ -98,7 +126,26 @@ impl Signer {
             value.set_sensitive(true);
             headers.append(name, value);
         }
-        Ok(Signature { headers, credential_generation: signed.credential_generation })
+        let ends = signed.pacing.is_some_and(|pacing| pacing.report_end);
+        let end = ends.then(|| {
+            let (broker, profile) = (self.broker.clone(), profile.clone());
+            let (uri, audit_id) = (url.as_str().to_owned(), signed.audit_id.clone());
+            ExchangeEnd(Arc::new(Ending { broker, profile, uri, audit_id }))
+        });
+        let (credential_generation, audit_id) = (signed.credential_generation, signed.audit_id);
+        Ok(Signature { headers, credential_generation, audit_id, end })
+    }
+
+    /// Whether the broker gives the profile's signatures by turns, as far as it has said.
+    #[must_use]
+    pub fn is_paced(&self, profile: &ProfileName) -> bool {
+        self.broker.is_paced(profile)
+    }
+
+    /// Tells the broker that the server throttled a request that was signed under this id.
+    pub async fn throttled(&self, profile: &ProfileName, url: &Url, audit_id: &str) {
+        let (uri, audit_id) = (url.as_str().to_owned(), audit_id.to_owned());
+        self.broker.report_exchange(profile, Report { uri, audit_id, is_throttled: true }).await;
     }
 
     /// Whether credentials newer than those of a refused signature are there.

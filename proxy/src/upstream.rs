@@ -33,7 +33,7 @@ pub use self::trust::SetupError;
 use crate::budget::Budget;
 use crate::config::{Network, ProfileName, Timeouts};
 use crate::error::{Error, innermost};
-use crate::signer::Signer;
+use crate::signer::{Signature, Signer};
 
 /// One request, as it will be signed and sent.
 #[derive(Debug, Clone)]
@@ -67,6 +67,11 @@ impl Sent {
 
     fn set(&self) {
         self.0.store(true, Ordering::Release);
+    }
+
+    /// The server said that it didn't act on the request: there is nothing that it knows of.
+    pub(crate) fn unset(&self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -184,6 +189,23 @@ impl Upstream {
         self.common.certificate.as_ref()?.get().cloned()
     }
 
+    /// Host and port.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.common.host
+    }
+
+    /// Whether the broker gives the profile's signatures by turns, as far as it has said.
+    #[must_use]
+    pub fn is_paced(&self, profile: &ProfileName) -> bool {
+        self.common.signer.is_paced(profile)
+    }
+
+    /// Tells the broker that the server throttled a request, by the record of its signature.
+    pub async fn throttled(&self, profile: &ProfileName, audit_id: &str) {
+        self.common.signer.throttled(profile, &self.common.url, audit_id).await;
+    }
+
     /// Signs, sends and reads.
     pub async fn exchange(&self, out: Outgoing) -> Result<Answer, Error> {
         let (patient, budget) = (out.patient, out.budget.clone());
@@ -198,20 +220,22 @@ impl Upstream {
         let status = response.status();
         if !status.is_success() {
             let headers = response.headers().clone();
-            let reply = Reply::Failure(self.failure(response, signature).await);
-            return Ok(Answer { status, headers, reply });
+            let (secrets, audit_id) = parts(signature);
+            let reply = Reply::Failure(self.failure(response, secrets).await);
+            return Ok(Answer { status, headers, audit_id, reply });
         }
+        let audit_id = parts(signature).1;
         let kind = media_type(&response);
         let headers = std::mem::take(response.headers_mut());
         let (host, read) = (self.common.host.clone(), self.common.timeouts.read);
         let frames = Frames::new(response, kind.as_deref(), host, read, budget);
-        Ok(Answer { status, headers, reply: Reply::Messages(Box::new(frames)) })
+        Ok(Answer { status, headers, audit_id, reply: Reply::Messages(Box::new(frames)) })
     }
 
     async fn signed(
         &self,
         mut out: Outgoing,
-    ) -> Result<(reqwest::Response, Option<HeaderMap>), Error> {
+    ) -> Result<(reqwest::Response, Option<Signature>), Error> {
         for (name, value) in &self.common.headers {
             if !out.headers.contains_key(name) {
                 out.headers.append(name, value.clone());
@@ -219,30 +243,30 @@ impl Upstream {
         }
         self.common.connections.open_ahead(&self.common.url);
         let mut signature = self.sign(&out).await?;
-        let mut response = self.send(&out, signature.as_ref().map(|it| &it.0)).await?;
-        if let Some((_, generation)) = signature
+        let mut response = self.send(&out, signature.as_ref()).await?;
+        if let Some(Signature { credential_generation: generation, .. }) = signature
             && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
             && self.common.signer.refreshed(&out.profile, generation).await?
         {
             tracing::info!(profile = %out.profile, "signature refused, once more with fresh credentials");
             signature = self.sign(&out).await?;
-            response = self.send(&out, signature.as_ref().map(|it| &it.0)).await?;
+            response = self.send(&out, signature.as_ref()).await?;
         }
         if response.status().is_success()
             && let Some(encoding) = encoding(response.headers())
         {
             return Err(Error::Encoded { host: self.common.host.clone(), encoding });
         }
-        Ok((response, signature.map(|it| it.0)))
+        Ok((response, signature))
     }
 
     /// The headers to add; `None` to send unsigned.
-    async fn sign(&self, out: &Outgoing) -> Result<Option<(HeaderMap, u64)>, Error> {
+    async fn sign(&self, out: &Outgoing) -> Result<Option<Signature>, Error> {
         let (url, signer) = (&self.common.url, &self.common.signer);
         let signed = signer.sign(&out.profile, &out.method, url, &out.headers, &out.body);
         let span = phase!("sign", otel.kind = "client", sigward.profile = out.profile.as_str());
         match signed.instrument(span).await {
-            Ok(signature) => Ok(Some((signature.headers, signature.credential_generation))),
+            Ok(signature) => Ok(Some(signature)),
             Err(error) if self.common.skip_auth && error.has_no_credentials() => {
                 tracing::warn!(%error, "sending unsigned (--skip-auth)");
                 Ok(None)
@@ -254,7 +278,7 @@ impl Upstream {
     async fn send(
         &self,
         out: &Outgoing,
-        signature: Option<&HeaderMap>,
+        signature: Option<&Signature>,
     ) -> Result<reqwest::Response, Error> {
         let span = phase!(
             "send",
@@ -273,13 +297,13 @@ impl Upstream {
     async fn sent(
         &self,
         out: &Outgoing,
-        signature: Option<&HeaderMap>,
+        signature: Option<&Signature>,
     ) -> Result<reqwest::Response, Error> {
         let mut request = reqwest::Request::new(out.method.clone(), self.common.url.clone());
         let headers = request.headers_mut();
         headers.clone_from(&out.headers);
         if let Some(signature) = signature {
-            headers.extend(signature.clone());
+            headers.extend(signature.headers.clone());
         }
         // Not signed: an HTTP stack on the way may change it.
         headers.insert(
@@ -323,6 +347,9 @@ impl Upstream {
                     if let Some(place) = place {
                         answer.extensions_mut().insert(place);
                     }
+                    if let Some(end) = signature.and_then(|signature| signature.end.clone()) {
+                        answer.extensions_mut().insert(end);
+                    }
                     return Ok(answer);
                 }
                 () = progress.more() => {}
@@ -337,7 +364,7 @@ impl Upstream {
     async fn read(
         &self,
         mut response: reqwest::Response,
-        signature: Option<HeaderMap>,
+        signature: Option<Signature>,
         patient: bool,
         budget: Budget,
     ) -> Result<Answer, Error> {
@@ -345,9 +372,11 @@ impl Upstream {
         let kind = media_type(&response);
         if !status.is_success() {
             let headers = response.headers().clone();
-            let reply = Reply::Failure(self.failure(response, signature).await);
-            return Ok(Answer { status, headers, reply });
+            let (secrets, audit_id) = parts(signature);
+            let reply = Reply::Failure(self.failure(response, secrets).await);
+            return Ok(Answer { status, headers, audit_id, reply });
         }
+        let audit_id = parts(signature).1;
         let read = (!patient).then_some(self.common.timeouts.read);
         let headers = std::mem::take(response.headers_mut());
         let host = || self.common.host.clone();
@@ -362,7 +391,7 @@ impl Upstream {
             _ if response.content_length() == Some(0) => Reply::Accepted,
             _ => return Err(NOT_MCP),
         };
-        Ok(Answer { status, headers, reply })
+        Ok(Answer { status, headers, audit_id, reply })
     }
 
     async fn failure(&self, response: reqwest::Response, signature: Option<HeaderMap>) -> Failure {
@@ -401,6 +430,11 @@ fn keep(certificate: &OnceLock<Vec<u8>>, answer: &reqwest::Response) {
     if let Some(der) = info.and_then(reqwest::tls::TlsInfo::peer_certificate) {
         let _ = certificate.set(der.to_owned());
     }
+}
+
+/// What outlives the sending: the headers, which no answer may quote, and the broker's record.
+fn parts(signature: Option<Signature>) -> (Option<HeaderMap>, Option<String>) {
+    signature.map(|signature| (signature.headers, signature.audit_id)).unzip()
 }
 
 /// Whether a status says that there is nothing to read.

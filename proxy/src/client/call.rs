@@ -20,8 +20,8 @@ use crate::attempt::Attempt;
 use crate::budget::Message;
 use crate::error::Error;
 use crate::exchange::{
-    Attempts, Deadline, Exchange, FrameReading, OnResponse, Part, RawAnswer, Reading, Renewal,
-    Response,
+    Attempts, Deadline, Exchange, FrameReading, Held, OnResponse, Part, Pass, Patience, RawAnswer,
+    Reading, Renewal, Response,
 };
 use crate::protocol::{self, Generation, META_PREFIX, ParameterHeader};
 use crate::request::Request;
@@ -73,6 +73,7 @@ impl Caller {
         self: &Arc<Self>,
         call: &Request,
         flight: &InFlight,
+        patience: &mut Patience,
     ) -> Result<Message, Failed> {
         let route = self.receive_call(call).await?;
         let session = self.sessions.of(&route.profile);
@@ -82,13 +83,16 @@ impl Caller {
         let exchange = Exchange { session: &session, id, body, sent, headers };
         let request = Outbound { call, exchange, out: &flight.out };
         if call.begins_session() {
-            return Ok(self.initialize(&request, flight).await?);
+            return Ok(self.initialize(&request, flight, patience).await?);
         }
         let response = match call.generation() {
-            Generation::Sessions => self.over_session(&request, route.repeatable).await,
+            Generation::Sessions => {
+                let held = flight.take_held();
+                self.over_session(&request, route.repeatable, patience, held).await
+            }
             Generation::Stateless(version) => {
                 let version = version.clone();
-                self.on_its_own(&request, &version, route).await
+                self.on_its_own(&request, &version, route, patience, flight.take_held()).await
             }
         }?;
         Ok(response)
@@ -101,8 +105,9 @@ impl Caller {
         call: &Request,
         flight: &InFlight,
         route: &Route,
-        headers: &HeaderMap,
-        on_response: impl FnOnce(&HeaderMap) -> Option<OnResponse>,
+        passed: Passed<'_>,
+        patience: &mut Patience,
+        on_response: impl Fn(&HeaderMap) -> Option<OnResponse>,
     ) -> Result<RawAnswer, Failed> {
         let session = self.sessions.of(&route.profile);
         flight.over(Arc::clone(&session));
@@ -117,7 +122,9 @@ impl Caller {
         };
         let attempts = Attempts::new(self.shared.retries, route.repeatable);
         let on_response = |headers: &HeaderMap| on_response(headers).unwrap_or_else(usual);
-        Ok(exchange.passed(call, headers, attempts, flight.budget.clone(), on_response).await?)
+        let Passed { headers, hands_over } = passed;
+        let pass = Pass { call, headers, budget: flight.budget.clone(), hands_over };
+        Ok(exchange.passed(pass, patience, attempts, on_response).await?)
     }
 
     /// What is done with the response to a call of a client that speaks HTTP itself.
@@ -223,10 +230,11 @@ impl Caller {
         self: &Arc<Self>,
         request: &Outbound<'_>,
         flight: &InFlight,
+        patience: &mut Patience,
     ) -> Result<Message, Error> {
         let mut attempts = Attempts::new(self.shared.retries, false);
         let (reading, id) = loop {
-            match request.exchange.handshake(protocol::post_headers()).await {
+            match request.exchange.handshake(protocol::post_headers(), patience).await {
                 Ok(begun) => break begun,
                 Err(error) => attempts.after(error).await?,
             }
@@ -245,12 +253,15 @@ impl Caller {
         self: &Arc<Self>,
         request: &Outbound<'_>,
         repeatable: bool,
+        patience: &mut Patience,
+        mut held: Option<Held>,
     ) -> Result<Message, Error> {
         let mut attempts = Attempts::new(self.shared.retries, repeatable);
         let mut renewal = Renewal::default();
         loop {
             let done = async {
-                let reading = request.exchange.over_session(&mut renewal).await?;
+                let exchange = &request.exchange;
+                let reading = exchange.over_session(&mut renewal, patience, held.take()).await?;
                 self.follow(request, reading).await
             };
             match done.await {
@@ -267,12 +278,15 @@ impl Caller {
         request: &Outbound<'_>,
         version: &http::HeaderValue,
         route: Route,
+        patience: &mut Patience,
+        mut held: Option<Held>,
     ) -> Result<Message, Error> {
         let mut parameters = route.headers;
         let mut relisted = false;
         let mut attempts = Attempts::new(self.shared.retries, route.repeatable);
         loop {
-            let response = match self.once(request, version, &parameters).await {
+            let held = held.take();
+            let response = match self.once(request, version, &parameters, patience, held).await {
                 Ok(response) => response,
                 Err(error) => {
                     attempts.after(error).await?;
@@ -302,10 +316,12 @@ impl Caller {
         request: &Outbound<'_>,
         version: &http::HeaderValue,
         parameters: &[ParameterHeader],
+        patience: &mut Patience,
+        held: Option<Held>,
     ) -> Result<Response, Error> {
-        let patient = request.call.is_patient();
+        let endless = request.call.is_patient();
         let headers = request.headers(version, parameters);
-        let reading = request.exchange.unbound(headers, patient).await?;
+        let reading = request.exchange.unbound(headers, endless, patience, held).await?;
         self.follow(request, reading).await
     }
 
@@ -345,9 +361,15 @@ impl Caller {
             let (id, body) = (listing.id(), listing.bytes());
             let exchange = Exchange { session: &session, id, body, sent: &sent, headers: None };
             let request = Outbound { call: &listing, exchange, out: &out };
+            let limit = self.shared.tool_timeout;
+            let mut patience = Patience::new(&listing, &out, Deadline::none(), limit);
             let response = match call.generation() {
-                Generation::Sessions => self.over_session(&request, true).await?,
-                Generation::Stateless(version) => self.once(&request, version, &[]).await?.message,
+                Generation::Sessions => {
+                    self.over_session(&request, true, &mut patience, None).await?
+                }
+                Generation::Stateless(version) => {
+                    self.once(&request, version, &[], &mut patience, None).await?.message
+                }
             };
             let envelope = Envelope::parse(&response.text).ok();
             let result = envelope.and_then(|it| it.result).and_then(|it| Object::parse(it).ok());
@@ -370,6 +392,15 @@ impl Caller {
             Ownership::Client | Ownership::Nobody => mpsc::channel(1).0,
         }
     }
+}
+
+/// What a client that speaks HTTP sends with its call.
+#[derive(Clone, Copy)]
+pub(crate) struct Passed<'a> {
+    /// Its headers.
+    pub(crate) headers: &'a HeaderMap,
+    /// Whether it is to see that its call waits, where the server throttles it.
+    pub(crate) hands_over: bool,
 }
 
 /// A request on its way upstream.

@@ -11,6 +11,7 @@ use tracing::field::Empty;
 
 use super::shared::Outlet;
 use crate::budget::Budget;
+use crate::exchange::Held;
 use crate::request::Request;
 use crate::session::{Opener, Session};
 use crate::sync::lock;
@@ -34,6 +35,8 @@ pub(crate) struct InFlight {
     pub(super) budget: Option<Budget>,
     /// Headers of the client's own, where it speaks HTTP: they go upstream with its call.
     headers: OnceLock<HeaderMap>,
+    /// The server throttled it before, and its client wants to see that it waits.
+    held: Mutex<Option<Held>>,
     /// Where what the server says on the way to the response goes.
     pub(super) out: Outlet,
     /// Of its trace; what is done for the request is done within it.
@@ -50,6 +53,7 @@ impl InFlight {
         Arc::new(Self {
             budget,
             headers: OnceLock::new(),
+            held: Mutex::default(),
             cancel: CancellationToken::new(),
             session: OnceLock::new(),
             sent: Sent::default(),
@@ -63,6 +67,16 @@ impl InFlight {
     /// The same flight, of an `initialize`.
     pub(crate) fn opening(&self, opener: Opener) {
         *lock(&self.opener) = Some(opener);
+    }
+
+    /// The server has throttled it: it waits before it is sent again.
+    pub(crate) fn hold(&self, held: Held) {
+        *lock(&self.held) = Some(held);
+    }
+
+    /// Whether it was throttled before.
+    pub(super) fn take_held(&self) -> Option<Held> {
+        lock(&self.held).take()
     }
 
     /// Has headers of the client's own go upstream with its call.

@@ -331,8 +331,8 @@ impl fmt::Display for Refusal {
             ),
             Reason::RateLimited => write!(
                 f,
-                "too many calls with profile \"{profile}\": the broker's rate limit is reached; \
-                 wait a moment"
+                "too many calls with profile \"{profile}\": the broker's rate limit is reached (`rate` of a rule, \
+                 or `pace` of the endpoint); wait a moment"
             ),
             Reason::TooMuchInFlight => write!(
                 f,

@@ -63,10 +63,10 @@ mod tests {
 
     use super::*;
 
-    fn throttled(seconds: Option<u64>) -> Error {
+    fn no_room(seconds: Option<u64>) -> Error {
         let (host, detail) = ("h".to_owned(), None);
         let retry_after = seconds.map(Duration::from_secs);
-        Error::Status { host, status: StatusCode::TOO_MANY_REQUESTS, detail, retry_after }
+        Error::Status { host, status: StatusCode::SERVICE_UNAVAILABLE, detail, retry_after }
     }
 
     #[tokio::test(start_paused = true)]
@@ -74,18 +74,18 @@ mod tests {
         let mut attempts = Attempts::new(3, true);
         for (asked, least) in [(None, 0.2), (Some(7), 7.0), (Some(0), 0.8)] {
             let begun = Instant::now();
-            assert!(attempts.wait(&throttled(asked)).await);
+            assert!(attempts.wait(&no_room(asked)).await);
             let waited = begun.elapsed().as_secs_f64();
             assert!((least..least + 0.01).contains(&waited), "{asked:?}: {waited}");
         }
-        assert!(!attempts.wait(&throttled(None)).await, "none is left");
+        assert!(!attempts.wait(&no_room(None)).await, "none is left");
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_takes_too_long_or_may_have_been_done_is_an_error_at_once() {
         let begun = Instant::now();
-        assert!(!Attempts::new(3, true).wait(&throttled(Some(3600))).await);
-        assert!(!Attempts::new(3, false).wait(&throttled(Some(1))).await);
+        assert!(!Attempts::new(3, true).wait(&no_room(Some(3600))).await);
+        assert!(!Attempts::new(3, false).wait(&no_room(Some(1))).await);
         assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 }

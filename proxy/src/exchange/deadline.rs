@@ -25,6 +25,11 @@ impl Deadline {
         Self { at: Instant::now().checked_add(limit) }
     }
 
+    /// When; none where there is no limit.
+    pub(super) fn at(&self) -> Option<Instant> {
+        self.at
+    }
+
     /// What comes of `work`, if it comes in time.
     pub(crate) async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T, TooLate> {
         match self.at {

@@ -1,67 +1,165 @@
-//! What a server says first about a request: only that can show that it didn't act on it.
+//! What a server says first about a request: only that can show that it didn't act on it, since it doesn't know the
+//! session, or is asked too often.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use super::frames::FrameReading;
 use super::reading::Reading;
 use super::verdict::{is_about, of_request};
 use crate::error::Error;
 use crate::protocol::AWS_SESSION_EXPIRED;
 use crate::session::{Live, Session, code_of};
-use crate::upstream::{Answer, Incoming, Reply};
+use crate::throttle;
+use crate::upstream::{Answer, Failure, Incoming, Reply};
 use crate::wire::{Envelope, Id};
 
-/// Larger messages aren't looked at: errors are small.
-const MAX_ERROR: usize = 64 << 10;
-
-/// Proof that the server refused a request because of its session, before it said anything else: the
-/// request may be sent again. Made by [`Unread::read`] alone, once for each answer to a POST; the
-/// answer to a resumption, or a message after another one, can't make one.
+/// Proof that the server refused a request before it said anything else, because of its session or since it is asked too
+/// often: the request may be sent again. Made by [`Unread::read`] and [`Throttled::passing`] alone, once for each answer to
+/// a POST; the answer to a resumption, or a message after another one, can't make one.
 #[derive(Debug)]
 pub(super) struct NotActedOn(());
+
+/// How a request is sent.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    /// For the first time.
+    First,
+    /// Again.
+    Again(#[allow(dead_code, reason = "a proof: to have one is its use")] NotActedOn),
+}
+
+/// A request that the server throttled.
+#[derive(Debug)]
+pub(crate) struct Throttled<A> {
+    pub(super) proof: NotActedOn,
+    /// How long the server wants to be left alone.
+    pub(super) retry_after: Option<Duration>,
+    /// What its client gets where it isn't sent again.
+    pub(super) answer: A,
+}
+
+/// One whose own answer is a message, or an error.
+pub(crate) type Held = Throttled<Result<Box<Reading>, Error>>;
+
+impl<A> Throttled<A> {
+    pub(super) fn map<B>(self, map: impl FnOnce(A) -> B) -> Throttled<B> {
+        let Self { proof, retry_after, answer } = self;
+        Throttled { proof, retry_after, answer: map(answer) }
+    }
+}
+
+impl Throttled<RawAnswer> {
+    /// A request whose answer, nothing of which has passed on, says that it was throttled.
+    pub(super) fn passing(answer: RawAnswer, retry_after: Option<Duration>) -> Self {
+        Self { proof: NotActedOn(()), retry_after, answer }
+    }
+}
+
+/// What one attempt brought.
+pub(super) enum Tried<T, A> {
+    /// The server took the request.
+    Taken(T),
+    /// It didn't act on it.
+    Throttled(Throttled<A>),
+}
+
+/// An answer with its head.
+pub(crate) struct RawAnswer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: RawBody,
+}
+
+/// The kinds of answers.
+pub(crate) enum RawBody {
+    /// Success: events or a message.
+    Frames(Box<FrameReading>, Begun),
+    /// Anything else.
+    Failure(Failure),
+    /// The request was throttled, and its client wants to see that it waits.
+    Throttled(Held),
+}
+
+/// The first frame, or that there is none; nothing where it hasn't come yet.
+pub(crate) type Begun = Option<Result<Option<Bytes>, Error>>;
+
+impl RawAnswer {
+    /// What stands for an answer where there is none.
+    pub(super) fn of_nothing(body: RawBody) -> Self {
+        Self { status: StatusCode::OK, headers: HeaderMap::new(), body }
+    }
+}
 
 /// The answer to the POST of a request, of which nothing was read.
 #[derive(Debug)]
 pub(super) struct Unread {
     session: Arc<Session>,
-    live: Arc<Live>,
+    /// None where there are no sessions.
+    live: Option<Arc<Live>>,
     id: Id,
     answer: Answer,
 }
 
 /// What the beginning of an answer says.
-pub(super) enum First {
+pub(super) type First = Tried<Bound, Result<Box<Reading>, Error>>;
+
+/// What it says of the session.
+pub(super) enum Bound {
     /// The session is lost, and the request wasn't acted on.
-    NotActedOn(NotActedOn),
+    Lost(NotActedOn),
     /// Anything else.
     Answer(Box<Reading>),
 }
 
 impl Unread {
-    pub(super) fn new(session: Arc<Session>, live: Arc<Live>, id: Id, answer: Answer) -> Self {
+    pub(super) fn new(
+        session: Arc<Session>,
+        live: Option<Arc<Live>>,
+        id: Id,
+        answer: Answer,
+    ) -> Self {
         Self { session, live, id, answer }
     }
 
-    /// Reads the status, and the first message of a success.
+    /// Reads the status, and the first message of a success. The broker is told where the server throttles.
     pub(super) async fn read(self) -> Result<First, Error> {
         let Self { session, live, id, answer } = self;
-        let (reply, first) = match answer.reply {
-            Reply::Failure(failure) => match of_request(failure, &id) {
-                failure if live.is_lost_by(&failure) => {
-                    return Ok(First::NotActedOn(NotActedOn(())));
+        let audit_id = answer.audit_id;
+        let lost = || Ok(Tried::Taken(Bound::Lost(NotActedOn(()))));
+        let (reply, first, throttled) = match answer.reply {
+            Reply::Failure(failure) => {
+                let failure = of_request(failure, &id);
+                if live.as_ref().is_some_and(|live| live.is_lost_by(&failure)) {
+                    return lost();
                 }
-                failure => (Reply::Failure(failure), None),
-            },
+                let throttled = throttle::is_failure(&failure).then_some(failure.retry_after);
+                (Reply::Failure(failure), None, throttled)
+            }
             Reply::Messages(mut messages) => {
                 let first = messages.next().await;
-                if matches!(&first, Ok(Some(first)) if is_expiry(first, &id)) {
-                    return Ok(First::NotActedOn(NotActedOn(())));
+                if live.is_some() && matches!(&first, Ok(Some(first)) if is_expiry(first, &id)) {
+                    return lost();
                 }
-                (Reply::Messages(messages), Some(first))
+                let is_throttled = matches!(&first, Ok(Some(first)) if is_throttled(first, &id));
+                (Reply::Messages(messages), Some(first), is_throttled.then_some(None))
             }
-            Reply::Accepted => (Reply::Accepted, None),
+            Reply::Accepted => (Reply::Accepted, None, None),
         };
-        let reading = Reading::begin(session, Some(live), id, reply)?.behind(first);
-        Ok(First::Answer(Box::new(reading)))
+        let link = Arc::clone(&session);
+        let reading = Reading::begin(session, live, id, reply);
+        let reading = reading.map(|reading| Box::new(reading.behind(first)));
+        match throttled {
+            Some(retry_after) => {
+                link.link().throttled(audit_id.as_deref()).await;
+                let (proof, answer) = (NotActedOn(()), reading);
+                Ok(Tried::Throttled(Throttled { proof, retry_after, answer }))
+            }
+            None => Ok(Tried::Taken(Bound::Answer(reading?))),
+        }
     }
 }
 
@@ -69,7 +167,7 @@ impl Unread {
 fn is_expiry(incoming: &Incoming, id: &Id) -> bool {
     let Incoming::Message(message) = incoming else { return false };
     // Nearly every message is done here.
-    if message.text.len() > MAX_ERROR
+    if message.text.len() > throttle::MAX_ERROR
         || memchr::memmem::find(message.text.as_bytes(), b"-30001").is_none()
     {
         return false;
@@ -78,4 +176,12 @@ fn is_expiry(incoming: &Incoming, id: &Id) -> bool {
     envelope.is_ok_and(|envelope| {
         is_about(&envelope, id) && code_of(&envelope) == Some(AWS_SESSION_EXPIRED)
     })
+}
+
+/// Whether a message is the server's error for what is asked too often, in the answer to the request `id`.
+fn is_throttled(incoming: &Incoming, id: &Id) -> bool {
+    let Incoming::Message(message) = incoming else { return false };
+    throttle::may_be_error(&message.text)
+        && Envelope::parse(&message.text)
+            .is_ok_and(|envelope| is_about(&envelope, id) && throttle::is_error(&envelope))
 }

@@ -1,7 +1,7 @@
 //! The answer to one request as its client gets it: frame by frame, untouched where nothing changes.
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use sigward_proto::phase;
 
 use super::verdict::{Judge, Verdict};
@@ -9,7 +9,8 @@ use crate::error::Error;
 use crate::protocol::AWS_SESSION_EXPIRED;
 use crate::request::Request;
 use crate::session::code_of;
-use crate::upstream::{Failure, Frame, Frames, NOT_MCP, Whole, is_accepted};
+use crate::throttle;
+use crate::upstream::{Frame, Frames, NOT_MCP, Whole, is_accepted};
 use crate::wire::{self, Envelope};
 
 /// Sees a response, and may put another text in its place.
@@ -23,21 +24,6 @@ pub(crate) struct OnResponse {
     pub(crate) needs_whole: bool,
 }
 
-/// An answer with its head.
-pub(crate) struct RawAnswer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: RawBody,
-}
-
-/// The kinds of answers.
-pub(crate) enum RawBody {
-    /// Success: events or a message.
-    Frames(FrameReading),
-    /// Anything else.
-    Failure(Failure),
-}
-
 /// The frames of a success.
 pub(crate) struct FrameReading {
     frames: Box<Frames>,
@@ -46,6 +32,8 @@ pub(crate) struct FrameReading {
     can_resume: bool,
     on_response: OnResponse,
     says_expired: bool,
+    /// The response, where it says that the request was throttled.
+    throttled: Option<String>,
     /// Of the trace: for as long as it is read.
     _span: tracing::Span,
 }
@@ -65,16 +53,16 @@ impl FrameReading {
         }
         let can_resume = !call.is_stateless();
         let judge = Judge::new(call.id().clone(), can_resume);
-        let _span = phase!("stream");
-        Ok(Self { frames, judge, can_resume, on_response, says_expired: false, _span })
+        let (says_expired, throttled, _span) = (false, None, phase!("stream"));
+        Ok(Self { frames, judge, can_resume, on_response, says_expired, throttled, _span })
     }
 
     /// A stream of what a server says on its own account.
     pub(crate) fn unsolicited(frames: Box<Frames>) -> Self {
         let on_response = OnResponse { inspect: Box::new(|_| None), needs_whole: false };
         let judge = Judge::unsolicited();
-        let _span = tracing::Span::none();
-        Self { frames, judge, can_resume: true, on_response, says_expired: false, _span }
+        let (says_expired, throttled, _span) = (false, None, tracing::Span::none());
+        Self { frames, judge, can_resume: true, on_response, says_expired, throttled, _span }
     }
 
     /// The rest of the answer to `call`, which its client takes up again after an event.
@@ -121,6 +109,16 @@ impl FrameReading {
     /// Whether the response says that the session is lost, in AWS's words.
     pub(crate) fn says_expired(&self) -> bool {
         self.says_expired
+    }
+
+    /// Whether the response says that the request was throttled.
+    pub(super) fn says_throttled(&self) -> bool {
+        self.throttled.is_some()
+    }
+
+    /// The response that says so.
+    pub(super) fn take_error(&mut self) -> String {
+        self.throttled.take().unwrap_or_default()
     }
 
     /// The next frame; `None` at the end. May be dropped at any time: nothing is lost.
@@ -203,6 +201,9 @@ impl FrameReading {
             Verdict::Own(repaired) => {
                 self.says_expired = code_of(&envelope) == Some(AWS_SESSION_EXPIRED);
                 let seen = repaired.as_deref().unwrap_or(text);
+                if throttle::may_be_error(seen) && throttle::is_error(&envelope) {
+                    self.throttled = Some(seen.to_owned());
+                }
                 let changed = (self.on_response.inspect)(seen);
                 changed.or(repaired).map_or(Change::Keep, Change::Replace)
             }

@@ -82,6 +82,14 @@ impl Reading {
         Ok(Self { session, live, id, judge, source, first: None, resumes: 0, _span })
     }
 
+    /// That of a response which was read already.
+    pub(super) fn of_error(session: Arc<Session>, id: Id, text: String) -> Self {
+        let judge = Judge::new(id.clone(), false);
+        let source = Source::Failure(Some(text));
+        let _span = tracing::Span::none();
+        Self { session, live: None, id, judge, source, first: None, resumes: 0, _span }
+    }
+
     /// The same, after `first` was taken out of it.
     pub(super) fn behind(mut self, first: Option<Result<Option<Incoming>, Error>>) -> Self {
         self.first = first;

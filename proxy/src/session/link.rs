@@ -35,6 +35,23 @@ impl Link {
         Self { profile, upstream, budget, metadata }
     }
 
+    /// The server, as it is called in a sentence.
+    pub(crate) fn host(&self) -> &str {
+        self.upstream.host()
+    }
+
+    /// Whether the broker gives signatures by turns, as far as it has said.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.upstream.is_paced(&self.profile)
+    }
+
+    /// Tells the broker that the server throttled a request, by the record of its signature.
+    pub(crate) async fn throttled(&self, audit_id: Option<&str>) {
+        if let Some(audit_id) = audit_id {
+            self.upstream.throttled(&self.profile, audit_id).await;
+        }
+    }
+
     /// Sends one message over the session.
     pub(crate) async fn post(
         &self,

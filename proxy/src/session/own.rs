@@ -1,6 +1,10 @@
 //! Requests that the proxy sends over a session by itself.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use http::HeaderValue;
+use tokio::time::Instant;
 
 use super::link::Link;
 use super::live::Live;
@@ -8,7 +12,9 @@ use super::lost;
 use crate::budget::Message;
 use crate::error::Error;
 use crate::protocol;
-use crate::upstream::{Incoming, Reply, Sent};
+use crate::throttle;
+use crate::upstream::{Answer, Incoming, Reply, Sent};
+use crate::wait::Backoff;
 use crate::wire::{self, Envelope, Id, Kind};
 
 /// What came of a request of our own.
@@ -19,6 +25,24 @@ pub(crate) enum Outcome {
     Refused(String),
 }
 
+/// The same, where it was taken.
+enum Taken {
+    /// It was answered.
+    Yes(Outcome),
+    /// The server is asked too often, and didn't act.
+    Throttled {
+        /// How long it wants to be left alone.
+        asked: Option<Duration>,
+        /// Its status, where that says so.
+        error: Option<Error>,
+        /// The message of its error, where that says so.
+        detail: String,
+    },
+}
+
+/// How long a handshake is sent again that the server throttles.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Opens a session; the id that the server gave it, and the result.
 pub(super) async fn handshake(
     link: &Link,
@@ -27,16 +51,61 @@ pub(super) async fn handshake(
     let id = Id::from_token("\"sigward-initialize\"");
     let text = wire::request(&id, "initialize", params);
     let text = wire::with_metadata(text, &link.metadata.of(&link.profile));
-    let headers = protocol::post_headers();
-    let answer = link.post_unbound(headers, text, false, Sent::default()).await?;
-    let session_id = answer.session_id().cloned();
-    match outcome(answer.reply, &id).await? {
-        Outcome::Result(result) => Ok((session_id, result)),
-        Outcome::Refused(detail) => {
-            Err(Error::Handshake { profile: link.profile.to_string(), detail })
+    let text = Bytes::from(text);
+    let until = Instant::now() + PATIENCE;
+    let mut backoff = Backoff::default();
+    loop {
+        let headers = protocol::post_headers();
+        let answer = link.post_unbound(headers, text.clone(), false, Sent::default()).await?;
+        let (session_id, audit_id) = (answer.session_id().cloned(), answer.audit_id.clone());
+        let profile = link.profile.to_string();
+        match taken(answer.reply, &id).await? {
+            Taken::Yes(Outcome::Result(result)) => return Ok((session_id, result)),
+            Taken::Yes(Outcome::Refused(detail)) => {
+                return Err(Error::Handshake { profile, detail });
+            }
+            Taken::Throttled { asked, error, detail } => {
+                let error = error.unwrap_or(Error::Handshake { profile, detail });
+                link.throttled(audit_id.as_deref()).await;
+                let at = Instant::now().checked_add(backoff.next(asked));
+                match at.filter(|at| *at < until) {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => return Err(error),
+                }
+            }
         }
     }
 }
+
+/// Sends a message without an answer; again, where the server throttles it and so didn't take it.
+pub(super) async fn notify<F>(
+    link: &Link,
+    text: impl Into<Bytes>,
+    post: impl Fn(Bytes) -> F,
+) -> Result<(), Error>
+where
+    F: Future<Output = Result<Answer, Error>>,
+{
+    let text = text.into();
+    let until = Instant::now() + NOTIFYING;
+    let mut backoff = Backoff::default();
+    loop {
+        let answer = post(text.clone()).await?;
+        let Reply::Failure(failure) = answer.reply else { return Ok(()) };
+        if !throttle::is_failure(&failure) {
+            return Ok(());
+        }
+        link.throttled(answer.audit_id.as_deref()).await;
+        let at = Instant::now().checked_add(backoff.next(failure.retry_after));
+        match at.filter(|at| *at < until) {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => return Err(failure.into()),
+        }
+    }
+}
+
+/// How long a notification is sent again: others wait behind it.
+const NOTIFYING: Duration = Duration::from_secs(30);
 
 /// Sends a request whose result doesn't matter.
 pub(super) async fn tell(link: &Link, live: &Live, method: &str, params: &str) {
@@ -54,12 +123,24 @@ pub(super) async fn tell(link: &Link, live: &Live, method: &str, params: &str) {
 
 /// What an answer says to the request `id`.
 pub(crate) async fn outcome(reply: Reply, id: &Id) -> Result<Outcome, Error> {
+    match taken(reply, id).await? {
+        Taken::Yes(outcome) => Ok(outcome),
+        Taken::Throttled { error: Some(error), .. } => Err(error),
+        Taken::Throttled { error: None, detail, .. } => Ok(Outcome::Refused(detail)),
+    }
+}
+
+async fn taken(reply: Reply, id: &Id) -> Result<Taken, Error> {
     let mut messages = match reply {
         Reply::Messages(messages) => messages,
         Reply::Accepted => return Err(Error::NoAnswer),
+        Reply::Failure(failure) if throttle::is_failure(&failure) => {
+            let (asked, detail) = (failure.retry_after, String::new());
+            return Ok(Taken::Throttled { asked, error: Some(failure.into()), detail });
+        }
         Reply::Failure(failure) => {
             return match failure.message.as_deref().and_then(lost::error_message) {
-                Some(message) => Ok(Outcome::Refused(message)),
+                Some(message) => Ok(Taken::Yes(Outcome::Refused(message))),
                 None => Err(failure.into()),
             };
         }
@@ -70,10 +151,14 @@ pub(crate) async fn outcome(reply: Reply, id: &Id) -> Result<Outcome, Error> {
             return Err(Error::NotMessage("not JSON-RPC"));
         };
         if envelope.kind == Kind::Response && envelope.answers(id) {
-            return Ok(match (envelope.result, lost::error_message(text)) {
+            if throttle::is_error(&envelope) {
+                let detail = lost::error_message(text).unwrap_or_default();
+                return Ok(Taken::Throttled { asked: None, error: None, detail });
+            }
+            return Ok(Taken::Yes(match (envelope.result, lost::error_message(text)) {
                 (Some(result), None) => Outcome::Result(result.to_owned()),
                 (_, message) => Outcome::Refused(message.unwrap_or_default()),
-            });
+            }));
         }
     }
     Err(Error::NoAnswer)

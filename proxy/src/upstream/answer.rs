@@ -1,9 +1,9 @@
 //! What came back: messages, nothing, or a failure whose words are safe to show.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::messages::Messages;
@@ -23,6 +23,8 @@ pub struct Answer<B = Messages> {
     pub status: StatusCode,
     /// Its headers.
     pub headers: HeaderMap,
+    /// The broker's audit record of the request's signature; none where it was sent unsigned.
+    pub audit_id: Option<String>,
     /// The rest.
     pub reply: Reply<B>,
 }
@@ -143,10 +145,25 @@ pub(super) fn encoding(headers: &HeaderMap) -> Option<String> {
     (!all_identity).then(|| printable(&named, MAX_ENCODING))
 }
 
-/// Only in seconds: a date would depend on two clocks.
+/// In seconds, or until a date (RFC 9110, 10.2.3). A date is of the server's clock, and so is the `Date` of the same answer:
+/// where both are there, ours doesn't matter.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let asked = text(RETRY_AFTER)?;
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(asked).ok()?;
+    let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
+    Some(until.duration_since(now.unwrap_or_else(clock)).unwrap_or_default())
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the edge: only for a server that doesn't say what time it is"
+)]
+fn clock() -> SystemTime {
+    SystemTime::now()
 }
 
 /// The media type of an answer, without its parameters.
@@ -265,17 +282,25 @@ mod tests {
     }
 
     #[test]
-    fn a_server_says_in_seconds_how_long_to_leave_it_alone() {
+    fn a_server_says_how_long_to_leave_it_alone() {
         let asked = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
             retry_after(&headers)
         };
         assert_eq!(asked("7"), Some(Duration::from_secs(7)));
-        for other in ["-1", "1.5", "soon", "", "Fri, 31 Dec 1999 23:59:59 GMT"] {
+        // Long past, by our clock: the server doesn't say what time it is.
+        assert_eq!(asked("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
+        for other in ["-1", "1.5", "soon", "", "Fri, 31 Dec"] {
             assert_eq!(asked(other), None, "{other}");
         }
         assert_eq!(retry_after(&HeaderMap::new()), None);
+        let mut dated = HeaderMap::new();
+        dated.insert(RETRY_AFTER, HeaderValue::from_static("Fri, 31 Dec 1999 23:59:59 GMT"));
+        dated.insert(DATE, HeaderValue::from_static("Fri, 31 Dec 1999 23:59:29 GMT"));
+        assert_eq!(retry_after(&dated), Some(Duration::from_secs(30)), "by the server's clock");
+        dated.insert(DATE, HeaderValue::from_static("Sat, 01 Jan 2000 00:00:00 GMT"));
+        assert_eq!(retry_after(&dated), Some(Duration::ZERO));
     }
 
     #[test]

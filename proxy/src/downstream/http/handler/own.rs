@@ -33,8 +33,9 @@ const PROMPT: Duration = Duration::from_millis(500);
 /// 2025-03-26, Lifecycle, "Initialization".
 const INITIALIZE: Fault = Fault::NotMessage("initialize can't be part of a batch");
 
-/// Makes a call over a session of its profile. It goes on when the client's connection ends: with
-/// sessions, that is no cancellation (2025-11-25, Streamable HTTP, "Sending Messages").
+/// Makes a call whose answer is ours: over a session of its profile, or one that waits for a quota. With sessions it goes on
+/// when the client's connection ends: that is no cancellation (2025-11-25, Streamable HTTP, "Sending Messages"). From
+/// 2026-07-28 on it is.
 pub(super) async fn call(
     registered: Registered,
     call: Request,
@@ -45,6 +46,8 @@ pub(super) async fn call(
         // What is said before the response has nowhere to go, and questions are refused.
         messages.close();
     }
+    let cancel = registered.flight.cancel.clone();
+    let held = call.is_stateless().then(|| cancel.drop_guard());
     let (done, response) = oneshot::channel();
     tokio::spawn(async move {
         let mcp = registered.client();
@@ -63,7 +66,7 @@ pub(super) async fn call(
         },
         () = tokio::time::sleep(PROMPT), if takes_events => None,
     };
-    answer::events(body::flowing(body::events(first, messages, last, ())))
+    answer::events(body::flowing(body::events(first, messages, last, held)))
 }
 
 /// Answers the messages of a batch (2025-03-26), in a stream.

@@ -19,8 +19,9 @@ use super::headers;
 use super::reverse::{ReverseProxy, session_is_lost};
 use super::stream::CallAnswer;
 use crate::budget::Message;
-use crate::client::{Failed, GRACE, Next};
-use crate::exchange::{Deadline, OnResponse, RawAnswer, RawBody, TooLate};
+use crate::client::{Failed, GRACE, Next, Passed};
+use crate::error::Error;
+use crate::exchange::{Deadline, OnResponse, Patience, RawAnswer, RawBody, TooLate};
 use crate::protocol::PROTOCOL_VERSION;
 use crate::request::{Incoming, Request};
 use crate::route::Route;
@@ -119,8 +120,30 @@ impl Posts<'_> {
                 registered.flight.carry(headers::beside_mcp(sent));
                 return super::own::call(registered, call, messages, takes_events(headers)).await;
             }
-            let sending = self.send_call(&registered, sent, &call, &route);
+            // In the middle of an answer that is ours: the server's own begins when it has taken the call.
+            let shows_waiting =
+                !call.begins_session() && takes_events(headers) && Patience::shows(&call);
+            if shows_waiting && mcp.is_paced(&route.profile) {
+                registered.flight.carry(headers::beside_mcp(sent));
+                return super::own::call(registered, call, messages, true).await;
+            }
+            let beside = shows_waiting.then(|| headers::beside_mcp(sent.clone()));
+            let mut patience = mcp.patience(&call, &registered.flight, deadline);
+            // Kilobytes, which would be copied each time one of the futures around it is moved.
+            let sending = Box::pin(self.send_call(
+                &registered,
+                sent,
+                &call,
+                &route,
+                &mut patience,
+                shows_waiting,
+            ));
             let failure = match deadline.within(sending).await {
+                Ok(Ok(RawAnswer { body: RawBody::Throttled(held), .. })) => {
+                    registered.flight.carry(beside.unwrap_or_default());
+                    registered.flight.hold(held);
+                    return super::own::call(registered, call, messages, true).await;
+                }
                 Ok(Ok(answer)) => {
                     return self.passed(answer, registered, headers, call, deadline).await;
                 }
@@ -156,6 +179,8 @@ impl Posts<'_> {
         mut headers: HeaderMap,
         call: &Request,
         route: &Route,
+        patience: &mut Patience,
+        hands_over: bool,
     ) -> Result<RawAnswer, Failed> {
         if call.begins_session() {
             // What is negotiated has no version yet, whatever an earlier session had.
@@ -164,7 +189,8 @@ impl Posts<'_> {
         }
         let (mcp, flight) = (registered.client(), &registered.flight);
         let on_response = |answered: &HeaderMap| self.establishing(registered, call, answered);
-        mcp.pass(call, flight, route, &headers, on_response).await
+        let passed = Passed { headers: &headers, hands_over };
+        mcp.pass(call, flight, route, passed, patience, on_response).await
     }
 
     /// What a handshake's response means: a session of this client.
@@ -205,19 +231,27 @@ impl Posts<'_> {
         deadline: Deadline,
     ) -> Response<Body> {
         let RawAnswer { status, headers: answered, body } = answer;
-        let mut reading = match body {
-            RawBody::Frames(reading) => reading,
+        let (mut reading, begun) = match body {
+            RawBody::Frames(reading, begun) => (*reading, begun),
             RawBody::Failure(failure) => {
                 return self.0.failed(headers, Some(&call), failure, &answered);
             }
+            // It was handed over.
+            RawBody::Throttled(_) => return answer::failed(Error::NoAnswer.into(), &call),
         };
         if reading.is_events() {
             let answer = CallAnswer::new(reading, call, registered, deadline)
                 .on_expired(self.0.forgetting(headers));
-            return answer::of_call(status, &answered, answer, None);
+            return answer::of_call(status, &answered, answer.behind(begun), None);
         }
         // One message: what becomes of it decides the status.
-        match deadline.within(reading.next()).await {
+        let first = async {
+            match begun {
+                Some(begun) => begun,
+                None => reading.next().await,
+            }
+        };
+        match deadline.within(first).await {
             Ok(Ok(Some(_))) if reading.says_expired() => {
                 self.0.forget(headers);
                 answer::lost(&call)

@@ -13,7 +13,7 @@ use super::clients::Registered;
 use crate::budget::Message;
 use crate::client::Failed;
 use crate::error::Error;
-use crate::exchange::{Deadline, FrameReading};
+use crate::exchange::{Begun, Deadline, FrameReading};
 use crate::request::Request;
 use crate::sse;
 use crate::upstream::{Frame, Frames};
@@ -27,6 +27,8 @@ pub(super) struct CallAnswer {
     call: Request,
     registered: Registered,
     deadline: Deadline,
+    /// What was read of it before; the end, or an error, too.
+    begun: Begun,
     /// The last event that the client may go on after.
     seen: Option<String>,
     /// What is done once the response says that the session is lost.
@@ -155,13 +157,19 @@ impl CallAnswer {
         registered: Registered,
         deadline: Deadline,
     ) -> Self {
-        Self { reading, call, registered, deadline, seen: None, on_expired: None }
+        Self { reading, call, registered, deadline, begun: None, seen: None, on_expired: None }
     }
 
     /// The same; where the response says that the session is lost, too late to begin with another one,
     /// `expire` sees to it that the client's next request does.
     pub(super) fn on_expired(mut self, expire: impl FnOnce() + Send + 'static) -> Self {
         self.on_expired = Some(Box::new(expire));
+        self
+    }
+
+    /// The same, of which the first frame was read.
+    pub(super) fn behind(mut self, begun: Begun) -> Self {
+        self.begun = begun;
         self
     }
 
@@ -199,7 +207,10 @@ impl Source {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         match self {
             Self::Call(answer) => {
-                let frame = answer.reading.next().await?;
+                let frame = match answer.begun.take() {
+                    Some(begun) => begun?,
+                    None => answer.reading.next().await?,
+                };
                 answer.on_frame();
                 Ok(frame)
             }
@@ -213,7 +224,8 @@ impl Source {
 
     fn is_between(&self) -> bool {
         match self {
-            Self::Call(answer) => answer.reading.is_between(),
+            // What was read before hasn't gone out yet.
+            Self::Call(answer) => answer.begun.is_none() && answer.reading.is_between(),
             Self::Unsolicited(reading) => reading.is_between(),
             Self::Raw(frames) => frames.is_between(),
         }
