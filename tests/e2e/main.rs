@@ -50,6 +50,7 @@ mod monitoring;
 mod nasty;
 mod network;
 mod options;
+mod pace;
 mod pod;
 mod private;
 mod profiles;

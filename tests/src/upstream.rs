@@ -202,6 +202,11 @@ impl Upstream {
         self.state.script.push(method, reply);
     }
 
+    /// Forgets the replies that are queued for a JSON-RPC method.
+    pub fn clear(&self, method: &str) {
+        self.state.script.clear(method);
+    }
+
     /// Asks `hook` about every request for which nothing is queued; `None` means the usual.
     pub fn hook(&self, hook: impl Fn(&Received) -> Option<Reply> + Send + Sync + 'static) {
         self.state.script.hook(Box::new(hook));

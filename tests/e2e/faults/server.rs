@@ -1,6 +1,6 @@
 //! The server resets a connection, says nothing, or has no room and says when to come again: a write is sent once and
 //! its error says what happened; what is repeatable is repeated where `--retries` asks for it, and not before the server
-//! wants it.
+//! wants it. (Throttling, which says that the server didn't act, is in `pace`.)
 
 use std::time::{Duration, Instant};
 
@@ -74,7 +74,7 @@ async fn no_room_is_said_for_a_write_and_waited_out_for_what_is_repeatable() {
     let world = World::new().await;
     let mut client = world.client(&["dev"], &["--retries", "3"]).await;
     client.request("tools/list", "{}").await;
-    for status in [429, 503] {
+    for status in [500, 503] {
         let shown = status.to_string();
         let (written, read) = (calls(&world, "write_note"), calls(&world, "whoami"));
         world.upstream.next("tools/call", no_room(status, "1"));

@@ -66,22 +66,23 @@ async fn statuses_and_headers_pass() {
         let (headers, call) = prepared(&proxy, version, "echo").await;
         let mut headers = lines(&headers);
         headers.extend([("traceparent", "00-1-2-01"), ("x-own", "a=b c")]);
-        for (status, body) in [
-            (200, r#"{"jsonrpc":"2.0","id":7,"result":{"n":1.10}}"#),
-            (400, r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32602,"message":"no"}}"#),
-            (429, r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32000,"message":"slowly"}}"#),
-            (503, r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32000,"message":"later"}}"#),
+        for (status, wait, body) in [
+            (200, "7", r#"{"jsonrpc":"2.0","id":7,"result":{"n":1.10}}"#),
+            (400, "7", r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32602,"message":"no"}}"#),
+            // Longer than a call may take: else it would be sent again.
+            (429, "3600", r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32000,"message":"slowly"}}"#),
+            (503, "7", r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32000,"message":"later"}}"#),
         ] {
             let answered = vec![
                 ("x-request-id", "r 1".to_owned()),
-                ("retry-after", "7".to_owned()),
+                ("retry-after", wait.to_owned()),
                 ("set-cookie", "AWSALB=secret".to_owned()),
             ];
             world.upstream.next("tools/call", Reply::Http(status, answered, body.to_owned()));
             let answer = proxy.post(&headers, &call).await;
             assert_eq!(answer.status, status, "{version}");
             assert_eq!(answer.header("x-request-id"), Some("r 1"));
-            assert_eq!(answer.header("retry-after"), Some("7"));
+            assert_eq!(answer.header("retry-after"), Some(wait));
             assert_eq!(answer.header("set-cookie"), None, "is for another name");
             assert_eq!(answer.header("content-type"), Some("application/json"));
             assert_eq!(answer.text().await, body, "{version}");

@@ -26,6 +26,11 @@ impl Script {
         self.parts().queues.entry(method.to_owned()).or_default().push_back(reply);
     }
 
+    /// Forgets the replies of `method`.
+    pub(super) fn clear(&self, method: &str) {
+        self.parts().queues.remove(method);
+    }
+
     /// Asks `hook` about every request for which nothing is queued.
     pub(super) fn hook(&self, hook: Hook) {
         self.parts().hook = Some(hook);
