@@ -4,6 +4,7 @@
 //! checked, and nothing that was written is ignored: what this version can't do is a fault. Parsing
 //! touches neither the network nor the AWS files.
 
+mod agent;
 mod file;
 mod flags;
 mod guard_rails;
@@ -14,6 +15,7 @@ mod reader;
 mod role;
 mod rule;
 
+pub use self::agent::{AGENT_TAG, Agent, session_characters};
 pub use self::file::{parse, read, read_text};
 pub use self::flags::Flags;
 pub use self::guard_rails::{GuardRails, SessionPolicies, partition};

@@ -118,24 +118,38 @@ pub struct Denial {
     detail: Cow<'static, str>,
     aws: Option<Box<AwsError>>,
     retry_after: Option<Duration>,
+    action: Option<&'static str>,
 }
 
 impl Denial {
     /// A denial; `detail` is for the log and the broker's own user.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), aws: None, retry_after: None }
+        Self { reason, detail: detail.into(), aws: None, retry_after: None, action: None }
     }
 
     /// A denial by AWS, which refused an operation.
     pub fn by_aws(reason: Reason, operation: &str, error: AwsError) -> Self {
         let detail = format!("{operation}: {error}").into();
-        Self { reason, detail, aws: Some(Box::new(error)), retry_after: None }
+        Self { reason, detail, aws: Some(Box::new(error)), retry_after: None, action: None }
     }
 
     /// The same, and when to ask again.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
+    }
+
+    /// The same, where AWS refused an action that a role's trust policy must allow.
+    #[must_use]
+    pub fn of_action(self, action: &'static str, role: &str) -> Self {
+        let detail = format!("{}: the trust policy of {role} must allow {action}", self.detail);
+        Self { detail: detail.into(), action: Some(action), ..self }
+    }
+
+    /// The action that a role's trust policy must allow beside `sts:AssumeRole`.
+    #[must_use]
+    pub fn action(&self) -> Option<&'static str> {
+        self.action
     }
 
     /// When to ask again, where it is known.

@@ -21,7 +21,7 @@ pub use self::rate::Rates;
 use self::rule::Rule;
 pub use self::rule::{Matcher, Verdict};
 use crate::call::{Call, Content};
-use crate::config::{Config, ProfileName};
+use crate::config::{Agent, Config, ProfileName};
 use crate::error::{Denial, Reason};
 use crate::peer::{Peer, PeerId};
 use crate::request::{CheckedRequest, Head};
@@ -61,6 +61,7 @@ impl LoginGrant {
 #[derive(Debug)]
 pub struct Grant<'r> {
     profile: ProfileName,
+    agent: Option<Arc<Agent>>,
     request: &'r CheckedRequest,
 }
 
@@ -69,6 +70,12 @@ impl<'r> Grant<'r> {
     #[must_use]
     pub fn profile(&self) -> &ProfileName {
         &self.profile
+    }
+
+    /// Who the peer is to AWS with them; none where the rule doesn't say.
+    #[must_use]
+    pub fn agent(&self) -> Option<&Agent> {
+        self.agent.as_deref()
     }
 
     /// What may be signed with them.
@@ -158,6 +165,22 @@ impl Policy {
             .iter()
             .filter(|endpoint| rules.iter().any(|rule| rule.endpoints.contains(endpoint)));
         allowed.map(String::as_str).collect()
+    }
+
+    /// Who the peer may be to AWS with the profile, in the order of the rules: none stands for the profile's own
+    /// credentials. A peer that may not use the profile is nobody.
+    #[must_use]
+    pub fn agents_of(&self, peer: &Peer, profile: &ProfileName) -> Vec<Option<&Agent>> {
+        let Some(endpoints) = self.profiles.get(profile) else { return Vec::new() };
+        let mut agents = Vec::new();
+        for rule in self.rules_about(peer, profile) {
+            let agent = rule.agent.as_deref();
+            let leads_somewhere = endpoints.iter().any(|it| rule.endpoints.contains(it));
+            if leads_somewhere && !agents.contains(&agent) {
+                agents.push(agent);
+            }
+        }
+        agents
     }
 
     /// Whether a rule looks at the bodies of the peer's requests with the profile.
@@ -286,7 +309,11 @@ impl Matched<'_> {
     pub fn decide<'r>(&self, request: &'r CheckedRequest) -> Decision<'r> {
         let permit = |rule: &Rule| Decision {
             rule: Some(rule.name.clone()),
-            outcome: Ok(Grant { profile: self.profile.clone(), request }),
+            outcome: Ok(Grant {
+                profile: self.profile.clone(),
+                agent: rule.agent.clone(),
+                request,
+            }),
         };
         let refuse = |rule: Option<&Rule>, denial| Decision {
             rule: rule.map(|rule| rule.name.clone()),

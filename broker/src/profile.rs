@@ -4,6 +4,7 @@
 //! each load; an `actor` for each profile keeps them fresh, and its state is read without a lock and without a file.
 
 mod actor;
+mod agents;
 mod aws_files;
 mod cache_file;
 mod dpop;
@@ -28,7 +29,9 @@ mod survey;
 mod time;
 mod token;
 mod token_error;
+mod traceable;
 mod values;
+mod view;
 mod watch;
 
 use std::collections::HashMap;
@@ -36,9 +39,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 use aws_types::SdkConfig;
-use sigward_proto::v1::ProfileState;
 
 use self::actor::Actor;
+use self::agents::AgentActor;
 use self::entry::Entry;
 use self::home::Home;
 pub use self::identity::Identity;
@@ -55,9 +58,10 @@ pub use self::source::named::{Named, named};
 pub use self::surroundings::Surroundings;
 use self::survey::Survey;
 use self::token::{Session, Tokens};
+pub use self::view::View;
 use self::watch::Watch;
 use crate::clock::Clock;
-use crate::config::{AwsFiles, Config, ProfileName};
+use crate::config::{Agent, AwsFiles, Config, ProfileName};
 use crate::error::{Denial, Reason};
 use crate::policy::{Grant, LoginGrant};
 use crate::secret::Credentials;
@@ -78,31 +82,6 @@ pub struct Profiles {
     watch: OnceLock<Watch>,
 }
 
-/// What can be told about a profile: never a key.
-#[derive(Debug)]
-pub struct View {
-    /// What callers call it.
-    pub name: ProfileName,
-    /// For people and models.
-    pub description: String,
-    /// The region that it works in, where its file names one.
-    pub region: Option<String>,
-    /// Where its credentials come from.
-    pub source: &'static str,
-    /// How its credentials are.
-    pub state: ProfileState,
-    /// Why it can't sign, or why its last load failed.
-    pub failure: Option<Denial>,
-    /// When its credentials end.
-    pub expiry: Option<SystemTime>,
-    /// When they were loaded.
-    pub loaded: Option<SystemTime>,
-    /// Which credentials they are; 0 for none yet.
-    pub generation: u64,
-    /// Whose they are, where the configuration says to ask; else empty.
-    pub identity_arn: String,
-}
-
 /// A sign-in that may begin.
 #[derive(Debug)]
 pub struct SignIn {
@@ -111,7 +90,7 @@ pub struct SignIn {
     home: Arc<Home>,
     logins: Arc<Logins>,
     /// All profiles, some of which are of the same session.
-    all: Vec<(Weak<Source>, Weak<Actor>)>,
+    all: Vec<(Weak<Source>, Vec<Weak<Actor>>)>,
 }
 
 impl SignIn {
@@ -123,12 +102,10 @@ impl SignIn {
         let key = session.key().to_owned();
         logins.join(session, &config, async move {
             let snapshot = home.read().await;
-            for (source, actor) in &all {
-                let (Some(source), Some(actor)) = (source.upgrade(), actor.upgrade()) else {
-                    continue;
-                };
+            for (source, actors) in &all {
+                let Some(source) = source.upgrade() else { continue };
                 if source.session_of(&snapshot).is_ok_and(|session| session.key() == key) {
-                    actor.change(Change::Token);
+                    actors.iter().filter_map(Weak::upgrade).for_each(|it| it.change(Change::Token));
                 }
             }
         })
@@ -172,28 +149,39 @@ impl Profiles {
             let home = Arc::clone(&home);
             let source = Source::new(profile, config, surroundings, home, tokens);
             let before = self.find_shared(&profile.name);
-            let (source, actor) = match before.filter(|before| before.source.is_like(&source)) {
-                Some(before) => (Arc::clone(&before.source), Arc::clone(&before.actor)),
-                None => {
-                    let source = Arc::new(source);
-                    let load = Observed {
-                        source: Arc::clone(&source),
-                        name: profile.name.clone(),
-                        observer: Arc::clone(&self.observer),
-                    };
-                    let actor = Actor::new(Arc::new(load), changes, Clock::system());
-                    (source, Arc::new(actor))
-                }
+            let before = before.filter(|before| before.source.is_like(&source));
+            let source = before.map_or_else(|| Arc::new(source), |it| Arc::clone(&it.source));
+            let load = Observed {
+                source: Arc::clone(&source),
+                agent: None,
+                name: profile.name.clone(),
+                observer: Arc::clone(&self.observer),
             };
+            let is_shared = agents::is_shared(&profile.name, &config.rules);
+            let agents = agents::agents(&profile.name, &config.rules).into_iter().map(|agent| {
+                let known = before.and_then(|before| before.agent(&agent));
+                let new = || Arc::new(AgentActor::new(agent, load.clone(), changes.clone()));
+                known.cloned().unwrap_or_else(new)
+            });
+            let agents = agents.collect();
+            // Keys that nobody may sign with any more aren't taken over.
+            let known = before.filter(|before| is_shared || !before.is_shared);
+            let actor = known.map_or_else(
+                || Arc::new(Actor::new(Arc::new(load), changes, Clock::system())),
+                |known| Arc::clone(&known.actor),
+            );
             let (name, description) = (profile.name.clone(), profile.description.clone());
             let role_account = profile.role.as_ref().and_then(|role| account_of(&role.arn));
+            let preload = profile.preload;
             Arc::new(Entry {
                 name,
                 description,
-                preload: profile.preload,
+                preload,
                 role_account,
                 source,
                 actor,
+                is_shared,
+                agents,
             })
         });
         let profiles: Vec<_> = profiles.collect();
@@ -216,16 +204,28 @@ impl Profiles {
     /// dropped, and what was in use under the same name is loaded.
     pub fn succeed(&self, before: &Self) {
         for old in &before.profiles {
-            let kept = |new: &Arc<Entry>| Arc::ptr_eq(&new.actor, &old.actor);
-            if self.profiles.iter().any(kept) {
-                continue;
+            let new = self.find(&old.name).ok();
+            let replaced = |old: &Arc<Actor>, new: Option<&Arc<Actor>>| {
+                // Whoever used the keys goes on with those in their place.
+                if let Some(new) = new.filter(|_| old.is_touched()) {
+                    new.start();
+                }
+            };
+            if !new.is_some_and(|new| Arc::ptr_eq(&new.actor, &old.actor)) {
+                let new = new.filter(|new| new.is_shared);
+                replaced(&old.actor, new.map(|new| &new.actor));
+                old.actor.end();
             }
-            if old.actor.is_touched()
-                && let Ok(new) = self.find(&old.name)
-            {
-                new.actor.start();
+            for agent in &old.agents {
+                let successor = new.and_then(|new| new.agent(&agent.agent));
+                if successor.is_some_and(|successor| Arc::ptr_eq(successor, agent)) {
+                    continue;
+                }
+                if let Some(used) = agent.made() {
+                    replaced(used, successor.map(|successor| successor.actor()));
+                }
+                agent.end();
             }
-            old.actor.end();
         }
         if before.watch.get().is_some() {
             self.watch();
@@ -248,15 +248,20 @@ impl Profiles {
         grant: &Grant<'_>,
         now: SystemTime,
     ) -> Result<Arc<Credentials>, Denial> {
-        self.find(grant.profile())?.actor.credentials(now).await
+        self.actor(grant.profile(), grant.agent())?.credentials(now).await
     }
 
-    /// Takes note that upstream refused a signature of this generation, and loads once.
+    /// Takes note that upstream refused a signature of this generation of an agent's credentials, and loads once.
     ///
     /// # Errors
     /// Why that load failed.
-    pub async fn reject(&self, name: &ProfileName, generation: u64) -> Result<u64, Denial> {
-        self.find(name)?.actor.reject(generation).await
+    pub async fn reject(
+        &self,
+        name: &ProfileName,
+        agent: Option<&Agent>,
+        generation: u64,
+    ) -> Result<u64, Denial> {
+        self.actor(name, agent)?.reject(generation).await
     }
 
     /// A sign-in of a person for the profile that the grant is for. Until it begins, AWS isn't asked for anything.
@@ -269,7 +274,11 @@ impl Profiles {
         let config = profile.source.client().await?;
         let (home, logins) = (Arc::clone(&self.home), Arc::clone(&self.logins));
         let all = self.profiles.iter();
-        let all = all.map(|it| (Arc::downgrade(&it.source), Arc::downgrade(&it.actor))).collect();
+        let all = all.map(|it| {
+            let actors = it.actors().map(Arc::downgrade).collect();
+            (Arc::downgrade(&it.source), actors)
+        });
+        let all = all.collect();
         Ok(SignIn { session, config, home, logins, all })
     }
 
@@ -283,7 +292,10 @@ impl Profiles {
     /// Starts to load the profiles that the configuration says to load at the start.
     pub fn preload(&self) {
         for profile in self.profiles.iter().filter(|profile| profile.preload) {
-            profile.actor.start();
+            if profile.is_shared {
+                profile.actor.start();
+            }
+            profile.agents.iter().for_each(|agent| agent.actor().start());
         }
     }
 
@@ -309,39 +321,34 @@ impl Profiles {
         self.profiles.iter().map(|profile| &profile.name)
     }
 
-    /// What can be told about a profile now, from memory. The first calls wait for the files to be read, for so long as
-    /// a disk takes that doesn't hang.
+    /// What can be told about a profile now, or about an agent's credentials with it, from memory. The first calls wait
+    /// for the files to be read, for so long as a disk takes that doesn't hang.
+    ///
+    /// # Errors
+    /// There is no such profile, or agent.
+    pub async fn view(
+        &self,
+        name: &ProfileName,
+        agent: Option<&Agent>,
+        now: SystemTime,
+    ) -> Result<View, Denial> {
+        let profile = self.find(name)?;
+        let holder = agent.map(|agent| profile.agent(agent).ok_or_else(changed)).transpose()?;
+        self.survey().wait().await;
+        Ok(View::of(profile, holder.map(AsRef::as_ref), now))
+    }
+
+    /// The same about the credentials of the profile that are in use, those with the worst state.
     ///
     /// # Errors
     /// There is no such profile.
-    pub async fn view(&self, name: &ProfileName, now: SystemTime) -> Result<View, Denial> {
+    pub async fn worst(&self, name: &ProfileName, now: SystemTime) -> Result<View, Denial> {
         let profile = self.find(name)?;
         self.survey().wait().await;
-        let mut status = profile.actor.view(now);
-        let about = status.about;
-        // Before anyone has asked, the files may tell already that it will fail.
-        if status.state == ProfileState::Unloaded
-            && let Some(hindrance) = about.as_ref().and_then(|about| about.hindrance.clone())
-        {
-            status.state = match hindrance.reason() {
-                Reason::LoginRequired => ProfileState::LoginRequired,
-                Reason::CredentialsUnavailable => ProfileState::Unloaded,
-                _ => ProfileState::Misconfigured,
-            };
-            status.failure.get_or_insert(hindrance);
-        }
-        Ok(View {
-            name: profile.name.clone(),
-            description: profile.description.clone(),
-            region: about.as_ref().and_then(|about| about.region.clone()),
-            source: about.map_or("", |about| about.source),
-            state: status.state,
-            failure: status.failure,
-            expiry: status.expiry,
-            loaded: status.loaded,
-            generation: status.generation,
-            identity_arn: status.identity_arn,
-        })
+        let in_use = profile.agents.iter().filter(|agent| agent.made().is_some());
+        let of_agents = in_use.map(|agent| View::of(profile, Some(agent), now));
+        let own = View::of(profile, None, now);
+        Ok(of_agents.fold(own, |worst, view| if view.is_worse(&worst) { view } else { worst }))
     }
 
     /// Whose quotas a profile's calls count for: the account, as far as anything tells it; else the key, where it stays
@@ -354,21 +361,45 @@ impl Profiles {
         known.or_else(|| profile.actor.lasting_key()).unwrap_or_else(of_profile)
     }
 
-    /// Whose identity the profile's credentials are, by `sts:GetCallerIdentity`.
+    /// The agents whose credentials a profile has, in the order of the rules; none stands for the profile's own.
+    ///
+    /// # Errors
+    /// There is no such profile.
+    pub fn agents(&self, name: &ProfileName) -> Result<Vec<Option<&Agent>>, Denial> {
+        let profile = self.find(name)?;
+        let own = profile.is_shared.then_some(None);
+        let agents = profile.agents.iter().map(|agent| Some(agent.agent.as_ref()));
+        Ok(own.into_iter().chain(agents).collect())
+    }
+
+    /// Whose identity the credentials are, by `sts:GetCallerIdentity`.
     ///
     /// # Errors
     /// Why they can't be had, or AWS doesn't accept them.
-    pub async fn identity(&self, name: &ProfileName, now: SystemTime) -> Result<Identity, Denial> {
-        let profile = self.find(name)?;
-        let credentials = profile.actor.credentials(now).await?;
+    pub async fn identity(
+        &self,
+        name: &ProfileName,
+        agent: Option<&Agent>,
+        now: SystemTime,
+    ) -> Result<Identity, Denial> {
+        let credentials = self.actor(name, agent)?.credentials(now).await?;
         let keys = credentials.expose_keys().clone();
-        identity::ask(profile.source.client().await?, keys).await
+        identity::ask(self.find(name)?.source.client().await?, keys).await
     }
 
     /// Wakes up after each change of any profile's state.
     #[must_use]
     pub fn changes(&self) -> tokio::sync::watch::Receiver<()> {
         self.changes.subscribe()
+    }
+
+    /// Who has the credentials of an agent with a profile, or the profile's own.
+    fn actor(&self, name: &ProfileName, agent: Option<&Agent>) -> Result<&Arc<Actor>, Denial> {
+        let profile = self.find(name)?;
+        match agent {
+            None => Ok(&profile.actor),
+            Some(agent) => Ok(profile.agent(agent).ok_or_else(changed)?.actor()),
+        }
     }
 
     fn find(&self, name: &ProfileName) -> Result<&Entry, Denial> {
@@ -379,6 +410,11 @@ impl Profiles {
     fn find_shared(&self, name: &ProfileName) -> Option<&Arc<Entry>> {
         self.by_name.get(name).and_then(|index| self.profiles.get(*index))
     }
+}
+
+/// There is no such agent of the profile.
+fn changed() -> Denial {
+    Denial::new(Reason::CredentialsUnavailable, "the rules have just changed")
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use tonic::{Request, Response, Status};
 
 use crate::audit::{Event as AuditEvent, Record};
 use crate::clock;
-use crate::config::{ProfileName, Rate};
+use crate::config::{Agent, ProfileName, Rate};
 use crate::error::{Denial, Reason};
 use crate::pace::Throttled;
 use crate::peer::{Caller, Peer};
@@ -179,9 +179,9 @@ impl Broker for Service {
         request: Request<v1::ReportRejectionRequest>,
     ) -> Result<Response<v1::ReportRejectionResponse>, Status> {
         let peer = self.admit(&request).await?;
-        let v1::ReportRejectionRequest { profile, credential_generation } = request.into_inner();
+        let rejected = request.into_inner();
         let state = self.current.state();
-        let rejection = state.reject(&peer, &profile, credential_generation);
+        let rejection = state.reject(&peer, &rejected);
         let outcome = self.current.unless_ending(rejection).await;
         let generation = outcome.map_err(|denial| {
             tracing::info!(peer = %peer.id(), %denial, "a rejection led to no other credentials");
@@ -353,13 +353,19 @@ impl State {
         Ok(throttled != Throttled::NotYours)
     }
 
-    async fn reject(&self, peer: &Peer, profile: &str, generation: u64) -> Result<u64, Denial> {
+    /// The attack: a caller has the credentials of another's agent loaded again and again. It may name those that it
+    /// signs with.
+    async fn reject(
+        &self,
+        peer: &Peer,
+        rejected: &v1::ReportRejectionRequest,
+    ) -> Result<u64, Denial> {
         let not_allowed = || Denial::new(Reason::ProfileNotAllowed, "no rule allows the profile");
-        let name = ProfileName::parse(profile).map_err(|_| not_allowed())?;
-        if self.policy.endpoints_of(peer, &name).is_empty() {
-            return Err(not_allowed());
-        }
-        self.profiles.reject(&name, generation).await
+        let name = ProfileName::parse(&rejected.profile).map_err(|_| not_allowed())?;
+        let agents = self.policy.agents_of(peer, &name);
+        let named = |agent: &Option<&Agent>| agent.map_or("", Agent::name) == rejected.agent;
+        let agent = agents.into_iter().find(named).ok_or_else(not_allowed)?;
+        self.profiles.reject(&name, agent, rejected.credential_generation).await
     }
 }
 

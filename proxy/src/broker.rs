@@ -61,6 +61,15 @@ impl Route {
     }
 }
 
+/// Which credentials made a signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyId {
+    /// Who the caller is to AWS with them; empty where the broker's rule doesn't say.
+    pub agent: String,
+    /// Which of those that were loaded one after the other.
+    pub generation: u64,
+}
+
 /// The pauses before a question is asked again whose connection broke.
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(5), Duration::from_millis(50), Duration::from_millis(250)];
@@ -251,15 +260,14 @@ impl Broker {
         self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells that upstream refused a signature. The generation to sign with now: a later one, if
+    /// Tells that upstream refused a signature that was made with `key`. The generation to sign with now: a later one, if
     /// signing again can help.
-    pub async fn report_rejection(
-        &self,
-        profile: &ProfileName,
-        credential_generation: u64,
-    ) -> Result<u64, Error> {
-        let request =
-            ReportRejectionRequest { profile: profile.as_str().to_owned(), credential_generation };
+    pub async fn report_rejection(&self, profile: &ProfileName, key: &KeyId) -> Result<u64, Error> {
+        let request = ReportRejectionRequest {
+            profile: profile.as_str().to_owned(),
+            credential_generation: key.generation,
+            agent: key.agent.clone(),
+        };
         let answer = self
             .ask(profile, || {
                 let (mut client, request) = (self.client.clone(), request.clone());

@@ -13,7 +13,7 @@ use sigward_proto::v1::sign_request::Payload;
 use sigward_proto::v1::{Header, Reason, SignRequest};
 use url::Url;
 
-use crate::broker::{Broker, Report};
+use crate::broker::{Broker, KeyId, Report};
 use crate::config::ProfileName;
 use crate::error::Error;
 
@@ -26,7 +26,7 @@ pub struct Signature {
     /// `Authorization` and its companions, marked sensitive.
     pub headers: HeaderMap,
     /// Which credentials made it, for [`Broker::report_rejection`].
-    pub credential_generation: u64,
+    pub key: KeyId,
     /// The broker's record of it.
     pub audit_id: String,
     /// Tells the broker that the exchange is over, where it counts those in flight.
@@ -132,8 +132,8 @@ impl Signer {
             let (uri, audit_id) = (url.as_str().to_owned(), signed.audit_id.clone());
             ExchangeEnd(Arc::new(Ending { broker, profile, uri, audit_id }))
         });
-        let (credential_generation, audit_id) = (signed.credential_generation, signed.audit_id);
-        Ok(Signature { headers, credential_generation, audit_id, end })
+        let key = KeyId { agent: signed.agent, generation: signed.credential_generation };
+        Ok(Signature { headers, key, audit_id: signed.audit_id, end })
     }
 
     /// Whether the broker gives the profile's signatures by turns, as far as it has said.
@@ -152,9 +152,9 @@ impl Signer {
     ///
     /// # Errors
     /// There are none without a sign-in, or until the clock is right. That says more than the refusal of the server.
-    pub async fn refreshed(&self, profile: &ProfileName, generation: u64) -> Result<bool, Error> {
-        match self.broker.report_rejection(profile, generation).await {
-            Ok(current) => Ok(current > generation),
+    pub async fn refreshed(&self, profile: &ProfileName, key: &KeyId) -> Result<bool, Error> {
+        match self.broker.report_rejection(profile, key).await {
+            Ok(current) => Ok(current > key.generation),
             Err(error) if error.explains_a_refusal() => Err(error),
             Err(error) => {
                 tracing::info!(%profile, %error, "no fresh credentials after a refused signature");

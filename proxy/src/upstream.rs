@@ -30,6 +30,7 @@ use self::connections::Connections;
 pub use self::frames::{Frame, Frames, Whole};
 pub use self::messages::{Incoming, Messages};
 pub use self::trust::SetupError;
+use crate::broker::KeyId;
 use crate::budget::Budget;
 use crate::config::{Network, ProfileName, Timeouts};
 use crate::error::{Error, innermost};
@@ -244,9 +245,9 @@ impl Upstream {
         self.common.connections.open_ahead(&self.common.url);
         let mut signature = self.sign(&out).await?;
         let mut response = self.send(&out, signature.as_ref()).await?;
-        if let Some(Signature { credential_generation: generation, .. }) = signature
+        if let Some(Signature { key, .. }) = &signature
             && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-            && self.common.signer.refreshed(&out.profile, generation).await?
+            && self.common.signer.refreshed(&out.profile, key).await?
         {
             tracing::info!(profile = %out.profile, "signature refused, once more with fresh credentials");
             signature = self.sign(&out).await?;

@@ -13,6 +13,7 @@ mod activation;
 mod agent;
 mod answers;
 mod attacks;
+mod attribution;
 mod audit;
 mod aws_words;
 mod bad_input;

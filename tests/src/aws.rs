@@ -4,6 +4,8 @@
 //! Signatures for STS are verified like those of the upstream; new keys become known to every server that shares the
 //! key table. A process is sent here by [`Aws::environment`].
 
+mod trust;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use url::form_urlencoded;
 
+use self::trust::Trust;
 use crate::aws_home::AwsHome;
 use crate::deadline;
 use crate::keys::{Key, KeyTable};
@@ -76,6 +79,7 @@ pub struct Aws {
     person: Arc<Mutex<Person>>,
     revoked: Arc<AtomicU32>,
     sign_ins: Arc<Mutex<Vec<String>>>,
+    trust: Arc<Mutex<Trust>>,
     /// Whether requests are held, and how many are.
     gate: watch::Sender<(bool, usize)>,
 }
@@ -96,12 +100,14 @@ impl Aws {
         let revocations = Arc::clone(&revoked);
         let sign_ins = Arc::<Mutex<Vec<String>>>::default();
         let steps = Arc::clone(&sign_ins);
+        let trust = Arc::<Mutex<Trust>>::default();
+        let trusts = Arc::clone(&trust);
         let gate = watch::Sender::new((false, 0));
         let entrance = gate.clone();
         let answer = Arc::new(move |parts: Parts, body: Bytes| {
             let token = portal_token(revocations.load(Ordering::SeqCst));
             let (status, kind, text) = match parts.uri.path() {
-                "/" => sts(&keys, &parts, &body, &shared),
+                "/" => sts(&keys, &parts, &body, &trusts, &shared),
                 "/federation/credentials" => portal(&keys, &parts, &token, &shared),
                 path @ ("/client/register" | "/device_authorization" | "/token") => {
                     let mut steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,7 +129,12 @@ impl Aws {
             }
         };
         let server = Loopback::start(port, handler).await;
-        Self { server, issued, person, revoked, sign_ins, gate }
+        Self { server, issued, person, revoked, sign_ins, trust, gate }
+    }
+
+    /// From now on the trust policy of the role allows this action beside `sts:AssumeRole`.
+    pub fn allow(&self, role: &str, action: &str) {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner).allow(role, action);
     }
 
     /// From now on nobody is answered.
@@ -284,7 +295,13 @@ fn portal_token(revoked: u32) -> String {
 
 type Answer = (u16, &'static str, String);
 
-fn sts(keys: &KeyTable, parts: &Parts, body: &Bytes, issued: &Mutex<Vec<Issued>>) -> Answer {
+fn sts(
+    keys: &KeyTable,
+    parts: &Parts,
+    body: &Bytes,
+    trust: &Mutex<Trust>,
+    issued: &Mutex<Vec<Issued>>,
+) -> Answer {
     let headers: Vec<_> =
         parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -323,6 +340,11 @@ fn sts(keys: &KeyTable, parts: &Parts, body: &Bytes, issued: &Mutex<Vec<Issued>>
         name @ ("AssumeRole" | "AssumeRoleWithWebIdentity") => {
             let role = record.role.rsplit('/').next().unwrap_or_default();
             let key = Key::role(role, &record.session);
+            let mut trust = trust.lock().unwrap_or_else(PoisonError::into_inner);
+            let sessions = (&caller, &key);
+            if let Err(message) = trust.assume(sessions, &record.role, &record.parameters) {
+                return error(403, "AccessDenied", &message);
+            }
             keys.insert(key.clone());
             let expiry = date(now() + LIFETIME);
             let token = key.session_token.unwrap_or_default();

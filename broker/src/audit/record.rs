@@ -61,6 +61,9 @@ struct Fields {
     traceparent: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<String>,
+    /// Who the peer is to AWS, where the rule says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     profile: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,6 +123,8 @@ pub enum Event {
     Load {
         /// Whose.
         profile: String,
+        /// Of which agent, where they carry its name.
+        agent: Option<String>,
         /// The key and the generation, or why there are none.
         outcome: Result<(String, u64), Denial>,
     },
@@ -227,6 +232,7 @@ impl Record {
     /// It is signed, for the credential scope `scope`.
     pub fn allow(&mut self, grant: &Grant<'_>, credentials: &Credentials, scope: &str) {
         self.fields.profile = Some(grant.profile().to_string());
+        self.fields.agent = grant.agent().map(|agent| agent.name().to_owned());
         self.fields.decision = Some("allow");
         self.fields.access_key_id = Some(credentials.access_key_id().to_owned());
         self.fields.scope = Some(scope.to_owned());
@@ -247,12 +253,13 @@ impl Event {
                 let (of, profile, outcome) = (Some(of), Some(profile), Some(outcome));
                 ("login_end", Fields { of, profile, outcome, reason, ..Fields::default() })
             }
-            Self::Load { profile, outcome } => {
+            Self::Load { profile, agent, outcome } => {
                 let (word, reason) = outcome.as_ref().map_or_else(failure, |_| ("done", None));
                 let (access_key_id, generation) = outcome.ok().unzip();
                 let (profile, outcome) = (Some(profile), Some(word));
                 let fields = Fields {
                     profile,
+                    agent,
                     outcome,
                     reason,
                     access_key_id,

@@ -236,8 +236,12 @@ async fn records_are_what_the_schema_says() {
     let (of, profile) = (denied.id().to_owned(), "dev".to_owned());
     audit.event(Event::Reload { accepted: true }, NOW);
     audit.event(Event::LoginEnd { of, profile: profile.clone(), outcome: Err(failed()) }, NOW);
-    audit.event(Event::Load { profile: profile.clone(), outcome: Ok(("AKID".to_owned(), 3)) }, NOW);
-    audit.event(Event::Load { profile, outcome: Err(failed()) }, NOW);
+    audit.event(
+        Event::Load { profile: profile.clone(), agent: None, outcome: Ok(("AKID".to_owned(), 3)) },
+        NOW,
+    );
+    audit
+        .event(Event::Load { profile, agent: Some("bot".to_owned()), outcome: Err(failed()) }, NOW);
     for _ in 0..100 {
         audit.write_denial(&denied, true, Instant::now(), NOW).await;
     }

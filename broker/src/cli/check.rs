@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 
 use super::table::{Table, or_dash, print, quoted, shown, time_left};
 use crate::clock;
-use crate::config::{Config, CredentialsFrom, Profile, partition};
+use crate::config::{Agent, Config, CredentialsFrom, Profile, partition};
 use crate::endpoint::{Endpoint, scope_of_host};
 use crate::error::{Denial, Reason, in_words};
 use crate::profile::{Profiles, Surroundings};
@@ -25,13 +25,22 @@ pub(super) async fn run(
 ) -> ExitCode {
     let profiles = Profiles::new(config, surroundings, Arc::new(()));
     let now = clock::now();
-    let identities =
-        join_all(config.profiles.iter().map(|p| profiles.identity(&p.name, now))).await;
+    let agents = |profile: &'_ Profile| profiles.agents(&profile.name).unwrap_or_default();
+    let holders =
+        config.profiles.iter().flat_map(|it| agents(it).into_iter().map(move |a| (it, a)));
+    let holders: Vec<(&Profile, Option<&Agent>)> = holders.collect();
+    let asked = holders.iter().map(|(it, agent)| profiles.identity(&it.name, *agent, now));
+    let identities = join_all(asked).await;
 
-    let mut table = Table::new(&["PROFILE", "SOURCE", "STATE", "TIME LEFT", "ACCOUNT", "IDENTITY"]);
+    let has_agents = holders.iter().any(|(_, agent)| agent.is_some());
+    let mut heading = vec!["PROFILE", "SOURCE", "STATE", "TIME LEFT", "ACCOUNT", "IDENTITY"];
+    if has_agents {
+        heading.insert(1, "AGENT");
+    }
+    let mut table = Table::new(&heading);
     let mut failures = String::new();
-    for (profile, identity) in config.profiles.iter().zip(&identities) {
-        let Ok(view) = profiles.view(&profile.name, now).await else { continue };
+    for ((profile, agent), identity) in holders.iter().zip(&identities) {
+        let Ok(view) = profiles.view(&profile.name, *agent, now).await else { continue };
         let (state, left, account, arn) = match identity {
             Ok(identity) => (
                 "ok",
@@ -40,18 +49,22 @@ pub(super) async fn run(
                 identity.arn.as_str(),
             ),
             Err(denial) => {
-                failures.push_str(&explain(profile, view.source, denial));
+                failures.push_str(&explain(profile, *agent, view.source, denial));
                 ("failed", String::new(), "", denial.reason().name())
             }
         };
-        table.row(vec![
+        let mut row = vec![
             profile.name.to_string(),
             or_dash(view.source),
             state.to_owned(),
             or_dash(&left),
             or_dash(account),
             or_dash(arn),
-        ]);
+        ];
+        if has_agents {
+            row.insert(1, or_dash(agent.map_or("", Agent::name)));
+        }
+        table.row(row);
     }
     let limits: String = config.profiles.iter().filter_map(limits).collect();
     let Obstacles { certain, possible } = server::obstacles(config, default_socket).await;
@@ -111,7 +124,7 @@ fn contradictions(endpoint: &Endpoint) -> Vec<String> {
 }
 
 /// What failed, and what to do next. The detail is shown: whoever runs `check` could read it anyway.
-fn explain(profile: &Profile, source: &str, denial: &Denial) -> String {
+fn explain(profile: &Profile, agent: Option<&Agent>, source: &str, denial: &Denial) -> String {
     let name = match &profile.from {
         CredentialsFrom::AwsProfile(name) => quoted(name),
         CredentialsFrom::DefaultChain => "default".into(),
@@ -130,6 +143,12 @@ fn explain(profile: &Profile, source: &str, denial: &Denial) -> String {
         ),
         Reason::UnsupportedProfileSetting => {
             "take the setting out of the profile, or use another profile".to_owned()
+        }
+        Reason::AccessDenied if denial.action().is_some() => {
+            let action = denial.action().unwrap_or_default();
+            format!(
+                "let the role's trust policy allow {action} beside sts:AssumeRole, or ask for less in attribution"
+            )
         }
         Reason::AccessDenied => {
             "check the trust policy of the role, and whether the identity that assumes it may call \
@@ -151,6 +170,11 @@ fn explain(profile: &Profile, source: &str, denial: &Denial) -> String {
             "name a profile (--profile NAME), or put credentials where the AWS SDKs look for them"
                 .to_owned()
         }
+        Reason::ProfileMisconfigured if agent.is_some() => {
+            format!(
+                "change the profile or the rule; the profile: aws configure list --profile {name}"
+            )
+        }
         Reason::ProfileMisconfigured => {
             format!("look at the profile: aws configure list --profile {name}")
         }
@@ -161,8 +185,9 @@ fn explain(profile: &Profile, source: &str, denial: &Denial) -> String {
         }
         _ => "look at the network and at the source of the credentials, and try again".to_owned(),
     };
+    let as_agent = agent.map(|agent| format!(" as {}", agent.name())).unwrap_or_default();
     format!(
-        "\n{}: {}\n    {}\n    next: {next}\n",
+        "\n{}{as_agent}: {}\n    {}\n    next: {next}\n",
         profile.name,
         denial.reason().name(),
         shown(denial.detail())

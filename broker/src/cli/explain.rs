@@ -18,7 +18,7 @@ use crate::call::Content;
 use crate::config::{Config, ProfileName};
 use crate::error::{Denial, Error, Reason};
 use crate::peer::{Peer, Standing, TlsPeer, UnixPeer};
-use crate::policy::{Policy, Why};
+use crate::policy::{Grant, Policy, Why};
 use crate::request::Head;
 
 /// Says which rule of a configuration decides a call, and why the others don't.
@@ -122,8 +122,7 @@ pub(super) fn run(options: &Options, config: &Config) -> Result<ExitCode, Error>
         Ok(matched) => {
             let decision = matched.decide(&request);
             match (&decision.outcome, &decision.rule) {
-                (Ok(_), Some(rule)) => (format!("Permitted by {rule:?}."), true),
-                (Ok(_), None) => ("Permitted.".to_owned(), true),
+                (Ok(grant), rule) => (permitted(grant, rule.as_deref()), true),
                 (Err(denial), rule) => (denied(rule.as_deref(), denial), false),
             }
         }
@@ -189,6 +188,24 @@ fn endpoint_uri(config: &Config, name: &str) -> Result<String, Error> {
         Error::Usage(format!("there is no endpoint {name:?}; there are {}", names.join(", ")))
     })?;
     Ok(endpoint.url.to_string())
+}
+
+fn permitted(grant: &Grant<'_>, rule: Option<&str>) -> String {
+    let by = rule.map(|rule| format!(" by {rule:?}")).unwrap_or_default();
+    let agent = grant.agent().map(|agent| {
+        let marks = match (agent.is_tag(), agent.is_source_identity()) {
+            (false, false) => "",
+            (true, false) => ", with a session tag",
+            (false, true) => ", with the source identity",
+            (true, true) => ", with a session tag and the source identity",
+        };
+        let session = agent.session_name(grant.profile());
+        format!(
+            " To AWS the caller is the agent {:?}: role session {session}{marks}.",
+            agent.name()
+        )
+    });
+    format!("Permitted{by}.{}", agent.unwrap_or_default())
 }
 
 fn denied(rule: Option<&str>, denial: &Denial) -> String {

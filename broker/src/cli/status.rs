@@ -146,30 +146,39 @@ fn profiles_table(answer: &Answer, now: SystemTime) -> String {
         let none = if answer.callers.is_some() { "This broker has no profile.\n" } else { none };
         return format!("{fault}{none}");
     }
-    let identities = profiles.iter().any(|profile| !profile.identity_arn.is_empty());
-    let mut heading = vec!["PROFILE", "SOURCE", "STATE", "TIME LEFT", "REGION"];
+    let identities = profiles.iter().any(|profile| !profile.identity_arn.is_empty())
+        || profiles.iter().flat_map(|it| &it.agents).any(|agent| !agent.identity_arn.is_empty());
+    let agents = profiles.iter().any(|profile| !profile.agents.is_empty());
+    let mut heading = vec!["PROFILE"];
+    if agents {
+        heading.push("AGENT");
+    }
+    heading.extend(["SOURCE", "STATE", "TIME LEFT", "REGION"]);
     if identities {
         heading.extend(["ACCOUNT", "IDENTITY"]);
     }
     heading.push("LAST ERROR");
     let mut table = Table::new(&heading);
-    for profile in profiles {
+    for profile in profiles.iter().flat_map(holders) {
         let left = match (profile.credential_generation, profile.credential_expiry) {
             (0, _) => String::new(),
             (_, expiry) => time_left(expiry.and_then(|expiry| expiry.try_into().ok()), now),
         };
-        let mut row = vec![
-            profile.name.clone(),
+        let mut row = vec![profile.name.clone()];
+        if agents {
+            row.push(or_dash(&profile.agent));
+        }
+        row.extend([
             or_dash(&profile.source),
-            state(profile).to_owned(),
+            state(profile.state()).to_owned(),
             or_dash(&left),
             or_dash(&profile.region),
-        ];
+        ]);
         if identities {
             let (account, identity) = account_and_name(&profile.identity_arn);
             row.extend([or_dash(account), or_dash(identity)]);
         }
-        row.push(or_dash(&in_words(profile)));
+        row.push(or_dash(&in_words(&profile)));
         table.row(row);
     }
     format!("{fault}{}", table.render())
@@ -193,6 +202,22 @@ fn paced(profiles: &[Profile]) -> String {
         }
     }
     if lines.is_empty() { String::new() } else { format!("\n{}", lines.concat()) }
+}
+
+/// The profile, and each of its agents that it isn't about, as if that were a profile.
+fn holders(profile: &Profile) -> Vec<Profile> {
+    let others = profile.agents.iter().filter(|agent| agent.name != profile.agent);
+    let others = others.map(|agent| Profile {
+        agent: agent.name.clone(),
+        state: agent.state,
+        reason: agent.reason.clone(),
+        last_error: agent.last_error.clone(),
+        credential_expiry: agent.credential_expiry,
+        identity_arn: agent.identity_arn.clone(),
+        credential_generation: agent.credential_generation,
+        ..profile.clone()
+    });
+    std::iter::once(profile.clone()).chain(others).collect()
 }
 
 /// `arn:aws:sts::123456789012:assumed-role/Name/session` as the account and `assumed-role/Name/session`.
@@ -222,8 +247,8 @@ fn in_words(profile: &Profile) -> String {
     }
 }
 
-fn state(profile: &Profile) -> &'static str {
-    match profile.state() {
+fn state(state: ProfileState) -> &'static str {
+    match state {
         ProfileState::Unspecified => "unknown",
         ProfileState::Unloaded => "unloaded",
         ProfileState::Loading => "loading",
@@ -243,6 +268,7 @@ fn json(answer: &Answer) -> String {
         name: &'a str,
         description: &'a str,
         source: &'a str,
+        agent: &'a str,
         state: String,
         reason: &'a str,
         last_error: &'a str,
@@ -253,6 +279,7 @@ fn json(answer: &Answer) -> String {
         endpoints: Vec<&'a str>,
         /// Those of them whose signatures are given by turns.
         paced: Vec<Paced<'a>>,
+        agents: Vec<AgentRow<'a>>,
     }
     #[derive(Serialize)]
     struct Paced<'a> {
@@ -261,6 +288,18 @@ fn json(answer: &Answer) -> String {
         waiting: u32,
         in_flight: u32,
     }
+    #[derive(Serialize)]
+    struct AgentRow<'a> {
+        name: &'a str,
+        session_name: &'a str,
+        state: String,
+        reason: &'a str,
+        last_error: &'a str,
+        identity_arn: &'a str,
+        credential_expiry: Option<String>,
+        credential_generation: u64,
+    }
+    let name = |it: ProfileState| state(it).replace(' ', "_");
     let paced = |endpoint: &'_ v1::Endpoint| {
         let pace = endpoint.pace?;
         Some((pace.per_second, pace.waiting, pace.in_flight))
@@ -269,15 +308,13 @@ fn json(answer: &Answer) -> String {
         name: &profile.name,
         description: &profile.description,
         source: &profile.source,
-        state: state(profile).replace(' ', "_"),
+        agent: &profile.agent,
+        state: name(profile.state()),
         reason: &profile.reason,
         last_error: &profile.last_error,
         identity_arn: &profile.identity_arn,
         region: &profile.region,
-        credential_expiry: profile
-            .credential_expiry
-            .and_then(|expiry| SystemTime::try_from(expiry).ok())
-            .map(|expiry| crate::log::timestamp(expiry, "T") + "Z"),
+        credential_expiry: time(profile.credential_expiry),
         credential_generation: profile.credential_generation,
         endpoints: profile.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect(),
         paced: profile
@@ -286,6 +323,20 @@ fn json(answer: &Answer) -> String {
             .filter_map(|endpoint| {
                 let (per_second, waiting, in_flight) = paced(endpoint)?;
                 Some(Paced { endpoint: &endpoint.name, per_second, waiting, in_flight })
+            })
+            .collect(),
+        agents: profile
+            .agents
+            .iter()
+            .map(|agent| AgentRow {
+                name: &agent.name,
+                session_name: &agent.session_name,
+                state: name(agent.state()),
+                reason: &agent.reason,
+                last_error: &agent.last_error,
+                identity_arn: &agent.identity_arn,
+                credential_expiry: time(agent.credential_expiry),
+                credential_generation: agent.credential_generation,
             })
             .collect(),
     });
@@ -301,6 +352,11 @@ fn json(answer: &Answer) -> String {
         text["other_callers"] = (*others).into();
     }
     format!("{text}\n")
+}
+
+/// As RFC 3339 writes it.
+fn time(time: Option<impl TryInto<SystemTime>>) -> Option<String> {
+    Some(crate::log::timestamp(time?.try_into().ok()?, "T") + "Z")
 }
 
 #[cfg(test)]
@@ -378,6 +434,42 @@ mod tests {
         );
         let without = table(&own(&[profile("dev")], false), SystemTime::UNIX_EPOCH);
         assert!(!without.contains("ACCOUNT"), "{without}");
+    }
+
+    /// A row for each agent; for the profile's own credentials only where the caller may use them.
+    #[test]
+    fn each_agent_has_a_row() {
+        let agent = |name: &str, state: ProfileState| sigward_proto::v1::Agent {
+            name: name.to_owned(),
+            session_name: format!("sigward-dev-{name}"),
+            state: state.into(),
+            credential_generation: 1,
+            identity_arn: format!("arn:aws:sts::123456789012:assumed-role/R/sigward-dev-{name}"),
+            ..sigward_proto::v1::Agent::default()
+        };
+        let agents =
+            vec![agent("bot", ProfileState::Fresh), agent("tester", ProfileState::Expired)];
+        let mut dev = Profile { agents, ..profile("dev") };
+        let rows = |profile: &Profile| -> Vec<Vec<String>> {
+            let text = table(&own(std::slice::from_ref(profile), false), SystemTime::UNIX_EPOCH);
+            let cells = |line: &str| line.split("  ").map(str::trim).map(str::to_owned).collect();
+            let rows = text.lines().map(cells);
+            rows.map(|row: Vec<String>| row.into_iter().filter(|it| !it.is_empty()).collect())
+                .collect()
+        };
+        let own = rows(&dev);
+        assert_eq!(own[0][..4], ["PROFILE", "AGENT", "SOURCE", "STATE"]);
+        assert_eq!(own[1][..4], ["dev", "-", "sso", "fresh"]);
+        assert_eq!(own[2][..4], ["dev", "bot", "sso", "fresh"]);
+        assert_eq!(own[3][..4], ["dev", "tester", "sso", "expired"]);
+        assert!(own[3].contains(&"assumed-role/R/sigward-dev-tester".to_owned()), "{own:?}");
+        dev.agent = "bot".to_owned();
+        assert_eq!(rows(&dev).len(), 3);
+        let json: serde_json::Value = serde_json::from_str(&json(&own(&[dev], false))).expect("JSON");
+        let dev = &json["profiles"][0];
+        assert_eq!((&dev["agent"], &dev["agents"][1]["name"]), (&"bot".into(), &"tester".into()));
+        assert_eq!(dev["agents"][1]["session_name"], "sigward-dev-tester");
+        assert_eq!(dev["agents"][1]["state"], "expired");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::agent::Agent;
 use super::guard_rails::GuardRails;
 use super::pace::Pace;
 use crate::endpoint::Endpoint;
@@ -157,6 +158,8 @@ pub struct Rule {
     pub rate: Option<Rate>,
     /// Whether it allows to sign a person in.
     pub login: bool,
+    /// Who its peers are to AWS; none where all share the profile's own credentials.
+    pub agent: Option<Arc<Agent>>,
 }
 
 /// A choice of names.
@@ -308,6 +311,7 @@ impl Rule {
             arguments: Vec::new(),
             rate: None,
             login: true,
+            agent: None,
         }
     }
 }

@@ -1,12 +1,14 @@
 //! The rules: whom they are about, and what of MCP they permit.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sigward_proto::call::Want;
 use sigward_proto::certificate::dns_name;
 use sigward_proto::spiffe::SpiffePattern;
 use toml::de::DeValue;
 
+use super::agent::{Agents, agent};
 use super::model::{Argument, Globs, Must, Names, Rate, Rule, Scalar};
 use super::reader::{Table, Value, absolute, references};
 use crate::peer::{self, PeerPattern, UnixPattern};
@@ -22,6 +24,7 @@ pub(super) fn rules<'a>(
     serves_tls: bool,
 ) -> Vec<Rule> {
     let mut names_so_far: Vec<String> = Vec::new();
+    let mut agents = Agents::default();
     let tables = root.tables("rule").into_iter().enumerate();
     let rules = tables.map(|(index, table)| {
         let name = rule_name(&table, index, &mut names_so_far);
@@ -37,7 +40,7 @@ pub(super) fn rules<'a>(
         if !table.has("profiles") {
             table.missing("profiles", "is missing: name what the rule allows, or [\"*\"]");
         }
-        let profiles = names(&table, "profiles", |texts| references(texts, profiles, "profile"));
+        let allowed = names(&table, "profiles", |texts| references(texts, profiles, "profile"));
         let endpoints =
             names(&table, "endpoints", |texts| references(texts, endpoints, "endpoint"));
         let globs_of = |key| table.table(key).map(globs);
@@ -55,11 +58,16 @@ pub(super) fn rules<'a>(
         }
         let rate = table.table("rate").map(rate);
         let login = table.flag("login").is_some_and(|login| login.value);
+        let agent = agent(&table);
+        if let Some(agent) = &agent {
+            let mine = profiles.iter().copied().filter(|profile| allowed.contains(profile));
+            agents.add(agent, &name, mine).unwrap_or_else(|why| table.fault("agent", &why));
+        }
         table.done();
         Rule {
             name,
             peer,
-            profiles,
+            profiles: allowed,
             endpoints,
             methods,
             tools,
@@ -68,6 +76,7 @@ pub(super) fn rules<'a>(
             arguments,
             rate,
             login,
+            agent: agent.map(Arc::new),
         }
     });
     rules.collect()

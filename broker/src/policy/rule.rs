@@ -6,7 +6,7 @@ use sigward_proto::call::{Fault, Kind, Place, Target, Value, Want};
 use wildmatch::WildMatch;
 
 use crate::call::Call;
-use crate::config::{self, Must, Names, Rate, Scalar};
+use crate::config::{self, Agent, Must, Names, Rate, Scalar};
 use crate::peer::PeerPattern;
 
 /// A rule, ready to be asked.
@@ -23,6 +23,8 @@ pub(super) struct Rule {
     arguments: Vec<Condition>,
     pub(super) rate: Option<Rate>,
     pub(super) login: bool,
+    /// Who its peers are to AWS.
+    pub(super) agent: Option<Arc<Agent>>,
 }
 
 #[derive(Debug)]
@@ -109,6 +111,7 @@ impl Rule {
             prompts: rule.prompts.as_ref().map(Globs::new),
             rate: rule.rate,
             login: rule.login,
+            agent: rule.agent.clone(),
         }
     }
 

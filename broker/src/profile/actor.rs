@@ -34,6 +34,7 @@ use self::status::Status;
 use super::identity::account_of;
 use super::load::{Effort, Load};
 use super::reading::{About, Change, Reading, Taken};
+use super::traceable::Traceable;
 use crate::clock::Clock;
 use crate::error::{Denial, Reason};
 use crate::secret::Credentials;
@@ -140,6 +141,11 @@ impl Actor {
     /// The token's file, whose changes count for this profile beside those of the AWS files.
     pub(super) fn token_file(&self) -> Option<PathBuf> {
         self.status.load().token_file.clone()
+    }
+
+    /// Whether AWS can tell agents apart that use it, as far as the files tell.
+    pub(super) fn traceable(&self) -> Option<Traceable> {
+        self.status.load().about.as_ref().and_then(|about| about.traceable.clone())
     }
 
     /// Whether the files have been read for it.

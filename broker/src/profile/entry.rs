@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::actor::Actor;
+use super::agents::AgentActor;
 use super::source::Source;
-use crate::config::ProfileName;
+use crate::config::{Agent, ProfileName};
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -14,5 +15,22 @@ pub(super) struct Entry {
     /// The account of the role on top, where there is one.
     pub(super) role_account: Option<String>,
     pub(super) source: Arc<Source>,
+    /// The credentials of those who sign under no agent's name.
     pub(super) actor: Arc<Actor>,
+    /// Whether there may be such.
+    pub(super) is_shared: bool,
+    pub(super) agents: Vec<Arc<AgentActor>>,
+}
+
+impl Entry {
+    /// An agent that a rule names.
+    pub(super) fn agent(&self, agent: &Agent) -> Option<&Arc<AgentActor>> {
+        self.agents.iter().find(|it| *it.agent == *agent)
+    }
+
+    /// All credentials of it that anyone has needed.
+    pub(super) fn actors(&self) -> impl Iterator<Item = &Arc<Actor>> {
+        let of_agents = self.agents.iter().filter_map(|agent| agent.made());
+        std::iter::once(&self.actor).chain(of_agents)
+    }
 }

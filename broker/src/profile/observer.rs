@@ -9,16 +9,17 @@ use futures_util::future::BoxFuture;
 
 use super::load::{Effort, Load, OnRead};
 use super::source::Source;
-use crate::config::ProfileName;
+use crate::config::{Agent, ProfileName};
 use crate::error::Denial;
 use crate::secret::Credentials;
 
 /// Hears of each load that has ended. It must not wait.
 pub trait Observer: Debug + Send + Sync {
-    /// A load of a profile's credentials took this long, and brought these, or none.
+    /// A load of a profile's credentials, for an agent or for all, took this long, and brought these, or none.
     fn on_load(
         &self,
         profile: &ProfileName,
+        agent: Option<&Agent>,
         took: Duration,
         outcome: Result<&Arc<Credentials>, &Denial>,
     );
@@ -26,12 +27,22 @@ pub trait Observer: Debug + Send + Sync {
 
 /// Nobody hears of it: for `check`, which tells a person itself.
 impl Observer for () {
-    fn on_load(&self, _: &ProfileName, _: Duration, _: Result<&Arc<Credentials>, &Denial>) {}
+    fn on_load(
+        &self,
+        _: &ProfileName,
+        _: Option<&Agent>,
+        _: Duration,
+        _: Result<&Arc<Credentials>, &Denial>,
+    ) {
+    }
 }
 
 /// A source, whose loads are observed.
+#[derive(Debug, Clone)]
 pub(super) struct Observed {
     pub(super) source: Arc<Source>,
+    /// Whose name the credentials carry.
+    pub(super) agent: Option<Arc<Agent>>,
     pub(super) name: ProfileName,
     pub(super) observer: Arc<dyn Observer>,
 }
@@ -43,14 +54,14 @@ impl Load for Observed {
         now: SystemTime,
         on_read: OnRead,
     ) -> BoxFuture<'_, Result<Keys, Denial>> {
-        self.source.load(effort, now, on_read)
+        Box::pin(self.source.load(self.agent.as_deref(), effort, now, on_read))
     }
 
     fn identify(&self, keys: &Keys) -> Option<BoxFuture<'static, Result<String, Denial>>> {
-        self.source.identify(keys)
+        self.source.ask_whose(keys)
     }
 
     fn on_end(&self, took: Duration, outcome: Result<&Arc<Credentials>, &Denial>) {
-        self.observer.on_load(&self.name, took, outcome);
+        self.observer.on_load(&self.name, self.agent.as_deref(), took, outcome);
     }
 }

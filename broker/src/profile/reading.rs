@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use super::traceable::Traceable;
 use crate::error::Denial;
 
 /// One reading, for one profile.
@@ -23,6 +24,8 @@ pub(super) struct About {
     pub(super) source: &'static str,
     /// Why it can't sign, as far as that can be told without asking anyone.
     pub(super) hindrance: Option<Denial>,
+    /// Whether AWS can tell agents apart that use it; none where nobody can tell.
+    pub(super) traceable: Option<Traceable>,
 }
 
 /// What a load would begin with.

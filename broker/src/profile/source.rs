@@ -6,6 +6,7 @@
 //! Invariant: the role session name of a profile is the same in each load. Services bind sessions to it; the SDK would
 //! make up a new one every time.
 
+mod attribution;
 mod base;
 mod chain;
 pub(super) mod child;
@@ -35,11 +36,14 @@ use self::endpoints::FromEnvironment;
 use self::reader::Reader;
 use super::home::{Home, Snapshot};
 use super::identity;
-use super::load::{Effort, Load, OnRead};
+use super::load::{Effort, OnRead};
 use super::reading::Reading;
 use super::surroundings::Surroundings;
 use super::token::{Session, Tokens};
-use crate::config::{self, AwsFiles, Config, CredentialsFrom, GuardRails, ProfileName, Role};
+use crate::config::{
+    self, Agent, AwsFiles, Config, CredentialsFrom, GuardRails, ProfileName, Role,
+    session_characters,
+};
 use crate::error::{Denial, Reason};
 
 /// Where a profile's credentials come from.
@@ -159,6 +163,7 @@ impl Source {
 
     async fn credentials(
         &self,
+        agent: Option<&Agent>,
         effort: Effort,
         now: SystemTime,
         on_read: OnRead,
@@ -181,7 +186,7 @@ impl Source {
         let environment = if named { None } else { environment::keys()? };
         // Then a role of the profile, and only then a web identity of the environment.
         let web_identity = self.web_identity.clone().filter(|_| !named && !chain.assumes);
-        let (base, hops) = match (environment, web_identity) {
+        let (mut base, hops) = match (environment, web_identity) {
             (Some(keys), _) => (Some(Base::StaticKeys(keys)), Vec::new()),
             (None, Some(web_identity)) => {
                 let role = web_identity?;
@@ -200,6 +205,9 @@ impl Source {
         let mut hops: Vec<Hop> = hops.into_iter().chain(role).collect();
         if let Some(limits) = &self.guard_rails {
             roles::limit(&mut hops, base.as_ref(), limits)?;
+        }
+        if let Some(agent) = agent {
+            attribution::attribute(base.as_mut(), &mut hops, agent, &self.name)?;
         }
         // Keys that need no call need no client either, which takes time to be made.
         if let (Some(Base::StaticKeys(keys)), []) = (&base, hops.as_slice()) {
@@ -293,6 +301,7 @@ impl Source {
             session_name: role.session_name.clone(),
             external_id: role.external_id.clone(),
             source_identity: None,
+            agent_tag: None,
             duration: role.duration.and_then(seconds),
             policy: role.session_policy.clone(),
             policy_arns: role.session_policy_arns.clone(),
@@ -352,9 +361,7 @@ impl Source {
 
     /// `sigward-` and the profile's name, as far as STS allows.
     fn session_name(&self) -> String {
-        let allowed =
-            |c: char| if c.is_ascii_alphanumeric() || "_+=,.@-".contains(c) { c } else { '-' };
-        format!("sigward-{}", self.name).chars().map(allowed).take(64).collect()
+        session_characters(&format!("sigward-{}", self.name)).chars().take(64).collect()
     }
 }
 
@@ -393,34 +400,39 @@ fn web_identity(surroundings: &Surroundings) -> Option<Result<WebIdentity, Denia
     }))
 }
 
-impl Load for Arc<Source> {
-    fn load(
+impl Source {
+    /// One load: of credentials that carry the agent's name, where there is one.
+    pub(super) async fn load(
         &self,
+        agent: Option<&Agent>,
         effort: Effort,
         now: SystemTime,
         on_read: OnRead,
-    ) -> BoxFuture<'_, Result<Credentials, Denial>> {
-        Box::pin(async move {
-            let loaded = self.credentials(effort, now, on_read).await;
-            match &loaded {
-                Ok(_) => tracing::info!(profile = %self.name, "credentials loaded"),
-                // It passes by itself, or a person has to act.
-                Err(denial) if denial.reason() == Reason::CredentialsUnavailable => {
-                    tracing::warn!(profile = %self.name, %denial, "credentials not loaded");
-                }
-                Err(denial) => {
-                    tracing::error!(profile = %self.name, %denial, "credentials not loaded");
-                }
+    ) -> Result<Credentials, Denial> {
+        let loaded = self.credentials(agent, effort, now, on_read).await;
+        let (profile, agent) = (&self.name, agent.map(Agent::name));
+        match &loaded {
+            Ok(_) => tracing::info!(%profile, agent, "credentials loaded"),
+            // It passes by itself, or a person has to act.
+            Err(denial) if denial.reason() == Reason::CredentialsUnavailable => {
+                tracing::warn!(%profile, agent, %denial, "credentials not loaded");
             }
-            loaded
-        })
+            Err(denial) => {
+                tracing::error!(%profile, agent, %denial, "credentials not loaded");
+            }
+        }
+        loaded
     }
 
-    fn identify(&self, keys: &Credentials) -> Option<BoxFuture<'static, Result<String, Denial>>> {
+    /// Asks whose the keys are, as an ARN, where the configuration says so.
+    pub(super) fn ask_whose(
+        self: &Arc<Self>,
+        keys: &Credentials,
+    ) -> Option<BoxFuture<'static, Result<String, Denial>>> {
         if !self.identify {
             return None;
         }
-        let (this, keys) = (Self::clone(self), keys.clone());
+        let (this, keys) = (Arc::clone(self), keys.clone());
         Some(Box::pin(async move {
             let asked = async { identity::ask(this.client().await?, keys).await }.await;
             if let Err(denial) = &asked {

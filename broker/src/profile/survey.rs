@@ -33,6 +33,7 @@ impl Survey {
                 profile.actor.survey(profile.source.read(&snapshot, clock::now()).await);
             });
             join_all(read).await;
+            profiles.iter().for_each(|profile| report_untraceable(profile));
             changes.send_replace(());
         });
         tokio::spawn(async move {
@@ -46,5 +47,16 @@ impl Survey {
     pub(super) async fn wait(&self) {
         // It fails only at the end of the runtime.
         drop(self.0.clone().wait_for(|over| *over).await);
+    }
+}
+
+/// Reports agents whom AWS couldn't tell apart, before the first of their calls fails.
+fn report_untraceable(profile: &Entry) {
+    let Some(traceable) = profile.actor.traceable() else { return };
+    for agent in &profile.agents {
+        if let Err(denial) = traceable.check(&agent.agent) {
+            let (profile, agent) = (&profile.name, agent.agent.name());
+            tracing::error!(%profile, agent, %denial, "nothing will be signed for the agent");
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use sigward_proto::v1::ProfileState;
+
 use super::*;
 
 fn keys(names: &[&str]) -> String {
@@ -64,7 +66,7 @@ async fn what_stays_keeps_its_keys_and_what_goes_loses_them() {
     let changed = load(&after, "changes").await.upgrade().expect("held");
     assert_eq!(changed.access_key_id(), "other");
     let name = ProfileName::parse("stays").expect("a name");
-    let view = after.view(&name, SystemTime::UNIX_EPOCH).await.expect("a view");
+    let view = after.view(&name, None, SystemTime::UNIX_EPOCH).await.expect("a view");
     assert_eq!((view.description.as_str(), view.generation), ("in other words", 1));
 }
 
@@ -84,7 +86,7 @@ async fn a_view_says_what_the_files_tell_and_reads_them_once() {
     let profiles = Profiles::new(&config(at, &names), &surroundings, Arc::new(()));
     let view = async |name: &str| {
         let name = ProfileName::parse(name).expect("a name");
-        profiles.view(&name, SystemTime::UNIX_EPOCH).await.expect("a view")
+        profiles.view(&name, None, SystemTime::UNIX_EPOCH).await.expect("a view")
     };
     for (name, state, reason) in [
         ("keys", ProfileState::Unloaded, None),
@@ -115,7 +117,7 @@ async fn a_profile_is_loaded_at_the_start_where_the_configuration_says_so() {
     let mut changes = profiles.changes();
     let state = async |name: &str| {
         let name = ProfileName::parse(name).expect("a name");
-        profiles.view(&name, SystemTime::UNIX_EPOCH).await.expect("a view").state
+        profiles.view(&name, None, SystemTime::UNIX_EPOCH).await.expect("a view").state
     };
     while state("early").await != ProfileState::Fresh {
         changes.changed().await.expect("profiles");
@@ -141,7 +143,7 @@ fn a_view_waits_for_no_file_that_hangs() {
         profiles.prefetch();
         let view = async |name: &str| {
             let name = ProfileName::parse(name).expect("a name");
-            let view = profiles.view(&name, SystemTime::UNIX_EPOCH);
+            let view = profiles.view(&name, None, SystemTime::UNIX_EPOCH);
             crate::deadline::within(view).await.expect("a view").state
         };
         assert_eq!(view("dev").await, ProfileState::Loading);
@@ -161,4 +163,83 @@ fn a_view_waits_for_no_file_that_hangs() {
     // The thread that hangs is left behind.
     runtime.shutdown_background();
     tested.expect("it holds");
+}
+
+/// What STS gives, whoever asks.
+fn assumed(id: &str) -> String {
+    format!(
+        "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
+         <AccessKeyId>{id}</AccessKeyId><SecretAccessKey>canary</SecretAccessKey><SessionToken>token</SessionToken>\
+         <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
+    )
+}
+
+/// The keys of an agent are made when it first asks, are its own, and are wiped with the last rule that names it: like
+/// those of a profile that nobody may sign with any more without a name.
+#[tokio::test]
+async fn an_agents_keys_go_with_its_rule() {
+    let server = fake::Fake::start(|asked| {
+        let session = asked.text.split("RoleSessionName=").nth(1).expect("a name");
+        let session = session.split('&').next().expect("a name");
+        (200, assumed(session))
+    })
+    .await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    let files = format!(
+        "[profile r]\nrole_arn = arn:aws:iam::1:role/X\nsource_profile = keys\nregion = us-east-1\nservices = fake\n\
+         [services fake]\nsts =\n  endpoint_url = {}\n",
+        server.url
+    );
+    std::fs::write(at.join("config"), files).expect("a file");
+    std::fs::write(at.join("credentials"), keys(&["keys"])).expect("a file");
+    let surroundings = Surroundings::default();
+    let config = |agents: &[&str]| {
+        let rules = agents.iter().map(|agent| {
+            let agent =
+                if agent.is_empty() { String::new() } else { format!("agent = \"{agent}\"\n") };
+            format!("[[rule]]\npeer = {{ uid = 1 }}\nprofiles = [\"r\"]\n{agent}")
+        });
+        let rules: String = rules.collect();
+        self::config(at, &[("r", &rules)])
+    };
+    let name = ProfileName::parse("r").expect("a name");
+    let agent = |name: &str| Agent::parse(name).expect("an agent");
+    let load = async |profiles: &Profiles, agent: Option<&Agent>| {
+        let actor = Arc::clone(profiles.actor(&name, agent).expect("known"));
+        let loaded = actor.credentials(SystemTime::UNIX_EPOCH).await.expect("keys");
+        let id = loaded.access_key_id().to_owned();
+        (id, Arc::downgrade(&loaded))
+    };
+
+    let (bot, tester) = (agent("bot"), agent("tester"));
+    let before = Profiles::new(&config(&["", "bot", "tester"]), &surroundings, Arc::new(()));
+    let (id, own) = load(&before, None).await;
+    assert_eq!(id, "sigward-r");
+    let (id, of_bot) = load(&before, Some(&bot)).await;
+    assert_eq!(id, "sigward-r-bot");
+    assert_eq!(server.asked().len(), 2, "nobody asked for the other agent's");
+    let view = async |agent| before.view(&name, agent, SystemTime::UNIX_EPOCH).await.expect("one");
+    assert_eq!(view(Some(&bot)).await.state, ProfileState::Fresh);
+    assert_eq!(view(Some(&tester)).await.state, ProfileState::Unloaded);
+    let (_, of_tester) = load(&before, Some(&tester)).await;
+    assert!(before.actor(&name, Some(&agent("nobody"))).is_err());
+
+    let after = before.next(&config(&["bot"]), &surroundings);
+    after.succeed(&before);
+    assert!(of_bot.upgrade().is_some(), "its rule is there");
+    assert!(of_tester.upgrade().is_none() && own.upgrade().is_none(), "nobody may use them");
+    assert!(after.actor(&name, Some(&tester)).is_err());
+    // A call that was decided before, and comes too late, makes none.
+    let late = before.actor(&name, Some(&tester)).expect("known then");
+    let refused = late.credentials(SystemTime::UNIX_EPOCH).await.expect_err("it has ended");
+    assert_eq!(refused.reason(), Reason::CredentialsUnavailable);
+    let (_, same) = load(&after, Some(&bot)).await;
+    assert!(Weak::ptr_eq(&same, &of_bot));
+
+    let last = after.next(&config(&["", "tester"]), &surroundings);
+    last.succeed(&after);
+    assert!(of_bot.upgrade().is_none());
+    assert_eq!(load(&last, Some(&tester)).await.0, "sigward-r-tester");
+    assert_eq!(server.asked().len(), 4);
 }

@@ -97,6 +97,10 @@ async fn take_over(home: &Home, profiles: &[Arc<Entry>]) {
     let snapshot = home.read().await;
     let taken = profiles.iter().map(async |profile| {
         let reading = profile.source.read(&snapshot, clock::now()).await;
+        for agent in profile.agents.iter().filter_map(|agent| agent.made()) {
+            // The profile's own line says it for all.
+            agent.take_reading(reading.clone());
+        }
         match profile.actor.take_reading(reading) {
             Taken::Same => {}
             Taken::Reloads => {

@@ -291,6 +291,7 @@ async fn unknown_and_forbidden_profiles_look_the_same() {
     let report = |profile: &str| v1::ReportRejectionRequest {
         profile: profile.to_owned(),
         credential_generation: 1,
+        agent: String::new(),
     };
     let forbidden = client.report_rejection(report("ghost")).await.expect_err("forbidden");
     let unknown = client.report_rejection(report("nobody")).await.expect_err("unknown");

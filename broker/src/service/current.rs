@@ -182,7 +182,7 @@ impl Current {
         let state = self.state();
         let mut views = Vec::new();
         for name in state.profiles.names() {
-            views.extend(state.profiles.view(name, now).await.ok());
+            views.extend(state.profiles.worst(name, now).await.ok());
         }
         self.metrics.text(&views, &state.paces(), self.rejected(), &self.audit.health())
     }

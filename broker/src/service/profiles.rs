@@ -5,13 +5,14 @@ use std::time::SystemTime;
 use sigward_proto::v1;
 
 use super::current::State;
+use crate::config::{Agent, ProfileName};
 use crate::endpoint::Endpoint;
 use crate::pace::Lane;
 use crate::peer::Peer;
 use crate::profile::View;
 
 impl State {
-    /// Those that the peer may use.
+    /// Those that the peer may use, each as the agent that its first rule names.
     pub(super) async fn visible_profiles(&self, peer: &Peer, now: SystemTime) -> Vec<v1::Profile> {
         let mut visible = Vec::new();
         for name in self.profiles.names() {
@@ -19,26 +20,50 @@ impl State {
             if allowed.is_empty() {
                 continue;
             }
-            if let Ok(view) = self.profiles.view(name, now).await {
-                let endpoints = self.endpoints_where(|name| allowed.contains(&name));
-                let needs_body = self.policy.needs_body(peer, name);
-                visible.push(message(view, endpoints, needs_body));
+            let mut agents = self.policy.agents_of(peer, name);
+            let first = agents.first().copied().flatten();
+            if peer.is_own_user() {
+                agents = self.profiles.agents(name).unwrap_or_default();
+            }
+            let endpoints = self.endpoints_where(|name| allowed.contains(&name));
+            if let Some(mut profile) = self.message(name, first, agents, endpoints, now).await {
+                profile.needs_body = self.policy.needs_body(peer, name);
+                visible.push(profile);
             }
         }
         visible
     }
 
-    /// All of them, whoever may use them.
+    /// All of them, whoever may use them, with all agents.
     pub(super) async fn all_profiles(&self, now: SystemTime) -> Vec<v1::Profile> {
         let mut all = Vec::new();
         for name in self.profiles.names() {
             let allowed = self.policy.endpoints_configured(name);
-            if let Ok(view) = self.profiles.view(name, now).await {
-                let endpoints = self.endpoints_where(|name| allowed.iter().any(|it| it == name));
-                all.push(message(view, endpoints, false));
-            }
+            let agents = self.profiles.agents(name).unwrap_or_default();
+            let first = agents.first().copied().flatten();
+            let endpoints = self.endpoints_where(|name| allowed.iter().any(|it| it == name));
+            all.extend(self.message(name, first, agents, endpoints, now).await);
         }
         all
+    }
+
+    /// A profile as `first` has it, and what each of `agents` has.
+    async fn message(
+        &self,
+        name: &ProfileName,
+        first: Option<&Agent>,
+        agents: Vec<Option<&Agent>>,
+        endpoints: Vec<v1::Endpoint>,
+        now: SystemTime,
+    ) -> Option<v1::Profile> {
+        let mut profile = message(self.profiles.view(name, first, now).await.ok()?, endpoints);
+        profile.agent = first.map_or("", Agent::name).to_owned();
+        for agent in agents.into_iter().flatten() {
+            if let Ok(view) = self.profiles.view(name, Some(agent), now).await {
+                profile.agents.push(message_of_agent(agent, view));
+            }
+        }
+        Some(profile)
     }
 
     fn endpoints_where(&self, is_allowed: impl Fn(&str) -> bool) -> Vec<v1::Endpoint> {
@@ -48,25 +73,45 @@ impl State {
     }
 }
 
-fn message(view: View, endpoints: Vec<v1::Endpoint>, needs_body: bool) -> v1::Profile {
+/// Why a profile can't sign now, and why its last load failed, as names of the contract.
+fn reasons(view: &View) -> (String, String) {
     use v1::ProfileState::{Degraded, Fresh, Refreshing};
     // The reason is why the profile can't sign; these can.
     let signs = matches!(view.state, Fresh | Refreshing | Degraded);
-    let last_error = view.failure.map_or("", |denial| denial.reason().name());
+    let last_error = view.failure.as_ref().map_or("", |denial| denial.reason().name());
     let reason = if signs { "" } else { last_error };
+    (reason.to_owned(), last_error.to_owned())
+}
+
+fn message(view: View, endpoints: Vec<v1::Endpoint>) -> v1::Profile {
+    let (reason, last_error) = reasons(&view);
     v1::Profile {
         name: view.name.to_string(),
         description: view.description,
         region: view.region.unwrap_or_default(),
         state: view.state.into(),
-        reason: reason.to_owned(),
-        last_error: last_error.to_owned(),
+        reason,
+        last_error,
         credential_expiry: view.expiry.map(Into::into),
         endpoints,
         identity_arn: view.identity_arn,
         source: view.source.to_owned(),
         credential_generation: view.generation,
-        needs_body,
+        ..v1::Profile::default()
+    }
+}
+
+fn message_of_agent(agent: &Agent, view: View) -> v1::Agent {
+    let (reason, last_error) = reasons(&view);
+    v1::Agent {
+        name: agent.name().to_owned(),
+        session_name: agent.session_name(&view.name),
+        state: view.state.into(),
+        reason,
+        credential_expiry: view.expiry.map(Into::into),
+        identity_arn: view.identity_arn,
+        credential_generation: view.generation,
+        last_error,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::audit::{Audit, Event};
 use crate::clock;
-use crate::config::ProfileName;
+use crate::config::{Agent, ProfileName};
 use crate::error::Denial;
 use crate::metrics::Metrics;
 use crate::profile::Observer;
@@ -22,6 +22,7 @@ impl Observer for Recorder {
     fn on_load(
         &self,
         profile: &ProfileName,
+        agent: Option<&Agent>,
         took: Duration,
         outcome: Result<&Arc<Credentials>, &Denial>,
     ) {
@@ -30,6 +31,8 @@ impl Observer for Recorder {
             Ok(keys) => Ok((keys.access_key_id().to_owned(), keys.generation())),
             Err(denial) => Err(denial.clone()),
         };
-        self.audit.event(Event::Load { profile: profile.to_string(), outcome }, clock::now());
+        let agent = agent.map(|agent| agent.name().to_owned());
+        self.audit
+            .event(Event::Load { profile: profile.to_string(), agent, outcome }, clock::now());
     }
 }

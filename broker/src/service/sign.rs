@@ -290,6 +290,7 @@ impl Current {
             credential_generation: credentials.generation(),
             audit_id: record.id().to_owned(),
             pacing,
+            agent: grant.agent().map_or_else(String::new, |agent| agent.name().to_owned()),
         })
     }
 

@@ -25,6 +25,9 @@ pub(super) fn of_credentials(denial: &Denial, own_user: bool, audit_id: Option<&
     let mut told = HashMap::new();
     if let Some(aws) = denial.aws() {
         told.insert("aws_code".to_owned(), aws.code().to_owned());
+        if let Some(action) = denial.action() {
+            told.insert("aws_action".to_owned(), action.to_owned());
+        }
         if own_user && !aws.message().is_empty() {
             told.insert("aws_message".to_owned(), aws.message().to_owned());
         }

@@ -16,6 +16,7 @@ use crate::config::{BrokerAddress, ProfileName, shell_word};
 
 /// The keys of an `ErrorInfo`'s metadata.
 const AWS_CODE: &str = "aws_code";
+const AWS_ACTION: &str = "aws_action";
 const AWS_MESSAGE: &str = "aws_message";
 const DETAIL: &str = "detail";
 
@@ -35,6 +36,8 @@ pub struct Refusal {
     broker: BrokerAddress,
     /// AWS's code.
     aws_code: Option<String>,
+    /// The action that the role's trust policy lacks.
+    aws_action: Option<String>,
     /// What AWS said.
     aws_message: Option<String>,
     /// The broker's own sentence.
@@ -46,7 +49,8 @@ impl Refusal {
     #[must_use]
     pub fn new(reason: Reason, profile: ProfileName, broker: BrokerAddress) -> Self {
         let (reason, code) = (Some(reason), Code::Unknown);
-        Self { reason, code, profile, broker, aws_code: None, aws_message: None, detail: None }
+        let (aws_code, aws_action, aws_message, detail) = Default::default();
+        Self { reason, code, profile, broker, aws_code, aws_action, aws_message, detail }
     }
 
     /// What a status of the broker means.
@@ -63,6 +67,7 @@ impl Refusal {
             profile,
             broker,
             aws_code: text(AWS_CODE, MAX_CODE),
+            aws_action: text(AWS_ACTION, MAX_CODE),
             aws_message: text(AWS_MESSAGE, MAX_TEXT),
             detail: text(DETAIL, MAX_TEXT),
         }
@@ -263,6 +268,12 @@ impl fmt::Display for Refusal {
                 f,
                 "profile \"{profile}\" has a setting that the broker doesn't support{cause}\
                  {who_knows}"
+            ),
+            Reason::AccessDenied if self.aws_action.is_some() => write!(
+                f,
+                "AWS doesn't let profile \"{profile}\" have its role{cause}; let the role's trust \
+                 policy allow {} beside sts:AssumeRole, then repeat the call",
+                self.aws_action.as_deref().unwrap_or_default()
             ),
             Reason::AccessDenied => write!(
                 f,

@@ -318,8 +318,9 @@ async fn sign_in(world: Arc<World>) {
         let mut client = world.connect().await;
         if let Ok(signed) = client.sign(request("person")).await {
             let credential_generation = signed.into_inner().credential_generation;
+            let agent = String::new();
             let profile = "person".to_owned();
-            let report = ReportRejectionRequest { profile, credential_generation };
+            let report = ReportRejectionRequest { profile, credential_generation, agent };
             client.report_rejection(report).await.ok();
         }
         let person = match number % 4 {

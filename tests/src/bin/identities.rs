@@ -66,8 +66,8 @@ async fn identity(request: &Request) -> Result<Value, String> {
     let config = configuration(request.profile.as_deref())?;
     let profiles = Profiles::new(&config, &surroundings(&request.env)?, std::sync::Arc::new(()));
     let name = profiles.names().next().expect("one profile").clone();
-    let found = profiles.identity(&name, now()).await.map_err(|denial| denial.to_string())?;
-    let view = profiles.view(&name, now()).await.map_err(|denial| denial.to_string())?;
+    let found = profiles.identity(&name, None, now()).await.map_err(|denial| denial.to_string())?;
+    let view = profiles.view(&name, None, now()).await.map_err(|denial| denial.to_string())?;
     Ok(json!({ "arn": found.arn, "region": view.region }))
 }
 

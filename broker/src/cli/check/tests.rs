@@ -68,7 +68,7 @@ fn table() -> Vec<(Reason, &'static str, &'static str)> {
 fn each_reason_has_its_next_step() {
     let profile = profile(Some("My Corp"));
     for (reason, source, next) in table() {
-        let text = explain(&profile, source, &Denial::new(reason, DETAIL));
+        let text = explain(&profile, None, source, &Denial::new(reason, DETAIL));
         let lines: Vec<_> = text.lines().collect();
         let head = format!("p: {}", reason.name());
         assert_eq!(lines[..3], ["", head.as_str(), &format!("    {DETAIL}")], "{text}");
@@ -82,11 +82,11 @@ fn each_reason_has_its_next_step() {
 fn the_default_chain_has_next_steps_of_its_own() {
     let profile = profile(None);
     for reason in [Reason::ProfileMisconfigured, Reason::CredentialsUnavailable] {
-        let text = explain(&profile, "default chain", &Denial::new(reason, DETAIL));
+        let text = explain(&profile, None, "default chain", &Denial::new(reason, DETAIL));
         assert!(text.contains("next: name a profile (--profile NAME), or put"), "{text}");
         assert!(!text.contains("aws configure"), "{text}");
     }
-    let text = explain(&profile, "sso", &Denial::new(Reason::LoginRequired, DETAIL));
+    let text = explain(&profile, None, "sso", &Denial::new(Reason::LoginRequired, DETAIL));
     assert!(text.contains("aws sso login --profile default"), "{text}");
 }
 
@@ -98,7 +98,8 @@ fn every_reason_is_explained() {
         let profile = profile(aws_profile);
         for (reason, source) in reasons().into_iter().flat_map(|it| sources.map(|of| (it, of))) {
             let words = AwsError::new(Some("SomeCode"), Some("AWS's\nown \u{1b}[31mwords"), &[]);
-            let text = explain(&profile, source, &Denial::by_aws(reason, "sts:AssumeRole", words));
+            let text =
+                explain(&profile, None, source, &Denial::by_aws(reason, "sts:AssumeRole", words));
             assert!(text.contains("sts:AssumeRole: SomeCode: AWS's own [31mwords\n"), "{text}");
             let next = text.lines().last().and_then(|line| line.strip_prefix("    next: "));
             assert!(next.is_some_and(|next| next.len() > 20), "{text}");
@@ -111,7 +112,7 @@ fn every_reason_is_explained() {
 fn a_name_from_a_file_is_quoted_for_the_shell_and_a_detail_rewrites_no_terminal() {
     let profile = profile(Some("$(id)"));
     let denial = Denial::new(Reason::KeysRejected, "a \u{1b}[2K detail");
-    let text = explain(&profile, "static keys", &denial);
+    let text = explain(&profile, None, "static keys", &denial);
     assert!(text.contains("aws configure --profile '$(id)'"), "{text}");
     assert!(!text.contains('\u{1b}'), "{text}");
 }

@@ -63,6 +63,8 @@ pub(super) struct Hop {
     pub(super) session_name: Option<String>,
     pub(super) external_id: Option<String>,
     pub(super) source_identity: Option<String>,
+    /// The agent whose name is to be a session tag.
+    pub(super) agent_tag: Option<String>,
     pub(super) duration: Option<i32>,
     pub(super) policy: Option<String>,
     pub(super) policy_arns: Vec<String>,

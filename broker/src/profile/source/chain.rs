@@ -15,11 +15,13 @@ use aws_credential_types::Credentials;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use super::attribution;
 use super::base::{Base, Endpoints, Hop, Kind, SsoRole, WebIdentity};
 use crate::error::{Denial, Reason};
 use crate::memory;
 use crate::profile::aws_files::{AwsFiles, Other, Profile, Setting, misconfigured, words};
 use crate::profile::token::Session;
+use crate::profile::traceable::Traceable;
 use crate::secret::Secret;
 
 /// A profile and those that it builds on.
@@ -364,6 +366,13 @@ impl Chain {
     /// How the chain begins.
     pub(super) fn begins_with(&self) -> Option<&Base> {
         self.base.as_ref()
+    }
+
+    /// Who names the session that signatures are made with, where the configuration puts a role on top (`narrowed`) or
+    /// doesn't.
+    pub(super) fn traceable(&self, narrowed: bool) -> Option<Traceable> {
+        let known = self.base.is_some() && self.refusal.is_none();
+        known.then(|| attribution::traceable(self.base.as_ref(), &self.hops, narrowed))
     }
 
     /// The session of IAM Identity Center that the chain begins with.

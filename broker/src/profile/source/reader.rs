@@ -129,6 +129,7 @@ impl Reader {
             Ok(chain) => chain.hindrance(&self.aws_profile, self.must_exist).or(of_token),
             Err(denial) => Some(denial.clone()),
         };
-        About { region: self.region(read).cloned(), source, hindrance }
+        let traceable = read.and_then(|chain| chain.traceable(self.narrowed));
+        About { region: self.region(read).cloned(), source, hindrance, traceable }
     }
 }

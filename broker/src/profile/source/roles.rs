@@ -5,13 +5,13 @@ use std::time::SystemTime;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sts::Client;
-use aws_sdk_sts::types::PolicyDescriptorType;
+use aws_sdk_sts::types::{PolicyDescriptorType, Tag};
 use aws_types::SdkConfig;
 use zeroize::Zeroizing;
 
 use super::base::{Base, Hop, WebIdentity};
-use crate::config::{GuardRails, partition};
-use crate::error::{Denial, Reason};
+use crate::config::{AGENT_TAG, GuardRails, partition};
+use crate::error::{Denial, Reason, in_words};
 use crate::process;
 use crate::profile::failure;
 
@@ -47,12 +47,16 @@ pub(super) async fn assume(
 ) -> Result<Credentials, Denial> {
     let provider = SharedCredentialsProvider::new(credentials.clone());
     let config = config.to_builder().credentials_provider(provider).build();
+    let tag = |name: &String| Tag::builder().key(AGENT_TAG).value(name).build();
+    let tags = hop.agent_tag.iter().map(tag).collect::<Result<Vec<_>, _>>();
+    let tags = tags.map_err(|error| Denial::new(Reason::Internal, in_words(&error)))?;
     let answer = Client::new(&config)
         .assume_role()
         .role_arn(&hop.role_arn)
         .role_session_name(hop.session_name.as_deref().unwrap_or(session_name))
         .set_external_id(hop.external_id.clone())
         .set_source_identity(hop.source_identity.clone())
+        .set_tags(Some(tags).filter(|tags| !tags.is_empty()))
         .set_duration_seconds(hop.duration)
         .set_policy(hop.policy.clone())
         .set_policy_arns(managed(&hop.policy_arns))
@@ -61,9 +65,23 @@ pub(super) async fn assume(
         .map_err(|error| {
             let token = credentials.session_token().unwrap_or_default();
             let secrets = [credentials.access_key_id(), credentials.secret_access_key(), token];
-            failure::of_sts(&error, "AssumeRole", &secrets)
+            let denial = failure::of_sts(&error, "AssumeRole", &secrets);
+            explained(denial, &hop.role_arn)
         })?;
     taken(answer.credentials, &hop.role_arn)
+}
+
+/// What a role's trust policy must allow beside `sts:AssumeRole`, where AWS says that it doesn't.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html>
+fn explained(denial: Denial, role: &str) -> Denial {
+    let refused = |action: &&str| {
+        let words = format!("not authorized to perform: {action}");
+        denial.aws().is_some_and(|aws| aws.message().contains(&words))
+    };
+    match ["sts:TagSession", "sts:SetSourceIdentity"].into_iter().find(refused) {
+        Some(action) => denial.of_action(action, role),
+        None => denial,
+    }
 }
 
 /// Assumes a role with the token that is in the file now.

@@ -55,7 +55,7 @@ async fn inputs(source: &Source) -> Inputs {
 async fn load_with_inputs(source: &Arc<Source>) -> (Result<Credentials, Denial>, Inputs) {
     let (sender, read) = std::sync::mpsc::channel();
     let on_read = Box::new(move |reading: Reading| drop(sender.send(reading.found)));
-    let loaded = deadline::within(source.load(Effort::Background, now(), on_read)).await;
+    let loaded = deadline::within(source.load(None, Effort::Background, now(), on_read)).await;
     match read.recv().expect("it has read the files") {
         Found::Inputs(inputs) => (loaded, inputs),
         other => panic!("{other:?}"),
@@ -80,7 +80,7 @@ async fn each_load_reads_the_files_again() {
     let reason = |denial: Denial| denial.reason();
     write(at, "credentials", "[other]\n");
     assert_eq!(
-        source.load(Effort::Waited, now(), Box::new(drop)).await.map_err(reason),
+        source.load(None, Effort::Waited, now(), Box::new(drop)).await.map_err(reason),
         Err(Reason::ProfileMisconfigured)
     );
     for id in ["A", "B"] {
@@ -90,13 +90,17 @@ async fn each_load_reads_the_files_again() {
             &format!("[dev]\naws_access_key_id = {id}\naws_secret_access_key = s\n"),
         );
         assert_eq!(
-            source.load(Effort::Waited, now(), Box::new(drop)).await.expect("keys").access_key_id(),
+            source
+                .load(None, Effort::Waited, now(), Box::new(drop))
+                .await
+                .expect("keys")
+                .access_key_id(),
             id
         );
     }
     write(at, "credentials", "[dev]\naws_access_key_id = B\n");
     assert_eq!(
-        source.load(Effort::Waited, now(), Box::new(drop)).await.map_err(reason),
+        source.load(None, Effort::Waited, now(), Box::new(drop)).await.map_err(reason),
         Err(Reason::ProfileMisconfigured)
     );
 }
@@ -108,7 +112,7 @@ async fn what_a_credential_process_writes_to_standard_error_stays_there() {
     write(at, "credentials", "");
     write(at, "config", "[profile dev]\ncredential_process = sh -c 'echo canary >&2; exit 1'\n");
     let denial = source(at, "dev", "dev")
-        .load(Effort::Waited, now(), Box::new(drop))
+        .load(None, Effort::Waited, now(), Box::new(drop))
         .await
         .expect_err("it fails");
     assert_eq!(denial.reason(), Reason::CredentialsUnavailable);
@@ -135,7 +139,7 @@ async fn roles_on_top_of_a_credential_process() {
     let top = "role_arn = \"arn:aws:iam::1:role/Top\"\nsession_policy = '{}'\n\
                session_policy_arns = [\"arn:aws:iam::aws:policy/ReadOnlyAccess\"]\nduration = \"15m\"\n";
     let source = source_at(at, "dev", "dev", top);
-    let keys = source.load(Effort::Waited, now(), Box::new(drop)).await.expect("credentials");
+    let keys = source.load(None, Effort::Waited, now(), Box::new(drop)).await.expect("credentials");
     assert_eq!((keys.access_key_id(), keys.session_token()), ("T", Some("token")));
     assert_eq!(read(&source).await.about.source, "assume role");
     let asked = server.asked();
@@ -200,7 +204,7 @@ async fn guard_rails_are_session_policies_of_the_last_role() {
     ] {
         let before = server.asked().len();
         let source = source_at(at, "dev", profile, added);
-        source.load(Effort::Waited, now(), Box::new(drop)).await.expect("credentials");
+        source.load(None, Effort::Waited, now(), Box::new(drop)).await.expect("credentials");
         let narrowed: Vec<bool> = server.asked()[before..]
             .iter()
             .map(|asked| {
@@ -215,13 +219,14 @@ async fn guard_rails_are_session_policies_of_the_last_role() {
         let before = server.asked().len();
         let without = added.replace(limits, "");
         let source = source_at(at, "dev", profile, &without);
-        source.load(Effort::Waited, now(), Box::new(drop)).await.expect("credentials");
+        source.load(None, Effort::Waited, now(), Box::new(drop)).await.expect("credentials");
         let asked = server.asked();
         assert!(asked[before..].iter().all(|asked| !asked.text.contains("Policy")), "{profile}");
     }
     let before = server.asked().len();
     let source = source_at(at, "dev", "keys", limits);
-    let denial = source.load(Effort::Waited, now(), Box::new(drop)).await.expect_err("no role");
+    let denial =
+        source.load(None, Effort::Waited, now(), Box::new(drop)).await.expect_err("no role");
     assert_eq!(denial.reason(), Reason::UnsupportedProfileSetting);
     assert!(denial.detail().contains("add role_arn"), "{denial}");
     assert_eq!(server.asked().len(), before, "nobody was asked");
@@ -264,8 +269,9 @@ async fn a_role_of_a_role_lives_an_hour_at_most() {
         ("once", top, Some("role/Top")),
     ] {
         let before = server.asked().len();
-        let loaded =
-            source_at(at, "dev", profile, added).load(Effort::Waited, now(), Box::new(drop)).await;
+        let loaded = source_at(at, "dev", profile, added)
+            .load(None, Effort::Waited, now(), Box::new(drop))
+            .await;
         match (loaded, refused) {
             (Ok(_), None) => {}
             (Err(denial), Some(role)) => {
@@ -323,7 +329,8 @@ async fn refusals_of_sts_are_told_apart() {
                 server.url
             ),
         );
-        let loaded = source(at, "dev", "dev").load(Effort::Background, now(), Box::new(drop)).await;
+        let loaded =
+            source(at, "dev", "dev").load(None, Effort::Background, now(), Box::new(drop)).await;
         let denial = loaded.expect_err(code);
         assert_eq!(denial.reason(), reason, "{code}: {message}");
         let aws = denial.aws().expect("AWS's words");
@@ -354,7 +361,7 @@ async fn a_service_that_takes_a_call_and_says_nothing_is_not_waited_for() {
     // The runtime's time stands still until the call has arrived.
     let arrived = tokio::task::spawn_blocking(move || calls.recv());
     let started = tokio::time::Instant::now();
-    let loading = source.load(Effort::Background, now(), Box::new(drop));
+    let loading = source.load(None, Effort::Background, now(), Box::new(drop));
     let loaded = tokio::time::timeout(std::time::Duration::from_secs(60), loading).await;
     arrived.await.expect("a thread").expect("the call arrived");
     let denial = loaded.expect("in time").expect_err("no answer");
@@ -401,7 +408,7 @@ async fn a_ca_bundle_is_read_or_refused() {
             write(at, "ca.pem", &text);
         }
         let denial = source(at, "dev", "dev")
-            .load(Effort::Waited, now(), Box::new(drop))
+            .load(None, Effort::Waited, now(), Box::new(drop))
             .await
             .expect_err("no file");
         assert_eq!(denial.reason(), Reason::ProfileMisconfigured);

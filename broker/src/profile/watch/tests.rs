@@ -58,7 +58,7 @@ impl Home {
 
     async fn view(&self) -> View {
         let name = ProfileName::parse("dev").expect("a name");
-        self.profiles.view(&name, SystemTime::UNIX_EPOCH).await.expect("a view")
+        self.profiles.view(&name, None, SystemTime::UNIX_EPOCH).await.expect("a view")
     }
 
     /// Waits for a state; says how many seconds of the runtime it took.

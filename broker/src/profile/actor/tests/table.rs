@@ -12,7 +12,11 @@ fn later(after: Duration) -> Moment {
 }
 
 fn reading(version: u64, found: Found) -> Reading {
-    Reading { version, about: About { region: None, source: "", hindrance: None }, found }
+    Reading {
+        version,
+        about: About { region: None, source: "", hindrance: None, traceable: None },
+        found,
+    }
 }
 
 fn inputs(text: u8) -> Found {

@@ -126,14 +126,16 @@ impl Login {
 }
 
 async fn load(source: &Arc<Source>) -> Result<String, Denial> {
-    let loaded = deadline::within(source.load(Effort::Background, now(), Box::new(drop))).await;
+    let loaded =
+        deadline::within(source.load(None, Effort::Background, now(), Box::new(drop))).await;
     loaded.map(|keys| keys.access_key_id().to_owned())
 }
 
 #[tokio::test]
 async fn a_living_session_asks_nobody() {
     let login = Login::new(301, |_| panic!("nobody is asked")).await;
-    let keys = login.source().load(Effort::Waited, now(), Box::new(drop)).await.expect("keys");
+    let keys =
+        login.source().load(None, Effort::Waited, now(), Box::new(drop)).await.expect("keys");
     assert_eq!(keys.access_key_id(), "OLD");
     assert_eq!(keys.session_token(), Some("canary-token-old"));
     assert_eq!(keys.expiry(), Some(now() + Duration::from_secs(301)));
@@ -144,7 +146,7 @@ async fn a_session_near_its_end_is_renewed_with_a_proof_and_shared() {
     for seconds in [300, -7200] {
         let login = Login::new(seconds, |_| renewed(1)).await;
         let source = login.source();
-        let keys = source.load(Effort::Waited, now(), Box::new(drop)).await.expect("keys");
+        let keys = source.load(None, Effort::Waited, now(), Box::new(drop)).await.expect("keys");
         assert_eq!(
             (keys.access_key_id(), keys.session_token()),
             ("NEW1", Some("canary-token-new"))
@@ -187,7 +189,8 @@ async fn each_attempt_has_a_proof_of_its_own() {
         number => renewed(number),
     })
     .await;
-    let keys = login.source().load(Effort::Waited, now(), Box::new(drop)).await.expect("keys");
+    let keys =
+        login.source().load(None, Effort::Waited, now(), Box::new(drop)).await.expect("keys");
     assert_eq!(keys.access_key_id(), "NEW1");
     let asked = login.asked();
     let ids: Vec<Value> =
@@ -276,7 +279,7 @@ async fn a_session_that_cannot_be_written_is_renewed_once_for_all_profiles() {
     assert_eq!(login.cached()["refreshToken"], "canary-r0");
     // The next renewal is that of the one in memory.
     let later = now() + Duration::from_secs(700);
-    let keys = deadline::within(other.load(Effort::Background, later, Box::new(drop)))
+    let keys = deadline::within(other.load(None, Effort::Background, later, Box::new(drop)))
         .await
         .expect("keys");
     assert_eq!(keys.access_key_id(), "NEW2");
@@ -292,7 +295,7 @@ async fn a_renewal_outlives_the_load_that_began_it() {
     tokio::select! {
         biased;
         () = deadline::until(|| !login.asked().is_empty()) => {}
-        loaded = source.load(Effort::Background, now(), Box::new(drop)) => panic!("{loaded:?}"),
+        loaded = source.load(None, Effort::Background, now(), Box::new(drop)) => panic!("{loaded:?}"),
     }
     deadline::until(|| login.cached()["refreshToken"] == "canary-r1").await;
     assert_eq!(load(&source).await.expect("keys"), "NEW1");
@@ -376,7 +379,7 @@ async fn a_clock_that_steps_is_no_panic() {
     let early = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
     let late = now() + Duration::from_secs(100 * 365 * 24 * 3600);
     for (time, id) in [(now(), "NEW1"), (early, "NEW1"), (late, "NEW2"), (now(), "NEW2")] {
-        let keys = deadline::within(source.load(Effort::Background, time, Box::new(drop)))
+        let keys = deadline::within(source.load(None, Effort::Background, time, Box::new(drop)))
             .await
             .expect("keys");
         assert_eq!(keys.access_key_id(), id, "{time:?}");

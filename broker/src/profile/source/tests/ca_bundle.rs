@@ -85,7 +85,7 @@ async fn a_ca_bundle_decides_whom_a_profile_trusts() {
         let bundle = bundle.unwrap_or_default();
         write(at, "config", &format!("[profile dev]\n{role}endpoint_url = {url}\n{bundle}"));
         let source = source_with(at, environment.map(|name| at.join(name)));
-        let loaded = source.load(Effort::Background, now(), Box::new(drop)).await;
+        let loaded = source.load(None, Effort::Background, now(), Box::new(drop)).await;
         let reason = loaded.map(|keys| keys.access_key_id().to_owned()).map_err(|it| it.reason());
         let expected =
             if trusted { Ok("T".to_owned()) } else { Err(Reason::CredentialsUnavailable) };

@@ -40,7 +40,7 @@ async fn keys_are_not_used_without_the_role_that_stands_in_a_file_that_cannot_be
     ] {
         spoil(&config).expect("spoilt");
         let denial = source
-            .load(Effort::Waited, now(), Box::new(drop))
+            .load(None, Effort::Waited, now(), Box::new(drop))
             .await
             .expect_err("not with the keys alone");
         let detail = denial.detail();
@@ -58,8 +58,10 @@ async fn a_file_that_the_configuration_names_has_to_be_there() {
     let directory = tempfile::tempdir().expect("a directory");
     write(directory.path(), "credentials", KEYS);
     let source = source(directory.path(), "dev", "dev");
-    let denial =
-        source.load(Effort::Waited, now(), Box::new(drop)).await.expect_err("there is no config");
+    let denial = source
+        .load(None, Effort::Waited, now(), Box::new(drop))
+        .await
+        .expect_err("there is no config");
     assert_eq!(denial.reason(), Reason::ProfileMisconfigured);
     assert!(denial.detail().contains("/config can't be read"), "{denial}");
     assert!(matches!(read(&source).await.found, Found::Gone));
@@ -72,7 +74,7 @@ async fn an_error_is_reported_with_its_file_and_line() {
     write(at, "config", "[profile dev]\nregion = us-east-1\n");
     write(at, "credentials", "[dev]\naws_access_key_id = A\naws_secret_access_key canary\n");
     let denial = source(at, "dev", "dev")
-        .load(Effort::Waited, now(), Box::new(drop))
+        .load(None, Effort::Waited, now(), Box::new(drop))
         .await
         .expect_err("a fault");
     for part in ["/credentials:3: ", "'='"] {
@@ -93,7 +95,7 @@ async fn a_key_that_no_header_can_carry_is_refused() {
         write(at, "credentials", &format!("[dev]\n{keys}aws_session_token = {token}\n"));
         for profile in ["dev", "role"] {
             let loaded =
-                source(at, "dev", profile).load(Effort::Waited, now(), Box::new(drop)).await;
+                source(at, "dev", profile).load(None, Effort::Waited, now(), Box::new(drop)).await;
             let denial = loaded.expect_err("no key");
             assert_eq!(denial.reason(), Reason::ProfileMisconfigured, "{profile}: {denial}");
         }

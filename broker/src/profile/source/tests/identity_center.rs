@@ -65,7 +65,7 @@ const NOW: u64 = 1_800_000_000;
 async fn identity_center_with_a_living_token() {
     let (home, server) = identity_center(NOW + 3600, 200, 200).await;
     let keys = source(home.path(), "dev", "dev")
-        .load(Effort::Waited, now(), Box::new(drop))
+        .load(None, Effort::Waited, now(), Box::new(drop))
         .await
         .expect("keys");
     assert_eq!(keys.access_key_id(), "OLD");
@@ -77,13 +77,13 @@ async fn a_token_near_its_end_is_renewed_and_shared() {
     for end in [NOW + 200, NOW - 200] {
         let (home, server) = identity_center(end, 200, 200).await;
         let source = source(home.path(), "dev", "dev");
-        let keys = source.load(Effort::Waited, now(), Box::new(drop)).await.expect("keys");
+        let keys = source.load(None, Effort::Waited, now(), Box::new(drop)).await.expect("keys");
         assert_eq!(keys.access_key_id(), "NEW");
         assert_eq!(server.asked_of("/token")[0].body["refreshToken"], "canary-refresh");
         let session = source.session().await.expect("a session");
         let token = Tokens::new(Some(home.path())).find(&session).await.expect("a token");
         assert_eq!(token.renewal.expect("a renewal").refresh.expose(), "r2");
-        source.load(Effort::Waited, now(), Box::new(drop)).await.expect("keys");
+        source.load(None, Effort::Waited, now(), Box::new(drop)).await.expect("keys");
         assert_eq!(server.asked_of("/token").len(), 1);
     }
 }
@@ -126,7 +126,7 @@ async fn a_renewal_that_cannot_be_written_is_kept_and_used() {
     let token = parse(&std::fs::read(&elsewhere).expect("a copy")).expect("a token");
     assert!(source.reader.tokens.store(&session, token).await);
     for _ in 0..2 {
-        let keys = source.load(Effort::Waited, now(), Box::new(drop)).await.expect("keys");
+        let keys = source.load(None, Effort::Waited, now(), Box::new(drop)).await.expect("keys");
         assert_eq!(keys.access_key_id(), "NEW");
     }
     assert_eq!(server.asked_of("/token").len(), 1, "the refresh token is used once");
@@ -136,7 +136,7 @@ async fn a_renewal_that_cannot_be_written_is_kept_and_used() {
 async fn a_renewal_that_fails_uses_the_token_up() {
     let (home, _server) = identity_center(NOW + 200, 200, 500).await;
     let keys = source(home.path(), "dev", "dev")
-        .load(Effort::Waited, now(), Box::new(drop))
+        .load(None, Effort::Waited, now(), Box::new(drop))
         .await
         .expect("keys");
     assert_eq!(keys.access_key_id(), "OLD");
@@ -153,7 +153,7 @@ async fn a_dead_token_needs_a_sign_in_and_an_outage_does_not() {
     ] {
         let (home, _server) = identity_center(end, portal, renewal).await;
         let loaded = source(home.path(), "dev", "dev")
-            .load(Effort::Background, now(), Box::new(drop))
+            .load(None, Effort::Background, now(), Box::new(drop))
             .await
             .expect_err("dead");
         assert_eq!(loaded.reason(), reason, "{end} {portal} {renewal}: {loaded}");
@@ -170,8 +170,9 @@ async fn a_renewal_that_is_refused_needs_a_sign_in_unless_it_only_has_to_wait() 
         ("TooManyRequestsException", Reason::CredentialsUnavailable),
     ] {
         let (home, _server) = renewing(NOW - 200, 200, 400, error).await;
-        let loaded =
-            source(home.path(), "dev", "dev").load(Effort::Background, now(), Box::new(drop)).await;
+        let loaded = source(home.path(), "dev", "dev")
+            .load(None, Effort::Background, now(), Box::new(drop))
+            .await;
         assert_eq!(loaded.expect_err(error).reason(), reason, "{error}");
     }
 }
@@ -185,8 +186,9 @@ async fn a_renewal_that_is_refused_in_the_body_alone_is_understood() {
         ("slow_down", Reason::CredentialsUnavailable),
     ] {
         let (home, _server) = renewing(NOW - 200, 200, 400, code).await;
-        let loaded =
-            source(home.path(), "dev", "dev").load(Effort::Background, now(), Box::new(drop)).await;
+        let loaded = source(home.path(), "dev", "dev")
+            .load(None, Effort::Background, now(), Box::new(drop))
+            .await;
         assert_eq!(loaded.expect_err(code).reason(), reason, "{code}");
     }
 }
@@ -201,7 +203,7 @@ async fn renewals_of_a_session_are_apart_and_no_others() {
     let (ours, theirs) =
         (source.reader.tokens.renewing(&session), source.reader.tokens.renewing(&other));
     let (held, _theirs) = (ours.lock().await, theirs.lock().await);
-    let mut waiting = std::pin::pin!(source.load(Effort::Waited, now(), Box::new(drop)));
+    let mut waiting = std::pin::pin!(source.load(None, Effort::Waited, now(), Box::new(drop)));
     let soon = tokio::time::timeout(std::time::Duration::from_millis(200), &mut waiting).await;
     assert!(soon.is_err() && server.asked().is_empty(), "another renewal is on its way");
     drop(held);
@@ -215,8 +217,10 @@ async fn without_a_token_a_sign_in_is_needed() {
     let (home, server) = identity_center(NOW + 3600, 200, 200).await;
     std::fs::remove_dir_all(home.path().join(".aws")).expect("a cache");
     let source = source(home.path(), "dev", "dev");
-    let denial =
-        source.load(Effort::Waited, now(), Box::new(drop)).await.expect_err("nobody has signed in");
+    let denial = source
+        .load(None, Effort::Waited, now(), Box::new(drop))
+        .await
+        .expect_err("nobody has signed in");
     assert_eq!(denial.reason(), Reason::LoginRequired);
     assert!(server.asked().is_empty());
     assert!(source.session().await.is_ok());
@@ -229,11 +233,11 @@ async fn a_token_that_is_cut_or_unreadable_is_named() {
     let path =
         source.reader.tokens.path(&source.session().await.expect("a session")).expect("a path");
     std::fs::write(&path, r#"{"accessToken":"canary-old","#).expect("a cut file");
-    let cut = source.load(Effort::Waited, now(), Box::new(drop)).await.expect_err("cut");
+    let cut = source.load(None, Effort::Waited, now(), Box::new(drop)).await.expect_err("cut");
     std::fs::remove_file(&path).expect("it");
     std::fs::create_dir(&path).expect("a directory");
     let unreadable =
-        source.load(Effort::Waited, now(), Box::new(drop)).await.expect_err("unreadable");
+        source.load(None, Effort::Waited, now(), Box::new(drop)).await.expect_err("unreadable");
     for (denial, reason) in
         [(cut, Reason::LoginRequired), (unreadable, Reason::ProfileMisconfigured)]
     {
@@ -254,11 +258,11 @@ async fn a_renewal_outlives_the_load_that_began_it() {
     tokio::select! {
         biased;
         () = deadline::until(|| !server.asked_of("/token").is_empty()) => {}
-        loaded = source.load(Effort::Background, now(), Box::new(drop)) => panic!("{loaded:?}"),
+        loaded = source.load(None, Effort::Background, now(), Box::new(drop)) => panic!("{loaded:?}"),
     }
     let written = || std::fs::read_to_string(&path).is_ok_and(|text| text.contains("canary-new"));
     deadline::until(written).await;
-    source.load(Effort::Background, now(), Box::new(drop)).await.expect("keys");
+    source.load(None, Effort::Background, now(), Box::new(drop)).await.expect("keys");
     assert_eq!(server.asked_of("/token").len(), 1);
 }
 
@@ -286,7 +290,7 @@ async fn a_profile_of_old() {
     write(at, "config", &format!("[profile old]\n{sso}endpoint_url = {}\n", server.url));
     let source = source(at, "dev", "old");
     let denial = source
-        .load(Effort::Waited, now(), Box::new(drop))
+        .load(None, Effort::Waited, now(), Box::new(drop))
         .await
         .expect_err("nobody has signed in there");
     assert_eq!(denial.reason(), Reason::LoginRequired);
@@ -298,7 +302,7 @@ async fn a_profile_of_old() {
         );
         std::fs::write(&cache, token).expect("a token");
         let reason = source
-            .load(Effort::Waited, now(), Box::new(drop))
+            .load(None, Effort::Waited, now(), Box::new(drop))
             .await
             .map_err(|denial| denial.reason());
         match loaded {

@@ -28,7 +28,7 @@ async fn a_load_leaves_no_key_on_the_stack() {
         let left = residue::after(SECRET, move || {
             let home = home_with_a_role(&url, SECRET);
             let source = source(home.path(), "dev", profile);
-            alone(source.load(Effort::Waited, now(), Box::new(drop))).expect("credentials");
+            alone(source.load(None, Effort::Waited, now(), Box::new(drop))).expect("credentials");
         });
         assert_eq!(left, 0, "{profile}");
     }
