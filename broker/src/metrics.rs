@@ -491,6 +491,8 @@ mod tests {
             loaded: Some(UNIX_EPOCH),
             generation: 1,
             identity_arn: String::new(),
+            account: String::new(),
+            role: String::new(),
         };
         let (metrics, views) = (Metrics::default(), (0..50).map(view).collect::<Vec<_>>());
         std::thread::scope(|scope| {

@@ -21,7 +21,7 @@ use sigward_proto::remote::TlsBroker;
 use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::{
     ListProfilesRequest, LoginRequest, LoginResponse, Profile, Reason, ReportExchangeRequest,
-    ReportRejectionRequest, SignRequest, SignResponse,
+    ReportRejectionRequest, SignRequest, SignResponse, WatchProfilesRequest, WatchProfilesResponse,
 };
 use sigward_proto::{MAX_MESSAGE_BYTES, traces, version};
 use tokio::net::UnixStream;
@@ -243,6 +243,18 @@ impl Broker {
         let unread = answer.profiles.iter().filter(|profile| !profile.needs_body);
         *self.unread() = unread.map(|profile| profile.name.clone()).collect();
         Ok(answer.profiles)
+    }
+
+    /// The same now, and after each change. To drop the stream is to give up.
+    pub async fn watch(
+        &self,
+        profile: &ProfileName,
+    ) -> Result<Streaming<WatchProfilesResponse>, Error> {
+        self.ask(profile, || {
+            let mut client = self.client.clone();
+            async move { client.watch_profiles(WatchProfilesRequest {}).await }
+        })
+        .await
     }
 
     /// Whether the broker said that it reads no body of this profile's requests.

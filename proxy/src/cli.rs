@@ -139,6 +139,10 @@ struct Options {
     #[arg(long)]
     no_sign_in: bool,
 
+    /// Say in each tool result whose identity made the call: `sigward/identity` in `_meta`
+    #[arg(long)]
+    show_identity: bool,
+
     /// Name of the argument that chooses a profile
     #[arg(long, value_name = "NAME", default_value = "aws_profile", value_parser = argument)]
     profile_argument: String,
@@ -296,6 +300,7 @@ fn serving(mut options: Options, environment: &Environment) -> Result<Invocation
         skip_auth: options.skip_auth,
         sign_in: !options.no_sign_in,
         telemetry: !options.disable_telemetry,
+        show_identity: options.show_identity,
         argument: ProfileArgument {
             name: options.profile_argument,
             tools: Globs::new(&options.profile_tools),

@@ -5,6 +5,8 @@
 //! no change is forwarded as it came. Its parts don't know it, and know of each other only their
 //! fields.
 
+mod annotation;
+mod announced;
 mod call;
 mod failed;
 mod in_flight;
@@ -14,6 +16,7 @@ mod server;
 mod sessions;
 mod shared;
 mod sign_in;
+mod stand_in;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +28,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use self::announced::Announced;
 use self::call::Caller;
 pub(crate) use self::call::Passed;
 pub(crate) use self::failed::{Failed, echoed, fault_response, sentence};
@@ -55,6 +59,16 @@ const FAREWELL: Duration = Duration::from_millis(900);
 /// Clients that read slowly leave room for others up to this number of them.
 pub(crate) const CLIENTS: usize = 4;
 
+/// What happens behind a client's back.
+enum News {
+    /// A server no longer knows a session.
+    Lost(Lost),
+    /// A session was opened in place of one that was used.
+    Renewed(Arc<Session>),
+    /// The profiles are described in other words.
+    Profiles,
+}
+
 /// Everything about one client.
 #[derive(Debug)]
 pub struct Client {
@@ -65,6 +79,8 @@ pub struct Client {
     in_flight: AllInFlight,
     questions: Arc<Questions>,
     sign_ins: UserSignIns,
+    /// What the server announced in the client's handshake.
+    announced: Arc<Announced>,
     /// What the proxy itself has to say, and finds no room for.
     unsaid: Arc<Semaphore>,
     work: TaskTracker,
@@ -77,6 +93,7 @@ impl Client {
     pub fn new(shared: Arc<Shared>, ownership: Ownership, out: Outlet) -> Arc<Self> {
         let (unsolicited, mut inbox) = mpsc::channel(16);
         let (lost, mut losses) = mpsc::unbounded_channel();
+        let (renewed, mut renewals) = mpsc::unbounded_channel::<Arc<Session>>();
         let work = TaskTracker::new();
         let context = Context {
             upstream: Arc::new(shared.upstream.for_client()),
@@ -85,16 +102,21 @@ impl Client {
             // A client that speaks line by line is the only one.
             budget: match ownership {
                 Ownership::Proxy => shared.messages.clone(),
-                Ownership::Client | Ownership::Nobody => shared.messages.of_client(CLIENTS),
+                Ownership::Hosted | Ownership::Client | Ownership::Nobody => {
+                    shared.messages.of_client(CLIENTS)
+                }
             },
             metadata: Arc::clone(&shared.metadata),
             unsolicited,
+            renewed,
             lost,
             work: work.clone(),
         };
         let context = Arc::new(context);
         let questions = Arc::new(Questions::new(ownership));
+        let announced = Arc::<Announced>::default();
         let caller = Caller::new(
+            Arc::clone(&announced),
             Arc::clone(&shared),
             Arc::clone(&context),
             Arc::clone(&questions),
@@ -113,6 +135,7 @@ impl Client {
             in_flight: AllInFlight::default(),
             questions,
             sign_ins,
+            announced,
             unsaid: Arc::new(Semaphore::new(MAX_UNSAID)),
             work,
         });
@@ -124,11 +147,19 @@ impl Client {
                 from_servers.pass_on(&session, epoch, message, &client.out).await;
             }
         });
-        let withdrawer = Arc::downgrade(&client);
+        let follower = Arc::downgrade(&client);
+        let mut changes = client.shared.metadata.changes();
+        let follows = client.shared.offer.is_choice() && ownership != Ownership::Nobody;
         tokio::spawn(async move {
-            while let Some(lost) = losses.recv().await {
-                let Some(client) = withdrawer.upgrade() else { return };
-                client.withdraw_lost(&lost).await;
+            loop {
+                // The senders of the first two end with the client.
+                let news = tokio::select! {
+                    lost = losses.recv() => lost.map(News::Lost),
+                    renewed = renewals.recv() => renewed.map(News::Renewed),
+                    changed = changes.changed(), if follows => changed.ok().map(|()| News::Profiles),
+                };
+                let (Some(news), Some(client)) = (news, follower.upgrade()) else { return };
+                client.on_news(news).await;
             }
         });
         client
@@ -140,12 +171,20 @@ impl Client {
         self.work.close();
         let _ = tokio::time::timeout(grace, self.work.wait()).await;
         self.in_flight.cancel();
-        let sessions = self.caller.sessions.take_all();
+        let sessions = self.take_sessions();
         let closing = sessions.iter().map(|session| session.close());
         let closed = tokio::time::timeout(FAREWELL, futures_util::future::join_all(closing)).await;
         if closed.is_err() {
             tracing::info!("sessions that take long to end are left to themselves");
         }
+    }
+
+    /// Takes out all sessions of the client, and whatever stood in for one.
+    fn take_sessions(&self) -> Vec<Arc<Session>> {
+        let mut sessions = self.caller.sessions.take_all();
+        let stand_in = self.caller.stand_ins.leave();
+        sessions.extend(stand_in.and_then(|it| it.session.clone()));
+        sessions
     }
 
     /// Takes note of a request, so that it can be cancelled. An error says why it can't be taken.
@@ -320,6 +359,8 @@ impl Client {
         let text = &message.text;
         match envelope.method.as_ref() {
             "notifications/cancelled" => self.cancel(params.as_ref(), text),
+            // Its server has heard it from the proxy.
+            "notifications/initialized" if self.caller.stand_ins.present().is_some() => {}
             "notifications/initialized" => {
                 self.default_session().enqueue(Parcel::initialized(message.clone()));
             }
@@ -405,13 +446,24 @@ impl Client {
     /// messages wait for the answer.
     pub(crate) fn begin_session(&self, params: Option<&str>) -> Opener {
         self.caller.router.tasks.clear();
-        for stale in self.caller.sessions.take_all() {
+        for stale in self.take_sessions() {
             self.work.spawn(async move { stale.close().await });
         }
         if let Some(params) = params {
             self.context.handshake.initialize(params);
         }
         self.default_session().begin()
+    }
+
+    async fn on_news(&self, news: News) {
+        match news {
+            News::Lost(lost) => self.withdraw_lost(&lost).await,
+            News::Renewed(session) => self.log_renewal(&session).await,
+            News::Profiles if self.announced.lists_change() => {
+                self.say(wire::notification("notifications/tools/list_changed", None)).await;
+            }
+            News::Profiles => {}
+        }
     }
 
     /// Takes back at the client what a session asked that its server no longer knows.
@@ -422,6 +474,18 @@ impl Client {
                 id.token()
             );
             self.say(wire::notification("notifications/cancelled", Some(&params))).await;
+        }
+    }
+
+    /// Has the client log that a session was renewed, where it reads warnings.
+    async fn log_renewal(&self, session: &Session) {
+        tracing::warn!(profile = %session.profile, "a session was renewed: files of the one before are gone");
+        if self.announced.logs_warnings() {
+            let params = format!(
+                r#"{{"level":"warning","logger":"sigward","data":{}}}"#,
+                wire::quote(&session.renewed())
+            );
+            self.say(wire::notification("notifications/message", Some(&params))).await;
         }
     }
 
@@ -459,11 +523,28 @@ impl Client {
 
     /// Whether the client has a session of its own, and with it, sessions of other profiles.
     pub(crate) fn has_session(&self) -> bool {
-        self.context.ownership == Ownership::Client
+        matches!(self.context.ownership, Ownership::Client | Ownership::Hosted)
+    }
+
+    /// Whether the proxy has the client's session, which no server gave it.
+    pub(crate) fn is_hosted(&self) -> bool {
+        self.context.ownership == Ownership::Hosted
+    }
+
+    /// Whether no handshake of the client has come to anything.
+    pub(crate) fn is_without_handshake(&self) -> bool {
+        self.context.handshake.params().is_none()
+    }
+
+    /// Whether a call that failed for this can be answered by somebody else.
+    pub(crate) fn is_answered_without(&self, call: &Request, failed: &Failed) -> bool {
+        let default = self.default_session();
+        matches!(failed, Failed::Exchange(error) if self.caller.is_answered_without(call, &default, error))
     }
 
     /// The client's `initialize`, with these params, was answered by `result`: its session is `id`.
     pub(crate) fn established(&self, params: &str, id: HeaderValue, result: &str) {
+        self.announced.learn(result);
         self.context.handshake.initialize(params);
         self.default_session().establish(Some(id), result);
     }

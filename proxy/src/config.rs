@@ -189,6 +189,8 @@ pub struct Config {
     pub sign_in: bool,
     /// Whether the client's name goes into `User-Agent`.
     pub telemetry: bool,
+    /// Whether tool results say whose identity made the call.
+    pub show_identity: bool,
     /// The argument that chooses a profile.
     pub argument: ProfileArgument,
     /// Which tools are there.

@@ -280,6 +280,44 @@ impl Error {
         }
     }
 
+    /// Whether a profile can't sign as things are, whatever the cause: a sign-in that ended, a profile that is wrong.
+    #[must_use]
+    pub fn cannot_sign(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => matches!(
+                refusal.reason(),
+                Some(
+                    Reason::LoginRequired
+                        | Reason::MfaRequired
+                        | Reason::ProfileMisconfigured
+                        | Reason::UnsupportedProfileSetting
+                        | Reason::NoCredentials
+                        | Reason::CredentialsUnavailable
+                        | Reason::KeysRejected
+                        | Reason::ClockSkew
+                        | Reason::AccessDenied
+                        | Reason::NoAccountAccess
+                        | Reason::RegionDisabled
+                )
+            ),
+            Self::Shared(error) => error.cannot_sign(),
+            _ => false,
+        }
+    }
+
+    /// Whether that is over once a person signs in, or brings new keys. A profile that is wrong, or has none, isn't a
+    /// reason to send anything unsigned.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => {
+                matches!(refusal.reason(), Some(Reason::LoginRequired | Reason::KeysRejected))
+            }
+            Self::Shared(error) => error.may_pass(),
+            _ => false,
+        }
+    }
+
     /// Whether there are no credentials at all: what `--skip-auth` sends unsigned for. Credentials
     /// that can't be had are something else, as for mcp-proxy-for-aws: a misspelt profile, or a
     /// sign-in that ended, must not turn a call into an anonymous one.

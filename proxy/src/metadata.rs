@@ -1,8 +1,16 @@
-//! What the proxy adds to `_meta` of every request: the region of its profile, and `--metadata`.
+//! What the broker says of our profiles: whose identity each is, for the model, and the region that goes into `_meta` of
+//! every request, with `--metadata`.
+//!
+//! It is asked once, and followed from then on where the model is told of it: what is shown stays the same for the same
+//! state, and whoever shows it hears of a change.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
+use sigward_proto::v1::Profile;
+use tokio::sync::watch;
 use url::Url;
 
 use crate::attempt::Attempt;
@@ -13,11 +21,13 @@ use crate::wire;
 
 /// The key that AWS's MCP servers take their region from.
 const AWS_REGION: &str = "AWS_REGION";
+/// The pause before a broker is followed again that went away.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// The metadata of one profile's requests, as JSON text by key.
 pub(crate) type Members = Arc<[(String, String)]>;
 
-/// What the broker says of our profiles, asked once.
+/// What the broker says of our profiles.
 #[derive(Debug)]
 pub(crate) struct Metadata {
     broker: Broker,
@@ -28,14 +38,42 @@ pub(crate) struct Metadata {
     given: Vec<(String, String)>,
     /// Of profiles that the broker doesn't know, or before it was asked.
     unknown: Members,
-    profiles: OnceLock<HashMap<String, Known>>,
+    /// Nothing before it was asked.
+    profiles: RwLock<Option<Arc<HashMap<String, Known>>>>,
     asking: Attempt,
+    is_followed: AtomicBool,
+    changes: watch::Sender<()>,
 }
 
-#[derive(Debug)]
+/// One profile.
+#[derive(Debug, PartialEq, Eq)]
 struct Known {
     description: String,
+    account: String,
+    role: String,
+    region: Option<String>,
     members: Members,
+}
+
+impl Known {
+    /// Its account, role and region, as far as they are known.
+    fn identity(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let region = self.region.as_deref().unwrap_or_default();
+        let parts = [("account", self.account.as_str()), ("role", &self.role), ("Region", region)];
+        parts.into_iter().filter(|(_, value)| !value.is_empty())
+    }
+
+    /// What a model reads of it.
+    fn shown(&self) -> String {
+        let identity: Vec<_> =
+            self.identity().map(|(key, value)| format!("{key} {value}")).collect();
+        let (text, identity) = (self.description.trim_end_matches('.'), identity.join(", "));
+        match (text, identity.as_str()) {
+            (text, "") => text.to_owned(),
+            ("", identity) => identity.to_owned(),
+            (text, identity) => format!("{text} ({identity})"),
+        }
+    }
 }
 
 impl Metadata {
@@ -52,17 +90,20 @@ impl Metadata {
             default_region,
             fallback_region,
             given,
-            profiles: OnceLock::new(),
+            profiles: RwLock::default(),
             asking: Attempt::default(),
+            is_followed: AtomicBool::new(false),
+            changes: watch::Sender::new(()),
         }
     }
 
     /// Makes sure that the broker has been asked.
     pub(crate) async fn load(&self) -> Result<(), Error> {
-        let known = || self.profiles.get().map(drop);
+        let known = || self.known().map(drop);
         self.asking
             .once(known, async {
-                let _ = self.profiles.set(self.ask().await?);
+                let profiles = self.broker.profiles(&self.asker).await?;
+                self.take(profiles);
                 Ok(())
             })
             .await
@@ -70,38 +111,94 @@ impl Metadata {
 
     /// The metadata of a profile's requests.
     pub(crate) fn of(&self, profile: &ProfileName) -> Members {
-        let members = self.known(profile).map_or(&self.unknown, |known| &known.members);
-        Arc::clone(members)
+        let known = self.known();
+        let known = known.as_ref().and_then(|known| known.get(profile.as_str()));
+        Arc::clone(known.map_or(&self.unknown, |known| &known.members))
     }
 
-    /// What the broker's config says of a profile.
+    /// What a model is told of a profile.
     pub(crate) fn description(&self, profile: &ProfileName) -> Option<String> {
-        self.known(profile).map(|known| known.description.clone())
+        self.known()?.get(profile.as_str()).map(Known::shown)
     }
 
-    fn known(&self, profile: &ProfileName) -> Option<&Known> {
-        self.profiles.get().and_then(|profiles| profiles.get(profile.as_str()))
-    }
-
-    async fn ask(&self) -> Result<HashMap<String, Known>, Error> {
-        let profiles = self.broker.profiles(&self.asker).await?;
-        let known = profiles.into_iter().map(|profile| {
-            let endpoint = profile.endpoints.iter().find(|endpoint| {
-                Url::parse(&endpoint.url).is_ok_and(|url| url.origin() == self.endpoint.origin())
-            });
-            // The order of mcp-proxy-for-aws: what boto3 takes (`AWS_DEFAULT_REGION`, then the
-            // profile's), then `AWS_REGION`, then the endpoint's.
-            let own = Some(profile.region).filter(|region| !region.is_empty());
-            let region = self
-                .default_region
-                .clone()
-                .or(own)
-                .or_else(|| self.fallback_region.clone())
-                .or_else(|| endpoint.and_then(|endpoint| first_region(&endpoint.region)));
-            let members = members(&self.given, region.as_deref());
-            (profile.name, Known { description: profile.description, members })
+    /// Whose identity a profile is, as a JSON object.
+    pub(crate) fn identity(&self, profile: &ProfileName) -> String {
+        let known = self.known();
+        let known = known.as_ref().and_then(|known| known.get(profile.as_str()));
+        let parts = known.into_iter().flat_map(Known::identity);
+        let parts = [("profile", profile.as_str())].into_iter().chain(parts);
+        let members = parts.map(|(key, value)| {
+            format!("{}:{}", wire::quote(&key.to_lowercase()), wire::quote(value))
         });
-        Ok(known.collect())
+        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+    }
+
+    /// Hears of changes of what is told of the profiles.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Follows the broker's profiles from now on.
+    pub(crate) fn follow(self: &Arc<Self>) {
+        if !self.is_followed.load(Ordering::Relaxed)
+            && !self.is_followed.swap(true, Ordering::Relaxed)
+        {
+            tokio::spawn(follow(self.broker.clone(), self.asker.clone(), Arc::downgrade(self)));
+        }
+    }
+
+    fn known(&self) -> Option<Arc<HashMap<String, Known>>> {
+        self.profiles.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over what the broker says now.
+    fn take(&self, profiles: Vec<Profile>) {
+        let profiles = profiles.into_iter().map(|profile| self.of_broker(profile)).collect();
+        let profiles = Some(Arc::new(profiles));
+        let mut known = self.profiles.write().unwrap_or_else(PoisonError::into_inner);
+        let is_news = known.is_some() && *known != profiles;
+        *known = profiles;
+        drop(known);
+        if is_news {
+            self.changes.send_replace(());
+        }
+    }
+
+    fn of_broker(&self, profile: Profile) -> (String, Known) {
+        let endpoint = profile.endpoints.iter().find(|endpoint| {
+            Url::parse(&endpoint.url).is_ok_and(|url| url.origin() == self.endpoint.origin())
+        });
+        // The order of mcp-proxy-for-aws: what boto3 takes (`AWS_DEFAULT_REGION`, then the
+        // profile's), then `AWS_REGION`, then the endpoint's.
+        let own = Some(profile.region).filter(|region| !region.is_empty());
+        let region = self
+            .default_region
+            .clone()
+            .or(own)
+            .or_else(|| self.fallback_region.clone())
+            .or_else(|| endpoint.and_then(|endpoint| first_region(&endpoint.region)));
+        let members = members(&self.given, region.as_deref());
+        // What the server gets to read counts.
+        let given = members.iter().find(|(key, _)| key == AWS_REGION);
+        let region = given.and_then(|(_, value)| wire::string(value).map(|it| it.into_owned()));
+        let (description, account, role) = (profile.description, profile.account, profile.role);
+        (profile.name, Known { description, account, role, region, members })
+    }
+}
+
+/// Takes over each change, as long as anybody is there to see it.
+async fn follow(broker: Broker, asker: ProfileName, metadata: Weak<Metadata>) {
+    loop {
+        if let Ok(mut changes) = broker.watch(&asker).await {
+            while let Ok(Some(list)) = changes.message().await {
+                let Some(metadata) = metadata.upgrade() else { return };
+                metadata.take(list.profiles);
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+        if metadata.strong_count() == 0 {
+            return;
+        }
     }
 }
 

@@ -22,6 +22,7 @@ mod lost;
 mod own;
 mod subscriptions;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -74,11 +75,24 @@ pub struct Lost {
 pub enum Ownership {
     /// The proxy, for a client that knows nothing of sessions: the proxy renews it.
     Proxy,
+    /// The same, for a client that speaks HTTP: its server answered no handshake, and gave it no session.
+    Hosted,
     /// The client, which speaks HTTP itself: it opens, renews and ends the session.
     Client,
     /// Nobody: neither the server nor this protocol version has sessions. All clients are one, so
     /// nothing that the server sends on its own account can be passed on.
     Nobody,
+}
+
+impl Ownership {
+    /// Whether the proxy opens and renews the default profile's session.
+    #[must_use]
+    pub fn is_proxy(self) -> bool {
+        match self {
+            Self::Proxy | Self::Hosted => true,
+            Self::Client | Self::Nobody => false,
+        }
+    }
 }
 
 /// What all sessions of one client share.
@@ -96,6 +110,8 @@ pub struct Context {
     pub(crate) metadata: Arc<Metadata>,
     /// Where messages of GET streams go.
     pub unsolicited: mpsc::Sender<Unsolicited>,
+    /// Where it is reported that a session was opened in place of one that was used.
+    pub renewed: mpsc::UnboundedSender<Arc<Session>>,
     /// Where it is reported that a session is lost.
     pub lost: mpsc::UnboundedSender<Lost>,
     /// The client's work; its end waits for these tasks.
@@ -113,6 +129,10 @@ pub struct Session {
     context: Arc<Context>,
     state: Mutex<State>,
     lane: Lane,
+    /// Whether a tool was called over the session that is open.
+    was_called: AtomicBool,
+    /// Whether the next result is to say that the session was renewed.
+    has_notice: AtomicBool,
 }
 
 /// `None`: the client's own handshake came to nothing.
@@ -143,14 +163,25 @@ impl Session {
     /// A session that isn't open yet.
     #[must_use]
     pub fn new(profile: ProfileName, is_default: bool, context: Arc<Context>) -> Self {
+        Self::over(false, profile, is_default, context)
+    }
+
+    /// One that signs nothing: for what needs no identity, while the profile can't sign. Nobody's own.
+    pub(crate) fn unsigned(profile: ProfileName, context: Arc<Context>) -> Self {
+        Self::over(true, profile, false, context)
+    }
+
+    fn over(unsigned: bool, profile: ProfileName, is_default: bool, context: Arc<Context>) -> Self {
         let link = Link {
+            unsigned,
             profile: profile.clone(),
             upstream: Arc::clone(&context.upstream),
             budget: context.budget.clone(),
             metadata: Arc::clone(&context.metadata),
         };
         let (state, lane) = (Mutex::default(), Lane::default());
-        Self { link, profile, is_default, context, state, lane }
+        let (was_called, has_notice) = Default::default();
+        Self { link, profile, is_default, context, state, lane, was_called, has_notice }
     }
 
     /// The way to the server.
@@ -208,7 +239,7 @@ impl Session {
     /// The session in place of `lost`: one renewal, however many calls found it lost.
     pub async fn renew(self: &Arc<Self>, lost: &Live) -> Result<Arc<Live>, Error> {
         self.lose(lost);
-        if self.is_default && self.context.ownership != Ownership::Proxy {
+        if self.is_default && !self.context.ownership.is_proxy() {
             return Err(Error::SessionExpired);
         }
         self.live().await
@@ -216,7 +247,7 @@ impl Session {
 
     /// The server no longer knows the session `lost`: whoever needs one next opens another.
     pub fn lose(self: &Arc<Self>, lost: &Live) {
-        if self.is_default && self.context.ownership != Ownership::Proxy {
+        if self.is_default && !self.context.ownership.is_proxy() {
             return;
         }
         let mut state = self.lock();
@@ -361,12 +392,54 @@ impl Session {
         let phase = opened.as_ref().map_or(Phase::Closed, |live| Phase::Open(Arc::clone(live)));
         let is_wanted = self.opened(epoch, phase);
         match opened {
-            Ok(live) if is_wanted => Ok(Some(live)),
+            Ok(live) if is_wanted => {
+                self.report_renewal();
+                Ok(Some(live))
+            }
             Ok(live) => {
                 self.end(&live).await;
                 Err(Arc::new(Error::SessionEnded))
             }
             Err(error) => Err(Arc::new(error)),
+        }
+    }
+
+    /// A tool is called over the session: its server may keep something for it.
+    pub(crate) fn on_call(&self) {
+        if !self.was_called.load(Ordering::Relaxed) {
+            self.was_called.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What the next result is to say of the session, once; a JSON object.
+    pub(crate) fn take_notice(&self) -> Option<String> {
+        if !self.has_notice.load(Ordering::Relaxed)
+            || !self.has_notice.swap(false, Ordering::Relaxed)
+        {
+            return None;
+        }
+        Some(format!(
+            r#"{{"event":"session-renewed","profile":{},"message":{}}}"#,
+            wire::quote(self.profile.as_str()),
+            wire::quote(&self.renewed())
+        ))
+    }
+
+    /// What an agent is told of a renewal.
+    pub(crate) fn renewed(&self) -> String {
+        format!(
+            "The server had dropped the MCP session of the AWS profile {}, and a new one was opened. Files and other \
+             state of the old session are gone.",
+            self.profile
+        )
+    }
+
+    /// A session was opened. Where it takes the place of one that was used, whatever the server kept for that is gone.
+    fn report_renewal(self: &Arc<Self>) {
+        if self.was_called.swap(false, Ordering::Relaxed) {
+            self.has_notice.store(true, Ordering::Relaxed);
+            // It fails only once the client is gone.
+            let _ = self.context.renewed.send(Arc::clone(self));
         }
     }
 
@@ -389,6 +462,7 @@ impl Session {
         };
         tracing::debug!(profile = %self.profile, "opening a session");
         let (id, result) = own::handshake(&self.link, &initialize).await?;
+        self.context.handshake.answered(&result);
         let live = Live::opened(id, &result, epoch);
         if matches!(self.lock().phase, Phase::Closing) {
             return Ok(live);
@@ -450,6 +524,15 @@ impl Opener {
         } else {
             let session = Arc::clone(&self.session);
             self.session.context.work.spawn(async move { session.end(&live).await });
+        }
+    }
+}
+
+impl Opener {
+    /// Another session answers the client's handshake. This one opens when it is needed, by a replay.
+    pub fn give_way(mut self) {
+        if self.opened.take().is_some() {
+            self.session.opened(self.epoch, Phase::Closed);
         }
     }
 }

@@ -49,6 +49,8 @@ pub struct Outgoing {
     pub body: Bytes,
     /// No limit on silence: a stream that may have nothing to say for hours.
     pub patient: bool,
+    /// Without a signature: what needs nobody's identity, while nobody can sign.
+    pub unsigned: bool,
     /// Set before the first byte may leave.
     pub sent: Sent,
     /// The memory that messages of the answer take.
@@ -263,6 +265,9 @@ impl Upstream {
 
     /// The headers to add; `None` to send unsigned.
     async fn sign(&self, out: &Outgoing) -> Result<Option<Signature>, Error> {
+        if out.unsigned {
+            return Ok(None);
+        }
         let (url, signer) = (&self.common.url, &self.common.signer);
         let signed = signer.sign(&out.profile, &out.method, url, &out.headers, &out.body);
         let span = phase!("sign", otel.kind = "client", sigward.profile = out.profile.as_str());

@@ -26,7 +26,9 @@ pub use self::envelope::{Envelope, Kind, MAX_BATCH, batch};
 pub use self::fault::Fault;
 pub use self::id::Id;
 pub use self::object::{Member, Object, elements};
-pub use self::originate::{error_response, notification, request, result_response, tool_error};
+pub use self::originate::{
+    error_response, notification, request, result_response, tool_error, tool_text,
+};
 pub use self::peek::{Peek, peek};
 pub use self::pieces::{NotUtf8, Pieces};
 pub use self::text::{MAX_DEPTH, check_depth, check_depth_to, one_line, quote, string};

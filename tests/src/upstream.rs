@@ -79,9 +79,17 @@ pub struct Builder {
     port: u16,
     regions: String,
     tls: Option<Arc<ServerConfig>>,
+    unsigned: Vec<&'static str>,
 }
 
 impl Builder {
+    /// The JSON-RPC methods that need no signature; none unless told otherwise.
+    #[must_use]
+    pub fn unsigned(mut self, methods: &[&'static str]) -> Self {
+        self.unsigned = methods.to_vec();
+        self
+    }
+
     /// The regions that signatures must be valid in; [`REGION`] unless told otherwise, for which SigV4 signs. For `*` and
     /// a list with commas SigV4a does.
     #[must_use]
@@ -142,6 +150,7 @@ impl Builder {
             era: self.era,
             answers: self.answers,
             keep: self.keep,
+            unsigned: self.unsigned,
             tools: self.tools,
             record: Record::default(),
             script: Script::default(),
@@ -176,6 +185,7 @@ impl Upstream {
             port: 0,
             regions: REGION.to_owned(),
             tls: None,
+            unsigned: Vec::new(),
         }
     }
 

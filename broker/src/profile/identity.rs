@@ -8,6 +8,18 @@ use aws_types::SdkConfig;
 use super::failure;
 use crate::error::Denial;
 
+/// The account and the role, as far as an ARN names them: that of a role, or of its session. A user has no role.
+pub(super) fn account_and_role(arn: &str) -> (&str, &str) {
+    let mut parts = arn.splitn(6, ':').skip(4);
+    let (account, resource) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let role = match resource.split_once('/') {
+        Some(("role", path)) => path.rsplit('/').next().unwrap_or_default(),
+        Some(("assumed-role", session)) => session.split('/').next().unwrap_or_default(),
+        _ => "",
+    };
+    (account, role)
+}
+
 /// Who AWS says that the credentials belong to.
 #[derive(Debug)]
 pub struct Identity {
@@ -33,19 +45,29 @@ pub(super) async fn ask(config: SdkConfig, keys: Credentials) -> Result<Identity
 
 /// The account in an ARN.
 pub(super) fn account_of(arn: &str) -> Option<String> {
-    arn.split(':').nth(4).filter(|account| !account.is_empty()).map(str::to_owned)
+    let (account, _) = account_and_role(arn);
+    (!account.is_empty()).then(|| account.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{account_and_role, account_of};
 
     #[test]
-    fn an_arn_names_its_account() {
-        let account = account_of("arn:aws:sts::123456789012:assumed-role/Reader/me");
-        assert_eq!(account.as_deref(), Some("123456789012"));
-        for other in ["", "arn:aws:s3:::bucket", "123456789012"] {
-            assert_eq!(account_of(other), None, "{other}");
+    fn arns_name_an_account_and_maybe_a_role() {
+        for (arn, account, role) in [
+            ("arn:aws:iam::123456789012:role/Reader", "123456789012", "Reader"),
+            ("arn:aws:iam::123456789012:role/team/a/Reader", "123456789012", "Reader"),
+            ("arn:aws:sts::123456789012:assumed-role/Reader/me", "123456789012", "Reader"),
+            ("arn:aws:iam::123456789012:user/x", "123456789012", ""),
+            ("arn:aws:iam::123456789012:root", "123456789012", ""),
+            ("arn:aws:s3:::bucket", "", ""),
+            ("123456789012", "", ""),
+            ("", "", ""),
+            ("role", "", ""),
+        ] {
+            assert_eq!(account_and_role(arn), (account, role), "{arn}");
+            assert_eq!(account_of(arn).as_deref().unwrap_or_default(), account, "{arn}");
         }
     }
 }

@@ -24,6 +24,9 @@ pub(super) struct About {
     pub(super) source: &'static str,
     /// Why it can't sign, as far as that can be told without asking anyone.
     pub(super) hindrance: Option<Denial>,
+    /// The account and the role of its credentials, as far as the files name them; else empty.
+    pub(super) account: String,
+    pub(super) role: String,
     /// Whether AWS can tell agents apart that use it; none where nobody can tell.
     pub(super) traceable: Option<Traceable>,
 }

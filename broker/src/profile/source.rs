@@ -97,7 +97,7 @@ impl Source {
                 must_exist: named.is_some(),
                 default_chain: matches!(profile.from, CredentialsFrom::DefaultChain),
                 homeless: home.is_nowhere(),
-                narrowed: profile.role.is_some(),
+                role: profile.role.as_ref().map(|role| role.arn.clone()),
                 first_region: surroundings.first_region().map(str::to_owned),
                 last_region: surroundings.last_region().map(str::to_owned),
                 login_cache: surroundings.login_cache(),

@@ -6,6 +6,7 @@ use sigward_proto::v1::ProfileState;
 
 use super::agents::AgentActor;
 use super::entry::Entry;
+use super::identity::account_and_role;
 use crate::config::ProfileName;
 use crate::error::{Denial, Reason};
 
@@ -32,6 +33,10 @@ pub struct View {
     pub generation: u64,
     /// Whose they are, where the configuration says to ask; else empty.
     pub identity_arn: String,
+    /// The account that they are of, where AWS or the files say it; else empty.
+    pub account: String,
+    /// The role, likewise.
+    pub role: String,
 }
 
 impl View {
@@ -54,6 +59,8 @@ impl View {
             loaded: None,
             generation: 0,
             identity_arn: String::new(),
+            account: about.as_ref().map_or_else(String::new, |about| about.account.clone()),
+            role: about.as_ref().map_or_else(String::new, |about| about.role.clone()),
         };
         if let Some(status) = status {
             view.failure = status.failure;
@@ -61,6 +68,11 @@ impl View {
             view.loaded = status.loaded;
             view.generation = status.generation;
             view.identity_arn = status.identity_arn;
+        }
+        if !view.identity_arn.is_empty() {
+            // AWS knows better.
+            let (account, role) = account_and_role(&view.identity_arn);
+            (view.account, view.role) = (account.to_owned(), role.to_owned());
         }
         // Before anyone has asked, the files may tell already that it will fail.
         let untraceable = || {

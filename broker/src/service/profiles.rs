@@ -95,6 +95,8 @@ fn message(view: View, endpoints: Vec<v1::Endpoint>) -> v1::Profile {
         credential_expiry: view.expiry.map(Into::into),
         endpoints,
         identity_arn: view.identity_arn,
+        account: view.account,
+        role: view.role,
         source: view.source.to_owned(),
         credential_generation: view.generation,
         ..v1::Profile::default()

@@ -9,6 +9,8 @@ use sigward_proto::{phase, traces};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
+use super::annotation::{self, annotated};
+use super::announced::Announced;
 use super::failed::{Failed, sentence};
 use super::in_flight::InFlight;
 use super::learn::learn;
@@ -16,6 +18,7 @@ use super::questions::Questions;
 use super::server::FromServers;
 use super::sessions::Sessions;
 use super::shared::{Outlet, Shared};
+use super::stand_in::{self, StandIns};
 use crate::attempt::Attempt;
 use crate::budget::Message;
 use crate::error::Error;
@@ -44,6 +47,8 @@ pub(super) struct Caller {
     pub(super) sessions: Sessions,
     pub(super) router: Router,
     pub(super) from_servers: FromServers,
+    pub(super) stand_ins: StandIns,
+    announced: Arc<Announced>,
     /// Where messages go that belong to no call of the client.
     pub(super) out: Outlet,
     listing: Attempt,
@@ -51,6 +56,7 @@ pub(super) struct Caller {
 
 impl Caller {
     pub(super) fn new(
+        announced: Arc<Announced>,
         shared: Arc<Shared>,
         context: Arc<Context>,
         questions: Arc<Questions>,
@@ -65,7 +71,9 @@ impl Caller {
         };
         let sessions = Sessions::new(shared.profiles.default().clone(), Arc::clone(&context));
         let from_servers = FromServers { questions, catalog };
-        Self { shared, context, sessions, router, from_servers, out, listing: Attempt::default() }
+        let stand_ins = StandIns::new(Arc::clone(&shared), Arc::clone(&context));
+        let listing = Attempt::default();
+        Self { shared, context, sessions, router, from_servers, stand_ins, announced, out, listing }
     }
 
     /// Does what a request asks for, up to its response.
@@ -75,6 +83,11 @@ impl Caller {
         flight: &InFlight,
         patience: &mut Patience,
     ) -> Result<Message, Failed> {
+        if self.stand_ins.is_own_tool(call) {
+            // Whoever can list the server's tools can sign.
+            Box::pin(self.list_tools(call, true)).await?;
+            return Ok(self.stand_ins.tool_result(call).into());
+        }
         let route = self.receive_call(call).await?;
         let session = self.sessions.of(&route.profile);
         let _ = flight.session.set(Arc::clone(&session));
@@ -94,8 +107,16 @@ impl Caller {
                 let version = version.clone();
                 self.on_its_own(&request, &version, route, patience, flight.take_held()).await
             }
-        }?;
-        Ok(response)
+        };
+        if call.is_tool_call() && flight.sent.is_set() && !call.is_stateless() {
+            session.on_call();
+        }
+        match response {
+            Err(error) if self.is_answered_without(call, &session, &error) => {
+                Ok(Box::pin(self.answer_without(&request, error)).await?)
+            }
+            response => Ok(response?),
+        }
     }
 
     /// Sends a call of a client that speaks HTTP itself, with the client's headers; the client gets
@@ -135,7 +156,8 @@ impl Caller {
         body: Bytes,
     ) -> OnResponse {
         let (client, call, session) = (Arc::clone(self), call.clone(), Arc::clone(session));
-        let needs_whole = call.method() == "tools/list";
+        let is_annotated = self.shared.show_identity && call.is_tool_call();
+        let needs_whole = call.method() == "tools/list" || is_annotated;
         let inspect = Box::new(move |text: &str| client.respond(&call, &session, &body, text));
         OnResponse { inspect, needs_whole }
     }
@@ -150,13 +172,35 @@ impl Caller {
         text: &str,
     ) -> Option<String> {
         if call.method() == "tools/list" {
+            if self.shared.offer.is_choice() {
+                self.shared.metadata.follow();
+            }
             let describe = |profile: &_| self.shared.metadata.description(profile);
             // Which tools an HTTP client leaves out for their headers is for that client to decide.
-            let mirrors = call.is_stateless() && self.context.ownership == Ownership::Proxy;
+            let mirrors = call.is_stateless() && self.context.ownership.is_proxy();
             return self.router.catalog.rewrite(text, mirrors, &self.shared.offer, describe);
         }
         learn((&self.context, &self.sessions, &self.router.tasks), call, session, body, text);
-        None
+        if call.method() == "logging/setLevel"
+            && let Some(params) = call.params()
+            && Envelope::parse(text).is_ok_and(|envelope| envelope.result.is_some())
+        {
+            self.announced.set_level(params);
+        }
+        if call.is_tool_call() { self.annotated(session, text) } else { None }
+    }
+
+    /// A tool's result with what the agent is told beside it.
+    fn annotated(&self, session: &Session, text: &str) -> Option<String> {
+        let notice = session.take_notice();
+        let shown = self.shared.show_identity;
+        if notice.is_none() && !shown {
+            return None;
+        }
+        let identity = shown.then(|| self.shared.metadata.identity(&session.profile));
+        let identity = identity.as_deref().map(|identity| (annotation::IDENTITY, identity));
+        let notice = notice.as_deref().map(|notice| (annotation::NOTICE, notice));
+        annotated(text, &identity.into_iter().chain(notice).collect::<Vec<_>>())
     }
 
     /// The rest of the answer to `call`, which an HTTP client takes up again after an event.
@@ -193,7 +237,7 @@ impl Caller {
         if self.router.needs_list(call)? {
             let known = || call.tool().and_then(|name| self.router.catalog.tool(name)).map(drop);
             // Rare, and large: it holds an exchange of its own.
-            self.listing.once(known, Box::pin(self.list_tools(call))).await?;
+            self.listing.once(known, Box::pin(self.list_tools(call, false))).await?;
         }
         Ok(self.router.route(call)?)
     }
@@ -236,6 +280,9 @@ impl Caller {
         let (reading, id) = loop {
             match request.exchange.handshake(protocol::post_headers(), patience).await {
                 Ok(begun) => break begun,
+                Err(error) if error.cannot_sign() => {
+                    return Box::pin(self.initialize_without(request, flight, error)).await;
+                }
                 Err(error) => attempts.after(error).await?,
             }
         };
@@ -243,9 +290,86 @@ impl Caller {
         let envelope = Envelope::parse(&response.text).ok();
         let opener = lock(&flight.opener).take();
         if let (Some(result), Some(opener)) = (envelope.and_then(|it| it.result), opener) {
+            self.announced.learn(result);
             opener.established(id, result);
         }
         Ok(response)
+    }
+
+    /// The client's own handshake, while the default profile can't sign: see [`stand_in`].
+    async fn initialize_without(
+        self: &Arc<Self>,
+        request: &Outbound<'_>,
+        flight: &InFlight,
+        why: Error,
+    ) -> Result<Message, Error> {
+        if let Some(opener) = lock(&flight.opener).take() {
+            opener.give_way();
+        }
+        let call = request.call;
+        let (result, present) = self.stand_ins.answer_handshake(&self.sessions, call, why).await?;
+        self.announced.learn(&result);
+        let (default, catalog) = (self.sessions.of_default(), Arc::clone(&self.router.catalog));
+        let announces = self.announced.lists_change();
+        self.stand_ins.announce_return(&present, announces, default, catalog, self.out.clone());
+        Ok(wire::result_response(call.id(), &result).into())
+    }
+
+    /// Whether somebody else may answer a call over `session` that can't be signed.
+    pub(super) fn is_answered_without(
+        &self,
+        call: &Request,
+        session: &Session,
+        why: &Error,
+    ) -> bool {
+        session.is_default && why.cannot_sign() && stand_in::needs_no_identity(call)
+    }
+
+    /// The answer to such a call.
+    async fn answer_without(
+        self: &Arc<Self>,
+        request: &Outbound<'_>,
+        why: Error,
+    ) -> Result<Message, Error> {
+        let why = match self.answer_by_others(request, why).await {
+            Err(why) if why.may_pass() => why,
+            done => return done,
+        };
+        // A handshake of the profile's own, or of another one, promised more than the proxy has.
+        let is_ours = request.call.is_stateless()
+            || self.stand_ins.present().is_some_and(|present| present.session.is_none());
+        let own = || self.stand_ins.own_answer(request.call, &why, &self.router.catalog);
+        match is_ours.then(own).flatten() {
+            Some(answer) => Ok(answer.into()),
+            None => Err(why),
+        }
+    }
+
+    /// The same by another session; where there is none, the error `why` there is none of the default profile.
+    async fn answer_by_others(
+        self: &Arc<Self>,
+        request: &Outbound<'_>,
+        why: Error,
+    ) -> Result<Message, Error> {
+        match request.call.generation() {
+            Generation::Sessions => {
+                let present = self.stand_ins.present();
+                match present.as_ref().and_then(|present| present.session.as_ref()) {
+                    Some(session) => self.over_session(&request.over(session), true).await,
+                    None => Err(why),
+                }
+            }
+            Generation::Stateless(version) => {
+                for session in self.stand_ins.candidates(&self.sessions, &why).await {
+                    if let Ok(Response { message, code: None }) =
+                        self.once(&request.over(&session), version, &[]).await
+                    {
+                        return Ok(message);
+                    }
+                }
+                Err(why)
+            }
+        }
     }
 
     /// Up to 2025-11-25.
@@ -301,7 +425,7 @@ impl Caller {
                 return Ok(response.message);
             }
             self.router.catalog.clear();
-            self.list_tools(request.call).await?;
+            self.list_tools(request.call, false).await?;
             let fresh = self.router.catalog.tool(tool).map(|tool| tool.headers.clone());
             if fresh.as_ref().is_none_or(|fresh| *fresh == parameters) {
                 return Ok(response.message);
@@ -346,8 +470,8 @@ impl Caller {
         }
     }
 
-    /// Lists the tools for ourselves, all pages, in the generation of `call`.
-    async fn list_tools(self: &Arc<Self>, call: &Request) -> Result<(), Error> {
+    /// Lists the tools for ourselves, all pages, in the generation of `call`; `signed`: by the default profile alone.
+    async fn list_tools(self: &Arc<Self>, call: &Request, signed: bool) -> Result<(), Error> {
         let session = self.sessions.of_default();
         let out = self.outlet_of_our_own();
         let mut cursor = None;
@@ -363,13 +487,21 @@ impl Caller {
             let request = Outbound { call: &listing, exchange, out: &out };
             let limit = self.shared.tool_timeout;
             let mut patience = Patience::new(&listing, &out, Deadline::none(), limit);
-            let response = match call.generation() {
+            let listed = match call.generation() {
                 Generation::Sessions => {
-                    self.over_session(&request, true, &mut patience, None).await?
+                    self.over_session(&request, true, &mut patience, None).await
                 }
                 Generation::Stateless(version) => {
-                    self.once(&request, version, &[], &mut patience, None).await?.message
+                    let once = self.once(&request, version, &[], &mut patience, None).await;
+                    once.map(|response| response.message)
                 }
+            };
+            let response = match listed {
+                // What tools there are needs no identity. The call that waits for it may name another profile.
+                Err(why) if !signed && why.cannot_sign() => {
+                    Box::pin(self.answer_by_others(&request, why)).await?
+                }
+                listed => listed?,
             };
             let envelope = Envelope::parse(&response.text).ok();
             let result = envelope.and_then(|it| it.result).and_then(|it| Object::parse(it).ok());
@@ -389,7 +521,7 @@ impl Caller {
     fn outlet_of_our_own(&self) -> Outlet {
         match self.context.ownership {
             Ownership::Proxy => self.out.clone(),
-            Ownership::Client | Ownership::Nobody => mpsc::channel(1).0,
+            Ownership::Hosted | Ownership::Client | Ownership::Nobody => mpsc::channel(1).0,
         }
     }
 }
@@ -410,7 +542,14 @@ pub(super) struct Outbound<'a> {
     out: &'a Outlet,
 }
 
-impl Outbound<'_> {
+impl<'a> Outbound<'a> {
+    /// The same over another session.
+    fn over(&self, session: &'a Arc<Session>) -> Self {
+        let Exchange { id, body, sent, headers, .. } = &self.exchange;
+        let exchange = Exchange { session, id, body: body.clone(), sent, headers: *headers };
+        Self { call: self.call, exchange, out: self.out }
+    }
+
     /// The final text.
     fn text(&self) -> &str {
         std::str::from_utf8(&self.exchange.body).unwrap_or_default()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::sessions::Sessions;
 use crate::request::Request;
-use crate::session::{Context, Ownership, Session};
+use crate::session::{Context, Session};
 use crate::tasks::Tasks;
 use crate::wire::Envelope;
 
@@ -19,7 +19,7 @@ pub(super) fn learn(
 ) {
     let result = || Envelope::parse(response).ok().and_then(|it| it.result).is_some();
     // The proxy opens another session in the place of this one, where it is lost.
-    let renews = !session.is_default || context.ownership == Ownership::Proxy;
+    let renews = !session.is_default || context.ownership.is_proxy();
     match call.method() {
         "logging/setLevel" if result() => {
             if let Some(params) = call.params() {

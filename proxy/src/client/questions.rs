@@ -66,7 +66,7 @@ impl Questions {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let affixes = match ownership {
             Ownership::Proxy => (String::new(), ""),
-            Ownership::Client | Ownership::Nobody => {
+            Ownership::Hosted | Ownership::Client | Ownership::Nobody => {
                 (format!("\"sigward-{}-", NEXT.fetch_add(1, Ordering::Relaxed)), "\"")
             }
         };

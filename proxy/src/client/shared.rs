@@ -34,6 +34,8 @@ pub struct Shared {
     pub(super) tools: ToolPolicy,
     pub(super) metadata: Arc<Metadata>,
     pub(super) sign_ins: Arc<SignIns>,
+    pub(super) broker: Broker,
+    pub(super) show_identity: bool,
 }
 
 impl Shared {
@@ -50,7 +52,9 @@ impl Shared {
             offer: Arc::new(Offer::new(config.profiles.clone(), config.argument.clone())),
             tools: config.tools.clone(),
             sign_ins: Arc::new(SignIns::new(config.sign_in, broker.clone())),
-            metadata: Arc::new(Metadata::new(config, broker)),
+            metadata: Arc::new(Metadata::new(config, broker.clone())),
+            broker,
+            show_identity: config.show_identity,
         })
     }
 }

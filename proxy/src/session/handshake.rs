@@ -16,12 +16,14 @@ pub(super) struct Kept {
     pub(super) initialize: Option<String>,
     /// The text of `params` of `logging/setLevel`.
     pub(super) log_level: Option<String>,
+    /// The result of the next handshake that is replayed, where it is wanted.
+    result: Option<Option<String>>,
 }
 
 impl Handshake {
     /// Keeps the `params` of the client's `initialize`, and nothing of an earlier one.
     pub fn initialize(&self, params: &str) {
-        *self.lock() = Kept { initialize: Some(params.to_owned()), log_level: None };
+        *self.lock() = Kept { initialize: Some(params.to_owned()), ..Kept::default() };
     }
 
     /// The handshake came to nothing.
@@ -33,6 +35,23 @@ impl Handshake {
     #[must_use]
     pub fn params(&self) -> Option<String> {
         self.lock().initialize.clone()
+    }
+
+    /// Has the result of the next replay kept: it answers the client's own handshake.
+    pub(crate) fn want_result(&self) {
+        self.lock().result = Some(None);
+    }
+
+    /// What came of that.
+    pub(crate) fn take_result(&self) -> Option<String> {
+        self.lock().result.take().flatten()
+    }
+
+    /// A server has answered a replay.
+    pub(super) fn answered(&self, result: &str) {
+        if let Some(wanted) = &mut self.lock().result {
+            *wanted = Some(result.to_owned());
+        }
     }
 
     /// Keeps the `params` of `logging/setLevel`.

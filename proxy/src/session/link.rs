@@ -17,6 +17,8 @@ use crate::upstream::{Answer, Frames, Outgoing, Sent, Upstream};
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(super) profile: ProfileName,
+    /// Whether nothing is signed.
+    pub(super) unsigned: bool,
     pub(super) upstream: Arc<Upstream>,
     /// The client's part of the memory that messages take.
     pub(super) budget: Budget,
@@ -156,8 +158,8 @@ impl Link {
         patient: bool,
         sent: Sent,
     ) -> Outgoing {
-        let profile = self.profile.clone();
+        let (profile, unsigned) = (self.profile.clone(), self.unsigned);
         let budget = self.budget.clone();
-        Outgoing { profile, method, headers, body, patient, sent, budget }
+        Outgoing { profile, method, headers, body, patient, unsigned, sent, budget }
     }
 }

@@ -43,14 +43,22 @@ pub fn error_response(id: &Id, code: ErrorCode, message: &str) -> String {
     )
 }
 
-/// A tool result that the model reads as a failure of its call. Results of 2026-07-28 carry their
-/// type (`Result.resultType` of the schema); those of earlier revisions don't know the field.
+/// A tool result of one text.
+#[must_use]
+pub fn tool_text(id: &Id, text: &str, stateless: bool) -> String {
+    tool_result(id, text, "", stateless)
+}
+
+/// A tool result that the model reads as a failure of its call.
 #[must_use]
 pub fn tool_error(id: &Id, message: &str, stateless: bool) -> String {
+    tool_result(id, message, r#","isError":true"#, stateless)
+}
+
+/// Results of 2026-07-28 carry their type (`Result.resultType` of the schema); those of earlier revisions don't know the
+/// field.
+fn tool_result(id: &Id, text: &str, more: &str, stateless: bool) -> String {
     let kind = if stateless { r#""resultType":"complete","# } else { "" };
-    let text = quote(message);
-    result_response(
-        id,
-        &format!(r#"{{{kind}"content":[{{"type":"text","text":{text}}}],"isError":true}}"#),
-    )
+    let text = quote(text);
+    result_response(id, &format!(r#"{{{kind}"content":[{{"type":"text","text":{text}}}]{more}}}"#))
 }

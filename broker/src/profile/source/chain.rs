@@ -20,6 +20,7 @@ use super::base::{Base, Endpoints, Hop, Kind, SsoRole, WebIdentity};
 use crate::error::{Denial, Reason};
 use crate::memory;
 use crate::profile::aws_files::{AwsFiles, Other, Profile, Setting, misconfigured, words};
+use crate::profile::identity;
 use crate::profile::token::Session;
 use crate::profile::traceable::Traceable;
 use crate::secret::Secret;
@@ -366,6 +367,22 @@ impl Chain {
     /// How the chain begins.
     pub(super) fn begins_with(&self) -> Option<&Base> {
         self.base.as_ref()
+    }
+
+    /// The account and the role that the credentials are of, where a role is named: by the configuration, or else by the
+    /// files.
+    pub(super) fn account_and_role(&self, configured: Option<&str>) -> (String, String) {
+        let arn = match (configured, self.hops.last(), &self.base) {
+            (Some(arn), ..) => arn,
+            (None, Some(hop), _) => &hop.role_arn,
+            (None, None, Some(Base::WebIdentity(role))) => &role.role_arn,
+            (None, None, Some(Base::Sso(role))) => {
+                return (role.account.clone(), role.role.clone());
+            }
+            (None, None, _) => "",
+        };
+        let (account, role) = identity::account_and_role(arn);
+        (account.to_owned(), role.to_owned())
     }
 
     /// Who names the session that signatures are made with, where the configuration puts a role on top (`narrowed`) or

@@ -25,8 +25,8 @@ pub(super) struct Reader {
     pub(super) default_chain: bool,
     /// Whether there is no place to look for one of the files.
     pub(super) homeless: bool,
-    /// Whether the broker's configuration puts a role on top.
-    pub(super) narrowed: bool,
+    /// The role that the broker's configuration puts on top.
+    pub(super) role: Option<String>,
     /// `AWS_DEFAULT_REGION`, before the profile's region.
     pub(super) first_region: Option<String>,
     /// `AWS_REGION`, after it.
@@ -120,7 +120,7 @@ impl Reader {
     fn about(&self, chain: Result<&Chain, &Denial>, of_token: Option<Denial>) -> About {
         let read = chain.ok();
         let source = match read.map(Chain::source).filter(|source| !source.is_empty()) {
-            _ if self.narrowed => "assume role",
+            _ if self.role.is_some() => "assume role",
             Some(source) => source,
             None if self.default_chain => "default chain",
             None => "",
@@ -129,7 +129,10 @@ impl Reader {
             Ok(chain) => chain.hindrance(&self.aws_profile, self.must_exist).or(of_token),
             Err(denial) => Some(denial.clone()),
         };
-        let traceable = read.and_then(|chain| chain.traceable(self.narrowed));
-        About { region: self.region(read).cloned(), source, hindrance, traceable }
+        let traceable = read.and_then(|chain| chain.traceable(self.role.is_some()));
+        let named = read.map(|chain| chain.account_and_role(self.role.as_deref()));
+        let (account, role) = named.unwrap_or_default();
+        let region = self.region(read).cloned();
+        About { region, source, hindrance, account, role, traceable }
     }
 }

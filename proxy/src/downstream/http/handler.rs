@@ -9,6 +9,7 @@ mod answer;
 mod body;
 mod clients;
 mod headers;
+mod hosted;
 mod own;
 mod post;
 mod reverse;
@@ -109,6 +110,9 @@ impl Handler {
     /// The stream of what the server says on its own account, or the rest of one that was cut.
     pub(crate) async fn get(&self, headers: &HeaderMap) -> Response<Body> {
         let Some(client) = self.proxy.client(headers) else { return answer::unknown_session() };
+        if client.0.mcp.is_hosted() {
+            return hosted::stream(client);
+        }
         let after = headers.get(LAST_EVENT_ID);
         let event = after.and_then(|event| event.to_str().ok());
         if let Some((event, call)) = event.and_then(|it| Some((it, client.0.unfinished.find(it)?)))
@@ -134,6 +138,9 @@ impl Handler {
     /// The client ends its session.
     pub(crate) async fn delete(&self, headers: &HeaderMap) -> Response<Body> {
         let Some(client) = self.proxy.client(headers) else { return answer::unknown_session() };
+        if client.0.mcp.is_hosted() {
+            return hosted::end(&self.proxy, headers);
+        }
         let answer = self.proxy.pass(client, Method::DELETE, headers, Bytes::new()).await;
         // A server may refuse this, and end sessions by itself (405). Its client has gone in any case.
         let is_over =

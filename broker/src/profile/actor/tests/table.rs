@@ -14,7 +14,14 @@ fn later(after: Duration) -> Moment {
 fn reading(version: u64, found: Found) -> Reading {
     Reading {
         version,
-        about: About { region: None, source: "", hindrance: None, traceable: None },
+        about: About {
+            region: None,
+            source: "",
+            hindrance: None,
+            account: String::new(),
+            role: String::new(),
+            traceable: None,
+        },
         found,
     }
 }

@@ -168,6 +168,13 @@ pub(super) fn accepted() -> Response<Body> {
     answer
 }
 
+/// There is nothing to say.
+pub(super) fn nothing_more() -> Response<Body> {
+    let mut answer = Response::new(full(Bytes::new()));
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
+}
+
 /// A request with an id that is refused here, and why.
 pub(super) fn refused(status: StatusCode, call: &Request, why: &str) -> Response<Body> {
     json(status, wire::error_response(call.id(), ErrorCode::INVALID_REQUEST, why))

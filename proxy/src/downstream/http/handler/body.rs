@@ -38,7 +38,7 @@ pub(crate) fn until(body: Body, end: impl Future<Output = ()> + Send + 'static) 
 const SMALL: usize = 64 << 10;
 
 /// The longest silence in a stream of our own.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// A message as an event, in pieces where it is large: pieces that the client hasn't read keep their
 /// share of the memory.

@@ -176,6 +176,12 @@ impl Clients {
             .then(|| Busy::new(&HttpClient::new(Arc::clone(&self.shared), Ownership::Client)))
     }
 
+    /// A client whose session is the proxy's own; `None` if there are too many.
+    pub(super) fn begin_hosted(&self) -> Option<Busy> {
+        (lock(&self.by_session).len() < MAX_SESSIONS)
+            .then(|| Busy::new(&HttpClient::new(Arc::clone(&self.shared), Ownership::Hosted)))
+    }
+
     /// The server gave the client's session this id. The client that had it before, if one did, which
     /// must be ended.
     #[must_use]

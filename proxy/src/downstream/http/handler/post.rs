@@ -16,6 +16,7 @@ use super::answer;
 use super::body::{self, Body};
 use super::clients::{Busy, Part, Registered};
 use super::headers;
+use super::hosted;
 use super::reverse::{ReverseProxy, session_is_lost};
 use super::stream::CallAnswer;
 use crate::budget::Message;
@@ -43,10 +44,16 @@ impl Posts<'_> {
             Err(fault) => return answer::malformed(text, &fault),
         }
         let (kind, message) = match Incoming::read(message) {
+            Ok(Incoming::Request(call)) if mcp.is_hosted() && !call.begins_session() => {
+                return hosted::request(client, headers, call, self.1).await;
+            }
             Ok(Incoming::Request(call)) => return self.request(client, headers, call).await,
             Ok(Incoming::Other(kind, message)) => (kind, message),
             Err((fault, message)) => return answer::malformed(&message.text, &fault),
         };
+        if mcp.is_hosted() {
+            return hosted::message(&mcp, kind, &message);
+        }
         let is_taken = Envelope::parse(&message.text).is_ok_and(|envelope| match kind {
             Kind::Response => mcp.take_response(&envelope, &message),
             Kind::Request | Kind::Notification => mcp.take_notification(&envelope, &message),
@@ -155,7 +162,15 @@ impl Posts<'_> {
             }
             let profile = failure.login_required().filter(|_| !signed_in && mcp.can_sign_in(&call));
             let Some(profile) = profile else {
-                return answer::failed(failure, &call);
+                return match failure {
+                    Failed::Exchange(error) if call.begins_session() && error.cannot_sign() => {
+                        hosted::begin(self.0, headers, call, self.1).await
+                    }
+                    failure if mcp.is_answered_without(&call, &failure) => {
+                        super::own::call(registered, call, messages, takes_events(headers)).await
+                    }
+                    failure => answer::failed(failure, &call),
+                };
             };
             if !call.is_stateless() {
                 // The client is asked in the middle of the answer, which is ours then.
@@ -275,7 +290,7 @@ impl Posts<'_> {
 
 /// Whether a client takes a stream of events as an answer. One that speaks MCP says so; one that
 /// doesn't gets the response alone.
-fn takes_events(headers: &HeaderMap) -> bool {
+pub(super) fn takes_events(headers: &HeaderMap) -> bool {
     let mut accepted = headers.get_all(ACCEPT).iter().peekable();
     let is_silent = accepted.peek().is_none();
     let named = |value: &str| {

@@ -1,0 +1,129 @@
+//! A client whose session the proxy has, since its server answered no handshake: the default profile couldn't sign.
+//!
+//! It is served as a client over standard input and output is: the sessions of all its profiles are the proxy's, and
+//! are opened when they can be. What servers say on their own account comes over its GET stream.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use rmcp::model::ErrorCode;
+use tokio::sync::mpsc;
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+
+use super::answer;
+use super::body::{self, Body, KEEP_ALIVE, framed};
+use super::clients::{Busy, Part, Registered};
+use super::own::{self, QUEUE};
+use super::post::takes_events;
+use super::reverse::ReverseProxy;
+use crate::budget::Message;
+use crate::client::Client;
+use crate::request::Request;
+use crate::upstream::SESSION_ID;
+use crate::wire::{self, Envelope, Kind};
+
+/// Answers a handshake that the server can't be asked for by the default profile. Whoever answers it, the session is
+/// the proxy's.
+pub(super) async fn begin(
+    proxy: &ReverseProxy,
+    headers: &HeaderMap,
+    call: Request,
+    part: &Part,
+) -> Response<Body> {
+    let Some(client) = proxy.clients.begin_hosted() else {
+        let why = "Too many sessions; end some of them, or try again later.";
+        return answer::refusal(StatusCode::SERVICE_UNAVAILABLE, why);
+    };
+    let Some(id) = session_id() else {
+        let why = "The proxy has no random numbers for a session.";
+        return answer::refusal(StatusCode::SERVICE_UNAVAILABLE, why);
+    };
+    let host = Arc::clone(&client.0);
+    let mcp = Arc::clone(&host.mcp);
+    let (out, messages) = mpsc::channel(QUEUE);
+    let registered = match Registered::begin(client, &call, out, part) {
+        Ok(registered) => registered,
+        Err(why) => return refused(&call, why),
+    };
+    registered.flight.opening(mcp.begin_session(call.params()));
+    let answer = own::call(registered, call, messages, takes_events(headers)).await;
+    // Nobody stands in, and the client's next handshake begins anew.
+    if mcp.is_without_handshake() {
+        proxy.end(host);
+        return answer;
+    }
+    let mut answer = answer;
+    answer.headers_mut().insert(SESSION_ID, id.clone());
+    // An id that nobody had.
+    drop(proxy.clients.insert(id, host));
+    answer
+}
+
+/// Takes a request.
+pub(super) async fn request(
+    client: Busy,
+    headers: &HeaderMap,
+    call: Request,
+    part: &Part,
+) -> Response<Body> {
+    let (out, messages) = mpsc::channel(QUEUE);
+    match Registered::begin(client, &call, out, part) {
+        Ok(registered) => own::call(registered, call, messages, takes_events(headers)).await,
+        Err(why) => refused(&call, why),
+    }
+}
+
+/// Takes a notification or a response.
+pub(super) fn message(mcp: &Client, kind: Kind, message: &Message) -> Response<Body> {
+    if let Ok(envelope) = Envelope::parse(&message.text) {
+        match kind {
+            Kind::Response => mcp.on_response(&envelope, message),
+            Kind::Request | Kind::Notification => mcp.on_notification(&envelope, message),
+        }
+    }
+    answer::accepted()
+}
+
+/// The stream of what servers say on their own account.
+pub(super) fn stream(client: Busy) -> Response<Body> {
+    let inbox = client.0.inbox();
+    let state = (None, Some(inbox), std::collections::VecDeque::<Bytes>::new(), client);
+    let pieces = stream::unfold(state, |(mut open, mut waiting, mut ready, client)| async {
+        if let Some(waiting) = waiting.take() {
+            open = Some(waiting.await);
+        }
+        if ready.is_empty() {
+            let message = tokio::time::timeout(KEEP_ALIVE, open.as_mut()?.recv()).await;
+            match message {
+                Ok(message) => ready.extend(framed(message?)),
+                Err(_) => ready.push_back(Bytes::from_static(b": \n\n")),
+            }
+        }
+        Some((Ok(ready.pop_front()?), (open, waiting, ready, client)))
+    });
+    answer::events(body::flowing(pieces))
+}
+
+/// The client ends its session.
+pub(super) fn end(proxy: &ReverseProxy, headers: &HeaderMap) -> Response<Body> {
+    let ended = headers.get(SESSION_ID).and_then(|id| proxy.clients.remove(id));
+    if let Some(ended) = ended {
+        proxy.end(ended);
+    }
+    answer::nothing_more()
+}
+
+fn refused(call: &Request, why: &str) -> Response<Body> {
+    let error = wire::error_response(call.id(), ErrorCode::INVALID_REQUEST, why);
+    answer::json(StatusCode::OK, error)
+}
+
+/// An id that nobody can guess: whoever has it, has the session.
+fn session_id() -> Option<HeaderValue> {
+    let mut bytes = [0; 16];
+    default_provider().secure_random.fill(&mut bytes).ok()?;
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    HeaderValue::try_from(format!("sigward-{digits}")).ok()
+}

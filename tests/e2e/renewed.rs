@@ -1,0 +1,97 @@
+//! A session that the server dropped was renewed: what it kept, files above all, is gone, and the agent is told once.
+
+use serde_json::Value;
+use sigward_tests::processes::call;
+
+use crate::agent::SESSIONS;
+use crate::http::{Listening, data};
+use crate::setup::{World, assert_names, text};
+
+const OF_STAGING: &str = r#"{"aws_profile":"staging"}"#;
+
+fn notice(called: &Value) -> &Value {
+    text(called);
+    &called["result"]["_meta"]["sigward/notice"]
+}
+
+fn is_log(message: &Value) -> bool {
+    message["method"] == "notifications/message"
+}
+
+fn assert_told(notice: &Value, profile: &str) {
+    assert_eq!(
+        (&notice["event"], &notice["profile"]),
+        (&"session-renewed".into(), &profile.into())
+    );
+    assert_names(notice["message"].as_str().unwrap(), &[profile, "Files", "gone"]);
+}
+
+#[tokio::test]
+async fn the_agent_is_told_once_of_each_renewal() {
+    let world = World::new().await;
+    let mut client = world.client(&["dev", "staging"], &[]).await;
+    for arguments in ["{}", OF_STAGING] {
+        assert!(notice(&client.call("whoami", arguments).await).is_null());
+    }
+    for round in 0..2 {
+        world.upstream.forget_sessions_of(world.home.identity("staging"));
+        assert!(notice(&client.call("whoami", "{}").await).is_null(), "dev keeps its own");
+        assert_told(notice(&client.call("whoami", OF_STAGING).await), "staging");
+        let log = client.expect("the log", is_log).await;
+        assert_eq!(log["params"]["level"], "warning", "{round}");
+        assert_names(log["params"]["data"].as_str().unwrap(), &["staging", "gone"]);
+        assert!(notice(&client.call("whoami", OF_STAGING).await).is_null(), "once");
+    }
+    world.upstream.forget_sessions_of(world.home.identity("dev"));
+    assert_told(notice(&client.call("whoami", "{}").await), "dev");
+    client.expect("the log", is_log).await;
+    let (_, unread, _) = client.close().await;
+    assert!(!unread.iter().any(|line| line.contains("notifications/message")), "{unread:?}");
+}
+
+/// A session that nobody has called a tool over had no files.
+#[tokio::test]
+async fn a_session_without_calls_is_renewed_in_silence() {
+    let world = World::new().await;
+    let mut client = world.client(&["dev"], &[]).await;
+    client.request("tools/list", "{}").await;
+    world.upstream.forget_sessions();
+    assert!(notice(&client.call("whoami", "{}").await).is_null());
+    assert_eq!(world.upstream.requests_of("initialize").len(), 2, "it was renewed");
+    assert!(!client.unread().iter().any(|line| line.contains("notifications/message")));
+}
+
+/// A client that wants errors alone gets no warning. The result says it all the same.
+#[tokio::test]
+async fn the_log_is_for_clients_that_read_it() {
+    let world = World::new().await;
+    let mut client = world.client(&["dev"], &[]).await;
+    client.request("logging/setLevel", r#"{"level":"error"}"#).await;
+    client.call("whoami", "{}").await;
+    world.upstream.forget_sessions();
+    assert_told(notice(&client.call("whoami", "{}").await), "dev");
+    client.request("tools/list", "{}").await;
+    assert!(!client.unread().iter().any(|line| line.contains("notifications/message")));
+}
+
+/// Over HTTP, the sessions of other profiles are the proxy's: the log comes over the client's stream.
+#[tokio::test]
+async fn over_http() {
+    let world = World::new().await;
+    let proxy = Listening::start(&world, &["dev", "staging"], &[]).await;
+    let session = proxy.session(SESSIONS).await;
+    let session: Vec<_> = session.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let whoami = async || -> Value {
+        let params = call("whoami", OF_STAGING);
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+        proxy.post(&session, &text).await.message().await
+    };
+    let mut stream = proxy.get(&session).await;
+    assert!(notice(&whoami().await).is_null());
+    world.upstream.forget_sessions_of(world.home.identity("staging"));
+    assert_told(notice(&whoami().await), "staging");
+    let log: Value = serde_json::from_str(&data(&stream.expect_event("the log").await)).unwrap();
+    assert!(is_log(&log), "{log}");
+    assert_names(log["params"]["data"].as_str().unwrap(), &["staging"]);
+    assert!(notice(&whoami().await).is_null(), "once");
+}

@@ -1,0 +1,228 @@
+//! A default profile that can't sign when the client starts: its sign-in ended during the night. The client gets a
+//! server that lives, hears what to do, and goes on once the person has signed in.
+
+use serde_json::{Value, json};
+use sigward_tests::aws::Aws;
+use sigward_tests::aws_home::AwsHome;
+use sigward_tests::processes::{Process, StdioClient, call};
+use sigward_tests::upstream::Builder;
+
+use crate::agent::SESSIONS;
+use crate::http::{Listening, data};
+use crate::setup::{World, assert_names, failure, rpc_error, stateless, text, tool_error};
+
+/// A world with the profile `person`, whose sign-in has ended.
+async fn signed_out(build: impl FnOnce(Builder) -> Builder) -> (World, Aws) {
+    let home = AwsHome::new();
+    Aws::sign_in(&home, "person", "Developer");
+    std::fs::remove_dir_all(home.path().join(".aws/sso")).unwrap();
+    let world = World::at_home(home, build).await;
+    let aws = Aws::start(world.home.keys()).await;
+    (world, aws)
+}
+
+fn start(world: &World, aws: &Aws, profiles: &[&str]) -> StdioClient {
+    let mut command = world.private_proxy(profiles, &[]);
+    command.envs(aws.environment());
+    StdioClient::start(command)
+}
+
+fn is_changed(message: &Value) -> bool {
+    message["method"] == "notifications/tools/list_changed"
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    let tools = list["result"]["tools"].as_array().unwrap_or_else(|| panic!("no list: {list}"));
+    tools.iter().map(|tool| tool["name"].as_str().unwrap()).collect()
+}
+
+/// Nobody can answer for the server: the proxy announces tools alone, and has one, which says what to do.
+#[tokio::test]
+async fn the_proxy_answers_where_nobody_else_can() {
+    let (world, aws) = signed_out(|builder| builder).await;
+    let mut client = start(&world, &aws, &["person"]);
+    let begun = client.initialize_as("2025-06-18", "{}").await;
+    assert_eq!(begun["protocolVersion"], "2025-06-18");
+    assert_eq!(begun["capabilities"], json!({"tools": {"listChanged": true}}));
+    assert_eq!(begun["serverInfo"]["name"], "sigward-proxy");
+    let what_to_do = ["person", "needs a sign-in", "aws sso login --profile person"];
+    assert_names(begun["instructions"].as_str().unwrap(), &what_to_do);
+
+    let list = client.request("tools/list", "{}").await;
+    assert_eq!(names(&list), ["sigward_sign_in"]);
+    assert_names(list["result"]["tools"][0]["description"].as_str().unwrap(), &what_to_do);
+    assert_eq!(client.request("ping", "{}").await["result"], json!({}));
+    for tool in ["whoami", "sigward_sign_in"] {
+        assert_names(tool_error(&client.call(tool, "{}").await), &what_to_do);
+    }
+    for other in ["resources/list", "prompts/list"] {
+        assert_names(rpc_error(&client.request(other, "{}").await).1, &what_to_do);
+    }
+    let signed = world.upstream.requests().into_iter().filter(|it| it.signature.is_ok()).count();
+    assert_eq!(signed, 0);
+
+    aws.sign_in_again(&world.home);
+    client.expect("the change", is_changed).await;
+    let list = client.request("tools/list", "{}").await;
+    assert!(
+        names(&list).contains(&"whoami") && !names(&list).contains(&"sigward_sign_in"),
+        "{list}"
+    );
+    assert_names(text(&client.call("whoami", "{}").await), &["AWSReservedSSO_Developer"]);
+    assert_names(text(&client.call("sigward_sign_in", "{}").await), &["can sign now"]);
+    let opened = world.upstream.requests_of("initialize");
+    let opened: Vec<_> = opened.iter().filter(|it| it.signature.is_ok()).collect();
+    assert_eq!(opened.len(), 1, "one session, by a replay of the client's own handshake");
+    assert_eq!(opened[0].param("/protocolVersion"), "2025-06-18");
+    assert_eq!(world.upstream.requests_of("notifications/initialized").len(), 1);
+    let (status, unread, _) = client.close().await;
+    assert!(status.success());
+    assert!(!unread.iter().any(|line| line.contains("list_changed")), "told once");
+    assert!(world.upstream.sessions_of("").is_empty());
+}
+
+/// Another profile that can sign answers the handshake, and the lists until the default one is back; never a call.
+#[tokio::test]
+async fn another_profile_answers_what_needs_no_identity() {
+    let (world, aws) = signed_out(|builder| builder).await;
+    let mut client = start(&world, &aws, &["person", "dev"]);
+    let begun = client.initialize().await;
+    assert_eq!(begun["serverInfo"]["name"], "verifying-upstream");
+    assert_eq!(begun["capabilities"]["resources"], json!({"subscribe": true}));
+    let list = client.request("tools/list", "{}").await;
+    assert!(names(&list).contains(&"whoami"), "{list}");
+    assert!(client.request("ping", "{}").await["result"].is_object());
+    assert_names(tool_error(&client.call("whoami", "{}").await), &["person", "needs a sign-in"]);
+    let of_dev = client.call("whoami", r#"{"aws_profile":"dev"}"#).await;
+    assert_eq!(text(&of_dev), world.home.identity("dev"));
+    let calls = world.upstream.requests_of("tools/call");
+    assert_eq!(calls.len(), 1, "only the one that named the profile");
+
+    aws.sign_in_again(&world.home);
+    client.expect("the change", is_changed).await;
+    assert_names(text(&client.call("whoami", "{}").await), &["AWSReservedSSO_Developer"]);
+    let dev = world.home.identity("dev");
+    assert_eq!(world.upstream.sessions_of(&dev).len(), 1, "the one that answered is dev's own");
+    let (status, ..) = client.close().await;
+    assert!(status.success());
+    assert!(world.upstream.sessions_of(&dev).is_empty(), "it was ended");
+}
+
+/// A server that takes handshakes and lists unsigned is asked for them so. Calls aren't.
+#[tokio::test]
+async fn a_server_that_takes_it_unsigned_answers_itself() {
+    let methods = ["initialize", "notifications/initialized", "tools/list"];
+    let (world, aws) = signed_out(|builder| builder.unsigned(&methods)).await;
+    let mut client = start(&world, &aws, &["person"]);
+    let begun = client.initialize().await;
+    assert_eq!(begun["serverInfo"]["name"], "verifying-upstream");
+    let list = client.request("tools/list", "{}").await;
+    assert!(names(&list).contains(&"whoami"), "{list}");
+    assert_names(tool_error(&client.call("whoami", "{}").await), &["person", "needs a sign-in"]);
+    assert!(world.upstream.requests_of("tools/call").is_empty(), "no call goes unsigned");
+    aws.sign_in_again(&world.home);
+    client.expect("the change", is_changed).await;
+    assert_names(text(&client.call("whoami", "{}").await), &["AWSReservedSSO_Developer"]);
+}
+
+/// What takes a change of the configuration to be repaired is told at once, as before.
+#[tokio::test]
+async fn a_profile_that_is_wrong_is_told_with_the_handshake() {
+    let home = AwsHome::new();
+    home.config("[profile wrong]\nrole_arn = arn:aws:iam::123456789012:role/R\n");
+    let world = World::at_home(home, |builder| builder).await;
+    let mut client = StdioClient::start(world.private_proxy(&["wrong"], &[]));
+    let refused = client.request("initialize", r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}"#).await;
+    assert_names(rpc_error(&refused).1, &["wrong", "no source_profile"]);
+    // With another profile, the client has a server all the same.
+    let mut client = client_with(&world, &["wrong", "dev"]).await;
+    assert_names(failure(&client.call("whoami", "{}").await), &["no source_profile"]);
+    let of_dev = client.call("whoami", r#"{"aws_profile":"dev"}"#).await;
+    assert_eq!(text(&of_dev), world.home.identity("dev"));
+}
+
+async fn client_with(world: &World, profiles: &[&str]) -> StdioClient {
+    world.client(profiles, &[]).await
+}
+
+/// 2026-07-28: each request stands for itself, and none is refused for good.
+#[tokio::test]
+async fn without_sessions() {
+    let (world, aws) = signed_out(|builder| builder).await;
+    let what_to_do = ["person", "needs a sign-in", "aws sso login --profile person"];
+    let mut client = start(&world, &aws, &["person"]);
+    let found = client.request("server/discover", &stateless("{}")).await;
+    let found = &found["result"];
+    assert_eq!(found["supportedVersions"], json!(["2026-07-28"]));
+    assert_eq!(found["capabilities"], json!({"tools": {}}));
+    assert_eq!((&found["resultType"], &found["ttlMs"]), (&json!("complete"), &json!(0)));
+    assert_names(found["instructions"].as_str().unwrap(), &what_to_do);
+    let list = client.request("tools/list", &stateless("{}")).await;
+    assert_eq!(names(&list), ["sigward_sign_in"]);
+    assert_eq!(list["result"]["ttlMs"], 0, "it is asked for again");
+    for tool in ["whoami", "sigward_sign_in"] {
+        let refused = client.request("tools/call", &stateless(&call(tool, "{}"))).await;
+        assert_names(failure(&refused), &what_to_do);
+    }
+    aws.sign_in_again(&world.home);
+    let signed_in = client.request("tools/call", &stateless(&call("sigward_sign_in", "{}"))).await;
+    // The broker sees the new token within a second.
+    if signed_in["result"]["isError"] == true {
+        assert_names(failure(&signed_in), &what_to_do);
+    }
+    let mut both = start(&world, &aws, &["person", "dev"]);
+    let list = both.request("tools/list", &stateless("{}")).await;
+    assert!(names(&list).contains(&"whoami"), "{list}");
+    let found = both.request("server/discover", &stateless("{}")).await;
+    assert_eq!(found["result"]["instructions"], "Ask whoami.");
+}
+
+/// Over HTTP the client gets a session of the proxy's, with a stream for what there is to say.
+#[tokio::test]
+async fn over_http() {
+    let (world, aws) = signed_out(|builder| builder).await;
+    let what_to_do = ["person", "needs a sign-in"];
+    let mut command = world.private_proxy(&["person"], &["--listen", "127.0.0.1:0"]);
+    command.envs(aws.environment());
+    let proxy = Listening::started(Process::start(command)).await;
+    let session = proxy.session(SESSIONS).await;
+    let session: Vec<_> = session.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let id = session.iter().find(|(name, _)| *name == "mcp-session-id").expect("a session").1;
+    assert!(id.starts_with("sigward-") && id.len() > 32, "{id}");
+    let ask = async |method: &str, params: &str| -> Value {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{params}}}"#);
+        proxy.post(&session, &text).await.message().await
+    };
+    let mut stream = proxy.get(&session).await;
+    assert_eq!(names(&ask("tools/list", "{}").await), ["sigward_sign_in"]);
+    assert_names(tool_error(&ask("tools/call", &call("whoami", "{}")).await), &what_to_do);
+    aws.sign_in_again(&world.home);
+    let changed: Value =
+        serde_json::from_str(&data(&stream.expect_event("the change").await)).unwrap();
+    assert!(is_changed(&changed), "{changed}");
+    assert!(names(&ask("tools/list", "{}").await).contains(&"whoami"));
+    let called = ask("tools/call", &call("whoami", "{}")).await;
+    assert_names(text(&called), &["AWSReservedSSO_Developer"]);
+    let identity = text(&called).to_owned();
+    assert_eq!(world.upstream.sessions_of(&identity).len(), 1);
+    // Nobody else has the session, and it ends.
+    let other = [("mcp-session-id", "sigward-00000000000000000000000000000000")];
+    let stranger = proxy.post(&other, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await;
+    assert_eq!(stranger.status, 404);
+    let ended = proxy.request("DELETE", "/mcp", &session, "").await;
+    assert_eq!(ended.status, 204);
+    let gone = proxy.post(&session, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await;
+    assert_eq!(gone.status, 404);
+    world.upstream.expect("the end of the session", |it| it.http_method == "DELETE").await;
+
+    // 2026-07-28, without sessions.
+    let (world, aws) = signed_out(|builder| builder).await;
+    let mut command = world.private_proxy(&["person"], &["--listen", "127.0.0.1:0"]);
+    command.envs(aws.environment());
+    let proxy = Listening::started(Process::start(command)).await;
+    let list =
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}}"#, stateless("{}"));
+    let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/list")];
+    let list = proxy.post(&headers, &list).await.message().await;
+    assert_eq!(names(&list), ["sigward_sign_in"]);
+}
