@@ -30,7 +30,6 @@ use self::connections::Connections;
 pub use self::frames::{Frame, Frames, Whole};
 pub use self::messages::{Incoming, Messages};
 pub use self::trust::SetupError;
-use crate::broker::KeyId;
 use crate::budget::Budget;
 use crate::config::{Network, ProfileName, Timeouts};
 use crate::error::{Error, innermost};

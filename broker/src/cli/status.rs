@@ -461,15 +461,16 @@ mod tests {
             rows.map(|row: Vec<String>| row.into_iter().filter(|it| !it.is_empty()).collect())
                 .collect()
         };
-        let own = rows(&dev);
-        assert_eq!(own[0][..4], ["PROFILE", "AGENT", "SOURCE", "STATE"]);
-        assert_eq!(own[1][..4], ["dev", "-", "sso", "fresh"]);
-        assert_eq!(own[2][..4], ["dev", "bot", "sso", "fresh"]);
-        assert_eq!(own[3][..4], ["dev", "tester", "sso", "expired"]);
-        assert!(own[3].contains(&"assumed-role/R/sigward-dev-tester".to_owned()), "{own:?}");
+        let all = rows(&dev);
+        assert_eq!(all[0][..4], ["PROFILE", "AGENT", "SOURCE", "STATE"]);
+        assert_eq!(all[1][..4], ["dev", "-", "sso", "fresh"]);
+        assert_eq!(all[2][..4], ["dev", "bot", "sso", "fresh"]);
+        assert_eq!(all[3][..4], ["dev", "tester", "sso", "expired"]);
+        assert!(all[3].contains(&"assumed-role/R/sigward-dev-tester".to_owned()), "{all:?}");
         dev.agent = "bot".to_owned();
         assert_eq!(rows(&dev).len(), 3);
-        let json: serde_json::Value = serde_json::from_str(&json(&own(&[dev], false))).expect("JSON");
+        let json: serde_json::Value =
+            serde_json::from_str(&json(&own(&[dev], false))).expect("JSON");
         let dev = &json["profiles"][0];
         assert_eq!((&dev["agent"], &dev["agents"][1]["name"]), (&"bot".into(), &"tester".into()));
         assert_eq!(dev["agents"][1]["session_name"], "sigward-dev-tester");

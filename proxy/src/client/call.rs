@@ -351,18 +351,22 @@ impl Caller {
         request: &Outbound<'_>,
         why: Error,
     ) -> Result<Message, Error> {
+        let limit = self.shared.tool_timeout;
+        let mut patience = Patience::new(request.call, request.out, Deadline::none(), limit);
         match request.call.generation() {
             Generation::Sessions => {
                 let present = self.stand_ins.present();
                 match present.as_ref().and_then(|present| present.session.as_ref()) {
-                    Some(session) => self.over_session(&request.over(session), true).await,
+                    Some(session) => {
+                        self.over_session(&request.over(session), true, &mut patience, None).await
+                    }
                     None => Err(why),
                 }
             }
             Generation::Stateless(version) => {
                 for session in self.stand_ins.candidates(&self.sessions, &why).await {
                     if let Ok(Response { message, code: None }) =
-                        self.once(&request.over(&session), version, &[]).await
+                        self.once(&request.over(&session), version, &[], &mut patience, None).await
                     {
                         return Ok(message);
                     }

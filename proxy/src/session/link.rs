@@ -34,7 +34,7 @@ impl Link {
         budget: Budget,
         metadata: Arc<Metadata>,
     ) -> Self {
-        Self { profile, upstream, budget, metadata }
+        Self { profile, unsigned: false, upstream, budget, metadata }
     }
 
     /// The server, as it is called in a sentence.

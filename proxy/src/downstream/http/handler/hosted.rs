@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use rmcp::model::ErrorCode;
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::mpsc;
-use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 
 use super::answer;
 use super::body::{self, Body, KEEP_ALIVE, framed};
@@ -123,7 +123,9 @@ fn refused(call: &Request, why: &str) -> Response<Body> {
 /// An id that nobody can guess: whoever has it, has the session.
 fn session_id() -> Option<HeaderValue> {
     let mut bytes = [0; 16];
-    default_provider().secure_random.fill(&mut bytes).ok()?;
+    let filled = getrandom(&mut bytes, GetRandomFlags::empty()).ok()?;
+    // The kernel gives as few as these all at once, or none.
+    (filled == bytes.len()).then_some(())?;
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     HeaderValue::try_from(format!("sigward-{digits}")).ok()
 }
