@@ -4,7 +4,7 @@
 //! A span has names, decisions and states as its attributes, and nothing that a message or an answer holds. Events (lines
 //! of the log) are never part of it. Whoever makes a span writes its attributes out; nothing is collected by itself.
 //!
-//! Invariant: nothing waits for a collector but the thread that sends to it, and for [`FAREWELL`] the end of the process.
+//! Invariant: nothing waits for a collector but the thread that sends to it, and for a quarter of a second the end of the process.
 
 mod queue;
 mod settings;

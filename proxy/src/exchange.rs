@@ -243,10 +243,7 @@ impl Exchange<'_> {
         };
         // A server that throttles says so at once; one that works may have nothing to say for long, and its client is to
         // see the head of the answer before.
-        let begun = match tokio::time::timeout(PROMPT, reading.next()).await {
-            Ok(begun) => Some(begun),
-            Err(_) => None,
-        };
+        let begun = tokio::time::timeout(PROMPT, reading.next()).await.ok();
         let is_throttled = reading.says_throttled();
         let answer = RawAnswer { status, headers, body: RawBody::Frames(Box::new(reading), begun) };
         Ok(match is_throttled {

@@ -102,10 +102,10 @@ async fn another_profile_answers_what_needs_no_identity() {
     client.expect("the change", is_changed).await;
     assert_names(text(&client.call("whoami", "{}").await), &["AWSReservedSSO_Developer"]);
     let dev = world.home.identity("dev");
-    assert_eq!(world.upstream.sessions_of(&dev).len(), 1, "the one that answered is dev's own");
+    assert_eq!(world.upstream.sessions_of(dev).len(), 1, "the one that answered is dev's own");
     let (status, ..) = client.close().await;
     assert!(status.success());
-    assert!(world.upstream.sessions_of(&dev).is_empty(), "it was ended");
+    assert!(world.upstream.sessions_of(dev).is_empty(), "it was ended");
 }
 
 /// A server that takes handshakes and lists unsigned is asked for them so. Calls aren't.

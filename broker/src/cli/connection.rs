@@ -1,6 +1,6 @@
 //! The connection to a running broker.
 
-use std::io;
+use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use clap::Args;
 use hyper_util::rt::TokioIo;
 use sigward_proto::remote::{self, BrokerName, Given, Refusal};
 use sigward_proto::v1::broker_client::BrokerClient;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -72,6 +72,9 @@ impl Which {
         let stream = connecting.await.map_err(|_| failed("it doesn't answer".to_owned()))?;
         let stream = stream.map_err(|error| failed(error.to_string()))?;
         let refusal = Refusal::clone(stream.refusal());
+        let heard = tokio::time::timeout(PATIENCE, heard(stream)).await;
+        let stream = heard.map_err(|_| failed("it doesn't answer".to_owned()))?;
+        let stream = stream.map_err(|error| failed(error.to_string()))?;
         let channel = over(stream, refusal).await.map_err(failed)?;
         Ok(Some((channel, url)))
     }
@@ -112,6 +115,22 @@ async fn channel(path: &Path) -> Result<Channel, Error> {
     let failed = |why: String| Error::Broker(format!("{}: {why}", path.display()));
     let stream = UnixStream::connect(path).await.map_err(|error| failed(error.to_string()))?;
     over(stream, Refusal::default()).await.map_err(failed)
+}
+
+/// The stream once the broker has said something: the first of it are the settings of HTTP/2, or why it refuses the
+/// certificate, which it looks at when the handshake is over for us. A call that is begun before may fail without a reason.
+async fn heard<S>(stream: S) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut reading, writing) = tokio::io::split(stream);
+    let mut first = [0; 64];
+    let length = reading.read(&mut first).await?;
+    if length == 0 {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has closed the connection"));
+    }
+    let first = Cursor::new(first).take(length as u64);
+    Ok(tokio::io::join(first.chain(reading), writing))
 }
 
 /// The channel over a connection that is there. Whoever asks when it is gone gets the refusal as the reason.

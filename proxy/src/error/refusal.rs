@@ -28,6 +28,7 @@ const MAX_TEXT: usize = 600;
 
 /// A broker's no.
 #[derive(Debug)]
+// Small texts: the error that it is in is moved with every result.
 pub struct Refusal {
     reason: Option<Reason>,
     /// The gRPC code, for reasons that this version doesn't know.
@@ -35,13 +36,13 @@ pub struct Refusal {
     profile: ProfileName,
     broker: BrokerAddress,
     /// AWS's code.
-    aws_code: Option<String>,
+    aws_code: Option<Box<str>>,
     /// The action that the role's trust policy lacks.
-    aws_action: Option<String>,
+    aws_action: Option<Box<str>>,
     /// What AWS said.
-    aws_message: Option<String>,
+    aws_message: Option<Box<str>>,
     /// The broker's own sentence.
-    detail: Option<String>,
+    detail: Option<Box<str>>,
 }
 
 impl Refusal {
@@ -59,7 +60,7 @@ impl Refusal {
         let info = status.get_details_error_info().filter(|info| info.domain == ERROR_DOMAIN);
         let text = |key, limit| {
             let value = info.as_ref()?.metadata.get(key)?;
-            Some(printable(value, limit)).filter(|text| !text.is_empty())
+            Some(printable(value, limit).into_boxed_str()).filter(|text| !text.is_empty())
         };
         Self {
             reason: info.as_ref().and_then(|info| Reason::from_name(&info.reason)),

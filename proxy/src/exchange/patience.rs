@@ -141,7 +141,8 @@ impl Patience {
         is_again: bool,
         work: impl Future<Output = T>,
     ) -> Option<T> {
-        if !is_again && !(self.progress.is_some() && sending.session.link().is_paced()) {
+        let shows = self.progress.is_some() && sending.session.link().is_paced();
+        if !is_again && !shows {
             return Some(work.await);
         }
         let mut work = std::pin::pin!(work);
