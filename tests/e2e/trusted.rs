@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
 use sigward_tests::processes::Process;
 
 use crate::setup::{World, own_uid};
@@ -63,8 +64,11 @@ impl Scene {
     }
 
     async fn serves(&self) {
-        let broker = self.start();
+        let mut broker = self.start();
         broker.logged("listening").await;
+        // The next one wants its audit log.
+        broker.signal(Signal::TERM);
+        broker.ended().await;
     }
 }
 
