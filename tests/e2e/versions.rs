@@ -201,6 +201,11 @@ async fn each_program_says_its_version_with_commit_and_date() {
         let output = command.output().await.unwrap();
         assert!(output.status.success());
         let said = String::from_utf8(output.stdout).unwrap();
+        if !is_in_git() {
+            // As from an archive of the sources: nobody knows the commit, and nothing is made up.
+            assert_eq!(said.trim_end(), format!("{name} {}", env!("CARGO_PKG_VERSION")));
+            continue;
+        }
         let (program, details) = said.trim_end().split_once(" (").expect(&said);
         assert_eq!(program, format!("{name} {}", env!("CARGO_PKG_VERSION")));
         let (commit, date) = details.strip_suffix(')').unwrap().split_once(' ').expect(&said);
@@ -212,4 +217,11 @@ async fn each_program_says_its_version_with_commit_and_date() {
         };
         assert!(date.len() == 10 && date.chars().enumerate().all(is_date), "{said}");
     }
+}
+
+/// Whether git knows the sources, as their build script asks it.
+fn is_in_git() -> bool {
+    let mut git = std::process::Command::new("git");
+    git.args(["ls-files", "--error-unmatch", "broker/build.rs"]);
+    git.current_dir(processes::workspace()).output().is_ok_and(|output| output.status.success())
 }
