@@ -7,7 +7,8 @@ use sigward_tests::processes::{Process, StdioClient, call};
 
 use crate::agent::SESSIONS;
 use crate::http::Listening;
-use crate::setup::{World, assert_names, own_uid, text, tool_error};
+use crate::setup::{World, assert_names, text, tool_error};
+use crate::status;
 
 const READER: &str = "arn:aws:iam::123456789012:role/team/Reader";
 
@@ -61,16 +62,7 @@ async fn the_argument_names_account_role_and_region() {
 async fn what_aws_says_changes_the_list() {
     let world = World::at_home(home(), |builder| builder).await;
     let aws = Aws::start(world.home.keys()).await;
-    let rule = format!(
-        "[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\", \"staging\"]\nendpoints = [\"upstream\"]\n",
-        own_uid()
-    );
-    let config = world.configuration(&rule).replace("[aws]\n", "[aws]\nidentity = true\n");
-    let config = world.write("broker.toml", &config);
-    let mut command = world.broker_command(&["serve", "--config", config.to_str().unwrap()]);
-    command.envs(aws.environment());
-    let broker = Process::start(command);
-    broker.logged("listening").await;
+    let _broker = status::broker(&world, &aws).await;
     let mut client = world.client_of(&world.socket(), &["dev", "staging"]).await;
     let account = format!("account {}", world.home.key("dev").account);
     let mut description = described(&client.request("tools/list", "{}").await);

@@ -22,7 +22,7 @@ use crate::setup::{THREE, World, assert_names, connect, own_uid, ping, text};
 use crate::tls::scene::{AGENT, Scene, reason, rule};
 
 /// A broker that asks AWS whose its keys are.
-async fn broker(world: &World, aws: &Aws) -> Process {
+pub(crate) async fn broker(world: &World, aws: &Aws) -> Process {
     let rule = format!(
         "[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\", \"staging\"]\nendpoints = [\"upstream\"]\n",
         own_uid()
