@@ -10,7 +10,6 @@ mod verifier;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -30,11 +29,7 @@ pub struct Secured {
     /// What we showed to the broker, for errors.
     cert: PathBuf,
     marks: Marks,
-    refusal: Refusal,
 }
-
-/// Why the broker has refused our certificate, once it has: whoever asks it next only sees that the connection is gone.
-pub type Refusal = Arc<OnceLock<String>>;
 
 impl TlsBroker {
     /// Connects to it. `prepare` sees the socket before anything is sent.
@@ -46,6 +41,8 @@ impl TlsBroker {
         let read = tokio::task::spawn_blocking(move || Files::read(&of_read)).await;
         let files = read.map_err(io::Error::other)?.map_err(io::Error::other)?;
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        // The second piece of a request would wait for the kernel's word about the first. The calls go on without it too.
+        stream.set_nodelay(true).ok();
         prepare(&stream);
         let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
         let connecting = TlsConnector::from(files.config).connect(name, stream);
@@ -53,12 +50,7 @@ impl TlsBroker {
         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(io::Error::other("it is no broker: it doesn't speak h2 (ALPN)"));
         }
-        Ok(Secured {
-            stream,
-            cert: self.cert.clone(),
-            marks: files.marks,
-            refusal: Refusal::default(),
-        })
+        Ok(Secured { stream, cert: self.cert.clone(), marks: files.marks })
     }
 
     /// What the files are now, if they aren't what `marks` says, and whether they can be used. This blocks.
@@ -86,23 +78,16 @@ impl Secured {
         &self.marks
     }
 
-    /// Where it will say why the broker has refused our certificate.
-    #[must_use]
-    pub fn refusal(&self) -> &Refusal {
-        &self.refusal
-    }
-
     /// The broker looks at our certificate when we think that the handshake is done (RFC 8446, 4.4): what it says of it
     /// comes with the first answer.
-    fn explain(error: io::Error, cert: &Path, refusal: &Refusal) -> io::Error {
+    fn explain(error: io::Error, cert: &Path) -> io::Error {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         let Some(rustls::Error::AlertReceived(alert)) = inner else { return error };
         let cert = cert.display();
-        let why = format!(
+        io::Error::other(format!(
             "it refuses --broker-cert {cert} ({alert:?}): has it expired, has it one SPIFFE id or a DNS name, and \
              does an authority of the broker's [listen] client_ca vouch for it?"
-        );
-        io::Error::other(refusal.get_or_init(|| why).clone())
+        ))
     }
 }
 
@@ -112,9 +97,9 @@ impl AsyncRead for Secured {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { stream, cert, refusal, .. } = self.get_mut();
+        let Self { stream, cert, .. } = self.get_mut();
         let read = ready!(Pin::new(stream).poll_read(context, buffer));
-        Poll::Ready(read.map_err(|error| Self::explain(error, cert, refusal)))
+        Poll::Ready(read.map_err(|error| Self::explain(error, cert)))
     }
 }
 

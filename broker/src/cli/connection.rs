@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use hyper_util::rt::TokioIo;
-use sigward_proto::remote::{self, BrokerName, Given, Refusal};
+use sigward_proto::remote::{self, BrokerName, Given};
 use sigward_proto::v1::broker_client::BrokerClient;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::UnixStream;
@@ -68,14 +68,11 @@ impl Which {
         let broker = given.broker_at(host, port).map_err(Error::Usage)?;
         let url = broker.url();
         let failed = |why: String| Error::Broker(format!("{url}: {why}"));
-        let connecting = tokio::time::timeout(PATIENCE, broker.connect(|_| ()));
-        let stream = connecting.await.map_err(|_| failed("it doesn't answer".to_owned()))?;
+        let connecting = async { heard(broker.connect(|_| ()).await?).await };
+        let stream = tokio::time::timeout(PATIENCE, connecting).await;
+        let stream = stream.map_err(|_| failed("it doesn't answer".to_owned()))?;
         let stream = stream.map_err(|error| failed(error.to_string()))?;
-        let refusal = Refusal::clone(stream.refusal());
-        let heard = tokio::time::timeout(PATIENCE, heard(stream)).await;
-        let stream = heard.map_err(|_| failed("it doesn't answer".to_owned()))?;
-        let stream = stream.map_err(|error| failed(error.to_string()))?;
-        let channel = over(stream, refusal).await.map_err(failed)?;
+        let channel = over(stream).await.map_err(failed)?;
         Ok(Some((channel, url)))
     }
 }
@@ -114,7 +111,7 @@ pub(super) async fn first(sockets: &[PathBuf]) -> Result<(Channel, &Path), Vec<S
 async fn channel(path: &Path) -> Result<Channel, Error> {
     let failed = |why: String| Error::Broker(format!("{}: {why}", path.display()));
     let stream = UnixStream::connect(path).await.map_err(|error| failed(error.to_string()))?;
-    over(stream, Refusal::default()).await.map_err(failed)
+    over(stream).await.map_err(failed)
 }
 
 /// The stream once the broker has said something: the first of it are the settings of HTTP/2, or why it refuses the
@@ -133,18 +130,14 @@ where
     Ok(tokio::io::join(first.chain(reading), writing))
 }
 
-/// The channel over a connection that is there. Whoever asks when it is gone gets the refusal as the reason.
-async fn over<S>(stream: S, refusal: Refusal) -> Result<Channel, String>
+/// The channel over a connection that is there.
+async fn over<S>(stream: S) -> Result<Channel, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut stream = Some(stream);
     let connector = tower::service_fn(move |_: Uri| {
-        let gone = || match refusal.get() {
-            Some(why) => io::Error::other(why.clone()),
-            None => io::ErrorKind::NotConnected.into(),
-        };
-        let stream = stream.take().ok_or_else(gone);
+        let stream = stream.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
         async move { stream.map(TokioIo::new) }
     });
     // The URI is only a name.

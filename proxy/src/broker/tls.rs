@@ -69,7 +69,6 @@ impl Connector {
 
 /// Has the kernel notice that the broker's machine is gone. Where it can't, the calls have deadlines of their own.
 fn watch_over(stream: &TcpStream) {
-    stream.set_nodelay(true).ok();
     sockopt::set_socket_keepalive(stream, true).ok();
     sockopt::set_tcp_keepidle(stream, IDLE).ok();
     sockopt::set_tcp_keepintvl(stream, PROBE).ok();
