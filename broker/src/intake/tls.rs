@@ -231,28 +231,27 @@ impl Tls {
             let Ok(loaded) = tokio::task::spawn_blocking(load).await else { return };
             match loaded {
                 Ok(Some(material)) => {
-                    tracing::info!(
-                        generation = material.generation,
-                        "the files of TLS were reloaded"
-                    );
+                    let generation = material.generation;
                     metrics.tls_files(Some(material.expiry));
                     self.material.send_replace(Arc::new(material));
+                    // The log says what is so already: who reads it may ask for the metrics at once.
+                    tracing::info!(generation, "the files of TLS were reloaded");
                     error = None;
                 }
                 Ok(None) => {
                     if error.take().is_some() {
-                        tracing::info!("the files of TLS are as they were");
                         metrics.tls_files(Some(self.material.borrow().expiry));
+                        tracing::info!("the files of TLS are as they were");
                     }
                 }
                 Err(unusable) => {
                     let why = unusable.to_string();
+                    metrics.tls_files(None);
                     if error.as_ref() != Some(&why) {
                         tracing::error!(
                             "the new files of TLS are rejected, those before stay in effect: {why}"
                         );
                     }
-                    metrics.tls_files(None);
                     error = Some(why);
                 }
             }
