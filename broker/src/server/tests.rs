@@ -1,9 +1,6 @@
 //! The whole broker over real sockets, in one process.
 
-use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use hyper_util::rt::TokioIo;
@@ -11,8 +8,7 @@ use sigward_proto::MAX_MESSAGE_BYTES;
 use sigward_proto::v1;
 use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::sign_request::Payload;
-use tokio::task::JoinHandle;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Endpoint, Uri};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -20,149 +16,13 @@ use super::*;
 use crate::config;
 use crate::deadline;
 use crate::error::Reason;
-use crate::profile::fake::Fake;
 
 mod flood;
+mod harness;
+mod login;
 mod reload;
 
-const SECRET: &str = "canarysecretcanarysecretcanarysecret1234";
-
-/// A directory with AWS files and a configuration, and a broker on it.
-struct Broker {
-    directory: tempfile::TempDir,
-    serving: JoinHandle<Result<(), Error>>,
-    stop: tokio::sync::oneshot::Sender<()>,
-}
-
-impl Broker {
-    fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
-        let path = directory.join(name);
-        std::fs::File::create(&path)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .expect(name);
-        path
-    }
-
-    /// Starts one; `rules` goes to the end of the configuration.
-    fn start(rules: &str) -> Self {
-        Self::start_while(rules, |_, _| {})
-    }
-
-    /// Starts one; `edit` gets the directory and the configuration, which has been parsed by then.
-    fn start_while(rules: &str, edit: impl FnOnce(&Path, &str)) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let at = directory.path();
-        Self::write(
-            at,
-            "credentials",
-            &format!(
-                "[dev]\naws_access_key_id = AKIDDEV\naws_secret_access_key = {SECRET}\naws_session_token = canarytoken\n"
-            ),
-        );
-        Self::write(
-            at,
-            "config",
-            "[profile dev]\nregion = eu-west-1\n[profile mfa]\nmfa_serial = x\nrole_arn = arn:aws:iam::1:role/X\nsource_profile = dev\n",
-        );
-        let text = format!(
-            "[listen]\nunix = \"{0}/sub/broker.sock\"\n\
-             [aws]\nconfig_file = \"{0}/config\"\ncredentials_file = \"{0}/credentials\"\n\
-             [audit]\nfile = \"{0}/audit.jsonl\"\n\
-             [[endpoint]]\nname = \"one\"\nurl = \"https://aws-mcp.us-east-1.api.aws/mcp\"\n\
-             [[endpoint]]\nname = \"two\"\nurl = \"http://127.0.0.1:9/mcp\"\nservice = \"x\"\nregion = \"us-west-2\"\n\
-             [[profile]]\nname = \"dev\"\ndescription = \"For tests\"\nendpoints = [\"one\"]\n\
-             [[profile]]\nname = \"mfa\"\nendpoints = [\"one\"]\n\
-             [[profile]]\nname = \"ghost\"\nendpoints = [\"one\", \"two\"]\n{rules}",
-            at.display()
-        );
-        let path = Self::write(at, "broker.toml", &text);
-        let parse = {
-            let path = path.clone();
-            move |text: &str| config::parse(text, &path, uid()).map_err(Error::Config)
-        };
-        let config = parse(&text).expect("valid");
-        edit(at, &text);
-        let reread = Reread { path, text: Some(text), parse: Box::new(parse) };
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let serving = tokio::spawn(async move {
-            let surroundings = Surroundings::default();
-            let shutdown = async { stopped.await.unwrap_or_default() };
-            let sockets = Sockets { inherited: None, default: "/nowhere".into() };
-            serve(config, &surroundings, Some(reread), sockets, Supervisor::default(), shutdown)
-                .await
-        });
-        Self { directory, serving, stop }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.directory.path().join("sub/broker.sock")
-    }
-
-    async fn client(&self) -> BrokerClient<Channel> {
-        BrokerClient::new(self.channel().await)
-    }
-
-    async fn channel(&self) -> Channel {
-        self.channel_of(&Endpoint::from_static("http://broker")).await
-    }
-
-    /// A connection with settings of its own.
-    async fn channel_of(&self, endpoint: &Endpoint) -> Channel {
-        let path = self.socket();
-        deadline::until(|| {
-            assert!(!self.serving.is_finished(), "the broker has ended");
-            path.exists()
-        })
-        .await;
-        let connector = tower::service_fn(move |_: Uri| {
-            let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
-        });
-        endpoint.connect_with_connector(connector).await.expect("a connection")
-    }
-
-    /// The records of decisions.
-    fn audit(&self) -> Vec<serde_json::Value> {
-        let mut records = self.records();
-        records.retain(|record| record["action"] != "load");
-        records
-    }
-
-    fn records(&self) -> Vec<serde_json::Value> {
-        let text =
-            std::fs::read_to_string(self.directory.path().join("audit.jsonl")).expect("a log");
-        text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
-    }
-}
-
-fn uid() -> u32 {
-    rustix::process::getuid().as_raw()
-}
-
-fn request(profile: &str) -> v1::SignRequest {
-    let header = |name: &str, value: &str| v1::Header {
-        name: name.to_owned(),
-        value: value.to_owned().into_bytes().into(),
-    };
-    let body = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"aws___call"}}"#;
-    v1::SignRequest {
-        profile: profile.to_owned(),
-        method: "POST".to_owned(),
-        uri: "https://aws-mcp.us-east-1.api.aws/mcp".to_owned(),
-        headers: vec![
-            header("accept", "application/json, text/event-stream"),
-            header("content-type", "application/json"),
-        ],
-        payload: Some(Payload::Body(body.as_slice().into())),
-    }
-}
-
-fn reason(status: &Status) -> String {
-    let details = status.get_error_details();
-    let info = details.error_info().expect("an ErrorInfo");
-    assert_eq!(info.domain, "sigward");
-    info.reason.clone()
-}
+use self::harness::{Broker, SECRET, reason, request, uid};
 
 #[tokio::test]
 async fn a_signature_and_its_record() {
@@ -425,96 +285,6 @@ async fn standard_input_must_be_a_unix_socket() {
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
     let error = unix::inherited_connection(OwnedFd::from(tcp)).expect_err("not a Unix socket");
     assert!(error.to_string().contains("Unix socket"));
-}
-
-/// What a server of IAM Identity Center answers to someone who signs in once they are let.
-async fn identity_center(let_in: Arc<AtomicBool>) -> Fake {
-    Fake::start(move |asked| {
-        let answer = match asked.path.as_str() {
-            "/client/register" => r#"{"clientId":"c","clientSecret":"s","clientSecretExpiresAt":4102444800}"#,
-            "/device_authorization" => {
-                r#"{"deviceCode":"d","userCode":"ABCD","verificationUri":"https://x/","expiresIn":600,"interval":1}"#
-            }
-            "/token" if !let_in.load(Ordering::SeqCst) => {
-                return (400, r#"{"__type":"AuthorizationPendingException"}"#.to_owned());
-            }
-            "/token" => r#"{"accessToken":"canary","expiresIn":3600}"#,
-            _ => {
-                r#"{"roleCredentials":{"accessKeyId":"PERSON","secretAccessKey":"s","sessionToken":"t","expiration":4102444800000}}"#
-            }
-        };
-        (200, answer.to_owned())
-    })
-    .await
-}
-
-/// Makes `ghost` a profile of that server.
-fn haunt(broker: &Broker, server: &Fake) {
-    let config = format!(
-        "[profile ghost]\nsso_session = team\nsso_account_id = 1\nsso_role_name = R\nendpoint_url = {}\n\
-         [sso-session team]\nsso_region = us-east-1\nsso_start_url = https://x/start\n",
-        server.url
-    );
-    Broker::write(broker.directory.path(), "config", &config);
-}
-
-#[tokio::test]
-async fn a_person_signs_in_and_the_next_signature_is_theirs() {
-    use sigward_proto::v1::login_response::Event;
-
-    let let_in = Arc::new(AtomicBool::new(false));
-    let (broker, server) = (Broker::start(""), identity_center(Arc::clone(&let_in)).await);
-    haunt(&broker, &server);
-    let mut client = broker.client().await;
-    let status = client.sign(request("ghost")).await.expect_err("nobody has signed in");
-    assert_eq!(reason(&status), "LOGIN_REQUIRED");
-
-    let login = v1::LoginRequest { profile: "ghost".to_owned() };
-    let mut events = client.login(login.clone()).await.expect("a stream").into_inner();
-    let mut joined = client.login(login).await.expect("a stream").into_inner();
-    for events in [&mut events, &mut joined] {
-        let event =
-            deadline::within(events.message()).await.expect("a prompt").expect("a prompt").event;
-        let Some(Event::Prompt(prompt)) = event else { panic!("{event:?}") };
-        assert_eq!(
-            (prompt.user_code.as_str(), prompt.verification_uri.as_str()),
-            ("ABCD", "https://x/")
-        );
-    }
-    // One hangs up; the other one's goes on.
-    drop(joined);
-    let_in.store(true, Ordering::SeqCst);
-    let event = deadline::within(events.message()).await.expect("an end").expect("an end").event;
-    // This broker has no home to write a cache to.
-    assert!(matches!(event, Some(Event::Done(v1::LoginDone { in_memory: true, .. }))), "{event:?}");
-    assert!(deadline::within(events.message()).await.expect("an end").is_none());
-    assert_eq!(server.asked_of("/client/register").len(), 1);
-    let answer = client.sign(request("ghost")).await.expect("a signature").into_inner();
-    assert_eq!(answer.access_key_id, "PERSON");
-}
-
-#[tokio::test]
-async fn who_may_not_sign_in_is_told_so() {
-    let rule = |login| {
-        let uid = uid();
-        format!(
-            "[[rule]]\npeer = {{ uid = {uid} }}\nprofiles = [\"ghost\", \"dev\"]\nlogin = {login}\n"
-        )
-    };
-    let login = |profile: &str| v1::LoginRequest { profile: profile.to_owned() };
-    let server = identity_center(Arc::default()).await;
-    for (allowed, profile, expected) in [
-        (false, "ghost", "LOGIN_NOT_ALLOWED"),
-        (true, "dev", "NOT_A_LOGIN_PROFILE"),
-        (true, "mfa", "PROFILE_NOT_ALLOWED"),
-        (true, "nobody", "PROFILE_NOT_ALLOWED"),
-    ] {
-        let broker = Broker::start(&rule(allowed));
-        haunt(&broker, &server);
-        let status = broker.client().await.login(login(profile)).await.expect_err(profile);
-        assert_eq!(reason(&status), expected, "{profile}");
-    }
-    assert!(server.asked().is_empty());
 }
 
 /// The names that a list of profiles has.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http_body::Frame;
 use http_body_util::StreamBody;
+use tokio::task::JoinHandle;
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
