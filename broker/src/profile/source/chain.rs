@@ -6,20 +6,23 @@
 //! Invariant: no setting about credentials is ignored silently. What can't be done is a refusal that names file, line
 //! and setting.
 
+mod keys;
+mod role;
 mod settings;
+mod sso;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use aws_credential_types::Credentials;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use self::role::AssumedWith;
 use super::attribution;
-use super::base::{Base, Endpoints, Hop, Kind, SsoRole, WebIdentity};
+use super::base::{Base, Endpoints, Hop, Kind, SsoRole};
 use crate::error::{Denial, Reason};
 use crate::memory;
-use crate::profile::aws_files::{AwsFiles, Other, Profile, Setting, misconfigured, words};
+use crate::profile::aws_files::{AwsFiles, Profile, Setting, misconfigured, words};
 use crate::profile::identity;
 use crate::profile::token::Session;
 use crate::profile::traceable::Traceable;
@@ -53,10 +56,6 @@ pub(super) struct Chain {
     deciding: Zeroizing<String>,
 }
 
-fn wrong(profile: &Profile<'_>, what: &str) -> Denial {
-    misconfigured(&profile.wrong(format!("the profile {} {what}", profile.name)))
-}
-
 impl Chain {
     /// Follows `source_profile` as botocore does.
     pub(super) fn of(files: &AwsFiles, name: &str) -> Self {
@@ -70,7 +69,7 @@ impl Chain {
             session_name: text("role_session_name"),
             kind: None,
             exists: first.is_some(),
-            assumes: first.as_ref().is_some_and(assumes),
+            assumes: first.as_ref().is_some_and(role::assumes),
             error: None,
             base: None,
             hops: Vec::new(),
@@ -106,66 +105,37 @@ impl Chain {
                 return Err(misconfigured(&error));
             }
             settings::sound(&profile)?;
-            if let Some(named) = profile.get("sso_session") {
-                if visited.is_empty() {
-                    // botocore looks into it for every client that it makes, whatever the credentials come from.
-                    let wrong = |denial: &Denial| {
-                        self.kind = Some(Kind::Sso);
-                        self.error.get_or_insert(denial.clone());
-                    };
-                    sso_session(&profile, named).map(drop).inspect_err(wrong)?;
-                } else {
-                    // Into that of a source it doesn't; but what is wrong with the section may concern the source.
-                    let name = named.text().ok();
-                    let section = name.and_then(|name| profile.files().sso_session(name));
-                    if let Some(error) = section.and_then(|section| section.error()) {
-                        return Err(misconfigured(&error));
-                    }
-                }
-            }
+            self.check_sso_session(&profile, visited.is_empty())?;
             if !visited.insert(profile.name) {
-                return Err(wrong(&profile, "leads back to itself by its source_profile"));
+                return Err(settings::wrong(
+                    &profile,
+                    "leads back to itself by its source_profile",
+                ));
             }
             settings::of_roles(&profile)?;
             // From the second profile on, static keys come before a role.
             let keys = ["aws_access_key_id", "aws_secret_access_key"];
             let holds_keys = keys.iter().any(|key| profile.get(key).is_some());
-            let role = profile.get("role_arn").filter(|_| assumes(&profile));
+            let role = profile.get("role_arn").filter(|_| role::assumes(&profile));
             let Some(role) = role.filter(|_| visited.len() == 1 || !holds_keys) else {
                 break;
             };
-            if let Some(mfa) = profile.get("mfa_serial") {
-                let why = "nobody is here to type a code; use a profile of IAM Identity Center, or one whose \
-                           credential_process asks for the code";
-                let detail =
-                    mfa.wrong(format!("in the profile {}: {why}", profile.name)).to_string();
-                return Err(Denial::new(Reason::MfaRequired, detail));
-            }
-            self.hops.push(hop(&profile, role)?);
-            let source = match (profile.get("source_profile"), profile.get("credential_source")) {
-                (Some(_), Some(_)) => {
-                    return settings::only_one_of(
-                        &profile,
-                        ["source_profile", "credential_source"],
-                    );
-                }
-                (None, None) => {
-                    return Err(wrong(
-                        &profile,
-                        "has role_arn, and no source_profile to assume it",
-                    ));
-                }
-                (None, Some(named)) => {
+            self.hops.push(role::hop(&profile, role)?);
+            let source = match role::assumed_with(&profile)? {
+                AssumedWith::Profile(source) => source,
+                AssumedWith::Named(named) => {
                     self.kind = Some(Kind::Named);
                     self.base = Some(Base::Named(settings::named(named)?));
                     return calls.map(drop);
                 }
-                (Some(source), None) => source,
             };
             let name = settings::text(source)?;
             if name == profile.name {
                 if !holds_keys {
-                    return Err(wrong(&profile, "leads back to itself by its source_profile"));
+                    return Err(settings::wrong(
+                        &profile,
+                        "leads back to itself by its source_profile",
+                    ));
                 }
                 break;
             }
@@ -180,6 +150,25 @@ impl Chain {
         calls.map(drop)
     }
 
+    /// Checks the section that `sso_session` names, where botocore would look into it.
+    fn check_sso_session(&mut self, profile: &Profile<'_>, is_first: bool) -> Result<(), Denial> {
+        let Some(named) = profile.get("sso_session") else { return Ok(()) };
+        if is_first {
+            // botocore looks into it for every client that it makes, whatever the credentials come from.
+            let wrong = |denial: &Denial| {
+                self.kind = Some(Kind::Sso);
+                self.error.get_or_insert(denial.clone());
+            };
+            return sso::section(profile, named).map(drop).inspect_err(wrong);
+        }
+        // Into that of a source it doesn't; but what is wrong with the section may concern the source.
+        let section = named.text().ok().and_then(|name| profile.files().sso_session(name));
+        match section.and_then(|section| section.error()) {
+            Some(error) => Err(misconfigured(&error)),
+            None => Ok(()),
+        }
+    }
+
     /// The credentials that a profile holds itself, by the first of botocore's providers that finds some.
     fn base(&mut self, profile: &Profile<'_>) -> Result<(), Denial> {
         // The AWS CLI would take the one, and ignore the role that the other is for.
@@ -189,14 +178,7 @@ impl Chain {
         let get = |key| profile.get(key);
         if let Some(token_file) = get("web_identity_token_file") {
             self.kind = Some(Kind::WebIdentity);
-            let role_arn = get("role_arn")
-                .ok_or_else(|| wrong(profile, "has web_identity_token_file, and no role_arn"))?;
-            self.base = Some(Base::WebIdentity(WebIdentity {
-                token_file: settings::text(token_file)?.into(),
-                role_arn: settings::arn(role_arn)?.to_owned(),
-                session_name: text(get("role_session_name"))?,
-                duration: duration(profile)?,
-            }));
+            self.base = Some(Base::WebIdentity(role::web_identity(profile, token_file)?));
         } else if get("sso_role_name").or(get("sso_account_id")).is_some() {
             self.kind = Some(Kind::Sso);
             self.base = Some(Base::Sso(self.sso(profile)?));
@@ -204,7 +186,9 @@ impl Chain {
             for other in ["login_session", "credential_process"] {
                 settings::only_one_of(profile, [other, "aws_access_key_id"])?;
             }
-            self.static_keys(profile, |key| profile.in_credentials(key))?;
+            self.kind = Some(Kind::StaticKeys);
+            let keys = keys::keys(profile, |key| profile.in_credentials(key))?;
+            self.base = Some(Base::StaticKeys(keys));
         } else if let Some(session) = get("login_session") {
             self.kind = Some(Kind::LoginSession);
             settings::only_one_of(profile, ["login_session", "aws_access_key_id"])?;
@@ -213,17 +197,13 @@ impl Chain {
         } else if let Some(command) = get("credential_process") {
             self.kind = Some(Kind::CredentialProcess);
             settings::only_one_of(profile, ["credential_process", "aws_access_key_id"])?;
-            let words = words::split(command.lines())
-                .map_err(|error| misconfigured(&command.wrong(error)))?;
-            if words.is_empty() {
-                return Err(misconfigured(&command.wrong("is empty")));
-            }
-            self.base =
-                Some(Base::CredentialProcess(words.into_iter().map(Secret::from).collect()));
+            self.base = Some(Base::CredentialProcess(process(command)?));
         } else if profile.in_config("aws_access_key_id").is_some() {
-            self.static_keys(profile, |key| profile.in_config(key))?;
+            self.kind = Some(Kind::StaticKeys);
+            let keys = keys::keys(profile, |key| profile.in_config(key))?;
+            self.base = Some(Base::StaticKeys(keys));
         } else if get("aws_secret_access_key").is_some() {
-            return Err(wrong(profile, "has no aws_access_key_id"));
+            return Err(settings::wrong(profile, "has no aws_access_key_id"));
         } else if get("sso_session").or(get("sso_start_url")).is_some() {
             // Half of what it takes: its own words say what is missing.
             self.kind = Some(Kind::Sso);
@@ -232,98 +212,15 @@ impl Chain {
             let why = "says who assumes a role, and the profile has no role_arn";
             return Err(misconfigured(&named.wrong(why)));
         } else if !self.hops.is_empty() {
-            return Err(wrong(profile, "holds no credentials to assume a role with"));
+            return Err(settings::wrong(profile, "holds no credentials to assume a role with"));
         }
         Ok(())
     }
 
     fn sso(&mut self, profile: &Profile<'_>) -> Result<SsoRole, Denial> {
-        let needed = |setting: Option<Setting<'_>>, key: &str| match setting {
-            Some(setting) => settings::text(setting).map(str::to_owned),
-            None => Err(wrong(profile, &format!("has no {key}"))),
-        };
-        let region = |setting, key| {
-            needed(setting, key).map(|region| settings::without_comment(&region).to_owned())
-        };
-        let lacks: Vec<&str> = match profile.get("sso_session") {
-            None => ["sso_start_url", "sso_region", "sso_account_id", "sso_role_name"]
-                .into_iter()
-                .filter(|key| profile.get(key).is_none())
-                .collect(),
-            Some(_) => Vec::new(),
-        };
-        if !lacks.is_empty() {
-            return Err(wrong(profile, &format!("has no {}", lacks.join(", no "))));
-        }
-        let session = match profile.get("sso_session") {
-            None => Session {
-                name: None,
-                start_url: needed(profile.get("sso_start_url"), "sso_start_url")?,
-                region: region(profile.get("sso_region"), "sso_region")?,
-                scopes: Vec::new(),
-            },
-            Some(named) => {
-                let section = sso_session(profile, named)?;
-                let of_session = |key| needed(section.get(key), key);
-                // Two answers to one question.
-                let other = section.keys().filter_map(|key| profile.get(key).zip(section.get(key)));
-                if let Some((own, _)) =
-                    other.into_iter().find(|(own, it)| own.lines() != it.lines())
-                {
-                    return Err(misconfigured(
-                        &own.wrong("isn't that of its sso_session: take it out"),
-                    ));
-                }
-                let scopes = match section.get("sso_registration_scopes") {
-                    Some(scopes) => settings::text(scopes)?,
-                    None => "sso:account:access",
-                };
-                Session {
-                    name: Some(settings::text(named)?.to_owned()),
-                    start_url: of_session("sso_start_url")?,
-                    region: settings::without_comment(&of_session("sso_region")?).to_owned(),
-                    scopes: scopes.split(',').map(|scope| scope.trim().to_owned()).collect(),
-                }
-            }
-        };
+        let session = sso::session(profile)?;
         self.deciding.push_str(&format!("{session:?}"));
-        // The section may have what all of its profiles share.
-        let shared = session.name.as_deref().and_then(|name| profile.files().sso_session(name));
-        let either = |key| profile.get(key).or_else(|| shared.and_then(|section| section.get(key)));
-        let account = needed(either("sso_account_id"), "sso_account_id")?;
-        let role = needed(either("sso_role_name"), "sso_role_name")?;
-        Ok(SsoRole { session, account, role })
-    }
-
-    /// Keys of one of the files: botocore makes none of two halves.
-    fn static_keys<'f>(
-        &mut self,
-        profile: &Profile<'f>,
-        get: impl Fn(&str) -> Option<Setting<'f>>,
-    ) -> Result<(), Denial> {
-        self.kind = Some(Kind::StaticKeys);
-        let needed = |key: &str| match get(key) {
-            Some(setting) => settings::key(setting),
-            None => Err(wrong(profile, &format!("has no {key}"))),
-        };
-        let (id, secret) = (needed("aws_access_key_id")?, needed("aws_secret_access_key")?);
-        // botocore takes the older name first; where the names disagree, nobody can say what was meant.
-        let token = |key| match get(key) {
-            Some(setting) if setting.text() == Ok("") => Ok(Some((setting, ""))),
-            Some(setting) => settings::key(setting).map(|text| Some((setting, text))),
-            None => Ok(None),
-        };
-        let (older, token) = (token("aws_security_token")?, token("aws_session_token")?);
-        if let (Some((setting, older)), Some((_, token))) = (&older, &token)
-            && older != token
-        {
-            let what = "and aws_session_token differ: keep aws_session_token, or take both out";
-            return Err(misconfigured(&setting.wrong(what)));
-        }
-        let token = older.or(token).map(|(_, text)| text).filter(|text| !text.is_empty());
-        let keys = Credentials::new(id, secret, token.map(str::to_owned), None, "profile");
-        self.base = Some(Base::StaticKeys(keys));
-        Ok(())
+        sso::role(profile, session)
     }
 
     /// What is wrong with the profile's own sections, whatever its credentials are made of.
@@ -431,54 +328,14 @@ impl Chain {
     }
 }
 
-/// The section of the config file that a profile's `sso_session` names.
-fn sso_session<'f>(profile: &Profile<'f>, named: Setting<'f>) -> Result<Other<'f>, Denial> {
-    let name = settings::text(named)?;
-    let section = profile.files().sso_session(name).ok_or_else(|| {
-        let missing = || {
-            let what = format!("names {name:?}: there is no sso-session {name} in the config file");
-            named.wrong(what)
-        };
-        misconfigured(&profile.files().doubt(name).unwrap_or_else(missing))
-    })?;
-    if let Some(error) = section.error() {
-        return Err(misconfigured(&error));
+/// The command of `credential_process`, word by word.
+fn process(command: Setting<'_>) -> Result<Vec<Secret>, Denial> {
+    let wrong = |error| misconfigured(&command.wrong(error));
+    let words = words::split(command.lines()).map_err(wrong)?;
+    if words.is_empty() {
+        return Err(misconfigured(&command.wrong("is empty")));
     }
-    for key in ["sso_start_url", "sso_region"] {
-        if section.get(key).is_none() {
-            return Err(misconfigured(&section.wrong(format!("the sso-session has no {key}"))));
-        }
-    }
-    Ok(section)
-}
-
-/// Whether the profile is a role for the credentials of its source.
-fn assumes(profile: &Profile<'_>) -> bool {
-    profile.get("role_arn").is_some() && profile.get("web_identity_token_file").is_none()
-}
-
-fn text(setting: Option<Setting<'_>>) -> Result<Option<String>, Denial> {
-    setting.map(|setting| settings::text(setting).map(str::to_owned)).transpose()
-}
-
-fn hop(profile: &Profile<'_>, role_arn: Setting<'_>) -> Result<Hop, Denial> {
-    Ok(Hop {
-        role_arn: settings::arn(role_arn)?.to_owned(),
-        session_name: text(profile.get("role_session_name"))?,
-        external_id: text(profile.get("external_id"))?,
-        source_identity: text(profile.get("source_identity"))?,
-        duration: duration(profile)?,
-        ..Hop::default()
-    })
-}
-
-/// `duration_seconds`, as STS allows it.
-fn duration(profile: &Profile<'_>) -> Result<Option<i32>, Denial> {
-    let Some(setting) = profile.get("duration_seconds") else { return Ok(None) };
-    let seconds = settings::text(setting)?.parse().ok();
-    let seconds = seconds.filter(|seconds| (900..=43_200).contains(seconds));
-    let wrong = || misconfigured(&setting.wrong("must be a number from 900 to 43200"));
-    seconds.map(Some).ok_or_else(wrong)
+    Ok(words.into_iter().map(Secret::from).collect())
 }
 
 #[cfg(test)]

@@ -48,6 +48,11 @@ const DECIDING: [&str; 30] = [
 /// Those of them that may be empty, which is as if they weren't there.
 const MAY_BE_EMPTY: [&str; 4] = ["aws_security_token", "aws_session_token", "ca_bundle", "region"];
 
+/// What is wrong with the profile as a whole.
+pub(super) fn wrong(profile: &Profile<'_>, what: &str) -> Denial {
+    misconfigured(&profile.wrong(format!("the profile {} {what}", profile.name)))
+}
+
 fn unsupported(setting: Setting<'_>, why: &str) -> Denial {
     Denial::new(Reason::UnsupportedProfileSetting, setting.wrong(why).to_string())
 }
