@@ -20,14 +20,15 @@ mod listen;
 mod live;
 mod lost;
 mod own;
+mod ownership;
+mod renewal;
+mod state;
 mod subscriptions;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use http::HeaderValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
@@ -42,7 +43,9 @@ pub(crate) use self::listen::{RETRY, RETRY_MIN};
 pub use self::live::Live;
 pub(crate) use self::lost::{code_of, is_lost};
 pub(crate) use self::own::{Outcome, outcome};
-use self::subscriptions::Subscriptions;
+pub use self::ownership::Ownership;
+use self::renewal::Renewal;
+use self::state::{Opening, Phase, State};
 use crate::budget::{Budget, Message};
 use crate::config::ProfileName;
 use crate::error::Error;
@@ -68,31 +71,6 @@ pub struct Lost {
     pub session: Arc<Session>,
     /// Which of the profile's sessions that was.
     pub epoch: u64,
-}
-
-/// Who looks after the default profile's session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ownership {
-    /// The proxy, for a client that knows nothing of sessions: the proxy renews it.
-    Proxy,
-    /// The same, for a client that speaks HTTP: its server answered no handshake, and gave it no session.
-    Hosted,
-    /// The client, which speaks HTTP itself: it opens, renews and ends the session.
-    Client,
-    /// Nobody: neither the server nor this protocol version has sessions. All clients are one, so
-    /// nothing that the server sends on its own account can be passed on.
-    Nobody,
-}
-
-impl Ownership {
-    /// Whether the proxy opens and renews the default profile's session.
-    #[must_use]
-    pub fn is_proxy(self) -> bool {
-        match self {
-            Self::Proxy | Self::Hosted => true,
-            Self::Client | Self::Nobody => false,
-        }
-    }
 }
 
 /// What all sessions of one client share.
@@ -129,34 +107,7 @@ pub struct Session {
     context: Arc<Context>,
     state: Mutex<State>,
     lane: Lane,
-    /// Whether a tool was called over the session that is open.
-    was_called: AtomicBool,
-    /// Whether the next result is to say that the session was renewed.
-    has_notice: AtomicBool,
-}
-
-/// `None`: the client's own handshake came to nothing.
-type Opening = Shared<BoxFuture<'static, Result<Option<Arc<Live>>, Arc<Error>>>>;
-
-#[derive(Debug, Default)]
-enum Phase {
-    /// Not open yet, or lost: it can be opened.
-    #[default]
-    Closed,
-    /// Its handshake is in flight.
-    Opening(Opening),
-    /// Requests can be sent over it.
-    Open(Arc<Live>),
-    /// Its client has ended. Nothing opens any more, and what still opens is ended.
-    Closing,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    phase: Phase,
-    /// Counts the sessions that were opened one after the other.
-    epoch: u64,
-    subscriptions: Subscriptions,
+    renewal: Renewal,
 }
 
 impl Session {
@@ -180,8 +131,8 @@ impl Session {
             metadata: Arc::clone(&context.metadata),
         };
         let (state, lane) = (Mutex::default(), Lane::default());
-        let (was_called, has_notice) = Default::default();
-        Self { link, profile, is_default, context, state, lane, was_called, has_notice }
+        let renewal = Renewal::default();
+        Self { link, profile, is_default, context, state, lane, renewal }
     }
 
     /// The way to the server.
@@ -192,16 +143,13 @@ impl Session {
     /// The open session, if it is open.
     #[must_use]
     pub fn current(&self) -> Option<Arc<Live>> {
-        match &self.lock().phase {
-            Phase::Open(live) => Some(Arc::clone(live)),
-            Phase::Closed | Phase::Opening(_) | Phase::Closing => None,
-        }
+        self.lock().current()
     }
 
     /// Whether requests can be sent over it, now or in a moment.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
-        matches!(self.lock().phase, Phase::Opening(_) | Phase::Open(_))
+        self.lock().is_in_use()
     }
 
     /// The open session, opened if need be.
@@ -217,15 +165,8 @@ impl Session {
                     Phase::Closing => return Err(Error::SessionEnded),
                     Phase::Opening(opening) => opening.clone(),
                     Phase::Closed => {
-                        state.epoch += 1;
-                        let (session, epoch) = (Arc::clone(self), state.epoch);
-                        // A task: the call that asked first may be cancelled, the others still wait.
-                        let task = self.context.work.spawn(session.open(epoch).in_current_span());
-                        let opening = task
-                            .map(|done| done.unwrap_or_else(|_| Err(Arc::new(Error::NoAnswer))))
-                            .boxed()
-                            .shared();
-                        state.phase = Phase::Opening(opening.clone());
+                        let opening = self.spawn_opening(state.epoch + 1);
+                        state.begin(opening.clone());
                         opening
                     }
                 }
@@ -234,6 +175,13 @@ impl Session {
                 return Ok(live);
             }
         }
+    }
+
+    /// Opens it in a task: the call that asked first may be cancelled, the others still wait.
+    fn spawn_opening(self: &Arc<Self>, epoch: u64) -> Opening {
+        let opening = Arc::clone(self).open(epoch).in_current_span();
+        let task = self.context.work.spawn(opening);
+        task.map(|done| done.unwrap_or_else(|_| Err(Arc::new(Error::NoAnswer)))).boxed().shared()
     }
 
     /// The session in place of `lost`: one renewal, however many calls found it lost.
@@ -250,11 +198,9 @@ impl Session {
         if self.is_default && !self.context.ownership.is_proxy() {
             return;
         }
-        let mut state = self.lock();
-        if matches!(&state.phase, Phase::Open(live) if live.epoch() == lost.epoch()) {
+        if self.lock().lose(lost) {
             lost.listening.cancel();
             tracing::info!(profile = %self.profile, "the server dropped the session");
-            state.phase = Phase::Closed;
             let report = Lost { session: Arc::clone(self), epoch: lost.epoch() };
             // It fails only once the client is gone.
             let _ = self.context.lost.send(report);
@@ -265,13 +211,7 @@ impl Session {
     #[must_use]
     pub fn begin(self: &Arc<Self>) -> Opener {
         let (opened, waiting) = oneshot::channel::<Arc<Live>>();
-        let mut state = self.lock();
-        state.epoch += 1;
-        if !matches!(state.phase, Phase::Closing) {
-            let opening = async { Ok(waiting.await.ok()) }.boxed().shared();
-            state.phase = Phase::Opening(opening);
-        }
-        let epoch = state.epoch;
+        let epoch = self.lock().begin(async { Ok(waiting.await.ok()) }.boxed().shared());
         Opener { session: Arc::clone(self), epoch, opened: Some(opened) }
     }
 
@@ -364,7 +304,8 @@ impl Session {
 
     /// The client that owns the session has ended it.
     pub fn forget(&self) {
-        if let Phase::Open(live) = std::mem::replace(&mut self.lock().phase, Phase::Closing) {
+        let phase = self.lock().close();
+        if let Phase::Open(live) = phase {
             live.listening.cancel();
         }
     }
@@ -372,7 +313,7 @@ impl Session {
     /// Ends the session: with a DELETE, where the server gave it an id. What still opens is ended
     /// when it is open.
     pub async fn close(&self) {
-        let phase = std::mem::replace(&mut self.lock().phase, Phase::Closing);
+        let phase = self.lock().close();
         match phase {
             Phase::Open(live) => self.end(&live).await,
             // Whoever opens it ends it.
@@ -406,38 +347,22 @@ impl Session {
 
     /// A tool is called over the session: its server may keep something for it.
     pub(crate) fn on_call(&self) {
-        if !self.was_called.load(Ordering::Relaxed) {
-            self.was_called.store(true, Ordering::Relaxed);
-        }
+        self.renewal.on_call();
     }
 
     /// What the next result is to say of the session, once; a JSON object.
     pub(crate) fn take_notice(&self) -> Option<String> {
-        if !self.has_notice.load(Ordering::Relaxed)
-            || !self.has_notice.swap(false, Ordering::Relaxed)
-        {
-            return None;
-        }
-        Some(format!(
-            r#"{{"event":"session-renewed","profile":{},"message":{}}}"#,
-            wire::quote(self.profile.as_str()),
-            wire::quote(&self.renewed())
-        ))
+        self.renewal.take_notice(&self.profile)
     }
 
     /// What an agent is told of a renewal.
     pub(crate) fn renewed(&self) -> String {
-        format!(
-            "The server had dropped the MCP session of the AWS profile {}, and a new one was opened. Files and other \
-             state of the old session are gone.",
-            self.profile
-        )
+        renewal::message(&self.profile)
     }
 
     /// A session was opened. Where it takes the place of one that was used, whatever the server kept for that is gone.
     fn report_renewal(self: &Arc<Self>) {
-        if self.was_called.swap(false, Ordering::Relaxed) {
-            self.has_notice.store(true, Ordering::Relaxed);
+        if self.renewal.on_open() {
             // It fails only once the client is gone.
             let _ = self.context.renewed.send(Arc::clone(self));
         }
@@ -445,12 +370,7 @@ impl Session {
 
     /// The end of an opening. False if nobody wants it any more.
     fn opened(&self, epoch: u64, phase: Phase) -> bool {
-        let mut state = self.lock();
-        let is_wanted = matches!(state.phase, Phase::Opening(_)) && state.epoch == epoch;
-        if is_wanted {
-            state.phase = phase;
-        }
-        is_wanted
+        self.lock().opened(epoch, phase)
     }
 
     /// Sends again all that the client sent at the beginning.
