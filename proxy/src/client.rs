@@ -10,8 +10,14 @@ mod announced;
 mod call;
 mod failed;
 mod in_flight;
+mod inbound;
 mod learn;
+mod listing;
+mod notices;
+mod outbound;
 mod questions;
+mod responses;
+mod sender;
 mod server;
 mod sessions;
 mod shared;
@@ -23,8 +29,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use rmcp::model::ProtocolVersion;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -34,23 +39,23 @@ pub(crate) use self::call::Passed;
 pub(crate) use self::failed::{Failed, echoed, fault_response, sentence};
 use self::in_flight::AllInFlight;
 pub(crate) use self::in_flight::InFlight;
-use self::questions::{Asker, Questions};
+use self::inbound::Inbound;
+use self::notices::{News, Notices};
+use self::questions::Questions;
 pub use self::shared::{Outlet, Shared};
 pub(crate) use self::sign_in::Next;
 use self::sign_in::UserSignIns;
+use self::stand_in::StandIns;
 use crate::budget::Message;
 use crate::error::Error;
-use crate::exchange::{Deadline, FrameReading, OnResponse, Patience, RawAnswer, TooLate, with_id};
+use crate::exchange::{Deadline, FrameReading, OnResponse, Patience, RawAnswer, TooLate};
 use crate::old_client;
-use crate::protocol::{self, Generation};
 use crate::request::Request;
 use crate::route::Route;
-use crate::session::{Context, Handshake, Lost, Opener, Ownership, Parcel, Session, Unsolicited};
+use crate::session::{Context, Handshake, Lost, Opener, Ownership, Session, Unsolicited};
 use crate::upstream::Frames;
-use crate::wire::{self, Edits, Envelope, Fault, Id, Object};
+use crate::wire::{Envelope, Fault, Id};
 
-/// Messages of our own that wait for a client to read. Beyond these, its input waits.
-const MAX_UNSAID: usize = 1024;
 /// How long requests in flight may still take when the client's input ends.
 pub(crate) const GRACE: Duration = Duration::from_millis(400);
 /// How long sessions may take to end after that.
@@ -59,30 +64,19 @@ const FAREWELL: Duration = Duration::from_millis(900);
 /// Clients that read slowly leave room for others up to this number of them.
 pub(crate) const CLIENTS: usize = 4;
 
-/// What happens behind a client's back.
-enum News {
-    /// A server no longer knows a session.
-    Lost(Lost),
-    /// A session was opened in place of one that was used.
-    Renewed(Arc<Session>),
-    /// The profiles are described in other words.
-    Profiles,
-}
-
 /// Everything about one client.
 #[derive(Debug)]
 pub struct Client {
     shared: Arc<Shared>,
     context: Arc<Context>,
-    caller: Arc<Caller>,
+    caller: Caller,
     out: Outlet,
-    in_flight: AllInFlight,
-    questions: Arc<Questions>,
+    in_flight: Arc<AllInFlight>,
+    inbound: Inbound,
+    notices: Notices,
     sign_ins: UserSignIns,
     /// What the server announced in the client's handshake.
     announced: Arc<Announced>,
-    /// What the proxy itself has to say, and finds no room for.
-    unsaid: Arc<Semaphore>,
     work: TaskTracker,
 }
 
@@ -91,9 +85,9 @@ impl Client {
     /// are read by a task that ends with it.
     #[must_use]
     pub fn new(shared: Arc<Shared>, ownership: Ownership, out: Outlet) -> Arc<Self> {
-        let (unsolicited, mut inbox) = mpsc::channel(16);
-        let (lost, mut losses) = mpsc::unbounded_channel();
-        let (renewed, mut renewals) = mpsc::unbounded_channel::<Arc<Session>>();
+        let (unsolicited, inbox) = mpsc::channel(16);
+        let (lost, losses) = mpsc::unbounded_channel();
+        let (renewed, renewals) = mpsc::unbounded_channel();
         let work = TaskTracker::new();
         let context = Context {
             upstream: Arc::new(shared.upstream.for_client()),
@@ -127,29 +121,52 @@ impl Client {
             shared.profiles.clone(),
             Arc::clone(&questions),
         );
+        let in_flight = Arc::<AllInFlight>::default();
+        let inbound = Inbound {
+            sessions: Arc::clone(&caller.sessions),
+            stand_ins: Arc::clone(&caller.stand_ins),
+            questions: Arc::clone(&questions),
+            in_flight: Arc::clone(&in_flight),
+        };
+        let notices = Notices::new(out.clone(), Arc::clone(&announced), questions, work.clone());
         let client = Arc::new(Self {
             shared,
             context,
-            caller: Arc::new(caller),
+            caller,
             out,
-            in_flight: AllInFlight::default(),
-            questions,
+            in_flight,
+            inbound,
+            notices,
             sign_ins,
             announced,
-            unsaid: Arc::new(Semaphore::new(MAX_UNSAID)),
             work,
         });
-        let reader = Arc::downgrade(&client);
+        client.pass_on(inbox);
+        client.follow(losses, renewals);
+        client
+    }
+
+    /// Passes on, in a task, what servers send on their own account.
+    fn pass_on(self: &Arc<Self>, mut inbox: mpsc::Receiver<Unsolicited>) {
+        let client = Arc::downgrade(self);
         tokio::spawn(async move {
             while let Some(Unsolicited { session, epoch, message }) = inbox.recv().await {
-                let Some(client) = reader.upgrade() else { return };
+                let Some(client) = client.upgrade() else { return };
                 let from_servers = &client.caller.from_servers;
                 from_servers.pass_on(&session, epoch, message, &client.out).await;
             }
         });
-        let follower = Arc::downgrade(&client);
-        let mut changes = client.shared.metadata.changes();
-        let follows = client.shared.offer.is_choice() && ownership != Ownership::Nobody;
+    }
+
+    /// Tells the client, in a task, what happens behind its back.
+    fn follow(
+        self: &Arc<Self>,
+        mut losses: mpsc::UnboundedReceiver<Lost>,
+        mut renewals: mpsc::UnboundedReceiver<Arc<Session>>,
+    ) {
+        let mut changes = self.shared.metadata.changes();
+        let follows = self.shared.offer.is_choice() && self.context.ownership != Ownership::Nobody;
+        let client = Arc::downgrade(self);
         tokio::spawn(async move {
             loop {
                 // The senders of the first two end with the client.
@@ -158,11 +175,10 @@ impl Client {
                     renewed = renewals.recv() => renewed.map(News::Renewed),
                     changed = changes.changed(), if follows => changed.ok().map(|()| News::Profiles),
                 };
-                let (Some(news), Some(client)) = (news, follower.upgrade()) else { return };
-                client.on_news(news).await;
+                let (Some(news), Some(client)) = (news, client.upgrade()) else { return };
+                client.notices.on_news(news).await;
             }
         });
-        client
     }
 
     /// Ends everything: requests in flight, after `grace`, then the sessions. Within a second after
@@ -182,8 +198,7 @@ impl Client {
     /// Takes out all sessions of the client, and whatever stood in for one.
     fn take_sessions(&self) -> Vec<Arc<Session>> {
         let mut sessions = self.caller.sessions.take_all();
-        let stand_in = self.caller.stand_ins.leave();
-        sessions.extend(stand_in.and_then(|it| it.session.clone()));
+        sessions.extend(self.caller.stand_ins.leave());
         sessions
     }
 
@@ -300,7 +315,7 @@ impl Client {
 
     /// A call has taken too long: nobody waits for its response any more.
     pub(crate) fn too_late(&self, call: &Request, flight: &InFlight) -> Failed {
-        self.abandon(call.id(), flight, "the call took too long");
+        inbound::abandon(call.id(), flight, "the call took too long");
         Failed::TimedOut(self.shared.tool_timeout, flight.sent.is_set())
     }
 
@@ -355,91 +370,22 @@ impl Client {
 
     /// Takes a notification of a client whose messages all come this way.
     pub(crate) fn on_notification(&self, envelope: &Envelope<'_>, message: &Message) {
-        let params = envelope.params_object();
-        let text = &message.text;
-        match envelope.method.as_ref() {
-            "notifications/cancelled" => self.cancel(params.as_ref(), text),
-            // Its server has heard it from the proxy.
-            "notifications/initialized" if self.caller.stand_ins.present().is_some() => {}
-            "notifications/initialized" => {
-                self.default_session().enqueue(Parcel::initialized(message.clone()));
-            }
-            "notifications/roots/list_changed" => {
-                for session in self.caller.sessions.all() {
-                    session.enqueue(Parcel::bound(message.clone()));
-                }
-            }
-            "notifications/progress" => {
-                let token = params.as_ref().and_then(|params| params.find("progressToken"));
-                match params.as_ref().and_then(|params| self.progress(params, text)) {
-                    Some((asker, text)) => asker.reply(message.clone().with(text)),
-                    None if token.is_some_and(|token| self.questions.gave(token)) => {
-                        tracing::debug!("dropped progress on a request that isn't open any more");
-                    }
-                    None => self.default_session().enqueue(Parcel::bound(message.clone())),
-                }
-            }
-            _ => match Generation::of(params.as_ref()) {
-                Generation::Sessions => {
-                    self.default_session().enqueue(Parcel::bound(message.clone()));
-                }
-                Generation::Stateless(version) => {
-                    let mut headers = protocol::post_headers();
-                    protocol::mirror(&mut headers, &version, envelope, &[]);
-                    self.default_session().enqueue(Parcel::unbound(headers, message.clone()));
-                }
-            },
-        }
+        self.inbound.on_notification(envelope, message);
     }
 
-    /// Progress of the client on what a server asked: who asked, and the notification under the
-    /// server's own token.
-    pub(crate) fn progress(&self, params: &Object<'_>, text: &str) -> Option<(Asker, String)> {
-        let given = params.find("progressToken")?;
-        let (asker, token) = self.questions.in_progress(given)?;
-        let mut edits = Edits::new(text);
-        edits.replace(given, token);
-        Some((asker, edits.apply().ok()?))
+    /// Takes a notification, if it is for a session of another profile; what isn't taken goes on.
+    pub(crate) fn take_notification(&self, envelope: &Envelope<'_>, message: &Message) -> bool {
+        self.inbound.take_notification(envelope, message)
     }
 
-    /// The client no longer wants an answer.
-    fn cancel(&self, params: Option<&Object<'_>>, text: &str) {
-        let Some(id) = params.and_then(|params| params.find("requestId")) else { return };
-        let Some(flight) = self.in_flight.get(&Id::from_token(id)) else { return };
-        self.tell_cancelled(&flight, text.to_owned());
-        flight.cancel.cancel();
-    }
-
-    /// We no longer wait for an answer.
-    fn abandon(&self, id: &Id, flight: &InFlight, reason: &str) {
-        let params = format!(r#"{{"requestId":{},"reason":{}}}"#, id.token(), wire::quote(reason));
-        self.tell_cancelled(flight, wire::notification("notifications/cancelled", Some(&params)));
-    }
-
-    /// With sessions, the end of the stream doesn't cancel a request: a notification must, if the
-    /// server knows of the request. From 2026-07-28 on, the end of the stream does.
-    fn tell_cancelled(&self, flight: &InFlight, text: String) {
-        if flight.is_stateless || !flight.sent.is_set() {
-            return;
-        }
-        if let Some(session) = flight.session.get() {
-            session.enqueue(Parcel::cancellation(text.into()));
-        }
-    }
-
-    /// The client's answer to what a server asked.
+    /// Takes the client's answer to what a server asked.
     pub(crate) fn on_response(&self, envelope: &Envelope<'_>, message: &Message) {
-        let given = &message.text;
-        if envelope.id.is_some_and(|id| self.questions.answer_ourselves(id, given)) {
-            return;
-        }
-        match envelope.id.and_then(|id| self.questions.take(id)) {
-            Some(question) => {
-                let text = with_id(given, envelope, &question.id);
-                question.asker.reply(message.clone().changed(text));
-            }
-            None => tracing::warn!("the client answered a request that isn't open"),
-        }
+        self.inbound.on_response(envelope, message);
+    }
+
+    /// Takes a response, if it answers what a session of another profile asked, or the proxy.
+    pub(crate) fn take_response(&self, envelope: &Envelope<'_>, message: &Message) -> bool {
+        self.inbound.take_response(envelope, message)
     }
 
     /// The client begins a session: the sessions of an earlier one end, and the client's next
@@ -455,54 +401,12 @@ impl Client {
         self.default_session().begin()
     }
 
-    async fn on_news(&self, news: News) {
-        match news {
-            News::Lost(lost) => self.withdraw_lost(&lost).await,
-            News::Renewed(session) => self.log_renewal(&session).await,
-            News::Profiles if self.announced.lists_change() => {
-                self.say(wire::notification("notifications/tools/list_changed", None)).await;
-            }
-            News::Profiles => {}
-        }
-    }
-
-    /// Takes back at the client what a session asked that its server no longer knows.
-    async fn withdraw_lost(&self, lost: &Lost) {
-        for id in self.questions.withdraw_all(&lost.session, lost.epoch) {
-            let params = format!(
-                r#"{{"requestId":{},"reason":"the server dropped the session"}}"#,
-                id.token()
-            );
-            self.say(wire::notification("notifications/cancelled", Some(&params))).await;
-        }
-    }
-
-    /// Has the client log that a session was renewed, where it reads warnings.
-    async fn log_renewal(&self, session: &Session) {
-        tracing::warn!(profile = %session.profile, "a session was renewed: files of the one before are gone");
-        if self.announced.logs_warnings() {
-            let params = format!(
-                r#"{{"level":"warning","logger":"sigward","data":{}}}"#,
-                wire::quote(&session.renewed())
-            );
-            self.say(wire::notification("notifications/message", Some(&params))).await;
-        }
-    }
-
-    /// Says something of our own. The input is read on meanwhile: its end must be seen, even while
-    /// nobody reads the output.
+    /// Sends a message of the proxy's own, which waits where nobody reads.
     pub(crate) async fn say(&self, text: String) {
-        // A closed output means that the client is gone, and that the end has begun.
-        let Err(TrySendError::Full(message)) = self.out.try_send(text.into()) else { return };
-        // Never closed.
-        let Ok(place) = Arc::clone(&self.unsaid).acquire_owned().await else { return };
-        let out = self.out.clone();
-        self.work.spawn(async move {
-            let _ = out.send(message).await;
-            drop(place);
-        });
+        self.notices.send(text).await;
     }
 
+    /// The session of the default profile.
     pub(crate) fn default_session(&self) -> Arc<Session> {
         self.caller.sessions.of_default()
     }
@@ -539,7 +443,7 @@ impl Client {
     /// Whether a call that failed for this can be answered by somebody else.
     pub(crate) fn is_answered_without(&self, call: &Request, failed: &Failed) -> bool {
         let default = self.default_session();
-        matches!(failed, Failed::Exchange(error) if self.caller.is_answered_without(call, &default, error))
+        matches!(failed, Failed::Exchange(error) if StandIns::may_answer(call, &default, error))
     }
 
     /// The client's `initialize`, with these params, was answered by `result`: its session is `id`.
@@ -554,50 +458,5 @@ impl Client {
         if let Some(session) = self.caller.sessions.existing_default() {
             session.forget();
         }
-    }
-
-    /// Takes a notification, if it is for a session of another profile; what isn't taken goes on.
-    pub(crate) fn take_notification(&self, envelope: &Envelope<'_>, message: &Message) -> bool {
-        let text = &message.text;
-        let params = envelope.params_object();
-        match envelope.method.as_ref() {
-            "notifications/cancelled" => {
-                let id = params.as_ref().and_then(|params| params.find("requestId"));
-                let id = id.map(Id::from_token);
-                let flight = id.and_then(|id| self.in_flight.get(&id));
-                let Some(flight) = flight else { return false };
-                let of_default = flight.session.get().is_none_or(|session| session.is_default);
-                if of_default && flight.sent.is_set() {
-                    return false;
-                }
-                self.cancel(params.as_ref(), text);
-                true
-            }
-            "notifications/progress" => {
-                let token = params.as_ref().and_then(|params| params.find("progressToken"));
-                let is_ours = token.is_some_and(|token| self.questions.gave(token));
-                if let Some((asker, text)) = params.as_ref().and_then(|it| self.progress(it, text))
-                {
-                    asker.reply(message.clone().with(text));
-                }
-                is_ours
-            }
-            "notifications/roots/list_changed" => {
-                for session in self.caller.sessions.others() {
-                    session.enqueue(Parcel::bound(message.clone()));
-                }
-                false
-            }
-            _ => false,
-        }
-    }
-
-    /// Takes a response, if it answers what a session of another profile asked, or the proxy.
-    pub(crate) fn take_response(&self, envelope: &Envelope<'_>, message: &Message) -> bool {
-        let known = envelope.id.is_some_and(|id| self.questions.gave(id));
-        if known {
-            self.on_response(envelope, message);
-        }
-        known
     }
 }

@@ -42,7 +42,7 @@ pub(crate) struct Router {
     pub(crate) profiles: Profiles,
     pub(crate) offer: Arc<Offer>,
     pub(crate) catalog: Arc<Catalog>,
-    pub(crate) tasks: Tasks,
+    pub(crate) tasks: Arc<Tasks>,
 }
 
 impl Router {

@@ -8,29 +8,33 @@
 //!
 //! Invariant: what acts, a call above all, is signed by the profile that it is for, or fails with the reason.
 
+mod own;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
-use super::failed::sentence;
+use self::own::TOOL;
+use super::announced::Announced;
+use super::outbound::Outbound;
+use super::sender::Sender;
 use super::sessions::Sessions;
 use super::shared::{Outlet, Shared};
 use crate::broker::Broker;
+use crate::budget::Message;
 use crate::error::Error;
+use crate::exchange::{Deadline, Patience, Response};
+use crate::protocol::Generation;
 use crate::request::Request;
 use crate::session::{Context, Session};
 use crate::sync::lock;
-use crate::tools::{Catalog, Tool};
-use crate::wire::{self, Object};
+use crate::tools::Catalog;
+use crate::wire;
 
-/// The proxy's own tool.
-const TOOL: &str = "sigward_sign_in";
 /// The profiles that are tried in place of the default one: whoever starts a client waits for that.
 const MAX_TRIED: usize = 4;
-/// Versions with sessions, the newest first. The proxy's own answer has the one that the client asked for.
-const VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 /// The pause before a broker is asked again that went away.
 const PAUSE: Duration = Duration::from_secs(2);
 /// The pause before a session is tried again that the server, not the broker, refused.
@@ -39,18 +43,30 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// What stands in for the default profile of one client.
 #[derive(Debug)]
 pub(super) struct StandIns {
-    shared: Arc<Shared>,
-    context: Arc<Context>,
-    present: Mutex<Option<Arc<StandIn>>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) context: Arc<Context>,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) announced: Arc<Announced>,
+    pub(super) sender: Arc<Sender>,
+    /// Where the client is told that the profile can sign.
+    pub(super) out: Outlet,
+    pub(super) present: Present,
+}
+
+/// What there is of it now.
+#[derive(Debug, Default)]
+pub(super) struct Present {
+    stand_in: Mutex<Option<Arc<StandIn>>>,
     /// Whether a client was told of the proxy's own tool.
     offers_tool: AtomicBool,
 }
 
 /// What answered a client's handshake.
 #[derive(Debug)]
-pub(super) struct StandIn {
+struct StandIn {
     /// Whose session; none where the proxy answered itself.
-    pub(super) session: Option<Arc<Session>>,
+    session: Option<Arc<Session>>,
     watch: Mutex<Option<AbortHandle>>,
 }
 
@@ -63,23 +79,89 @@ impl Drop for StandIn {
 }
 
 impl StandIns {
-    pub(super) fn new(shared: Arc<Shared>, context: Arc<Context>) -> Self {
-        let (present, offers_tool) = Default::default();
-        Self { shared, context, present, offers_tool }
-    }
-
     /// What answered the client's handshake in place of its default profile.
-    pub(super) fn present(&self) -> Option<Arc<StandIn>> {
-        lock(&self.present).clone()
+    fn present(&self) -> Option<Arc<StandIn>> {
+        lock(&self.present.stand_in).clone()
     }
 
-    /// The client begins another session.
-    pub(super) fn leave(&self) -> Option<Arc<StandIn>> {
-        lock(&self.present).take()
+    /// Whether something else than the default profile answered the client's handshake.
+    pub(super) fn is_present(&self) -> bool {
+        lock(&self.present.stand_in).is_some()
+    }
+
+    /// The client begins another session: the one that answered, if it was another profile's.
+    pub(super) fn leave(&self) -> Option<Arc<Session>> {
+        let left = lock(&self.present.stand_in).take();
+        left.and_then(|it| it.session.clone())
+    }
+
+    /// Answers the client's own handshake. The error says `why` the default profile doesn't.
+    pub(super) async fn initialize(&self, call: &Request, why: Error) -> Result<Message, Error> {
+        let (result, present) = self.answer_handshake(call, why).await?;
+        self.announced.learn(&result);
+        self.announce_return(&present);
+        Ok(wire::result_response(call.id(), &result).into())
+    }
+
+    /// Whether somebody else may answer a call over `session` that can't be signed: it needs nobody's identity.
+    pub(super) fn may_answer(call: &Request, session: &Session, why: &Error) -> bool {
+        session.is_default && why.cannot_sign() && needs_no_identity(call)
+    }
+
+    /// The answer to such a call.
+    pub(super) async fn answer(
+        &self,
+        request: &Outbound<'_>,
+        why: Error,
+    ) -> Result<Message, Error> {
+        let why = match self.answer_by_others(request, why).await {
+            Err(why) if why.may_pass() => why,
+            done => return done,
+        };
+        // A handshake of the profile's own, or of another one, promised more than the proxy has.
+        let is_ours = request.call.is_stateless()
+            || self.present().is_some_and(|present| present.session.is_none());
+        let own = || self.own_answer(request.call, &why);
+        match is_ours.then(own).flatten() {
+            Some(answer) => Ok(answer.into()),
+            None => Err(why),
+        }
+    }
+
+    /// The same by another session; where there is none, the error `why` there is none of the default profile.
+    pub(super) async fn answer_by_others(
+        &self,
+        request: &Outbound<'_>,
+        why: Error,
+    ) -> Result<Message, Error> {
+        let limit = self.shared.tool_timeout;
+        let mut patience = Patience::new(request.call, request.out, Deadline::none(), limit);
+        match request.call.generation() {
+            Generation::Sessions => {
+                let present = self.present();
+                match present.as_ref().and_then(|present| present.session.as_ref()) {
+                    Some(session) => {
+                        let request = request.over(session);
+                        self.sender.over_session(&request, true, &mut patience, None).await
+                    }
+                    None => Err(why),
+                }
+            }
+            Generation::Stateless(version) => {
+                for session in self.candidates(&why).await {
+                    let request = request.over(&session);
+                    let once = self.sender.once(&request, version, &[], &mut patience, None);
+                    if let Ok(Response { message, code: None }) = once.await {
+                        return Ok(message);
+                    }
+                }
+                Err(why)
+            }
+        }
     }
 
     /// Whose sessions may take the place of the default one, the best first. The last sends unsigned.
-    pub(super) async fn candidates(&self, sessions: &Sessions, why: &Error) -> Vec<Arc<Session>> {
+    async fn candidates(&self, why: &Error) -> Vec<Arc<Session>> {
         let default = self.shared.profiles.default();
         let known = self.shared.broker.profiles(default).await.unwrap_or_default();
         // A reason says why a profile can't sign.
@@ -91,21 +173,19 @@ impl StandIns {
             Arc::new(Session::unsigned(default.clone(), context))
         };
         let unsigned = why.may_pass().then(unsigned);
-        others.map(|profile| sessions.of(profile)).chain(unsigned).collect()
+        others.map(|profile| self.sessions.of(profile)).chain(unsigned).collect()
     }
 
-    /// Finds who answers the client's handshake, which is kept: the result of that. The error says why the default
-    /// profile doesn't.
-    pub(super) async fn answer_handshake(
+    /// Finds who answers the client's handshake, which is kept: the result of that.
+    async fn answer_handshake(
         &self,
-        sessions: &Sessions,
         call: &Request,
         why: Error,
     ) -> Result<(String, Arc<StandIn>), Error> {
         let handshake = &self.context.handshake;
         handshake.want_result();
         let mut found = None;
-        for session in self.candidates(sessions, &why).await {
+        for session in self.candidates(&why).await {
             if session.live().await.is_ok() {
                 found = Some(session);
                 break;
@@ -115,8 +195,8 @@ impl StandIns {
             Some(result) => result,
             None if why.may_pass() => {
                 found = None;
-                self.offers_tool.store(true, Ordering::Relaxed);
-                handshake_result(call, &why)
+                self.present.offers_tool.store(true, Ordering::Relaxed);
+                own::handshake_result(call, &why)
             }
             None => {
                 handshake.forget();
@@ -131,20 +211,15 @@ impl StandIns {
             None => tracing::warn!(%profile, "the proxy answered the handshake itself: {why}"),
         }
         let present = Arc::new(StandIn { session: found, watch: Mutex::default() });
-        *lock(&self.present) = Some(Arc::clone(&present));
+        *lock(&self.present.stand_in) = Some(Arc::clone(&present));
         Ok((result, present))
     }
 
     /// Has the client told once the default profile can sign.
-    pub(super) fn announce_return(
-        &self,
-        stand_in: &StandIn,
-        announces: bool,
-        default: Arc<Session>,
-        catalog: Arc<Catalog>,
-        out: Outlet,
-    ) {
-        let broker = self.shared.broker.clone();
+    fn announce_return(&self, stand_in: &StandIn) {
+        let (default, broker) = (self.sessions.of_default(), self.shared.broker.clone());
+        let (catalog, out) = (Arc::clone(&self.catalog), self.out.clone());
+        let announces = self.announced.lists_change();
         let watch = tokio::spawn(async move {
             returned(&broker, &default).await;
             tracing::info!(profile = %default.profile, "the profile can sign now");
@@ -159,19 +234,14 @@ impl StandIns {
     }
 
     /// The proxy's own answer to a request that needs no identity; none where it has none.
-    pub(super) fn own_answer(
-        &self,
-        call: &Request,
-        why: &Error,
-        catalog: &Catalog,
-    ) -> Option<String> {
+    fn own_answer(&self, call: &Request, why: &Error) -> Option<String> {
         let result = match call.method() {
             "ping" => "{}".to_owned(),
             "tools/list" => {
-                self.offers_tool.store(true, Ordering::Relaxed);
-                self.tools(call, why, catalog)
+                self.present.offers_tool.store(true, Ordering::Relaxed);
+                own::tools(call, why, self.shared.profiles.default(), &self.catalog)
             }
-            "server/discover" => discovery(call, why)?,
+            "server/discover" => own::discovery(call, why)?,
             _ => return None,
         };
         Some(wire::result_response(call.id(), &result))
@@ -179,44 +249,17 @@ impl StandIns {
 
     /// Whether a call is one of the proxy's own tool.
     pub(super) fn is_own_tool(&self, call: &Request) -> bool {
-        self.offers_tool.load(Ordering::Relaxed) && call.tool() == Some(TOOL)
+        self.present.offers_tool.load(Ordering::Relaxed) && call.tool() == Some(TOOL)
     }
 
     /// The result of the proxy's own tool, once the profile can sign.
     pub(super) fn tool_result(&self, call: &Request) -> String {
-        let profile = self.shared.profiles.default();
-        let text = format!(
-            "The AWS profile {profile} can sign now. List the tools again: those of the server are there."
-        );
-        wire::tool_text(call.id(), &text, call.is_stateless())
-    }
-
-    /// The list of tools while nobody else has one. It holds for no time at all.
-    fn tools(&self, call: &Request, why: &Error, catalog: &Catalog) -> String {
-        let tool = Tool { argument: String::new(), read_only: true, headers: Vec::new() };
-        let description = format!(
-            "Makes the other tools of this server available: they need the AWS profile {}, which can't sign yet. {} Call \
-             this once that is done; where the client can open a page for its user, it signs in.",
-            self.shared.profiles.default(),
-            sentence(&why.to_string())
-        );
-        let tools = match catalog.check(TOOL, Some(&tool)) {
-            Ok(()) => format!(
-                r#"{{"name":"{TOOL}","title":"Sign in to AWS","description":{},"inputSchema":{{"type":"object","properties":{{}}}},"annotations":{{"readOnlyHint":true}}}}"#,
-                wire::quote(&description)
-            ),
-            Err(_) => String::new(),
-        };
-        let cached = if call.is_stateless() { CACHED } else { "" };
-        format!(r#"{{"tools":[{tools}]{cached}}}"#)
+        own::tool_result(call, self.shared.profiles.default())
     }
 }
 
-/// Of what the proxy answers in 2026-07-28: it holds for this moment, and for this client.
-const CACHED: &str = r#","resultType":"complete","ttlMs":0,"cacheScope":"private""#;
-
 /// Whether a request can be answered by whoever is there: it needs nobody's identity.
-pub(super) fn needs_no_identity(call: &Request) -> bool {
+fn needs_no_identity(call: &Request) -> bool {
     matches!(
         call.method(),
         "ping"
@@ -252,40 +295,4 @@ async fn returned(broker: &Broker, default: &Arc<Session>) {
         }
         tokio::time::sleep(PAUSE).await;
     }
-}
-
-/// What a model reads of the proxy in place of the server.
-fn instructions(why: &Error) -> String {
-    wire::quote(&format!(
-        "The AWS MCP server behind this proxy can't be used yet: {} Its tools appear then.",
-        sentence(&why.to_string())
-    ))
-}
-
-fn server_info() -> String {
-    format!(r#"{{"name":"sigward-proxy","version":"{}"}}"#, env!("CARGO_PKG_VERSION"))
-}
-
-/// The proxy's own answer to `initialize`. What the server can do beside tools isn't known, and isn't guessed.
-fn handshake_result(call: &Request, why: &Error) -> String {
-    let params = call.params().and_then(|params| Object::parse(params).ok());
-    let asked =
-        params.and_then(|params| params.find_string("protocolVersion").map(|it| it.into_owned()));
-    let version = VERSIONS.iter().find(|it| asked.as_deref() == Some(**it)).unwrap_or(&VERSIONS[0]);
-    format!(
-        r#"{{"protocolVersion":"{version}","capabilities":{{"tools":{{"listChanged":true}}}},"serverInfo":{},"instructions":{}}}"#,
-        server_info(),
-        instructions(why)
-    )
-}
-
-/// The proxy's own answer to `server/discover`: the version that the client speaks, and tools.
-fn discovery(call: &Request, why: &Error) -> Option<String> {
-    let crate::protocol::Generation::Stateless(version) = call.generation() else { return None };
-    Some(format!(
-        r#"{{"supportedVersions":[{}],"capabilities":{{"tools":{{}}}},"instructions":{},"_meta":{{"io.modelcontextprotocol/serverInfo":{}}}{CACHED}}}"#,
-        wire::quote(version.to_str().ok()?),
-        instructions(why),
-        server_info()
-    ))
 }
