@@ -171,7 +171,7 @@ impl Broker {
         };
         let signed = match self.pacing.is_paced(profile) {
             false => self.ask(profile, ask).await,
-            true => self.by_turns(profile, ask).await,
+            true => Box::pin(self.by_turns(profile, ask)).await,
         };
         if let Ok(signed) = &signed {
             self.pacing.on_signed(profile, signed.pacing.is_some());
@@ -365,7 +365,7 @@ impl Broker {
         }
         match answer {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(self.error(profile, &status).await),
+            Ok(Err(status)) => Err(Box::pin(self.error(profile, &status)).await),
             Err(_) => Err(Error::BrokerSlow { broker: self.address.clone(), after: limit }),
         }
     }

@@ -24,6 +24,7 @@ mod shared;
 mod sign_in;
 mod stand_in;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -241,7 +242,9 @@ impl Client {
         flight: &Arc<InFlight>,
     ) -> Option<Message> {
         let cancelled = flight.cancel.clone();
-        let done = cancelled.run_until_cancelled(self.carry_out(call, flight)).await;
+        // Kilobytes, which would be copied each time one of the futures around it is moved.
+        let making = Box::pin(self.carry_out(call, flight));
+        let done = cancelled.run_until_cancelled(making).await;
         self.forget(call.id(), flight);
         flight.give_up_opening();
         match done {
@@ -274,8 +277,8 @@ impl Client {
         let Some(profile) = failed.login_required().filter(|_| self.can_sign_in(call)) else {
             return Err(failed);
         };
-        match self.sign_in(call, profile, flight.out()).await {
-            Next::Again => self.in_time(call, flight).await,
+        match Box::pin(self.sign_in(call, profile, flight.out())).await {
+            Next::Again => Box::pin(self.in_time(call, flight)).await,
             Next::Respond(response) => Ok(response.into()),
             Next::Fail(failed) => Err(failed),
         }
@@ -283,10 +286,9 @@ impl Client {
 
     /// Makes a call, within its time.
     async fn in_time(&self, call: &Request, flight: &InFlight) -> Result<Message, Failed> {
-        // Kilobytes, which would be copied each time one of the futures around it is moved.
         let deadline = self.deadline(call);
         let mut patience = self.patience(call, flight, deadline);
-        let made = Box::pin(self.caller.call(call, flight, &mut patience));
+        let made = pin!(self.caller.call(call, flight, &mut patience));
         match deadline.within(made).await {
             Ok(done) => done,
             Err(TooLate) => Err(self.too_late(call, flight)),

@@ -97,6 +97,11 @@ impl Metadata {
         }
     }
 
+    /// Whether the broker has been asked.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.known().is_some()
+    }
+
     /// Makes sure that the broker has been asked.
     pub(crate) async fn load(&self) -> Result<(), Error> {
         let known = || self.known().map(drop);

@@ -137,7 +137,7 @@ impl Caller {
         let exchange = Exchange { session: &session, id, body, sent, headers };
         let request = Outbound { call, exchange, out: &flight.out };
         if call.begins_session() {
-            return Ok(self.initialize(&request, flight, patience).await?);
+            return Ok(Box::pin(self.initialize(&request, flight, patience)).await?);
         }
         let response = match call.generation() {
             Generation::Sessions => {
@@ -219,10 +219,12 @@ impl Caller {
     }
 
     async fn route(&self, call: &Request) -> Result<Route, Failed> {
-        self.shared.metadata.load().await?;
+        if !self.shared.metadata.is_loaded() {
+            Box::pin(self.shared.metadata.load()).await?;
+        }
         self.introduce(call);
         if self.router.needs_list(call)? {
-            self.listing.know(call).await?;
+            Box::pin(self.listing.know(call)).await?;
         }
         Ok(self.router.route(call)?)
     }
@@ -325,7 +327,7 @@ impl Caller {
                 return Ok(response.message);
             }
             self.router.catalog.clear();
-            self.listing.list(request.call, Signer::Anyone).await?;
+            Box::pin(self.listing.list(request.call, Signer::Anyone)).await?;
             let fresh = self.router.catalog.tool(tool).map(|tool| tool.headers.clone());
             if fresh.as_ref().is_none_or(|fresh| *fresh == parameters) {
                 return Ok(response.message);

@@ -166,7 +166,8 @@ async fn connection(stream: impl Connection, service: Arc<Service>, entry: Entry
     let answer = service_fn(move |request| {
         let (service, entry, known) =
             (Arc::clone(&service), Arc::clone(&entry), Arc::clone(&known));
-        async move { Ok::<_, Infallible>(service.answer(request, &entry, &known).await) }
+        // A connection that waits for its next request holds this pointer, and not the kilobytes behind it.
+        Box::pin(async move { Ok::<_, Infallible>(service.answer(request, &entry, &known).await) })
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -255,7 +256,7 @@ impl Service {
                 Err(refused) => refused,
             },
             Method::GET => {
-                let answer = self.handler.get(&head.headers).await;
+                let answer = Box::pin(self.handler.get(&head.headers)).await;
                 if answer.headers().get(CONTENT_TYPE).is_none_or(|kind| !is_events(kind)) {
                     return answer;
                 }
@@ -263,7 +264,7 @@ impl Service {
                 let draining = self.draining.clone().cancelled_owned();
                 answer.map(|body| until(body, draining))
             }
-            Method::DELETE => self.handler.delete(&head.headers).await,
+            Method::DELETE => Box::pin(self.handler.delete(&head.headers)).await,
             _ => not_allowed("GET, POST, DELETE"),
         }
     }

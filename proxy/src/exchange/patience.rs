@@ -4,6 +4,7 @@
 //! for, and within the time of the call. Where that isn't enough, the client gets the server's own answer: nothing of the
 //! request is at work then.
 
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -95,7 +96,8 @@ impl Patience {
             (next, answer) = (Attempt::Again(proof), Some(own));
         }
         loop {
-            let tried = match self.watched(sending, answer.is_some(), attempt(next)).await {
+            let work = pin!(attempt(next));
+            let tried = match self.watched(sending, answer.is_some(), work).await {
                 Some(tried) => tried?,
                 None => match answer {
                     Some(own) => return Ok(Outcome::GaveUp(own)),
@@ -139,13 +141,12 @@ impl Patience {
         &mut self,
         sending: Sending<'_>,
         is_again: bool,
-        work: impl Future<Output = T>,
+        mut work: Pin<&mut impl Future<Output = T>>,
     ) -> Option<T> {
         let shows = self.progress.is_some() && sending.session.link().is_paced();
         if !is_again && !shows {
             return Some(work.await);
         }
-        let mut work = std::pin::pin!(work);
         let mut is_late = false;
         let until = self.until.filter(|_| is_again);
         loop {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use sigward_proto::phase;
 
 use super::verdict::{Judge, Verdict, of_request, repaired};
@@ -128,7 +129,7 @@ impl Reading {
                 Ok(None) => self.judge.missing().unwrap_or(Error::NoAnswer),
                 Err(error) => error,
             };
-            self.resume(cut).await?;
+            Box::pin(self.resume(cut)).await?;
         }
     }
 
@@ -192,6 +193,10 @@ impl Reading {
 
 /// Lets the stream end: dropped, it would take its connection with it.
 fn drain(mut messages: Messages) {
+    // Nearly always there is nothing more.
+    if let Some(Ok(None) | Err(_)) = messages.next().now_or_never() {
+        return;
+    }
     tokio::spawn(async move {
         let rest = async { while let Ok(Some(_)) = messages.next().await {} };
         let _ = tokio::time::timeout(DRAIN, rest).await;

@@ -43,7 +43,8 @@ pub(super) async fn listen<L: Listener>(session: Weak<L>, live: Arc<Live>) {
     loop {
         let answer = {
             let Some(session) = session.upgrade() else { return };
-            session.link().stream(&live, after.as_deref(), true).await
+            // What is kept while the stream is silent stays small.
+            Box::pin(session.link().stream(&live, after.as_deref(), true)).await
         };
         live.opening.send_replace(false);
         match answer.map(|answer| answer.reply) {

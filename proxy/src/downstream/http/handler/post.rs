@@ -4,6 +4,7 @@
 //! goes over a session of that profile, see [`super::own`]. Where the client closes its connection
 //! before anything was sent, nothing is.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::header::ACCEPT;
@@ -87,8 +88,9 @@ impl Posts<'_> {
         };
         let (cancelled, span) = (registered.flight.cancel.clone(), registered.flight.span.clone());
         registered.flight.follow(&call, headers);
-        let answer = self.answer(registered, headers, call, messages).instrument(span);
-        let answered = cancelled.run_until_cancelled(answer).await;
+        // Kilobytes, which would be copied each time one of the futures around it is moved.
+        let answer = Box::pin(self.answer(registered, headers, call, messages));
+        let answered = cancelled.run_until_cancelled(answer.instrument(span)).await;
         answered.unwrap_or_else(answer::nothing)
     }
 
@@ -136,16 +138,13 @@ impl Posts<'_> {
             }
             let beside = shows_waiting.then(|| headers::beside_mcp(sent.clone()));
             let mut patience = mcp.patience(&call, &registered.flight, deadline);
-            // Kilobytes, which would be copied each time one of the futures around it is moved.
-            let sending = Box::pin(self.send_call(
-                &registered,
-                sent,
-                &call,
-                &route,
-                &mut patience,
-                shows_waiting,
-            ));
-            let failure = match deadline.within(sending).await {
+            let sent = {
+                let (flown, patience) = (&registered, &mut patience);
+                let sending =
+                    pin!(self.send_call(flown, sent, &call, &route, patience, shows_waiting));
+                deadline.within(sending).await
+            };
+            let failure = match sent {
                 Ok(Ok(RawAnswer { body: RawBody::Throttled(held), .. })) => {
                     registered.flight.carry(beside.unwrap_or_default());
                     registered.flight.hold(held);
@@ -164,7 +163,7 @@ impl Posts<'_> {
             let Some(profile) = profile else {
                 return match failure {
                     Failed::Exchange(error) if call.begins_session() && error.cannot_sign() => {
-                        hosted::begin(self.0, headers, call, self.1).await
+                        Box::pin(hosted::begin(self.0, headers, call, self.1)).await
                     }
                     failure if mcp.is_answered_without(&call, &failure) => {
                         super::own::call(registered, call, messages, takes_events(headers)).await
@@ -176,7 +175,7 @@ impl Posts<'_> {
                 // The client is asked in the middle of the answer, which is ours then.
                 return super::own::call(registered, call, messages, takes_events(headers)).await;
             }
-            match mcp.sign_in(&call, profile, registered.flight.out()).await {
+            match Box::pin(mcp.sign_in(&call, profile, registered.flight.out())).await {
                 Next::Again => {
                     signed_in = true;
                     // What a person takes to sign in isn't the call's.
