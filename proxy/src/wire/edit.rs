@@ -156,8 +156,12 @@ pub fn trimmed(text: &str) -> Range<usize> {
 
 /// Members, in JSON, by key and text.
 fn members(members: &[(&str, &str)]) -> String {
-    let members = members.iter().map(|(key, value)| format!("{}:{value}", quote(key)));
-    members.collect::<Vec<_>>().join(",")
+    let mut text = String::new();
+    for (key, value) in members {
+        let comma = if text.is_empty() { "" } else { "," };
+        text.extend([comma, &quote(key), ":", value]);
+    }
+    text
 }
 
 /// An object of members, by key and text.
