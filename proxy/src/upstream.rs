@@ -7,6 +7,7 @@
 mod answer;
 mod body;
 mod connections;
+mod connector;
 mod frames;
 mod messages;
 mod probe;

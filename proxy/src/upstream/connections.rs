@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::connector::By;
 use super::probe::Probe;
 use super::trust::{SetupError, trust};
 use super::warm::Warm;
@@ -80,7 +81,7 @@ impl Connections {
     ) -> Result<Self, SetupError> {
         let connect = timeouts.connect;
         let warm = Warm::new(connect);
-        let builder = lane(&network, connect, MAX_IDLE)?.connector_layer(warm.clone());
+        let builder = lane(&network, connect, MAX_IDLE)?.connector_layer(By(warm.clone()));
         let builder = builder.tls_info(inspect);
         let first = Lane::new(builder)?;
         Ok(Self {
@@ -105,7 +106,7 @@ impl Connections {
     /// Opens a connection as for a request, and closes it.
     pub(super) async fn probe(&self, url: &Url) -> Result<Result<(), reqwest::Error>, SetupError> {
         let probe = Probe::default();
-        let builder = builder(&self.network, self.connect)?.connector_layer(probe.clone());
+        let builder = builder(&self.network, self.connect)?.connector_layer(By(probe.clone()));
         Ok(probe.run(&build(builder)?, url).await)
     }
 

@@ -3,15 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
-use tower::{Layer, Service, ServiceExt};
 use url::Url;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use super::connector::{BoxError, Detour};
 
-/// A layer of the HTTP client's connector, which closes what it opens.
+/// Closes each connection that is opened.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Probe(Arc<AtomicBool>);
 
@@ -36,39 +34,12 @@ impl Probe {
     }
 }
 
-impl<S> Layer<S> for Probe {
-    type Service = Connector<S>;
-
-    fn layer(&self, connector: S) -> Connector<S> {
-        Connector { connector, probe: self.clone() }
-    }
-}
-
-/// A connector whose connections go nowhere.
-#[derive(Debug, Clone)]
-pub(super) struct Connector<S> {
-    connector: S,
-    probe: Probe,
-}
-
-impl<S, R> Service<R> for Connector<S>
-where
-    S: Service<R, Error = BoxError> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Response: Send + 'static,
-    R: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<S::Response, BoxError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, destination: R) -> Self::Future {
-        let connecting = self.connector.clone().oneshot(destination);
-        let probe = self.probe.clone();
+impl Detour for Probe {
+    fn connect<C: Send + 'static>(
+        &self,
+        connecting: impl Future<Output = Result<C, BoxError>> + Send + 'static,
+    ) -> BoxFuture<'static, Result<C, BoxError>> {
+        let probe = self.clone();
         Box::pin(async move {
             drop(connecting.await?);
             probe.0.store(true, Ordering::Release);
@@ -83,10 +54,11 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::upstream::connector::By;
 
     async fn probed(url: &Url) -> Result<(), reqwest::Error> {
         let probe = Probe::default();
-        let client = reqwest::Client::builder().no_proxy().connector_layer(probe.clone());
+        let client = reqwest::Client::builder().no_proxy().connector_layer(By(probe.clone()));
         probe.run(&client.build().unwrap(), url).await
     }
 

@@ -7,14 +7,14 @@
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
-use tower::{Layer, Service, ServiceExt};
 use url::Url;
+
+use super::connector::{BoxError, Detour};
 
 /// How long a connection waits for a request. Servers close those on which nothing comes, and the
 /// request would be lost that is sent at that moment.
@@ -25,7 +25,7 @@ tokio::task_local! {
     static AHEAD: ();
 }
 
-/// Puts a connection aside for the first request: a layer of the HTTP client's connector.
+/// Puts a connection aside for the first request.
 #[derive(Debug, Clone)]
 pub(super) struct Warm {
     waiting: Arc<Mutex<Option<oneshot::Receiver<Connection>>>>,
@@ -39,8 +39,6 @@ type Connection = Box<dyn Any + Send>;
 #[derive(Debug, thiserror::Error)]
 #[error("connected ahead")]
 struct Ahead;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Warm {
     /// Nothing is connected yet. `limit` is how long that may take.
@@ -67,42 +65,15 @@ impl Warm {
     }
 }
 
-impl<S> Layer<S> for Warm {
-    type Service = Connector<S>;
-
-    fn layer(&self, connector: S) -> Connector<S> {
-        Connector { connector, warm: self.clone() }
-    }
-}
-
-/// A connector that looks for the connection that was put aside.
-#[derive(Debug, Clone)]
-pub(super) struct Connector<S> {
-    connector: S,
-    warm: Warm,
-}
-
-impl<S, R> Service<R> for Connector<S>
-where
-    S: Service<R, Error = BoxError> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Response: Send + 'static,
-    R: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<S::Response, BoxError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, destination: R) -> Self::Future {
-        let connecting = self.connector.clone().oneshot(destination);
+impl Detour for Warm {
+    fn connect<C: Send + 'static>(
+        &self,
+        connecting: impl Future<Output = Result<C, BoxError>> + Send + 'static,
+    ) -> BoxFuture<'static, Result<C, BoxError>> {
         if AHEAD.try_with(|()| ()).is_ok() {
             let (connected, waiting) = oneshot::channel::<Connection>();
-            self.warm.put(waiting);
-            let (warm, limit) = (self.warm.clone(), self.warm.limit);
+            self.put(waiting);
+            let (warm, limit) = (self.clone(), self.limit);
             tokio::spawn(async move {
                 match tokio::time::timeout(limit, connecting).await {
                     Ok(Ok(connection)) => {
@@ -118,7 +89,7 @@ where
             });
             return Box::pin(async { Err(Ahead.into()) });
         }
-        let waiting = self.warm.take();
+        let waiting = self.take();
         Box::pin(async move {
             if let Some(waiting) = waiting
                 && let Ok(connection) = waiting.await
@@ -137,8 +108,10 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tower::{Layer, Service};
 
     use super::*;
+    use crate::upstream::connector::By;
 
     const LIMIT: Duration = Duration::from_secs(60);
 
@@ -165,7 +138,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_request_gets_what_was_opened_ahead() {
         let made = Arc::default();
-        let mut connector = Warm::new(LIMIT).layer(numbered(false, Arc::clone(&made)));
+        let mut connector = By(Warm::new(LIMIT)).layer(numbered(false, Arc::clone(&made)));
         ahead(&mut connector);
         assert_eq!(connector.call(()).await.unwrap(), 1);
         assert_eq!(connector.call(()).await.unwrap(), 2, "the next one connects");
@@ -176,7 +149,7 @@ mod tests {
     async fn what_nobody_takes_is_closed() {
         let made = Arc::default();
         let warm = Warm::new(LIMIT);
-        let mut connector = warm.layer(numbered(false, made));
+        let mut connector = By(warm.clone()).layer(numbered(false, made));
         ahead(&mut connector);
         tokio::time::sleep(KEPT - Duration::from_millis(1)).await;
         assert!(warm.waiting.lock().unwrap().is_some(), "it is kept so long");
@@ -187,7 +160,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_fails_is_no_error_of_a_request() {
-        let mut connector = Warm::new(LIMIT).layer(numbered(true, Arc::default()));
+        let mut connector = By(Warm::new(LIMIT)).layer(numbered(true, Arc::default()));
         ahead(&mut connector);
         assert_eq!(connector.call(()).await.unwrap(), 2);
     }
@@ -196,7 +169,7 @@ mod tests {
     async fn one_that_hangs_ends() {
         let never = tower::service_fn(|()| std::future::pending::<Result<usize, BoxError>>());
         let warm = Warm::new(LIMIT);
-        let mut connector = warm.layer(never);
+        let mut connector = By(warm.clone()).layer(never);
         ahead(&mut connector);
         let waiting = warm.take().unwrap();
         assert!(tokio::time::timeout(LIMIT * 2, waiting).await.unwrap().is_err());
@@ -208,7 +181,7 @@ mod tests {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}/mcp", server.local_addr().unwrap())).unwrap();
         let warm = Warm::new(LIMIT);
-        let client = reqwest::Client::builder().no_proxy().connector_layer(warm.clone());
+        let client = reqwest::Client::builder().no_proxy().connector_layer(By(warm.clone()));
         let client = client.build().unwrap();
         warm.begin(&client, &url);
         let (mut connection, _) = server.accept().await.unwrap();
