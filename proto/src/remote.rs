@@ -20,7 +20,7 @@ use tokio_rustls::{TlsConnector, rustls};
 
 use self::files::Files;
 pub use self::files::Marks;
-pub use self::named::{BrokerName, Given, TlsBroker, address};
+pub use self::named::{Address, BrokerName, Given, TlsBroker};
 
 /// A connection whose other end is the broker that was asked for.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use hyper_util::rt::TokioIo;
-use sigward_proto::remote::{self, BrokerName, Given};
+use sigward_proto::remote::{Address, Given};
 use sigward_proto::v1::broker_client::BrokerClient;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::UnixStream;
@@ -25,41 +25,20 @@ pub(super) struct Which {
     /// $XDG_RUNTIME_DIR/sigward/broker.sock, /run/sigward/UID/broker.sock and /run/sigward/broker.sock]
     #[arg(long, value_name = "ADDRESS", env = "SIGWARD_BROKER", value_parser = address)]
     broker: Option<Address>,
-    /// PEM file of the certificate to show to a broker over TLS, with its chain
-    #[arg(long, value_name = "FILE")]
-    broker_cert: Option<PathBuf>,
-    /// PEM file of the private key of --broker-cert
-    #[arg(long, value_name = "FILE")]
-    broker_key: Option<PathBuf>,
-    /// PEM file of the certificate authorities for a broker over TLS
-    #[arg(long, value_name = "FILE")]
-    broker_ca: Option<PathBuf>,
-    /// SPIFFE id or DNS name that the broker's certificate must have [default: its host]
-    #[arg(long, value_name = "NAME", value_parser = BrokerName::parse)]
-    broker_name: Option<BrokerName>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Address {
-    Unix(PathBuf),
-    Https(String, u16),
+    #[command(flatten)]
+    given: Given,
 }
 
 fn address(text: &str) -> Result<Address, String> {
-    if text.starts_with("https:") || text.starts_with("http:") {
-        return remote::address(text).map(|(host, port)| Address::Https(host, port));
-    }
-    let path = text.strip_prefix("unix:").filter(|path| !path.is_empty());
-    let path = path.ok_or_else(|| "must be unix:PATH or https://HOST:PORT".to_owned())?;
-    Ok(Address::Unix(path.into()))
+    let address = Address::parse(text)?;
+    address.ok_or_else(|| "must be unix:PATH or https://HOST:PORT".to_owned())
 }
 
 impl Which {
     /// A connection to the broker that is named, and where it is; none, if none is named.
     pub(super) async fn named(self) -> Result<Option<(Channel, String)>, Error> {
-        let Self { broker, broker_cert, broker_key, broker_ca, broker_name } = self;
-        let given = Given { cert: broker_cert, key: broker_key, ca: broker_ca, name: broker_name };
-        let Some(Address::Https(host, port)) = broker else {
+        let Self { broker, given } = self;
+        let Some(Address::Https { host, port }) = broker else {
             given.check_unused().map_err(Error::Usage)?;
             let Some(Address::Unix(path)) = broker else { return Ok(None) };
             let channel = channel(&path).await?;
@@ -169,11 +148,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broker_is_named_by_a_socket_or_over_tls() {
+    fn a_broker_is_named_by_an_absolute_path_or_over_tls() {
         assert_eq!(address("unix:/run/x"), Ok(Address::Unix("/run/x".into())));
-        assert_eq!(address("https://b:7443"), Ok(Address::Https("b".to_owned(), 7443)));
-        for wrong in ["", "unix:", "/run/x", "private", "http://b:7443", "https://b/x"] {
-            assert!(address(wrong).is_err(), "{wrong}");
+        for (wrong, why) in [
+            ("unix:relative", "absolute"),
+            ("private", "unix:PATH or https://HOST:PORT"),
+            ("http://b:7443", "clear text"),
+        ] {
+            let error = address(wrong).expect_err(wrong);
+            assert!(error.contains(why), "{wrong}: {error}");
         }
     }
 }

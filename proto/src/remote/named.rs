@@ -1,9 +1,10 @@
-//! Which broker over TLS, and how each knows the other, as it is said on a command line.
+//! Which broker to ask, and over TLS how each side knows the other: the options of both programs.
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use url::{Host, Url};
 
 use crate::certificate::dns_name;
@@ -35,17 +36,59 @@ pub enum BrokerName {
     SpiffeId(SpiffeId),
 }
 
-/// The values of `--broker-cert`, `--broker-key`, `--broker-ca` and `--broker-name`.
-#[derive(Debug, Clone, Default)]
+/// The options that go with a broker over TLS: `--broker-cert`, `--broker-key`, `--broker-ca` and `--broker-name`.
+#[derive(Debug, Clone, Default, Args)]
+#[group(skip)]
 pub struct Given {
-    /// Our certificate.
+    /// PEM file of the certificate to show to a broker over TLS, with its chain
+    #[arg(id = "broker_cert", long = "broker-cert", value_name = "FILE")]
     pub cert: Option<PathBuf>,
-    /// Its private key.
+
+    /// PEM file of the private key of --broker-cert
+    #[arg(id = "broker_key", long = "broker-key", value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// The authorities for the broker.
+
+    /// PEM file of the certificate authorities for a broker over TLS
+    #[arg(id = "broker_ca", long = "broker-ca", value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Who the broker is.
+
+    /// SPIFFE id or DNS name that the broker's certificate must have [default: its host]
+    #[arg(id = "broker_name", long = "broker-name", value_name = "NAME", value_parser = BrokerName::parse)]
     pub name: Option<BrokerName>,
+}
+
+/// Where a broker is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A socket on this machine, by an absolute path.
+    Unix(PathBuf),
+    /// Over TLS.
+    Https {
+        /// A name, or an address without brackets.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+}
+
+impl Address {
+    /// The address that `unix:PATH` or `https://HOST:PORT` names; none, if it begins in another way. A path must be
+    /// absolute: whoever starts the program may have another working directory than the person who wrote the path.
+    ///
+    /// # Errors
+    /// What to write.
+    pub fn parse(text: &str) -> Result<Option<Self>, String> {
+        if text.starts_with("https:") || text.starts_with("http:") {
+            return address(text).map(|(host, port)| Some(Self::Https { host, port }));
+        }
+        match text.strip_prefix("unix:").map(Path::new) {
+            Some(path) if path.is_absolute() => Ok(Some(Self::Unix(path.into()))),
+            Some(_) => {
+                Err("must name an absolute path, as in unix:/run/sigward/broker.sock".to_owned())
+            }
+            None => Ok(None),
+        }
+    }
 }
 
 impl Given {
@@ -106,10 +149,7 @@ impl TlsBroker {
 }
 
 /// The host and port of `https://HOST:PORT`, where that is all that is there.
-///
-/// # Errors
-/// What to write.
-pub fn address(text: &str) -> Result<(String, u16), String> {
+fn address(text: &str) -> Result<(String, u16), String> {
     if text.starts_with("http:") {
         let why = "must be https://HOST:PORT: a broker is never asked in clear text";
         return Err(why.to_owned());
@@ -183,6 +223,20 @@ mod tests {
             assert!(address(text).is_err(), "{text}");
         }
         assert!(address("http://b:1").unwrap_err().contains("clear text"));
+    }
+
+    #[test]
+    fn a_broker_is_named_by_an_absolute_path_or_over_tls() {
+        let address = Address::parse;
+        assert_eq!(address("unix:/run/x"), Ok(Some(Address::Unix("/run/x".into()))));
+        let https = Address::Https { host: "b".to_owned(), port: 7443 };
+        assert_eq!(address("https://b:7443"), Ok(Some(https)));
+        for other in ["", "/run/x", "private", "tcp:1"] {
+            assert_eq!(address(other), Ok(None), "{other}");
+        }
+        for wrong in ["unix:", "unix:relative", "http://b:7443", "https://b/x"] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
