@@ -154,7 +154,7 @@ impl Audit {
     }
 
     /// Writes the record of a denial, or counts it: a caller can't make the log grow without bound.
-    /// Whether there is a record, whose id can be quoted. `stranger`: no rule is about this peer.
+    /// Whether there is a record, whose id can be quoted. `stranger`: no rule matches this peer.
     pub async fn write_denial(
         &self,
         record: &Record,

@@ -42,21 +42,21 @@ struct Options {
 enum Command {
     /// Serve signatures on a Unix socket, and over TLS
     Serve(Serve),
-    /// Validate a configuration, say what would keep serve from starting, load each profile and show its identity
+    /// Validate a configuration, report what would keep serve from starting, load each profile and show its AWS identity
     Check(Check),
-    /// The profiles of a running broker: state, source, time left, last error
+    /// Show the profiles of a running broker: state, source, time left, last error
     Status(status::Options),
-    /// Say by the exit code whether a broker takes calls: 0 if it does, for probes of containers
+    /// Report by exit code whether a broker accepts calls (0: it does), for container health probes
     Health(health::Options),
     /// Sign in to IAM Identity Center through a running broker
     Login(login::Options),
-    /// Say which rule of a configuration decides a call, and why the others don't
+    /// Show which rule of a configuration decides a call, and why the others don't
     Explain(explain::Options),
     /// Print the names of the profiles in the AWS files, as a JSON array; no credentials are loaded
     Profiles,
     /// Check an audit log
     Audit(audit::Options),
-    /// Give one person of this machine a broker under a user of its own, and take the keys out of their home
+    /// Set up a broker for one user of this machine, under a user of its own, and move the keys out of that user's home
     Setup(setup::Options),
 }
 
@@ -64,7 +64,7 @@ enum Command {
 struct Serve {
     #[command(flatten)]
     what: What,
-    /// Where to listen [default: $XDG_RUNTIME_DIR/sigward/broker.sock, else /run/sigward/broker.sock]
+    /// Unix socket to listen on [default: $XDG_RUNTIME_DIR/sigward/broker.sock, else /run/sigward/broker.sock]
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
     socket: Option<PathBuf>,
     /// Serve the one connection that standard input is, and end with it
@@ -73,13 +73,13 @@ struct Serve {
     /// Ask AWS once for each key whose it is, for the check of a proxy
     #[arg(long, hide = true, conflicts_with = "config")]
     identity: bool,
-    /// Where each decision is recorded: stderr, none, or a file [default: stderr, or the config's]
+    /// Where to write the audit log: stderr, none, or a file [default: stderr, or as configured]
     #[arg(long, value_name = "stderr|none|PATH", value_parser = audit_target)]
     audit: Option<AuditTarget>,
-    /// How much is logged
+    /// Least severe level of the log lines
     #[arg(long, value_enum, ignore_case = true, default_value = "INFO")]
     log_level: LogLevel,
-    /// How its lines are written
+    /// Format of the log lines
     #[arg(long, value_enum, ignore_case = true, default_value = "text")]
     log_format: LogFormat,
 }
@@ -93,19 +93,19 @@ struct Check {
 /// A configuration file, or the same by flags.
 #[derive(Debug, Args)]
 struct What {
-    /// The configuration, in TOML
+    /// Configuration file, in TOML
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Profiles to sign with [default: the SDK's default chain, as "default"]
+    /// AWS profiles to sign with [default: the SDK's default chain, as "default"]
     #[arg(long, value_name = "NAME", num_args = 1.., conflicts_with = "config")]
     profile: Vec<String>,
-    /// Where signatures may go
+    /// URLs of the endpoints to sign requests for
     #[arg(long, value_name = "URL", num_args = 1.., conflicts_with = "config")]
     endpoint: Vec<String>,
-    /// Signing name, where it doesn't follow from the endpoint's host
+    /// Service to sign for, where it doesn't follow from the endpoint's host
     #[arg(long, conflicts_with = "config")]
     service: Option<String>,
-    /// Signing region, where it doesn't follow from the endpoint's host
+    /// Region to sign for, where it doesn't follow from the endpoint's host
     #[arg(long, conflicts_with = "config")]
     region: Option<String>,
 }

@@ -45,10 +45,12 @@ pub(crate) fn log(outcome: &Confinement) {
     match outcome {
         Confinement::Full => tracing::info!("confined to its own files by Landlock"),
         Confinement::Partial => {
-            tracing::info!("confined to its own files by Landlock, as far as this kernel knows it");
+            tracing::info!(
+                "confined to its own files by Landlock, as far as this kernel supports it"
+            );
         }
         Confinement::None(error) => {
-            tracing::warn!(%error, "not confined: the user's other files are open to the broker");
+            tracing::warn!(%error, "not confined: the broker can open the user's other files");
         }
     }
 }

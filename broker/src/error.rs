@@ -34,7 +34,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The configuration has faults: all of them.
+    /// The configuration has errors: all of them.
     #[error("{0}")]
     Config(Faults),
     /// The socket can't be made or taken over.
@@ -44,7 +44,7 @@ pub enum Error {
         socket: String,
         /// What stands in the way, and what to do.
         why: String,
-        /// The system's word for it, where there is one.
+        /// The system's error, where there is one.
         #[source]
         source: Option<io::Error>,
     },
@@ -74,7 +74,7 @@ pub enum Error {
     Serve(#[from] tonic::transport::Error),
 }
 
-/// One fault of a configuration.
+/// One error of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The line, from 1.
@@ -85,7 +85,7 @@ pub struct Fault {
     pub message: String,
 }
 
-/// All faults of one configuration, in the order of its lines.
+/// All errors of one configuration, in the order of its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Faults {
     /// The file.
@@ -98,7 +98,7 @@ impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.display();
         let count = self.faults.len();
-        write!(f, "{file} has {count} {}:", if count == 1 { "fault" } else { "faults" })?;
+        write!(f, "{file} has {count} {}:", if count == 1 { "error" } else { "errors" })?;
         for Fault { line, key, message } in &self.faults {
             write!(f, "\n  {file}:{line}: ")?;
             if !key.is_empty() {
@@ -193,7 +193,7 @@ pub fn causes<'e>(
 pub fn in_words(error: &(dyn StdError + 'static)) -> String {
     let mut words: Vec<String> = Vec::new();
     for text in causes(error).map(ToString::to_string) {
-        // Some say their cause's words too.
+        // Some repeat the text of their cause.
         if !words.last().is_some_and(|last| last.ends_with(&text)) {
             words.push(text);
         }

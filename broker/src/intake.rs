@@ -2,7 +2,7 @@
 //! here, but for those on the memory of a request for a signature (`service::budget`).
 //!
 //! Invariant: what a caller can make the broker hold is bounded by a constant, for each peer and in all, from
-//! the moment when its connection is accepted. A stranger (a peer that no rule is about) gets a moment to be
+//! the moment when its connection is accepted. A stranger (a peer that no rule matches) gets a moment to be
 //! told so, and nothing else.
 
 pub(crate) mod accept;
@@ -139,7 +139,7 @@ impl Intake {
         listener.incoming(Arc::clone(self), HANDSHAKES.min(quarter()))
     }
 
-    /// Whether a rule is about the peer, and its place; none, where there are too many.
+    /// Whether a rule matches the peer, and its place; none, where there are too many.
     fn place(
         &self,
         peer: Option<&Peer>,

@@ -7,7 +7,7 @@
 //!             intake     peer         request   policy        profile     sign     audit     service
 //! ```
 //!
-//! What it trusts: its configuration, its own user's AWS files, and the kernel's word about the peer.
+//! What it trusts: its configuration, its own user's AWS files, and what the kernel reports about the peer.
 //! What it doesn't: anything that a caller sends. A caller chooses a profile and a request; the host,
 //! service, region, time and encoding of a signature come from the broker's configuration and clock.
 //!

@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection: a process, by the kernel's word, or the holder of a certificate, by the
+//! Who is at the other end of a connection: a process, as the kernel reports it, or the holder of a certificate, by the
 //! word of an authority.
 //!
 //! Invariant: what names one kind of peer never matches the other. A connection whose other end isn't known has no peer,

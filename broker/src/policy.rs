@@ -108,9 +108,9 @@ pub struct Decision<'r> {
 pub enum Why {
     /// It is about another peer.
     Peer,
-    /// It is about other profiles.
+    /// It lists other profiles.
     Profile,
-    /// It is about other endpoints.
+    /// It lists other endpoints.
     Endpoint,
     /// It says this to the call.
     Call(Verdict),
@@ -136,7 +136,7 @@ impl Policy {
         self.rules.iter().map(|rule| rule.name.as_str())
     }
 
-    /// Whether any rule is about this peer: others are turned away before their request is read.
+    /// Whether any rule matches this peer: others are turned away before their request is read.
     ///
     /// # Errors
     /// PEER_NOT_ALLOWED.
@@ -299,7 +299,8 @@ impl Matched<'_> {
                 Err(wait) => shortest = Some(shortest.map_or(wait, |known| wait.min(known))),
             }
         }
-        let denial = Denial::new(Reason::RateLimited, "the rate of every matching rule is used up");
+        let denial =
+            Denial::new(Reason::RateLimited, "the rate limit of every matching rule is exceeded");
         Err(denial.retry_after(shortest.unwrap_or_default()))
     }
 
@@ -328,7 +329,7 @@ impl Matched<'_> {
                 let changed = "the rules look at other arguments than when the body came";
                 return refuse(None, Denial::new(Reason::BodyRequired, changed));
             }
-            // A hash says nothing about the call, and the caller's word for it would be no check.
+            // A hash says nothing about the call, and what the caller claims would be no check.
             Content::Unread => {
                 return refuse(None, Denial::new(Reason::BodyRequired, "a rule looks at the body"));
             }
@@ -382,7 +383,7 @@ impl Matched<'_> {
             return Ok(());
         };
         rates.take(&rule.name, self.peer.clone(), rate, now).map_err(|wait| {
-            let detail = format!("the rate of {:?} is used up", rule.name);
+            let detail = format!("the rate limit of {:?} is exceeded", rule.name);
             Denial::new(Reason::RateLimited, detail).retry_after(wait)
         })
     }

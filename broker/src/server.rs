@@ -83,7 +83,7 @@ pub async fn serve(
     if let Some(listener) = &over_tls {
         tracing::info!(address = %listener.address().map_err(listening)?, "serving over TLS");
         if !config.rules.iter().any(|rule| !matches!(rule.peer, PeerPattern::Unix(_))) {
-            tracing::warn!("no rule names a spiffe_id or dns: whoever comes over TLS is refused");
+            tracing::warn!("no rule names a spiffe_id or dns: every caller over TLS is refused");
         }
     }
     let metrics = match config.metrics {

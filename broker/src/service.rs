@@ -184,7 +184,7 @@ impl Broker for Service {
         let rejection = state.reject(&peer, &rejected);
         let outcome = self.current.unless_ending(rejection).await;
         let generation = outcome.map_err(|denial| {
-            tracing::info!(peer = %peer.id(), %denial, "a rejection led to no other credentials");
+            tracing::info!(peer = %peer.id(), %denial, "no other credentials after a rejection");
             status::of_credentials(&denial, peer.is_own_user(), None)
         })?;
         let answer = v1::ReportRejectionResponse { credential_generation: generation };
@@ -342,12 +342,12 @@ impl State {
         let throttled = lane.throttled(&account, &peer, &report.audit_id);
         match throttled {
             Throttled::Begins => {
-                tracing::info!(%peer, %profile, endpoint, "the server throttles: its signatures are given by turns");
+                tracing::info!(%peer, %profile, endpoint, "the server throttles: callers now take turns for its signatures");
                 self.profiles.announce();
             }
             Throttled::Known => tracing::debug!(%peer, %profile, endpoint, "the server throttles"),
             Throttled::NotYours => {
-                tracing::debug!(%peer, %profile, endpoint, "throttling of a signature that the peer wasn't given lately");
+                tracing::debug!(%peer, %profile, endpoint, "a throttling report for a signature that the peer didn't get lately");
             }
         }
         Ok(throttled != Throttled::NotYours)

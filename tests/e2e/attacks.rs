@@ -39,7 +39,7 @@ async fn a_message_of_71_mib_is_not_held() {
     }
 }
 
-/// F2: streams that never end, by someone whom no rule is about and by someone whom one is, on one connection and on
+/// F2: streams that never end, by someone whom no rule matches and by someone whom one does, on one connection and on
 /// many.
 #[tokio::test]
 async fn streams_without_an_end_are_bounded() {

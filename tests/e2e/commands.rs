@@ -275,7 +275,7 @@ async fn explain_names_the_rule_that_decides() {
         (
             &["--tool", "aws_call", "--arguments", eu],
             true,
-            &["Permitted by \"agents\"", "rule 2", "other peers"],
+            &["Permitted by \"agents\"", "rule 2", "doesn't match the caller"],
         ),
         (&["--tool", "aws_call"], false, &["TOOL_NOT_ALLOWED", "/region"]),
         (

@@ -150,7 +150,7 @@ async fn the_service_manager_is_told() {
     let reloading = manager.told("RELOADING=1").await;
     assert!(reloading.lines().any(|line| line.starts_with("MONOTONIC_USEC=")), "{reloading}");
     let ready = manager.told("READY=1").await;
-    assert!(ready.contains("STATUS=the configuration has faults"), "{ready}");
+    assert!(ready.contains("STATUS=the configuration has errors"), "{ready}");
 
     // Signs of life come as long as it lives.
     for _ in 0..3 {
@@ -169,7 +169,7 @@ async fn a_broker_without_a_service_manager_serves() {
     let mut command = world.broker_command(&["serve", "--config", config.to_str().unwrap()]);
     command.env("NOTIFY_SOCKET", world.directory.path().join("nobody"));
     let broker = Process::start(command);
-    broker.logged("the service manager can't be told").await;
+    broker.logged("the service manager can't be notified").await;
     crate::setup::connect(&world.socket()).await;
 }
 

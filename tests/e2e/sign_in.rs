@@ -413,7 +413,7 @@ async fn who_declines_or_is_late_is_told_so() {
     let (_broker, audit) = broker(&world, &aws, true).await;
     for (person, word) in [
         (Person::Declines, "the sign-in was declined"),
-        (Person::IsLate, "in time: sigward-broker login person"),
+        (Person::IsLate, "for a new one: sigward-broker login person"),
     ] {
         aws.person(person);
         let (good, shown) = login(&world, "person").await;

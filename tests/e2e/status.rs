@@ -214,7 +214,7 @@ async fn the_last_error_of_a_profile_that_still_signs() {
     let table = status(&world, &[]).output().await.unwrap();
     let table = String::from_utf8(table.stdout).unwrap();
     let row = table.lines().find(|line| line.starts_with("dev")).unwrap();
-    assert_names(row, &["degraded", "is set up wrongly"]);
+    assert_names(row, &["degraded", "is misconfigured"]);
     std::fs::write(&file, good).unwrap();
     told("fresh", "").await;
 }

@@ -125,7 +125,7 @@ async fn a_stranger_is_closed_after_a_moment() {
         {}
     };
     sigward_tests::deadline::within(closed, || "a stranger stays connected".to_owned()).await;
-    // At most a few at a time; the one whom a rule is about isn't kept out by them.
+    // At most a few at a time; the one that a rule matches isn't kept out by them.
     let mut strangers = Vec::new();
     for _ in 0..40 {
         strangers.push(scene.client(&stranger).await);

@@ -11,7 +11,7 @@ use crate::peer::PeerId;
 
 /// A stranger's denials that have records: so many at once, and so many a second.
 const STRANGER: Allowance = Allowance { burst: 20, interval: Duration::from_millis(500) };
-/// Those of a peer whom a rule is about.
+/// Those of a peer that a rule matches.
 const KNOWN: Allowance = Allowance { burst: 500, interval: Duration::from_millis(10) };
 /// More peers than this at a time are counted together.
 const MAX_PEERS: usize = 1024;

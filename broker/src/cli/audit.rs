@@ -27,8 +27,8 @@ enum Command {
 struct Verify {
     /// Audit log, as the broker writes it
     file: PathBuf,
-    /// SHA-256 of its last line, from the metric sigward_audit_head: without it, records that are gone from the
-    /// end don't show
+    /// SHA-256 of the last line, from the metric sigward_audit_head; without it, records that were removed from the
+    /// end aren't noticed
     #[arg(long, value_name = "SHA256")]
     head: Option<String>,
 }
@@ -52,8 +52,7 @@ fn describe(report: &Report, head: Option<&str>) -> (String, bool) {
     }
     let cut = head.is_some_and(|head| !head.eq_ignore_ascii_case(found));
     if cut {
-        text +=
-            "the head is another one: records are missing at the end, or the last was changed\n";
+        text += "the head differs: records are missing at the end, or the last one was changed\n";
     }
     let whole = faults.is_empty() && !cut;
     text += if whole { "The chain is whole.\n" } else { "The chain is broken.\n" };

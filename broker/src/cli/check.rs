@@ -116,7 +116,7 @@ fn contradictions(endpoint: &Endpoint) -> Vec<String> {
     differ
         .map(|(key, given, known)| {
             format!(
-                "Warning: the endpoint {name} has {key} {given:?}, and its host says {known:?}: AWS will probably \
+                "Warning: the endpoint {name} has {key} {given:?}, but its host means {known:?}: AWS will probably \
                  refuse the signatures. Leave {key} out.\n"
             )
         })
@@ -138,7 +138,7 @@ fn explain(profile: &Profile, agent: Option<&Agent>, source: &str, denial: &Deni
             quoted(profile.name.as_str())
         ),
         Reason::MfaRequired => format!(
-            "a second factor can't be asked for here: use a profile without mfa_serial, for example \
+            "a second factor can't be entered here: use a profile without mfa_serial, for example \
              one of IAM Identity Center (aws configure sso --profile {name})"
         ),
         Reason::UnsupportedProfileSetting => {
@@ -176,14 +176,14 @@ fn explain(profile: &Profile, agent: Option<&Agent>, source: &str, denial: &Deni
             )
         }
         Reason::ProfileMisconfigured => {
-            format!("look at the profile: aws configure list --profile {name}")
+            format!("check the profile: aws configure list --profile {name}")
         }
         _ if source == "credential process" => {
             format!(
                 "run its credential_process yourself, or: aws sts get-caller-identity --profile {name}"
             )
         }
-        _ => "look at the network and at the source of the credentials, and try again".to_owned(),
+        _ => "check the network and the source of the credentials, and try again".to_owned(),
     };
     let as_agent = agent.map(|agent| format!(" as {}", agent.name())).unwrap_or_default();
     format!(

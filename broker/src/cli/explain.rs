@@ -24,7 +24,7 @@ use crate::request::Head;
 /// Says which rule of a configuration decides a call, and why the others don't.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The configuration, in TOML
+    /// Configuration file, in TOML
     #[arg(long, value_name = "FILE")]
     pub(super) config: PathBuf,
     #[command(flatten)]
@@ -35,22 +35,22 @@ pub(super) struct Options {
     /// Executable of the caller
     #[arg(long, value_name = "PATH", requires = "uid")]
     exe: Option<PathBuf>,
-    /// Profile that it asks for
+    /// Profile that the caller asks for
     #[arg(long, value_name = "NAME")]
     profile: String,
-    /// Endpoint that it calls [default: the profile's first]
+    /// Endpoint that the caller sends to [default: the profile's first]
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
     /// JSON-RPC method [default: tools/call with --tool, and so on]
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
-    /// Tool that it calls
+    /// Tool that the caller calls
     #[arg(long, value_name = "NAME", conflicts_with_all = ["resource", "prompt"])]
     tool: Option<String>,
-    /// Resource that it reads
+    /// Resource that the caller reads
     #[arg(long, value_name = "URI", conflicts_with = "prompt")]
     resource: Option<String>,
-    /// Prompt that it gets
+    /// Prompt that the caller gets
     #[arg(long, value_name = "NAME")]
     prompt: Option<String>,
     /// Arguments of the tool
@@ -222,10 +222,10 @@ fn denied(rule: Option<&str>, denial: &Denial) -> String {
 
 fn in_words(why: &Why) -> String {
     match why {
-        Why::Peer => "is about other peers".to_owned(),
-        Why::Profile => "is about other profiles".to_owned(),
-        Why::Endpoint => "is about other endpoints".to_owned(),
+        Why::Peer => "doesn't match the caller".to_owned(),
+        Why::Profile => "doesn't list the profile".to_owned(),
+        Why::Endpoint => "doesn't list the endpoint".to_owned(),
         Why::Call(verdict) => verdict.to_string(),
-        Why::AnyCall => "is about this peer, profile and endpoint".to_owned(),
+        Why::AnyCall => "matches the caller, the profile and the endpoint".to_owned(),
     }
 }

@@ -49,7 +49,7 @@ async fn ask(
     let answer = client.check(HealthCheckRequest { service }).await.map_err(refused)?;
     match answer.into_inner().status() {
         ServingStatus::Serving => Ok(()),
-        _ => Err(Error::Broker(format!("{address}: the broker takes no calls now"))),
+        _ => Err(Error::Broker(format!("{address}: the broker accepts no calls now"))),
     }
 }
 
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(health(&[absent.clone(), well.clone()]).await, Ok(ExitCode::SUCCESS));
         // The first that answers is the one that is meant.
         let why = health(&[drains.clone(), well]).await.expect_err("it takes no calls");
-        assert_eq!(why, format!("{}: the broker takes no calls now", drains.display()));
+        assert_eq!(why, format!("{}: the broker accepts no calls now", drains.display()));
         let why = health(&[absent.clone(), absent.clone()]).await.expect_err("nobody is there");
         assert_eq!(why, format!("{}: No such file or directory (os error 2)", absent.display()));
     }

@@ -17,7 +17,7 @@ use crate::error::Error;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The profile to sign in for, as the broker calls it
+    /// Profile to sign in for, by its name in the broker
     profile: String,
     #[command(flatten)]
     broker: Which,
@@ -74,8 +74,8 @@ fn report(profile: &str, done: &LoginDone, identity: Option<&str>, now: SystemTi
     let left = time_left(expiry, now);
     let mut text = format!("Signed in for {profile}{who}, until {until} UTC ({left}).\n");
     if done.in_memory {
-        text += "The SSO cache can't be written: the broker keeps the token in its memory, and needs the next \
-                 sign-in when it is started again.\n";
+        text += "The SSO cache can't be written: the broker keeps the token in memory, and needs another \
+                 sign-in after a restart.\n";
     }
     text
 }
@@ -94,16 +94,16 @@ fn explain(profile: &str, status: &Status) -> String {
         }
         Some(Reason::NotALoginProfile) => {
             format!(
-                "{profile} can't be signed in here: its credentials don't come from IAM Identity Center. If it has a \
+                "nobody can sign in for {profile} here: its credentials don't come from IAM Identity Center. If it has a \
                  login_session, run aws login as the broker's user"
             )
         }
         Some(Reason::LoginDenied) => "the sign-in was declined".to_owned(),
         Some(Reason::LoginExpired) => {
-            format!("nobody signed in in time: sigward-broker login {profile}")
+            format!("nobody signed in before the code expired; for a new one: sigward-broker login {profile}")
         }
         Some(Reason::ProfileMisconfigured) => format!(
-            "the profile {profile} can't be signed in: look at its sso_session, sso_start_url and sso_region; the \
+            "nobody can sign in for the profile {profile}: check its sso_session, sso_start_url and sso_region; the \
              broker's log says more"
         ),
         Some(Reason::CredentialsUnavailable) => {
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(shared, "Signed in for dev as arn:x, until 1970-01-01 01:00:00 UTC (1h 00m).\n");
         let kept = report("dev", &LoginDone { expiry, in_memory: true }, None, now);
         assert!(
-            kept.starts_with("Signed in for dev, until") && kept.contains("in its memory"),
+            kept.starts_with("Signed in for dev, until") && kept.contains("in memory"),
             "{kept}"
         );
     }

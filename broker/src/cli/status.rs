@@ -32,13 +32,13 @@ const REDRAW: Duration = Duration::from_secs(1);
 pub(super) struct Options {
     #[command(flatten)]
     broker: Which,
-    /// JSON, one object for each answer
+    /// Print JSON, one object for each answer of the broker
     #[arg(long)]
     json: bool,
-    /// Again after each change of a profile that you may use
+    /// Print again after each change of a profile that you may use
     #[arg(long)]
     watch: bool,
-    /// Every profile, whoever may use it: for the broker's own user and root
+    /// Show every profile, whoever may use it; only for the broker's own user and root
     #[arg(long, conflicts_with = "watch")]
     all: bool,
 }

@@ -33,7 +33,7 @@ pub(super) const NO_USER: &str = "without a rule only the broker's own user is a
 /// is written.
 ///
 /// # Errors
-/// The file can't be read, or has faults.
+/// The file can't be read, or has errors.
 pub fn read(path: &Path, uid: u32) -> Result<Config, Error> {
     parse(&read_text(path)?, path, uid).map_err(Error::Config)
 }

@@ -88,10 +88,7 @@ pub(super) fn guard_rails<'e>(
     }
     let key = if read_only { "access" } else { "only_via_mcp" };
     if table.has("session_policy") {
-        table.fault(
-            key,
-            "can't stand beside session_policy: write into that policy what it shall mean",
-        );
+        table.fault(key, "can't be used with session_policy: write what it means into that policy");
     }
     if read_only && table.has("session_policy_arns") {
         table.fault(key, "can't stand beside session_policy_arns: session policies add up, so they would permit more");

@@ -32,7 +32,10 @@ pub(super) fn rules<'a>(
             Some(peer) => peer_pattern(peer, serves_tls),
             None => {
                 if !table.has("peer") {
-                    table.missing("peer", "is missing: say whom the rule is about, { uid = 1000 }");
+                    table.missing(
+                        "peer",
+                        "is missing: say which callers the rule matches, such as { uid = 1000 }",
+                    );
                 }
                 PeerPattern::Unix(UnixPattern::default())
             }
@@ -128,7 +131,7 @@ fn peer_pattern(table: Table<'_>, serves_tls: bool) -> PeerPattern {
         1 => {}
         _ => {
             let key = if table.has("spiffe_id") { "spiffe_id" } else { "dns" };
-            let other = "is about other peers than the keys beside it, and nobody is both: write a rule for each";
+            let other = "matches other peers than the keys beside it, and no peer is both: write a rule for each";
             table.fault(key, other);
         }
     }

@@ -105,7 +105,7 @@ profiles = ["dve"]
         ]
     );
     let shown = error.to_string();
-    assert!(shown.starts_with("broker.toml has 5 faults:"), "{shown}");
+    assert!(shown.starts_with("broker.toml has 5 errors:"), "{shown}");
     assert!(shown.contains("broker.toml:3: listen.gruop: "), "{shown}");
     assert!(shown.contains("did you mean \"group\"?"), "{shown}");
     assert!(shown.contains("did you mean \"aws-mcp\"?"), "{shown}");

@@ -69,7 +69,7 @@ reasons! {
     UnsupportedProfileSetting = "UNSUPPORTED_PROFILE_SETTING",
     /// The credentials do not come from IAM Identity Center.
     NotALoginProfile = "NOT_A_LOGIN_PROFILE",
-    /// The person declined.
+    /// The user declined.
     LoginDenied = "LOGIN_DENIED",
     /// Nobody finished the sign-in in time.
     LoginExpired = "LOGIN_EXPIRED",

@@ -46,7 +46,7 @@ impl Count {
         Self::with(limits, gauge, None)
     }
 
-    /// One of which an operator sees who they are: only for peers that a rule is about.
+    /// One of which an operator sees who they are: only for peers that a rule matches.
     pub(super) fn of_peers(limits: Limits, gauge: &Gauge, peers: &Peers) -> Arc<Self> {
         Self::with(limits, gauge, Some(peers.clone()))
     }

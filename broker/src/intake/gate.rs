@@ -1,4 +1,4 @@
-//! What every call passes before anything of its message is read: who calls, whether a rule is about them,
+//! What every call passes before anything of its message is read: who calls, whether a rule matches them,
 //! and how many calls they have in progress.
 
 use std::convert::Infallible;
@@ -121,7 +121,7 @@ async fn refuse(
 }
 
 impl Intake {
-    /// Lets a call in: anyone may ask for the health, operators for an overview, and those whom a rule is about for the
+    /// Lets a call in: anyone may ask for the health, operators for an overview, and those that a rule matches for the
     /// rest.
     fn enter(&self, peer: Option<&Peer>, needs_rule: bool) -> Result<Place, Denial> {
         if needs_rule {

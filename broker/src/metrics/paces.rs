@@ -29,7 +29,7 @@ struct Endpoint {
 impl Paces {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let paced = Family::default();
-        let help = "1 while signatures for an endpoint are given by turns: it has a pace, or its server throttled";
+        let help = "1 while callers take turns for the signatures of an endpoint: it has a pace, or its server throttled";
         registry.register("endpoint_paced", help, paced.clone());
         let rates = Family::<Endpoint, Gauge<f64, AtomicU64>>::default();
         let help = "Signatures a second that a paced endpoint is given at most, of its slowest account; 0 for no limit";

@@ -1,4 +1,4 @@
-//! The process at the other end of a Unix socket, by the kernel's word.
+//! The process at the other end of a Unix socket, as the kernel reports it.
 //!
 //! Invariant: a [`UnixPeer`] exists only where the kernel named a uid. A connection without one has no
 //! peer, and no peer is denied. The uid is the identity; what `exe` says is a convenience on top,

@@ -33,7 +33,7 @@ impl Rates {
         Self { start, full_at: Mutex::default() }
     }
 
-    /// Takes a token for a call that no rule is about, of the bucket `name`: one that no rule has.
+    /// Takes a token for a call that no rule matches, of the bucket `name`: one that no rule has.
     ///
     /// # Errors
     /// RATE_LIMITED.
@@ -45,7 +45,7 @@ impl Rates {
         now: Instant,
     ) -> Result<(), Denial> {
         self.take(name, peer, rate, now)
-            .map_err(|wait| Denial::new(Reason::RateLimited, "it asks too often").retry_after(wait))
+            .map_err(|wait| Denial::new(Reason::RateLimited, "too many calls").retry_after(wait))
     }
 
     /// Takes a token of a peer's bucket, if there is one at `now`.

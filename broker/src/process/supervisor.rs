@@ -61,7 +61,7 @@ impl Supervisor {
         }
         // It fails only at the end of the runtime.
         if let Ok(Err(error)) = tokio::task::spawn_blocking(send).await {
-            tracing::warn!(%error, "the service manager can't be told");
+            tracing::warn!(%error, "the service manager can't be notified");
         }
     }
 }

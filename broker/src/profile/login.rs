@@ -212,7 +212,8 @@ impl Flow {
         let interval = u32::try_from(authorization.interval).ok().filter(|given| *given > 0);
         let device_code = Secret::new(device_code);
         let polling = self.poll(&registration, &device_code, interval.unwrap_or(INTERVAL));
-        let late = |_| Denial::new(Reason::LoginExpired, "nobody entered the code in time");
+        let late =
+            |_| Denial::new(Reason::LoginExpired, "nobody entered the code before it expired");
         let answer = tokio::time::timeout_at(deadline, polling).await.map_err(late)??;
         self.keep(registration, answer).await
     }
@@ -297,7 +298,7 @@ impl Flow {
                 TokenError::AuthorizationPending => {}
                 TokenError::SlowDown => interval += INTERVAL,
                 TokenError::AccessDenied => {
-                    return Err(Denial::new(Reason::LoginDenied, "the person declined"));
+                    return Err(Denial::new(Reason::LoginDenied, "the user declined"));
                 }
                 TokenError::ExpiredToken => {
                     return Err(Denial::new(Reason::LoginExpired, "the code has expired"));
@@ -305,7 +306,7 @@ impl Flow {
                 // In trouble, or out of reach: the code is good for a while yet.
                 other if other.passes() => {
                     let error = shown(&in_words(&error), &secrets);
-                    tracing::debug!(error, "the sign-in can't be asked about");
+                    tracing::debug!(error, "the state of the sign-in can't be read");
                 }
                 _ => return Err(refused("CreateToken", &error, &secrets)),
             }

@@ -109,7 +109,7 @@ async fn take_over(home: &Home, profiles: &[Arc<Entry>]) {
             // Whoever reads this may rely on it.
             Taken::Dropped => tracing::info!(profile = %profile.name, "not in the AWS files any more"),
             Taken::Kept(denial) => {
-                tracing::warn!(profile = %profile.name, %denial, "what was loaded stays");
+                tracing::warn!(profile = %profile.name, %denial, "not loaded again: the credentials from before stay in use");
             }
         }
     });

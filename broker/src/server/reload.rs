@@ -108,7 +108,7 @@ pub(super) async fn follow(
 /// What the service manager shows of the broker.
 pub(super) fn status(current: &Current) -> String {
     if current.rejected() {
-        return "the configuration has faults, the one before stays in effect".to_owned();
+        return "the configuration has errors: the previous one stays in effect".to_owned();
     }
     let state = current.state();
     let (profiles, endpoints) = (state.profiles.names().count(), state.endpoints.len());

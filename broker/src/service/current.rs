@@ -29,7 +29,7 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 /// What holds now: a reload puts another state in its place, as a whole.
 pub(crate) struct Current {
     pub(super) state: ArcSwap<State>,
-    /// The configuration has changed, and has faults.
+    /// The configuration has changed, and has errors.
     pub(super) rejected: AtomicBool,
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Arc<Audit>,

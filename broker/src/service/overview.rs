@@ -21,7 +21,7 @@ pub(crate) struct Callers {
 }
 
 /// The answer to a request with these callers; whoever is no operator has none. The profiles are those of `peer`, where a
-/// rule is about them.
+/// rule matches them.
 pub(super) async fn overview(
     current: &Current,
     callers: Option<Callers>,

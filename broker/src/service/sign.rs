@@ -151,7 +151,7 @@ async fn answer(
 struct Asked {
     profile: String,
     rule: String,
-    /// A rule is about it. A stranger's texts aren't logged: they could be anything.
+    /// A rule matches it. A stranger's texts aren't logged: they could be anything.
     matched: bool,
 }
 
@@ -185,7 +185,7 @@ impl Current {
         self.decided(caller, &request, record, asked, phases).await
     }
 
-    /// Reads a request: all of it, if a rule is about it.
+    /// Reads a request: all of it, if a rule matches it.
     async fn parsed(
         &self,
         peer: &Peer,

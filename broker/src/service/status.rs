@@ -10,8 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::error::{Denial, Reason, shown};
 
-/// When to ask again after UNAVAILABLE: a failure is remembered for as long, or up to five times where it
-/// comes again and again.
+/// When to ask again after UNAVAILABLE: failures are cached for this long, up to five times that when they repeat.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The status of a denial, with the record to quote. Its detail stays here.
@@ -88,7 +87,9 @@ fn code_and_text(reason: Reason) -> (Code, &'static str) {
             (Code::FailedPrecondition, "the profile is not one of IAM Identity Center")
         }
         Reason::LoginDenied => (Code::FailedPrecondition, "the sign-in was declined"),
-        Reason::LoginExpired => (Code::FailedPrecondition, "nobody signed in in time"),
+        Reason::LoginExpired => {
+            (Code::FailedPrecondition, "nobody signed in before the code expired")
+        }
         Reason::AccessDenied => (Code::FailedPrecondition, "AWS denied access to the role"),
         Reason::ClockSkew => (Code::FailedPrecondition, "the broker's clock is wrong"),
         Reason::KeysRejected => {

@@ -60,7 +60,7 @@ fn table() -> Vec<(Reason, &'static str, &'static str)> {
             "credential process",
             "run its credential_process yourself, or: aws sts get-caller-identity --profile 'My Corp'",
         ),
-        (CredentialsUnavailable, "sso", "look at the network and at the source of the credentials"),
+        (CredentialsUnavailable, "sso", "check the network and the source of the credentials"),
     ]
 }
 
@@ -131,12 +131,12 @@ fn a_scope_that_contradicts_the_host_is_told() {
     assert_eq!(warnings("https://h.example/mcp", "region = \"x-1\"\nservice = \"y\"\n"), "");
     assert_eq!(
         warnings(URL, "region = \"eu-west-1\"\n"),
-        "Warning: the endpoint e has region \"eu-west-1\", and its host says \"us-east-1\": AWS will probably refuse \
+        "Warning: the endpoint e has region \"eu-west-1\", but its host means \"us-east-1\": AWS will probably refuse \
          the signatures. Leave region out.\n"
     );
     let both = warnings(
         "https://x.lambda-web.global.on.aws/mcp",
         "region = \"eu-west-1\"\nservice = \"x\"\n",
     );
-    assert!(both.contains("says \"*\"") && both.contains("says \"lambda\""), "{both}");
+    assert!(both.contains("means \"*\"") && both.contains("means \"lambda\""), "{both}");
 }

@@ -75,7 +75,7 @@ fn a_table_says_what_is_wrong_and_what_to_do() {
     assert_eq!(lines[2][7], "needs a sign-in: sigward-broker login prod");
     assert_eq!(
         (lines[3][2], lines[3][7]),
-        ("degraded", "AWS or the program behind it can't be reached")
+        ("degraded", "AWS or its credential_process doesn't answer")
     );
     let without = table(&own(&[profile("dev")], false), SystemTime::UNIX_EPOCH);
     assert!(!without.contains("ACCOUNT"), "{without}");
@@ -144,7 +144,7 @@ fn an_endpoint_that_is_paced_is_shown() {
 fn a_configuration_that_is_not_in_force_is_said_first() {
     let rejected = own(&[profile("dev")], true);
     let text = table(&rejected, SystemTime::UNIX_EPOCH);
-    assert!(text.starts_with("The configuration file has changed and has faults"), "{text}");
+    assert!(text.starts_with("The configuration file has changed and has errors"), "{text}");
     let json: serde_json::Value = serde_json::from_str(&json(&rejected)).expect("JSON");
     assert_eq!(json["config_rejected"], true);
     assert_eq!(json["profiles"][0]["identity_arn"], "");

@@ -27,13 +27,13 @@ fn callers_table(callers: &[Caller], others: u32) -> String {
 
 fn profiles_table(answer: &Answer, now: SystemTime) -> String {
     let Answer { profiles, config_rejected, .. } = answer;
-    let fault = "The configuration file has changed and has faults: the one before is in force. See them with: \
-                 sigward-broker check --config FILE\n\n";
-    let fault = if *config_rejected { fault } else { "" };
+    let rejected = "The configuration file has changed and has errors: the previous configuration stays in effect. To \
+                    list the errors: sigward-broker check --config FILE\n\n";
+    let rejected = if *config_rejected { rejected } else { "" };
     if profiles.is_empty() {
         let none = "No rule of this broker gives you a profile.\n";
         let none = if answer.callers.is_some() { "This broker has no profile.\n" } else { none };
-        return format!("{fault}{none}");
+        return format!("{rejected}{none}");
     }
     let identities = profiles.iter().any(|profile| !profile.identity_arn.is_empty())
         || profiles.iter().flat_map(|it| &it.agents).any(|agent| !agent.identity_arn.is_empty());
@@ -70,7 +70,7 @@ fn profiles_table(answer: &Answer, now: SystemTime) -> String {
         row.push(or_dash(&in_words(&profile)));
         table.row(row);
     }
-    format!("{fault}{}", table.render())
+    format!("{rejected}{}", table.render())
 }
 
 /// The endpoints whose signatures are given by turns: a line each.
@@ -124,13 +124,13 @@ fn in_words(profile: &Profile) -> String {
             "needs a sign-in: aws login".to_owned()
         }
         Some(Reason::LoginRequired) => format!("needs a sign-in: sigward-broker login {name}"),
-        Some(Reason::MfaRequired) => "has mfa_serial, and nobody is here to type a code".to_owned(),
-        Some(Reason::ProfileMisconfigured) => "is set up wrongly: sigward-broker check".to_owned(),
+        Some(Reason::MfaRequired) => "has mfa_serial, and nobody can type the code here".to_owned(),
+        Some(Reason::ProfileMisconfigured) => "is misconfigured: sigward-broker check".to_owned(),
         Some(Reason::UnsupportedProfileSetting) => {
-            "has a setting that can't be honoured: sigward-broker check".to_owned()
+            "has an unsupported setting: sigward-broker check".to_owned()
         }
         Some(Reason::CredentialsUnavailable) => {
-            "AWS or the program behind it can't be reached".to_owned()
+            "AWS or its credential_process doesn't answer".to_owned()
         }
         Some(other) => other.name().to_owned(),
     }

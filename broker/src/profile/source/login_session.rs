@@ -77,7 +77,7 @@ async fn valid(
     if other.refresh != token.refresh && now < other.expiry {
         Ok(other)
     } else if now < token.expiry {
-        tracing::warn!(%denial, "the login session isn't renewed: its keys serve until they expire");
+        tracing::warn!(%denial, "the login session wasn't renewed: its keys are used until they expire");
         Ok(token)
     } else {
         Err(denial)

@@ -12,7 +12,7 @@ async fn a_changed_configuration_is_in_force_at_once_and_a_bad_one_never() {
         client.watch_profiles(v1::WatchProfilesRequest {}).await.expect("a stream").into_inner();
     client.sign(request("dev")).await.expect("a signature");
 
-    // With faults: the one before stays, and says so.
+    // With errors: the previous one stays in force, and the list says so.
     Broker::write(at, "broker.toml", &format!("{before}[nonsense]\n"));
     loop {
         let list = deadline::within(changes.message()).await.expect("a list").expect("a list");

@@ -21,7 +21,7 @@ pub(super) fn assumes(profile: &Profile<'_>) -> bool {
 /// The role `role_arn` of a profile that `assumes` it.
 pub(super) fn hop(profile: &Profile<'_>, role_arn: Setting<'_>) -> Result<Hop, Denial> {
     if let Some(mfa) = profile.get("mfa_serial") {
-        let why = "nobody is here to type a code; use a profile of IAM Identity Center, or one whose \
+        let why = "nobody can type the code here; use a profile of IAM Identity Center, or one whose \
                    credential_process asks for the code";
         let detail = mfa.wrong(format!("in the profile {}: {why}", profile.name)).to_string();
         return Err(Denial::new(Reason::MfaRequired, detail));
