@@ -1,6 +1,7 @@
 //! A layer of the HTTP client's connector, in which a connection may go elsewhere than to the request that asked for it.
 //! The connector below is the client's own, with its proxies, authorities and protocols.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
@@ -21,18 +22,25 @@ pub(super) trait Detour: Clone {
 #[derive(Debug, Clone)]
 pub(super) struct By<D>(pub(super) D);
 
-/// The connector with the layer on top.
-#[derive(Debug, Clone)]
+/// The connector with the layer on top. The HTTP client copies it several times for each request, and what is below
+/// has an allocation for each of its layers: so the copies share that.
+#[derive(Debug)]
 pub(super) struct Connector<S, D> {
-    inner: S,
+    inner: Arc<Mutex<S>>,
     detour: D,
+}
+
+impl<S, D: Clone> Clone for Connector<S, D> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), detour: self.detour.clone() }
+    }
 }
 
 impl<S, D: Detour> Layer<S> for By<D> {
     type Service = Connector<S, D>;
 
     fn layer(&self, inner: S) -> Connector<S, D> {
-        Connector { inner, detour: self.0.clone() }
+        Connector { inner: Arc::new(Mutex::new(inner)), detour: self.0.clone() }
     }
 }
 
@@ -54,6 +62,7 @@ where
     }
 
     fn call(&mut self, destination: R) -> Self::Future {
-        self.detour.connect(self.inner.clone().oneshot(destination))
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.detour.connect(inner.oneshot(destination))
     }
 }
