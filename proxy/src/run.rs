@@ -135,15 +135,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 async fn serve(config: Config, route: Route, descriptors: u64) -> ExitCode {
     let broker = Broker::new(route, config.timeouts.request);
-    let settings = Settings {
-        url: config.endpoint.clone(),
-        network: config.network.clone(),
-        headers: config.headers.clone(),
-        timeouts: config.timeouts,
-        skip_auth: config.skip_auth,
-        telemetry: config.telemetry,
-        inspect: false,
-    };
+    let settings = Settings::new(&config, false);
     let upstream = match Upstream::new(settings, Signer::new(broker.clone())) {
         Ok(upstream) => Arc::new(upstream),
         Err(error) => return fail(&error),
@@ -242,7 +234,7 @@ async fn over_http(
     };
     // New connections are refused from here on.
     drop(socket);
-    tracing::info!("draining: nothing new is taken");
+    tracing::info!("draining: no new requests are accepted");
     let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
     handler.close().await;
     ExitCode::SUCCESS

@@ -32,7 +32,7 @@ pub use self::frames::{Frame, Frames, Whole};
 pub use self::messages::{Incoming, Messages};
 pub use self::trust::SetupError;
 use crate::budget::Budget;
-use crate::config::{Network, ProfileName, Timeouts};
+use crate::config::{Config, Network, ProfileName, Timeouts};
 use crate::error::{Error, innermost};
 use crate::signer::{Signature, Signer};
 
@@ -118,6 +118,21 @@ pub struct Settings {
     pub telemetry: bool,
     /// Whether the server's certificate is kept, for whoever checks the way to it.
     pub inspect: bool,
+}
+
+impl Settings {
+    /// What a configuration says of the endpoint.
+    pub(crate) fn new(config: &Config, inspect: bool) -> Self {
+        Self {
+            url: config.endpoint.clone(),
+            network: config.network.clone(),
+            headers: config.headers.clone(),
+            timeouts: config.timeouts,
+            skip_auth: config.skip_auth,
+            telemetry: config.telemetry,
+            inspect,
+        }
+    }
 }
 
 impl Upstream {

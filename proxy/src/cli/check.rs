@@ -1,4 +1,4 @@
-//! `sigward-proxy check`: the whole way to an MCP server once, step by step, as serving would go it.
+//! `sigward-proxy check`: connects to an MCP server once, step by step, as serving does.
 //!
 //! It uses the parts that serve: the same options, broker, signatures, connections and sentences. It
 //! ends every session that it opens. Nothing secret is shown: of a signature its key id and its scope.
@@ -57,15 +57,7 @@ pub async fn run(
         steps: vec![first],
         profiles: Vec::new(),
     };
-    let settings = Settings {
-        url: config.endpoint.clone(),
-        network: config.network.clone(),
-        headers: config.headers.clone(),
-        timeouts: config.timeouts,
-        skip_auth: config.skip_auth,
-        telemetry: config.telemetry,
-        inspect: true,
-    };
+    let settings = Settings::new(config, true);
     let upstream = match Upstream::new(settings, Signer::new(broker.clone())) {
         Ok(upstream) => Arc::new(upstream),
         Err(error) => {
