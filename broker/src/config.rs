@@ -1,7 +1,7 @@
-//! What the broker is told: a file, or the flags of `serve`.
+//! The configuration: a file, or the flags of `serve`.
 //!
 //! Invariant: a [`Config`] is consistent. Every name that it mentions exists, every value was
-//! checked, and nothing that was written is ignored: what this version can't do is a fault. Parsing
+//! checked, and no setting is ignored: what this version can't do is an error. Parsing
 //! touches neither the network nor the AWS files.
 
 mod agent;

@@ -1,6 +1,6 @@
-//! What a broker may open once its configuration has been read: its own files, those of AWS that it is told of, what the
-//! system keeps for name resolution and trust, and nothing else. Whatever is made of the process later, the user's other
-//! files stay closed to it.
+//! What a broker may open once its configuration has been read: its own files, the AWS files that are named to it, what
+//! the system needs for name resolution and trust, and nothing else. Even code that takes the process over can't open the
+//! user's other files.
 //!
 //! The programs of a `credential_process` are run outside of it ([`process::outside`]): they open files of their own.
 

@@ -1,4 +1,4 @@
-//! For tests: nothing is waited for without an end.
+//! For tests: waiting with a deadline.
 
 use std::time::{Duration, Instant};
 

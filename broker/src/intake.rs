@@ -1,9 +1,9 @@
-//! Between the socket and the RPCs: who comes in, and how much of everybody. All limits on callers live
-//! here, but for those on the memory of a request for a signature (`service::budget`).
+//! Between the socket and the RPCs: admission, and the limits of each caller. All limits on callers live
+//! here, except the memory of a request for a signature (`service::budget`).
 //!
 //! Invariant: what a caller can make the broker hold is bounded by a constant, for each peer and in all, from
-//! the moment when its connection is accepted. A stranger (a peer that no rule matches) gets a moment to be
-//! told so, and nothing else.
+//! the moment when its connection is accepted. A stranger (a peer that no rule matches) gets a moment to
+//! receive the refusal, and nothing else.
 
 pub(crate) mod accept;
 mod connection;

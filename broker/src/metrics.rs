@@ -106,7 +106,7 @@ impl Default for Metrics {
         registry.register("signatures", help, signatures.clone());
         let phases = Phases::register(&mut registry);
         let profiles = Profiles::register(&mut registry);
-        let help = "1 while the configuration file has errors and the one before is in force";
+        let help = "1 while the configuration file has errors and the previous one is in force";
         let rejected = gauge(&mut registry, "config_rejected", help);
         let refused = Family::default();
         let help =

@@ -3,7 +3,7 @@
 //! Invariant: [`Matched::decide`] is the only maker of a [`Grant`], and a grant is the only way to a
 //! profile's credentials and to a signature: skipping the policy doesn't compile.
 //!
-//! A request is decided in two steps. [`Policy::match_rules`] finds the rules that are about its peer,
+//! A request is decided in two steps. [`Policy::match_rules`] finds the rules that match its peer,
 //! profile and endpoint, before anything of the body is read; it says whether any of them looks at the body.
 //! [`Matched::decide`] then asks them about what the body calls.
 

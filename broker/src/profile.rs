@@ -113,7 +113,7 @@ impl SignIn {
 }
 
 impl Profiles {
-    /// The profiles of a configuration. Nothing is loaded; `observer` hears of each load to come.
+    /// The profiles of a configuration. Nothing is loaded yet; `observer` is called after each load.
     #[must_use]
     pub fn new(config: &Config, surroundings: &Surroundings, observer: Arc<dyn Observer>) -> Self {
         let tokens = Arc::new(Tokens::new(surroundings.home.as_deref()));

@@ -1,4 +1,4 @@
-//! Puts the broker together and takes it apart: bind, assemble, serve, reload, drain.
+//! The broker from start to end: bind, assemble, serve, reload, drain.
 
 mod obstacles;
 mod reload;

@@ -1,4 +1,4 @@
-//! The files of TLS, in PEM (RFC 7468), as both sides read them.
+//! The TLS files, in PEM (RFC 7468), as both sides read them.
 //!
 //! Invariant: no text of a file is in an error, and what is read of a file is wiped.
 
@@ -35,7 +35,7 @@ pub fn read(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
 /// What it holds instead.
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    // The library's words have the text in them.
+    // The library's messages contain text of the file.
     let certificates = certificates.map_err(|_| "it holds what is no PEM")?;
     if certificates.is_empty() { Err("it holds no certificate in PEM") } else { Ok(certificates) }
 }

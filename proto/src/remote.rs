@@ -41,7 +41,8 @@ impl TlsBroker {
         let read = tokio::task::spawn_blocking(move || Files::read(&of_read)).await;
         let files = read.map_err(io::Error::other)?.map_err(io::Error::other)?;
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        // The second piece of a request would wait for the kernel's word about the first. The calls go on without it too.
+        // Else the second piece of a request would wait for the acknowledgement of the first (Nagle). Calls work without
+        // it too.
         stream.set_nodelay(true).ok();
         prepare(&stream);
         let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;

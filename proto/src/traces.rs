@@ -53,7 +53,7 @@ pub enum TracesError {
     /// What the environment says can't be used.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The exporter can't be made of what other variables say.
+    /// The exporter can't be built from what other variables say.
     #[error("the exporter can't be set up: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
     /// There is no thread for it.

@@ -1,4 +1,4 @@
-//! Whether a proxy and a broker of different versions understand each other, and which of the two to update if not.
+//! Whether a proxy and a broker of different versions understand each other, and if not, which of the two to update.
 //!
 //! Both are numbers of the protocol, not of the programs: releases that only add to `sigward.broker.v1` keep it, and work
 //! with each other.

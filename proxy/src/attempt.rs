@@ -1,4 +1,4 @@
-//! One attempt for all who wait for the same thing.
+//! One attempt at something that many wait for.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The gRPC channel to the broker: one connection, made when it is needed and again when it broke.
 //!
-//! Every answer is either what was asked for or an [`Error`] that says whose fault it is; a broker
-//! that went away is asked again, since asking for a signature changes nothing.
+//! Every call returns an answer or an [`Error`] that names the side that failed. If the connection breaks, the call is
+//! repeated: asking for a signature has no side effect.
 
 mod channel;
 mod pacing;
@@ -223,7 +223,7 @@ impl Broker {
             async move { client.report_exchange(request).await }
         });
         if let Err(error) = told.await {
-            tracing::debug!(%profile, %error, "the broker wasn't told how an exchange went");
+            tracing::debug!(%profile, %error, "the outcome of an exchange couldn't be reported to the broker");
         }
     }
 

@@ -1,7 +1,6 @@
 //! The command line: every option of mcp-proxy-for-aws with its meaning, and our own.
 //!
-//! Made so that a user changes one word in an MCP client's config. What is wrong is said with the
-//! option at fault.
+//! A user of that proxy changes one word in an MCP client's config. An error names the option that is wrong.
 
 mod broker;
 pub mod check;
@@ -37,15 +36,15 @@ use crate::environment::Environment;
 /// on this machine, or else a private one, started and ended together with this program.
 #[derive(Debug, Parser)]
 #[command(name = "sigward-proxy", version = crate::VERSION, max_term_width = 100)]
-// As argparse reads the options of mcp-proxy-for-aws: the last of several counts, and an abbreviation
-// will do that fits one of them. Where it fits one of our own too, an alias says that theirs is meant.
+// As argparse reads the options of mcp-proxy-for-aws: the last of several counts, and an option may be
+// abbreviated where that is unambiguous. Where an option of our own fits too, an alias selects theirs.
 #[command(args_override_self = true, infer_long_args = true)]
 #[command(after_help = "Examples:
   sigward-proxy https://aws-mcp.us-east-1.api.aws/mcp
   sigward-proxy https://aws-mcp.us-east-1.api.aws/mcp --profile prod-readonly dev staging
   sigward-proxy check https://aws-mcp.us-east-1.api.aws/mcp --profile dev    why doesn't it connect?
   sigward-proxy config --client claude-code --write https://aws-mcp.us-east-1.api.aws/mcp
-  sigward-proxy health 127.0.0.1:8080    is the one that listens there well?
+  sigward-proxy health 127.0.0.1:8080    is the proxy that listens there healthy?
 
 `sigward-proxy check --help` and `sigward-proxy config --help` say more.")]
 struct Options {
@@ -123,7 +122,7 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     ca_bundle: Option<PathBuf>,
 
-    /// Serve Streamable HTTP at /mcp, not standard input and output: HOST:PORT, PORT or unix:PATH
+    /// Serve Streamable HTTP at /mcp instead of standard input and output: HOST:PORT, PORT or unix:PATH
     #[arg(long, value_name = "ADDRESS", value_parser = listen::address)]
     listen: Option<ListenAddress>,
 
@@ -135,11 +134,11 @@ struct Options {
     #[arg(long, value_name = "MODE", requires = "listen", default_value = "0600", value_parser = listen::mode)]
     listen_mode: u32,
 
-    /// Never send the client's user to sign in; the error says how to
+    /// Never send the client's user to a sign-in page; the error says how to sign in
     #[arg(long)]
     no_sign_in: bool,
 
-    /// Say in each tool result whose identity made the call: `sigward/identity` in `_meta`
+    /// Add to each tool result whose identity made the call: `sigward/identity` in `_meta`
     #[arg(long)]
     show_identity: bool,
 
@@ -160,7 +159,7 @@ struct Options {
     tools_deny: Vec<String>,
 }
 
-/// Go the whole way to an MCP server once, as serving would, and say which step fails and what to do.
+/// Connect to an MCP server once, step by step, and report which step fails and what to do.
 ///
 /// Exit code: 0 if every step passed for every profile, 1 if one failed, 2 for a command line that is
 /// wrong.

@@ -159,7 +159,7 @@ impl Client {
         });
     }
 
-    /// Tells the client, in a task, what happens behind its back.
+    /// Notifies the client, in a task, of what happens without a call of its own.
     fn follow(
         self: &Arc<Self>,
         mut losses: mpsc::UnboundedReceiver<Lost>,
@@ -192,7 +192,7 @@ impl Client {
         let closing = sessions.iter().map(|session| session.close());
         let closed = tokio::time::timeout(FAREWELL, futures_util::future::join_all(closing)).await;
         if closed.is_err() {
-            tracing::info!("sessions that take long to end are left to themselves");
+            tracing::info!("gave up waiting for sessions to end");
         }
     }
 

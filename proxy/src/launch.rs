@@ -1,8 +1,8 @@
-//! Before anything else: which broker, and a process without AWS variables.
+//! The first steps of the process: choose the broker, and continue without AWS variables.
 //!
 //! Order matters. The private broker is started while this process still has the variables that are
-//! the broker's; then the process replaces itself by itself without them, and finds the broker's
-//! connection and its standard error where it left them.
+//! the broker's; then the process re-executes itself without them, and takes over the broker's
+//! connection and standard error.
 //!
 //! The proxy doesn't end when its broker can't be started: the client gets the reason as an error.
 
@@ -29,7 +29,7 @@ pub enum LaunchError {
     /// This process can't replace itself.
     #[error("can't continue without the AWS variables of the environment: {0}")]
     Reexecute(io::Error),
-    /// A socket was lost on the way.
+    /// A socket was lost in the re-execution.
     #[error("the private broker's sockets didn't survive the re-execution: {0}")]
     Handover(io::Error),
 }

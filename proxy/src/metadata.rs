@@ -2,7 +2,7 @@
 //! every request, with `--metadata`.
 //!
 //! It is asked once, and followed from then on where the model is told of it: what is shown stays the same for the same
-//! state, and whoever shows it hears of a change.
+//! state, and its readers are notified of changes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

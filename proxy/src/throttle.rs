@@ -1,4 +1,4 @@
-//! What a server says that is asked too often.
+//! How servers report throttling.
 //!
 //! A server that throttles has not acted on the request: 429 (RFC 6585, 4) and the error -32004 of AWS's MCP servers say
 //! so, with and without `Retry-After`. 503 doesn't: by RFC 9110, 15.6.4 a server "is currently unable to handle the

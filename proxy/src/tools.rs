@@ -131,7 +131,7 @@ impl Catalog {
             let argument = offer.argument_on(schema.as_ref());
             let is_odd = argument.is_none();
             if is_odd {
-                tracing::warn!(tool = %name, "left out a tool that leaves no name for the profile");
+                tracing::warn!(tool = %name, "left out a tool: its own arguments have both names of the profile argument");
             }
             let tool = Tool {
                 // Of a call that comes all the same, nothing is cut: no argument has this name.

@@ -115,7 +115,7 @@ async fn the_keys_of_a_profile_that_left_the_files_are_gone_from_memory() {
         std::fs::write(&new, format!("{others}\n")).unwrap();
         std::fs::rename(new, file).unwrap();
     }
-    broker.logged("not in the AWS files any more").await;
+    broker.logged("no longer in the AWS files").await;
     let refused = client.call("whoami", r#"{"aws_profile":"prod"}"#).await;
     assert_names(crate::setup::failure(&refused), &["\"prod\" can't be used"]);
     let called = client.call("whoami", "{}").await;

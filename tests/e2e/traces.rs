@@ -322,8 +322,8 @@ async fn a_collector_over_tls_is_known_by_the_authority_that_is_named() {
             // That of each program.
             collector.requests(2).await;
         } else {
-            client.process().logged("the collector takes no traces").await;
-            broker.logged("the collector takes no traces").await;
+            client.process().logged("the collector doesn't accept traces").await;
+            broker.logged("the collector doesn't accept traces").await;
         }
         client.close().await;
         broker.signal(Signal::TERM);
@@ -357,12 +357,12 @@ async fn a_collector_that_hangs_holds_up_nobody() {
     let begun = Instant::now();
     let (status, _, errors) = client.close().await;
     assert!(status.success() && begun.elapsed() < END, "{:?}", begun.elapsed());
-    assert_names(&errors, &["the last spans of the traces weren't taken in time"]);
+    assert_names(&errors, &["the last spans weren't exported in time"]);
     let begun = Instant::now();
     broker.signal(Signal::TERM);
     let (status, errors) = broker.ended().await;
     assert!(status.success() && begun.elapsed() < END, "{:?}", begun.elapsed());
-    assert_names(&errors, &["the last spans of the traces weren't taken in time"]);
+    assert_names(&errors, &["the last spans weren't exported in time"]);
 }
 
 /// What nobody can send spans to is said once, and is no reason not to sign.
@@ -370,7 +370,7 @@ async fn a_collector_that_hangs_holds_up_nobody() {
 async fn a_collector_that_is_away_or_named_wrongly_is_said_and_nothing_else_fails() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     for (endpoint, says) in [
-        (format!("http://{closed}"), &["the collector takes no traces", "lost="][..]),
+        (format!("http://{closed}"), &["the collector doesn't accept traces", "lost="][..]),
         (
             "http://collector.example:4317".to_owned(),
             &["no traces are exported", ENDPOINT, "https://"],

@@ -1,7 +1,6 @@
-//! Who the peers of a rule are to AWS: `agent` and `attribution`.
+//! The name under which the peers of a rule act in AWS: `agent` and `attribution`.
 //!
-//! Invariant: two pairs of a profile and an agent that a rule allows never have one role session name, so CloudTrail
-//! tells them apart.
+//! Invariant: each pair of a profile and an agent has a role session name of its own, so CloudTrail tells them apart.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The configuration file: TOML to [`Config`], all faults at once.
+//! The configuration file: TOML to [`Config`], with all errors at once.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,7 +1,6 @@
 //! `pace` of an endpoint: the numbers of a quota that all callers share.
 //!
-//! A number that can't be meant is an error: a rate of nothing signs nothing, and a wait beyond what callers have is
-//! none.
+//! Numbers without a use are errors: a rate of zero, or a wait longer than any caller waits.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Walks a TOML document and collects every fault on the way, instead of stopping at the first.
+//! Walks a TOML document and collects every error, instead of stopping at the first.
 //!
 //! A [`Table`] remembers the keys that were asked for; [`Table::done`] reports those that nobody
 //! asked for. So the list of known keys is the code that reads them.

@@ -1,4 +1,4 @@
-//! The narrower role of a profile, checked by what STS allows: a fault here is one line, there it is a profile that
+//! The narrower role of a profile, checked by what STS allows: an error here names its line, an error of STS would be a profile that
 //! doesn't work.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The rules: whom they are about, and what of MCP they permit.
+//! The rules: which callers they match, and what of MCP they permit.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! One caller's connection: it carries the peer that was named when it was accepted, or none.
+//! One caller's connection, with the peer that was identified when it was accepted, if any.
 
 use std::io;
 use std::pin::Pin;

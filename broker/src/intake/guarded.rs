@@ -1,4 +1,4 @@
-//! A stream of bytes whose reading somebody watches: before each read, and how much it brought. Writing passes through.
+//! A stream whose reads are observed: before each read, and how many bytes it returned. Writes pass through.
 //!
 //! It doesn't write several pieces at once: then h2 collects them, and the head, the message and the trailers of an answer
 //! are one write, for which the caller wakes once.

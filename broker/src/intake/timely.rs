@@ -1,6 +1,6 @@
-//! The message of a call other than `Sign`, which is read by the gRPC library: short, and complete soon.
+//! The message of a call other than `Sign`, which the gRPC library reads: it must be complete within a deadline.
 //!
-//! The attack: calls whose message never ends, until there is no place for those of others.
+//! The attack: calls whose message never ends, until no slot is left for those of others.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

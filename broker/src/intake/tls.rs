@@ -4,9 +4,9 @@
 //! configuration vouches for ([`verifier`]), over TLS 1.3, in a handshake of its own: there are no tickets and no cached
 //! sessions, so an identity is never older than its connection. It is looked at again with each call ([`standing`]).
 //!
-//! Before a peer is known it is one of a bounded number of handshakes. The attack: hundreds of connections that send nothing, or a
-//! byte now and then. Each has a few seconds and a few kilobytes; where there are too many, the oldest of the address
-//! that has the most makes room, so that whoever shakes hands at once comes in.
+//! The number of handshakes is bounded. The attack: hundreds of connections that send nothing, or a byte now and then.
+//! Each has a few seconds and a few kilobytes; beyond the bound, the oldest of the address that has the most is closed,
+//! so that a caller that completes its handshake at once gets in.
 
 mod files;
 mod handshakes;
@@ -235,13 +235,13 @@ impl Tls {
                     metrics.tls_files(Some(material.expiry));
                     self.material.send_replace(Arc::new(material));
                     // The log says what is so already: who reads it may ask for the metrics at once.
-                    tracing::info!(generation, "the files of TLS were reloaded");
+                    tracing::info!(generation, "the TLS files were reloaded");
                     error = None;
                 }
                 Ok(None) => {
                     if error.take().is_some() {
                         metrics.tls_files(Some(self.material.borrow().expiry));
-                        tracing::info!("the files of TLS are as they were");
+                        tracing::info!("the TLS files are unchanged");
                     }
                 }
                 Err(unusable) => {
@@ -249,7 +249,7 @@ impl Tls {
                     metrics.tls_files(None);
                     if error.as_ref() != Some(&why) {
                         tracing::error!(
-                            "the new files of TLS are rejected, those before stay in effect: {why}"
+                            "the new TLS files are rejected, the previous ones stay in effect: {why}"
                         );
                     }
                     error = Some(why);

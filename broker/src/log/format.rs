@@ -1,5 +1,5 @@
-//! What a line says, for people and for collectors. The spans that it is in are in it: what is known of the call that it is
-//! about, and the phase of that call (a span without fields).
+//! The text of a log line, for people and for collectors. It includes the spans that it was logged in: what is known of
+//! the call, and the phase of that call (a span without fields).
 
 use std::fmt::{self, Debug, Write as _};
 

@@ -41,7 +41,7 @@ impl Tls {
         let help = "TLS handshakes by outcome: done, refused, late, or made_room for others";
         registry.register("tls_handshakes", help, handshakes.clone());
         let rejected = Gauge::default();
-        let help = "1 while the files of TLS have errors and those before are in force";
+        let help = "1 while the TLS files have errors and the previous ones are in force";
         registry.register("tls_files_rejected", help, rejected.clone());
         let expiry = Family::default();
         let help = "Expiry of the broker's own certificate, as a Unix timestamp in seconds";

@@ -1,4 +1,4 @@
-//! The rate for a server whose quota nobody has told: CUBIC, as in the adaptive retry mode of the AWS SDKs
+//! The rate for a server whose quota isn't known: CUBIC, as in the adaptive retry mode of the AWS SDKs
 //! (RFC 9438 has the function). Pure: time is an argument.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! Who is next: one peer after the other, and of a peer one connection after the other.
+//! Whose turn is next: round robin over the peers, and over the connections of each peer.
 //!
 //! The attack: a caller asks for a thousand signatures at once, and everybody behind it waits for all of them. With
 //! turns, a caller that has one request waits for one turn of each of the others, whatever they have. Connections alone

@@ -1,4 +1,4 @@
-//! One rule, and what it says to a call.
+//! One rule, and its verdict on a call.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What the service manager is told (sd_notify(3)): ready, reloading, stopping, alive. Without one, nobody is.
+//! Notifies the service manager (sd_notify(3)): ready, reloading, stopping, alive. Does nothing without one.
 //!
 //! Invariant: a manager that doesn't read costs a thread of the pool for blocking calls, and no worker.
 

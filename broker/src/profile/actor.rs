@@ -104,7 +104,7 @@ impl Actor {
         drop(self.tell(|machine, now| machine.want(Asker::Nobody, now)));
     }
 
-    /// Loads again now: something has changed that the credentials are made of.
+    /// Loads again now: an input of the credentials has changed.
     pub(super) fn change(self: &Arc<Self>, change: Change) {
         self.tell(|machine, now| machine.change(change, now));
     }

@@ -71,7 +71,7 @@ fn is_clock<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
         && error.message().is_some_and(|message| said.iter().any(|it| message.contains(it)))
 }
 
-/// A denial with AWS's words, or with the network's.
+/// A denial with the error of AWS, or of the network.
 fn denial<E>(reason: Reason, operation: &str, error: &SdkError<E>, secrets: &[&str]) -> Denial
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,

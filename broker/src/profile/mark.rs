@@ -1,4 +1,4 @@
-//! What tells a file from the one that was there before.
+//! A mark of a file's state, to notice that the file was replaced or changed.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,4 @@
-//! Who hears of each load of credentials: the audit log and the metrics, which stand above this module.
+//! The observer of loads of credentials: for the audit log and the metrics, which are above this module.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::config::{Agent, ProfileName};
 use crate::error::Denial;
 use crate::secret::Credentials;
 
-/// Hears of each load that has ended. It must not wait.
+/// Is called when a load has ended. It must not block.
 pub trait Observer: Debug + Send + Sync {
     /// A load of a profile's credentials, for an agent or for all, took this long, and brought these, or none.
     fn on_load(
@@ -25,7 +25,7 @@ pub trait Observer: Debug + Send + Sync {
     );
 }
 
-/// Nobody hears of it: for `check`, which tells a person itself.
+/// Observes nothing: for `check`, which reports to a person itself.
 impl Observer for () {
     fn on_load(
         &self,

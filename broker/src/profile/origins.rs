@@ -1,4 +1,4 @@
-//! Which sign-in a token comes from: what a renewal of our own brings is still the same one.
+//! Which sign-in a token comes from: a token that we renewed still belongs to the same sign-in.
 //!
 //! Credentials that were had for the token of before are as good as they were, so no profile is loaded again for it.
 

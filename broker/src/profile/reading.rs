@@ -1,6 +1,6 @@
 //! What one reading of the AWS files and of the token's cache says about a profile.
 //!
-//! Invariant: no key gets into it. What credentials are made of is compared by its hash.
+//! Invariant: it holds no key. The inputs of credentials are compared by their hash.
 
 use std::path::PathBuf;
 
@@ -54,7 +54,7 @@ pub(super) struct Inputs {
     pub(super) token: Option<PathBuf>,
 }
 
-/// What has changed of that which credentials are made of.
+/// Which inputs of the credentials have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     /// What the files say: they may be someone else's.

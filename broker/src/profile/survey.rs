@@ -1,4 +1,4 @@
-//! The first reading of the AWS files, for what is shown of profiles that nobody has asked a signature of.
+//! The first reading of the AWS files, to show profiles that haven't signed anything yet.
 //!
 //! Invariant: a home on a disk that hangs delays those who list the profiles once, and by [`PATIENCE`].
 

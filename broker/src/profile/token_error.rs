@@ -93,7 +93,7 @@ impl TokenError {
         }
     }
 
-    /// What to tell the person beside the server's words.
+    /// What to tell the user beside the server's message.
     fn advice(self) -> &'static str {
         match self {
             ExpiredToken | InvalidGrant => "the sign-in has ended: ",

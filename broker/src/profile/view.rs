@@ -1,4 +1,4 @@
-//! What can be told about a profile: never a key.
+//! What is shown of a profile: never a key.
 
 use std::time::SystemTime;
 

@@ -107,7 +107,7 @@ async fn take_over(home: &Home, profiles: &[Arc<Entry>]) {
                 tracing::info!(profile = %profile.name, "changed: its credentials are loaded again");
             }
             // Whoever reads this may rely on it.
-            Taken::Dropped => tracing::info!(profile = %profile.name, "not in the AWS files any more"),
+            Taken::Dropped => tracing::info!(profile = %profile.name, "no longer in the AWS files"),
             Taken::Kept(denial) => {
                 tracing::warn!(profile = %profile.name, %denial, "not loaded again: the credentials from before stay in use");
             }

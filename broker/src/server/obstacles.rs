@@ -1,7 +1,7 @@
 //! What would keep a broker from starting with a configuration, found beside the one that may be running with it.
 //!
-//! Invariant: nothing is made, opened for writing or taken. What a broker has, its socket and its port, is no obstacle:
-//! it is the one that this would be.
+//! Invariant: nothing is created, opened for writing or taken over. A socket or a port that a running broker has is no
+//! obstacle: that may be the broker of this configuration.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! A new configuration without a new process: on SIGHUP, and when the file has changed.
 //!
-//! Invariant: the new state is put in place as a whole, or not at all. A configuration with faults
-//! changes nothing, and says so.
+//! Invariant: the new state is put in place as a whole, or not at all. A configuration with errors
+//! changes nothing, and the errors are logged.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

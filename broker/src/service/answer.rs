@@ -1,4 +1,4 @@
-//! The body of an answer: a message of gRPC in frames, and the trailers that say that all is well.
+//! The body of an answer: a gRPC message in frames, and the trailers with the status OK.
 
 use std::convert::Infallible;
 use std::pin::Pin;

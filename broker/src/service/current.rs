@@ -1,6 +1,6 @@
-//! What holds now, for all calls.
+//! The state in force, for all calls.
 //!
-//! Invariant: a reload puts another state in its place as a whole.
+//! Invariant: a reload replaces it as a whole.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -149,7 +149,7 @@ impl Current {
 
     /// What those are told whom this broker answers no more.
     pub(crate) fn ending() -> Denial {
-        Denial::new(Reason::BrokerEnding, "the broker is about to end")
+        Denial::new(Reason::BrokerEnding, "the broker is shutting down")
     }
 
     /// Waits for what may hang, a disk, a program or a caller, until the broker is about to end: whoever waits is told to ask again.

@@ -1,4 +1,4 @@
-//! Profiles as callers see them: each its own, an operator all of them.
+//! Profiles as callers see them: each caller its own, an operator all of them.
 
 use std::time::SystemTime;
 

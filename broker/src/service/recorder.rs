@@ -1,4 +1,4 @@
-//! What of the work in the background goes to the audit log and into the metrics.
+//! Records the work in the background in the audit log and the metrics.
 
 use std::sync::Arc;
 use std::time::Duration;

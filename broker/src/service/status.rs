@@ -103,7 +103,7 @@ fn code_and_text(reason: Reason) -> (Code, &'static str) {
         }
         Reason::CredentialsUnavailable => (Code::Unavailable, "no credentials at the moment"),
         Reason::AuditUnavailable => (Code::Unavailable, "the audit log can't be written"),
-        Reason::BrokerEnding => (Code::Unavailable, "the broker is about to end"),
+        Reason::BrokerEnding => (Code::Unavailable, "the broker is shutting down"),
         Reason::RateLimited => (Code::ResourceExhausted, "rate limit exceeded"),
         Reason::TooMuchInFlight => (Code::ResourceExhausted, "too much in flight"),
         Reason::PeerUnknown => (Code::Unauthenticated, "the peer is unknown"),

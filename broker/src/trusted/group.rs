@@ -1,6 +1,6 @@
 //! Which groups are a user's own: many systems give each user one, and let it write to the user's files.
 //!
-//! Only local files are read. A user or a group of a directory service isn't there, and its group isn't private.
+//! Only local files are read: the group of a user in a directory service doesn't count as private.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The files that a broker over TLS is asked with, and what is made of them.
+//! The files for a broker over TLS, and the client configuration that is built from them.
 //!
 //! Invariant: no text of a file is in an error, and a key that other users can read isn't used.
 

@@ -81,9 +81,9 @@ impl SpanProcessor for Queue {
         let sent = wait.recv_timeout(timeout);
         let lost = self.lost.load(Ordering::Relaxed);
         if sent.is_err() {
-            tracing::warn!(lost, "the last spans of the traces weren't taken in time");
+            tracing::warn!(lost, "the last spans weren't exported in time");
         } else if lost > 0 {
-            tracing::warn!(lost, "spans of the traces were lost");
+            tracing::warn!(lost, "spans were dropped");
         }
         sent.map_err(|_| OTelSdkError::Timeout(timeout))
     }
@@ -148,12 +148,12 @@ impl Sending {
                 let lost = self.lost.fetch_add(count, Ordering::Relaxed) + count;
                 // Once for each outage: there may be a batch each second.
                 if !was_failing {
-                    tracing::warn!(collector, lost, %error, "the collector takes no traces");
+                    tracing::warn!(collector, lost, %error, "the collector doesn't accept traces");
                 }
             }
             None if was_failing => {
                 let lost = self.lost.load(Ordering::Relaxed);
-                tracing::warn!(collector, lost, "the collector takes traces again");
+                tracing::warn!(collector, lost, "the collector accepts traces again");
             }
             None => {}
         }

@@ -1,4 +1,4 @@
-//! Which profiles' signatures the broker gives by turns, as far as it has said, and how many of them we wait for there.
+//! Which profiles' signatures the broker paces, as far as it has reported, and how many of them we wait for there.
 //!
 //! The rest waits here: a broker has room for so many calls of one user, over TLS for so many of one connection, and what
 //! ends the waiting of others (a report that an exchange is over) is a call too.

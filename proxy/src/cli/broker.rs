@@ -18,11 +18,11 @@ pub enum BrokerChoice {
     Private,
 }
 
-/// The options that say so.
+/// The options that choose a broker.
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(super) struct Options {
-    /// The broker to ask: unix:PATH, https://HOST:PORT, or private for one of our own
+    /// Broker to ask: unix:PATH, https://HOST:PORT, or private for one that the proxy starts for itself
     #[arg(long, value_name = "ADDRESS", env = "SIGWARD_BROKER", value_parser = named)]
     broker: Option<Named>,
 

@@ -51,11 +51,11 @@ struct Options {
     #[arg(long, default_value = "aws", value_parser = name)]
     name: String,
 
-    /// Which of the client's files
+    /// Which of the client's files to use
     #[arg(long, value_enum, default_value = "user")]
     scope: Scope,
 
-    /// Another file than the client's own
+    /// File to use instead of the client's own
     #[arg(long, requires = "client")]
     file: Option<PathBuf>,
 
@@ -68,7 +68,7 @@ struct Options {
     remove: bool,
 
     /// Rewrite the entries of mcp-proxy-for-aws in the files of all known clients, of this user and of
-    /// this directory; without --write, say what would change
+    /// this directory; without --write, show what would change
     #[arg(long)]
     from_mcp_proxy_for_aws: bool,
 }

@@ -1,4 +1,4 @@
-//! What options and environment say of the way to the endpoint.
+//! How the endpoint is reached, by options and environment.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! What a server announced in a client's handshake, as far as the proxy has something to say by itself: it says nothing
-//! that the client wasn't told of.
+//! What a server announced in a client's handshake. The proxy sends notifications of its own only where the server
+//! announced that kind.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 

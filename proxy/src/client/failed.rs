@@ -1,4 +1,4 @@
-//! Why a request has no response from upstream, and the response that says it.
+//! Why a request has no response from upstream, and the error response that the client gets.
 
 use std::time::Duration;
 

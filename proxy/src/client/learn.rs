@@ -1,5 +1,4 @@
-//! What a successful response means for later: log levels and subscriptions to replay, tasks and their
-//! profile.
+//! What is kept of successful responses: log levels and subscriptions to replay, and the profiles of tasks.
 
 use std::sync::Arc;
 

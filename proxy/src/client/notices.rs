@@ -1,4 +1,4 @@
-//! What the proxy itself tells a client: that a session was lost or renewed, that tools are described in other words.
+//! Notifications of the proxy's own: a session was lost or renewed, or the descriptions of the tools have changed.
 
 use std::sync::Arc;
 
@@ -15,23 +15,23 @@ use crate::wire;
 /// Messages of the proxy's own that wait for a client to read. Beyond these, its input waits.
 const MAX_WAITING: usize = 1024;
 
-/// What happens behind a client's back.
+/// What a client is notified of.
 pub(super) enum News {
     /// A server no longer knows a session.
     Lost(Lost),
     /// A session was opened in place of one that was used.
     Renewed(Arc<Session>),
-    /// The profiles are described in other words.
+    /// The descriptions of the profiles have changed.
     Profiles,
 }
 
-/// What it takes to tell one client.
+/// Notifies one client.
 #[derive(Debug)]
 pub(super) struct Notices {
     out: Outlet,
     announced: Arc<Announced>,
     questions: Arc<Questions>,
-    /// What the proxy itself has to say, and finds no room for.
+    /// Places for messages that wait because the client doesn't read.
     waiting: Arc<Semaphore>,
     work: TaskTracker,
 }

@@ -71,7 +71,7 @@ impl FromServers {
                     return None;
                 };
                 if let Some(Question { asker, id, .. }) = oldest {
-                    tracing::warn!(profile = %asker.session.profile, "gave a request of the server up: there are too many");
+                    tracing::warn!(profile = %asker.session.profile, "dropped the oldest request of the server: too many are unanswered");
                     refuse(asker, &id, "The client has too many requests to answer.");
                 }
                 // The client's word for the token is ours for the question, as with the id: two
@@ -88,7 +88,7 @@ impl FromServers {
                 Some(Shown { text, question: None })
             }
             Kind::Response => {
-                tracing::warn!(profile = %session.profile, "the server answered what nobody asked");
+                tracing::warn!(profile = %session.profile, "dropped a response of the server: it answers no request");
                 None
             }
         }

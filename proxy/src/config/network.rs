@@ -1,4 +1,4 @@
-//! The way to the endpoint.
+//! How the endpoint is reached: HTTP proxies and certificate authorities.
 
 use std::path::PathBuf;
 

@@ -189,7 +189,7 @@ async fn connection(stream: impl Connection, service: Arc<Service>, entry: Entry
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = stranger => {
-            tracing::debug!("closed a connection on which nobody showed that they may speak");
+            tracing::debug!("closed a connection that sent no authorized request");
             return;
         }
         () = draining.cancelled() => {

@@ -247,12 +247,12 @@ impl fmt::Display for Refusal {
             ),
             Reason::ProfileMisconfigured if private => write!(
                 f,
-                "profile \"{profile}\" can't be used as the AWS files stand{cause}; `aws configure \
+                "profile \"{profile}\" can't be used with the AWS files as they are{cause}; `aws configure \
                  list {option}` shows what they hold{who_knows}"
             ),
             Reason::ProfileMisconfigured => write!(
                 f,
-                "profile \"{profile}\" can't be used as the AWS files of {broker} stand{cause}; \
+                "profile \"{profile}\" can't be used with the AWS files of {broker} as they are{cause}; \
                  `sigward-broker check`, run as its user, names file, line and setting"
             ),
             Reason::NoCredentials => write!(
@@ -272,13 +272,13 @@ impl fmt::Display for Refusal {
             ),
             Reason::AccessDenied if self.aws_action.is_some() => write!(
                 f,
-                "AWS doesn't let profile \"{profile}\" have its role{cause}; let the role's trust \
+                "AWS denied profile \"{profile}\" its role{cause}; let the role's trust \
                  policy allow {} beside sts:AssumeRole, then repeat the call",
                 self.aws_action.as_deref().unwrap_or_default()
             ),
             Reason::AccessDenied => write!(
                 f,
-                "AWS doesn't let profile \"{profile}\" have its role{cause}; check the role's trust \
+                "AWS denied profile \"{profile}\" its role{cause}; check the role's trust \
                  policy and the permissions of the identity that assumes it"
             ),
             Reason::ClockSkew => write!(
@@ -339,7 +339,7 @@ impl fmt::Display for Refusal {
             ),
             Reason::BrokerEnding => write!(
                 f,
-                "{broker} is about to end, and no other one has taken its place; repeat the call once it runs again"
+                "{broker} is shutting down, and no other has taken its place; repeat the call once it runs again"
             ),
             Reason::RateLimited => write!(
                 f,

@@ -1,5 +1,5 @@
-//! What a server says first about a request: only that can show that it didn't act on it, since it doesn't know the
-//! session, or is asked too often.
+//! The server's first message about a request: only that can show that it didn't act on the request, because it doesn't
+//! know the session, or throttles.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The signs by which servers tell that they no longer know a session.
+//! How servers report that they no longer know a session.
 
 use http::StatusCode;
 

@@ -1,4 +1,4 @@
-//! What a session is at: closed, opening, open, or closing for good.
+//! The state of a session: closed, opening, open, or closing for good.
 
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ use super::connector::{BoxError, Detour};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Probe(Arc<AtomicBool>);
 
-/// What a connection that is only probed is to the request that asked for it.
+/// The error that the request gets whose connection was only probed.
 #[derive(Debug, thiserror::Error)]
 #[error("only probed")]
 struct Probed;

@@ -1,5 +1,5 @@
-//! A connection to the endpoint that is opened before there is a request to send on it: while the
-//! broker loads keys and signs the first one, which takes longer than all later ones.
+//! A connection to the endpoint that is opened before the first request: while the broker loads keys and
+//! signs that request, which takes longer than all later ones.
 //!
 //! Nothing is sent on it, and when nobody takes it within [`KEPT`] it is closed. The connector is the
 //! HTTP client's own, with its proxies, authorities and protocols; a request that finds no such
@@ -25,7 +25,7 @@ tokio::task_local! {
     static AHEAD: ();
 }
 
-/// Puts a connection aside for the first request.
+/// Keeps a connection for the first request.
 #[derive(Debug, Clone)]
 pub(super) struct Warm {
     waiting: Arc<Mutex<Option<oneshot::Receiver<Connection>>>>,
@@ -35,7 +35,7 @@ pub(super) struct Warm {
 /// Of a type that only the HTTP client can name.
 type Connection = Box<dyn Any + Send>;
 
-/// What a connection that was opened ahead is to the request that asked for it.
+/// The error that the request gets whose connection was opened ahead.
 #[derive(Debug, thiserror::Error)]
 #[error("connected ahead")]
 struct Ahead;

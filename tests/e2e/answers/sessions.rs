@@ -23,7 +23,7 @@ async fn a_session_that_opens_while_its_client_ends_is_ended() {
     let ended = listening.request("DELETE", "/mcp", &session, "").await;
     assert_eq!(ended.status, 200);
     // The end of the client waits for its work, and for its sessions, and gives up after a while.
-    agent.process().logged("left to themselves").await;
+    agent.process().logged("gave up waiting for sessions to end").await;
     open.open();
     let end =
         world.upstream.expect("its end", |it| it.http_method == "DELETE" && of_prod(it)).await;

@@ -24,7 +24,7 @@ async fn certificates_that_expire_under_load_lose_no_call() {
         scene.write_agent(&issue(&[uri(AGENT)]));
     };
     let reloaded = async |count: usize| {
-        let done = || scene.broker.errors().matches("the files of TLS were reloaded").count();
+        let done = || scene.broker.errors().matches("the TLS files were reloaded").count();
         let waiting = async {
             while done() < count {
                 tokio::task::yield_now().await;

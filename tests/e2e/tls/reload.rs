@@ -13,7 +13,7 @@ async fn an_authority_that_is_removed_takes_its_connections_along() {
     let scene = Scene::new(&rule("spiffe_id", AGENT)).await;
     let other = Workloads::new();
     scene.write("client_ca", &format!("{}{}", scene.authority.pem(), other.pem()));
-    scene.broker.logged("the files of TLS were reloaded").await;
+    scene.broker.logged("the TLS files were reloaded").await;
     let mut stays = scene.client(&scene.authority.workload(AGENT)).await.unwrap();
     let of_other = other.issue(&[uri(AGENT)]);
     let mut goes = scene.client(&of_other).await.unwrap();
@@ -39,7 +39,7 @@ async fn bad_files_change_nothing_and_say_so() {
     let agent = scene.authority.workload(AGENT);
     let mut open = scene.client(&agent).await.unwrap();
     scene.write("key", &scene.authority.broker().key);
-    let line = scene.broker.logged("the new files of TLS are rejected").await;
+    let line = scene.broker.logged("the new TLS files are rejected").await;
     assert_names(&line, &["listen.tls.key", scene.path("key").to_str().unwrap()]);
     assert_names(&get(&metrics, "/metrics").await, &["\nsigward_tls_files_rejected 1\n"]);
     // Those before are in force, for who is connected and for who comes.
@@ -50,7 +50,7 @@ async fn bad_files_change_nothing_and_say_so() {
     let issued = scene.authority.broker();
     scene.write("key", &issued.key);
     scene.write("cert", &issued.cert);
-    scene.broker.logged("the files of TLS were reloaded").await;
+    scene.broker.logged("the TLS files were reloaded").await;
     open.sign(ping(&scene.world, "dev")).await.unwrap();
     let good = async {
         while !get(&metrics, "/metrics").await.contains("\nsigward_tls_files_rejected 0\n") {}

@@ -1,4 +1,4 @@
-//! The plan, in words and in steps: made from facts, without changing anything.
+//! The plan: steps and their description, computed from facts without changing anything.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

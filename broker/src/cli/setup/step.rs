@@ -1,4 +1,4 @@
-//! One change of the machine: shown as the command that it stands for, and done.
+//! One change of the machine: shown as the command that it stands for, and carried out.
 
 use std::fmt;
 use std::fs;

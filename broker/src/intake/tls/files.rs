@@ -1,4 +1,4 @@
-//! The files of TLS, and what is made of them.
+//! The TLS files, and the server configuration that is built from them.
 //!
 //! Invariant: the three go together, or aren't used: the key is the certificate's. Nobody but root and the broker's own
 //! user can change them, and no other user can read the key ([`crate::trusted`]). No text of a file is in an error.

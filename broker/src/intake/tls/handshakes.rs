@@ -1,4 +1,4 @@
-//! The handshakes in progress, and who makes room.
+//! The handshakes in progress, and which one is closed when there are too many.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;

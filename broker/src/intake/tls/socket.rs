@@ -1,4 +1,4 @@
-//! The bytes of a caller before its handshake is done: few of them.
+//! A bound on the bytes that a caller sends before its handshake is complete.
 //!
 //! The attack: a first message of TLS of 64 KiB, of which the last byte never comes, on each of many connections.
 

@@ -1,8 +1,8 @@
-//! Whether the certificate of an open connection is good now.
+//! Whether the certificate of an open connection is still valid.
 //!
-//! The attack: an authority is taken back, or a certificate expires, and whoever connected before goes on for weeks. So the
+//! The attack: an authority is removed, or a certificate expires, and a caller that connected before goes on for weeks. So the
 //! expiry is compared with each call; the whole chain is verified again when the files have changed, and once a minute,
-//! since a certificate in the middle of the chain may expire too. What isn't good any more is told so, and closed.
+//! since a certificate in the middle of the chain may expire too. A connection whose certificate is no longer valid gets an error, and is closed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};

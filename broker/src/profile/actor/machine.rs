@@ -1,5 +1,5 @@
 //! The state of one profile's credentials, and what each message makes of it. It loads nothing itself and reads no
-//! clock: what it says is to be done next is done by the task of the actor.
+//! clock: the task of the actor does what it returns as the next step.
 //!
 //! ```text
 //!            load ok                  half of life, a change, a rejection
@@ -106,7 +106,7 @@ impl Machine {
         Ok(self.launch(now))
     }
 
-    /// Something has changed that the credentials are made of. What was begun before it doesn't count.
+    /// An input of the credentials has changed. A load that was begun before doesn't count.
     pub(super) fn change(&mut self, change: Change, now: Moment) {
         let renewed = |failed: Option<Failed>| {
             failed.map(|failed| Failed { count: 0, since: now.steady, ..failed })

@@ -57,7 +57,7 @@ pub(super) enum State {
 pub(super) struct Held {
     pub(super) credentials: Arc<Credentials>,
     pub(super) due: Due,
-    /// What they were made of.
+    /// What they were loaded from.
     pub(super) of: Option<Inputs>,
 }
 
@@ -86,7 +86,7 @@ pub(super) struct Failed {
     pub(super) of: Option<Inputs>,
 }
 
-/// What credentials are made of was changed since they were loaded.
+/// An input of the credentials has changed since they were loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Changed {
     pub(super) change: Change,
@@ -133,7 +133,7 @@ impl State {
     }
 
     /// When and why to drop keys that still sign: for [`DISOWNED`] their source has given none, and they never end, or
-    /// it isn't what they were made of. The delay spares a file that is being rewritten.
+    /// it is no longer what they were loaded from. The delay spares a file that is being rewritten.
     pub(super) fn disowned(&self) -> Option<(Instant, &Denial)> {
         let (held, failed, changed) = match self {
             Self::Refreshing { held, failed: Some(failed), changed, .. }
@@ -181,7 +181,7 @@ impl Failed {
         }
     }
 
-    /// Whether it is nobody's word about the credentials, but trouble on the way.
+    /// Whether it says nothing about the credentials, but that their source couldn't be reached.
     pub(super) fn passes(&self) -> bool {
         self.denial.reason() == Reason::CredentialsUnavailable
     }

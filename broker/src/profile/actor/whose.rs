@@ -1,4 +1,4 @@
-//! Whose the credentials in force are, asked once for each access key.
+//! The identity of the credentials in force, asked once for each access key.
 
 use tokio::task::AbortHandle;
 

@@ -1,4 +1,4 @@
-//! How credentials come about: a first source of them, and the roles that are assumed one after the other.
+//! How credentials are obtained: from a first source, and by the roles that are assumed one after the other.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use aws_credential_types::Credentials;
 use crate::profile::token::Session;
 use crate::secret::Secret;
 
-/// How the first credentials of a chain are had.
+/// The source of the first credentials of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     StaticKeys,
@@ -19,7 +19,7 @@ pub(super) enum Kind {
     Named,
 }
 
-/// The same, with what it takes.
+/// The same, with its parameters.
 #[derive(Debug)]
 pub(super) enum Base {
     StaticKeys(Credentials),

@@ -89,7 +89,7 @@ impl Reader {
         Reading { version, about: self.about(Ok(chain), of_token), found }
     }
 
-    /// What a chain is made of, with the token as it is now; and what the token says against the profile.
+    /// The inputs of a chain, with the token as it is now; and why the token doesn't serve the profile, if so.
     async fn inputs(&self, chain: &Chain, now: SystemTime) -> (Inputs, Option<Denial>) {
         let made_of = |sign_in: &[u8], token: &[u8], path| Inputs {
             files: chain.fingerprint(&[]),

@@ -232,6 +232,6 @@ impl fmt::Display for End {
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(128 << 10);
     if let Err(error) = thread.spawn(work) {
-        tracing::warn!(%error, "nobody watches the private broker");
+        tracing::warn!(%error, "the end of the private broker won't be noticed at once");
     }
 }

@@ -1,4 +1,4 @@
-//! What a private broker writes to standard error: passed on to ours, line by line, and its last
+//! The standard error of a private broker: passed on to ours, line by line, and its last
 //! lines kept, since the user of the client needs them when the broker can't start.
 //!
 //! The broker is trusted for signatures, not for text: the lines kept are bounded, and control

@@ -1,4 +1,4 @@
-//! The way to the endpoint, before anything is sent on it: name, connection, TLS.
+//! The steps before anything is sent to the endpoint: name resolution, connection, TLS.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

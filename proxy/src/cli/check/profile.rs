@@ -1,4 +1,4 @@
-//! One profile's way: credentials, clock, signature, `initialize`, `tools/list`, and the end of its
+//! The steps of one profile: credentials, clock, signature, `initialize`, `tools/list`, and the end of its
 //! session.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,7 +64,7 @@ impl<'a> Walk<'a> {
         Self { config, broker, signer, upstream, metadata, budget, open: Mutex::default() }
     }
 
-    /// The whole way of one profile; without `is_open` nothing is sent to the server.
+    /// All steps of one profile; without `is_open` nothing is sent to the server.
     pub(super) async fn of(&self, name: &ProfileName, is_open: bool) -> Profile {
         let mut profile = Profile { name: name.to_string(), ..Profile::default() };
         // Without it, a profile whose Region is unknown: the next step says what is wrong.

@@ -69,7 +69,7 @@ impl Handler {
     /// Ends the sessions of the clients that have been silent for too long, all at the same time.
     fn end_idle(&self, now: Instant) {
         for client in self.proxy.clients.take_idle(now) {
-            tracing::info!("a session ends: nothing was heard of its client for an hour");
+            tracing::info!("closed a session: its client was idle for an hour");
             self.proxy.end(client);
         }
     }

@@ -1,4 +1,4 @@
-//! The end of patience with a client that reads too slowly.
+//! Closes connections of clients that read too slowly.
 //!
 //! What waits for a client holds memory that others may need. A client that takes less than
 //! [`LEAST_RATE`] while something waits for it loses its connection: one that takes a byte now and then

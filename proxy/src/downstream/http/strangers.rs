@@ -1,4 +1,4 @@
-//! Connections on which nobody has shown yet that they may speak.
+//! Connections without an authorized request so far.
 //!
 //! They have a bounded number of places of their own, and the one that has waited longest makes room
 //! for a new one: however many silent connections somebody opens (Slowloris), a request that may be

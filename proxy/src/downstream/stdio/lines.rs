@@ -1,4 +1,4 @@
-//! What a line of the client says, and who takes it.
+//! Reads a line of the client, and passes it on to what handles it.
 
 use std::sync::Arc;
 

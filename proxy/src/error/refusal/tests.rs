@@ -85,7 +85,7 @@ fn table() -> Vec<(Reason, [[&'static str; 2]; 2])> {
         (
             ProfileMisconfigured,
             [
-                ["as the AWS files stand", "`aws configure list --profile dev`"],
+                ["with the AWS files as they are", "`aws configure list --profile dev`"],
                 ["as the AWS files of the broker at unix:/run", "`sigward-broker check`"],
             ],
         ),
@@ -109,7 +109,7 @@ fn table() -> Vec<(Reason, [[&'static str; 2]; 2])> {
         ),
         (LoginDenied, both("was declined", "repeat the call to try again")),
         (LoginExpired, both("nobody finished the sign-in", "for a new code")),
-        (AccessDenied, both("AWS doesn't let profile \"dev\" have its role", "trust policy")),
+        (AccessDenied, both("AWS denied profile \"dev\" its role", "trust policy")),
         (ClockSkew, both("the clock of the broker's machine is wrong", "set the clock")),
         (KeysRejected, both("no longer accepts the keys", "renew them in the AWS files")),
         (RegionDisabled, both("STS isn't activated in the region", "enable the region")),
@@ -122,7 +122,7 @@ fn table() -> Vec<(Reason, [[&'static str; 2]; 2])> {
             ],
         ),
         (AuditUnavailable, both("can't write its audit log", "check the disk")),
-        (BrokerEnding, both("is about to end", "repeat the call")),
+        (BrokerEnding, both("is shutting down", "repeat the call")),
         (RateLimited, both("rate limit is reached", "wait a moment")),
         (PeerUnknown, both("can't tell which user", "signs nothing")),
         (Unspecified, both("refused the signature", "says why")),

@@ -1,4 +1,4 @@
-//! The settings beside those that say how credentials are had: which ones decide, which are refused, and what form
+//! The settings beside those that say how credentials are obtained: which ones decide, which are refused, and what form
 //! their values must have.
 //!
 //! A setting that is ignored, or a value that is read as another one, makes the profile sign as somebody else, or sends

@@ -51,7 +51,7 @@ pub(super) fn framed(message: Message) -> Vec<Bytes> {
 }
 
 /// What comes out of `messages`, then of `last`, as events; a comment now and then in between, so
-/// that nobody on the way takes a call that takes its time for a dead connection.
+/// that nothing in between takes a slow call for a dead connection.
 pub(super) fn events<T: Send + 'static>(
     first: Option<Message>,
     messages: mpsc::Receiver<Message>,
