@@ -330,3 +330,19 @@ fn compose_gives_the_agent_no_way_around_the_proxy() {
     let users: BTreeSet<_> = services.values().map(|it| it["user"].as_str()).collect();
     assert_eq!(users.len(), 3, "three users");
 }
+
+/// As podman 4 has it, which the compose programs drive: it takes `size` of a volume for a quota, which few file systems
+/// have, and knows no other interval at the start.
+#[test]
+fn compose_asks_for_nothing_that_podman_refuses() {
+    let file = directory().join("compose.yaml");
+    let compose = documents(&[&file]).remove(&file).expect("it was read").remove(0);
+    for (name, service) in compose["services"].as_object().expect("services") {
+        assert!(service["healthcheck"]["start_interval"].is_null(), "{name}");
+    }
+    let options = compose["volumes"]["socket"]["driver_opts"]["o"].as_str().expect("options");
+    for option in options.split(',') {
+        let name = option.split('=').next().unwrap_or_default();
+        assert!(["nr_blocks", "uid", "gid", "mode"].contains(&name), "{option}");
+    }
+}
