@@ -140,6 +140,17 @@ impl PeerPattern {
             (Self::Unix(_) | Self::SpiffeId(_) | Self::Dns(_), _) => false,
         }
     }
+
+    /// Whether one peer may be meant by both. That one process has two groups, or one certificate two names, is left out.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix(pattern), Self::Unix(other)) => pattern.overlaps(other),
+            (Self::SpiffeId(pattern), Self::SpiffeId(other)) => pattern.overlaps(other),
+            (Self::Dns(name), Self::Dns(other)) => name == other,
+            (Self::Unix(_) | Self::SpiffeId(_) | Self::Dns(_), _) => false,
+        }
+    }
 }
 
 impl fmt::Display for PeerId {

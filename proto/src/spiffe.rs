@@ -112,6 +112,16 @@ impl fmt::Display for SpiffeId {
     }
 }
 
+impl SpiffePattern {
+    /// Whether one id may be meant by both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (segments, others) = (self.0.split('/'), other.0.split('/'));
+        let both = |(one, other): (&str, &str)| one == ANY || other == ANY || one == other;
+        segments.clone().count() == others.clone().count() && segments.zip(others).all(both)
+    }
+}
+
 impl fmt::Display for SpiffePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -126,6 +136,24 @@ mod tests {
 
     fn matches(pattern: &str, id: &str) -> bool {
         SpiffePattern::parse(pattern).unwrap().matches(&SpiffeId::parse(id).unwrap())
+    }
+
+    #[test]
+    fn patterns_overlap_where_one_id_is_meant_by_both() {
+        let overlap = |one: &str, other: &str| {
+            let (one, other) =
+                (SpiffePattern::parse(one).unwrap(), SpiffePattern::parse(other).unwrap());
+            assert_eq!(one.overlaps(&other), other.overlaps(&one));
+            one.overlaps(&other)
+        };
+        let agents = "spiffe://example.org/ns/*/sa/agent";
+        assert!(overlap(agents, agents));
+        assert!(overlap(agents, "spiffe://example.org/ns/prod/sa/agent"));
+        assert!(overlap(agents, "spiffe://example.org/ns/prod/sa/*"));
+        for other in ["spiffe://example.org/ns/prod/sa/bot", "spiffe://example.org/ns/prod/sa"] {
+            assert!(!overlap(agents, other), "{other}");
+        }
+        assert!(!overlap(agents, "spiffe://example.com/ns/prod/sa/agent"));
     }
 
     #[test]

@@ -218,6 +218,39 @@ async fn a_profile_without_a_role_to_name_is_refused() {
     }
 }
 
+/// Where two rules give one caller two agents, its session is opened as the first of them, and a call that only the second
+/// permits comes from another identity: a server that binds sessions to one refuses it. `check` warns of that.
+#[tokio::test]
+async fn two_agents_of_one_caller_break_its_session_and_check_warns() {
+    let world = World::at_home(home(), |builder| builder).await;
+    let aws = Aws::start(world.home.keys()).await;
+    let rules = |second: &str| {
+        let first = "name = \"first\"\ntools = { allow = [\"whoami\"] }\nagent = \"bot\"";
+        let second = format!("name = \"second\"\nagent = {second:?}");
+        profiles(&["reader"]) + &rule("reader", first) + &rule("reader", &second)
+    };
+    let _broker = broker(&world, &aws, &rules("operator")).await;
+    let mut client = world.client_of(&world.socket(), &["reader"]).await;
+    assert_names(text(&client.call("whoami", "{}").await), &["sigward-reader-bot"]);
+    let refused = client.call("echo", "{}").await;
+    assert_names(failure(&refused), &["the session belongs to another identity"]);
+
+    let check = async |config: &str| {
+        let config = world.write("checked.toml", &world.configuration(config));
+        let mut check = world.broker_command(&["check", "--config", config.to_str().unwrap()]);
+        check.envs(aws.environment());
+        let (_, output, errors) = run(check).await;
+        output + &errors
+    };
+    let warned = check(&rules("operator")).await;
+    assert_names(
+        &warned,
+        &["Warning: with the profile reader", "\"first\"", "\"second\"", "bot and operator"],
+    );
+    let silent = check(&rules("bot")).await;
+    assert!(!silent.contains("Warning: with the profile"), "{silent}");
+}
+
 /// Two rules for one peer: the one that permits the call names the agent. Each has credentials of its own, which are
 /// loaded when they are first used, renewed alone, and gone with the rule.
 #[tokio::test]

@@ -2,6 +2,8 @@
 //!
 //! It disturbs no broker that runs with the same configuration.
 
+mod agents;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -72,6 +74,7 @@ pub(super) async fn run(
         failures.push_str(&format!("\nserve can't start: {}\n", shown(&in_words(error))));
     }
     let mut warnings: String = config.endpoints.iter().flat_map(|it| contradictions(it)).collect();
+    warnings.extend(agents::broken_sessions(config));
     for error in &possible {
         warnings.push_str(&format!(
             "Warning: unless a broker has it already, or the service manager passes it, serve can't start: {}\n",

@@ -296,6 +296,15 @@ impl Names {
 }
 
 impl Rule {
+    /// Whether it says anything of what a body asks for.
+    pub(crate) fn reads_the_body(&self) -> bool {
+        self.methods.is_some()
+            || self.tools.is_some()
+            || self.resources.is_some()
+            || self.prompts.is_some()
+            || !self.arguments.is_empty()
+    }
+
     /// What holds where nobody wrote a rule: whoever runs the broker could read its files anyway. No certificate is that
     /// user's.
     pub(super) fn broker_user(uid: u32) -> Self {

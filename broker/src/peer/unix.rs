@@ -45,6 +45,16 @@ impl UnixPattern {
             && self.gid.is_none_or(|gid| peer.is_in(gid))
             && self.exe.as_ref().is_none_or(|exe| peer.exe.as_ref() == Some(exe))
     }
+
+    /// Whether one process may be meant by both, if it has one group.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        fn agree<T: PartialEq>(one: Option<&T>, other: Option<&T>) -> bool {
+            one.zip(other).is_none_or(|(one, other)| one == other)
+        }
+        agree(self.uid.as_ref(), other.uid.as_ref())
+            && agree(self.gid.as_ref(), other.gid.as_ref())
+            && agree(self.exe.as_ref(), other.exe.as_ref())
+    }
 }
 
 impl UnixPeer {

@@ -21,6 +21,7 @@ pub(super) struct Rule {
     resources: Option<Globs>,
     prompts: Option<Globs>,
     arguments: Vec<Condition>,
+    reads_the_body: bool,
     pub(super) rate: Option<Rate>,
     pub(super) login: bool,
     /// Who its peers are to AWS.
@@ -105,6 +106,7 @@ impl Rule {
             profiles: rule.profiles.clone(),
             endpoints: rule.endpoints.clone(),
             arguments: arguments.collect(),
+            reads_the_body: rule.reads_the_body(),
             methods: rule.methods.as_ref().map(Globs::new),
             tools: rule.tools.as_ref().map(Globs::new),
             resources: rule.resources.as_ref().map(Globs::new),
@@ -117,11 +119,7 @@ impl Rule {
 
     /// Whether it says anything of what the body asks for.
     pub(super) fn reads_the_body(&self) -> bool {
-        self.methods.is_some()
-            || self.tools.is_some()
-            || self.resources.is_some()
-            || self.prompts.is_some()
-            || !self.arguments.is_empty()
+        self.reads_the_body
     }
 
     /// What it says to a call.
