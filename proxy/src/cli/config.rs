@@ -4,6 +4,7 @@
 //! No file is written that can't be read back with everything else in it unchanged, and none without a
 //! backup. Nothing here opens an AWS file: the names of profiles are a broker's to say.
 
+mod attributes;
 mod change;
 mod client;
 mod entry;
@@ -262,19 +263,24 @@ impl Task {
         if let (Some(client), Some(file)) = (self.options.client, &self.options.file) {
             return vec![(client, self.options.scope, file.clone())];
         }
+        let places_of = |client: Client, scope| {
+            let old = client.old_file(scope, places);
+            client.file(scope, places).ok().into_iter().chain(old)
+        };
         let mut files: Vec<(Client, Scope, PathBuf)> = Vec::new();
         let wanted =
             Client::all().iter().filter(|it| self.options.client.is_none_or(|one| one == **it));
         for &client in wanted {
             for scope in [Scope::User, Scope::Project] {
-                let Ok(path) = client.file(scope, places) else { continue };
-                // In the home directory, both are one file.
-                let same = |known: &PathBuf| match (known.canonicalize(), path.canonicalize()) {
-                    (Ok(known), Ok(path)) => known == path,
-                    _ => false,
-                };
-                if !files.iter().any(|(_, _, known)| same(known)) {
-                    files.push((client, scope, path));
+                for path in places_of(client, scope) {
+                    // In the home directory, both are one file.
+                    let same = |known: &PathBuf| match (known.canonicalize(), path.canonicalize()) {
+                        (Ok(known), Ok(path)) => known == path,
+                        _ => false,
+                    };
+                    if !files.iter().any(|(_, _, known)| same(known)) {
+                        files.push((client, scope, path));
+                    }
                 }
             }
         }

@@ -24,9 +24,13 @@ pub(super) fn resolution(proxy: Option<&str>) -> String {
     }
 }
 
-/// About a connection that nobody takes.
-pub(super) fn connection(proxy: Option<&str>) -> String {
+/// About a connection that nobody takes. `is_v6_alone`: there is no address of IPv4.
+pub(super) fn connection(proxy: Option<&str>, is_v6_alone: bool) -> String {
     match proxy {
+        None if is_v6_alone => "its addresses are of IPv6 alone: check whether this network has IPv6 (`ip -6 route`), and \
+             whether the endpoint also has a name with addresses of IPv4; where this network has an HTTP proxy, name it \
+             by HTTPS_PROXY"
+            .to_owned(),
         Some(_) => "check HTTPS_PROXY, and whether that proxy runs; NO_PROXY names hosts that need none"
             .to_owned(),
         None => "check the host and the port of the endpoint, and whether a firewall or a VPN is in the way; \
@@ -39,6 +43,12 @@ pub(super) fn connection(proxy: Option<&str>) -> String {
 pub(super) fn tls(cause: &str, proxy: Option<&str>) -> Option<String> {
     let cause = cause.to_ascii_lowercase().replace(' ', "");
     let has = |part: &str| cause.contains(part);
+    if let (Some(proxy), true) = (proxy, has("proxyauthorizationrequired")) {
+        return Some(format!(
+            "the HTTP proxy {proxy} asks for a user and a password, or knows no such pair: put them into HTTPS_PROXY, \
+             as http://USER:PASSWORD@HOST:PORT; NO_PROXY names hosts that need none"
+        ));
+    }
     let advice = if has("unknownissuer") {
         "name the authority that issued the certificate by --ca-bundle FILE; where this network has a proxy \
          that reads TLS, that is the proxy's own"
@@ -188,7 +198,9 @@ pub(super) fn exchange(error: &Error) -> Option<String> {
     Some(match error {
         Error::Connect { detail, .. } => return tls(detail, None),
         Error::NotMessage(_) | Error::NoAnswer | Error::ForeignAnswer => {
-            "what answers there isn't an MCP server: check the path of the URL (often /mcp)".to_owned()
+            "what answers there isn't an MCP server: check the path of the URL (often /mcp), and whether this network \
+             wants a sign-in in a browser first"
+                .to_owned()
         }
         Error::Timeout { .. } => {
             "the server takes connections and doesn't answer: ask whoever runs it; the option named sets how long \
@@ -230,6 +242,8 @@ mod tests {
         assert!(
             tls("tunnel error: unsuccessful", Some("http://p:1/")).unwrap().contains("http://p:1/")
         );
+        let asked = tls("tunnel error: proxy authorization required", Some("http://p:1/"));
+        assert!(asked.unwrap().contains("a user and a password"));
     }
 
     #[test]

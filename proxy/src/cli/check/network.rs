@@ -149,7 +149,9 @@ async fn connect(target: &Target, addresses: &[SocketAddr], limit: Duration) -> 
     let time = begun.elapsed();
     let failed = |why: &str| {
         let detail = format!("can't connect to {}: {why}", target.shown());
-        Step::failed(name, Some(time), detail, Some(advice::connection(target.proxy.as_deref())))
+        let is_v6_alone = addresses.iter().all(SocketAddr::is_ipv6);
+        let advice = advice::connection(target.proxy.as_deref(), is_v6_alone);
+        Step::failed(name, Some(time), detail, Some(advice))
     };
     match connected {
         Ok(Ok(address)) => {

@@ -1,7 +1,7 @@
 //! What becomes of a client's file: an entry written, taken out, or rewritten from the reference.
 
 use super::client::{Client, Format};
-use super::entry::{Asked, Owner, owner};
+use super::entry::{Asked, Form, Owner, owner};
 use super::reference::{Started, started};
 use super::text::Node;
 
@@ -35,7 +35,13 @@ pub(super) fn written(
         return format.set(text, &path, &Node::Map(members.to_vec()));
     };
     match owner(&known) {
-        Owner::Ours => {}
+        Owner::Ours if Form::of(&known).is_current() => {}
+        Owner::Ours => {
+            return Err(format!(
+                "the entry {name:?} has an object for its command, as older versions of Zed did; take it out by \
+                 --remove, and then write it"
+            ));
+        }
         Owner::Reference => {
             return Err(format!(
                 "the entry {name:?} is one of mcp-proxy-for-aws; rewrite it by `sigward-proxy config \
@@ -126,6 +132,15 @@ pub(super) fn converted(
     }
     for container in containers(client, format, &text)? {
         let container: Vec<&str> = container.iter().map(String::as_str).collect();
+        // A setting of that name may be anything in a file that isn't of servers alone.
+        let is_map = |path: &[&str]| -> Result<bool, String> {
+            Ok(matches!(format.find(&text, path)?, Some(Node::Map(_))))
+        };
+        let above = container.split_last().map_or(&[][..], |(_, above)| above);
+        let is_there = (above.is_empty() || is_map(above)?) && is_map(&container)?;
+        if container != [client.container()] && !is_there {
+            continue;
+        }
         let mut names = format.names(&text, &container)?;
         names.sort();
         names.dedup();
@@ -146,14 +161,13 @@ pub(super) fn converted(
 
 /// Where a client's file holds servers.
 fn containers(client: Client, format: Format, text: &str) -> Result<Vec<Vec<String>>, String> {
-    let mut all = vec![vec![client.container().to_owned()]];
+    let mut all = client.containers();
     if client == Client::ClaudeCode {
         // Those that `claude mcp add` adds for one project.
         for project in format.names(text, &["projects"]).unwrap_or_default() {
             all.push(vec!["projects".to_owned(), project, client.container().to_owned()]);
         }
     }
-    all.dedup();
     Ok(all)
 }
 
@@ -174,17 +188,20 @@ fn entry_converted(
             Converted { name: name.clone(), before, outcome: Err(why), notes: Vec::new() };
         Some((text.to_owned(), converted))
     };
-    let command = entry.member("command");
-    let Some(command) = command.and_then(Node::text) else {
+    let Form { within, program: key, record } = Form::of(entry);
+    let path = [path, within].concat();
+    let path = path.as_slice();
+    let Some(command) = record.member(key).and_then(Node::text) else {
+        let command = entry.member("command");
         let is_meant = command.is_some_and(|it| MARKS.iter().any(|mark| it.mentions(mark)));
         let why = "its command isn't a text; write it as `command` and `args` first";
         return is_meant.then(|| stays(String::new(), why.to_owned())).flatten();
     };
-    let words = match entry.member("args") {
+    let words = match record.member("args") {
         None => Vec::new(),
         Some(args) => match args.texts() {
             Some(words) => words,
-            None if MARKS.iter().any(|mark| entry.mentions(mark)) => {
+            None if MARKS.iter().any(|mark| record.mentions(mark)) => {
                 return stays(command.to_owned(), "its args aren't a list of texts".to_owned());
             }
             None => return None,
@@ -203,7 +220,7 @@ fn entry_converted(
         }
         notes.push("its options have placeholders, and weren't checked".to_owned());
     }
-    for (variable, _) in entry.member("env").map(Node::members).unwrap_or_default() {
+    for (variable, _) in record.member("env").map(Node::members).unwrap_or_default() {
         if FOREIGN.iter().any(|prefix| variable.starts_with(prefix)) {
             notes.push(format!(
                 "{variable} in its env has no meaning for sigward-proxy; it is kept"
@@ -213,10 +230,10 @@ fn entry_converted(
     let edited = (|| {
         let (command, leading) = program.split_first().ok_or("there is no program")?;
         let member = |name| [path, &[name]].concat();
-        let text = format.set(text, &member("command"), &Node::Text(command.clone()))?;
+        let text = format.set(text, &member(key), &Node::Text(command.clone()))?;
         match (skipped, leading) {
             (0, []) => Ok(text),
-            _ if entry.member("args").is_none() => {
+            _ if record.member("args").is_none() => {
                 let words = leading.iter().cloned().map(Node::Text).collect();
                 format.set(&text, &member("args"), &Node::List(words))
             }

@@ -150,6 +150,33 @@ impl Client {
     }
 }
 
+impl Client {
+    /// The file that held this client's servers in older versions of it.
+    pub(super) fn old_file(self, scope: Scope, places: &Places) -> Option<PathBuf> {
+        match (self, scope) {
+            (Self::Vscode, Scope::Project) => Some(".vscode/settings.json".into()),
+            (Self::Vscode, Scope::User) => {
+                Some(places.support().ok()?.join("Code/User/settings.json"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Where in its files servers stand: where they belong, and where older versions had them.
+    pub(super) fn containers(self) -> Vec<Vec<String>> {
+        let own = vec![self.container().to_owned()];
+        match self {
+            // Of settings.json, where a name may have a dot instead of an object.
+            Self::Vscode => vec![
+                own,
+                vec!["mcp".to_owned(), "servers".to_owned()],
+                vec!["mcp.servers".to_owned()],
+            ],
+            _ => vec![own],
+        }
+    }
+}
+
 impl Places {
     /// Where programs keep their settings.
     fn support(&self) -> Result<PathBuf, String> {
@@ -270,6 +297,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn older_versions_had_servers_elsewhere() {
+        for scope in [Scope::User, Scope::Project] {
+            for client in Client::all() {
+                let old = client.old_file(scope, &places(false));
+                assert_eq!(old.is_some(), *client == Client::Vscode, "{old:?}");
+            }
+        }
+        let user = Client::Vscode.old_file(Scope::User, &places(false));
+        assert_eq!(user, Some("/h/.config/Code/User/settings.json".into()));
     }
 
     #[test]

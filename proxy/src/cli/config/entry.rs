@@ -165,10 +165,38 @@ pub(super) enum Owner {
     Other,
 }
 
+/// Where an entry says what is started.
+pub(super) struct Form<'a> {
+    /// The way from the entry to the record.
+    pub(super) within: &'static [&'static str],
+    /// What the record calls the program.
+    pub(super) program: &'static str,
+    /// What has the program, `args` and `env`.
+    pub(super) record: &'a Node,
+}
+
+impl<'a> Form<'a> {
+    /// Zed had, until 2025, an object for a command: `"command": {"path": …, "args": […], "env": {…}}`.
+    pub(super) fn of(entry: &'a Node) -> Self {
+        match entry.member("command") {
+            Some(record @ Node::Map(_)) if record.member("path").is_some() => {
+                Self { within: &["command"], program: "path", record }
+            }
+            _ => Self { within: &[], program: "command", record: entry },
+        }
+    }
+
+    /// Whether the entry is written as clients have it now.
+    pub(super) fn is_current(&self) -> bool {
+        self.within.is_empty()
+    }
+}
+
 /// Whose `entry` is.
 pub(super) fn owner(entry: &Node) -> Owner {
-    let command = entry.member("command").and_then(Node::text).unwrap_or_default();
-    let words = entry.member("args").and_then(Node::texts).unwrap_or_default();
+    let form = Form::of(entry);
+    let command = form.record.member(form.program).and_then(Node::text).unwrap_or_default();
+    let words = form.record.member("args").and_then(Node::texts).unwrap_or_default();
     let program = command.rsplit(['/', '\\']).next().unwrap_or(command);
     let package = words.iter().find(|word| !word.starts_with('-'));
     let is_package = package.is_some_and(|word| word.split(['@', '=']).next() == Some(PROGRAM));

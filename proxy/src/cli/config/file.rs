@@ -2,13 +2,17 @@
 //!
 //! A file is replaced, never written into: a client that reads meanwhile, or a machine that loses
 //! power, sees the old text or the new one. A link stays a link, since what it leads to is replaced;
-//! mode and owner stay. What somebody else wrote meanwhile isn't lost: the file is read again right
-//! before it is replaced.
+//! mode, owner, lists of access and other attributes stay, or nothing is written. What somebody else
+//! wrote meanwhile isn't lost: the file is read again right before it is replaced.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, OFlags, access};
+
+use super::attributes::Attributes;
 
 /// No client's file is near that: `~/.claude.json` has some megabytes.
 const MAX_FILE: u64 = 64 << 20;
@@ -31,8 +35,17 @@ pub(super) struct ClientFile {
 #[derive(Debug)]
 struct Content {
     text: String,
+    kept: Kept,
+    /// The names of the file.
+    links: u64,
+}
+
+/// What a file keeps when it is replaced.
+#[derive(Debug)]
+struct Kept {
     mode: u32,
     owner: (u32, u32),
+    attributes: Attributes,
 }
 
 impl ClientFile {
@@ -69,10 +82,11 @@ impl ClientFile {
             if let Some(directory) = self.target.parent() {
                 fs::create_dir_all(directory).map_err(|error| wrong(&error))?;
             }
-            let mode = if private { 0o600 } else { 0o666 };
-            put(&self.target, text, mode, None, false).map_err(|error| wrong(&error))?;
+            let new = if private { As::Private } else { As::Public };
+            put(&self.target, text, &new, false).map_err(|error| wrong(&error))?;
             return Ok(None);
         };
+        self.may_be_replaced(before)?;
         let backup = self.back_up(before).map_err(|error| {
             format!(
                 "no backup of {} can be made ({error}); nothing was written",
@@ -80,8 +94,7 @@ impl ClientFile {
             )
         })?;
         self.still_the_same()?;
-        let kept = Some((before.mode, before.owner));
-        put(&self.target, text, before.mode, kept, true).map_err(|error| wrong(&error))?;
+        put(&self.target, text, &As::Before(&before.kept), true).map_err(|error| wrong(&error))?;
         Ok(Some(backup))
     }
 
@@ -115,9 +128,7 @@ impl ClientFile {
                 Err(_) if path.symlink_metadata().is_ok() => continue,
                 Err(_) => {}
             }
-            let kept = Some((before.mode, before.owner));
-            let put = put(&path, &before.text, before.mode, kept, false);
-            return put.map(|()| path).map_err(|error| error.to_string());
+            return put(&path, &before.text, &As::Before(&before.kept), false).map(|()| path);
         }
         Err(format!("there are {MAX_BACKUPS} already; delete those that nobody needs"))
     }
@@ -130,6 +141,27 @@ impl ClientFile {
             name.push(format!("-{number}"));
         }
         self.target.with_file_name(name)
+    }
+
+    /// A file can be replaced in a directory that takes new files, whatever its own mode says; but who
+    /// made it read-only meant it.
+    fn may_be_replaced(&self, before: &Content) -> Result<(), String> {
+        let stays =
+            |why: String| Err(format!("{} {why}; nothing was written", self.path.display()));
+        if before.kept.mode & 0o222 == 0 {
+            return stays("is read-only: allow its owner to write it (chmod u+w), if it is no other program's".to_owned());
+        }
+        if let Err(error) = access(&self.target, Access::WRITE_OK) {
+            return stays(format!("can't be written: {error}"));
+        }
+        if before.links > 1 {
+            return stays(format!(
+                "is one of {} names of a file (hard links), of which the others would keep the old text: edit \
+                 it by hand, or make this one a symbolic link",
+                before.links
+            ));
+        }
+        Ok(())
     }
 
     fn still_the_same(&self) -> Result<(), String> {
@@ -149,62 +181,85 @@ impl ClientFile {
 }
 
 fn content(path: &Path) -> Result<Content, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
+    // A pipe in its place would be waited for.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(|error| error.to_string())?;
     let known = file.metadata().map_err(|error| error.to_string())?;
     if !known.is_file() {
         return Err("it isn't a file".to_owned());
     }
+    let attributes = Attributes::of(&file)?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(format!("it is larger than {} MiB", MAX_FILE >> 20));
     }
     let text = String::from_utf8(bytes).map_err(|_| "it isn't UTF-8".to_owned())?;
-    Ok(Content { text, mode: known.mode() & 0o7777, owner: (known.uid(), known.gid()) })
+    let kept = Kept { mode: known.mode() & 0o7777, owner: (known.uid(), known.gid()), attributes };
+    Ok(Content { text, kept, links: known.nlink() })
+}
+
+/// Whose a file is, and who may do what with it.
+enum As<'a> {
+    /// This user's, whom alone it concerns.
+    Private,
+    /// This user's, for whoever may read what this user makes.
+    Public,
+    /// That of a file that was there.
+    Before(&'a Kept),
 }
 
 /// Writes a whole file beside its place, and moves it there. `replaces`: over what is there.
-fn put(
-    path: &Path,
-    text: &str,
-    mode: u32,
-    kept: Option<(u32, (u32, u32))>,
-    replaces: bool,
-) -> io::Result<()> {
+fn put(path: &Path, text: &str, new: &As<'_>, replaces: bool) -> Result<(), String> {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
     // Of a process of that number that was killed.
     let _ = fs::remove_file(&temporary);
-    let written = (|| {
-        // Nobody else reads it before it has the mode of the one that it replaces.
-        let first = if kept.is_some() { mode & 0o600 } else { mode };
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(first).open(&temporary)?;
-        if let Some((mode, (user, group))) = kept {
-            let own = file.metadata()?;
-            if (own.uid(), own.gid()) != (user, group) {
-                std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
-            }
-            file.set_permissions(Permissions::from_mode(mode))?;
-        }
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        if replaces {
-            fs::rename(&temporary, path)?;
+    let written = filled(&temporary, text, new).and_then(|()| {
+        let moved = if replaces {
+            fs::rename(&temporary, path)
         } else {
             // Fails where there is one.
-            fs::hard_link(&temporary, path)?;
-            fs::remove_file(&temporary)?;
-        }
+            fs::hard_link(&temporary, path).and_then(|()| fs::remove_file(&temporary))
+        };
         let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
-    })();
+        let directory = directory.unwrap_or(Path::new("."));
+        let moved = moved.and_then(|()| File::open(directory)?.sync_all());
+        moved.map_err(|error| error.to_string())
+    });
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// Makes a file with this text, which is on the disk then.
+fn filled(path: &Path, text: &str, new: &As<'_>) -> Result<(), String> {
+    let wrong = |error: io::Error| error.to_string();
+    // Nobody else reads it before it has all that the one before it had.
+    let mode = match new {
+        As::Private => 0o600,
+        As::Public => 0o666,
+        As::Before(kept) => kept.mode & 0o600,
+    };
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(wrong)?;
+    if let As::Before(Kept { mode, owner, attributes }) = new {
+        let own = file.metadata().map_err(wrong)?;
+        if (own.uid(), own.gid()) != *owner {
+            let (user, group) = *owner;
+            std::os::unix::fs::fchown(&file, Some(user), Some(group)).map_err(|error| {
+                format!("it belongs to user {user} and group {group}, and what replaces it can't: {error}")
+            })?;
+        }
+        Attributes::clear_access(&file)?;
+        file.set_permissions(Permissions::from_mode(*mode)).map_err(wrong)?;
+        attributes.give(&file)?;
+    }
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(wrong)
 }
 
 #[cfg(test)]

@@ -147,6 +147,40 @@ fn entries_of_one_project_of_claude_code_are_found() {
     assert_eq!((same, none.len()), (before, 0));
 }
 
+/// `mcp.servers` of VS Code's settings, and Zed's object for a command.
+#[test]
+fn entries_of_older_versions_are_rewritten_where_they_stand() {
+    let url = "https://aws-mcp.us-east-1.api.aws/mcp";
+    let entry = format!(r#"{{"command": "uvx", "args": ["mcp-proxy-for-aws@latest", "{url}"]}}"#);
+    let ours = format!(r#"{{"command": "sigward-proxy", "args": ["{url}"]}}"#);
+    for file in [
+        r#"{"editor.tabSize": 2, "mcp": {"inputs": [], "servers": {"aws": ENTRY}}, // mine
+}"#,
+        r#"{"mcp.servers": {"aws": ENTRY}, "mcp": "other"}"#,
+        r#"{"servers": {"aws": ENTRY}, "mcp": {"servers": []}}"#,
+    ] {
+        let before = file.replace("ENTRY", &entry);
+        let (after, all) = converted_by(Client::Vscode, Format::Json, &before, &["sigward-proxy"]);
+        assert_eq!(after, file.replace("ENTRY", &ours), "{all:?}");
+        assert_eq!(all.len(), 1);
+    }
+    let zed = format!(
+        r#"{{"context_servers": {{"aws": {{"command": {{"path": "uvx", "args": ["mcp-proxy-for-aws@latest", "{url}"], "env": {{"FASTMCP_LOG_LEVEL": "ERROR", "AWS_PROFILE": "dev"}}}}, "settings": {{}}}}}}}}"#
+    );
+    let (after, all) = converted_by(Client::Zed, Format::Json, &zed, &["uvx", "sigward-proxy"]);
+    assert_eq!(after, zed.replace("mcp-proxy-for-aws@latest", "sigward-proxy"));
+    assert!(all[0].notes.len() == 1 && all[0].notes[0].contains("FASTMCP_LOG_LEVEL"), "{all:?}");
+    // It is ours then: it can be taken out, and isn't mixed with another form.
+    let path = ["context_servers", "aws"];
+    let why = written(Format::Json, &after, path, &members("dev")).unwrap_err();
+    assert!(why.contains("--remove"), "{why}");
+    let gone = removed(Format::Json, &after, path, &[]);
+    assert_eq!(gone, Ok(Outcome::Text(r#"{"context_servers": {}}"#.to_owned())));
+    // The deny: another server's, in the same form.
+    let other = r#"{"context_servers": {"aws": {"command": {"path": "other", "args": []}}}}"#;
+    assert!(removed(Format::Json, other, path, &[]).is_err());
+}
+
 #[test]
 fn entries_of_codex_are_rewritten_too() {
     let before = "[mcp_servers.aws]\ncommand = \"uvx\" # c\nargs = [\"--from\", 'mcp-proxy-for-aws', \"mcp-proxy-for-aws\", 'https://aws-mcp.us-east-1.api.aws/mcp']\nstartup_timeout_sec = 60\n";

@@ -1,6 +1,48 @@
 use std::os::unix::fs::symlink;
 
+use rustix::fs::{CWD, FileType, XattrFlags, getxattr, mknodat, setxattr};
+use rustix::io::Errno;
+
 use super::*;
+
+const ACCESS: &str = "system.posix_acl_access";
+
+/// A list of access as the kernel takes it (acl(5), version 2): the owner may write, the user 54321 read, and the group
+/// nothing, though the bits of the mode, which are the mask, say that it may read.
+fn list() -> Vec<u8> {
+    let nobody = u32::MAX;
+    let entries: [(u16, u16, u32); 5] = [
+        (0x01, 6, nobody),
+        (0x02, 4, 54_321),
+        (0x04, 0, nobody),
+        (0x10, 4, nobody),
+        (0x20, 0, nobody),
+    ];
+    let entries = entries.into_iter().flat_map(|(tag, may, id)| {
+        [&tag.to_le_bytes()[..], &may.to_le_bytes(), &id.to_le_bytes()].concat()
+    });
+    2_u32.to_le_bytes().into_iter().chain(entries).collect()
+}
+
+fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut buffer = [0; 1024];
+    match getxattr(path, name, buffer.as_mut_slice()) {
+        Ok(length) => Some(buffer[..length].to_vec()),
+        Err(error) => {
+            assert!([Errno::NODATA, Errno::NOTSUP].contains(&error), "{error}");
+            None
+        }
+    }
+}
+
+/// Whether the file system of the tests has such attributes.
+fn attach(path: &Path, name: &str, value: &[u8]) -> bool {
+    match setxattr(path, name, value, XattrFlags::empty()) {
+        Ok(()) => true,
+        Err(Errno::NOTSUP) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -18,7 +60,7 @@ fn names(directory: &Path) -> Vec<String> {
 fn a_file_is_replaced_with_its_mode_and_a_backup() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mcp.json");
-    for bits in [0o600, 0o640, 0o444] {
+    for bits in [0o600, 0o640, 0o644] {
         fs::write(&path, "before").unwrap();
         fs::set_permissions(&path, Permissions::from_mode(bits)).unwrap();
         let file = ClientFile::read(&path).unwrap();
@@ -121,9 +163,9 @@ fn what_is_no_text_file_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let binary = directory.path().join("binary");
     fs::write(&binary, b"{\xff}").unwrap();
-    let fifo = directory.path().join("file");
-    fs::create_dir(&fifo).unwrap();
-    for (path, word) in [(&binary, "UTF-8"), (&fifo, "")] {
+    let place = directory.path().join("directory");
+    fs::create_dir(&place).unwrap();
+    for (path, word) in [(&binary, "UTF-8"), (&place, "isn't a file")] {
         let why = ClientFile::read(path).unwrap_err();
         assert!(why.contains(word) && why.contains(path.to_str().unwrap()), "{why}");
     }
@@ -141,4 +183,91 @@ fn without_a_backup_nothing_is_written() {
     let why = ClientFile::read(&path).unwrap().replace("after", true).unwrap_err();
     assert!(why.contains("backup"), "{why}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "before");
+}
+
+/// The attack: with the mode alone, the group could read what the list denies to it.
+#[test]
+fn a_list_of_access_and_other_attributes_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mcp.json");
+    fs::write(&path, "before").unwrap();
+    let attached: Vec<(&str, Vec<u8>)> = [(ACCESS, list()), ("user.note", b"mine".to_vec())]
+        .into_iter()
+        .filter(|(name, value)| attach(&path, name, value))
+        .collect();
+    let backup = ClientFile::read(&path).unwrap().replace("after", true).unwrap().unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "after");
+    for (name, value) in &attached {
+        for path in [&path, &backup] {
+            assert_eq!(attribute(path, name).as_ref(), Some(value), "{name} of {}", path.display());
+        }
+    }
+    if attached.iter().any(|(name, _)| *name == ACCESS) {
+        assert_eq!((mode(&path), mode(&backup)), (0o640, 0o640));
+    }
+}
+
+#[test]
+fn a_file_without_a_list_of_access_gets_none_from_its_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mcp.json");
+    fs::write(&path, "before").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+    if !attach(directory.path(), "system.posix_acl_default", &list()) {
+        return; // No file here has a list.
+    }
+    let backup = ClientFile::read(&path).unwrap().replace("after", true).unwrap().unwrap();
+    for path in [&path, &backup] {
+        assert_eq!((attribute(path, ACCESS), mode(path)), (None, 0o640));
+    }
+}
+
+#[test]
+fn a_file_that_is_read_only_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mcp.json");
+    fs::write(&path, "before").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
+    let why = ClientFile::read(&path).unwrap().replace("after", true).unwrap_err();
+    assert!(why.contains("read-only") && why.contains(path.to_str().unwrap()), "{why}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "before");
+    assert_eq!(names(directory.path()), ["mcp.json"]);
+}
+
+/// The other name would keep the old text, and nobody would notice.
+#[test]
+fn one_of_several_names_of_a_file_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mcp.json");
+    fs::write(&path, "before").unwrap();
+    fs::hard_link(&path, directory.path().join("dotfile")).unwrap();
+    let why = ClientFile::read(&path).unwrap().replace("after", true).unwrap_err();
+    assert!(why.contains("2 names"), "{why}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "before");
+    assert_eq!(names(directory.path()), ["dotfile", "mcp.json"]);
+}
+
+#[test]
+fn a_pipe_in_its_place_is_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mcp.json");
+    mknodat(CWD, &path, FileType::Fifo, 0o600.into(), 0).unwrap();
+    let why = ClientFile::read(&path).unwrap_err();
+    assert!(why.contains("isn't a file"), "{why}");
+}
+
+/// Links to links: each stays, and the file at the end is replaced.
+#[test]
+fn links_are_followed_to_their_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    fs::write(at("file"), "before").unwrap();
+    symlink("file", at("second")).unwrap();
+    symlink(at("second"), at("first")).unwrap();
+    ClientFile::read(&at("first")).unwrap().replace("after", true).unwrap();
+    assert_eq!(fs::read_link(at("first")).unwrap(), at("second"));
+    assert_eq!(fs::read_link(at("second")).unwrap(), Path::new("file"));
+    assert_eq!(fs::read_to_string(at("file")).unwrap(), "after");
+    symlink("around", at("around")).unwrap();
+    assert!(ClientFile::read(&at("around")).unwrap_err().contains("around"));
 }
