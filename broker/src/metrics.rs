@@ -67,6 +67,8 @@ pub struct Metrics {
 struct Decision {
     profile: String,
     rule: String,
+    /// That of the rule.
+    agent: String,
     outcome: &'static str,
 }
 
@@ -85,8 +87,8 @@ struct Build {
 pub struct Names {
     /// Of its profiles.
     pub profiles: BTreeSet<String>,
-    /// Of its rules.
-    pub rules: BTreeSet<String>,
+    /// Of its rules, each with its agent, which may be empty.
+    pub rules: BTreeSet<(String, String)>,
     /// Of its endpoints.
     pub endpoints: BTreeSet<String>,
 }
@@ -102,7 +104,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("sigward");
         let signatures = Family::default();
-        let help = "Requests for signatures as they were answered, by profile, rule and outcome: signed, or the reason of the denial";
+        let help = "Requests for signatures as they were answered, by profile, rule, the rule's agent, and outcome: signed, or the reason of the denial";
         registry.register("signatures", help, signatures.clone());
         let phases = Phases::register(&mut registry);
         let profiles = Profiles::register(&mut registry);
@@ -150,10 +152,17 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts a decision. `profile` is one of the configuration; empty if the caller named no such.
-    pub fn decided(&self, profile: &str, rule: &str, outcome: Result<(), &Denial>) {
+    /// Counts a decision. `profile` is one of the configuration; empty if the caller named no such. `agent` is that of the
+    /// rule that decided; either may be empty.
+    pub fn decided(
+        &self,
+        profile: &str,
+        (rule, agent): (&str, &str),
+        outcome: Result<(), &Denial>,
+    ) {
         let outcome = outcomes::name(SIGNED, outcome);
-        let decision = Decision { profile: profile.to_owned(), rule: rule.to_owned(), outcome };
+        let (profile, rule, agent) = (profile.to_owned(), rule.to_owned(), agent.to_owned());
+        let decision = Decision { profile, rule, agent, outcome };
         self.signatures.get_or_create(&decision).inc();
     }
 
@@ -185,13 +194,14 @@ impl Metrics {
     /// Drops the series of names that a configuration no longer has. A call that was in flight meanwhile may bring one
     /// back; it goes with a later reload of that name.
     pub fn forget(&self, before: &Names, now: &Names) {
-        let none = String::new();
-        let all = |names: &BTreeSet<String>| names.iter().cloned().chain([none.clone()]).collect();
-        let (profiles, rules): (Vec<_>, Vec<_>) = (all(&before.profiles), all(&before.rules));
-        let drop_decisions = |profile: &String, rule: &String| {
+        let profiles: Vec<String> =
+            before.profiles.iter().cloned().chain([String::new()]).collect();
+        let nobody = (String::new(), String::new());
+        let rules: Vec<_> = before.rules.iter().chain([&nobody]).collect();
+        let drop_decisions = |profile: &String, (rule, agent): &(String, String)| {
             for outcome in outcomes::all(SIGNED) {
-                let (profile, rule) = (profile.clone(), rule.clone());
-                self.signatures.remove(&Decision { profile, rule, outcome });
+                let (profile, rule, agent) = (profile.clone(), rule.clone(), agent.clone());
+                self.signatures.remove(&Decision { profile, rule, agent, outcome });
             }
         };
         for profile in before.profiles.difference(&now.profiles) {

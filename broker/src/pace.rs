@@ -37,7 +37,7 @@ const WAIT: Duration = Duration::from_secs(300);
 /// Accounts of one endpoint, before those are forgotten that nothing is kept for.
 const MAX_ACCOUNTS: usize = 64;
 
-/// Every endpoint that there is or was. Reloads change the numbers, and nobody's turn.
+/// Every endpoint that there is or was. Reloads change the numbers, and nobody's place in the queue.
 #[derive(Debug, Default)]
 pub(crate) struct Paces {
     lanes: Mutex<HashMap<String, Arc<Lane>>>,
@@ -264,6 +264,10 @@ impl Lane {
             for line in state.lines.values() {
                 line.schedule().configure(pace, Instant::now());
                 line.changed.notify_one();
+            }
+            // From now on there is no limit until the server throttles. Whoever waits has its turn.
+            if pace.is_none() {
+                state.lines.clear();
             }
         }
         self.is_paced.store(state.is_paced(), Ordering::Relaxed);

@@ -99,6 +99,8 @@ pub struct Matched<'p> {
 pub struct Decision<'r> {
     /// The rule that decided, by name; none where no rule permits it.
     pub rule: Option<String>,
+    /// Who the peer is to AWS by that rule.
+    pub agent: Option<Arc<Agent>>,
     /// The permit, or the reason why there is none.
     pub outcome: Result<Grant<'r>, Denial>,
 }
@@ -131,9 +133,11 @@ impl Policy {
         }
     }
 
-    /// The names of the rules.
-    pub(crate) fn rule_names(&self) -> impl Iterator<Item = &str> {
-        self.rules.iter().map(|rule| rule.name.as_str())
+    /// The names of the rules, each with that of its agent, which is empty where it has none.
+    pub(crate) fn rules_with_agents(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.rules
+            .iter()
+            .map(|rule| (rule.name.as_str(), rule.agent.as_deref().map_or("", Agent::name)))
     }
 
     /// Whether any rule matches this peer: others are turned away before their request is read.
@@ -310,6 +314,7 @@ impl Matched<'_> {
     pub fn decide<'r>(&self, request: &'r CheckedRequest) -> Decision<'r> {
         let permit = |rule: &Rule| Decision {
             rule: Some(rule.name.clone()),
+            agent: rule.agent.clone(),
             outcome: Ok(Grant {
                 profile: self.profile.clone(),
                 agent: rule.agent.clone(),
@@ -318,6 +323,7 @@ impl Matched<'_> {
         };
         let refuse = |rule: Option<&Rule>, denial| Decision {
             rule: rule.map(|rule| rule.name.clone()),
+            agent: rule.and_then(|rule| rule.agent.clone()),
             outcome: Err(denial),
         };
         let call = match request.content() {

@@ -37,7 +37,7 @@ use crate::request;
 pub(crate) use self::current::{Current, State};
 pub(crate) use self::overview::Callers;
 pub(crate) use self::recorder::Recorder;
-pub(crate) use self::sign::sign;
+pub(crate) use self::sign::{Accepted, sign};
 
 /// The broker's service.
 #[derive(Clone)]

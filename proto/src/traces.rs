@@ -6,6 +6,7 @@
 //!
 //! Invariant: nothing waits for a collector but the thread that sends to it, and for a quarter of a second the end of the process.
 
+mod past;
 mod queue;
 mod settings;
 
@@ -26,6 +27,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::registry::LookupSpan;
 
+pub use self::past::{AGO, Since};
 use self::queue::Queue;
 pub use self::settings::{Settings, SettingsError};
 
@@ -132,7 +134,13 @@ fn is_traced(metadata: &Metadata<'_>) -> bool {
 /// Whether there is a span of a request, in this task. Where traces are off that is known without looking.
 #[must_use]
 pub fn in_request() -> bool {
-    tracing::span_enabled!(target: "trace", Level::INFO) && !Span::current().is_none()
+    is_on() && !Span::current().is_none()
+}
+
+/// Whether anything is exported.
+#[must_use]
+pub fn is_on() -> bool {
+    tracing::span_enabled!(target: "trace", Level::INFO)
 }
 
 /// The context of the current span, as a value of [`TRACEPARENT`].

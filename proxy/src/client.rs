@@ -48,6 +48,7 @@ pub(crate) use self::sign_in::Next;
 use self::sign_in::UserSignIns;
 use self::stand_in::StandIns;
 use crate::budget::Message;
+use crate::config::ProfileName;
 use crate::error::Error;
 use crate::exchange::{Deadline, FrameReading, OnResponse, Patience, RawAnswer, TooLate};
 use crate::old_client;
@@ -233,7 +234,11 @@ impl Client {
         call: &Request,
         flight: &Arc<InFlight>,
     ) -> Option<Message> {
-        self.response_to(call, flight).instrument(flight.span.clone()).await
+        let response = self.response_to(call, flight).instrument(flight.span.clone()).await;
+        if response.is_some() {
+            flight.reply();
+        }
+        response
     }
 
     async fn response_to(
@@ -301,7 +306,7 @@ impl Client {
     }
 
     /// Whether the broker gives a profile's signatures by turns, as far as it has said.
-    pub(crate) fn is_paced(&self, profile: &crate::config::ProfileName) -> bool {
+    pub(crate) fn is_paced(&self, profile: &ProfileName) -> bool {
         self.shared.upstream.is_paced(profile)
     }
 
@@ -364,7 +369,7 @@ impl Client {
     pub(crate) async fn sign_in(
         &self,
         call: &Request,
-        profile: &crate::config::ProfileName,
+        profile: &ProfileName,
         out: &Outlet,
     ) -> Next {
         self.sign_ins.sign_in(call, profile, out).await
@@ -453,6 +458,22 @@ impl Client {
         self.announced.learn(result);
         self.context.handshake.initialize(params);
         self.default_session().establish(Some(id), result);
+    }
+
+    /// The handshake of a client whose sessions are lost, and the profiles of those that were used: what their servers
+    /// kept for them is gone. None where there is nothing to tell.
+    pub(crate) fn losses(&self) -> Option<(String, Vec<ProfileName>)> {
+        let used = self.caller.sessions.all().into_iter().filter(|session| session.was_used());
+        let profiles: Vec<ProfileName> = used.map(|session| session.profile.clone()).collect();
+        let params = self.context.handshake.params()?;
+        (!profiles.is_empty()).then_some((params, profiles))
+    }
+
+    /// It is a client that had used sessions of these profiles before, which are lost.
+    pub(crate) fn replaces(&self, profiles: &[ProfileName]) {
+        for profile in profiles {
+            self.caller.sessions.of(profile).replaces_another();
+        }
     }
 
     /// The client's own session has ended, and needs no more ending.

@@ -305,15 +305,26 @@ impl Error {
         }
     }
 
-    /// Whether that is over once a person signs in, or brings new keys. A profile that is wrong, or has none, isn't a
-    /// reason to send anything unsigned.
+    /// Whether that is over once a person signs in, or brings new keys, or AWS can be reached. A profile that is wrong, or
+    /// has none, isn't a reason to send anything unsigned.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        match self {
-            Self::Refused(refusal) => {
-                matches!(refusal.reason(), Some(Reason::LoginRequired | Reason::KeysRejected))
+        self.passes_by_itself()
+            || match self {
+                Self::Refused(refusal) => {
+                    matches!(refusal.reason(), Some(Reason::LoginRequired | Reason::KeysRejected))
+                }
+                Self::Shared(error) => error.may_pass(),
+                _ => false,
             }
-            Self::Shared(error) => error.may_pass(),
+    }
+
+    /// Whether nobody has to do anything about it: what the credentials come from can't be reached.
+    #[must_use]
+    pub fn passes_by_itself(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.reason() == Some(Reason::CredentialsUnavailable),
+            Self::Shared(error) => error.passes_by_itself(),
             _ => false,
         }
     }

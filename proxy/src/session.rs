@@ -350,6 +350,16 @@ impl Session {
         self.renewal.on_call();
     }
 
+    /// Whether the next result is to say something of the session.
+    pub(crate) fn has_notice(&self) -> bool {
+        self.renewal.has_notice()
+    }
+
+    /// Whether its end is worth to be told: a tool was called over it, or the end of another one wasn't told yet.
+    pub(crate) fn was_used(&self) -> bool {
+        self.renewal.was_used()
+    }
+
     /// What the next result is to say of the session, once; a JSON object.
     pub(crate) fn take_notice(&self) -> Option<String> {
         self.renewal.take_notice(&self.profile)
@@ -363,9 +373,15 @@ impl Session {
     /// A session was opened. Where it takes the place of one that was used, whatever the server kept for that is gone.
     fn report_renewal(self: &Arc<Self>) {
         if self.renewal.on_open() {
-            // It fails only once the client is gone.
-            let _ = self.context.renewed.send(Arc::clone(self));
+            self.replaces_another();
         }
+    }
+
+    /// It is in the place of one that was used, of this client or of the same client before.
+    pub(crate) fn replaces_another(self: &Arc<Self>) {
+        self.renewal.on_replacement();
+        // It fails only once the client is gone.
+        let _ = self.context.renewed.send(Arc::clone(self));
     }
 
     /// The end of an opening. False if nobody wants it any more.

@@ -35,8 +35,8 @@ async fn decisions_states_and_a_bad_configuration_are_counted() {
     assert_names(
         &metrics,
         &[
-            r#"sigward_signatures_total{profile="dev",rule="rule 1",outcome="signed"}"#,
-            r#"sigward_signatures_total{profile="prod",rule="",outcome="PROFILE_NOT_ALLOWED"}"#,
+            r#"sigward_signatures_total{profile="dev",rule="rule 1",agent="",outcome="signed"}"#,
+            r#"sigward_signatures_total{profile="prod",rule="",agent="",outcome="PROFILE_NOT_ALLOWED"}"#,
             r#"sigward_profile_state{profile="dev",state="fresh"} 1"#,
             "sigward_config_rejected 0",
         ],

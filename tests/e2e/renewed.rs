@@ -4,9 +4,11 @@ use serde_json::Value;
 use sigward_tests::processes::call;
 
 use crate::agent::SESSIONS;
-use crate::http::{Listening, data};
+use crate::http::{Listening, data, lines};
 use crate::setup::{World, assert_names, text};
 
+/// What another client says that it can do.
+const OTHER: &str = r#"{"roots":{}}"#;
 const OF_STAGING: &str = r#"{"aws_profile":"staging"}"#;
 
 fn notice(called: &Value) -> &Value {
@@ -94,4 +96,62 @@ async fn over_http() {
     assert!(is_log(&log), "{log}");
     assert_names(log["params"]["data"].as_str().unwrap(), &["staging"]);
     assert!(notice(&whoami().await).is_null(), "once");
+}
+
+/// What a client that speaks HTTP renews itself: the next session of the same client is told what was in those before, also
+/// of the other profiles, which end with its own.
+#[tokio::test]
+async fn an_http_client_is_told_of_the_sessions_that_it_renews_itself() {
+    let world = World::new().await;
+    let proxy = Listening::start(&world, &["dev", "staging"], &[]).await;
+    let call = |arguments: &str| {
+        let params = call("whoami", arguments);
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#)
+    };
+    // A session without calls had nothing to lose.
+    for (used, is_told) in [(false, false), (true, true)] {
+        let session = proxy.session(SESSIONS).await;
+        if used {
+            for arguments in ["{}", OF_STAGING] {
+                let called = proxy.post(&lines(&session), &call(arguments)).await.message().await;
+                assert!(notice(&called).is_null(), "{called}");
+            }
+        }
+        world.upstream.forget_sessions();
+        let lost = proxy.post(&lines(&session), &call("{}")).await;
+        assert_eq!(lost.status, 404);
+        // Another kind of client comes first: it has lost nothing.
+        let other = proxy.session_as(SESSIONS, OTHER).await;
+        let called = proxy.post(&lines(&other), &call("{}")).await.message().await;
+        assert!(notice(&called).is_null(), "{called}");
+
+        let session = proxy.session(SESSIONS).await;
+        let mut stream = proxy.get(&lines(&session)).await;
+        for (arguments, profile) in [("{}", "dev"), (OF_STAGING, "staging")] {
+            let called = proxy.post(&lines(&session), &call(arguments)).await.message().await;
+            match is_told {
+                true => assert_told(notice(&called), profile),
+                false => assert!(notice(&called).is_null(), "{called}"),
+            }
+            let again = proxy.post(&lines(&session), &call(arguments)).await.message().await;
+            assert!(notice(&again).is_null(), "once");
+        }
+        if is_told {
+            let mut told = Vec::new();
+            for _ in 0..2 {
+                let log = data(&stream.expect_event("the log").await);
+                let log: Value = serde_json::from_str(&log).unwrap();
+                assert!(is_log(&log), "{log}");
+                told.push(log["params"]["data"].as_str().unwrap().to_owned());
+            }
+            assert!(["dev", "staging"].iter().all(|it| told.iter().any(|told| told.contains(it))));
+        }
+        // The client ends it: what comes after is no renewal.
+        let ended = proxy.request("DELETE", "/mcp", &lines(&session), "").await;
+        assert!(ended.status < 300, "{}", ended.status);
+        let fresh = proxy.session(SESSIONS).await;
+        let called = proxy.post(&lines(&fresh), &call("{}")).await.message().await;
+        assert!(notice(&called).is_null(), "{called}");
+        proxy.request("DELETE", "/mcp", &lines(&fresh), "").await;
+    }
 }

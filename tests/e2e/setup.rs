@@ -151,9 +151,19 @@ endpoints = ["upstream"]
 
     /// A broker with the configuration `text`, listening.
     pub(crate) async fn broker(&self, text: &str) -> Process {
+        self.broker_with(text, &[]).await
+    }
+
+    /// The same, with `environment` beside that of the home.
+    pub(crate) async fn broker_with(
+        &self,
+        text: &str,
+        environment: &[(String, String)],
+    ) -> Process {
         let config = self.write("broker.toml", text);
-        let arguments = ["serve", "--config", config.to_str().unwrap()];
-        let broker = Process::start(self.broker_command(&arguments));
+        let mut command = self.broker_command(&["serve", "--config", config.to_str().unwrap()]);
+        command.envs(environment.iter().cloned());
+        let broker = Process::start(command);
         broker.logged("listening").await;
         broker
     }

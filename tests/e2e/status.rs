@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
+use crate::pace::broker::{configuration, metrics_address, until_waiting};
 use crate::setup::{THREE, World, assert_names, connect, own_uid, ping, text};
 use crate::tls::scene::{AGENT, Scene, reason, rule};
 
@@ -282,4 +283,48 @@ async fn a_terminal_is_drawn_again() {
     broker.signal(Signal::TERM);
     let ended = deadline::within(watching.wait(), || "status goes on without a broker".to_owned());
     assert!(ended.await.unwrap().success());
+}
+
+/// How an endpoint is paced changes all the time: whoever watches sees it for as long as it lasts, and not only its begin.
+#[tokio::test]
+async fn a_watch_shows_how_an_endpoint_is_paced_while_it_is() {
+    let world = World::new().await;
+    let pace = "pace = { in_flight = 1, wait = \"2m\" }";
+    let broker = world.broker(&configuration(&world, pace)).await;
+    let metrics = metrics_address(&broker).await;
+    let mut watching = status(&world, &["--json", "--watch"]).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut shows = async |waiting: u32, in_flight: u32| {
+        let shown = async {
+            loop {
+                let line = lines.next_line().await.unwrap().expect("the broker goes on");
+                let answer: Value = serde_json::from_str(&line).unwrap();
+                let paced = &answer["profiles"][0]["paced"];
+                if paced.as_array().unwrap().is_empty() {
+                    assert_eq!((waiting, in_flight), (0, 0), "{line}");
+                    return;
+                }
+                if (&paced[0]["waiting"], &paced[0]["in_flight"])
+                    == (&waiting.into(), &in_flight.into())
+                    && (waiting, in_flight) != (0, 0)
+                {
+                    return;
+                }
+            }
+        };
+        deadline::within(shown, || format!("{waiting} and {in_flight} are never shown")).await;
+    };
+    let mut client = connect(&world.socket()).await;
+    client.sign(ping(&world, "dev")).await.unwrap();
+    shows(0, 1).await;
+    let mut other = connect(&world.socket()).await;
+    let (mut asking, request) = (other.clone(), ping(&world, "dev"));
+    let waits = tokio::spawn(async move { asking.sign(request).await });
+    until_waiting(&metrics, 1).await;
+    shows(1, 1).await;
+    // Nobody is paced any more, and that is shown, too.
+    world.write("broker.toml", &configuration(&world, ""));
+    waits.await.unwrap().expect("there is no pace");
+    other.sign(ping(&world, "dev")).await.unwrap();
+    shows(0, 0).await;
 }

@@ -3,6 +3,8 @@
 
 mod attacks;
 mod handshakes;
+mod login;
+mod pace;
 mod proxy;
 mod reload;
 pub(crate) mod scene;

@@ -91,6 +91,15 @@ fn signing<'a>(spans: &'a [Exported], request: &Exported) -> &'a Exported {
     asked
 }
 
+/// Fails unless each phase lies within the span that it is part of.
+fn assert_within(whole: &Exported, phases: &[&Exported]) {
+    for phase in phases {
+        let (begun, ended) = phase.times;
+        let is_within = whole.times.0 <= begun && begun <= ended && ended <= whole.times.1;
+        assert!(is_within, "{phase:#?} isn't within {whole:#?}");
+    }
+}
+
 /// Whatever is logged, which has spans of its own.
 #[tokio::test]
 async fn the_phases_of_both_programs_are_in_the_trace_of_the_client() {
@@ -126,8 +135,11 @@ async fn assert_phases(level: &str) {
     assert_eq!(call.attribute("sigward.profile"), "dev");
     assert!(!call.is_error);
     let phases = children(&spans, call);
-    let expected = BTreeSet::from(["route", "send", "sign", "stream"]);
+    let expected = BTreeSet::from(["receive", "reply", "route", "send", "sign", "stream"]);
     assert_eq!(names(phases.iter().copied()), expected, "{spans:#?}");
+    assert_within(call, &phases);
+    let of = |name: &str| phases.iter().find(|span| span.name == name).unwrap().times;
+    assert!(of("receive").1 <= of("route").0 && of("stream").0 <= of("reply").0, "{spans:#?}");
     let send = phases.iter().find(|span| span.name == "send").unwrap();
     assert_eq!(send.attribute("http.response.status_code"), "200");
     let signed = signing(&spans, call);
@@ -142,8 +154,12 @@ async fn assert_phases(level: &str) {
     }
     assert!(!signed.attribute("sigward.audit_id").is_empty());
     let phases = children(&spans, signed);
-    let expected = BTreeSet::from(["audit", "authorize", "parse", "resolve", "sign"]);
-    assert_eq!(names(phases.iter().copied()), expected, "{spans:#?}");
+    let expected =
+        ["accept", "audit", "authorize", "identify", "parse", "reply", "resolve", "sign"];
+    assert_eq!(names(phases.iter().copied()), BTreeSet::from(expected), "{spans:#?}");
+    assert_within(signed, &phases);
+    let of = |name: &str| phases.iter().find(|span| span.name == name).unwrap().times;
+    assert!(of("accept").1 <= of("parse").0 && of("audit").1 <= of("reply").0, "{spans:#?}");
     assert!(phases.iter().all(|span| span.service == "sigward-broker"));
 
     let denied = request(&spans, "tools/call echo");
@@ -156,6 +172,10 @@ async fn assert_phases(level: &str) {
     assert_eq!(decision.attribute("sigward.reason"), "PROFILE_NOT_ALLOWED");
     // What a stranger says isn't repeated.
     assert_eq!(decision.attribute("sigward.profile"), "");
+
+    // What moves a span's times isn't told.
+    let of_times = |span: &Exported| span.attributes.keys().any(|name| name.ends_with("_ns"));
+    assert!(!spans.iter().any(of_times), "{spans:#?}");
 
     // The server sees no trace that the client didn't send.
     let requests = world.upstream.requests();
@@ -200,7 +220,9 @@ async fn the_header_of_an_http_client_is_followed_and_not_changed() {
         assert_eq!(call.attribute("sigward.profile"), profile);
         let phases = names(children(&spans, call));
         assert!(
-            phases.is_superset(&BTreeSet::from(["route", "send", "sign", "stream"])),
+            phases.is_superset(&BTreeSet::from([
+                "receive", "reply", "route", "send", "sign", "stream"
+            ])),
             "{phases:?}"
         );
         assert_eq!(signing(&spans, call).attribute("sigward.profile"), profile);

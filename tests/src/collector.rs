@@ -40,6 +40,8 @@ pub struct Exported {
     pub parent: String,
     /// What it is to the network.
     pub kind: SpanKind,
+    /// When it began and ended, in nanoseconds since 1970.
+    pub times: (u64, u64),
     /// Whether it says that it failed.
     pub is_error: bool,
     /// Its attributes, as texts.
@@ -161,6 +163,7 @@ impl Collector {
                     id: hex::encode(&span.span_id),
                     parent: hex::encode(&span.parent_span_id),
                     kind: span.kind(),
+                    times: (span.start_time_unix_nano, span.end_time_unix_nano),
                     is_error: status.code() == StatusCode::Error,
                     attributes: texts(&span.attributes),
                 });

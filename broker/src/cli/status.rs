@@ -35,7 +35,7 @@ pub(super) struct Options {
     /// Print JSON, one object for each answer of the broker
     #[arg(long)]
     json: bool,
-    /// Print again after each change of a profile that you may use
+    /// Print again after each change of a profile that you may use, or of the pace of its endpoints
     #[arg(long)]
     watch: bool,
     /// Show every profile, whoever may use it; only for the broker's own user and root
@@ -72,6 +72,14 @@ pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCod
                 Some(change) => shown = Some(change.into()),
                 None => break,
             },
+            // The broker reports that an endpoint is paced, and not each number of it.
+            Err(_) if shown.as_ref().is_some_and(Answer::is_paced) => {
+                let now = Some(own_profiles(&mut broker).await?);
+                if now == shown && !redraws {
+                    continue;
+                }
+                shown = now;
+            }
             Err(_) if !redraws => continue,
             Err(_) => {}
         }
@@ -92,13 +100,16 @@ async fn ask(broker: &mut BrokerClient<Channel>, all: bool) -> Result<Answer, Er
             let (profiles, config_rejected) = (overview.profiles, overview.config_rejected);
             Ok(Answer { profiles, config_rejected, callers })
         }
-        Err(status) if !all && is_for_others(&status) => {
-            let own = in_time(broker.list_profiles(ListProfilesRequest {})).await?.into_inner();
-            let (profiles, config_rejected) = (own.profiles, own.config_rejected);
-            Ok(Answer { profiles, config_rejected, callers: None })
-        }
+        Err(status) if !all && is_for_others(&status) => own_profiles(broker).await,
         Err(status) => Err(refused(status)),
     }
+}
+
+/// What everybody may ask: which profiles are the caller's.
+async fn own_profiles(broker: &mut BrokerClient<Channel>) -> Result<Answer, Error> {
+    let own = in_time(broker.list_profiles(ListProfilesRequest {})).await?.into_inner();
+    let (profiles, config_rejected) = (own.profiles, own.config_rejected);
+    Ok(Answer { profiles, config_rejected, callers: None })
 }
 
 /// Whether only operators are told, or nobody by an older broker; the refusal of a caller has details.

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body::{Frame, SizeHint};
+use sigward_proto::traces::Since;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -19,7 +20,7 @@ use super::timely::Timely;
 use crate::clock;
 use crate::error::{Denial, Reason};
 use crate::peer::{Caller, Peer};
-use crate::service::{self, Current};
+use crate::service::{self, Accepted, Current};
 
 const SIGN: &str = "/sigward.broker.v1.Broker/Sign";
 const OVERVIEW: &str = "/sigward.broker.v1.Broker/Overview";
@@ -72,7 +73,10 @@ where
         let current = Arc::clone(self.intake.current());
         let is_overview = path == OVERVIEW && peer.as_deref().is_some_and(Peer::is_operator);
         let needs_rule = path != HEALTH && !is_overview;
-        let entered = self.intake.enter(peer.as_deref(), needs_rule);
+        let begun = Since::now();
+        let identified = self.intake.identify(peer.as_deref(), needs_rule);
+        let accepted = Accepted { begun, identified: begun.ago() };
+        let entered = identified.and_then(|()| self.intake.enter(peer.as_deref()));
         let place = match entered {
             Ok(place) => place,
             Err(denial) => return Box::pin(refuse(current, peer, denial)),
@@ -81,7 +85,7 @@ where
             (SIGN, Some((peer, connection))) => Box::pin(async move {
                 let (head, body) = request.into_parts();
                 let caller = (&*peer, connection);
-                let response = service::sign(current, caller, &head.headers, body).await;
+                let response = service::sign(current, caller, accepted, &head.headers, body).await;
                 drop(place);
                 Ok(response)
             }),
@@ -121,9 +125,9 @@ async fn refuse(
 }
 
 impl Intake {
-    /// Lets a call in: anyone may ask for the health, operators for an overview, and those that a rule matches for the
-    /// rest.
-    fn enter(&self, peer: Option<&Peer>, needs_rule: bool) -> Result<Place, Denial> {
+    /// Whether a call may come in: anyone may ask for the health, operators for an overview, and those that a rule matches
+    /// for the rest.
+    fn identify(&self, peer: Option<&Peer>, needs_rule: bool) -> Result<(), Denial> {
         if needs_rule {
             let unknown = "the connection has no peer credentials";
             let peer = peer.ok_or_else(|| Denial::new(Reason::PeerUnknown, unknown))?;
@@ -133,6 +137,11 @@ impl Intake {
                 return Err(Current::ending());
             }
         }
+        Ok(())
+    }
+
+    /// Lets a call in that may, unless there are too many.
+    fn enter(&self, peer: Option<&Peer>) -> Result<Place, Denial> {
         self.calls.enter(peer.map(Peer::id)).ok_or_else(|| {
             self.current.metrics().refused("call");
             Denial::new(Reason::TooMuchInFlight, "too many calls in progress").retry_after(ROOM)

@@ -17,17 +17,17 @@ fn health() -> Health {
 #[test]
 fn decisions_are_counted_by_profile_and_outcome() {
     let metrics = Metrics::default();
-    metrics.decided("dev", "agents", Ok(()));
-    metrics.decided("dev", "agents", Ok(()));
-    metrics.decided("", "", Err(&Denial::new(Reason::ProfileNotAllowed, "no rule")));
+    metrics.decided("dev", ("agents", "bot"), Ok(()));
+    metrics.decided("dev", ("agents", "bot"), Ok(()));
+    metrics.decided("", ("", ""), Err(&Denial::new(Reason::ProfileNotAllowed, "no rule")));
     metrics.passed(Phase::Sign, Duration::from_micros(50));
     metrics.loaded("dev", Duration::from_millis(3), Ok(()));
     let late = Denial::new(Reason::CredentialsUnavailable, "late");
     metrics.loaded("dev", Duration::from_secs(60), Err(&late));
     let text = metrics.text(&[], &[], true, &health());
     for line in [
-        r#"sigward_signatures_total{profile="dev",rule="agents",outcome="signed"} 2"#,
-        r#"sigward_signatures_total{profile="",rule="",outcome="PROFILE_NOT_ALLOWED"} 1"#,
+        r#"sigward_signatures_total{profile="dev",rule="agents",agent="bot",outcome="signed"} 2"#,
+        r#"sigward_signatures_total{profile="",rule="",agent="",outcome="PROFILE_NOT_ALLOWED"} 1"#,
         "sigward_config_rejected 1",
         r#"sigward_phase_duration_seconds_bucket{le="0.00016",phase="sign"} 1"#,
         r#"sigward_phase_duration_seconds_count{phase="audit"} 0"#,
@@ -42,19 +42,25 @@ fn decisions_are_counted_by_profile_and_outcome() {
     assert!(metrics.text(&[], &[], false, &health()).contains("sigward_config_rejected 0"));
 }
 
+/// The agent of a rule.
+fn agent_of(rule: &str) -> String {
+    if rule.is_empty() { String::new() } else { format!("{rule}-bot") }
+}
+
 /// Programs may write configurations, with names that are never used again.
 #[test]
 fn names_that_are_gone_take_their_series_along() {
     let names = |profiles: &[&str], rules: &[&str]| {
         let set = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-        Names { profiles: set(profiles), rules: set(rules), endpoints: set(profiles) }
+        let rules = rules.iter().map(|&rule| (rule.to_owned(), agent_of(rule)));
+        Names { profiles: set(profiles), rules: rules.collect(), endpoints: set(profiles) }
     };
     let metrics = Metrics::default();
     let denial = Denial::new(Reason::ToolNotAllowed, "no rule");
     for profile in ["stays", "goes", ""] {
         for rule in ["lasting", "passing", ""] {
-            metrics.decided(profile, rule, Ok(()));
-            metrics.decided(profile, rule, Err(&denial));
+            metrics.decided(profile, (rule, &agent_of(rule)), Ok(()));
+            metrics.decided(profile, (rule, &agent_of(rule)), Err(&denial));
         }
         metrics.loaded(profile, Duration::ZERO, Ok(()));
         metrics.loaded(profile, Duration::ZERO, Err(&denial));
@@ -72,9 +78,16 @@ fn names_that_are_gone_take_their_series_along() {
     assert_eq!(count(&text, "credential_loads_total"), 4);
     assert_eq!(count(&text, "credential_load_duration_seconds_count"), 2);
     for outcome in ["signed", "TOOL_NOT_ALLOWED"] {
-        let line = format!("{{profile=\"stays\",rule=\"lasting\",outcome=\"{outcome}\"}} 1");
+        let line = format!(
+            "{{profile=\"stays\",rule=\"lasting\",agent=\"lasting-bot\",outcome=\"{outcome}\"}} 1"
+        );
         assert!(text.contains(&line), "{line} is not in\n{text}");
     }
+    // A rule that has another agent is counted under that from then on.
+    let mut other = names(&["stays", "new"], &[]);
+    other.rules.insert(("lasting".to_owned(), "other".to_owned()));
+    metrics.forget(&names(&["stays", "new"], &["lasting"]), &other);
+    assert_eq!(count(&metrics.text(&[], &[], false, &health()), "signatures_total"), 4);
 }
 
 /// The series of the profiles are filled in anew for each collector: none may meet those of another one half done.

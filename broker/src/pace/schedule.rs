@@ -45,6 +45,8 @@ pub(super) struct Schedule<T> {
 enum Limit {
     Fixed(Pace),
     Adaptive(Cubic),
+    /// The configuration has no numbers any more, and the server may have no limit: nobody waits.
+    Lifted,
 }
 
 #[derive(Debug)]
@@ -97,15 +99,16 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// The configuration has changed: whoever waits goes on waiting, and what is out stays known.
+    /// The configuration has changed: whoever waits keeps its place, by the new numbers, and has its turn at once where
+    /// there are none any more. What is out stays known.
     pub(super) fn configure(&mut self, pace: Option<Pace>, now: Instant) {
         self.advance(now);
         match (&mut self.limit, pace) {
             (Limit::Fixed(pace), Some(new)) => *pace = new,
             (limit @ Limit::Adaptive(_), Some(new)) => *limit = Limit::Fixed(new),
-            // What the server takes is to be seen.
-            (limit @ Limit::Fixed(_), None) => *limit = Limit::Adaptive(Cubic::new(now)),
-            (Limit::Adaptive(_), None) => {}
+            (limit @ Limit::Lifted, Some(new)) => *limit = Limit::Fixed(new),
+            (limit @ Limit::Fixed(_), None) => *limit = Limit::Lifted,
+            (Limit::Adaptive(_) | Limit::Lifted, None) => {}
         }
     }
 
@@ -113,7 +116,7 @@ impl<T> Schedule<T> {
     pub(super) fn wait(&self) -> Option<Duration> {
         match &self.limit {
             Limit::Fixed(pace) => Some(pace.wait),
-            Limit::Adaptive(_) => None,
+            Limit::Adaptive(_) | Limit::Lifted => None,
         }
     }
 
@@ -157,7 +160,7 @@ impl<T> Schedule<T> {
             false => Duration::ZERO,
         };
         let wait = match self.limit {
-            Limit::Fixed(_) => token.max(place),
+            Limit::Fixed(_) | Limit::Lifted => token.max(place),
             Limit::Adaptive(_) => token.min(LOOK_AGAIN),
         };
         now + wait.clamp(Duration::from_millis(1), MAX_LIFE)
@@ -206,7 +209,7 @@ impl<T> Schedule<T> {
         let again = std::mem::replace(&mut given.reported, true);
         let changes = !again
             && match &mut self.limit {
-                Limit::Fixed(_) => true,
+                Limit::Fixed(_) | Limit::Lifted => true,
                 Limit::Adaptive(cubic) => cubic.on_throttled(given.at, now),
             };
         if changes {
@@ -238,6 +241,7 @@ impl<T> Schedule<T> {
         match &self.limit {
             Limit::Fixed(pace) => pace.rate.map(|rate| rate.per_second),
             Limit::Adaptive(cubic) => Some(cubic.rate()),
+            Limit::Lifted => None,
         }
     }
 
@@ -261,6 +265,7 @@ impl<T> Schedule<T> {
                 self.given.is_empty() && pace.rate.is_none_or(full)
             }
             Limit::Adaptive(cubic) => cubic.is_over(now),
+            Limit::Lifted => true,
         }
     }
 
@@ -270,7 +275,7 @@ impl<T> Schedule<T> {
             Limit::Fixed(Pace { rate: Some(rate), .. }) => {
                 self.bucket.refill(rate.per_second, rate.burst, now);
             }
-            Limit::Fixed(_) => {}
+            Limit::Fixed(_) | Limit::Lifted => {}
             Limit::Adaptive(cubic) => {
                 cubic.advance(now, !self.queue.is_empty());
                 let rate = cubic.rate();
@@ -307,7 +312,7 @@ impl<T> Schedule<T> {
     fn has_place(&self) -> bool {
         match &self.limit {
             Limit::Fixed(Pace { in_flight: Some(most), .. }) => self.places < *most,
-            Limit::Fixed(_) | Limit::Adaptive(_) => true,
+            Limit::Fixed(_) | Limit::Adaptive(_) | Limit::Lifted => true,
         }
     }
 

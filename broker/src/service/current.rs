@@ -29,6 +29,8 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 /// What holds now: a reload puts another state in its place, as a whole.
 pub(crate) struct Current {
     pub(super) state: ArcSwap<State>,
+    /// Wakes those who wait, once another state is in its place.
+    replaced: watch::Sender<()>,
     /// The configuration has changed, and has errors.
     pub(super) rejected: AtomicBool,
     pub(super) metrics: Arc<Metrics>,
@@ -57,7 +59,8 @@ impl State {
     fn names(&self) -> Names {
         let profiles = self.profiles.names().map(ToString::to_string).collect();
         let endpoints = self.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
-        Names { profiles, endpoints, rules: self.policy.rule_names().map(str::to_owned).collect() }
+        let owned = |(rule, agent): (&str, &str)| (rule.to_owned(), agent.to_owned());
+        Names { profiles, endpoints, rules: self.policy.rules_with_agents().map(owned).collect() }
     }
 
     /// How each endpoint is paced now, by name.
@@ -78,6 +81,7 @@ impl Current {
         metrics.reloaded(clock::now());
         Arc::new(Self {
             state: ArcSwap::from_pointee(state),
+            replaced: watch::Sender::new(()),
             rejected: AtomicBool::new(false),
             metrics,
             audit,
@@ -99,6 +103,7 @@ impl Current {
     pub(crate) fn replace(&self, state: State) {
         let names = state.names();
         let old = self.state.swap(Arc::new(state));
+        self.replaced.send_replace(());
         self.metrics.forget(&old.names(), &names);
         self.rejected.store(false, Ordering::Relaxed);
         self.metrics.reloaded(clock::now());
@@ -106,9 +111,19 @@ impl Current {
         self.state.load().profiles.succeed(&old.profiles);
     }
 
+    /// Waits until another state is in the place of `state`.
+    pub(super) async fn until_replaced(&self, state: &Arc<State>) {
+        // Before the state is looked at: none is missed.
+        let mut replaced = self.replaced.subscribe();
+        while Arc::ptr_eq(state, &self.state()) {
+            // The sender is here.
+            let _ = replaced.changed().await;
+        }
+    }
+
     /// Records that a call was turned away before anything of its message was read.
     pub(crate) async fn turn_away(&self, peer: Option<&Peer>, denial: Denial) -> Status {
-        self.metrics.decided("", "", Err(&denial));
+        self.metrics.decided("", ("", ""), Err(&denial));
         let Some(peer) = peer else { return status::of(&denial, None) };
         let mut record = self.audit.begin("call", peer, clock::now());
         record.deny(&denial);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use http::HeaderMap;
 use prost::Message as _;
 use prost::bytes::{BufMut as _, BytesMut};
+use sigward_proto::traces::{AGO, Since};
 use sigward_proto::{traces, v1};
 use tonic::body::Body;
 use tracing::field::Empty;
@@ -19,7 +20,7 @@ use super::message::{Incoming, Payload};
 use super::status;
 use crate::audit::Record;
 use crate::clock;
-use crate::config::ProfileName;
+use crate::config::{Agent, ProfileName};
 use crate::error::{Denial, Reason};
 use crate::metrics::{Metrics, Phase};
 use crate::pace::{Lane, Turn, Who};
@@ -28,10 +29,19 @@ use crate::policy::Grant;
 use crate::request::{CheckedRequest, Head, Method};
 use crate::sign;
 
+/// When the intake took a call, and after how many nanoseconds it knew that a rule is about its peer; nothing where traces
+/// are off.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Accepted {
+    pub(crate) begun: Since,
+    pub(crate) identified: Option<i64>,
+}
+
 /// Answers a call of `Sign`, whose message comes in `body`. `headers` are those of the gRPC request.
 pub(crate) async fn sign(
     current: Arc<Current>,
     (peer, connection): (&Peer, ConnectionId),
+    accepted: Accepted,
     headers: &HeaderMap,
     body: Body,
 ) -> http::Response<Body> {
@@ -39,7 +49,7 @@ pub(crate) async fn sign(
     let record = current.audit.begin("sign", peer, clock::now());
     // Nothing is logged of a call that gets its signature but at DEBUG: its span would be formatted for nobody.
     let logged = if tracing::enabled!(Level::DEBUG) { span_of(record.id()) } else { Span::none() };
-    let spans = Spans { logged, traced: traced(record.id(), headers) };
+    let spans = Spans { logged, traced: traced(record.id(), headers, accepted) };
     let (outer, inner) = (spans.traced.clone(), spans.logged.clone());
     answer(current, caller, body, record, spans).instrument(inner).instrument(outer).await
 }
@@ -55,7 +65,7 @@ fn span_of(id: &str) -> Span {
 }
 
 /// The broker's part of a trace, under the proxy's span that asks for the signature.
-fn traced(id: &str, headers: &HeaderMap) -> Span {
+fn traced(id: &str, headers: &HeaderMap, accepted: Accepted) -> Span {
     let span = tracing::info_span!(
         target: "trace",
         "sigward.broker.v1.Broker/Sign",
@@ -67,6 +77,7 @@ fn traced(id: &str, headers: &HeaderMap) -> Span {
         sigward.rule = Empty,
         sigward.decision = Empty,
         sigward.reason = Empty,
+        sigward.ago_ns = Empty,
     );
     if span.is_disabled() {
         return span;
@@ -74,6 +85,18 @@ fn traced(id: &str, headers: &HeaderMap) -> Span {
     let parent = headers.get(traces::TRACEPARENT).and_then(|parent| parent.to_str().ok());
     if let Some(parent) = parent {
         traces::follow(&span, parent);
+    }
+    // The phases of the intake were over before the span was there.
+    if let (Some(ago), Some(took)) = (accepted.begun.ago(), accepted.identified) {
+        span.record(AGO, ago);
+        drop(tracing::info_span!(target: "trace", parent: &span, "accept", sigward.ago_ns = ago));
+        drop(tracing::info_span!(
+            target: "trace",
+            parent: &span,
+            "identify",
+            sigward.ago_ns = ago,
+            sigward.took_ns = took,
+        ));
     }
     span
 }
@@ -126,10 +149,11 @@ async fn answer(
     let state = current.state();
     let profile = state.profiles.names().find(|name| name.as_str() == asked.profile);
     let profile = profile.map_or("", ProfileName::as_str);
-    current.metrics.decided(profile, &asked.rule, outcome.as_ref().map(drop));
+    let agent = asked.agent.as_deref().map_or("", Agent::name);
+    current.metrics.decided(profile, (&asked.rule, agent), outcome.as_ref().map(drop));
     spans.decided(&record, &asked, outcome.as_ref().err());
     match outcome {
-        Ok(answer) => response(&answer),
+        Ok(answer) => tracing::debug_span!("reply").in_scope(|| response(&answer)),
         Err(denial) => {
             record.deny(&denial);
             if spans.logged.is_none() {
@@ -151,6 +175,8 @@ async fn answer(
 struct Asked {
     profile: String,
     rule: String,
+    /// That of the rule.
+    agent: Option<Arc<Agent>>,
     /// A rule matches it. A stranger's texts aren't logged: they could be anything.
     matched: bool,
 }
@@ -251,9 +277,25 @@ impl Current {
                 break (grant, credentials, Some(Arc::clone(lane)));
             }
             // Whoever waits holds no keys meanwhile that may have to go; and it is decided again after the wait, for the
-            // same reason as after a load.
+            // same reason as after a load. A reload decides about those who wait, too: they keep their place, or hear at
+            // once that they wait for nothing.
             drop(credentials);
-            let next = self.next_turn(lane, &account, caller, request).await?;
+            let refused = async {
+                let mut known = Arc::clone(&state);
+                loop {
+                    self.until_replaced(&known).await;
+                    known = self.state();
+                    let again = self.authorized(&known, peer, request, record, asked, &mut charged);
+                    if let Err(denial) = again {
+                        return denial;
+                    }
+                }
+            };
+            let next = tokio::select! {
+                biased;
+                next = self.next_turn(lane, &account, caller, request) => next?,
+                denial = refused => return Err(denial),
+            };
             turn = Some((account, next));
             phases.end(Phase::Turn);
         };
@@ -324,6 +366,7 @@ impl Current {
         let decision = matched.decide(request);
         record.rule(decision.rule.as_deref());
         asked.rule = decision.rule.clone().unwrap_or_default();
+        asked.agent.clone_from(&decision.agent);
         if !std::mem::replace(charged, true) {
             let paid = matched.charge(&decision, &self.rates, Instant::now());
             // What is refused costs as much, and is refused for its own reason.

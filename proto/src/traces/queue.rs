@@ -16,7 +16,7 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter as _, SpanProcessor};
 use tokio::sync::mpsc;
 
-use super::TracesError;
+use super::{TracesError, past};
 
 /// Spans that wait; more are dropped. About 1 KiB each.
 const MAX_WAITING: usize = 2048;
@@ -65,7 +65,7 @@ impl SpanProcessor for Queue {
 
     fn on_end(&self, span: SpanData) {
         let is_sampled = span.span_context.is_sampled();
-        if is_sampled && self.spans.try_send(span).is_err() {
+        if is_sampled && self.spans.try_send(past::moved(span)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -186,7 +186,12 @@ impl Caller {
         let on_response = |headers: &HeaderMap| on_response(headers).unwrap_or_else(usual);
         let Passed { headers, hands_over } = passed;
         let pass = Pass { call, headers, budget: flight.budget.clone(), hands_over };
-        Ok(exchange.passed(pass, patience, attempts, on_response).await?)
+        let passed = exchange.passed(pass, patience, attempts, on_response).await;
+        let is_taken = passed.as_ref().is_ok_and(|answer| answer.status.is_success());
+        if is_taken && call.is_tool_call() && !call.is_stateless() {
+            session.on_call();
+        }
+        Ok(passed?)
     }
 
     /// The rest of the answer to `call`, which an HTTP client takes up again after an event.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use http::HeaderMap;
-use sigward_proto::traces;
+use sigward_proto::traces::{self, AGO, Since};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 use tracing::field::Empty;
@@ -41,6 +41,8 @@ pub(crate) struct InFlight {
     pub(super) out: Outlet,
     /// Of its trace; what is done for the request is done within it.
     pub(crate) span: Span,
+    /// Of its phase *reply*, once there is something to reply.
+    reply: OnceLock<Span>,
 }
 
 impl InFlight {
@@ -61,6 +63,7 @@ impl InFlight {
             is_stateless: call.is_stateless(),
             out,
             span: span_of(call),
+            reply: OnceLock::new(),
         })
     }
 
@@ -95,6 +98,29 @@ impl InFlight {
         }
     }
 
+    /// Puts the phase *receive* into the trace, which began before it was known whose it is. From here on the request has
+    /// its trace.
+    pub(crate) fn received(&self, begun: Since) {
+        let Some(ago) = begun.ago().filter(|_| self.is_traced()) else { return };
+        self.span.record(AGO, ago);
+        drop(
+            tracing::info_span!(target: "trace", parent: &self.span, "receive", sigward.ago_ns = ago),
+        );
+    }
+
+    /// The phase *reply* begins: it lasts until the flight is over.
+    pub(crate) fn reply(&self) {
+        if self.is_traced() {
+            let span = || tracing::info_span!(target: "trace", parent: &self.span, "reply");
+            self.reply.get_or_init(span);
+        }
+    }
+
+    /// Whether it is part of a trace.
+    pub(crate) fn is_traced(&self) -> bool {
+        !self.span.is_disabled()
+    }
+
     /// The headers of the client's own.
     pub(super) fn headers(&self) -> Option<&HeaderMap> {
         self.headers.get()
@@ -116,6 +142,16 @@ impl InFlight {
     }
 }
 
+impl Drop for InFlight {
+    /// The request ends with its reply: to the trace, a span ends when it was left last.
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            drop(reply);
+            self.span.in_scope(|| ());
+        }
+    }
+}
+
 /// The longest name in a span, in characters: a client may write what it likes.
 const MAX_NAME: usize = 64;
 
@@ -131,6 +167,7 @@ fn span_of(call: &Request) -> Span {
         gen_ai.tool.name = Empty,
         sigward.profile = Empty,
         sigward.reason = Empty,
+        sigward.ago_ns = Empty,
     );
     if span.is_disabled() {
         return span;

@@ -36,7 +36,8 @@ impl Responses {
         body: Bytes,
     ) -> OnResponse {
         let (responses, call, session) = (Arc::clone(self), call.clone(), Arc::clone(session));
-        let is_annotated = self.shared.show_identity && call.is_tool_call();
+        let has_more = self.shared.show_identity || session.has_notice();
+        let is_annotated = has_more && call.is_tool_call();
         let needs_whole = call.method() == "tools/list" || is_annotated;
         let inspect = Box::new(move |text: &str| responses.respond(&call, &session, &body, text));
         OnResponse { inspect, needs_whole }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sigward_proto::v1::Reason;
 use tokio::task::AbortHandle;
 
 use self::own::TOOL;
@@ -39,6 +40,11 @@ const MAX_TRIED: usize = 4;
 const PAUSE: Duration = Duration::from_secs(2);
 /// The pause before a session is tried again that the server, not the broker, refused.
 const AGAIN: Duration = Duration::from_secs(30);
+/// The same, where nothing but another try shows that credentials can be had again.
+const SOON: Duration = Duration::from_secs(10);
+/// How long another session may take to open where AWS can't be reached: the server may be as far away, and a client doesn't
+/// wait for its start for as long as a connection may take.
+const AWAY: Duration = Duration::from_secs(5);
 
 /// What stands in for the default profile of one client.
 #[derive(Debug)]
@@ -151,7 +157,8 @@ impl StandIns {
                 for session in self.candidates(&why).await {
                     let request = request.over(&session);
                     let once = self.sender.once(&request, version, &[], &mut patience, None);
-                    if let Ok(Response { message, code: None }) = once.await {
+                    let answer = in_time(&why, once).await;
+                    if let Some(Ok(Response { message, code: None })) = answer {
                         return Ok(message);
                     }
                 }
@@ -186,7 +193,7 @@ impl StandIns {
         handshake.want_result();
         let mut found = None;
         for session in self.candidates(&why).await {
-            if session.live().await.is_ok() {
+            if in_time(&why, session.live()).await.is_some_and(|live| live.is_ok()) {
                 found = Some(session);
                 break;
             }
@@ -272,17 +279,29 @@ fn needs_no_identity(call: &Request) -> bool {
     )
 }
 
+/// What another session answers, while it is worth to be waited for.
+async fn in_time<T>(why: &Error, answer: impl Future<Output = T>) -> Option<T> {
+    match why.passes_by_itself() {
+        true => tokio::time::timeout(AWAY, answer).await.ok(),
+        false => Some(answer.await),
+    }
+}
+
 /// Ends when the default profile's session is open.
 async fn returned(broker: &Broker, default: &Arc<Session>) {
     loop {
         if let Ok(mut changes) = broker.watch(&default.profile).await {
-            let mut signs = false;
+            let (mut signs, mut pause) = (false, AGAIN);
             loop {
-                match tokio::time::timeout(AGAIN, changes.message()).await {
+                match tokio::time::timeout(pause, changes.message()).await {
                     Ok(Ok(Some(list))) => {
                         let profile = default.profile.as_str();
                         let found = list.profiles.iter().find(|it| it.name == profile);
-                        signs = found.is_some_and(|it| it.reason.is_empty());
+                        let reason = found.map(|it| it.reason.as_str());
+                        // The broker loads nothing by itself where it has no credentials, and says no more of it.
+                        let passes = reason == Some(Reason::CredentialsUnavailable.name());
+                        signs = passes || reason == Some("");
+                        pause = if passes { SOON } else { AGAIN };
                     }
                     Ok(Ok(None) | Err(_)) => break,
                     // No change.

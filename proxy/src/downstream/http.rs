@@ -24,6 +24,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sigward_proto::headers::MAX_HEADERS as MAX_SIGNED_HEADERS;
+use sigward_proto::traces::Since;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -251,10 +252,15 @@ impl Service {
             }
         }
         match head.method {
-            Method::POST => match self.message(&head.headers, body, &entry.part).await {
-                Ok(message) => self.handler.post(&head.headers, message, &entry.part).await,
-                Err(refused) => refused,
-            },
+            Method::POST => {
+                let begun = Since::now();
+                match self.message(&head.headers, body, &entry.part).await {
+                    Ok(message) => {
+                        self.handler.post(&head.headers, message, &entry.part, begun).await
+                    }
+                    Err(refused) => refused,
+                }
+            }
             Method::GET => {
                 let answer = Box::pin(self.handler.get(&head.headers)).await;
                 if answer.headers().get(CONTENT_TYPE).is_none_or(|kind| !is_events(kind)) {

@@ -8,6 +8,7 @@ mod standard;
 
 use std::io;
 
+use sigward_proto::traces::Since;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 
@@ -43,7 +44,7 @@ pub async fn serve(input: impl AsyncRead + Unpin, intake: &Intake, limit: usize,
                 // To wait could mean for ever: what holds the memory may wait for an answer of the
                 // client, which would come behind this line.
                 if share.try_cover(budget, text.len()) {
-                    intake.receive(Message::new(text, share)).await;
+                    intake.receive(Message::new(text, share), lines.begun).await;
                 } else {
                     let why = "too many large requests at the same time; wait for some answers";
                     intake.refuse(&text, &Fault::NotMessage(why)).await;
@@ -111,12 +112,14 @@ async fn write_out(output: &mut (impl AsyncWrite + Unpin), lines: &mut Vec<u8>) 
 pub struct Lines<R> {
     input: BufReader<R>,
     limit: usize,
+    /// When the line that came last began to come.
+    begun: Since,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     /// The lines of `input`, of at most `limit` bytes each.
     pub fn new(input: R, limit: usize) -> Self {
-        Self { input: BufReader::with_capacity(64 << 10, input), limit }
+        Self { input: BufReader::with_capacity(64 << 10, input), limit, begun: Since::default() }
     }
 
     /// The next line that isn't blank; the last one needs no line break.
@@ -131,6 +134,9 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                         return Ok(None);
                     }
                     break;
+                }
+                if line.is_empty() && !too_long {
+                    self.begun = Since::now();
                 }
                 let end = memchr::memchr(b'\n', buffer);
                 ended = end.is_some();

@@ -25,18 +25,27 @@ impl Renewal {
 
     /// A session was opened. Whether it takes the place of one that was used.
     pub(super) fn on_open(&self) -> bool {
-        let renews = self.was_called.swap(false, Ordering::Relaxed);
-        if renews {
-            self.has_notice.store(true, Ordering::Relaxed);
-        }
-        renews
+        self.was_called.swap(false, Ordering::Relaxed)
+    }
+
+    /// It is in the place of one that was used: the next result says so.
+    pub(super) fn on_replacement(&self) {
+        self.has_notice.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the next result is to say something of the session.
+    pub(super) fn has_notice(&self) -> bool {
+        self.has_notice.load(Ordering::Relaxed)
+    }
+
+    /// Whether a tool was called over it, or the end of another one wasn't told yet.
+    pub(super) fn was_used(&self) -> bool {
+        self.was_called.load(Ordering::Relaxed) || self.has_notice()
     }
 
     /// What the next result is to say of the session, once; a JSON object.
     pub(super) fn take_notice(&self, profile: &ProfileName) -> Option<String> {
-        if !self.has_notice.load(Ordering::Relaxed)
-            || !self.has_notice.swap(false, Ordering::Relaxed)
-        {
+        if !self.has_notice() || !self.has_notice.swap(false, Ordering::Relaxed) {
             return None;
         }
         Some(format!(

@@ -70,6 +70,51 @@ async fn aws_away_is_said_for_those_who_need_it_and_is_over_when_it_is_back() {
     comes_back(&mut client).await;
 }
 
+/// A client starts while AWS is away, and its only profile needs it: it has a server that says so, and gets its tools when
+/// AWS is back, whether somebody asks or not.
+#[tokio::test]
+async fn a_client_that_starts_without_aws_has_a_server_and_later_its_tools() {
+    for asks in [true, false] {
+        let home = home();
+        let aws = Aws::start(home.keys()).await;
+        let world = World::at_home(home, |builder| builder).await;
+        let relay = Relay::to(None).await;
+        let (sts, environment) = elsewhere(&aws, &relay.address.to_string());
+        let mut command = world.private_proxy(&["role"], &[]);
+        command.envs(environment);
+        let mut client = StdioClient::start(command);
+        let what = ["\"role\"", "no credentials", "sts:AssumeRole"];
+        let begun = client.initialize().await;
+        assert_eq!(begun["serverInfo"]["name"], "sigward-proxy");
+        assert_names(begun["instructions"].as_str().unwrap(), &what);
+        let list = client.request("tools/list", "{}").await;
+        let tools = list["result"]["tools"].as_array().unwrap();
+        assert_eq!((tools.len(), &tools[0]["name"]), (1, &"sigward_sign_in".into()), "{list}");
+        assert_eq!(tools[0]["title"], "Try AWS again");
+        for tool in ["whoami", "sigward_sign_in"] {
+            assert_names(failure(&client.call(tool, "{}").await), &what);
+        }
+        // Nothing that acts went unsigned.
+        assert!(world.upstream.requests_of("tools/call").is_empty());
+
+        relay.lead_to(Some(sts));
+        if asks {
+            let back = async {
+                while client.call("sigward_sign_in", "{}").await["result"]["isError"] == true {}
+            };
+            deadline::within_long(back, || "the profile never signs".to_owned()).await;
+        }
+        let is_changed =
+            |it: &serde_json::Value| it["method"] == "notifications/tools/list_changed";
+        client.expect("the change", is_changed).await;
+        let list = client.request("tools/list", "{}").await.to_string();
+        assert!(list.contains("\"whoami\"") && !list.contains("sigward_sign_in"), "{list}");
+        assert_names(text(&client.call("whoami", "{}").await), &["assumed-role/Away"]);
+        let opened = world.upstream.requests_of("initialize");
+        assert_eq!(opened.iter().filter(|it| it.signature.is_ok()).count(), 1);
+    }
+}
+
 /// It takes a connection and a request, and says nothing.
 #[tokio::test]
 async fn aws_that_says_nothing_holds_up_those_alone_who_need_it() {

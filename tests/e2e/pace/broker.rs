@@ -15,7 +15,7 @@ use crate::metrics::get;
 use crate::setup::{World, assert_names, connect, own_uid, ping};
 
 /// A configuration whose endpoint has this pace.
-fn configuration(world: &World, pace: &str) -> String {
+pub(crate) fn configuration(world: &World, pace: &str) -> String {
     let rule = format!(
         "[metrics]\nlisten = \"127.0.0.1:0\"\n[[rule]]\nname = \"agents\"\npeer = {{ uid = {} }}\nprofiles = [\"dev\", \"staging\"]\n",
         own_uid()
@@ -24,22 +24,25 @@ fn configuration(world: &World, pace: &str) -> String {
     world.configuration(&rule).replacen(&region, &format!("{region}{pace}\n"), 1)
 }
 
-async fn broker(world: &World, pace: &str) -> (Process, BrokerClient<Channel>) {
+pub(super) async fn broker(world: &World, pace: &str) -> (Process, BrokerClient<Channel>) {
     let broker = world.broker(&configuration(world, pace)).await;
     (broker, connect(&world.socket()).await)
 }
 
-async fn sign(world: &World, client: &BrokerClient<Channel>) -> Result<SignResponse, Status> {
+pub(super) async fn sign(
+    world: &World,
+    client: &BrokerClient<Channel>,
+) -> Result<SignResponse, Status> {
     let signed = client.clone().sign(ping(world, "dev")).await;
     signed.map(tonic::Response::into_inner)
 }
 
-fn reason(status: &Status) -> (Code, String) {
+pub(super) fn reason(status: &Status) -> (Code, String) {
     let info = status.get_details_error_info().expect("a reason");
     (status.code(), info.reason)
 }
 
-fn report(world: &World, profile: &str, audit_id: &str) -> ReportExchangeRequest {
+pub(crate) fn report(world: &World, profile: &str, audit_id: &str) -> ReportExchangeRequest {
     ReportExchangeRequest {
         profile: profile.to_owned(),
         uri: world.upstream.url(),
@@ -55,13 +58,13 @@ async fn waiting(address: &str) -> String {
     line.unwrap_or_default().to_owned()
 }
 
-async fn metrics_address(broker: &Process) -> String {
+pub(crate) async fn metrics_address(broker: &Process) -> String {
     let line = broker.logged("serving metrics").await;
     line.split("address=").nth(1).expect("an address").trim().to_owned()
 }
 
 /// Waits until so many signatures wait for their turn.
-async fn until_waiting(address: &str, count: usize) {
+pub(crate) async fn until_waiting(address: &str, count: usize) {
     let all = async {
         while !waiting(address).await.ends_with(&format!(" {count}")) {
             tokio::task::yield_now().await;
@@ -145,33 +148,6 @@ async fn places_come_back_with_reports_and_with_the_end_of_a_connection() {
     until_waiting(&address, 1).await;
     gone.abort();
     until_waiting(&address, 0).await;
-}
-
-/// The attack: a rule is taken back while a signature waits for its turn.
-#[tokio::test]
-async fn the_policy_decides_again_after_the_wait() {
-    let world = World::new().await;
-    let pace = "pace = { in_flight = 1, wait = \"2m\" }";
-    let (broker, client) = broker(&world, pace).await;
-    let address = metrics_address(&broker).await;
-    let first = sign(&world, &client).await.expect("a place");
-    let waits = tokio::spawn({
-        let (request, mut client) = (ping(&world, "dev"), client.clone());
-        async move { client.sign(request).await }
-    });
-    until_waiting(&address, 1).await;
-    let other = configuration(&world, pace).replace("\"dev\", \"staging\"]\n", "\"staging\"]\n");
-    world.write("broker.toml", &other);
-    broker.signal(Signal::HUP);
-    broker.logged("the configuration was reloaded").await;
-    // It still waits: the reload took nobody's turn, and gave nobody's.
-    until_waiting(&address, 1).await;
-    let ended = ReportExchangeRequest { ended: true, ..report(&world, "staging", &first.audit_id) };
-    client.clone().report_exchange(ended).await.expect("it is taken");
-    let refused = waits.await.expect("a task").expect_err("its rule is gone");
-    assert_eq!(reason(&refused), (Code::PermissionDenied, "PROFILE_NOT_ALLOWED".to_owned()));
-    // Its turn wasn't used, and is the next one's.
-    client.clone().sign(ping(&world, "staging")).await.expect("a place");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_tests::broker::{client_on, shake_hands};
 use sigward_tests::deadline;
 use sigward_tests::processes::{Process, StdioClient};
+use sigward_tests::upstream::REGION;
 use sigward_tests::workloads::{BROKER, Issued, Workloads};
 use tokio::process::Command;
 use tokio_rustls::rustls::ClientConfig;
@@ -43,7 +44,8 @@ pub(crate) struct Scene {
     pub(crate) authority: Workloads,
     pub(crate) broker: Process,
     pub(crate) address: SocketAddr,
-    config: String,
+    /// Its configuration.
+    pub(crate) config: String,
     /// Lines of private keys, which may stand in no log.
     secrets: Mutex<Vec<String>>,
 }
@@ -51,7 +53,22 @@ pub(crate) struct Scene {
 impl Scene {
     /// A broker with `more` in its configuration.
     pub(crate) async fn new(more: &str) -> Self {
-        let (world, authority) = (World::new().await, Workloads::new());
+        Self::paced("", more).await
+    }
+
+    /// The same, whose endpoint has this pace.
+    pub(crate) async fn paced(pace: &str, more: &str) -> Self {
+        Self::in_world(World::new().await, pace, more, &[]).await
+    }
+
+    /// The same in a world that was prepared, with `environment`.
+    pub(crate) async fn in_world(
+        world: World,
+        pace: &str,
+        more: &str,
+        environment: &[(String, String)],
+    ) -> Self {
+        let authority = Workloads::new();
         let directory = world.directory.path().join("tls");
         fs::create_dir(&directory).unwrap();
         let audit = world.directory.path().join("audit.jsonl");
@@ -62,14 +79,16 @@ impl Scene {
             directory.join("client_ca"),
         );
         let audit = format!("[audit]\nfile = {audit:?}\n");
+        let region = format!("region = \"{REGION}\"\n");
         let config = world.configuration(&(audit + more)).replace("mode = \"0660\"", &tls);
+        let config = config.replacen(&region, &format!("{region}{pace}\n"), 1);
         let issued = authority.broker();
         for (name, text) in
             [("cert", &issued.cert), ("key", &issued.key), ("client_ca", &authority.pem())]
         {
             write(directory.join(name), text);
         }
-        let broker = world.broker(&config).await;
+        let broker = world.broker_with(&config, environment).await;
         let address = address(&broker).await;
         let secrets = Mutex::new(issued.secrets().map(str::to_owned).collect());
         Self { world, authority, broker, address, config, secrets }
@@ -115,7 +134,7 @@ impl Scene {
     }
 
     /// Lets no log show the key of `issued`.
-    fn keep_secret(&self, issued: &Issued) {
+    pub(super) fn keep_secret(&self, issued: &Issued) {
         self.secrets.lock().unwrap().extend(issued.secrets().map(str::to_owned));
     }
 

@@ -217,8 +217,16 @@ fn another_configuration_keeps_those_who_wait_and_what_is_out() {
     assert_eq!(schedule.due(millis(start, 901)), [7]);
     assert!(schedule.ended(&PeerId::Uid(1), "a"));
     assert!(!schedule.is_over(millis(start, 1000)));
+    assert!(sign(&mut schedule, &who(1, 1), "b", millis(start, 1000)));
+    for waiter in [8, 9] {
+        let asked = schedule.ask(&who(1, 1), true, waiter, millis(start, 1000));
+        assert!(matches!(asked, Asked::Later(_)));
+    }
+    // Without numbers nobody waits, in the order that they had.
     schedule.configure(None, millis(start, 1000));
-    assert_eq!(schedule.wait(), None);
+    assert_eq!(schedule.due(millis(start, 1000)), [8, 9]);
+    assert_eq!((schedule.wait(), schedule.rate()), (None, None));
+    assert!(matches!(schedule.ask(&who(1, 1), true, 10, millis(start, 1000)), Asked::Now(_)));
 }
 
 #[test]

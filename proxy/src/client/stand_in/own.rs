@@ -33,14 +33,20 @@ pub(super) fn tools(
     catalog: &Catalog,
 ) -> String {
     let tool = Tool { argument: String::new(), read_only: true, headers: Vec::new() };
+    let (title, next) = match why.passes_by_itself() {
+        true => ("Try AWS again", "Call this to try again."),
+        false => (
+            "Sign in to AWS",
+            "Call this once that is done; where the client can open a page for its user, it signs in.",
+        ),
+    };
     let description = format!(
-        "Makes the other tools of this server available: they need the AWS profile {profile}, which can't sign yet. {} \
-         Call this once that is done; where the client can open a page for its user, it signs in.",
+        "Makes the other tools of this server available: they need the AWS profile {profile}, which can't sign yet. {} {next}",
         sentence(&why.to_string())
     );
     let tools = match catalog.check(TOOL, Some(&tool)) {
         Ok(()) => format!(
-            r#"{{"name":"{TOOL}","title":"Sign in to AWS","description":{},"inputSchema":{{"type":"object","properties":{{}}}},"annotations":{{"readOnlyHint":true}}}}"#,
+            r#"{{"name":"{TOOL}","title":"{title}","description":{},"inputSchema":{{"type":"object","properties":{{}}}},"annotations":{{"readOnlyHint":true}}}}"#,
             wire::quote(&description)
         ),
         Err(_) => String::new(),

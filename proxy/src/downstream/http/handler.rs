@@ -10,6 +10,7 @@ mod body;
 mod clients;
 mod headers;
 mod hosted;
+mod losses;
 mod own;
 mod post;
 mod reverse;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
+use sigward_proto::traces::Since;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -97,14 +99,15 @@ impl Handler {
         }
     }
 
-    /// Takes a message, or a batch.
+    /// Takes a message, or a batch, which began to come at `begun`.
     pub(crate) async fn post(
         &self,
         headers: &HeaderMap,
         message: Message,
         part: &Part,
+        begun: Since,
     ) -> Response<Body> {
-        Posts(&self.proxy, part).take(headers, message).await
+        Posts { proxy: &self.proxy, part, begun }.take(headers, message).await
     }
 
     /// The stream of what the server says on its own account, or the rest of one that was cut.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rmcp::model::ErrorCode;
+use sigward_proto::traces::Since;
 
 use crate::budget::Message;
 use crate::client::{Client, InFlight, echoed, fault_response};
@@ -20,11 +21,11 @@ impl Intake {
         Self(client)
     }
 
-    /// Takes one message of the client. Waits for room in the output only where much is unread.
-    pub async fn receive(&self, message: Message) {
+    /// Takes one message of the client, which began to come at `begun`. Waits for room in the output only where much is unread.
+    pub async fn receive(&self, message: Message, begun: Since) {
         match wire::batch(&message.text) {
-            Ok(None) => self.dispatch(message).await,
-            Ok(Some(batch)) => self.batch(batch, &message).await,
+            Ok(None) => self.dispatch(message, begun).await,
+            Ok(Some(batch)) => self.batch(batch, &message, begun).await,
             Err(fault) => self.refuse(&message.text, &fault).await,
         }
     }
@@ -35,18 +36,18 @@ impl Intake {
     }
 
     /// Batches existed in 2025-03-26 alone. Their messages are taken one by one, in order.
-    async fn batch(&self, batch: Vec<&str>, whole: &Message) {
+    async fn batch(&self, batch: Vec<&str>, whole: &Message, begun: Since) {
         if let Err(fault) = self.0.check_batch(&batch) {
             return self.refuse("", &fault).await;
         }
         for message in batch {
-            self.dispatch(whole.part(message)).await;
+            self.dispatch(whole.part(message), begun).await;
         }
     }
 
-    async fn dispatch(&self, message: Message) {
+    async fn dispatch(&self, message: Message, begun: Since) {
         let (kind, message) = match Incoming::read(message) {
-            Ok(Incoming::Request(call)) => return self.begin(call).await,
+            Ok(Incoming::Request(call)) => return self.begin(call, begun).await,
             Ok(Incoming::Other(kind, message)) => (kind, message),
             Err((fault, message)) => return self.refuse(&message.text, &fault).await,
         };
@@ -57,9 +58,10 @@ impl Intake {
         }
     }
 
-    async fn begin(&self, call: Request) {
+    async fn begin(&self, call: Request, begun: Since) {
         match self.0.register(&call, self.0.out().clone()) {
             Ok(flight) => {
+                flight.received(begun);
                 if call.begins_session() {
                     flight.opening(self.0.begin_session(call.params()));
                 }

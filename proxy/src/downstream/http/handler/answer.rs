@@ -152,6 +152,12 @@ pub(super) fn json(status: StatusCode, text: impl Into<Bytes>) -> Response<Body>
     answer
 }
 
+/// Whether it is a stream of events.
+pub(super) fn is_events(answer: &Response<Body>) -> bool {
+    let kind = answer.headers().get(CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
 /// A stream of ours.
 pub(super) fn events(body: Body) -> Response<Body> {
     let mut answer = Response::new(body);

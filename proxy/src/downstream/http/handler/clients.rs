@@ -13,6 +13,7 @@ use http::HeaderValue;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::losses::Losses;
 use super::stream::Inbox;
 use super::unfinished::Unfinished;
 use crate::budget::{Budget, Message};
@@ -154,12 +155,14 @@ pub(super) struct Clients {
     /// Where there are no sessions, all clients are one.
     nobody: Arc<HttpClient>,
     by_session: Mutex<HashMap<HeaderValue, Arc<HttpClient>>>,
+    /// What clients had in sessions that their servers dropped.
+    losses: Losses,
 }
 
 impl Clients {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let nobody = HttpClient::new(Arc::clone(&shared), Ownership::Nobody);
-        Self { shared, nobody, by_session: Mutex::default() }
+        Self { shared, nobody, by_session: Mutex::default(), losses: Losses::default() }
     }
 
     /// The client of a session; `None` if there is no such session (any more).
@@ -191,6 +194,22 @@ impl Clients {
         client: Arc<HttpClient>,
     ) -> Option<Arc<HttpClient>> {
         lock(&self.by_session).insert(id, client)
+    }
+
+    /// The server no longer knows the session: its client will open another.
+    pub(super) fn lose(&self, id: &HeaderValue) -> Option<Arc<HttpClient>> {
+        let client = self.remove(id)?;
+        if let Some((params, profiles)) = client.mcp.losses() {
+            self.losses.add(&params, profiles, Instant::now());
+        }
+        Some(client)
+    }
+
+    /// A client has opened a session with these `params`. Where it is one that had another before, it is told what is gone.
+    pub(super) fn opened(&self, client: &HttpClient, params: &str) {
+        if let Some(profiles) = self.losses.take(params, Instant::now()) {
+            client.mcp.replaces(&profiles);
+        }
     }
 
     /// The session has ended.

@@ -10,6 +10,7 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use rmcp::model::ErrorCode;
 use rustix::rand::{GetRandomFlags, getrandom};
+use sigward_proto::traces::Since;
 use tokio::sync::mpsc;
 
 use super::answer;
@@ -67,10 +68,15 @@ pub(super) async fn request(
     headers: &HeaderMap,
     call: Request,
     part: &Part,
+    begun: Since,
 ) -> Response<Body> {
     let (out, messages) = mpsc::channel(QUEUE);
     match Registered::begin(client, &call, out, part) {
-        Ok(registered) => own::call(registered, call, messages, takes_events(headers)).await,
+        Ok(registered) => {
+            registered.flight.follow(&call, headers);
+            registered.flight.received(begun);
+            own::call(registered, call, messages, takes_events(headers)).await
+        }
         Err(why) => refused(&call, why),
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::header::ACCEPT;
 use http::{HeaderMap, Method, Response, StatusCode};
 use rmcp::model::ErrorCode;
+use sigward_proto::traces::Since;
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
@@ -31,12 +32,17 @@ use crate::upstream::SESSION_ID;
 use crate::wire::{self, Envelope, Kind};
 
 /// Takes what clients post.
-pub(super) struct Posts<'a>(pub(super) &'a ReverseProxy, pub(super) &'a Part);
+pub(super) struct Posts<'a> {
+    pub(super) proxy: &'a ReverseProxy,
+    pub(super) part: &'a Part,
+    /// When the message began to come.
+    pub(super) begun: Since,
+}
 
 impl Posts<'_> {
     /// Takes a message, or a batch.
     pub(super) async fn take(&self, headers: &HeaderMap, message: Message) -> Response<Body> {
-        let Some(client) = self.0.client(headers) else { return answer::unknown_session() };
+        let Some(client) = self.proxy.client(headers) else { return answer::unknown_session() };
         let mcp = Arc::clone(&client.0.mcp);
         let text = &message.text;
         match wire::batch(text) {
@@ -46,7 +52,7 @@ impl Posts<'_> {
         }
         let (kind, message) = match Incoming::read(message) {
             Ok(Incoming::Request(call)) if mcp.is_hosted() && !call.begins_session() => {
-                return hosted::request(client, headers, call, self.1).await;
+                return hosted::request(client, headers, call, self.part, self.begun).await;
             }
             Ok(Incoming::Request(call)) => return self.request(client, headers, call).await,
             Ok(Incoming::Other(kind, message)) => (kind, message),
@@ -63,12 +69,12 @@ impl Posts<'_> {
             return answer::accepted();
         }
         // A notification or a response, for the client's own session.
-        self.0.pass(client, Method::POST, headers, message.into_bytes()).await
+        self.proxy.pass(client, Method::POST, headers, message.into_bytes()).await
     }
 
     async fn request(&self, client: Busy, headers: &HeaderMap, call: Request) -> Response<Body> {
         let client = if call.begins_session() {
-            match self.0.clients.begin() {
+            match self.proxy.clients.begin() {
                 Some(client) => client,
                 None => {
                     let why = "Too many sessions; end some of them, or try again later.";
@@ -79,7 +85,7 @@ impl Posts<'_> {
             client
         };
         let (out, messages) = mpsc::channel(super::own::QUEUE);
-        let registered = match Registered::begin(client, &call, out, self.1) {
+        let registered = match Registered::begin(client, &call, out, self.part) {
             Ok(registered) => registered,
             Err(why) => {
                 let error = wire::error_response(call.id(), ErrorCode::INVALID_REQUEST, why);
@@ -88,10 +94,17 @@ impl Posts<'_> {
         };
         let (cancelled, span) = (registered.flight.cancel.clone(), registered.flight.span.clone());
         registered.flight.follow(&call, headers);
+        registered.flight.received(self.begun);
+        let traced = registered.flight.is_traced().then(|| Arc::clone(&registered.flight));
         // Kilobytes, which would be copied each time one of the futures around it is moved.
         let answer = Box::pin(self.answer(registered, headers, call, messages));
         let answered = cancelled.run_until_cancelled(answer.instrument(span)).await;
-        answered.unwrap_or_else(answer::nothing)
+        let answer = answered.unwrap_or_else(answer::nothing);
+        // Whoever writes events says when the reply is among them.
+        if let Some(flight) = traced.filter(|_| !answer::is_events(&answer)) {
+            flight.reply();
+        }
+        answer
     }
 
     async fn answer(
@@ -113,6 +126,7 @@ impl Posts<'_> {
             let route = match deadline.within(mcp.receive_call(&call)).await {
                 Ok(Ok(route)) => route,
                 Ok(Err(Failed::Exchange(error))) if session_is_lost(&error) => {
+                    self.proxy.forget(headers);
                     return answer::lost(&call);
                 }
                 Ok(Err(failed)) => return answer::failed(failed, &call),
@@ -124,7 +138,7 @@ impl Posts<'_> {
                     return answer::refused(StatusCode::BAD_REQUEST, &call, &why.to_string());
                 }
             };
-            let is_default = route.profile == *self.0.shared.profiles.default();
+            let is_default = route.profile == *self.proxy.shared.profiles.default();
             if mcp.has_session() && !call.is_stateless() && !is_default {
                 registered.flight.carry(headers::beside_mcp(sent));
                 return super::own::call(registered, call, messages, takes_events(headers)).await;
@@ -157,13 +171,14 @@ impl Posts<'_> {
                 Err(TooLate) => return answer::failed(late(), &call),
             };
             if matches!(&failure, Failed::Exchange(error) if session_is_lost(error)) {
+                self.proxy.forget(headers);
                 return answer::lost(&call);
             }
             let profile = failure.login_required().filter(|_| !signed_in && mcp.can_sign_in(&call));
             let Some(profile) = profile else {
                 return match failure {
                     Failed::Exchange(error) if call.begins_session() && error.cannot_sign() => {
-                        Box::pin(hosted::begin(self.0, headers, call, self.1)).await
+                        Box::pin(hosted::begin(self.proxy, headers, call, self.part)).await
                     }
                     failure if mcp.is_answered_without(&call, &failure) => {
                         super::own::call(registered, call, messages, takes_events(headers)).await
@@ -216,12 +231,13 @@ impl Posts<'_> {
     ) -> Option<OnResponse> {
         let id = answered.get(SESSION_ID).filter(|_| call.begins_session())?.clone();
         let params = call.params()?.to_owned();
-        let (client, clients) = (Arc::clone(&registered.client.0), Arc::clone(&self.0.clients));
-        let ending = self.0.ending.clone();
+        let (client, clients) = (Arc::clone(&registered.client.0), Arc::clone(&self.proxy.clients));
+        let ending = self.proxy.ending.clone();
         let establish = move |message: &str| {
             let result = Envelope::parse(message).ok().and_then(|envelope| envelope.result);
             if let Some(result) = result {
                 client.mcp.established(&params, id.clone(), result);
+                clients.opened(&client, &params);
                 let earlier = clients.insert(id.clone(), Arc::clone(&client));
                 // A server that gives one id twice: the session is the new client's, and nobody else would
                 // end what the other one has of other profiles.
@@ -248,14 +264,15 @@ impl Posts<'_> {
         let (mut reading, begun) = match body {
             RawBody::Frames(reading, begun) => (*reading, begun),
             RawBody::Failure(failure) => {
-                return self.0.failed(headers, Some(&call), failure, &answered);
+                return self.proxy.failed(headers, Some(&call), failure, &answered);
             }
             // It was handed over.
             RawBody::Throttled(_) => return answer::failed(Error::NoAnswer.into(), &call),
         };
         if reading.is_events() {
+            registered.flight.reply();
             let answer = CallAnswer::new(reading, call, registered, deadline)
-                .on_expired(self.0.forgetting(headers));
+                .on_expired(self.proxy.forgetting(headers));
             return answer::of_call(status, &answered, answer.behind(begun), None);
         }
         // One message: what becomes of it decides the status.
@@ -267,7 +284,7 @@ impl Posts<'_> {
         };
         match deadline.within(first).await {
             Ok(Ok(Some(_))) if reading.says_expired() => {
-                self.0.forget(headers);
+                self.proxy.forget(headers);
                 answer::lost(&call)
             }
             Ok(Ok(Some(whole))) if reading.is_done() => match reading.missing() {

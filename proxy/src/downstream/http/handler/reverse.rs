@@ -107,7 +107,7 @@ impl ReverseProxy {
         let id = headers.get(SESSION_ID).cloned();
         let (clients, ending) = (Arc::clone(&self.clients), self.ending.clone());
         move || {
-            if let Some(client) = id.and_then(|id| clients.remove(&id)) {
+            if let Some(client) = id.and_then(|id| clients.lose(&id)) {
                 client.mcp.forget_default();
                 end(&ending, client);
             }
