@@ -84,7 +84,7 @@ mod tests {
             // Without an agent, the identity is another one, too.
             "",
             "agent = \"writer\"\npeer = { gid = 7 }",
-            "agent = \"writer\"\nprofiles = \"*\"\nendpoints = [\"f\"]",
+            "agent = \"writer\"\nprofiles = [\"*\"]\nendpoints = [\"f\"]",
         ] {
             let [warning] = &warnings(&[readers, later])[..] else { panic!("{later}") };
             for word in ["profile p", "\"rule 0\"", "\"rule 1\"", "reader"] {
@@ -100,7 +100,6 @@ mod tests {
         for rules in [
             [readers, "agent = \"reader\""],
             [readers, "agent = \"writer\"\npeer = { uid = 8 }"],
-            [readers, "agent = \"writer\"\npeer = { spiffe_id = \"spiffe://example.org/x\" }"],
             [readers, "agent = \"writer\"\nprofiles = [\"q\"]"],
             [
                 "tools = { allow = [\"read_*\"] }\nagent = \"reader\"\nendpoints = [\"e\"]",

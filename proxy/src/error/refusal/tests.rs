@@ -86,7 +86,7 @@ fn table() -> Vec<(Reason, [[&'static str; 2]; 2])> {
             ProfileMisconfigured,
             [
                 ["with the AWS files as they are", "`aws configure list --profile dev`"],
-                ["as the AWS files of the broker at unix:/run", "`sigward-broker check`"],
+                ["with the AWS files of the broker at unix:/run", "`sigward-broker check`"],
             ],
         ),
         (NoCredentials, both("\"dev\" has no credentials", "`aws configure sso --profile dev`")),
