@@ -1,5 +1,7 @@
 //! `sigward-proxy check`: the whole way once, and every kind of failure by its own sentence.
 
+mod through;
+
 use serde_json::{Value, json};
 use sigward_tests::authority::Authority;
 use sigward_tests::aws::Aws;
@@ -231,7 +233,7 @@ async fn each_refusal_of_the_server_has_its_sentence() {
         (
             Reply::Http(200, html.clone(), "<html>".to_owned()),
             "initialize",
-            &["isn't an MCP server"],
+            &["isn't an MCP server", "sign-in in a browser"],
         ),
         (Reply::Http(502, html, "<html>".to_owned()), "initialize", &["502", "gateway"]),
         (

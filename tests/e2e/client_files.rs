@@ -1,5 +1,7 @@
 //! `sigward-proxy config`: the entry in each client's file, by the real program in a home of its own.
 
+mod any_file;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -182,6 +184,36 @@ async fn a_file_that_cannot_be_edited_stays_and_is_named() {
         assert!(!good);
         assert_names(&errors, &[path.to_str().unwrap(), word, "nothing was written"]);
         assert_eq!(files(path.parent().unwrap()), [(path.clone(), before.into())], "and no backup");
+    }
+}
+
+/// A disk that takes no more, as far as a limit of the size of files is one: the file stays whole, and nothing half is
+/// left beside it.
+#[tokio::test]
+async fn a_disk_that_is_full_loses_nothing() {
+    let world = World::new().await;
+    let url = world.upstream.url();
+    // A block is 512 or 1024 bytes, by the shell. The backup of the first has place, and its new text not.
+    for (length, is_backed_up, word) in [(400, true, "mcp.json: "), (4000, false, "no backup")] {
+        let path = world.directory.path().join(format!("full-{length}/mcp.json"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let before = format!("{{\"note\": {:?}}}", "x".repeat(length));
+        fs::write(&path, &before).unwrap();
+        let names: Vec<String> = (0..100).map(|it| format!("profile-{it}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let words = serving(&url, &[&["--profile"], names.as_slice()].concat());
+        let mut command = processes::command(Path::new("/bin/sh"));
+        command.envs(world.home.environment()).env("XDG_RUNTIME_DIR", world.directory.path());
+        command.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\""]);
+        command.arg(&processes::binaries().proxy).args(["config", "--client", "cursor", "--write"]);
+        command.arg("--file").arg(&path).args(words);
+        let (good, _, errors) = run(command).await;
+        assert!(!good);
+        assert_names(&errors, &[path.to_str().unwrap(), word, "too large"]);
+        let backup = path.with_file_name("mcp.json.sigward-backup");
+        let mut expected = vec![(path.clone(), before.clone().into_bytes())];
+        expected.extend(is_backed_up.then(|| (backup, before.into_bytes())));
+        assert_eq!(files(path.parent().unwrap()), expected);
     }
 }
 

@@ -1,0 +1,128 @@
+//! Networks with something in between: HTTP proxies of each temper, and names that lead nowhere from here.
+
+use std::net::SocketAddr;
+
+use sigward_tests::authority::{Authority, HOST};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{assert_problem, checked, command, private};
+use crate::setup::World;
+
+/// An HTTP proxy on a port of its own, as the value of `HTTPS_PROXY`: it answers every CONNECT with this, and after
+/// success leads all to one address, whatever name was asked for.
+async fn http_proxy(answer: &'static str, leads_to: Option<SocketAddr>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    asked.push(client.read_u8().await?);
+                }
+                client.write_all(answer.as_bytes()).await?;
+                if let Some(address) = leads_to {
+                    let mut server = TcpStream::connect(address).await?;
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await?;
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+/// Where the server of a world listens.
+fn address(world: &World) -> SocketAddr {
+    let url = url::Url::parse(&world.upstream.url()).unwrap();
+    SocketAddr::new("127.0.0.1".parse().unwrap(), url.port().unwrap())
+}
+
+#[tokio::test]
+async fn an_http_proxy_that_refuses_is_told_from_one_that_asks_who_it_is() {
+    let world = World::new().await;
+    for (answer, words) in [
+        (
+            "HTTP/1.1 407 Proxy Authentication Required\r\nproxy-authenticate: Basic realm=x\r\ncontent-length: 0\r\n\r\n",
+            &["asks for a user and a password", "http://USER:PASSWORD@", "HTTPS_PROXY"][..],
+        ),
+        (
+            "HTTP/1.1 403 Forbidden\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>",
+            &["doesn't let this through", "check what it allows", "NO_PROXY"],
+        ),
+        (
+            "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n",
+            &["doesn't let this through", "check what it allows"],
+        ),
+    ] {
+        let proxy = http_proxy(answer, None).await;
+        let mut checking = command(&world, "https://mcp.example.com/mcp", &private(&["dev"], &[]));
+        checking.env("HTTPS_PROXY", &proxy);
+        assert_problem(checking, "TLS", &[words, &[&proxy]].concat()).await;
+    }
+    assert!(world.upstream.requests().is_empty());
+}
+
+/// A proxy that reads TLS shows a certificate of its own for every name; who trusts its authority gets through.
+#[tokio::test]
+async fn a_proxy_that_reads_tls_is_trusted_by_its_authority_alone() {
+    let authority = Authority::new(&["h2", "http/1.1"]);
+    let world = World::with(|builder| builder.vouched_for_by(&authority)).await;
+    let passes = "HTTP/1.1 200 Connection established\r\n\r\n";
+    let proxy = http_proxy(passes, Some(address(&world))).await;
+    let url = format!("https://{HOST}/mcp");
+    let mut unknown = command(&world, &url, &private(&["dev"], &[]));
+    unknown.env("HTTPS_PROXY", &proxy);
+    assert_problem(unknown, "TLS", &["UnknownIssuer", "--ca-bundle FILE", "that reads TLS"]).await;
+    assert!(world.upstream.requests().is_empty(), "nothing is sent");
+
+    let bundle = world.write("authorities.pem", &authority.pem);
+    let trust = ["--ca-bundle", bundle.to_str().unwrap()];
+    let mut trusted = command(&world, &url, &private(&["dev"], &trust));
+    trusted.env("HTTPS_PROXY", &proxy);
+    let (good, document) = checked(trusted).await;
+    assert!(good, "{document:#}");
+}
+
+/// A name that has addresses of IPv6 alone, and a network that has none of them: 2001:db8::/32 is nowhere (RFC 3849).
+#[tokio::test]
+async fn addresses_of_ipv6_alone_that_lead_nowhere_are_said() {
+    let world = World::new().await;
+    let arguments = private(&["dev"], &["--connect-timeout", "0.3"]);
+    let checking = command(&world, "https://[2001:db8::1]/mcp", &arguments);
+    assert_problem(checking, "connection", &["[2001:db8::1]:443", "IPv6 alone"]).await;
+    // The deny: where there is one of IPv4, that isn't what is wrong.
+    let (_, document) = checked(command(&world, "https://127.0.0.1:1/mcp", &arguments)).await;
+    assert!(!document["problem"]["advice"].as_str().unwrap().contains("IPv6"), "{document:#}");
+}
+
+/// Its clock is an hour off, one way or the other: the server refuses, and the clock is what is said first.
+#[tokio::test]
+async fn a_clock_that_is_an_hour_off_is_the_first_problem() {
+    let hour = std::time::Duration::from_secs(3600);
+    for (is_ahead, words) in [(true, "ahead of the server's"), (false, "behind the server's")] {
+        let world = World::new().await;
+        world.upstream.hook(move |_| {
+            let now = std::time::SystemTime::now();
+            let theirs = if is_ahead { now - hour } else { now + hour };
+            let date = vec![("date", httpdate::fmt_http_date(theirs))];
+            let body = r#"{"message":"Signature expired: 20261126T110000Z is now earlier than 20261126T115500Z"}"#;
+            Some(sigward_tests::upstream::Reply::Http(403, date, body.to_owned()))
+        });
+        let checking = command(&world, &world.upstream.url(), &private(&["dev"], &[]));
+        assert_problem(checking, "clock", &[words, "AWS allows 300 s", "timedatectl"]).await;
+    }
+}
+
+/// Signed for another service than the server's: it says so, and the options that choose it are named.
+#[tokio::test]
+async fn a_service_that_is_not_the_server_s_is_named() {
+    let world = World::new().await;
+    let mut checking =
+        sigward_tests::processes::command(&sigward_tests::processes::binaries().proxy);
+    checking.envs(world.home.environment()).env("XDG_RUNTIME_DIR", world.directory.path());
+    checking.args(["check", &world.upstream.url(), "--service", "other", "--region", "us-east-1"]);
+    checking.args(private(&["dev"], &[]));
+    assert_problem(checking, "signature", &["403", "--service"]).await;
+}
