@@ -185,8 +185,19 @@ impl<'a> Document<'a> {
         let collect = CollectOptions { tokens: true, ..CollectOptions::default() };
         let parsed = parse_to_ast(body, &collect, &OPTIONS).map_err(told)?;
         let offset = text.len() - body.len();
-        let tokens = parsed.tokens.unwrap_or_default().into_iter();
-        let commas = tokens.filter(|it| it.token == Token::Comma);
+        let tokens = parsed.tokens.unwrap_or_default();
+        // The parser takes them, those of clients don't (RFC 8259, 7).
+        let texts = tokens.iter().filter(|it| matches!(it.token, Token::String(_)));
+        let ranges = texts.map(|it| it.range.start..it.range.end);
+        let control = |range: Range<usize>| {
+            let at = body[range.clone()].bytes().position(|byte| byte < b' ')?;
+            Some(range.start + at)
+        };
+        if let Some(at) = ranges.into_iter().find_map(control) {
+            let line = body[..at].matches('\n').count() + 1;
+            return Err(format!("line {line}: a control character in a string"));
+        }
+        let commas = tokens.iter().filter(|it| it.token == Token::Comma);
         let commas = commas.map(|it| it.range.start + offset).collect();
         let root = parsed.value.ok_or("it holds nothing")?;
         Ok(Self { text, offset, root, commas })

@@ -138,6 +138,7 @@ fn what_cannot_be_edited_is_an_error_that_names_the_place() {
         ("{\n  \"a\": ", "line 2"),
         ("{\"a\": 1} x", "line 1"),
         ("{'a': 1}", "line 1"),
+        ("{\"a\":\n \"b\nc\"}", "line 2: a control character in a string"),
     ] {
         let error = set(before, &PATH, &entry()).unwrap_err();
         assert!(error.contains(named), "{before}: {error}");
