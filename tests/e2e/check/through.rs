@@ -104,7 +104,7 @@ async fn a_clock_that_is_an_hour_off_is_the_first_problem() {
     for (is_ahead, words) in [(true, "ahead of the server's"), (false, "behind the server's")] {
         let world = World::new().await;
         world.upstream.hook(move |_| {
-            let now = std::time::SystemTime::now();
+            let now = std::time::UNIX_EPOCH + sigward_tests::workloads::now();
             let theirs = if is_ahead { now - hour } else { now + hour };
             let date = vec![("date", httpdate::fmt_http_date(theirs))];
             let body = r#"{"message":"Signature expired: 20261126T110000Z is now earlier than 20261126T115500Z"}"#;
