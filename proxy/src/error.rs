@@ -271,38 +271,28 @@ impl Error {
     /// Whether this is why a server has refused a signature: a sign-in that is over, or the clock of the broker's machine.
     #[must_use]
     pub fn explains_a_refusal(&self) -> bool {
-        match self {
-            Self::Refused(refusal) => {
-                matches!(refusal.reason(), Some(Reason::LoginRequired | Reason::ClockSkew))
-            }
-            Self::Shared(error) => error.explains_a_refusal(),
-            _ => false,
-        }
+        matches!(self.reason(), Some(Reason::LoginRequired | Reason::ClockSkew))
     }
 
     /// Whether a profile can't sign as things are, whatever the cause: a sign-in that ended, a profile that is wrong.
     #[must_use]
     pub fn cannot_sign(&self) -> bool {
-        match self {
-            Self::Refused(refusal) => matches!(
-                refusal.reason(),
-                Some(
-                    Reason::LoginRequired
-                        | Reason::MfaRequired
-                        | Reason::ProfileMisconfigured
-                        | Reason::UnsupportedProfileSetting
-                        | Reason::NoCredentials
-                        | Reason::CredentialsUnavailable
-                        | Reason::KeysRejected
-                        | Reason::ClockSkew
-                        | Reason::AccessDenied
-                        | Reason::NoAccountAccess
-                        | Reason::RegionDisabled
-                )
-            ),
-            Self::Shared(error) => error.cannot_sign(),
-            _ => false,
-        }
+        matches!(
+            self.reason(),
+            Some(
+                Reason::LoginRequired
+                    | Reason::MfaRequired
+                    | Reason::ProfileMisconfigured
+                    | Reason::UnsupportedProfileSetting
+                    | Reason::NoCredentials
+                    | Reason::CredentialsUnavailable
+                    | Reason::KeysRejected
+                    | Reason::ClockSkew
+                    | Reason::AccessDenied
+                    | Reason::NoAccountAccess
+                    | Reason::RegionDisabled
+            )
+        )
     }
 
     /// Whether that is over once a person signs in, or brings new keys, or AWS can be reached. A profile that is wrong, or
@@ -310,23 +300,13 @@ impl Error {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         self.passes_by_itself()
-            || match self {
-                Self::Refused(refusal) => {
-                    matches!(refusal.reason(), Some(Reason::LoginRequired | Reason::KeysRejected))
-                }
-                Self::Shared(error) => error.may_pass(),
-                _ => false,
-            }
+            || matches!(self.reason(), Some(Reason::LoginRequired | Reason::KeysRejected))
     }
 
     /// Whether nobody has to do anything about it: what the credentials come from can't be reached.
     #[must_use]
     pub fn passes_by_itself(&self) -> bool {
-        match self {
-            Self::Refused(refusal) => refusal.reason() == Some(Reason::CredentialsUnavailable),
-            Self::Shared(error) => error.passes_by_itself(),
-            _ => false,
-        }
+        self.reason() == Some(Reason::CredentialsUnavailable)
     }
 
     /// Whether there are no credentials at all: what `--skip-auth` sends unsigned for. Credentials
@@ -334,11 +314,7 @@ impl Error {
     /// sign-in that ended, must not turn a call into an anonymous one.
     #[must_use]
     pub fn has_no_credentials(&self) -> bool {
-        match self {
-            Self::Refused(refusal) => refusal.reason() == Some(Reason::NoCredentials),
-            Self::Shared(error) => error.has_no_credentials(),
-            _ => false,
-        }
+        self.reason() == Some(Reason::NoCredentials)
     }
 }
 
