@@ -181,7 +181,7 @@ impl Exchange<'_> {
                 let audit_id = answer.audit_id.clone();
                 let tried = self.first_of(&pass, answer, &on_response).await?;
                 if let Tried::Throttled(_) = &tried {
-                    Box::pin(self.session.link().throttled(audit_id.as_deref())).await;
+                    self.session.link().throttled(audit_id.as_deref()).await;
                 }
                 match tried {
                     Tried::Throttled(throttled) if pass.hands_over => {

@@ -97,21 +97,19 @@ impl Metadata {
         }
     }
 
-    /// Whether the broker has been asked.
-    pub(crate) fn is_loaded(&self) -> bool {
-        self.known().is_some()
-    }
-
     /// Makes sure that the broker has been asked.
     pub(crate) async fn load(&self) -> Result<(), Error> {
         let known = || self.known().map(drop);
-        self.asking
-            .once(known, async {
-                let profiles = self.broker.profiles(&self.asker).await?;
-                self.take(profiles);
-                Ok(())
-            })
-            .await
+        if known().is_some() {
+            return Ok(());
+        }
+        // Once, and large: it holds a question to the broker.
+        let asking = Box::pin(async {
+            let profiles = self.broker.profiles(&self.asker).await?;
+            self.take(profiles);
+            Ok(())
+        });
+        self.asking.once(known, asking).await
     }
 
     /// The metadata of a profile's requests.

@@ -224,12 +224,10 @@ impl Caller {
     }
 
     async fn route(&self, call: &Request) -> Result<Route, Failed> {
-        if !self.shared.metadata.is_loaded() {
-            Box::pin(self.shared.metadata.load()).await?;
-        }
+        self.shared.metadata.load().await?;
         self.introduce(call);
         if self.router.needs_list(call)? {
-            Box::pin(self.listing.know(call)).await?;
+            self.listing.know(call).await?;
         }
         Ok(self.router.route(call)?)
     }

@@ -92,7 +92,7 @@ impl StandIns {
 
     /// Whether something else than the default profile answered the client's handshake.
     pub(super) fn is_present(&self) -> bool {
-        lock(&self.present.stand_in).is_some()
+        self.present().is_some()
     }
 
     /// The client begins another session: the one that answered, if it was another profile's.

@@ -154,7 +154,7 @@ impl Unread {
         let reading = reading.map(|reading| Box::new(reading.behind(first)));
         match throttled {
             Some(retry_after) => {
-                Box::pin(link.link().throttled(audit_id.as_deref())).await;
+                link.link().throttled(audit_id.as_deref()).await;
                 let (proof, answer) = (NotActedOn(()), reading);
                 Ok(Tried::Throttled(Throttled { proof, retry_after, answer }))
             }

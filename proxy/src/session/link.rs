@@ -50,7 +50,8 @@ impl Link {
     /// Tells the broker that the server throttled a request, by the record of its signature.
     pub(crate) async fn throttled(&self, audit_id: Option<&str>) {
         if let Some(audit_id) = audit_id {
-            self.upstream.throttled(&self.profile, audit_id).await;
+            // Rare, and large: it holds a question to the broker.
+            Box::pin(self.upstream.throttled(&self.profile, audit_id)).await;
         }
     }
 

@@ -188,12 +188,8 @@ impl<'a> Document<'a> {
         let tokens = parsed.tokens.unwrap_or_default();
         // The parser takes them, those of clients don't (RFC 8259, 7).
         let texts = tokens.iter().filter(|it| matches!(it.token, Token::String(_)));
-        let ranges = texts.map(|it| it.range.start..it.range.end);
-        let control = |range: Range<usize>| {
-            let at = body[range.clone()].bytes().position(|byte| byte < b' ')?;
-            Some(range.start + at)
-        };
-        if let Some(at) = ranges.into_iter().find_map(control) {
+        let is_control = |at: &usize| body.as_bytes()[*at] < b' ';
+        if let Some(at) = texts.flat_map(|it| it.range.start..it.range.end).find(is_control) {
             let line = body[..at].matches('\n').count() + 1;
             return Err(format!("line {line}: a control character in a string"));
         }
