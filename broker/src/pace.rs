@@ -1,9 +1,9 @@
 //! The quotas of servers, which all callers of the broker share: signatures for an endpoint and account are given by turns,
 //! as fast as the configuration says (`pace`), or as the server turns out to take them.
 //!
-//! Invariant: an endpoint that isn't paced costs one atomic load. A signature that waits holds no worker and no key, and
-//! its turn goes to others when its caller goes away. Who may have a signature at all is the policy's to say, before and
-//! after.
+//! Invariant: an endpoint that isn't paced costs one atomic load, once it is known that its server takes many requests at
+//! a time ([`slow_start`]). A signature that waits holds no worker and no key, and its turn goes to others when its caller
+//! goes away. Who may have a signature at all is the policy's to say, before and after.
 //!
 //! What a caller who lies can do: report throttling that there wasn't, for an account that it may have things signed for.
 //! That has the broker begin to pace it: one signature a second, twice as many each second. From then on a report counts
@@ -16,6 +16,7 @@ mod adaptive;
 mod bucket;
 mod queue;
 mod schedule;
+mod slow_start;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -27,7 +28,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 pub(crate) use self::queue::Who;
-use self::schedule::{Asked, Schedule};
+use self::schedule::{Schedule, Terms};
 use crate::config::{Config, Pace};
 use crate::error::{Denial, Reason};
 use crate::peer::{ConnectionId, PeerId};
@@ -45,18 +46,22 @@ pub(crate) struct Paces {
 }
 
 /// One endpoint.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lane {
-    is_paced: AtomicBool,
+    is_limited: AtomicBool,
     state: Mutex<Accounts>,
     throttled: AtomicU64,
     waited: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Accounts {
     pace: Option<Pace>,
     lines: HashMap<String, Arc<Line>>,
+    /// Of all accounts that have no line of their own, until it is known whether the server throttles.
+    start: Option<Arc<Line>>,
+    /// The start that is over, for as long as there are exchanges of it whose end will be reported.
+    started: Option<Arc<Line>>,
 }
 
 /// One endpoint and account.
@@ -66,6 +71,25 @@ struct Line {
     is_driven: AtomicBool,
     /// Tells it to look again.
     changed: Notify,
+}
+
+/// What came of asking for a turn.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// Nothing limits it.
+    Free,
+    /// It is there.
+    Now(Turn),
+    /// It comes.
+    Later(Waiting),
+}
+
+/// A turn that comes. Whoever drops it doesn't wait any more.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    turn: Turn,
+    comes: oneshot::Receiver<()>,
+    limit: Duration,
 }
 
 /// A turn that came. Dropped before its signature is made, it goes to others.
@@ -117,7 +141,7 @@ impl Paces {
         let mut in_order = Vec::new();
         for endpoint in &config.endpoints {
             let url = endpoint.url.to_string();
-            let lane = known.get(&url).map(Arc::clone).unwrap_or_default();
+            let lane = known.get(&url).map_or_else(Lane::new, Arc::clone);
             lane.configure(config.paces.get(&endpoint.name).copied());
             in_order.push(Arc::clone(&lane));
             lanes.insert(url, lane);
@@ -141,8 +165,8 @@ impl Paces {
     /// A connection is closed: its places are free.
     pub(crate) fn closed(&self, connection: ConnectionId) {
         lock(&self.open).remove(&connection);
-        for lane in lock(&self.lanes).values().filter(|lane| lane.is_paced()) {
-            for line in lane.lines() {
+        for lane in lock(&self.lanes).values().filter(|lane| lane.is_limited()) {
+            for line in lane.lines_and_starts() {
                 if line.schedule().closed(connection) {
                     line.changed.notify_one();
                 }
@@ -152,49 +176,44 @@ impl Paces {
 }
 
 impl Lane {
-    /// Whether signatures are by turns: the one question that every signature asks.
-    pub(crate) fn is_paced(&self) -> bool {
-        self.is_paced.load(Ordering::Relaxed)
+    fn new() -> Arc<Self> {
+        let start = Line::new(Schedule::slow_start(Instant::now()));
+        let state =
+            Accounts { pace: None, lines: HashMap::new(), start: Some(start), started: None };
+        Arc::new(Self {
+            is_limited: AtomicBool::new(true),
+            state: Mutex::new(state),
+            throttled: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
+        })
     }
 
-    /// Whether the end of each exchange is to be reported.
-    pub(crate) fn wants_ends(&self) -> bool {
-        lock(&self.state).pace.is_some_and(|pace| pace.in_flight.is_some())
+    /// Whether a signature may have to wait: the one question that every signature asks.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.is_limited.load(Ordering::Relaxed)
     }
 
-    /// Waits for a turn; `place`: of those that may be in flight at the same time. None where the account isn't paced.
+    /// Asks for a turn; `place`: of those that may be in flight at the same time.
     ///
     /// # Errors
-    /// RATE_LIMITED: it didn't come in time.
-    pub(crate) async fn turn(
-        &self,
-        account: &str,
-        who: Who,
-        place: bool,
-    ) -> Result<Option<Turn>, Denial> {
-        let Some(line) = self.line(account, Instant::now())? else { return Ok(None) };
-        let (turn, wait, comes) = {
+    /// RATE_LIMITED: too many accounts are in use.
+    pub(crate) fn ask(&self, account: &str, who: Who, place: bool) -> Result<Asked, Denial> {
+        let now = Instant::now();
+        let Some(line) = self.line(account, place, now)? else { return Ok(Asked::Free) };
+        let (send, comes) = oneshot::channel();
+        let (asked, limit) = {
             let mut schedule = line.schedule();
-            let (send, comes) = oneshot::channel();
-            let asked = schedule.ask(&who, place, send, Instant::now());
-            let (number, comes) = match asked {
-                Asked::Now(number) => (number, None),
-                Asked::Later(number) => (number, Some(comes)),
-            };
-            let turn = Turn { ticket: Ticket { line: Arc::clone(&line), who, number } };
-            (turn, schedule.wait().unwrap_or(WAIT), comes)
+            (schedule.ask(&who, place, send, now), schedule.wait().unwrap_or(WAIT))
         };
-        if let Some(comes) = comes {
-            self.waited.fetch_add(1, Ordering::Relaxed);
-            drive(&line);
-            if tokio::time::timeout(wait, comes).await.is_err() {
-                drop(turn);
-                let estimate = line.schedule().estimate();
-                let detail = format!("no turn within {} s (pace)", wait.as_secs_f64());
-                return Err(Denial::new(Reason::RateLimited, detail).retry_after(estimate));
+        let turn = |number| Turn { ticket: Ticket { line: Arc::clone(&line), who, number } };
+        Ok(match asked {
+            schedule::Asked::Now(number) => Asked::Now(turn(number)),
+            schedule::Asked::Later(number) => {
+                self.waited.fetch_add(1, Ordering::Relaxed);
+                drive(&line);
+                Asked::Later(Waiting { turn: turn(number), comes, limit })
             }
-        }
-        Ok(Some(turn))
+        })
     }
 
     /// A server throttled a request for this account that was signed under this id. Whether the peer may have things
@@ -218,19 +237,25 @@ impl Lane {
 
     /// The exchange of a signature with this id is over. False if the peer wasn't given that, or it was over.
     pub(crate) fn ended(&self, peer: &PeerId, audit_id: &str) -> bool {
-        self.lines().iter().any(|line| {
+        let ended = self.lines_and_starts().iter().any(|line| {
             let ended = line.schedule().ended(peer, audit_id);
             if ended {
                 line.changed.notify_one();
             }
             ended
-        })
+        });
+        lock(&self.state).started.take_if(|line| !line.schedule().wants_ends());
+        ended
     }
 
     /// How it is now.
     pub(crate) fn view(&self) -> View {
+        let (configured, is_paced) = {
+            let state = lock(&self.state);
+            (state.pace, state.is_paced())
+        };
         let mut view = View {
-            is_paced: self.is_paced(),
+            is_paced,
             throttled: self.throttled.load(Ordering::Relaxed),
             waited: self.waited.load(Ordering::Relaxed),
             ..View::default()
@@ -238,7 +263,6 @@ impl Lane {
         if !view.is_paced {
             return view;
         }
-        let configured = lock(&self.state).pace;
         view.per_second = configured.and_then(|pace| pace.rate).map(|rate| rate.per_second);
         let now = Instant::now();
         for line in self.lines() {
@@ -269,8 +293,9 @@ impl Lane {
             if pace.is_none() {
                 state.lines.clear();
             }
+            state.end_start();
         }
-        self.is_paced.store(state.is_paced(), Ordering::Relaxed);
+        self.is_limited.store(state.is_limited(), Ordering::Relaxed);
     }
 
     /// Begins to pace an account whose server has throttled; false where it is paced, or there are too many.
@@ -281,33 +306,43 @@ impl Lane {
         if !is_new || state.lines.len() >= MAX_ACCOUNTS {
             return false;
         }
-        state.lines.insert(account.to_owned(), Line::new(None, now));
-        self.is_paced.store(true, Ordering::Relaxed);
+        state.lines.insert(account.to_owned(), Line::new(Schedule::adaptive(now)));
+        state.end_start();
+        self.is_limited.store(true, Ordering::Relaxed);
         true
     }
 
-    /// The line of an account; none where it isn't paced.
-    fn line(&self, account: &str, now: Instant) -> Result<Option<Arc<Line>>, Denial> {
+    /// The line of an account; none where nothing limits it.
+    fn line(&self, account: &str, place: bool, now: Instant) -> Result<Option<Arc<Line>>, Denial> {
         let mut state = lock(&self.state);
         if state.pace.is_none() || state.lines.len() >= MAX_ACCOUNTS {
             state.forget(now);
-            self.is_paced.store(state.is_paced(), Ordering::Relaxed);
+            self.is_limited.store(state.is_limited(), Ordering::Relaxed);
         }
         if let Some(line) = state.lines.get(account) {
             return Ok(Some(Arc::clone(line)));
         }
-        let Some(pace) = state.pace else { return Ok(None) };
+        let Some(pace) = state.pace else {
+            // What takes no place isn't counted.
+            return Ok(state.start.as_ref().filter(|_| place).map(Arc::clone));
+        };
         if state.lines.len() >= MAX_ACCOUNTS {
             let why = "too many accounts of the endpoint are in use";
             return Err(Denial::new(Reason::RateLimited, why).retry_after(Duration::from_secs(1)));
         }
-        let line = Line::new(Some(pace), now);
+        let line = Line::new(Schedule::fixed(pace, now));
         state.lines.insert(account.to_owned(), Arc::clone(&line));
         Ok(Some(line))
     }
 
     fn lines(&self) -> Vec<Arc<Line>> {
         lock(&self.state).lines.values().map(Arc::clone).collect()
+    }
+
+    fn lines_and_starts(&self) -> Vec<Arc<Line>> {
+        let state = lock(&self.state);
+        let starts = state.start.iter().chain(&state.started);
+        state.lines.values().chain(starts).map(Arc::clone).collect()
     }
 }
 
@@ -316,15 +351,55 @@ impl Accounts {
         self.pace.is_some() || !self.lines.is_empty()
     }
 
+    fn is_limited(&self) -> bool {
+        self.is_paced() || self.start.is_some()
+    }
+
     /// Drops those for which nothing has to be kept.
     fn forget(&mut self, now: Instant) {
         self.lines.retain(|_, line| !line.schedule().is_over(now));
+        if self.start.as_ref().is_some_and(|line| line.schedule().is_over(now)) {
+            self.end_start();
+        }
+    }
+
+    /// Enough is known of the server: those who wait at the start ask again.
+    fn end_start(&mut self) {
+        if let Some(line) = self.start.take() {
+            let mut schedule = line.schedule();
+            schedule.close();
+            let wants_ends = schedule.wants_ends();
+            drop(schedule);
+            line.changed.notify_one();
+            self.started = wants_ends.then_some(line);
+        }
+    }
+}
+
+impl Waiting {
+    /// Waits for the turn. None: it has to be asked for again, since other limits hold now.
+    ///
+    /// # Errors
+    /// RATE_LIMITED: it didn't come in time.
+    pub(crate) async fn turn(self) -> Result<Option<Turn>, Denial> {
+        let Self { turn, comes, limit } = self;
+        match tokio::time::timeout(limit, comes).await {
+            Ok(Ok(())) => Ok(Some(turn)),
+            Ok(Err(_)) => Ok(None),
+            Err(_) => {
+                let line = Arc::clone(&turn.ticket.line);
+                drop(turn);
+                let estimate = line.schedule().estimate();
+                let detail = format!("no turn within {} s (pace)", limit.as_secs_f64());
+                Err(Denial::new(Reason::RateLimited, detail).retry_after(estimate))
+            }
+        }
     }
 }
 
 impl Line {
-    fn new(pace: Option<Pace>, now: Instant) -> Arc<Self> {
-        let schedule = Mutex::new(Schedule::new(pace, now));
+    fn new(schedule: Schedule<oneshot::Sender<()>>) -> Arc<Self> {
+        let schedule = Mutex::new(schedule);
         Arc::new(Self { schedule, is_driven: AtomicBool::new(false), changed: Notify::new() })
     }
 
@@ -366,9 +441,9 @@ fn drive(line: &Arc<Line>) {
 
 impl Turn {
     /// It is signed, under this audit id.
-    pub(crate) fn signed(self, audit_id: &str) {
+    pub(crate) fn signed(self, audit_id: &str) -> Terms {
         let ticket = &self.ticket;
-        ticket.line.schedule().signed(ticket.number, audit_id, Instant::now());
+        ticket.line.schedule().signed(ticket.number, audit_id, Instant::now())
     }
 }
 

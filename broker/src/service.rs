@@ -328,7 +328,7 @@ impl State {
     fn ended(&self, peer: &Peer, report: &Report) -> bool {
         let reported = self.reported(peer, report).ok();
         let lane = reported.and_then(|(_, at)| self.lanes.get(at));
-        lane.is_some_and(|lane| lane.is_paced() && lane.ended(&peer.id(), &report.audit_id))
+        lane.is_some_and(|lane| lane.ended(&peer.id(), &report.audit_id))
     }
 
     /// Takes note that the server of an endpoint throttled a request. False where that counts for nothing.

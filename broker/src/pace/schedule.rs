@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::adaptive::Cubic;
 use super::bucket::Bucket;
 use super::queue::{Queue, Who};
+use super::slow_start::{LATELY, SlowStart};
 use crate::config::Pace;
 use crate::peer::{ConnectionId, PeerId};
 
@@ -37,6 +38,8 @@ pub(super) struct Schedule<T> {
     given: HashMap<String, Given>,
     order: VecDeque<(Instant, String)>,
     long: VecDeque<(Instant, String)>,
+    /// In a slow start, what was signed lately, in its order.
+    lately: VecDeque<(Instant, String)>,
     places: u32,
     tickets: u64,
 }
@@ -45,6 +48,8 @@ pub(super) struct Schedule<T> {
 enum Limit {
     Fixed(Pace),
     Adaptive(Cubic),
+    /// It isn't known whether the server throttles.
+    SlowStart(SlowStart),
     /// The configuration has no numbers any more, and the server may have no limit: nobody waits.
     Lifted,
 }
@@ -59,6 +64,7 @@ struct Waiter<T> {
 struct Turn {
     who: Who,
     place: bool,
+    wants_end: bool,
 }
 
 #[derive(Debug)]
@@ -66,7 +72,18 @@ struct Given {
     who: Who,
     at: Instant,
     place: bool,
+    /// The end of its exchange is to be reported, and wasn't yet.
+    wants_end: bool,
     reported: bool,
+}
+
+/// What a caller has to know about a signature that was given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// Signatures are given by turns.
+    pub(crate) is_paced: bool,
+    /// The end of its exchange is to be reported.
+    pub(crate) wants_end: bool,
 }
 
 /// What came of asking for a turn.
@@ -79,13 +96,22 @@ pub(super) enum Asked {
 }
 
 impl<T> Schedule<T> {
-    /// By the numbers of `pace`, or after a server has throttled.
-    pub(super) fn new(pace: Option<Pace>, now: Instant) -> Self {
-        let (limit, tokens) = match pace {
-            Some(pace) => (Limit::Fixed(pace), pace.rate.map_or(0.0, |rate| rate.burst)),
-            // The server's bucket is empty.
-            None => (Limit::Adaptive(Cubic::new(now)), 0.0),
-        };
+    /// By the numbers of a configuration.
+    pub(super) fn fixed(pace: Pace, now: Instant) -> Self {
+        Self::new(Limit::Fixed(pace), pace.rate.map_or(0.0, |rate| rate.burst), now)
+    }
+
+    /// For a server that has throttled: its bucket is empty.
+    pub(super) fn adaptive(now: Instant) -> Self {
+        Self::new(Limit::Adaptive(Cubic::new(now)), 0.0, now)
+    }
+
+    /// For a server of which nothing is known yet.
+    pub(super) fn slow_start(now: Instant) -> Self {
+        Self::new(Limit::SlowStart(SlowStart::default()), 0.0, now)
+    }
+
+    fn new(limit: Limit, tokens: f64, now: Instant) -> Self {
         Self {
             limit,
             bucket: Bucket::with(tokens, now),
@@ -94,6 +120,7 @@ impl<T> Schedule<T> {
             given: HashMap::new(),
             order: VecDeque::new(),
             long: VecDeque::new(),
+            lately: VecDeque::new(),
             places: 0,
             tickets: 0,
         }
@@ -105,10 +132,9 @@ impl<T> Schedule<T> {
         self.advance(now);
         match (&mut self.limit, pace) {
             (Limit::Fixed(pace), Some(new)) => *pace = new,
-            (limit @ Limit::Adaptive(_), Some(new)) => *limit = Limit::Fixed(new),
-            (limit @ Limit::Lifted, Some(new)) => *limit = Limit::Fixed(new),
+            (limit, Some(new)) => *limit = Limit::Fixed(new),
             (limit @ Limit::Fixed(_), None) => *limit = Limit::Lifted,
-            (Limit::Adaptive(_) | Limit::Lifted, None) => {}
+            (Limit::Adaptive(_) | Limit::SlowStart(_) | Limit::Lifted, None) => {}
         }
     }
 
@@ -116,7 +142,7 @@ impl<T> Schedule<T> {
     pub(super) fn wait(&self) -> Option<Duration> {
         match &self.limit {
             Limit::Fixed(pace) => Some(pace.wait),
-            Limit::Adaptive(_) | Limit::Lifted => None,
+            Limit::Adaptive(_) | Limit::SlowStart(_) | Limit::Lifted => None,
         }
     }
 
@@ -126,7 +152,7 @@ impl<T> Schedule<T> {
         self.tickets += 1;
         let ticket = self.tickets;
         if self.queue.is_empty() && self.may_give(place) {
-            self.give(ticket, Turn { who: who.clone(), place });
+            self.give(ticket, who.clone(), place);
             return Asked::Now(ticket);
         }
         self.queue.push(who, ticket, Waiter { place, waiter });
@@ -141,7 +167,7 @@ impl<T> Schedule<T> {
             && self.may_give(front.place)
             && let Some((ticket, who, Waiter { place, waiter })) = self.queue.pop()
         {
-            self.give(ticket, Turn { who, place });
+            self.give(ticket, who, place);
             due.push(waiter);
         }
         due
@@ -155,12 +181,13 @@ impl<T> Schedule<T> {
             None => Duration::ZERO,
         };
         // A place comes with a report, or when the oldest that is out has been out for too long.
+        let life = self.life_of_place();
         let place = match front.is_some_and(|front| front.place && !self.has_place()) {
-            true => self.oldest().map_or(MAX_LIFE, |at| (at + MAX_LIFE).duration_since(now)),
+            true => self.oldest().map_or(life, |at| (at + life).duration_since(now)),
             false => Duration::ZERO,
         };
         let wait = match self.limit {
-            Limit::Fixed(_) | Limit::Lifted => token.max(place),
+            Limit::Fixed(_) | Limit::SlowStart(_) | Limit::Lifted => token.max(place),
             Limit::Adaptive(_) => token.min(LOOK_AGAIN),
         };
         now + wait.clamp(Duration::from_millis(1), MAX_LIFE)
@@ -188,10 +215,22 @@ impl<T> Schedule<T> {
     }
 
     /// It is signed, under this audit id.
-    pub(super) fn signed(&mut self, ticket: u64, audit_id: &str, now: Instant) {
-        let Some(Turn { who, place }) = self.turns.remove(&ticket) else { return };
-        self.given.insert(audit_id.to_owned(), Given { who, at: now, place, reported: false });
+    pub(super) fn signed(&mut self, ticket: u64, audit_id: &str, now: Instant) -> Terms {
+        let Some(turn) = self.turns.remove(&ticket) else { return Terms::default() };
+        let Turn { who, place, wants_end } = turn;
+        let given = Given { who, at: now, place, wants_end, reported: false };
+        self.given.insert(audit_id.to_owned(), given);
         self.order.push_back((now, audit_id.to_owned()));
+        let is_start = matches!(self.limit, Limit::SlowStart(_));
+        if is_start {
+            self.lately.push_back((now, audit_id.to_owned()));
+        }
+        Terms { is_paced: !is_start, wants_end }
+    }
+
+    /// Nobody has a turn here any more: those who wait ask again.
+    pub(super) fn close(&mut self) {
+        self.queue = Queue::default();
     }
 
     /// The server throttled what was signed under this id. None: the peer wasn't given that, or not lately. Else whether
@@ -209,7 +248,7 @@ impl<T> Schedule<T> {
         let again = std::mem::replace(&mut given.reported, true);
         let changes = !again
             && match &mut self.limit {
-                Limit::Fixed(_) | Limit::Lifted => true,
+                Limit::Fixed(_) | Limit::SlowStart(_) | Limit::Lifted => true,
                 Limit::Adaptive(cubic) => cubic.on_throttled(given.at, now),
             };
         if changes {
@@ -222,9 +261,24 @@ impl<T> Schedule<T> {
     pub(super) fn ended(&mut self, peer: &PeerId, audit_id: &str) -> bool {
         let given = self.given.get_mut(audit_id).filter(|given| given.who.peer == *peer);
         let Some(given) = given else { return false };
-        let had = std::mem::replace(&mut given.place, false);
-        self.places -= u32::from(had);
-        had
+        let was_open = std::mem::replace(&mut given.wants_end, false);
+        if was_open && std::mem::replace(&mut given.place, false) {
+            self.on_answered(self.places);
+        }
+        was_open
+    }
+
+    /// Whether the end of an exchange may still be reported.
+    pub(super) fn wants_ends(&self) -> bool {
+        !self.turns.is_empty() || self.given.values().any(|given| given.wants_end)
+    }
+
+    /// What held a place is answered, and wasn't throttled as far as we know.
+    fn on_answered(&mut self, unanswered: u32) {
+        if let Limit::SlowStart(start) = &mut self.limit {
+            start.on_answered(unanswered);
+        }
+        self.places -= 1;
     }
 
     /// A connection is closed: whoever was at its other end answers for nothing any more.
@@ -232,6 +286,7 @@ impl<T> Schedule<T> {
         let before = self.places;
         for given in self.given.values_mut().filter(|it| it.who.connection == connection) {
             self.places -= u32::from(std::mem::replace(&mut given.place, false));
+            given.wants_end = false;
         }
         self.places < before
     }
@@ -241,7 +296,7 @@ impl<T> Schedule<T> {
         match &self.limit {
             Limit::Fixed(pace) => pace.rate.map(|rate| rate.per_second),
             Limit::Adaptive(cubic) => Some(cubic.rate()),
-            Limit::Lifted => None,
+            Limit::SlowStart(_) | Limit::Lifted => None,
         }
     }
 
@@ -265,6 +320,7 @@ impl<T> Schedule<T> {
                 self.given.is_empty() && pace.rate.is_none_or(full)
             }
             Limit::Adaptive(cubic) => cubic.is_over(now),
+            Limit::SlowStart(start) => start.is_over(),
             Limit::Lifted => true,
         }
     }
@@ -275,7 +331,7 @@ impl<T> Schedule<T> {
             Limit::Fixed(Pace { rate: Some(rate), .. }) => {
                 self.bucket.refill(rate.per_second, rate.burst, now);
             }
-            Limit::Fixed(_) | Limit::Lifted => {}
+            Limit::Fixed(_) | Limit::SlowStart(_) | Limit::Lifted => {}
             Limit::Adaptive(cubic) => {
                 cubic.advance(now, !self.queue.is_empty());
                 let rate = cubic.rate();
@@ -288,6 +344,15 @@ impl<T> Schedule<T> {
     /// Forgets what nobody can report about any more, and takes places back that are held for too long.
     fn forget(&mut self, now: Instant) {
         let passed = |at: Instant| now.saturating_duration_since(at);
+        if matches!(self.limit, Limit::SlowStart(_)) {
+            let unanswered = self.places;
+            while let Some((_, id)) = self.lately.pop_front_if(|(at, _)| passed(*at) >= LATELY) {
+                let given = self.given.get_mut(&id);
+                if given.is_some_and(|given| std::mem::replace(&mut given.place, false)) {
+                    self.on_answered(unanswered);
+                }
+            }
+        }
         while let Some((at, _)) = self.order.front()
             && (passed(*at) >= REPORTABLE || self.order.len() > MAX_GIVEN)
             && let Some((at, id)) = self.order.pop_front()
@@ -312,13 +377,20 @@ impl<T> Schedule<T> {
     fn has_place(&self) -> bool {
         match &self.limit {
             Limit::Fixed(Pace { in_flight: Some(most), .. }) => self.places < *most,
+            Limit::SlowStart(start) => self.places < start.window(),
             Limit::Fixed(_) | Limit::Adaptive(_) | Limit::Lifted => true,
         }
     }
 
-    /// Whether the number in flight is limited, and ends have to be reported.
-    pub(super) fn limits_places(&self) -> bool {
-        matches!(self.limit, Limit::Fixed(Pace { in_flight: Some(_), .. }))
+    /// Whether the number in flight is limited.
+    fn limits_places(&self) -> bool {
+        let limit = &self.limit;
+        matches!(limit, Limit::Fixed(Pace { in_flight: Some(_), .. }) | Limit::SlowStart(_))
+    }
+
+    /// After how long a place is free again, whatever its holder says.
+    fn life_of_place(&self) -> Duration {
+        if matches!(self.limit, Limit::SlowStart(_)) { LATELY } else { MAX_LIFE }
     }
 
     fn may_give(&self, place: bool) -> bool {
@@ -326,16 +398,20 @@ impl<T> Schedule<T> {
         has_token && (!place || self.has_place())
     }
 
-    fn give(&mut self, ticket: u64, mut turn: Turn) {
-        turn.place &= self.limits_places();
+    fn give(&mut self, ticket: u64, who: Who, place: bool) {
+        let place = place && self.limits_places();
+        let wants_end = match self.limit {
+            Limit::SlowStart(_) => place && SlowStart::wants_end(self.places),
+            Limit::Fixed(_) | Limit::Adaptive(_) | Limit::Lifted => place,
+        };
         if self.rate().is_some() {
             self.bucket.take();
         }
         if let Limit::Adaptive(cubic) = &mut self.limit {
             cubic.on_given();
         }
-        self.places += u32::from(turn.place);
-        self.turns.insert(ticket, turn);
+        self.places += u32::from(place);
+        self.turns.insert(ticket, Turn { who, place, wants_end });
     }
 
     /// When the oldest that holds a place was given.

@@ -23,30 +23,121 @@ fn who(uid: u32, connection: u64) -> Who {
     Who { peer: PeerId::Uid(uid), connection: ConnectionId(connection) }
 }
 
-/// A turn that is there, or comes in time.
-async fn turn(lane: &Lane, who: Who) -> Option<Turn> {
-    deadline::within(lane.turn("1", who, true)).await.expect("a turn")
+/// A turn for an account, waited for as a signature does; none where nothing limits it.
+async fn turn_of(
+    lane: &Lane,
+    account: &str,
+    who: Who,
+    place: bool,
+) -> Result<Option<Turn>, Denial> {
+    loop {
+        match lane.ask(account, who.clone(), place)? {
+            Asked::Free => return Ok(None),
+            Asked::Now(turn) => return Ok(Some(turn)),
+            Asked::Later(waiting) => {
+                if let Some(turn) = waiting.turn().await? {
+                    return Ok(Some(turn));
+                }
+            }
+        }
+    }
 }
 
-async fn sign(lane: &Lane, who: Who, id: &str) {
-    turn(lane, who).await.expect("it is paced").signed(id);
+/// A turn that is there, or comes in time.
+async fn turn(lane: &Lane, who: Who) -> Option<Turn> {
+    deadline::within(turn_of(lane, "1", who, true)).await.expect("a turn")
+}
+
+async fn sign(lane: &Lane, who: Who, id: &str) -> Terms {
+    turn(lane, who).await.expect("it is paced").signed(id)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_never_throttles_is_never_slowed_down() {
     let (paces, lane) = lane("");
-    assert!(!lane.is_paced() && !lane.wants_ends());
-    assert!(turn(&lane, who(1, 1)).await.is_none());
+    let begun = Instant::now();
+    // A few at a time: no end is asked for.
+    for number in 0..16 {
+        let terms = sign(&lane, who(1, 1), &number.to_string()).await;
+        assert_eq!(terms, Terms::default());
+    }
     assert_eq!(lane.view(), View::default());
     paces.closed(ConnectionId(1));
     // A report of what nobody may know is none.
     assert!(!lane.ended(&PeerId::Uid(1), "a"));
+    // Many, one after the other: what is asked for is reported, until enough is known.
+    let mut reports = 0;
+    for number in 0..2000 {
+        let Some(turn) = turn(&lane, who(1, 1)).await else { break };
+        if turn.signed(&format!("n{number}")).wants_end {
+            assert!(lane.ended(&PeerId::Uid(1), &format!("n{number}")));
+            reports += 1;
+        }
+    }
+    assert_eq!(reports, 512);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert!(!lane.is_limited());
+    assert_eq!(lane.view(), View::default());
+    assert!(lock(&lane.state).started.is_none(), "nothing of it is kept");
+}
+
+/// Sixteen agents with 32 calls each begin at the same moment: the server throttles the first of them, and the others
+/// haven't been signed yet.
+#[tokio::test(start_paused = true)]
+async fn throttling_ends_a_slow_start_and_those_who_wait_take_turns() {
+    let (_paces, lane) = lane("");
+    let mut out = Vec::new();
+    for number in 0..48_u64 {
+        out.push(format!("{number}"));
+        sign(&lane, who(1, number), &format!("{number}")).await;
+    }
+    let waiting = tokio::spawn({
+        let lane = Arc::clone(&lane);
+        async move { turn(&lane, who(1, 100)).await.expect("a turn").signed("late") }
+    });
+    let other = tokio::spawn({
+        let lane = Arc::clone(&lane);
+        async move { turn_of(&lane, "2", who(1, 101), true).await.expect("no refusal").is_none() }
+    });
+    tokio::task::yield_now().await;
+    assert!(!lane.view().is_paced);
+    let begun = Instant::now();
+    assert_eq!(lane.throttled("1", &PeerId::Uid(1), "47"), Throttled::Begins);
+    assert!(other.await.expect("a task"), "the other account isn't limited");
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    let terms = waiting.await.expect("a task");
+    assert!(terms.is_paced && begun.elapsed() >= Duration::from_millis(500));
+    // The others of the start report their ends, which are no lies.
+    assert!(lane.ended(&PeerId::Uid(1), "40") && !lane.ended(&PeerId::Uid(1), "3"));
+    for id in &out {
+        lane.ended(&PeerId::Uid(1), id);
+    }
+    assert!(lock(&lane.state).started.is_none(), "nothing of it is kept");
+}
+
+/// A server whose calls take long isn't slowed down by more than a moment.
+#[tokio::test(start_paused = true)]
+async fn long_calls_end_a_slow_start_by_themselves() {
+    let (_paces, lane) = lane("");
+    let begun = Instant::now();
+    let mut signing = tokio::task::JoinSet::new();
+    for number in 0..1000_u64 {
+        let lane = Arc::clone(&lane);
+        signing.spawn(async move {
+            if let Some(turn) = turn(&lane, who(1, number % 16)).await {
+                turn.signed(&number.to_string());
+            }
+        });
+    }
+    signing.join_all().await;
+    assert!(begun.elapsed() <= Duration::from_millis(1100), "{:?}", begun.elapsed());
+    assert!(!lane.view().is_paced && lane.view().throttled == 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn turns_come_at_the_pace_and_to_each_caller_in_turn() {
     let (_paces, lane) = lane("pace = { per_second = 10, burst = 1, wait = \"1m\" }");
-    assert!(lane.is_paced());
+    assert!(lane.view().is_paced);
     let begun = Instant::now();
     let order: Arc<Mutex<Vec<u32>>> = Arc::default();
     let mut tasks = tokio::task::JoinSet::new();
@@ -74,21 +165,21 @@ async fn a_turn_that_does_not_come_in_time_is_refused() {
     let (_paces, lane) = lane("pace = { per_second = 0.1, burst = 1, wait = \"2s\" }");
     sign(&lane, who(1, 1), "a").await;
     let begun = Instant::now();
-    let denial = lane.turn("1", who(1, 1), true).await.expect_err("no turn");
+    let denial = turn_of(&lane, "1", who(1, 1), true).await.expect_err("no turn");
     assert_eq!(begun.elapsed(), Duration::from_secs(2));
     assert_eq!(denial.reason(), Reason::RateLimited);
     let retry = denial.wait().expect("when to ask again");
     assert!(retry > Duration::from_secs(7), "{retry:?}");
     assert_eq!(lane.view().waiting, 0);
     // Another account has a quota of its own.
-    assert!(lane.turn("2", who(1, 1), true).await.expect("a turn").is_some());
+    assert!(turn_of(&lane, "2", who(1, 1), true).await.expect("a turn").is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_goes_away_loses_its_turn() {
     let (_paces, lane) = lane("pace = { per_second = 1, burst = 1, wait = \"1m\" }");
     sign(&lane, who(1, 1), "a").await;
-    let mut first = Box::pin(lane.turn("1", who(1, 1), true));
+    let mut first = Box::pin(turn_of(&lane, "1", who(1, 1), true));
     assert!(tokio::time::timeout(Duration::from_millis(10), &mut first).await.is_err());
     let begun = Instant::now();
     let second = turn(&lane, who(2, 2));
@@ -108,12 +199,11 @@ async fn a_caller_that_goes_away_loses_its_turn() {
 #[tokio::test(start_paused = true)]
 async fn places_come_back_with_a_report_or_with_the_end_of_a_connection() {
     let (paces, lane) = lane("pace = { in_flight = 2, wait = \"1m\" }");
-    assert!(lane.wants_ends());
-    sign(&lane, who(1, 1), "a").await;
+    assert!(sign(&lane, who(1, 1), "a").await.wants_end);
     sign(&lane, who(1, 2), "b").await;
     assert_eq!(lane.view().in_flight, 2);
     // What takes no place needs none.
-    lane.turn("1", who(2, 3), false).await.expect("no wait").expect("a turn").signed("get");
+    turn_of(&lane, "1", who(2, 3), false).await.expect("no wait").expect("a turn").signed("get");
     for (uid, id) in [(2, "a"), (1, "c"), (1, "get")] {
         assert!(!lane.ended(&PeerId::Uid(uid), id), "{uid} {id}");
     }
@@ -138,9 +228,12 @@ async fn throttling_begins_to_pace_one_account_and_is_forgotten() {
     let (_paces, lane) = lane("");
     let peer = PeerId::Uid(1);
     assert_eq!(lane.throttled("1", &peer, "unknown"), Throttled::Begins);
-    assert!(lane.is_paced() && !lane.wants_ends());
+    assert!(lane.view().is_paced);
     assert_eq!(lane.throttled("1", &peer, "unknown"), Throttled::NotYours);
-    assert!(lane.turn("2", who(1, 1), true).await.expect("no wait").is_none(), "another account");
+    assert!(
+        turn_of(&lane, "2", who(1, 1), true).await.expect("no wait").is_none(),
+        "another account"
+    );
     let begun = Instant::now();
     sign(&lane, who(1, 1), "a").await;
     assert!(begun.elapsed() >= Duration::from_millis(500), "{:?}", begun.elapsed());
@@ -151,7 +244,7 @@ async fn throttling_begins_to_pace_one_account_and_is_forgotten() {
     assert!(view.per_second.expect("a rate") < 2.0);
     tokio::time::advance(Duration::from_secs(601)).await;
     assert!(turn(&lane, who(1, 1)).await.is_none());
-    assert!(!lane.is_paced());
+    assert!(!lane.is_limited());
 }
 
 /// A signature that is ready when its caller is gone already holds no place.
@@ -221,8 +314,8 @@ async fn a_pace_that_is_removed_lets_everybody_go() {
     first.expect("a turn").signed("b");
     drop(second);
     assert_eq!(lane.view(), View { waited: 2, ..View::default() });
-    assert!(lane.turn("1", who(1, 1), true).await.expect("no wait").is_none());
+    assert!(turn_of(lane, "1", who(1, 1), true).await.expect("no wait").is_none());
     // A server that throttles is paced from then on, by what it takes.
     assert_eq!(lane.throttled("1", &PeerId::Uid(1), "b"), Throttled::Begins);
-    assert!(lane.is_paced());
+    assert!(lane.view().is_paced);
 }

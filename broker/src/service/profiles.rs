@@ -118,7 +118,8 @@ fn message_of_agent(agent: &Agent, view: View) -> v1::Agent {
 }
 
 fn endpoint(endpoint: &Endpoint, lane: &Lane) -> v1::Endpoint {
-    let pace = lane.is_paced().then(|| lane.view()).map(|view| v1::EndpointPace {
+    let view = lane.view();
+    let pace = view.is_paced.then(|| v1::EndpointPace {
         per_second: view.per_second.unwrap_or_default(),
         waiting: u32::try_from(view.waiting).unwrap_or(u32::MAX),
         in_flight: view.in_flight,

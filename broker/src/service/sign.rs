@@ -23,7 +23,7 @@ use crate::clock;
 use crate::config::{Agent, ProfileName};
 use crate::error::{Denial, Reason};
 use crate::metrics::{Metrics, Phase};
-use crate::pace::{Lane, Turn, Who};
+use crate::pace::{self, Lane, Who};
 use crate::peer::{ConnectionId, Peer};
 use crate::policy::Grant;
 use crate::request::{CheckedRequest, Head, Method};
@@ -256,7 +256,7 @@ impl Current {
     ) -> Result<v1::SignResponse, Denial> {
         let peer = caller.peer;
         let (mut charged, mut turn) = (false, None);
-        let (grant, credentials, lane) = loop {
+        let (grant, credentials, turn) = loop {
             let state = self.state();
             let authorized = tracing::debug_span!("authorize")
                 .in_scope(|| self.authorized(&state, peer, request, record, asked, &mut charged));
@@ -269,13 +269,21 @@ impl Current {
             if !Arc::ptr_eq(&state, &self.state()) {
                 continue;
             }
-            if !lane.is_paced() {
+            if !lane.is_limited() {
                 break (grant, credentials, None);
             }
             let account = state.profiles.account(grant.profile());
-            if turn.as_ref().is_some_and(|(of, _): &(String, Option<Turn>)| *of == account) {
-                break (grant, credentials, Some(Arc::clone(lane)));
+            if let Some((_, turn)) = turn.take_if(|(of, _)| *of == account) {
+                break (grant, credentials, Some(turn));
             }
+            let who = Who { peer: peer.id(), connection: caller.connection };
+            // A GET is a stream that may be kept open for hours, and a DELETE ends what others hold.
+            let place = request.head().method() == Method::Post;
+            let waiting = match lane.ask(&account, who, place)? {
+                pace::Asked::Free => break (grant, credentials, None),
+                pace::Asked::Now(turn) => break (grant, credentials, Some(turn)),
+                pace::Asked::Later(waiting) => waiting,
+            };
             // Whoever waits holds no keys meanwhile that may have to go; and it is decided again after the wait, for the
             // same reason as after a load. A reload decides about those who wait, too: they keep their place, or hear at
             // once that they wait for nothing.
@@ -291,12 +299,13 @@ impl Current {
                     }
                 }
             };
+            let waits = self.unless_ending(waiting.turn());
             let next = tokio::select! {
                 biased;
-                next = self.next_turn(lane, &account, caller, request) => next?,
+                next = waits.instrument(tracing::debug_span!("turn")) => next?,
                 denial = refused => return Err(denial),
             };
-            turn = Some((account, next));
+            turn = next.map(|turn| (account, turn));
             phases.end(Phase::Turn);
         };
         // A load, or the turn, may have taken a while, in which a certificate may expire, and a signature is only good for
@@ -314,10 +323,11 @@ impl Current {
         let signature = signed?;
         self.audit.written(submitted).instrument(tracing::debug_span!("audit")).await?;
         phases.end(Phase::Audit);
-        let pacing = turn.and_then(|(_, turn)| turn).map(|turn| {
-            turn.signed(record.id());
+        let pacing = turn.and_then(|turn| {
+            let terms = turn.signed(record.id());
             self.paces().given(caller.connection);
-            v1::Pacing { report_end: lane.is_some_and(|lane| lane.wants_ends()) }
+            let report_end = terms.wants_end;
+            (terms.is_paced || report_end).then_some(v1::Pacing { report_end })
         });
         let headers = signature.headers.into_iter().map(|(name, value)| v1::Header {
             name: name.to_owned(),
@@ -334,21 +344,6 @@ impl Current {
             pacing,
             agent: grant.agent().map_or_else(String::new, |agent| agent.name().to_owned()),
         })
-    }
-
-    /// Waits until signatures for the endpoint and account are this caller's turn.
-    async fn next_turn(
-        &self,
-        lane: &Lane,
-        account: &str,
-        caller: Asking<'_>,
-        request: &CheckedRequest,
-    ) -> Result<Option<Turn>, Denial> {
-        let who = Who { peer: caller.peer.id(), connection: caller.connection };
-        // A GET is a stream that may be kept open for hours, and a DELETE ends what others hold.
-        let place = request.head().method() == Method::Post;
-        let turn = self.unless_ending(lane.turn(account, who, place));
-        turn.instrument(tracing::debug_span!("turn")).await
     }
 
     /// The grant that the rules of `state` give, paid for once; and the pace of its endpoint.

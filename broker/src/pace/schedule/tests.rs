@@ -31,7 +31,7 @@ fn sign(schedule: &mut Schedule<u32>, who: &Who, id: &str, now: Instant) -> bool
 #[test]
 fn a_burst_is_given_at_once_and_then_the_rate() {
     let start = Instant::now();
-    let mut schedule = Schedule::new(Some(pace(Some((4.0, 2.0)), None)), start);
+    let mut schedule = Schedule::fixed(pace(Some((4.0, 2.0)), None), start);
     let me = who(1, 1);
     assert!(sign(&mut schedule, &me, "a", start) && sign(&mut schedule, &me, "b", start));
     for waiter in 0..3 {
@@ -50,7 +50,7 @@ fn a_burst_is_given_at_once_and_then_the_rate() {
 #[test]
 fn nobody_overtakes_those_who_wait() {
     let start = Instant::now();
-    let mut schedule = Schedule::new(Some(pace(Some((1.0, 1.0)), None)), start);
+    let mut schedule = Schedule::fixed(pace(Some((1.0, 1.0)), None), start);
     assert!(sign(&mut schedule, &who(1, 1), "a", start));
     assert!(matches!(schedule.ask(&who(1, 1), true, 1, start), Asked::Later(_)));
     let now = millis(start, 1500);
@@ -62,7 +62,7 @@ fn nobody_overtakes_those_who_wait() {
 #[test]
 fn a_turn_that_is_not_used_goes_to_others() {
     let start = Instant::now();
-    let mut schedule = Schedule::new(Some(pace(Some((1.0, 1.0)), Some(1))), start);
+    let mut schedule = Schedule::fixed(pace(Some((1.0, 1.0)), Some(1)), start);
     let Asked::Now(ticket) = schedule.ask(&who(1, 1), true, 0, start) else { panic!("a token") };
     let Asked::Later(gone) = schedule.ask(&who(1, 1), true, 1, start) else { panic!("no token") };
     assert!(matches!(schedule.ask(&who(2, 2), true, 2, start), Asked::Later(_)));
@@ -79,7 +79,7 @@ fn a_turn_that_is_not_used_goes_to_others() {
 #[test]
 fn a_place_comes_back_with_a_report_of_its_peer_alone() {
     let start = Instant::now();
-    let mut schedule = Schedule::new(Some(pace(None, Some(2))), start);
+    let mut schedule = Schedule::fixed(pace(None, Some(2)), start);
     assert!(
         sign(&mut schedule, &who(1, 1), "a", start) && sign(&mut schedule, &who(1, 1), "b", start)
     );
@@ -98,7 +98,7 @@ fn a_place_comes_back_with_a_report_of_its_peer_alone() {
 #[test]
 fn what_takes_no_place_waits_for_none() {
     let start = Instant::now();
-    let mut schedule = Schedule::new(Some(pace(None, Some(1))), start);
+    let mut schedule = Schedule::fixed(pace(None, Some(1)), start);
     assert!(sign(&mut schedule, &who(1, 1), "a", start));
     assert!(matches!(schedule.ask(&who(1, 1), false, 0, start), Asked::Now(_)));
     assert!(matches!(schedule.ask(&who(1, 1), true, 0, start), Asked::Later(_)));
@@ -107,7 +107,7 @@ fn what_takes_no_place_waits_for_none() {
 #[test]
 fn a_connection_that_ends_gives_its_places_back() {
     let start = Instant::now();
-    let mut schedule = Schedule::new(Some(pace(None, Some(3))), start);
+    let mut schedule = Schedule::fixed(pace(None, Some(3)), start);
     assert!(
         sign(&mut schedule, &who(1, 1), "a", start) && sign(&mut schedule, &who(1, 1), "b", start)
     );
@@ -121,7 +121,7 @@ fn a_connection_that_ends_gives_its_places_back() {
 #[test]
 fn a_place_that_nobody_gives_back_is_taken_back() {
     let start = Instant::now();
-    let mut schedule = Schedule::new(Some(pace(None, Some(1))), start);
+    let mut schedule = Schedule::fixed(pace(None, Some(1)), start);
     assert!(sign(&mut schedule, &who(1, 1), "a", start));
     assert!(matches!(schedule.ask(&who(2, 2), true, 7, start), Asked::Later(_)));
     assert_eq!(schedule.next(start), start + MAX_LIFE);
@@ -137,7 +137,7 @@ fn a_place_that_nobody_gives_back_is_taken_back() {
 #[test]
 fn throttling_counts_for_a_signature_of_the_reporter_once() {
     let start = Instant::now();
-    let mut schedule = Schedule::new(Some(pace(Some((1.0, 5.0)), None)), start);
+    let mut schedule = Schedule::fixed(pace(Some((1.0, 5.0)), None), start);
     assert!(sign(&mut schedule, &who(1, 1), "a", start));
     for (uid, id) in [(2, "a"), (1, "b"), (2, "b")] {
         assert_eq!(schedule.throttled(&PeerId::Uid(uid), id, start), None);
@@ -159,7 +159,7 @@ fn throttling_counts_for_a_signature_of_the_reporter_once() {
 #[test]
 fn a_liar_starves_nobody() {
     let start = Instant::now();
-    let mut schedule = Schedule::new(None, start);
+    let mut schedule = Schedule::adaptive(start);
     let (liar, honest) = (who(1, 1), who(2, 2));
     let (mut lies, mut signed) = (0_i32, 0_i32);
     schedule.ask(&liar, true, 1, start);
@@ -187,7 +187,7 @@ fn a_liar_starves_nobody() {
 #[test]
 fn a_server_that_throttled_is_asked_slowly_and_then_faster() {
     let start = Instant::now();
-    let mut schedule = Schedule::new(None, start);
+    let mut schedule = Schedule::adaptive(start);
     let mut given = 0;
     for waiter in 0..1000 {
         schedule.ask(&who(1, 1), true, waiter, start);
@@ -208,7 +208,7 @@ fn a_server_that_throttled_is_asked_slowly_and_then_faster() {
 #[test]
 fn another_configuration_keeps_those_who_wait_and_what_is_out() {
     let start = Instant::now();
-    let mut schedule = Schedule::new(Some(pace(Some((1.0, 1.0)), Some(1))), start);
+    let mut schedule = Schedule::fixed(pace(Some((1.0, 1.0)), Some(1)), start);
     assert!(sign(&mut schedule, &who(1, 1), "a", start));
     assert!(matches!(schedule.ask(&who(1, 1), true, 7, start), Asked::Later(_)));
     schedule.configure(Some(pace(Some((100.0, 10.0)), Some(1))), start);
@@ -232,7 +232,7 @@ fn another_configuration_keeps_those_who_wait_and_what_is_out() {
 #[test]
 fn what_is_kept_is_bounded() {
     let start = Instant::now();
-    let mut schedule = Schedule::new(Some(pace(Some((1e6, 1e6)), Some(2))), start);
+    let mut schedule = Schedule::fixed(pace(Some((1e6, 1e6)), Some(2)), start);
     assert!(sign(&mut schedule, &who(1, 1), "held", start));
     for number in 0..MAX_GIVEN + 100 {
         assert!(sign(&mut schedule, &who(1, 1), &number.to_string(), start));
@@ -243,4 +243,34 @@ fn what_is_kept_is_bounded() {
     assert!(schedule.ended(&PeerId::Uid(1), "held"), "what holds a place is known as long");
     assert!(schedule.is_over(start + MAX_LIFE));
     assert!(schedule.given.is_empty() && schedule.order.is_empty() && schedule.long.is_empty());
+}
+
+/// The attack on a quota: everybody begins at the same moment.
+#[test]
+fn a_slow_start_lets_few_out_until_some_are_answered() {
+    let start = Instant::now();
+    let mut schedule = Schedule::slow_start(start);
+    let me = who(1, 1);
+    let mut wants_end = Vec::new();
+    let mut given = 0;
+    while let Asked::Now(ticket) = schedule.ask(&me, true, 0, start) {
+        let terms = schedule.signed(ticket, &given.to_string(), start);
+        assert!(!terms.is_paced);
+        wants_end.push(terms.wants_end);
+        given += 1;
+    }
+    assert_eq!(given, 48);
+    assert_eq!(wants_end.iter().filter(|it| **it).count(), 32, "the first of them report nothing");
+    assert!(schedule.due(start).is_empty());
+    // Each answer makes room for two, and only those of the peer that was given the signature count.
+    assert!(!schedule.ended(&PeerId::Uid(2), "40") && !schedule.ended(&PeerId::Uid(1), "0"));
+    (0..4).for_each(|waiter| drop(schedule.ask(&me, true, waiter, start)));
+    assert!(schedule.ended(&PeerId::Uid(1), "40"));
+    assert!(!schedule.ended(&PeerId::Uid(1), "40"), "it is over already");
+    assert_eq!(schedule.due(start).len(), 2);
+    // Without news for a quarter of a second all of them count as answered: a call that takes long holds nobody up.
+    let later = start + LATELY;
+    assert_eq!(schedule.next(start), later);
+    assert_eq!(schedule.due(later).len(), 3);
+    assert!(schedule.wants_ends() && schedule.ended(&PeerId::Uid(1), "41"), "late, and no lie");
 }
