@@ -6,6 +6,7 @@
 //! receive the refusal, and nothing else.
 
 pub(crate) mod accept;
+mod calls;
 mod connection;
 mod counts;
 mod gate;
@@ -14,7 +15,6 @@ mod timely;
 pub(crate) mod tls;
 pub(crate) mod unix;
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,19 +22,19 @@ use std::time::Duration;
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use sigward_proto::local::Local;
-use sigward_proto::v1;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
+use self::calls::Calls;
 use self::connection::Admitted;
 pub(crate) use self::connection::Connection;
 use self::counts::{Count, Limits, Place};
 pub(crate) use self::gate::Gate;
 use self::tls::{Door, TlsSocket};
 use crate::metrics::Metrics;
-use crate::peer::{Peer, PeerId, UnixPeer};
+use crate::peer::{Peer, UnixPeer};
 use crate::process;
-use crate::service::{Callers, Current};
+use crate::service::Current;
 
 /// What one HTTP/2 connection may have in progress; more waits at the caller. More than a client may send before it has
 /// read the settings (100 for hyper), since those would be refused; and a profile whose credentials take long to load
@@ -82,10 +82,6 @@ const _: () = assert!(
 const STRANGERS: Limits = Limits { each: 4, all: 16 };
 /// Calls in progress.
 const CALLS: Limits = Limits { each: 512, all: 2048 };
-/// Callers that an operator is told of by name, and the longest name, in characters: a certificate may have many names.
-/// Together less than the largest message of gRPC.
-const NAMED: usize = 200;
-const LONGEST_NAME: usize = 300;
 
 /// What is in progress, by peer.
 pub(crate) struct Intake {
@@ -95,7 +91,7 @@ pub(crate) struct Intake {
     strangers: Arc<Count>,
     /// Of their own: those of one door don't shut the other one.
     strangers_over_tls: Arc<Count>,
-    calls: Arc<Count>,
+    calls: Arc<Calls>,
 }
 
 impl Intake {
@@ -105,12 +101,15 @@ impl Intake {
         let peers = &metrics.peers;
         let connections = |limits| Count::of_peers(within(limits), &metrics.connections, peers);
         let strangers = || Count::new(STRANGERS, &metrics.strangers);
+        let (over_unix, over_tls) = (connections(CONNECTIONS), connections(CONNECTIONS_OVER_TLS));
+        let calls = Count::new(CALLS, &metrics.calls);
+        let of_both = [Arc::clone(&over_unix), Arc::clone(&over_tls)];
         Arc::new(Self {
-            connections: connections(CONNECTIONS),
-            connections_over_tls: connections(CONNECTIONS_OVER_TLS),
+            connections: over_unix,
+            connections_over_tls: over_tls,
             strangers: strangers(),
             strangers_over_tls: strangers(),
-            calls: Count::new(CALLS, &metrics.calls),
+            calls: Calls::new(Arc::clone(&current), calls, of_both),
             current,
         })
     }
@@ -159,32 +158,12 @@ impl Intake {
 
     /// Waits until the calls in progress are over. While the broker drains it takes no others, but says of its health.
     pub(crate) async fn idle(&self) {
-        self.calls.empty().await;
+        self.calls.idle().await;
     }
 
-    /// Who has connections and calls in progress, the busiest first. Strangers aren't among them.
-    fn callers(&self) -> Callers {
-        let mut callers: HashMap<PeerId, [usize; 2]> = HashMap::new();
-        let counts = [(&self.connections, 0), (&self.connections_over_tls, 0), (&self.calls, 1)];
-        for (count, which) in counts {
-            for (peer, of_peer) in count.each() {
-                callers.entry(peer).or_default()[which] += of_peer;
-            }
-        }
-        let has_connections = |(_, [connections, _]): &(PeerId, [usize; 2])| *connections > 0;
-        let mut callers: Vec<_> = callers.into_iter().filter(has_connections).collect();
-        callers.sort_by(|(peer, [connections, calls]), (other, [of_other, calls_of_other])| {
-            (calls_of_other, of_other).cmp(&(calls, connections)).then_with(|| peer.cmp(other))
-        });
-        let others = callers.len().saturating_sub(NAMED);
-        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let named =
-            callers.into_iter().take(NAMED).map(|(peer, [connections, calls])| v1::Caller {
-                name: short(&peer.to_string()),
-                connections: number(connections),
-                calls: number(calls),
-            });
-        Callers { named: named.collect(), others: number(others) }
+    /// What all calls pass.
+    pub(crate) fn gate(&self) -> Gate {
+        Gate::new(&self.calls)
     }
 
     pub(crate) fn current(&self) -> &Arc<Current> {
@@ -208,13 +187,6 @@ impl Door for Intake {
 
     fn metrics(&self) -> &Metrics {
         self.current.metrics()
-    }
-}
-
-fn short(name: &str) -> String {
-    match name.char_indices().nth(LONGEST_NAME) {
-        Some((end, _)) => format!("{}…", &name[..end]),
-        None => name.to_owned(),
     }
 }
 

@@ -296,7 +296,7 @@ fn router(
         .max_decoding_message_size(intake::MAX_MESSAGE);
     // Every limit is written down: what isn't set here, the libraries don't limit.
     Server::builder()
-        .layer(Gate(intake))
+        .layer(intake.gate())
         .max_concurrent_streams(limits.streams)
         .http2_max_header_list_size(intake::MAX_HEAD)
         .http2_max_local_error_reset_streams(Some(intake::MAX_RESETS))

@@ -144,7 +144,7 @@ impl Exchange<'_> {
             let (body, sent) = (self.body.clone(), self.sent.clone());
             let link = self.session.link();
             let answer = link.post_unbound(headers.clone(), body, false, sent).await?;
-            lock(&id).clone_from(&answer.session_id().cloned());
+            *lock(&id) = answer.session_id();
             self.unread(None, answer).read().await
         };
         let taken = patience.until_taken(self.sending(), None, Attempt::First, post).await?;

@@ -6,7 +6,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http_body::{Frame, SizeHint};
 use sigward_proto::traces::Since;
@@ -14,36 +13,39 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use super::Intake;
+use super::calls::Calls;
 use super::counts::Place;
 use super::timely::Timely;
-use crate::clock;
-use crate::error::{Denial, Reason};
+use crate::error::Denial;
 use crate::peer::{Caller, Peer};
 use crate::service::{self, Accepted, Current};
 
 const SIGN: &str = "/sigward.broker.v1.Broker/Sign";
 const OVERVIEW: &str = "/sigward.broker.v1.Broker/Overview";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
-/// After this, there may be room again.
-const ROOM: Duration = Duration::from_secs(1);
 
 /// Puts the gate in front of all services.
 #[derive(Clone)]
-pub(crate) struct Gate(pub(crate) Arc<Intake>);
+pub(crate) struct Gate(Arc<Calls>);
+
+impl Gate {
+    pub(super) fn new(calls: &Arc<Calls>) -> Self {
+        Self(Arc::clone(calls))
+    }
+}
 
 /// The services behind it.
 #[derive(Clone)]
 pub(crate) struct Gated<S> {
     inner: S,
-    intake: Arc<Intake>,
+    calls: Arc<Calls>,
 }
 
 impl<S> Layer<S> for Gate {
     type Service = Gated<S>;
 
     fn layer(&self, inner: S) -> Gated<S> {
-        Gated { inner, intake: Arc::clone(&self.0) }
+        Gated { inner, calls: Arc::clone(&self.0) }
     }
 }
 
@@ -70,13 +72,13 @@ where
         let caller = request.extensions().get::<Caller>();
         let connection = caller.map(|caller| caller.connection);
         let peer = caller.and_then(|caller| caller.peer.clone());
-        let current = Arc::clone(self.intake.current());
+        let current = Arc::clone(self.calls.current());
         let is_overview = path == OVERVIEW && peer.as_deref().is_some_and(Peer::is_operator);
         let needs_rule = path != HEALTH && !is_overview;
         let begun = Since::now();
-        let identified = self.intake.identify(peer.as_deref(), needs_rule);
+        let identified = self.calls.identify(peer.as_deref(), needs_rule);
         let accepted = Accepted { begun, identified: begun.ago() };
-        let entered = identified.and_then(|()| self.intake.enter(peer.as_deref()));
+        let entered = identified.and_then(|()| self.calls.enter(peer.as_deref()));
         let place = match entered {
             Ok(place) => place,
             Err(denial) => return Box::pin(refuse(current, peer, denial)),
@@ -95,7 +97,7 @@ where
             }
             (_, peer) => {
                 if is_overview {
-                    request.extensions_mut().insert(self.intake.callers());
+                    request.extensions_mut().insert(self.calls.callers());
                 }
                 let peer = peer.map(|(peer, _)| peer);
                 let answer = self.inner.call(request.map(|body| Body::new(Timely::new(body))));
@@ -122,31 +124,6 @@ async fn refuse(
 ) -> Result<http::Response<Body>, Infallible> {
     let status = current.turn_away(peer.as_deref(), denial).await;
     Ok(status.into_http())
-}
-
-impl Intake {
-    /// Whether a call may come in: anyone may ask for the health, operators for an overview, and those that a rule matches
-    /// for the rest.
-    fn identify(&self, peer: Option<&Peer>, needs_rule: bool) -> Result<(), Denial> {
-        if needs_rule {
-            let unknown = "the connection has no peer credentials";
-            let peer = peer.ok_or_else(|| Denial::new(Reason::PeerUnknown, unknown))?;
-            peer.check(clock::now())?;
-            self.current.state().policy.admit(peer)?;
-            if self.current.is_draining() {
-                return Err(Current::ending());
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets a call in that may, unless there are too many.
-    fn enter(&self, peer: Option<&Peer>) -> Result<Place, Denial> {
-        self.calls.enter(peer.map(Peer::id)).ok_or_else(|| {
-            self.current.metrics().refused("call");
-            Denial::new(Reason::TooMuchInFlight, "too many calls in progress").retry_after(ROOM)
-        })
-    }
 }
 
 /// A body that keeps its place until it is sent.

@@ -57,7 +57,7 @@ pub(super) async fn handshake(
     loop {
         let headers = protocol::post_headers();
         let answer = link.post_unbound(headers, text.clone(), false, Sent::default()).await?;
-        let (session_id, audit_id) = (answer.session_id().cloned(), answer.audit_id.clone());
+        let (session_id, audit_id) = (answer.session_id(), answer.audit_id.clone());
         let profile = link.profile.to_string();
         match taken(answer.reply, &id).await? {
             Taken::Yes(Outcome::Result(result)) => return Ok((session_id, result)),

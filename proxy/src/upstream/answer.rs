@@ -30,10 +30,11 @@ pub struct Answer<B = Messages> {
 }
 
 impl<B> Answer<B> {
-    /// The id that the server gave the session, if it did.
+    /// The id that the server gave the session, if it did: a copy, since a value of a header keeps the 8 KB that it was
+    /// read into, and a session lives for hours.
     #[must_use]
-    pub fn session_id(&self) -> Option<&HeaderValue> {
-        self.headers.get(SESSION_ID)
+    pub fn session_id(&self) -> Option<HeaderValue> {
+        self.headers.get(SESSION_ID).and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok())
     }
 }
 

@@ -195,7 +195,7 @@ impl<'a> Walk<'a> {
         begun: Instant,
         profile: &mut Profile,
     ) -> Option<Spoken> {
-        let session_id = answer.session_id().cloned();
+        let session_id = answer.session_id();
         let headers = answer.headers.clone();
         let (detail, advice) = match answer.reply {
             Reply::Failure(failure) if failure.message.is_none() => {
