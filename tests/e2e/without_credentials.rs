@@ -226,3 +226,23 @@ async fn over_http() {
     let list = proxy.post(&headers, &list).await.message().await;
     assert_eq!(names(&list), ["sigward_sign_in"]);
 }
+
+/// AWS accepts connections and never answers: the client has its server before it gives up on it.
+#[tokio::test]
+async fn an_aws_that_never_answers_does_not_hold_up_the_handshake() {
+    let home = AwsHome::new();
+    home.role("reader", "dev", "arn:aws:iam::123456789012:role/reader");
+    let world = World::at_home(home, |builder| builder).await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let mut command = world.private_proxy(&["reader"], &[]);
+    command.env("AWS_ENDPOINT_URL_STS", url);
+    let mut client = StdioClient::start(command);
+    let started = std::time::Instant::now();
+    let begun = client.initialize_as("2025-06-18", "{}").await;
+    let took = started.elapsed();
+    assert!(took < std::time::Duration::from_secs(20), "{took:?}");
+    assert_eq!(begun["serverInfo"]["name"], "sigward-proxy");
+    assert_names(begun["instructions"].as_str().unwrap(), &["reader", "AWS"]);
+    drop(silent);
+}

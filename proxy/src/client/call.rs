@@ -1,9 +1,11 @@
 //! One request of the client, from its line to its response.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
+use sigward_proto::v1::Reason;
 use sigward_proto::{phase, traces};
 use tracing::Instrument;
 
@@ -34,6 +36,9 @@ use crate::tasks::Tasks;
 use crate::tools::Catalog;
 use crate::upstream::Frames;
 use crate::wire::{Envelope, Object};
+
+/// As long as a client's handshake may wait for its signature.
+const FIRST_SIGNATURE: Duration = Duration::from_secs(10);
 
 /// Makes the calls of one client.
 #[derive(Debug)]
@@ -268,7 +273,13 @@ impl Caller {
     ) -> Result<Message, Error> {
         let mut attempts = Attempts::new(self.shared.retries, false);
         let (reading, id) = loop {
-            match request.exchange.handshake(protocol::post_headers(), patience).await {
+            let handshake = request.exchange.handshake(protocol::post_headers(), patience);
+            let handshake = tokio::select! {
+                biased;
+                begun = handshake => begun,
+                late = self.unsigned(&request.exchange) => Err(late),
+            };
+            match handshake {
                 Ok(begun) => break begun,
                 Err(error) if error.cannot_sign() => {
                     return Box::pin(self.initialize_without(request, flight, error)).await;
@@ -284,6 +295,17 @@ impl Caller {
             opener.established(id, result);
         }
         Ok(response)
+    }
+
+    /// Waits as long as a client's handshake may for its signature: AWS may accept connections and never answer, and most
+    /// clients give up on a server after half a minute.
+    async fn unsigned(&self, handshake: &Exchange<'_>) -> Error {
+        tokio::time::sleep(FIRST_SIGNATURE).await;
+        let profile = &handshake.session.profile;
+        if handshake.sent.is_set() || self.shared.broker.is_paced(profile) {
+            std::future::pending::<()>().await;
+        }
+        self.shared.broker.refused(Reason::CredentialsUnavailable, profile)
     }
 
     /// The client's own handshake, while the default profile can't sign.
