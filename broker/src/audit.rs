@@ -12,6 +12,7 @@ mod flood;
 mod record;
 mod writer;
 
+use std::fmt::Write as _;
 use std::io;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -224,7 +225,11 @@ impl Audit {
     }
 
     fn next_id(&self) -> String {
-        format!("{}-{:x}", self.prefix, self.count.fetch_add(1, Ordering::Relaxed))
+        let mut id = String::with_capacity(self.prefix.len() + 17);
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        // A string takes everything.
+        let _ = write!(id, "{}-{number:x}", self.prefix);
+        id
     }
 
     fn failed(&self, why: &str) -> Result<(), Denial> {

@@ -41,6 +41,8 @@ pub struct EndpointUrl {
     https: bool,
     host: String,
     port: u16,
+    /// What an HTTP client puts into `Host`.
+    authority: String,
     path: String,
 }
 
@@ -88,7 +90,11 @@ impl EndpointUrl {
             return Err("has an empty or an encoded dot segment in its path".to_owned());
         }
         let port = url.port_or_known_default().unwrap_or(443);
-        Ok(Self { https, host: host.to_owned(), port, path: path.to_owned() })
+        let authority = match (https, port) {
+            (true, 443) | (false, 80) => host.to_owned(),
+            (_, port) => format!("{host}:{port}"),
+        };
+        Ok(Self { https, host: host.to_owned(), port, authority, path: path.to_owned() })
     }
 
     /// `https` or `http`.
@@ -123,11 +129,8 @@ impl EndpointUrl {
 
     /// What an HTTP client puts into `Host`: the port only where it isn't the scheme's own.
     #[must_use]
-    pub fn authority(&self) -> String {
-        match (self.https, self.port) {
-            (true, 443) | (false, 80) => self.host.clone(),
-            (_, port) => format!("{}:{port}", self.host),
-        }
+    pub fn authority(&self) -> &str {
+        &self.authority
     }
 }
 

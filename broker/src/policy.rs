@@ -207,10 +207,8 @@ impl Policy {
     pub fn match_rules(&self, peer: &Peer, head: &Head) -> Result<Matched<'_>, Denial> {
         self.admit(peer)?;
         let no_profile = || Denial::new(Reason::ProfileNotAllowed, "no rule allows the profile");
-        let (profile, endpoints) = ProfileName::parse(head.profile())
-            .ok()
-            .and_then(|name| self.profiles.get_key_value(&name))
-            .ok_or_else(no_profile)?;
+        let (profile, endpoints) =
+            self.profiles.get_key_value(head.profile()).ok_or_else(no_profile)?;
         let mut rules: Vec<&Rule> = self.rules_about(peer, profile).collect();
         if rules.is_empty() {
             return Err(no_profile());

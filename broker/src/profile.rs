@@ -321,6 +321,11 @@ impl Profiles {
         self.profiles.iter().map(|profile| &profile.name)
     }
 
+    /// The profile's name, if there is a profile of that name.
+    pub(crate) fn name<'n>(&self, name: &'n str) -> Option<&'n str> {
+        self.by_name.contains_key(name).then_some(name)
+    }
+
     /// What can be told about a profile now, or about an agent's credentials with it, from memory. The first calls wait
     /// for the files to be read, for so long as a disk takes that doesn't hang.
     ///

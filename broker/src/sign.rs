@@ -63,7 +63,7 @@ pub fn sign(
                 method: head.method().as_str(),
                 path: &path,
                 query,
-                host: &head.endpoint().url.authority(),
+                host: head.endpoint().url.authority(),
                 headers: head.headers(),
                 body_sha256: &body,
                 body_header: s3,
@@ -90,13 +90,20 @@ pub fn sign(
 /// `20261123/aws-mcp/aws4_request`.
 #[must_use]
 pub fn credential_scope(scope: &Scope, time: SystemTime) -> String {
-    let time = timestamp_compact(time);
-    let day = time.get(..8).unwrap_or_default();
     let service = scope.service.as_str();
-    match &scope.regions {
-        Regions::One(region) => format!("{day}/{}/{service}/aws4_request", region.as_str()),
-        Regions::Set(_) => format!("{day}/{service}/aws4_request"),
+    let region = match &scope.regions {
+        Regions::One(region) => Some(region.as_str()),
+        Regions::Set(_) => None,
+    };
+    let mut text = timestamp_compact(time);
+    // Its day; and room for all at once.
+    text.truncate(8);
+    text.reserve(service.len() + region.map_or(0, str::len) + "//aws4_request/".len());
+    for part in region.into_iter().chain([service, "aws4_request"]) {
+        text.push('/');
+        text.push_str(part);
     }
+    text
 }
 
 /// The request as AWS's signer takes it.

@@ -25,7 +25,7 @@ use tracing::Instrument;
 use tracing::field::Empty;
 use url::Url;
 
-pub use self::answer::{Answer, Failure, Reply, SESSION_ID};
+pub use self::answer::{Answer, Failure, Reply, SESSION_ID, session_id};
 use self::answer::{encoding, media_type};
 use self::connections::Connections;
 pub use self::frames::{Frame, Frames, Whole};

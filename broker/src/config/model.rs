@@ -1,5 +1,6 @@
 //! The types of a configuration.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -348,6 +349,13 @@ impl ProfileName {
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that a map of names is asked with any text, of which nothing is made.
+impl Borrow<str> for ProfileName {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

@@ -20,7 +20,7 @@ use super::message::{Incoming, Payload};
 use super::status;
 use crate::audit::Record;
 use crate::clock;
-use crate::config::{Agent, ProfileName};
+use crate::config::Agent;
 use crate::error::{Denial, Reason};
 use crate::metrics::{Metrics, Phase};
 use crate::pace::{self, Lane, Who};
@@ -147,8 +147,7 @@ async fn answer(
     let mut phases = Phases { metrics: &current.metrics, since: Instant::now() };
     let outcome = current.signed(caller, body, &mut record, &mut asked, &mut phases).await;
     let state = current.state();
-    let profile = state.profiles.names().find(|name| name.as_str() == asked.profile);
-    let profile = profile.map_or("", ProfileName::as_str);
+    let profile = state.profiles.name(&asked.profile).unwrap_or_default();
     let agent = asked.agent.as_deref().map_or("", Agent::name);
     current.metrics.decided(profile, (&asked.rule, agent), outcome.as_ref().map(drop));
     spans.decided(&record, &asked, outcome.as_ref().err());

@@ -30,12 +30,18 @@ pub struct Answer<B = Messages> {
 }
 
 impl<B> Answer<B> {
-    /// The id that the server gave the session, if it did: a copy, since a value of a header keeps the 8 KB that it was
-    /// read into, and a session lives for hours.
+    /// The id that the server gave the session, if it did.
     #[must_use]
     pub fn session_id(&self) -> Option<HeaderValue> {
-        self.headers.get(SESSION_ID).and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok())
+        session_id(&self.headers)
     }
+}
+
+/// The id of a session in the headers of an answer: a copy, since a header's value keeps the 8 KB alive that it was read
+/// into, and a session lives for hours.
+#[must_use]
+pub fn session_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(SESSION_ID).and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok())
 }
 
 /// The kinds of answers.

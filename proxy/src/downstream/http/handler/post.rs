@@ -28,7 +28,7 @@ use crate::exchange::{Deadline, OnResponse, Patience, RawAnswer, RawBody, TooLat
 use crate::protocol::PROTOCOL_VERSION;
 use crate::request::{Incoming, Request};
 use crate::route::Route;
-use crate::upstream::SESSION_ID;
+use crate::upstream::{SESSION_ID, session_id};
 use crate::wire::{self, Envelope, Kind};
 
 /// Takes what clients post.
@@ -229,7 +229,7 @@ impl Posts<'_> {
         call: &Request,
         answered: &HeaderMap,
     ) -> Option<OnResponse> {
-        let id = answered.get(SESSION_ID).filter(|_| call.begins_session())?.clone();
+        let id = session_id(answered).filter(|_| call.begins_session())?;
         let params = call.params()?.to_owned();
         let (client, clients) = (Arc::clone(&registered.client.0), Arc::clone(&self.proxy.clients));
         let ending = self.proxy.ending.clone();
