@@ -321,10 +321,15 @@ impl Upstream {
         signature: Option<&Signature>,
     ) -> Result<reqwest::Response, Error> {
         let mut request = reqwest::Request::new(out.method.clone(), self.common.url.clone());
+        let added = signature.map(|signature| &signature.headers);
         let headers = request.headers_mut();
-        headers.clone_from(&out.headers);
-        if let Some(signature) = signature {
-            headers.extend(signature.headers.clone());
+        headers.reserve(out.headers.len() + added.map_or(0, HeaderMap::len) + 2);
+        for (name, value) in &out.headers {
+            headers.append(name, value.clone());
+        }
+        // Each has one value.
+        for (name, value) in added.into_iter().flatten() {
+            headers.insert(name, value.clone());
         }
         // Not signed: an HTTP stack on the way may change it.
         headers.insert(
