@@ -1,12 +1,12 @@
-//! What a JSON-RPC message of MCP asks for: read once, strictly, as it streams by.
+//! Reads what a JSON-RPC message of MCP requests: once, strictly, and as the text streams in.
 //!
-//! A rule about tools is only worth something if whoever applies it and the server read the same
-//! message. So this reader is the one judge of both, the broker and the proxy, and whatever another
-//! reader may read differently is a [`Fault`]: batches, keys that appear twice or in another spelling,
-//! what isn't JSON or UTF-8. [`Reader`] takes the text in chunks and keeps a bounded part of it.
+//! A rule about tools is effective only if the program that applies it and the server read the same message. Therefore
+//! broker and proxy share this reader, and everything that another reader could read differently is a [`Fault`]:
+//! batches, duplicate keys, keys in another spelling, text that isn't JSON or UTF-8. [`Reader`] gets the text in chunks
+//! and stores a bounded part of it.
 //!
-//! A key that only some look at (an argument) is judged when it is asked for: [`Call::value`] fails
-//! where the message is ambiguous about it, and no other call is refused for it.
+//! A key that only some rules use (an argument) is checked when it is requested: [`Call::value`]
+//! fails if the message is ambiguous about it, and no other call is refused for it.
 
 mod select;
 mod want;
@@ -20,69 +20,70 @@ pub use self::want::{BadPointer, Place, Want};
 pub use crate::json::MAX_DEPTH;
 use crate::json::{Defect, Scanner};
 
-/// The longest name that a rule may look at.
+/// The longest name that a rule can match, in bytes.
 pub const MAX_NAME: usize = 128;
 
-/// Why a message has no single meaning. The texts hold nothing of the message.
+/// Why a message has no unique meaning. The texts contain nothing of the message, only names of
+/// keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// Not JSON.
+    /// It isn't JSON.
     #[error("not valid JSON, at byte {0}")]
     NotJson(usize),
-    /// Not UTF-8.
+    /// It isn't UTF-8.
     #[error("not valid UTF-8")]
     NotUtf8,
-    /// Nested too deep.
+    /// It is nested too deep.
     #[error("nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
-    /// Several messages in one.
+    /// It contains several messages.
     #[error("a batch")]
     Batch,
-    /// JSON, but not an object.
+    /// It is JSON, but not an object.
     #[error("not a JSON object")]
     NotObject,
-    /// A key of which readers take the first, or the last.
+    /// A duplicate key, of which readers use the first or the last.
     #[error("the key {0:?} appears more than once")]
     Twice(Box<str>),
-    /// A key that some readers take for one that is read.
+    /// A key that some readers treat as the one that is looked for.
     #[error("a key is {0:?} but for its case, or for invisible characters")]
     Spelling(Box<str>),
-    /// A key with NUL, with half of a surrogate pair, or of more than 1024 bytes: some readers may take
-    /// it for the one that is read.
+    /// A key with NUL, with half of a surrogate pair, or longer than 1024 bytes: some readers may treat it as the
+    /// one that is looked for.
     #[error("a key beside {0:?} is malformed, or too long")]
     OddKey(Box<str>),
     /// A string with half of a surrogate pair.
     #[error("{0:?} has half of a surrogate pair")]
     HalfPair(Box<str>),
-    /// A value that is too long to be looked at.
+    /// A value that is too long to be examined.
     #[error("{0:?} is longer than {MAX_TEXT} bytes")]
     TooLong(Box<str>),
-    /// A value of another type than its key asks for.
+    /// A value of the wrong type.
     #[error("{0:?} has the wrong type")]
     WrongType(Box<str>),
-    /// JSON, but not JSON-RPC 2.0.
+    /// It is JSON, but not JSON-RPC 2.0.
     #[error("neither a request, a notification nor a response")]
     NotMessage,
-    /// A call of something without its name.
+    /// The method needs a target, but the message has none.
     #[error("the method needs {0:?}")]
     NoTarget(Box<str>),
 }
 
-/// What kind of message it is.
+/// The kind of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A method and an id.
+    /// It has a method and an id.
     Request,
-    /// A method, no id.
+    /// It has a method, but no id.
     Notification,
-    /// A result or an error.
+    /// It has a result or an error.
     Response,
 }
 
-/// What a request acts on.
+/// The object that a request acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'c> {
-    /// Nothing that has a name.
+    /// No named object.
     None,
     /// A tool, by name.
     Tool(&'c str),
@@ -102,7 +103,7 @@ pub struct Reader {
     fault: Option<Fault>,
 }
 
-/// One message: what it says of itself, and where in its text.
+/// One message: its examined values, and their positions in its text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
     want: Arc<Want>,
@@ -110,19 +111,19 @@ pub struct Call {
     kind: Kind,
 }
 
-/// Reads a whole text, and no other values than those of every message.
+/// Reads a whole text, and examines only the values that every message has.
 ///
 /// # Errors
-/// As [`Reader::finish`].
+/// The same as for [`Reader::finish`].
 pub fn read(text: &[u8]) -> Result<Call, Fault> {
     static ENVELOPE: LazyLock<Arc<Want>> = LazyLock::new(Arc::default);
     read_with(text, &ENVELOPE)
 }
 
-/// Reads a whole text.
+/// Reads a whole text, and examines the values in `want`.
 ///
 /// # Errors
-/// As [`Reader::finish`].
+/// The same as for [`Reader::finish`].
 pub fn read_with(text: &[u8], want: &Arc<Want>) -> Result<Call, Fault> {
     let mut reader = Reader::new(Arc::clone(want));
     reader.push(text)?;
@@ -130,16 +131,16 @@ pub fn read_with(text: &[u8], want: &Arc<Want>) -> Result<Call, Fault> {
 }
 
 impl Reader {
-    /// Begins to read.
+    /// Starts to read.
     #[must_use]
     pub fn new(want: Arc<Want>) -> Self {
         Self { scanner: Scanner::new(), selector: Selector::new(want), fault: None }
     }
 
-    /// Reads on, in time that is linear in the length of the chunk.
+    /// Reads the next chunk, in time linear in its length.
     ///
     /// # Errors
-    /// It is no message, whatever comes now; asking again gives the same fault.
+    /// The text isn't a message, whatever follows. Further calls return the same fault.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), Fault> {
         if self.fault.is_none() {
             self.fault = self.scanner.push(chunk, &mut self.selector).err().map(Fault::from);
@@ -147,16 +148,16 @@ impl Reader {
         self.fault.clone().map_or(Ok(()), Err)
     }
 
-    /// How many bytes of the text are kept.
+    /// The number of stored bytes.
     #[must_use]
     pub fn held(&self) -> usize {
         self.selector.held()
     }
 
-    /// The message, if the text has exactly one meaning.
+    /// The message, if the text has a unique meaning.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first fault of the text.
     pub fn finish(self) -> Result<Call, Fault> {
         if let Some(fault) = self.fault {
             return Err(fault);
@@ -185,13 +186,13 @@ impl From<Defect> for Fault {
 }
 
 impl Call {
-    /// What kind of message it is.
+    /// The kind of the message.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The method; responses have none.
+    /// The method; `None` in responses.
     #[must_use]
     pub fn method(&self) -> Option<&str> {
         match &self.found[Place::METHOD.0].value {
@@ -200,10 +201,10 @@ impl Call {
         }
     }
 
-    /// What the method acts on.
+    /// The object that the method acts on.
     ///
     /// # Errors
-    /// The method needs one and the message doesn't say which.
+    /// The method needs a target, but the message doesn't name one.
     pub fn target(&self) -> Result<Target<'_>, Fault> {
         match self.method() {
             Some("tools/call") => self.name(Place::NAME).map(Target::Tool),
@@ -216,7 +217,7 @@ impl Call {
                 "ref/resource" => self.name(Place::REF_URI).map(Target::Resource),
                 _ => Err(Fault::NoTarget(self.path(Place::REF_TYPE))),
             },
-            // A list has none.
+            // A list has no target.
             Some(method) if method.starts_with("tasks/") => match self.text(Place::TASK_ID)? {
                 Some(task) => Ok(Target::Task(task)),
                 None => Ok(Target::None),
@@ -225,7 +226,7 @@ impl Call {
         }
     }
 
-    /// What was looked at: the places of another [`Want`] mean nothing here.
+    /// The examined values. Places of another [`Want`] aren't valid here.
     #[must_use]
     pub fn want(&self) -> &Arc<Want> {
         &self.want
@@ -247,7 +248,7 @@ impl Call {
     /// The text at a place, if there is a value.
     ///
     /// # Errors
-    /// As [`Call::value`]; and it is something else than a string.
+    /// The same as for [`Call::value`], or the value isn't a string.
     pub fn text(&self, place: Place) -> Result<Option<&str>, Fault> {
         match self.value(place)? {
             None => Ok(None),
@@ -256,14 +257,14 @@ impl Call {
         }
     }
 
-    /// Where the value at a place stands in the text, in bytes.
+    /// The range of the value at a place in the text, in bytes.
     #[must_use]
     pub fn range(&self, place: Place) -> Option<Range<usize>> {
         let found = &self.found[place.0];
         found.value.as_ref().map(|_| found.range.clone())
     }
 
-    /// The same with its key, from the quotation mark on.
+    /// The same including its key and the key's quotation marks.
     #[must_use]
     pub fn member_range(&self, place: Place) -> Option<Range<usize>> {
         let found = &self.found[place.0];
@@ -274,7 +275,8 @@ impl Call {
         self.text(place)?.ok_or_else(|| Fault::NoTarget(self.path(place)))
     }
 
-    /// Whether all readers find the same value here: every key on the way to it must be clear.
+    /// Checks that all readers find the same value here: every key on the path to it must be
+    /// unambiguous.
     fn check(&self, place: Place) -> Result<(), Fault> {
         let nodes = self.want.nodes();
         let mut at = place.0;
@@ -292,7 +294,8 @@ impl Call {
         Ok(())
     }
 
-    /// `params.name`: the keys are those that were looked for, not those of the message.
+    /// The path of a place, such as `params.name`, from the keys that are looked for, not those of the
+    /// message.
     fn path(&self, place: Place) -> Box<str> {
         let nodes = self.want.nodes();
         let mut keys = Vec::new();
@@ -311,7 +314,7 @@ impl Call {
             Some(_) => return Err(Fault::NotMessage),
         }
         let has = |place: Place| self.found[place.0].value.is_some();
-        // The text of the id isn't looked at here, and may be as long as it likes.
+        // The text of the id isn't examined here, and may have any length.
         let id = match &self.found[Place::ID.0].value {
             None => false,
             Some(Value::Bool(_) | Value::Array | Value::Object) => {
@@ -324,14 +327,14 @@ impl Call {
             (Some(_), false) if id => Ok(Kind::Request),
             (Some(_), false) => Ok(Kind::Notification),
             (None, true) => Ok(Kind::Response),
-            // Some readers would take it for a request, others for a response.
+            // Some readers would treat it as a request, others as a response.
             (Some(_), true) | (None, false) => Err(Fault::NotMessage),
         }
     }
 }
 
-/// Whether a rule may look at a name: what MCP says that the names of tools should be, and short. A
-/// server may trim, fold or cut any other.
+/// Whether a rule can match a name: it has the form that MCP recommends for names of tools, and is
+/// short. A server may trim, fold or shorten any other name.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len())

@@ -1,11 +1,11 @@
-//! Who a certificate is issued to, and until when.
+//! Reads whom a certificate is issued to, and its expiry.
 //!
-//! Invariant: a [`Leaf`] has exactly one [`Name`]. A certificate with a URI among its names is an X.509-SVID or nothing:
-//! it has no second URI, that URI is the SPIFFE id of a workload, and its key signs no other certificates (X509-SVID,
-//! sections 2 to 5: <https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>); what else it is called doesn't
-//! count. A certificate without one is told by its DNS names. The subject (its common name) never counts.
+//! Invariant: a [`Leaf`] has exactly one [`Name`]. A certificate with a URI among its names must be an X.509-SVID: it
+//! has no second URI, the URI is the SPIFFE id of a workload, and its key signs no other certificates (X509-SVID,
+//! sections 2 to 5: <https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>); its other names are ignored.
+//! A certificate without a URI is identified by its DNS names. The subject (its common name) is always ignored.
 //!
-//! What is read here has been verified, or is about to be: nothing here checks a signature.
+//! The caller must verify the certificate: this module checks no signature.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,56 +18,56 @@ use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName};
 
 use crate::spiffe::SpiffeId;
 
-/// More names of one certificate than anybody gives a client.
+/// The most names of one certificate; real clients have fewer.
 const MAX_NAMES: usize = 16;
 /// The longest DNS name (RFC 1035, 2.3.4).
 const MAX_DNS_NAME: usize = 253;
 
-/// What a certificate says of its holder.
+/// The properties of a certificate's holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
-    /// Who it is.
+    /// The holder's name.
     pub name: Name,
-    /// The last moment at which it is valid.
+    /// The last time at which the certificate is valid.
     pub not_after: SystemTime,
 }
 
-/// Who the holder of a certificate is. Cheap to clone.
+/// The name of a certificate's holder. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Name {
     /// A workload of a trust domain.
     SpiffeId(SpiffeId),
-    /// One machine or service by all of its names: at least one, in lower case, in order, each once.
+    /// A machine or service with all of its DNS names: at least one, in lower case, sorted, without duplicates.
     Dns(Arc<[String]>),
 }
 
-/// Why a certificate names nobody.
+/// Why a certificate has no valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unnamed {
-    /// It isn't X.509, or one of its extensions isn't what RFC 5280 says.
+    /// It isn't X.509, or one of its extensions violates RFC 5280.
     #[error("it can't be read: {0}")]
     Malformed(String),
-    /// A second URI, which would be another identity.
+    /// It has a second URI, which would be another identity.
     #[error("it has {0} URIs among its names: an X.509-SVID has one")]
     Uris(usize),
-    /// Its URI isn't the id of a workload.
+    /// Its URI isn't the SPIFFE id of a workload.
     #[error("its URI is no SPIFFE id: it {0}")]
     Uri(crate::spiffe::Invalid),
-    /// It is the certificate of an authority.
+    /// It belongs to a certificate authority.
     #[error("it may sign other certificates: it is no workload's")]
     Authority,
-    /// A text that is no DNS name.
+    /// One of its DNS names is invalid.
     #[error("one of its DNS names isn't one")]
     DnsName,
-    /// More names than are looked at.
+    /// It has too many names.
     #[error("it has more than {MAX_NAMES} names")]
     Names,
-    /// Neither a SPIFFE id nor a DNS name without wildcards.
+    /// It has neither a SPIFFE id nor a DNS name without wildcards.
     #[error("it has neither a SPIFFE id nor a DNS name (its common name doesn't count)")]
     None,
 }
 
-/// The last moment at which a certificate in DER is valid; none, where it can't be read.
+/// The last time at which a certificate in DER is valid; `None` if it can't be parsed.
 #[must_use]
 pub fn not_after(der: &[u8]) -> Option<SystemTime> {
     let certificate = Certificate::from_der(der).ok()?;
@@ -75,15 +75,16 @@ pub fn not_after(der: &[u8]) -> Option<SystemTime> {
 }
 
 impl Leaf {
-    /// Reads a certificate in DER.
+    /// Parses a certificate in DER.
     ///
     /// # Errors
-    /// It names nobody, or can't be read.
+    /// It has no valid name, or can't be parsed.
     pub fn read(der: &[u8]) -> Result<Self, Unnamed> {
         let malformed = |error: x509_cert::der::Error| Unnamed::Malformed(error.to_string());
         let certificate = Certificate::from_der(der).map_err(malformed)?;
         let content = certificate.tbs_certificate();
-        // The attack: an authority's certificate, whose key is guarded otherwise, passes for a workload's.
+        // The attack: the certificate of an authority, whose key is protected differently, is used as that of a
+        // workload.
         let constraints = content.get_extension::<BasicConstraints>().map_err(malformed)?;
         let usage = content.get_extension::<KeyUsage>().map_err(malformed)?;
         let signs = usage.is_some_and(|(_, usage)| usage.key_cert_sign() || usage.crl_sign());
@@ -117,7 +118,7 @@ impl Name {
         let mut dns = Vec::new();
         for name in names {
             let GeneralName::DnsName(name) = name else { continue };
-            // One of many machines, and nobody knows which.
+            // A wildcard matches many machines, so that it names none.
             if name.as_str().starts_with("*.") {
                 continue;
             }
@@ -129,7 +130,7 @@ impl Name {
     }
 }
 
-/// A DNS name in lower case; none if it isn't one that a rule could be written with.
+/// A DNS name in lower case; `None` if a rule couldn't contain it.
 #[must_use]
 pub fn dns_name(text: &str) -> Option<String> {
     let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
@@ -182,7 +183,7 @@ mod tests {
     fn a_certificate_has_one_name() {
         let id = Name::SpiffeId(SpiffeId::parse(ID).unwrap());
         assert_eq!(named(vec![uri(ID)]), Ok(id.clone()));
-        // Its DNS names are those of an SVID, and say nothing beside its id.
+        // An SVID's DNS names are ignored: only its id counts.
         assert_eq!(named(vec![dns("a.example.org"), uri(ID)]), Ok(id));
         let both = ["a.example.org".to_owned(), "b.example.org".to_owned()];
         let names = vec![
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_somebody_else_s_is_nobody_s() {
+    fn an_ambiguous_certificate_has_no_name() {
         assert_eq!(named(vec![uri(ID), uri(ID)]), Err(Unnamed::Uris(2)));
         assert_eq!(named(vec![uri(ID), uri("https://example.org/")]), Err(Unnamed::Uris(2)));
         assert!(matches!(
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_is_no_workload() {
+    fn an_authority_is_not_a_workload() {
         let authority = |it: &mut CertificateParams| {
             it.subject_alt_names = vec![uri(ID)];
             it.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_certificate_is_read() {
+    fn the_expiry_of_a_certificate_is_read() {
         let der = issue(|it| {
             it.subject_alt_names = vec![uri(ID)];
             it.not_after = rcgen::date_time_ymd(2031, 2, 3);
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_of_a_certificate_is_refused() {
+    fn a_truncated_certificate_is_refused() {
         let der = issue(|it| it.subject_alt_names = vec![uri(ID), dns("a.example.org")]);
         for length in 0..der.len() {
             assert!(matches!(Leaf::read(&der[..length]), Err(Unnamed::Malformed(_))), "{length}");
@@ -249,7 +250,7 @@ mod tests {
     }
 
     proptest! {
-        /// Neither noise nor a certificate with bytes changed makes it panic.
+        /// Neither noise nor a certificate with changed bytes causes a panic.
         #[test]
         fn garbage_is_refused(
             noise in prop::collection::vec(any::<u8>(), 0..200),

@@ -1,19 +1,20 @@
-//! What the name of an AWS host says of the signatures that it takes.
+//! Derives the scope of signatures from the name of an AWS host.
 //!
-//! The forms are those that AWS documents for its MCP servers, its functions and its gateways. Labels are
-//! compared whole and from the end, so that `aws-mcp.us-east-1.api.aws.example.com` is nothing.
+//! The forms are those that AWS documents for its MCP servers, functions and gateways. Labels are compared as a whole
+//! and from the end, so that `aws-mcp.us-east-1.api.aws.example.com` doesn't match.
 
-/// Service and regions, as the name of a host tells them.
+/// Service and regions of a host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostScope<'a> {
-    /// The signing name: `aws-mcp`.
+    /// The signing name, such as `aws-mcp`.
     pub service: &'a str,
-    /// A region: SigV4 signs. `*`: all of them, for which SigV4a signs.
+    /// A region, for SigV4; or `*` for all regions, for SigV4a.
     pub regions: &'a str,
 }
 
 impl<'a> HostScope<'a> {
-    /// What `host` says, in lower case; `None` if AWS gives no such name to what takes signatures.
+    /// The scope of `host`, which must be in lower case; `None` if it isn't a documented AWS host
+    /// name.
     #[must_use]
     pub fn of(host: &'a str) -> Option<Self> {
         let labels: Vec<&str> = host.split('.').collect();
@@ -21,7 +22,7 @@ impl<'a> HostScope<'a> {
             return None;
         }
         let (service, regions) = match labels.as_slice() {
-            // The label before the service is a part of it: `connect.aidevops.us-east-1.api.aws`.
+            // The label before the service is ignored: `connect.aidevops.us-east-1.api.aws`.
             [service, region, "api", "aws"] | [_, service, region, "api", "aws"] => {
                 (without_fips(service), *region)
             }
@@ -36,7 +37,7 @@ impl<'a> HostScope<'a> {
                 }
                 _ => return None,
             },
-            // Lambda Web Functions have one label or two before the name of the service.
+            // Lambda Web Functions have one label or two before the service's name.
             [_, "lambda-web", "global", "on", "aws"]
             | [_, _, "lambda-web", "global", "on", "aws"] => {
                 return Some(Self { service: "lambda", regions: "*" });
@@ -53,7 +54,7 @@ fn without_fips(label: &str) -> &str {
     label.strip_suffix("-fips").unwrap_or(label)
 }
 
-/// `eu-west-1`, `us-gov-east-1`, `cn-north-1`.
+/// Whether a label has the form of a region: `eu-west-1`, `us-gov-east-1`, `cn-north-1`.
 fn looks_like_region(label: &str) -> bool {
     let parts: Vec<&str> = label.split('-').collect();
     let [first, middle @ .., last] = parts.as_slice() else { return false };

@@ -1,37 +1,35 @@
-//! A JSON text, checked as it streams by: grammar (RFC 8259), UTF-8 and depth.
+//! Checks a JSON text as it streams in: grammar (RFC 8259), UTF-8 and depth.
 //!
-//! Invariant: the same pieces of text reach the [`Handler`] however the input is cut into chunks, in
-//! time linear in the input and in memory that doesn't depend on it, but for a bit for each level of
-//! nesting. Nothing here recurses. Once
-//! [`Scanner::push`] has failed, the text isn't JSON, and the rest of it is of no interest.
+//! Invariant: the [`Handler`] gets the same pieces of text however the input is split into chunks, in time linear in
+//! the input, and with memory that doesn't depend on the input except for one bit for each level of nesting. Nothing
+//! here is recursive. Once [`Scanner::push`] has failed, the text isn't JSON, and the rest isn't examined.
 
 mod text;
 
 pub(crate) use self::text::Text;
 
-/// Deeper nesting is refused: nothing in MCP needs it, and recursive parsers overflow their stack on it.
+/// Deeper nesting is refused: nothing in MCP needs it, and recursive parsers would overflow their stack.
 pub const MAX_DEPTH: usize = 512;
 
-/// What the scanner reports. Offsets count the bytes from the beginning of the text.
+/// Receives what the scanner finds. Offsets count the bytes from the beginning of the text.
 pub(crate) trait Handler {
-    /// An object or an array begins at `at`. What is in it is passed on only if the answer is true; its end
-    /// always is.
+    /// An object or an array begins at `at`. Its content is passed on only if this returns true; its end is always
+    /// passed on.
     fn open(&mut self, container: Container, at: usize) -> bool;
-    /// The innermost one that was passed on has ended before `end`.
+    /// The innermost container that was passed on ended before `end`.
     fn close(&mut self, end: usize);
-    /// A key, as it is written, without quotation marks: whether nobody wants to hear more of it than that it was there.
-    /// Not every key is shown that way.
-    fn overlooks(&mut self, key: &[u8]) -> bool;
-    /// A string, or a number, begins at `at`. Its text is passed on only if the answer is true.
+    /// Called with an undecoded key, without quotation marks. Returns whether the key needs no further processing. Not
+    /// every key is passed here.
+    fn skips_key(&mut self, key: &[u8]) -> bool;
+    /// A string or a number begins at `at`. Its text is passed on only if this returns true.
     fn scalar(&mut self, scalar: Scalar, at: usize) -> bool;
-    /// A part of the text: of a number as it is written, of a string decoded, in UTF-8. Not cut at the
-    /// borders of characters.
+    /// A part of the text: a number is passed as written, a string decoded, in UTF-8. Parts may end within a character.
     fn text(&mut self, piece: &[u8]);
-    /// The string or number has ended before `end`. A string with half of a surrogate pair isn't
-    /// well formed: each reader makes something else of it.
+    /// The string or number ended before `end`. A string with half of a surrogate pair isn't
+    /// well-formed: readers interpret it differently.
     fn scalar_end(&mut self, end: usize, well_formed: bool);
     /// `null`, `true` or `false`.
-    fn word(&mut self, word: Word, at: usize, end: usize);
+    fn literal(&mut self, literal: Literal, at: usize, end: usize);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +46,7 @@ pub(crate) enum Scalar {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum Literal {
     Null,
     True,
     False,
@@ -57,39 +55,39 @@ pub(crate) enum Word {
 /// Why a text isn't one JSON object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Defect {
-    /// Not JSON, from this byte on.
+    /// It isn't JSON from this byte on.
     Syntax(usize),
-    /// A string that isn't UTF-8.
+    /// A string isn't UTF-8.
     Encoding,
-    /// An array at the top.
+    /// It is an array.
     Array,
-    /// A string, a number or a word at the top.
+    /// It is a string, a number or a literal.
     Scalar,
-    /// More levels than are allowed.
+    /// It is nested too deep.
     Depth,
 }
 
-/// Checks a text that comes in chunks.
+/// Checks a text that arrives in chunks.
 #[derive(Debug)]
 pub(crate) struct Scanner {
     state: State,
-    /// The bytes of the chunks before.
+    /// The number of bytes in earlier chunks.
     before: usize,
     open: Stack,
-    /// The level of the container that nobody wants to hear the content of; 0 for none.
+    /// The level of the container whose content isn't passed on; 0 for none.
     ignored: usize,
     text: Text,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// Nothing but white space yet.
+    /// Only white space so far.
     Start,
-    /// A value must come.
+    /// Before a value.
     Value,
-    /// After `[`: a value, or the end.
+    /// After `[`: before a value, or the end.
     FirstElement,
-    /// After `{`: a key, or the end.
+    /// After `{`: before a key, or the end.
     FirstKey,
     /// After a comma in an object.
     Key,
@@ -98,8 +96,8 @@ enum State {
     After,
     Text,
     Number(Number),
-    /// A word, and how many of its letters have come.
-    Word(Word, u8),
+    /// Within a literal, with the number of its letters so far.
+    Literal(Literal, u8),
     /// After the end of the object.
     End,
 }
@@ -117,18 +115,18 @@ enum Number {
 }
 
 impl Scanner {
-    /// Allows [`MAX_DEPTH`] levels.
+    /// Makes a scanner that allows [`MAX_DEPTH`] levels.
     pub(crate) fn new() -> Self {
         Self::with_depth(MAX_DEPTH)
     }
 
-    /// Allows `limit` levels, up to the next multiple of 64.
+    /// Makes a scanner that allows `limit` levels, rounded up to a multiple of 64.
     pub(crate) fn with_depth(limit: usize) -> Self {
         let (open, text) = (Stack::new(limit), Text::default());
         Self { state: State::Start, before: 0, open, ignored: 0, text }
     }
 
-    /// Reads on.
+    /// Reads the next chunk.
     pub(crate) fn push(&mut self, chunk: &[u8], to: &mut impl Handler) -> Result<(), Defect> {
         let mut state = self.state;
         let mut at = 0;
@@ -152,10 +150,12 @@ impl Scanner {
                     b':' => (at + 1, State::Value),
                     _ => (self.space(byte, at)?, state),
                 },
-                // The chunk before ended within it.
+                // The previous chunk ended within it.
                 State::Text => self.read_text(chunk, at, to)?,
                 State::Number(number) => self.read_number(number, chunk, at, at, to)?,
-                State::Word(word, matched) => self.read_word(word, matched, chunk, at, to)?,
+                State::Literal(literal, matched) => {
+                    self.read_literal(literal, matched, chunk, at, to)?
+                }
                 State::Start => match byte {
                     b'{' => (at + 1, self.open(Container::Object, at, to)?),
                     b'[' => return Err(Defect::Array),
@@ -170,7 +170,7 @@ impl Scanner {
         Ok(())
     }
 
-    /// Behind the white space that the byte at `at` is.
+    /// The position after the byte at `at`, which must be white space.
     fn space(&self, byte: u8, at: usize) -> Result<usize, Defect> {
         match byte {
             b' ' | b'\t' | b'\n' | b'\r' => Ok(at + 1),
@@ -178,7 +178,7 @@ impl Scanner {
         }
     }
 
-    /// The text has ended: whether it was one whole object.
+    /// Checks that the text was one complete object.
     pub(crate) fn finish(&self) -> Result<(), Defect> {
         match self.state {
             State::End => Ok(()),
@@ -186,8 +186,8 @@ impl Scanner {
         }
     }
 
-    // Each of these gives how far it has read, and the state there. Those that are inlined do less than a call of them
-    // would cost.
+    // Each of these returns how far it has read, and the state there. The inlined ones do less work than a call would
+    // cost.
 
     fn begin_key(
         &mut self,
@@ -196,8 +196,8 @@ impl Scanner {
         to: &mut impl Handler,
     ) -> Result<(usize, State), Defect> {
         let rest = &chunk[at + 1..];
-        if let Some(key) = text::glance(rest)
-            && (self.ignored > 0 || to.overlooks(key))
+        if let Some(key) = text::short_ascii(rest)
+            && (self.ignored > 0 || to.skips_key(key))
         {
             let end = at + key.len() + 2;
             let colon = chunk.get(end) == Some(&b':');
@@ -222,7 +222,7 @@ impl Scanner {
             b'[' => return Ok((at + 1, self.open(Container::Array, at, to)?)),
             b'"' => {
                 if self.ignored > 0
-                    && let Some(text) = text::glance(&chunk[at + 1..])
+                    && let Some(text) = text::short_ascii(&chunk[at + 1..])
                 {
                     return Ok(self.after(chunk, at + text.len() + 2));
                 }
@@ -230,9 +230,9 @@ impl Scanner {
                 self.text.begin(wanted, false);
                 return self.read_text(chunk, at + 1, to);
             }
-            b'n' => return self.read_word(Word::Null, 0, chunk, at, to),
-            b't' => return self.read_word(Word::True, 0, chunk, at, to),
-            b'f' => return self.read_word(Word::False, 0, chunk, at, to),
+            b'n' => return self.read_literal(Literal::Null, 0, chunk, at, to),
+            b't' => return self.read_literal(Literal::True, 0, chunk, at, to),
+            b'f' => return self.read_literal(Literal::False, 0, chunk, at, to),
             b'-' => Number::Minus,
             b'0' => Number::Zero,
             b'1'..=b'9' => Number::Integer,
@@ -268,7 +268,7 @@ impl Scanner {
         Ok(if self.text.is_key() { (at, State::Colon) } else { self.after(chunk, at) })
     }
 
-    /// Reads on at `at`; the number goes on, or begins, at `from`.
+    /// Continues at `at`; the part of the number in this chunk begins at `from`.
     fn read_number(
         &mut self,
         mut number: Number,
@@ -294,28 +294,28 @@ impl Scanner {
         Ok(self.after(chunk, at))
     }
 
-    fn read_word(
+    fn read_literal(
         &mut self,
-        word: Word,
+        literal: Literal,
         matched: u8,
         chunk: &[u8],
         at: usize,
         to: &mut impl Handler,
     ) -> Result<(usize, State), Defect> {
-        let letters = &word.letters()[usize::from(matched)..];
+        let letters = &literal.letters()[usize::from(matched)..];
         let come = &chunk[at..];
         let same = come.iter().zip(letters).take_while(|(letter, wanted)| letter == wanted).count();
         let end = at + same;
         if same == letters.len() {
             if self.ignored == 0 {
-                to.word(word, self.before + end - word.letters().len(), self.before + end);
+                to.literal(literal, self.before + end - literal.letters().len(), self.before + end);
             }
             return Ok(self.after(chunk, end));
         }
         if end < chunk.len() {
             return Err(Defect::Syntax(self.before + end));
         }
-        Ok((end, State::Word(word, matched + same as u8)))
+        Ok((end, State::Literal(literal, matched + same as u8)))
     }
 
     #[inline(always)]
@@ -347,7 +347,7 @@ impl Scanner {
         if self.open.is_empty() { (at + 1, State::End) } else { self.after(chunk, at + 1) }
     }
 
-    /// After a value that ended before `at`. Mostly there is a comma.
+    /// After a value that ended before `at`. Mostly a comma follows.
     #[inline(always)]
     fn after(&self, chunk: &[u8], at: usize) -> (usize, State) {
         match chunk.get(at) {
@@ -358,7 +358,7 @@ impl Scanner {
 }
 
 impl Number {
-    /// The number with one more byte, if that belongs to it (RFC 8259, section 6).
+    /// The state after one more byte, if it belongs to the number (RFC 8259, section 6).
     fn after(self, byte: u8) -> Option<Self> {
         match (self, byte) {
             (Self::Minus, b'0') => Some(Self::Zero),
@@ -374,7 +374,7 @@ impl Number {
         }
     }
 
-    /// The end of a whole number whose digits go on at `at`, if it is one and that end is in sight.
+    /// The end of an integer whose digits continue at `at`, if it is one and ends within the chunk.
     #[inline]
     fn whole(self, chunk: &[u8], mut at: usize) -> Option<usize> {
         match self {
@@ -395,7 +395,7 @@ impl Number {
     }
 }
 
-impl Word {
+impl Literal {
     fn letters(self) -> &'static [u8] {
         match self {
             Self::Null => b"null",
@@ -405,15 +405,15 @@ impl Word {
     }
 }
 
-/// Which of the open containers are objects: a bit each.
+/// A stack of open containers: one bit tells whether each is an object.
 #[derive(Debug)]
 struct Stack {
-    /// Looked at where a word of bits is full.
+    /// Checked only when a word of bits is full.
     limit: usize,
     depth: usize,
-    /// Of the last ones; the lowest is that of the innermost.
+    /// The bits of the innermost containers; the lowest bit is the innermost one.
     objects: u64,
-    /// What `objects` was at each depth that is a multiple of its bits, but for 0.
+    /// The values of `objects` at each depth that is a multiple of its bits, except for 0.
     outer: Vec<u64>,
 }
 
@@ -448,7 +448,7 @@ impl Stack {
         self.objects & 1 == 1
     }
 
-    /// What comes next in the innermost container.
+    /// The state after a comma in the innermost container.
     fn after_comma(&self) -> State {
         if self.in_object() { State::Key } else { State::Value }
     }

@@ -1,12 +1,11 @@
-//! The gRPC contract between `sigward-proxy` and `sigward-broker`: the generated types of
-//! `sigward.broker.v1`, the names that both sides spell the same way, and the one reader of what a
-//! message asks for ([`call`]), where the members of an object stand ([`members`]), the one list of headers that
-//! nobody may choose ([`headers`]), what the name of an AWS host says of its signatures ([`host`]), who a
-//! certificate is issued to ([`certificate`], [`spiffe`], from files of [`pem`]), where a broker is found ([`sockets`]),
-//! how both read and write that socket ([`local`], [`room`]), how one is asked over TLS ([`remote`]), whether the two
-//! programs fit together ([`version`]), and the export of traces, which have spans of both ([`traces`]).
+//! The gRPC contract between `sigward-proxy` and `sigward-broker`, and code that both sides share: the generated types
+//! of `sigward.broker.v1`; the reader of a message's request ([`call`]) and of an object's members ([`members`]); the
+//! list of headers that a caller may not set ([`headers`]); the scope of signatures by an AWS host name ([`host`]); the
+//! names in certificates ([`certificate`], [`spiffe`]) and PEM files ([`pem`]); the default sockets of a broker
+//! ([`sockets`]), I/O on them ([`local`], [`room`]), and the TLS connection to a broker ([`remote`]); the compatibility
+//! of versions ([`version`]); and the export of traces ([`traces`]).
 //!
-//! This crate is the leaf of the workspace: it knows neither side.
+//! This crate is the leaf of the workspace: it depends on neither side.
 
 pub mod call;
 pub mod certificate;
@@ -42,18 +41,18 @@ pub const ERROR_DOMAIN: &str = "sigward";
 /// The largest message of the broker's gRPC service, in bytes: a request body and its envelope.
 pub const MAX_MESSAGE_BYTES: usize = 72 << 20;
 
-/// The calls that one connection over TLS may have in progress. A client sends no more before it has read the settings.
+/// The most concurrent calls on one TLS connection. A client doesn't send more even before it has read the settings.
 pub const STREAMS_OVER_TLS: u32 = 32;
 
 impl Reason {
-    /// The reason as it stands in an `ErrorInfo`: `PROFILE_NOT_ALLOWED`, without the enum's prefix.
+    /// The reason's name in an `ErrorInfo`: `PROFILE_NOT_ALLOWED`, without the enum's prefix.
     #[must_use]
     pub fn name(self) -> &'static str {
         let name = self.as_str_name();
         name.strip_prefix("REASON_").unwrap_or(name)
     }
 
-    /// The reason that an `ErrorInfo` names, if this version knows it.
+    /// The reason with this name in an `ErrorInfo`, if this version knows it.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::from_str_name(&format!("REASON_{name}"))

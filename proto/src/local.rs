@@ -1,4 +1,4 @@
-//! A Unix socket between a proxy and a broker, as a connection reads and writes it.
+//! I/O on a Unix socket between a proxy and a broker.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -12,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use crate::room::{self, Room};
 
-/// A socket that is woken for what there is to read, and for room only where it had none.
+/// A socket whose task is woken when there is data to read, and for writing only after the buffer
+/// was full.
 #[derive(Debug)]
 pub struct Local {
     inner: AsyncFd<UnixStream>,
@@ -20,12 +21,12 @@ pub struct Local {
 }
 
 impl Local {
-    /// In a runtime.
+    /// Must be called in a runtime.
     ///
     /// # Errors
-    /// It can't be registered with that.
+    /// It can't be registered with the runtime.
     pub fn new(stream: tokio::net::UnixStream) -> io::Result<Self> {
-        // It stays one that doesn't wait.
+        // It stays non-blocking.
         let inner = room::registered(stream.into_std()?, Interest::READABLE)?;
         Ok(Self { inner, room: Room::default() })
     }
@@ -52,7 +53,7 @@ impl AsyncRead for Local {
             let length = room.len();
             match ready.try_io(|inner| inner.get_ref().read(room)) {
                 Ok(Ok(read)) => {
-                    // A stream that gave less than there was room for is empty: epoll(7).
+                    // A stream that returned less than the buffer's size is empty: epoll(7).
                     if (1..length).contains(&read) {
                         ready.clear_ready();
                     }
@@ -61,7 +62,7 @@ impl AsyncRead for Local {
                 }
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
-                Err(_nothing_there) => {}
+                Err(_would_block) => {}
             }
         }
     }
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_larger_than_the_room_arrives_in_both_directions() {
+    async fn data_larger_than_the_buffer_arrives_in_both_directions() {
         let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
         let (mut read, mut write) = tokio::io::split(Local::new(ours).unwrap());
         let (mut its_read, mut its_write) = theirs.into_split();

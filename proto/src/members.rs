@@ -1,43 +1,43 @@
-//! Where the members of one JSON object stand in its text: for edits that leave every other byte alone.
+//! Finds the members of one JSON object in its text, for edits that keep every other byte.
 //!
-//! What the values hold is checked as JSON and not looked into. Nothing is decided here by what a key
-//! says; a key that appears twice is there twice. Nesting is as deep as the text has it.
+//! Values are checked as JSON, but not parsed further. Keys aren't interpreted; a duplicate key is returned twice. The
+//! depth of nesting isn't limited.
 
 use std::ops::Range;
 
-use crate::json::{Container, Defect, Handler, Scalar, Scanner, Word};
+use crate::json::{Container, Defect, Handler, Literal, Scalar, Scanner};
 
 /// The ranges of one member in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// Of the key, with its quotation marks.
+    /// The range of the key, with its quotation marks.
     pub key: Range<usize>,
-    /// Of the value.
+    /// The range of the value.
     pub value: Range<usize>,
 }
 
-/// Why a text isn't one JSON object with so many members.
+/// Why a text isn't one JSON object with at most the allowed number of members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// Not JSON, from this byte on.
+    /// It isn't JSON from this byte on.
     #[error("not valid JSON, at byte {0}")]
     NotJson(usize),
-    /// An array.
+    /// It is an array.
     #[error("a JSON array")]
     Array,
-    /// It begins like a string, a number or a word. Whether it is JSON wasn't read.
+    /// It begins like a string, a number or a word; it wasn't checked whether it is JSON.
     #[error("not a JSON object")]
     Scalar,
-    /// More members than were asked for.
+    /// It has more members than allowed.
     #[error("more than {0} members")]
     TooMany(usize),
 }
 
-/// The members of the object that `text` is, in their order.
+/// The members of the object in `text`, in their order.
 ///
 /// # Errors
-/// It isn't one, or it has more than `limit` of them. The whole text is read all the same: whether it
-/// is JSON doesn't depend on its length.
+/// The text isn't an object, or has more than `limit` members. The whole text is checked nevertheless: whether it is
+/// JSON doesn't depend on its length.
 pub fn read(text: &str, limit: usize) -> Result<Vec<Member>, Fault> {
     let mut scanner = Scanner::with_depth(usize::MAX);
     let mut members = Members { all: Vec::with_capacity(4), limit, ..Members::default() };
@@ -46,7 +46,7 @@ pub fn read(text: &str, limit: usize) -> Result<Vec<Member>, Fault> {
         Defect::Syntax(at) => Fault::NotJson(at),
         Defect::Array => Fault::Array,
         Defect::Scalar => Fault::Scalar,
-        // Neither can be: it is a `str`, and the depth has no limit.
+        // Neither can occur: the text is a `str`, and the depth has no limit.
         Defect::Encoding | Defect::Depth => Fault::NotJson(0),
     })?;
     match members.too_many {
@@ -60,11 +60,11 @@ struct Members {
     all: Vec<Member>,
     limit: usize,
     too_many: bool,
-    /// Within the object.
+    /// Whether the object has begun.
     is_open: bool,
-    /// The key whose value comes next, or is being read; empty while a key is.
+    /// The key whose value comes next or is being read; empty while a key is read.
     key: Range<usize>,
-    /// Where the key or the value that is being read begins.
+    /// The beginning of the key or value that is being read.
     begin: usize,
 }
 
@@ -87,13 +87,13 @@ impl Handler for Members {
     }
 
     fn close(&mut self, end: usize) {
-        // The object itself ends behind a value.
+        // The object itself ends after a value.
         if !self.key.is_empty() {
             self.keep(self.begin..end);
         }
     }
 
-    fn overlooks(&mut self, _: &[u8]) -> bool {
+    fn skips_key(&mut self, _: &[u8]) -> bool {
         false
     }
 
@@ -111,7 +111,7 @@ impl Handler for Members {
         }
     }
 
-    fn word(&mut self, _: Word, at: usize, end: usize) {
+    fn literal(&mut self, _: Literal, at: usize, end: usize) {
         self.keep(at..end);
     }
 }
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_refused() {
+    fn a_text_that_is_no_object_is_refused() {
         for (text, fault) in [
             ("", Fault::NotJson(0)),
             ("{", Fault::NotJson(1)),

@@ -1,6 +1,6 @@
-//! The TLS files, in PEM (RFC 7468), as both sides read them.
+//! Reads TLS files in PEM (RFC 7468), for both sides.
 //!
-//! Invariant: no text of a file is in an error, and what is read of a file is wiped.
+//! Invariant: errors contain no text of a file, and the text that was read is zeroized.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -9,30 +9,30 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use zeroize::Zeroizing;
 
-/// More than any chain and any bundle of authorities.
+/// More than any certificate chain or bundle of authorities has, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// The content of an open file, which may be a key.
+/// The content of an open file, which may be a private key.
 ///
 /// # Errors
-/// Those of reading it; or it is no plain file, or has more than 1 MiB.
+/// Errors of reading, or the file isn't a regular file of at most 1 MiB.
 pub fn read(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
     let found = file.metadata()?;
     if !found.is_file() || found.len() > MAX_FILE {
         let why = "it isn't a file of 1 MiB at most";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
-    // Large enough at once: what is moved when it grows would stay behind.
+    // Allocated in full at once: growing would leave copies behind.
     let length = usize::try_from(found.len()).unwrap_or(0);
     let mut text = Zeroizing::new(Vec::with_capacity(length + 1));
     file.take(MAX_FILE).read_to_end(&mut text)?;
     Ok(text)
 }
 
-/// The certificates of a text; at least one.
+/// The certificates in a text; at least one.
 ///
 /// # Errors
-/// What it holds instead.
+/// Describes what is wrong.
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     // The library's messages contain text of the file.

@@ -1,7 +1,7 @@
-//! The way to a broker over TLS, for all who ask one: both sides show a certificate.
+//! The TLS connection to a broker, for all its clients: both sides authenticate with certificates.
 //!
-//! Invariant: TLS 1.3 alone, no sessions are kept, and nothing is asked before the broker's certificate has the name that
-//! it must have. The files are read for each connection.
+//! Invariant: only TLS 1.3, no session resumption, and no call before the broker's certificate has the expected name.
+//! The files are read for each connection.
 
 mod files;
 mod named;
@@ -22,27 +22,27 @@ use self::files::Files;
 pub use self::files::Marks;
 pub use self::named::{Address, BrokerName, Given, TlsBroker};
 
-/// A connection whose other end is the broker that was asked for.
+/// A connection to the expected broker.
 #[derive(Debug)]
 pub struct Secured {
     stream: TlsStream<TcpStream>,
-    /// What we showed to the broker, for errors.
+    /// The certificate file of this side, for errors.
     cert: PathBuf,
     marks: Marks,
 }
 
 impl TlsBroker {
-    /// Connects to it. `prepare` sees the socket before anything is sent.
+    /// Connects to the broker. `prepare` gets the socket before anything is sent.
     ///
     /// # Errors
-    /// What fails, by the option that is at fault as far as that is known.
+    /// Describes the failure, and names the wrong option if it is known.
     pub async fn connect(&self, prepare: impl FnOnce(&TcpStream)) -> io::Result<Secured> {
         let of_read = self.clone();
         let read = tokio::task::spawn_blocking(move || Files::read(&of_read)).await;
         let files = read.map_err(io::Error::other)?.map_err(io::Error::other)?;
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        // Else the second piece of a request would wait for the acknowledgement of the first (Nagle). Calls work without
-        // it too.
+        // Otherwise the second part of a request would wait for the acknowledgement of the first (Nagle). Calls work
+        // without it, too.
         stream.set_nodelay(true).ok();
         prepare(&stream);
         let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
@@ -54,14 +54,15 @@ impl TlsBroker {
         Ok(Secured { stream, cert: self.cert.clone(), marks: files.marks })
     }
 
-    /// What the files are now, if they aren't what `marks` says, and whether they can be used. This blocks.
+    /// Whether the files have changed since `marks`. Returns their current marks, and whether they can be used. This
+    /// blocks.
     #[must_use]
     pub fn changed_since(&self, marks: &Marks) -> Option<(Marks, io::Result<()>)> {
         let now = Marks::of(self);
         (now != *marks).then(|| (now, Files::read(self).map(drop).map_err(io::Error::other)))
     }
 
-    /// Says which option is at fault, as far as that is known.
+    /// Names the option that is probably wrong.
     fn explain(&self, error: &io::Error) -> io::Error {
         let Self { ca, name, .. } = self;
         io::Error::other(format!(
@@ -73,14 +74,14 @@ impl TlsBroker {
 }
 
 impl Secured {
-    /// What the files were that it was made with.
+    /// The marks of the files with which the connection was made.
     #[must_use]
     pub fn marks(&self) -> &Marks {
         &self.marks
     }
 
-    /// The broker looks at our certificate when we think that the handshake is done (RFC 8446, 4.4): what it says of it
-    /// comes with the first answer.
+    /// The broker checks the client's certificate after the client has finished the handshake (RFC 8446, 4.4), so that
+    /// a refusal arrives with the first answer.
     fn explain(error: io::Error, cert: &Path) -> io::Error {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         let Some(rustls::Error::AlertReceived(alert)) = inner else { return error };

@@ -1,8 +1,8 @@
-//! Waiting for room in a pipe or a socket, only where there is none.
+//! Waits for room in a pipe or a socket, but only if it is full.
 //!
-//! Whoever is registered for room with epoll is woken each time the other end has read, even where there
-//! was room all along: a turn of the thread for nothing, with each message. So a descriptor is
-//! registered once a write has found no room, until all is written.
+//! A task registered for writability with epoll is woken whenever the other end has read, even if there was room
+//! before: a wasted turn of the thread with each message. Therefore a descriptor is registered only after a write found
+//! no room, until all data is written.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -11,15 +11,15 @@ use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// The room behind one descriptor.
+/// The registration of one descriptor, if it is full.
 #[derive(Debug, Default)]
 pub struct Room(Option<AsyncFd<OwnedFd>>);
 
 impl Room {
-    /// What `write` says, which writes to `descriptor` without waiting, once there is room.
+    /// Polls `write`, which writes to `descriptor` without blocking, once there is room.
     ///
     /// # Errors
-    /// It can't be written, or not be waited for.
+    /// The write or the registration failed.
     pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -48,13 +48,13 @@ impl Room {
         }
     }
 
-    /// Nothing waits for room any more.
+    /// Removes the registration, because no data waits any more.
     pub fn all_written(&mut self) {
         self.0 = None;
     }
 }
 
-/// A descriptor that doesn't wait, registered with the runtime. In a runtime.
+/// Registers a non-blocking descriptor with the runtime. Must be called in a runtime.
 ///
 /// # Errors
 /// It can't be registered.
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_is_registered_while_there_is_no_room_and_no_longer() {
+    async fn it_is_registered_only_while_there_is_no_room() {
         let (writer, mut reader) = UnixStream::pair().unwrap();
         writer.set_nonblocking(true).unwrap();
         let mut room = Room::default();

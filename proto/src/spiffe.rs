@@ -1,11 +1,11 @@
-//! SPIFFE ids, and the patterns that rules are written with.
+//! SPIFFE ids, and patterns for rules.
 //!
-//! An id is `spiffe://TRUST_DOMAIN/SEGMENT/…`, as the SPIFFE-ID specification has it (sections 2.1 to 2.4):
-//! <https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md>. In a pattern a `*` stands for exactly one whole
+//! An id is `spiffe://TRUST_DOMAIN/SEGMENT/…`, as specified by SPIFFE-ID (sections 2.1 to 2.4):
+//! <https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md>. In a pattern, `*` matches exactly one whole
 //! segment of the path; the trust domain is never a pattern.
 //!
-//! Invariant: neither type holds a text that two readers could understand differently. There is no other case, no
-//! percent-encoding, no empty segment, no `.` and `..`, no port and no query: such a text is refused, not repaired.
+//! Invariant: neither type contains a text that two readers could understand differently. Other cases,
+//! percent-encoding, empty segments, `.` and `..`, a port and a query are refused, not repaired.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,18 +15,18 @@ const SCHEME: &str = "spiffe://";
 const MAX_LENGTH: usize = 2048;
 /// The longest trust domain, in bytes (section 2.3).
 const MAX_TRUST_DOMAIN: usize = 255;
-/// What stands for any one segment.
+/// Matches any one segment.
 const ANY: &str = "*";
 
-/// The SPIFFE id of a workload: it has a path. Cheap to clone.
+/// The SPIFFE id of a workload, which has a path. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpiffeId(Arc<str>);
 
-/// Which SPIFFE ids are meant.
+/// A pattern for SPIFFE ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpiffePattern(String);
 
-/// What is wrong with a text that should be an id or a pattern.
+/// Why a text isn't an id or a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(&'static str);
@@ -35,7 +35,7 @@ impl SpiffeId {
     /// Checks an id.
     ///
     /// # Errors
-    /// It isn't one, or has no path: that is a trust domain, and no workload.
+    /// It isn't an id, or it has no path: then it is a trust domain, not a workload.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         check(text, is_segment)?;
         Ok(Self(text.into()))
@@ -52,7 +52,7 @@ impl SpiffePattern {
     /// Checks a pattern: an id in which segments of the path may be `*`.
     ///
     /// # Errors
-    /// It isn't one.
+    /// It isn't a pattern.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         if text.split('/').skip(3).any(|segment| segment != ANY && segment.contains('*')) {
             return Err(Invalid(
@@ -63,7 +63,7 @@ impl SpiffePattern {
         Ok(Self(text.to_owned()))
     }
 
-    /// Whether the id is one of those meant.
+    /// Whether the pattern matches the id.
     #[must_use]
     pub fn matches(&self, id: &SpiffeId) -> bool {
         let (mut patterns, mut segments) = (self.0.split('/'), id.0.split('/'));
@@ -113,7 +113,7 @@ impl fmt::Display for SpiffeId {
 }
 
 impl SpiffePattern {
-    /// Whether one id may be meant by both.
+    /// Whether both patterns match a common id.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         let (segments, others) = (self.0.split('/'), other.0.split('/'));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_overlap_where_one_id_is_meant_by_both() {
+    fn patterns_overlap_if_both_match_one_id() {
         let overlap = |one: &str, other: &str| {
             let (one, other) =
                 (SpiffePattern::parse(one).unwrap(), SpiffePattern::parse(other).unwrap());
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_is_one_segment() {
+    fn a_star_matches_one_segment() {
         let pattern = "spiffe://example.org/ns/*/sa/agent";
         assert!(matches(pattern, "spiffe://example.org/ns/prod/sa/agent"));
         assert!(matches("spiffe://example.org/*", "spiffe://example.org/agent"));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_is_refused_and_not_repaired() {
+    fn an_invalid_id_is_refused_and_not_repaired() {
         assert!(SpiffeId::parse("spiffe://a.b-c_d.1/Seg.ment/_x-1").is_ok());
         let long = format!("spiffe://example.org/{}", "x".repeat(MAX_LENGTH));
         let domain = format!("spiffe://{}/x", "x".repeat(MAX_TRUST_DOMAIN + 1));
@@ -236,9 +236,9 @@ mod tests {
     }
 
     proptest! {
-        /// A pattern made of an id matches that id and no neighbour.
+        /// A pattern made from an id matches only that id.
         #[test]
-        fn a_pattern_matches_what_it_was_made_of(
+        fn a_pattern_matches_the_id_it_was_made_from(
             domain in "[a-z0-9]{1,8}(\\.[a-z]{2,5})?",
             segments in prop::collection::vec("[A-Za-z0-9_-]{1,6}", 1..6),
             stars in prop::collection::vec(any::<bool>(), 6),
@@ -251,12 +251,12 @@ mod tests {
             let pattern = SpiffePattern::parse(&id(&starred)).unwrap();
             let is_match = |text: &str| pattern.matches(&SpiffeId::parse(text).unwrap());
             prop_assert!(is_match(&id(&segments)));
-            // Another text of one segment matches where a star stands, and nowhere else.
+            // Another segment matches only at a `*`.
             let at = at.index(segments.len());
             let mut other = segments.clone();
             other[at].push('x');
             prop_assert_eq!(is_match(&id(&other)), stars[at]);
-            // Never with a segment more or less, or in another trust domain.
+            // It never matches another number of segments, or another trust domain.
             let longer = [segments.as_slice(), &["x".to_owned()]].concat();
             prop_assert!(!is_match(&id(&longer)));
             if segments.len() > 1 {
@@ -266,7 +266,7 @@ mod tests {
             prop_assert!(!is_match(&elsewhere));
         }
 
-        /// No text makes either of them panic, and what is an id is a pattern that matches it.
+        /// No text causes a panic, and every id is a pattern that matches it.
         #[test]
         fn any_text_is_read_or_refused(text in "(spiffe://)?[a-z./*%?-]{0,40}|.{0,40}") {
             if let Ok(id) = SpiffeId::parse(&text) {

@@ -1,10 +1,11 @@
-//! Traces of OpenTelemetry, exported over gRPC (OTLP) where the environment names a collector, and otherwise off: then
+//! Traces of OpenTelemetry, exported over gRPC (OTLP) if the environment names a collector. Otherwise they are off, and
 //! no span is made.
 //!
-//! A span has names, decisions and states as its attributes, and nothing that a message or an answer holds. Events (lines
-//! of the log) are never part of it. Whoever makes a span writes its attributes out; nothing is collected by itself.
+//! The attributes of a span are names, decisions and states, and no content of a message or an answer. Log events are
+//! never exported. Each attribute is set explicitly; nothing is collected automatically.
 //!
-//! Invariant: nothing waits for a collector but the thread that sends to it, and for a quarter of a second the end of the process.
+//! Invariant: only the thread that sends to a collector waits for it, and at the end of the process a quarter of a
+//! second.
 
 mod past;
 mod queue;
@@ -34,10 +35,10 @@ pub use self::settings::{Settings, SettingsError};
 /// The header and metadata key of a trace's context (W3C Trace Context).
 pub const TRACEPARENT: &str = "traceparent";
 
-/// How long the end of the process may wait for the last spans to be sent.
-const FAREWELL: Duration = Duration::from_millis(250);
+/// How long the end of the process may wait until the last spans are sent.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// A span of a phase of the request in progress; none outside of a request, and none where traces are off.
+/// A span for a phase of the current request; `Span::none()` outside a request, or if traces are off.
 #[macro_export]
 macro_rules! phase {
     ($($span:tt)+) => {
@@ -49,21 +50,21 @@ macro_rules! phase {
     };
 }
 
-/// Why there are no traces although the environment asks for them.
+/// Why there are no traces although the environment configures them.
 #[derive(Debug, thiserror::Error)]
 pub enum TracesError {
-    /// What the environment says can't be used.
+    /// A setting of the environment can't be used.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The exporter can't be built from what other variables say.
+    /// The exporter can't be built with other variables of the environment.
     #[error("the exporter can't be set up: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
-    /// There is no thread for it.
+    /// Its thread can't be started.
     #[error("no thread can be started for the exporter: {0}")]
     Thread(#[from] std::io::Error),
 }
 
-/// The export of this process's spans. What is queued is sent when this is dropped.
+/// The export of this process's spans. Dropping it sends the queued ones.
 #[derive(Debug)]
 #[must_use]
 pub struct Traces {
@@ -72,10 +73,10 @@ pub struct Traces {
 }
 
 impl Traces {
-    /// Starts the export for `program`. Nothing is connected before there is a span.
+    /// Starts the export for `program`. It connects only when there is a span.
     ///
     /// # Errors
-    /// What the environment asks for can't be done.
+    /// The settings of the environment can't be applied.
     pub fn start(
         settings: Settings,
         program: &'static str,
@@ -98,7 +99,7 @@ impl Traces {
         Ok(Self { provider: provider.with_span_processor(queue).build(), program })
     }
 
-    /// What makes spans of a trace out of those of the program.
+    /// The layer that exports spans of the program as spans of a trace.
     #[must_use]
     pub fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
     where
@@ -118,26 +119,26 @@ impl Traces {
 
 impl Drop for Traces {
     fn drop(&mut self) {
-        // The queue logs what is lost.
-        let _ = self.provider.shutdown_with_timeout(FAREWELL);
+        // The queue logs the lost spans.
+        let _ = self.provider.shutdown_with_timeout(SHUTDOWN_TIMEOUT);
     }
 }
 
-/// Spans made for a trace, and those of the phases, which the log has too (at DEBUG). Nothing of any library, and no event:
-/// both may hold what doesn't belong here.
+/// Whether a span belongs to a trace: it was made for it, or it is a phase, which is also logged (at DEBUG). Spans of
+/// libraries and events aren't exported, because they may contain other data.
 fn is_traced(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
     let is_phase = *metadata.level() == Level::DEBUG && target.starts_with("sigward");
     metadata.is_span() && (target == "trace" || is_phase)
 }
 
-/// Whether there is a span of a request, in this task. Where traces are off that is known without looking.
+/// Whether the current task is within a span of a request. If traces are off, that is known without a lookup.
 #[must_use]
 pub fn in_request() -> bool {
     is_on() && !Span::current().is_none()
 }
 
-/// Whether anything is exported.
+/// Whether traces are exported.
 #[must_use]
 pub fn is_on() -> bool {
     tracing::span_enabled!(target: "trace", Level::INFO)
@@ -154,7 +155,7 @@ pub fn traceparent() -> Option<String> {
     carrier.remove(TRACEPARENT)
 }
 
-/// Makes `span`, which wasn't entered yet, a part of the trace that its caller names. What is no context changes nothing.
+/// Adds `span`, which must not have been entered, to the caller's trace. An invalid context is ignored.
 pub fn follow(span: &Span, traceparent: &str) {
     if span.is_disabled() {
         return;
@@ -162,7 +163,7 @@ pub fn follow(span: &Span, traceparent: &str) {
     let carrier = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
     let context = TraceContextPropagator::new().extract(&carrier);
     if context.span().span_context().is_valid() {
-        // It fails where the span is in progress already: then it keeps its own trace.
+        // It fails if the span has already been entered; then it keeps its own trace.
         let _ = span.set_parent(context);
     }
 }

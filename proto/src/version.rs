@@ -1,33 +1,33 @@
-//! Whether a proxy and a broker of different versions understand each other, and if not, which of the two to update.
+//! Whether a proxy and a broker of different versions are compatible, and if not, which one to update.
 //!
-//! Both are numbers of the protocol, not of the programs: releases that only add to `sigward.broker.v1` keep it, and work
-//! with each other.
+//! The numbers are versions of the protocol, not of the programs: releases that only extend `sigward.broker.v1` keep
+//! the number, and are compatible.
 
 use crate::v1::Version;
 
-/// The protocol of this version.
+/// The protocol version of this release.
 pub const PROTOCOL: u32 = 1;
 
-/// The oldest protocol of the other side that this version understands.
+/// The oldest protocol version of the other side that this release supports.
 pub const OLDEST_PROTOCOL: u32 = 1;
 
-/// The program that has to be updated.
+/// The program that must be updated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outdated {
-    /// It is too old for this side.
+    /// The broker is too old for this proxy.
     Broker,
-    /// This side is too old for the broker.
+    /// This proxy is too old for the broker.
     Proxy,
 }
 
-/// What a broker of this version tells its callers.
+/// The version that a broker of this release reports.
 #[must_use]
 pub fn of_broker(program: &str) -> Version {
     Version { program: program.to_owned(), protocol: PROTOCOL, oldest_protocol: OLDEST_PROTOCOL }
 }
 
-/// Whether a proxy of this version understands a broker that said this. A broker that said nothing is older than the
-/// question, and speaks the first protocol.
+/// Whether a proxy of this release is compatible with a broker that reported this version. A broker that reported none
+/// is older than this check, and uses protocol version 1.
 ///
 /// # Errors
 /// The program to update.
@@ -38,7 +38,7 @@ pub fn check(broker: Option<&Version>) -> Result<(), Outdated> {
 fn compare(ours: u32, oldest: u32, broker: Option<&Version>) -> Result<(), Outdated> {
     let number = |of: fn(&Version) -> u32| broker.map_or(1, of).max(1);
     let (theirs, their_oldest) = (number(|it| it.protocol), number(|it| it.oldest_protocol));
-    // Whoever is behind is the one to update, should both be out of reach of each other.
+    // If each is too old for the other, the one with the older protocol is updated.
     if ours < their_oldest && ours <= theirs {
         return Err(Outdated::Proxy);
     }
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_that_overlap_fit_and_of_others_the_older_is_to_be_updated() {
+    fn overlapping_versions_are_compatible_and_otherwise_the_older_is_named() {
         for (ours, oldest, broker, expected) in [
             (1, 1, None, Ok(())),
             (1, 1, Some(version(0, 0)), Ok(())),
@@ -69,7 +69,7 @@ mod tests {
             (3, 3, Some(version(2, 1)), Err(Outdated::Broker)),
             (1, 1, Some(version(3, 2)), Err(Outdated::Proxy)),
             (2, 2, Some(version(4, 3)), Err(Outdated::Proxy)),
-            // It wants more of its callers than it speaks itself: nonsense, and no reason to sign.
+            // It requires more of its callers than it supports itself, which is invalid and no reason to sign.
             (2, 1, Some(version(1, 3)), Err(Outdated::Broker)),
         ] {
             assert_eq!(compare(ours, oldest, broker.as_ref()), expected, "{ours} {broker:?}");
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_and_a_broker_of_this_version_fit() {
+    fn a_proxy_and_a_broker_of_this_version_are_compatible() {
         assert_eq!(check(Some(&of_broker("0.1.0"))), Ok(()));
     }
 }

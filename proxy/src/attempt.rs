@@ -1,4 +1,4 @@
-//! One attempt at something that many wait for.
+//! One attempt at work that several callers wait for.
 
 use std::sync::Arc;
 
@@ -7,14 +7,13 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// Something that is done once, by the first who needs it. The others wait, and share its failure as
-/// they share its success: what takes long to fail would otherwise fail for one after the other.
-/// Whoever asks later tries again.
+/// Work that is done once, by the first caller. The other callers wait, and share its success or failure: otherwise a
+/// slow failure would be repeated for each of them, one after the other. A later caller tries again.
 #[derive(Debug, Default)]
 pub(crate) struct Attempt(Mutex<Option<(Instant, Arc<Error>)>>);
 
 impl Attempt {
-    /// Returns the `known` outcome, else that of `work`.
+    /// Returns the `known` outcome, or that of `work`.
     pub(crate) async fn once<T>(
         &self,
         known: impl Fn() -> Option<T>,
@@ -38,7 +37,7 @@ impl Attempt {
                 *failure = None;
                 return Ok(done);
             }
-            // A sign-in may end it in this moment.
+            // A sign-in may remove this cause at any moment, so the failure isn't stored.
             Err(error) if error.login_required().is_some() => return Err(error),
             Err(error) => Arc::new(error),
         };
@@ -58,7 +57,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_is_shared_by_all_who_wait() {
+    async fn a_failure_is_shared_by_all_waiting_callers() {
         let (attempt, tries) = (Attempt::default(), AtomicUsize::new(0));
         let ask = || {
             attempt.once(|| None::<()>, async {
@@ -75,7 +74,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_who_gives_up_leaves_it_to_the_next() {
+    async fn a_cancelled_caller_is_replaced_by_the_next() {
         let attempt = Attempt::default();
         let never = attempt.once(|| None::<u8>, std::future::pending());
         assert!(tokio::time::timeout(Duration::from_secs(1), never).await.is_err());

@@ -1,7 +1,8 @@
-//! The gRPC channel to the broker: one connection, made when it is needed and again when it broke.
+//! The gRPC client of the broker. It uses one connection, which is opened on demand and reopened
+//! when it breaks.
 //!
 //! Every call returns an answer or an [`Error`] that names the side that failed. If the connection breaks, the call is
-//! repeated: asking for a signature has no side effect.
+//! repeated: requesting a signature has no side effect.
 
 mod channel;
 mod pacing;
@@ -41,16 +42,16 @@ use crate::wait::Backoff;
 /// How to reach the broker that [`BrokerAddress`] names.
 #[derive(Debug)]
 pub enum Route {
-    /// Over a socket in the file system.
+    /// A socket in the file system.
     Unix(std::path::PathBuf),
-    /// Over TLS.
+    /// A TCP connection with TLS.
     Tls(TlsBroker),
-    /// To a process that we start.
+    /// A process that the proxy starts.
     Private(Arc<PrivateBroker>),
 }
 
 impl Route {
-    /// What it leads to.
+    /// The address for messages and logs.
     #[must_use]
     pub fn address(&self) -> BrokerAddress {
         match self {
@@ -61,31 +62,32 @@ impl Route {
     }
 }
 
-/// Which credentials made a signature.
+/// The credentials that made a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyId {
-    /// Who the caller is to AWS with them; empty where the broker's rule doesn't say.
+    /// The AWS identity that the broker's rule assigns to the caller; empty if the rule assigns
+    /// none.
     pub agent: String,
-    /// Which of those that were loaded one after the other.
+    /// Counts the credentials that the broker loaded for a profile.
     pub generation: u64,
 }
 
-/// The pauses before a question is asked again whose connection broke.
+/// The pauses before a call is repeated whose connection broke.
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(5), Duration::from_millis(50), Duration::from_millis(250)];
 
-/// How long a broker that has answered before may be away, and how often it is looked for: whoever runs it
-/// (systemd, a kubelet) starts it again, and no call has to fail for that. One that never answered is a mistake in
-/// the set-up, and told at once.
-const AWAY: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(250);
+/// How long a broker that has answered before may be unavailable, and how often it is retried: its supervisor (systemd,
+/// a kubelet) restarts it, and calls needn't fail in that time. A broker that never answered is probably misconfigured,
+/// which is reported at once.
+const OUTAGE_LIMIT: Duration = Duration::from_secs(10);
+const OUTAGE_PAUSE: Duration = Duration::from_millis(250);
 
-/// How long the broker lets a signature wait for its turn at most.
+/// The longest time that the broker lets a paced signature wait.
 const LONGEST_TURN: Duration = Duration::from_secs(300);
-/// When there may be room again at a broker where too many wait.
-const ROOM: Duration = Duration::from_secs(1);
-/// How long a report may take.
-const REPORT: Duration = Duration::from_secs(5);
+/// The pause before a call is repeated that the broker refused because too many wait there.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// The time limit of a report.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A handle to the broker. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -97,25 +99,26 @@ pub struct Broker {
     timeout: Duration,
     /// Whether the broker has ever answered.
     has_answered: Arc<AtomicBool>,
-    /// The profiles for which no rule looks at a body, as far as we know: its hash is enough.
+    /// The profiles for which no rule of the broker is known to read a body, so that the body's
+    /// hash is sufficient.
     unread: Arc<Mutex<HashSet<String>>>,
-    /// The profiles whose signatures are given by turns.
+    /// The profiles whose signatures the broker paces.
     pacing: Arc<Pacing>,
 }
 
-/// What is told of an exchange.
+/// A report about an HTTP exchange.
 #[derive(Debug)]
 pub struct Report {
-    /// Where it went.
+    /// The URI of the request.
     pub uri: String,
-    /// The broker's record of its signature.
+    /// The broker's audit id of its signature.
     pub audit_id: String,
-    /// The server throttled it; else, it is over.
+    /// Whether the server throttled it; otherwise the exchange has ended.
     pub is_throttled: bool,
 }
 
 impl Broker {
-    /// Nothing is connected yet. `timeout` bounds each question.
+    /// Makes a client that isn't connected yet. `timeout` is the limit of each call.
     #[must_use]
     pub fn new(route: Route, timeout: Duration) -> Self {
         let address = route.address();
@@ -144,7 +147,7 @@ impl Broker {
                 (Some(broker), channel)
             }
         };
-        // The origin is only what HTTP/2 wants to see in `:authority`.
+        // The origin is used only for `:authority` in HTTP/2.
         let client =
             BrokerClient::with_origin(channel.clone(), Uri::from_static("http://sigward-broker"))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -153,13 +156,13 @@ impl Broker {
         Self { client, channel, address, private, timeout, has_answered, unread, pacing }
     }
 
-    /// Whom this asks.
+    /// The broker's address.
     #[must_use]
     pub fn address(&self) -> &BrokerAddress {
         &self.address
     }
 
-    /// The headers that sign one request, which is made anew where it has to be sent once more.
+    /// The headers that sign one request. `request` is called again for each attempt.
     pub async fn sign(
         &self,
         profile: &ProfileName,
@@ -171,7 +174,7 @@ impl Broker {
         };
         let signed = match self.pacing.is_paced(profile) {
             false => self.ask(profile, ask).await,
-            true => Box::pin(self.by_turns(profile, ask)).await,
+            true => Box::pin(self.sign_paced(profile, ask)).await,
         };
         if let Ok(signed) = &signed {
             self.pacing.on_signed(profile, signed.pacing.is_some());
@@ -179,8 +182,12 @@ impl Broker {
         signed
     }
 
-    /// Asks for a signature that may have to wait for its turn. Where too many wait at the broker, it is asked again.
-    async fn by_turns<T, F>(&self, profile: &ProfileName, call: impl Fn() -> F) -> Result<T, Error>
+    /// Requests a paced signature, which may have to wait. If too many wait at the broker, repeats the call.
+    async fn sign_paced<T, F>(
+        &self,
+        profile: &ProfileName,
+        call: impl Fn() -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
@@ -192,7 +199,7 @@ impl Broker {
                     Err(Error::Refused(refusal))
                         if refusal.reason() == Some(Reason::TooMuchInFlight) =>
                     {
-                        tokio::time::sleep(Backoff::default().next(Some(ROOM))).await;
+                        tokio::time::sleep(Backoff::default().next(Some(BUSY_PAUSE))).await;
                     }
                     answer => return answer,
                 }
@@ -202,13 +209,13 @@ impl Broker {
         tokio::time::timeout(limit, asking).await.map_err(late)?
     }
 
-    /// Whether the broker gives the profile's signatures by turns, as far as it has said.
+    /// Whether the broker is known to pace the profile's signatures.
     #[must_use]
     pub fn is_paced(&self, profile: &ProfileName) -> bool {
         self.pacing.is_paced(profile)
     }
 
-    /// Tells how an exchange went. Nothing depends on it: a broker that can't be told goes on as before.
+    /// Reports the outcome of an exchange. A failure is only logged, because nothing depends on it.
     pub async fn report_exchange(&self, profile: &ProfileName, report: Report) {
         let Report { uri, audit_id, is_throttled } = report;
         let request = ReportExchangeRequest {
@@ -218,17 +225,17 @@ impl Broker {
             throttled: is_throttled,
             ended: !is_throttled,
         };
-        let told = self.ask_within(REPORT, profile, || {
+        let reported = self.ask_within(REPORT_TIMEOUT, profile, || {
             let (mut client, request) = (self.client.clone(), request.clone());
             async move { client.report_exchange(request).await }
         });
-        if let Err(error) = told.await {
+        if let Err(error) = reported.await {
             tracing::debug!(%profile, %error, "the outcome of an exchange couldn't be reported to the broker");
         }
     }
 
-    /// The profiles that the broker lets us use. `profile` is named in errors. Whoever asks for signatures has asked
-    /// this first: a broker whose protocol isn't ours is noticed here.
+    /// The profiles that this process may use. `profile` is named in errors. This must be called before the first
+    /// signature, because it checks the broker's protocol version.
     pub async fn profiles(&self, profile: &ProfileName) -> Result<Vec<Profile>, Error> {
         let answer = self
             .ask(profile, || {
@@ -245,7 +252,7 @@ impl Broker {
         Ok(answer.profiles)
     }
 
-    /// The same now, and after each change. To drop the stream is to give up.
+    /// The same, now and after each change. Dropping the stream ends the subscription.
     pub async fn watch(
         &self,
         profile: &ProfileName,
@@ -257,13 +264,13 @@ impl Broker {
         .await
     }
 
-    /// Whether the broker said that it reads no body of this profile's requests.
+    /// Whether the broker reads no body of this profile's requests, as far as is known.
     #[must_use]
     pub fn reads_no_body(&self, profile: &ProfileName) -> bool {
         self.unread().contains(profile.as_str())
     }
 
-    /// Takes note that it reads them now: its rules have changed.
+    /// Records that the broker's rules have changed, so that it now reads these bodies.
     pub fn on_body_required(&self, profile: &ProfileName) {
         self.unread().remove(profile.as_str());
     }
@@ -272,8 +279,8 @@ impl Broker {
         self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells that upstream refused a signature that was made with `key`. The generation to sign with now: a later one, if
-    /// signing again can help.
+    /// Reports that upstream rejected a signature made with `key`. Returns the current generation of the credentials:
+    /// if it is later, signing again may help.
     pub async fn report_rejection(&self, profile: &ProfileName, key: &KeyId) -> Result<u64, Error> {
         let request = ReportRejectionRequest {
             profile: profile.as_str().to_owned(),
@@ -289,7 +296,7 @@ impl Broker {
         Ok(answer.credential_generation)
     }
 
-    /// Begins to sign a person in. To drop the stream is to give up.
+    /// Starts a sign-in. Dropping the stream cancels it.
     pub async fn login(&self, profile: &ProfileName) -> Result<Streaming<LoginResponse>, Error> {
         self.ask(profile, || {
             let mut client = self.client.clone();
@@ -299,7 +306,7 @@ impl Broker {
         .await
     }
 
-    /// A refusal for a reason that this side knows by itself.
+    /// A refusal that the proxy makes itself.
     #[must_use]
     pub fn refused(&self, reason: Reason, profile: &ProfileName) -> Error {
         Error::Refused(Refusal::new(reason, profile.clone(), self.address.clone()))
@@ -327,24 +334,24 @@ impl Broker {
             loop {
                 let answer = call().await;
                 match &answer {
-                    // A broker that has just died may fail more than one question: the first finds
-                    // the connection broken, the next may still find it there.
+                    // If a broker has just died, more than one call may fail: even the second may
+                    // still use the broken connection.
                     Err(status) if is_transport(status) && !self.is_lost().await => {
-                        let pause = pauses.next().or_else(|| self.may_come_back(begun));
+                        let pause = pauses.next().or_else(|| self.outage_pause(begun));
                         let Some(pause) = pause else { return answer };
                         tracing::debug!(%status, "the broker's connection broke, asking once more");
                         tokio::time::sleep(pause).await;
                     }
-                    // It takes no more calls. Behind its socket, or its name, is the next one, now or in a moment.
+                    // The broker is shutting down. Its successor is reachable at the same address, now or soon.
                     Err(status) if has_reason(status, Reason::BrokerEnding) => {
                         self.has_answered.store(true, Ordering::Relaxed);
-                        let pause = pauses.next().or_else(|| self.may_come_back(begun));
+                        let pause = pauses.next().or_else(|| self.outage_pause(begun));
                         let Some(pause) = pause else { return answer };
                         self.channel.replace();
                         tokio::time::sleep(pause).await;
                     }
-                    // Our certificate has expired since the connection was opened: the next one shows what the files
-                    // hold now.
+                    // The proxy's certificate has expired since the connection was opened. A new connection uses the
+                    // current files.
                     Err(status) if self.is_outdated(status) => {
                         let Some(pause) = pauses.next() else { return answer };
                         self.channel.replace();
@@ -370,12 +377,12 @@ impl Broker {
         }
     }
 
-    /// Whether the broker doesn't know us any more on this connection.
+    /// Whether the broker no longer recognises the peer of this connection.
     fn is_outdated(&self, status: &Status) -> bool {
         matches!(self.address, BrokerAddress::Tls(_)) && has_reason(status, Reason::PeerUnknown)
     }
 
-    /// Whether asking again at once is pointless: there is no broker any more, and we know why.
+    /// Whether an immediate retry is pointless, because the private broker has failed.
     async fn is_lost(&self) -> bool {
         match &self.private {
             Some(private) => private.failure().await.is_some(),
@@ -383,13 +390,14 @@ impl Broker {
         }
     }
 
-    /// The pause before a broker of others is looked for again that was away since `begun`.
-    fn may_come_back(&self, begun: Instant) -> Option<Duration> {
+    /// The pause before the next attempt to reach a shared broker that has been unavailable since
+    /// `begun`.
+    fn outage_pause(&self, begun: Instant) -> Option<Duration> {
         let known = self.private.is_none() && self.has_answered.load(Ordering::Relaxed);
-        (known && begun.elapsed() < AWAY).then_some(LOOK)
+        (known && begun.elapsed() < OUTAGE_LIMIT).then_some(OUTAGE_PAUSE)
     }
 
-    /// What a status means.
+    /// Converts a status to an error.
     pub async fn error(&self, profile: &ProfileName, status: &Status) -> Error {
         if is_transport(status) {
             let Some(private) = &self.private else {
@@ -405,12 +413,13 @@ impl Broker {
     }
 }
 
-/// Whether it is the broker's refusal for this reason.
+/// Whether a status is the broker's refusal for this reason.
 fn has_reason(status: &Status, reason: Reason) -> bool {
     status.get_details_error_info().is_some_and(|info| info.reason == reason.name())
 }
 
-/// A question that the broker's spans go with, in the trace that the current span is of.
+/// A request with the trace context of the current span, so that the broker's spans belong to the
+/// same trace.
 fn traced<T>(question: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(question);
     if let Some(context) = traces::traceparent().and_then(|context| context.parse().ok()) {
@@ -419,21 +428,21 @@ fn traced<T>(question: T) -> tonic::Request<T> {
     request
 }
 
-/// Whether a status is the channel's, not the broker's: those carry an `ErrorInfo`.
+/// Whether a status comes from the channel. A status of the broker has an `ErrorInfo`.
 fn is_transport(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
         && status.get_details_error_info().is_none()
 }
 
 fn detail(address: &BrokerAddress, status: &Status) -> String {
-    let cause =
-        std::error::Error::source(status).map_or_else(|| "it hung up".to_owned(), innermost);
+    let cause = std::error::Error::source(status)
+        .map_or_else(|| "it closed the connection".to_owned(), innermost);
     let hint = match address {
         BrokerAddress::Private => return cause,
-        // What concerns the certificates says so itself.
+        // Certificate errors contain their own advice.
         BrokerAddress::Tls(_) if cause.contains("--broker-") => return cause,
         BrokerAddress::Tls(_) => {
-            "is it running there, with [listen] tcp? Its log says whom it refuses"
+            "is it running there, with [listen] tcp? Its log names the clients that it refuses"
         }
         BrokerAddress::Unix(path) => hint(path).unwrap_or(
             "is it running? (`sigward-broker serve`, `systemctl status sigward-broker`)",

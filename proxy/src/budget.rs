@@ -1,78 +1,78 @@
-//! How much memory messages in transit may take, all together.
+//! Limits the memory for all messages in transit.
 //!
-//! A client that reads slowly must not make us hold what all its calls bring: a message may grow only
-//! as far as its [`Share`] covers it, and waits, and with it the server that sends it, where there is
-//! nothing left. Small messages are free. Large ones draw on a pool; when that is empty, one message
-//! at a time may grow to the limit of all messages out of a reserve. So somebody can always finish,
-//! and the bound is the sum of both (and what is free, times the number of requests).
+//! The proxy must not hold all data that is sent to a slow client: a message may grow only as far as its [`Share`]
+//! covers it. If no memory is left, it waits, and with it the server that sends it. Small messages are free. Large ones
+//! use a pool; when that is empty, one message at a time may use a reserve, and grow to the limit of all messages. So
+//! one message can always finish, and the bound is the sum of both (and of the free messages, one for each request).
 //!
-//! Each client has a part of the pool at most ([`Budget::of_client`]): what one of them doesn't read
-//! leaves room for the others.
+//! Each client can use only a part of the pool ([`Budget::of_client`]), so that a client that doesn't read leaves room
+//! for others.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Messages up to this size are free: an answer of a tool is a few kilobytes.
+/// Messages up to this size are free: a tool's answer has a few kilobytes.
 const FREE: usize = 64 << 10;
-/// What the pool is counted in.
+/// The unit of the pool, in bytes.
 const UNIT: usize = 64 << 10;
 
 /// The memory that messages share.
 #[derive(Debug, Clone)]
 pub struct Budget {
-    /// The most units that one client may have.
+    /// The most units of one client.
     limit: usize,
-    /// What one client may have of the pool.
-    own: Option<Arc<Semaphore>>,
+    /// The client's part of the pool.
+    client: Option<Arc<Semaphore>>,
     pool: Arc<Semaphore>,
     reserve: Arc<Semaphore>,
 }
 
-/// Of a client's part, and of the pool.
+/// Permits of the client's part, and of the pool.
 type Permits = (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit);
 
-/// What one message holds of it, until it is dropped.
+/// The memory of one message, held until it is dropped.
 #[derive(Debug, Default)]
 pub struct Share {
-    own: Option<OwnedSemaphorePermit>,
+    client: Option<OwnedSemaphorePermit>,
     pooled: Option<OwnedSemaphorePermit>,
     reserve: Option<OwnedSemaphorePermit>,
 }
 
 impl Budget {
-    /// A budget of `pool` bytes, beside the reserve.
+    /// A budget of `pool` bytes, in addition to the reserve.
     #[must_use]
     pub fn new(pool: usize) -> Self {
         let limit = pool / UNIT;
         let (pool, reserve) = (Arc::new(Semaphore::new(limit)), Arc::new(Semaphore::new(1)));
-        Self { limit, own: None, pool, reserve }
+        Self { limit, client: None, pool, reserve }
     }
 
-    /// The same for one client, of whose messages those in the pool take one of `parts` at most.
+    /// The same budget for one client, whose messages can use only one of `parts` equal parts of
+    /// the pool.
     #[must_use]
     pub fn of_client(&self, parts: usize) -> Self {
         let limit = self.limit / parts.max(1);
-        Self { limit, own: Some(Arc::new(Semaphore::new(limit))), ..self.clone() }
+        Self { limit, client: Some(Arc::new(Semaphore::new(limit))), ..self.clone() }
     }
 
     async fn acquire(&self, units: u32) -> Option<Permits> {
-        let own = match &self.own {
-            Some(own) => Some(Arc::clone(own).acquire_many_owned(units).await.ok()?),
+        let client = match &self.client {
+            Some(client) => Some(Arc::clone(client).acquire_many_owned(units).await.ok()?),
             None => None,
         };
         let pooled = Arc::clone(&self.pool).acquire_many_owned(units).await.ok()?;
-        Some((own, pooled))
+        Some((client, pooled))
     }
 
     fn try_acquire(&self, units: u32) -> Option<Permits> {
-        let own = match &self.own {
-            Some(own) => Some(Arc::clone(own).try_acquire_many_owned(units).ok()?),
+        let client = match &self.client {
+            Some(client) => Some(Arc::clone(client).try_acquire_many_owned(units).ok()?),
             None => None,
         };
         let pooled = Arc::clone(&self.pool).try_acquire_many_owned(units).ok()?;
-        Some((own, pooled))
+        Some((client, pooled))
     }
 }
 
@@ -87,9 +87,9 @@ impl Share {
             Some(permits) = pool => self.add(permits),
             Ok(permit) = reserve => {
                 self.reserve = Some(permit);
-                (self.own, self.pooled) = (None, None);
+                (self.client, self.pooled) = (None, None);
             }
-            // Neither semaphore is ever closed.
+            // The semaphores are never closed.
             else => {}
         }
     }
@@ -100,27 +100,28 @@ impl Share {
         budget.try_acquire(missing).map(|permits| self.add(permits)).is_some()
     }
 
-    /// `bytes`, which hold on to the share.
+    /// `bytes`, which hold the share until they are dropped.
     #[must_use]
     pub fn holding(self, bytes: Vec<u8>) -> Bytes {
         Bytes::from_owner(Held { bytes, _share: self })
     }
 
-    /// How many units it takes to cover `bytes` out of at most `limit`; `None` if they are covered.
+    /// The units that are missing to cover `bytes`, with at most `limit` in total; `None` if they
+    /// are covered.
     fn missing(&self, bytes: usize, limit: usize) -> Option<u32> {
         let held = self.pooled.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let wanted = if bytes <= FREE { 0 } else { bytes.div_ceil(UNIT) };
         if self.reserve.is_some() || wanted <= held {
             return None;
         }
-        // A message that grows asks in steps of its size, not at each piece.
+        // A growing message acquires units in steps of its size, not for each part.
         let step = (held / 4).min(limit.saturating_sub(held));
         let missing = (wanted - held).max(step);
         Some(u32::try_from(missing).unwrap_or(u32::MAX))
     }
 
-    fn add(&mut self, (own, pooled): Permits) {
-        merge(&mut self.own, own);
+    fn add(&mut self, (client, pooled): Permits) {
+        merge(&mut self.client, client);
         merge(&mut self.pooled, Some(pooled));
     }
 }
@@ -153,37 +154,37 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message that holds `share` while it lives.
+    /// A message that holds `share` until it is dropped.
     #[must_use]
     pub fn new(text: String, share: Share) -> Self {
         Self { text, share: Arc::new(share) }
     }
 
-    /// A message that is a part of this one, and holds on to the same share.
+    /// A message that is a part of this one, and shares its memory.
     #[must_use]
     pub fn part(&self, text: &str) -> Self {
         Self { text: text.to_owned(), share: Arc::clone(&self.share) }
     }
 
-    /// A message that is made of this one, and holds on to the same share.
+    /// A message that is made from this one, and shares its memory.
     #[must_use]
     pub fn part_of(&self, text: String) -> Self {
         Self { text, share: Arc::clone(&self.share) }
     }
 
-    /// The message with `change` made to its text.
+    /// The message with `change` applied to its text.
     #[must_use]
     pub fn map(self, change: impl FnOnce(String) -> String) -> Self {
         Self { text: change(self.text), share: self.share }
     }
 
-    /// The message with another text in its place.
+    /// The message with another text.
     #[must_use]
     pub fn with(self, text: String) -> Self {
         Self { text, ..self }
     }
 
-    /// The message with another text in its place, if there is one.
+    /// The message with another text, if there is one.
     #[must_use]
     pub fn changed(self, text: Option<String>) -> Self {
         match text {
@@ -192,7 +193,7 @@ impl Message {
         }
     }
 
-    /// The text as bytes, which hold on to the share.
+    /// The text as bytes, which hold the share until they are dropped.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self)
@@ -206,7 +207,7 @@ impl AsRef<[u8]> for Message {
 }
 
 impl From<String> for Message {
-    /// A message of our own: they are small.
+    /// A message of the proxy itself; these are small.
     fn from(text: String) -> Self {
         Self { text, share: Arc::default() }
     }
@@ -226,16 +227,19 @@ mod tests {
     fn one_message_can_always_grow() {
         let budget = Budget::new(4 * UNIT);
         let [mut first, mut second, mut third] =
-            [const { Share { own: None, pooled: None, reserve: None } }; 3];
+            [const { Share { client: None, pooled: None, reserve: None } }; 3];
         assert!(covers(&mut first, &budget, 3 * UNIT));
         assert!(covers(&mut second, &budget, 2 * UNIT), "the reserve is free");
-        assert!(covers(&mut second, &budget, 1 << 40), "and has no end");
+        assert!(covers(&mut second, &budget, 1 << 40), "the reserve has no limit");
         assert!(!covers(&mut first, &budget, 5 * UNIT));
         assert!(!covers(&mut third, &budget, 2 * UNIT));
         assert!(covers(&mut third, &budget, FREE));
         drop(second);
-        assert!(covers(&mut first, &budget, 5 * UNIT), "now it has the reserve");
-        assert!(covers(&mut third, &budget, 4 * UNIT), "and gave the pool back");
+        assert!(covers(&mut first, &budget, 5 * UNIT), "the first one now has the reserve");
+        assert!(
+            covers(&mut third, &budget, 4 * UNIT),
+            "the first one has returned its part of the pool"
+        );
     }
 
     #[test]
@@ -245,15 +249,15 @@ mod tests {
         let mut held: Vec<Share> = (0..3).map(|_| Share::default()).collect();
         assert!(covers(&mut held[0], &slow, 2 * UNIT));
         assert!(covers(&mut held[1], &slow, 1 << 30), "the reserve");
-        assert!(!covers(&mut held[2], &slow, 2 * UNIT), "its part is used up");
+        assert!(!covers(&mut held[2], &slow, 2 * UNIT), "the client's part is used up");
         let mut share = Share::default();
         assert!(covers(&mut share, &other, 2 * UNIT));
         assert!(!share.try_cover(&other, 3 * UNIT));
         drop(held);
-        assert!(covers(&mut share, &other, 1 << 20), "the reserve is there for it as well");
+        assert!(covers(&mut share, &other, 1 << 20), "the reserve is available to it, too");
     }
 
-    /// The steps in which a message grows must not ask for more than there is.
+    /// The steps in which a message grows must not exceed what is available.
     #[test]
     fn a_message_may_grow_to_the_whole_part_of_its_client() {
         let client = Budget::new(64 * UNIT).of_client(2);
@@ -265,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_wait_is_refused() {
+    fn try_cover_refuses_instead_of_waiting() {
         let budget = Budget::new(2 * UNIT);
         let (mut first, mut second) = (Share::default(), Share::default());
         assert!(first.try_cover(&budget, 2 * UNIT));

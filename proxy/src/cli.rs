@@ -1,6 +1,7 @@
-//! The command line: every option of mcp-proxy-for-aws with its meaning, and our own.
+//! The command line: every option of mcp-proxy-for-aws with the same meaning, and further options.
 //!
-//! A user of that proxy changes one word in an MCP client's config. An error names the option that is wrong.
+//! A user of that proxy needs to change only the program's name in an MCP client's config. An error names the wrong
+//! option.
 
 mod broker;
 pub mod check;
@@ -32,26 +33,27 @@ use crate::environment::Environment;
 
 /// Use MCP servers on AWS under several AWS identities, without ever holding a key.
 ///
-/// A broker process keeps the credentials and signs. Without --broker this is the one that listens
-/// on this machine, or else a private one, started and ended together with this program.
+/// A broker process keeps the credentials and signs. Without --broker, that is the one that listens
+/// on this machine, or else a private one, which starts and ends with this program.
 #[derive(Debug, Parser)]
 #[command(name = "sigward-proxy", version = crate::VERSION, max_term_width = 100)]
-// As argparse reads the options of mcp-proxy-for-aws: the last of several counts, and an option may be
-// abbreviated where that is unambiguous. Where an option of our own fits too, an alias selects theirs.
+// As argparse reads the options of mcp-proxy-for-aws: the last of several values counts, and an option may be
+// abbreviated if that is unambiguous. Where an additional option of this proxy matches as well, an alias selects the
+// option of mcp-proxy-for-aws.
 #[command(args_override_self = true, infer_long_args = true)]
 #[command(after_help = "Examples:
   sigward-proxy https://aws-mcp.us-east-1.api.aws/mcp
   sigward-proxy https://aws-mcp.us-east-1.api.aws/mcp --profile prod-readonly dev staging
-  sigward-proxy check https://aws-mcp.us-east-1.api.aws/mcp --profile dev    why doesn't it connect?
+  sigward-proxy check https://aws-mcp.us-east-1.api.aws/mcp --profile dev    shows why it doesn't connect
   sigward-proxy config --client claude-code --write https://aws-mcp.us-east-1.api.aws/mcp
   sigward-proxy health 127.0.0.1:8080    is the proxy that listens there healthy?
 
-`sigward-proxy check --help` and `sigward-proxy config --help` say more.")]
+`sigward-proxy check --help` and `sigward-proxy config --help` show their options.")]
 struct Options {
     /// URL of the MCP endpoint; may also be the last word after the names of --profile
     endpoint: Option<String>,
 
-    /// AWS profiles to offer, the first is the default [env: AWS_MCP_PROXY_PROFILES,
+    /// AWS profiles to offer; the first is the default [env: AWS_MCP_PROXY_PROFILES,
     /// AWS_DEFAULT_PROFILE, AWS_PROFILE]
     #[arg(long = "profile", value_name = "PROFILE", num_args = 1.., action = ArgAction::Set)]
     #[arg(aliases = ["p", "pr", "pro", "prof", "profi", "profil"])]
@@ -77,7 +79,7 @@ struct Options {
     #[arg(long)]
     read_only: bool,
 
-    /// Retries of lists and read-only tools, and of connections that fail, 0 to 10
+    /// Number of retries of lists, read-only tools and failed connections, 0 to 10
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10))]
     retries: u32,
 
@@ -86,38 +88,38 @@ struct Options {
           value_parser = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])]
     log_level: String,
 
-    /// Seconds until the broker must have signed a request
+    /// Seconds that the broker may take to sign a request
     #[arg(long, value_name = "SECONDS", default_value = "180", allow_negative_numbers = true, value_parser = seconds)]
     timeout: Duration,
 
-    /// Seconds until the endpoint must have accepted a connection
+    /// Seconds that connecting to the endpoint may take
     #[arg(long, alias = "c", value_name = "SECONDS", default_value = "60", allow_negative_numbers = true, value_parser = seconds)]
     connect_timeout: Duration,
 
-    /// Seconds between two pieces of an answer
+    /// Seconds between two parts of an answer
     #[arg(long, value_name = "SECONDS", default_value = "120", allow_negative_numbers = true, value_parser = seconds)]
     read_timeout: Duration,
 
-    /// Seconds until the endpoint takes the next piece of a request
+    /// Seconds until the endpoint accepts the next part of a request
     #[arg(long, value_name = "SECONDS", default_value = "180", allow_negative_numbers = true, value_parser = seconds)]
     write_timeout: Duration,
 
-    /// Seconds until a tool call must have ended
+    /// Seconds that a tool call may take
     #[arg(long, aliases = ["to", "too", "tool"], value_name = "SECONDS", default_value = "300", allow_negative_numbers = true, value_parser = seconds)]
     tool_timeout: Duration,
 
-    /// Send requests unsigned where there are no credentials at all, instead of failing
+    /// Send requests unsigned if there are no credentials at all, instead of failing
     #[arg(long)]
     skip_auth: bool,
 
-    /// Keep the client's name and version out of User-Agent
+    /// Omit the client's name and version from User-Agent
     #[arg(long)]
     disable_telemetry: bool,
 
     #[command(flatten)]
     broker: broker::Options,
 
-    /// PEM file of the certificate authorities for the endpoint, in place of this machine's
+    /// PEM file of the certificate authorities for the endpoint, in place of those of this machine
     /// [env: AWS_CA_BUNDLE]
     #[arg(long, value_name = "FILE")]
     ca_bundle: Option<PathBuf>,
@@ -126,7 +128,7 @@ struct Options {
     #[arg(long, value_name = "ADDRESS", value_parser = listen::address)]
     listen: Option<ListenAddress>,
 
-    /// File with the bearer token that HTTP clients must show
+    /// File with the bearer token that HTTP clients must send
     #[arg(long, value_name = "FILE", requires = "listen")]
     listen_token_file: Option<PathBuf>,
 
@@ -134,11 +136,11 @@ struct Options {
     #[arg(long, value_name = "MODE", requires = "listen", default_value = "0600", value_parser = listen::mode)]
     listen_mode: u32,
 
-    /// Never send the client's user to a sign-in page; the error says how to sign in
+    /// Never send the client's user to a sign-in page; the error tells how to sign in
     #[arg(long)]
     no_sign_in: bool,
 
-    /// Add to each tool result whose identity made the call: `sigward/identity` in `_meta`
+    /// Add the identity that made the call to each tool result: `sigward/identity` in `_meta`
     #[arg(long)]
     show_identity: bool,
 
@@ -161,8 +163,7 @@ struct Options {
 
 /// Connect to an MCP server once, step by step, and report which step fails and what to do.
 ///
-/// Exit code: 0 if every step passed for every profile, 1 if one failed, 2 for a command line that is
-/// wrong.
+/// Exit code: 0 if every step passed for every profile, 1 if one failed, 2 if the command line is wrong.
 #[derive(Debug, Parser)]
 #[command(name = "sigward-proxy check", version = crate::VERSION, max_term_width = 100)]
 #[command(args_override_self = true, infer_long_args = true)]
@@ -170,30 +171,31 @@ struct Check {
     #[command(flatten)]
     options: Options,
 
-    /// Print one JSON document, not a table
+    /// Print one JSON document instead of a table
     #[arg(long)]
     json: bool,
 }
 
-/// What the command line says.
+/// The parsed command line.
 #[derive(Debug)]
 pub struct Invocation {
-    /// What to do.
+    /// The configuration.
     pub config: Config,
-    /// Whom to ask.
+    /// The broker to use.
     pub broker: BrokerChoice,
-    /// One of the five levels.
+    /// The log level, one of five.
     pub log_level: String,
 }
 
-/// All options, and the commands that are read before them, for man pages and completions.
+/// All options, and the commands that are parsed before them, for man pages and completions.
 #[must_use]
 pub fn command() -> clap::Command {
     let check = Check::command().name("check");
     Options::command().subcommands([check, config::command(), health::command()])
 }
 
-/// Reads the command line. An error is ready to be printed, and so are `--help` and `--version`.
+/// Parses the command line. The error is ready to be printed; `--help` and `--version` are errors,
+/// too.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &Environment,
@@ -201,8 +203,8 @@ pub fn parse(
     serving(Options::try_parse_from(arguments)?.completed(), environment)
 }
 
-/// `sigward-proxy check …`, with the options of serving, and whether JSON is wanted; none, where the
-/// command line says anything else. An endpoint can't be mistaken for the word: that has a scheme.
+/// Parses `sigward-proxy check …`, which takes the options of serving. The flag tells whether JSON is wanted. `None` if
+/// the command line is for something else; an endpoint has a scheme, and can't be mistaken for `check`.
 pub fn check(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &Environment,
@@ -212,7 +214,7 @@ pub fn check(
     let name = OsString::from("sigward-proxy check");
     let parsed = Check::try_parse_from(std::iter::once(name).chain(arguments));
     Some(parsed.and_then(|Check { mut options, json }| {
-        // A check ends: nobody listens, and nobody is sent to sign in.
+        // A check doesn't listen, and doesn't ask a user to sign in.
         (options.listen, options.listen_token_file, options.no_sign_in) = (None, None, true);
         let mut invocation = serving(options.completed(), environment)?;
         invocation.config.asks_identity = true;
@@ -220,17 +222,17 @@ pub fn check(
     }))
 }
 
-/// `sigward-proxy config …`; none, where the command line says anything else.
+/// Parses `sigward-proxy config …`; `None` if the command line is for something else.
 pub fn config(
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Option<Result<config::Task, clap::Error>> {
     config::task(arguments)
 }
 
-/// What is named in the words of an entry.
+/// What the words of an entry name.
 ///
 /// # Errors
-/// They aren't options.
+/// The words aren't valid options.
 pub fn given(words: &[String]) -> Result<config::Given, clap::Error> {
     let all = std::iter::once("sigward-proxy").chain(words.iter().map(String::as_str));
     let mut matches = Options::command().try_get_matches_from(all)?;
@@ -239,13 +241,16 @@ pub fn given(words: &[String]) -> Result<config::Given, clap::Error> {
     Ok(config::Given {
         has_endpoint: options.endpoint.is_some(),
         has_profiles: !options.profiles.is_empty(),
-        broker: options.broker.choice().map_err(|why| fault(ErrorKind::ValueValidation, &why))?,
+        broker: options
+            .broker
+            .choice()
+            .map_err(|why| usage_error(ErrorKind::ValueValidation, &why))?,
         is_broker_of_environment: is_of_environment,
     })
 }
 
 impl Options {
-    /// `--profile dev staging https://…`: the last word of the list is the endpoint.
+    /// For `--profile dev staging https://…`: the last word of the list is the endpoint.
     fn completed(mut self) -> Self {
         let is_last = self.profiles.last().is_some_and(|it| it.contains("://"));
         if self.endpoint.is_none() && is_last {
@@ -257,16 +262,16 @@ impl Options {
 
 fn serving(mut options: Options, environment: &Environment) -> Result<Invocation, clap::Error> {
     let Some(endpoint) = options.endpoint.take() else {
-        return Err(fault(
+        return Err(usage_error(
             ErrorKind::MissingRequiredArgument,
             "the endpoint is missing: give the URL of an MCP server, such as \
              https://aws-mcp.us-east-1.api.aws/mcp",
         ));
     };
     let endpoint = endpoint::checked(&endpoint).map_err(|why| {
-        fault(ErrorKind::ValueValidation, &format!("ENDPOINT {endpoint:?} {why}"))
+        usage_error(ErrorKind::ValueValidation, &format!("ENDPOINT {endpoint:?} {why}"))
     })?;
-    let wrong = |why: String| fault(ErrorKind::ValueValidation, &why);
+    let wrong = |why: String| usage_error(ErrorKind::ValueValidation, &why);
     let profiles = profiles::chosen(options.profiles, environment).map_err(wrong)?;
     let region =
         |name| environment.text(name).map(|region| region.map(str::to_owned)).map_err(wrong);
@@ -317,7 +322,7 @@ fn serving(mut options: Options, environment: &Environment) -> Result<Invocation
     Ok(Invocation { config, broker, log_level: options.log_level })
 }
 
-fn fault(kind: ErrorKind, message: &str) -> clap::Error {
+fn usage_error(kind: ErrorKind, message: &str) -> clap::Error {
     Options::command().error(kind, message)
 }
 

@@ -1,9 +1,8 @@
-//! One client of MCP: its requests, sessions, questions, sign-ins and share of the memory.
+//! One MCP client: its requests, sessions, questions, sign-ins and share of the memory.
 //!
-//! A [`Client`] works on requests concurrently. Invariant: every request gets exactly one response
-//! under the id token that it came with, or none if the client cancelled it; and a message that needs
-//! no change is forwarded as it came. Its parts don't know it, and know of each other only their
-//! fields.
+//! A [`Client`] handles its requests concurrently. Invariant: every request gets exactly one response under its own id
+//! token, or none if the client cancelled it; a message that needs no change is forwarded unchanged. The parts of a
+//! client don't depend on the client, only on the parts that are their fields.
 
 mod annotation;
 mod announced;
@@ -41,7 +40,7 @@ pub(crate) use self::failed::{Failed, echoed, fault_response, sentence};
 use self::in_flight::AllInFlight;
 pub(crate) use self::in_flight::InFlight;
 use self::inbound::Inbound;
-use self::notices::{News, Notices};
+use self::notices::{Notice, Notices};
 use self::questions::Questions;
 pub use self::shared::{Outlet, Shared};
 pub(crate) use self::sign_in::Next;
@@ -58,15 +57,15 @@ use crate::session::{Context, Handshake, Lost, Opener, Ownership, Session, Unsol
 use crate::upstream::Frames;
 use crate::wire::{Envelope, Fault, Id};
 
-/// How long requests in flight may still take when the client's input ends.
+/// How long requests in flight may continue after the client's input ends.
 pub(crate) const GRACE: Duration = Duration::from_millis(400);
-/// How long sessions may take to end after that.
-const FAREWELL: Duration = Duration::from_millis(900);
+/// How long closing the sessions may take after that.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(900);
 
-/// Clients that read slowly leave room for others up to this number of them.
+/// The number of clients that can read slowly at the same time and still leave memory for others.
 pub(crate) const CLIENTS: usize = 4;
 
-/// Everything about one client.
+/// The state of one client.
 #[derive(Debug)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -83,8 +82,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client whose messages go to `out`. Those that servers send on their own account
-    /// are read by a task that ends with it.
+    /// Makes a client whose messages go to `out`. A task that ends with the client reads the
+    /// messages that servers send unsolicited.
     #[must_use]
     pub fn new(shared: Arc<Shared>, ownership: Ownership, out: Outlet) -> Arc<Self> {
         let (unsolicited, inbox) = mpsc::channel(16);
@@ -95,7 +94,7 @@ impl Client {
             upstream: Arc::new(shared.upstream.for_client()),
             handshake: Handshake::default(),
             ownership,
-            // A client that speaks line by line is the only one.
+            // A stdio client is the only client of its process.
             budget: match ownership {
                 Ownership::Proxy => shared.messages.clone(),
                 Ownership::Hosted | Ownership::Client | Ownership::Nobody => {
@@ -148,7 +147,7 @@ impl Client {
         client
     }
 
-    /// Passes on, in a task, what servers send on their own account.
+    /// Spawns the task that forwards unsolicited messages of servers.
     fn pass_on(self: &Arc<Self>, mut inbox: mpsc::Receiver<Unsolicited>) {
         let client = Arc::downgrade(self);
         tokio::spawn(async move {
@@ -160,7 +159,7 @@ impl Client {
         });
     }
 
-    /// Notifies the client, in a task, of what happens without a call of its own.
+    /// Spawns the task that notifies the client of events outside its own calls.
     fn follow(
         self: &Arc<Self>,
         mut losses: mpsc::UnboundedReceiver<Lost>,
@@ -171,40 +170,42 @@ impl Client {
         let client = Arc::downgrade(self);
         tokio::spawn(async move {
             loop {
-                // The senders of the first two end with the client.
-                let news = tokio::select! {
-                    lost = losses.recv() => lost.map(News::Lost),
-                    renewed = renewals.recv() => renewed.map(News::Renewed),
-                    changed = changes.changed(), if follows => changed.ok().map(|()| News::Profiles),
+                // The senders of the first two channels are dropped with the client.
+                let notice = tokio::select! {
+                    lost = losses.recv() => lost.map(Notice::Lost),
+                    renewed = renewals.recv() => renewed.map(Notice::Renewed),
+                    changed = changes.changed(), if follows => changed.ok().map(|()| Notice::Profiles),
                 };
-                let (Some(news), Some(client)) = (news, client.upgrade()) else { return };
-                client.notices.on_news(news).await;
+                let (Some(notice), Some(client)) = (notice, client.upgrade()) else { return };
+                client.notices.notify(notice).await;
             }
         });
     }
 
-    /// Ends everything: requests in flight, after `grace`, then the sessions. Within a second after
-    /// that, whatever the server does.
+    /// Closes the client: cancels requests that are still in flight after `grace`, then closes the
+    /// sessions. The sessions get at most a second, whatever the server does.
     pub async fn close(&self, grace: Duration) {
         self.work.close();
         let _ = tokio::time::timeout(grace, self.work.wait()).await;
         self.in_flight.cancel();
         let sessions = self.take_sessions();
         let closing = sessions.iter().map(|session| session.close());
-        let closed = tokio::time::timeout(FAREWELL, futures_util::future::join_all(closing)).await;
+        let closed =
+            tokio::time::timeout(CLOSE_TIMEOUT, futures_util::future::join_all(closing)).await;
         if closed.is_err() {
             tracing::info!("gave up waiting for sessions to end");
         }
     }
 
-    /// Takes out all sessions of the client, and whatever stood in for one.
+    /// Removes and returns all sessions of the client, including one that stood in for the default
+    /// session.
     fn take_sessions(&self) -> Vec<Arc<Session>> {
         let mut sessions = self.caller.sessions.take_all();
-        sessions.extend(self.caller.stand_ins.leave());
+        sessions.extend(self.caller.stand_ins.remove());
         sessions
     }
 
-    /// Takes note of a request, so that it can be cancelled. An error says why it can't be taken.
+    /// Registers a request so that it can be cancelled. The error is the reason for a refusal.
     pub(crate) fn register(
         &self,
         call: &Request,
@@ -213,22 +214,22 @@ impl Client {
         self.in_flight.register(call, out)
     }
 
-    /// From here on the id is free, and nothing more is said about it.
+    /// Unregisters a request: its id is free again.
     pub(crate) fn forget(&self, id: &Id, flight: &Arc<InFlight>) {
         self.in_flight.forget(id, flight);
     }
 
-    /// Where the client's messages go.
+    /// The channel to the client.
     pub(crate) fn out(&self) -> &Outlet {
         &self.out
     }
 
-    /// Does something that the end of the client waits for.
+    /// Spawns a task that [`Self::close`] waits for.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.work.spawn(work);
     }
 
-    /// The response to a request; none if the client cancelled it.
+    /// The response to a request, or `None` if the client cancelled it.
     pub(crate) async fn respond_to(
         self: &Arc<Self>,
         call: &Request,
@@ -247,9 +248,10 @@ impl Client {
         flight: &Arc<InFlight>,
     ) -> Option<Message> {
         let cancelled = flight.cancel.clone();
-        // Kilobytes, which would be copied each time one of the futures around it is moved.
-        let making = Box::pin(self.carry_out(call, flight));
-        let done = cancelled.run_until_cancelled(making).await;
+        // Boxed because it is kilobytes large, and would be copied each time an enclosing future is
+        // moved.
+        let response = Box::pin(self.carry_out(call, flight));
+        let done = cancelled.run_until_cancelled(response).await;
         self.forget(call.id(), flight);
         flight.give_up_opening();
         match done {
@@ -267,7 +269,8 @@ impl Client {
         }
     }
 
-    /// Makes a call; where a person must sign in first and can be sent, once more after that.
+    /// Makes a call. If it fails because a person must sign in, and the client can ask its user to,
+    /// makes it once more after the sign-in.
     async fn carry_out(
         self: &Arc<Self>,
         call: &Request,
@@ -289,7 +292,7 @@ impl Client {
         }
     }
 
-    /// Makes a call, within its time.
+    /// Makes a call within its deadline.
     async fn in_time(&self, call: &Request, flight: &InFlight) -> Result<Message, Failed> {
         let deadline = self.deadline(call);
         let mut patience = self.patience(call, flight, deadline);
@@ -300,17 +303,17 @@ impl Client {
         }
     }
 
-    /// When a call has taken too long.
+    /// The deadline of a call.
     pub(crate) fn deadline(&self, call: &Request) -> Deadline {
         self.caller.deadline(call)
     }
 
-    /// Whether the broker gives a profile's signatures by turns, as far as it has said.
+    /// Whether the broker is known to limit the rate of a profile's signatures.
     pub(crate) fn is_paced(&self, profile: &ProfileName) -> bool {
         self.shared.upstream.is_paced(profile)
     }
 
-    /// How long a call is sent again that the server throttles.
+    /// The limits for repeating a call that the server throttles.
     pub(crate) fn patience(
         &self,
         call: &Request,
@@ -320,19 +323,19 @@ impl Client {
         Patience::new(call, flight.out(), deadline, self.shared.tool_timeout)
     }
 
-    /// A call has taken too long: nobody waits for its response any more.
+    /// Cancels a call that exceeded its deadline, and returns its failure.
     pub(crate) fn too_late(&self, call: &Request, flight: &InFlight) -> Failed {
         inbound::abandon(call.id(), flight, "the call took too long");
         Failed::TimedOut(self.shared.tool_timeout, flight.sent.is_set())
     }
 
-    /// Where a call goes, once all is known that it takes to tell.
+    /// The route of a call, after loading what routing needs.
     pub(crate) async fn receive_call(&self, call: &Request) -> Result<Route, Failed> {
         self.caller.receive_call(call).await
     }
 
-    /// Sends a call of a client that speaks HTTP itself, with the client's headers; the client gets
-    /// the answer as it came. `on_response` gets the headers of the answer.
+    /// Sends a call of an HTTP client with the client's headers and returns the server's answer
+    /// unchanged. `on_response` gets the headers of the answer.
     pub(crate) async fn pass(
         &self,
         call: &Request,
@@ -345,7 +348,7 @@ impl Client {
         self.caller.pass(call, flight, route, headers, patience, on_response).await
     }
 
-    /// The rest of the answer to `call`, which an HTTP client takes up again after an event.
+    /// The rest of the answer to `call`, which an HTTP client resumes after an event.
     pub(crate) fn resume(
         &self,
         call: &Request,
@@ -355,17 +358,18 @@ impl Client {
         self.caller.resume(call, after, frames)
     }
 
-    /// The request as it was before its sender was asked to sign in; none if it is another.
+    /// The request as it was before its sender was asked to sign in, or `None` if `call` doesn't
+    /// continue a sign-in.
     pub(crate) async fn resumed(&self, call: &Request) -> Result<Option<Request>, Failed> {
         self.sign_ins.resumed(call).await
     }
 
-    /// Whether the user behind a call can be sent to a page.
+    /// Whether the client can send the user behind a call to a sign-in page.
     pub(crate) fn can_sign_in(&self, call: &Request) -> bool {
         self.sign_ins.can_sign_in(call, &self.context.handshake)
     }
 
-    /// What becomes of a call that failed because `profile` needs a sign-in.
+    /// Signs in for a call that failed because `profile` needs it, and returns how to continue.
     pub(crate) async fn sign_in(
         &self,
         call: &Request,
@@ -375,28 +379,30 @@ impl Client {
         self.sign_ins.sign_in(call, profile, out).await
     }
 
-    /// Takes a notification of a client whose messages all come this way.
+    /// Handles a notification of a client that sends all its messages through here.
     pub(crate) fn on_notification(&self, envelope: &Envelope<'_>, message: &Message) {
         self.inbound.on_notification(envelope, message);
     }
 
-    /// Takes a notification, if it is for a session of another profile; what isn't taken goes on.
+    /// Handles a notification if it concerns a session of another profile. Returns whether it did;
+    /// otherwise the caller forwards it.
     pub(crate) fn take_notification(&self, envelope: &Envelope<'_>, message: &Message) -> bool {
         self.inbound.take_notification(envelope, message)
     }
 
-    /// Takes the client's answer to what a server asked.
+    /// Handles the client's response to a request of a server.
     pub(crate) fn on_response(&self, envelope: &Envelope<'_>, message: &Message) {
         self.inbound.on_response(envelope, message);
     }
 
-    /// Takes a response, if it answers what a session of another profile asked, or the proxy.
+    /// Handles a response if it answers the proxy, or a session of another profile. Returns whether
+    /// it did.
     pub(crate) fn take_response(&self, envelope: &Envelope<'_>, message: &Message) -> bool {
         self.inbound.take_response(envelope, message)
     }
 
-    /// The client begins a session: the sessions of an earlier one end, and the client's next
-    /// messages wait for the answer.
+    /// Begins a session of the client. The sessions of an earlier one are closed, and the client's
+    /// next messages wait for the answer to this handshake.
     pub(crate) fn begin_session(&self, params: Option<&str>) -> Opener {
         self.caller.router.tasks.clear();
         for stale in self.take_sessions() {
@@ -408,8 +414,8 @@ impl Client {
         self.default_session().begin()
     }
 
-    /// Sends a message of the proxy's own, which waits where nobody reads.
-    pub(crate) async fn say(&self, text: String) {
+    /// Sends a notification of the proxy itself; it waits while the client doesn't read.
+    pub(crate) async fn send_notification(&self, text: String) {
         self.notices.send(text).await;
     }
 
@@ -418,7 +424,7 @@ impl Client {
         self.caller.sessions.of_default()
     }
 
-    /// Whether the client's protocol version has batches.
+    /// Checks that the client's protocol version has batches, and that the batch isn't empty.
     pub(crate) fn check_batch(&self, batch: &[&str]) -> Result<(), Fault> {
         let session = self.caller.sessions.existing_default();
         let live = session.and_then(|session| session.current());
@@ -432,36 +438,37 @@ impl Client {
         Ok(())
     }
 
-    /// Whether the client has a session of its own, and with it, sessions of other profiles.
+    /// Whether the client has a session, and therefore may have sessions of other profiles.
     pub(crate) fn has_session(&self) -> bool {
         matches!(self.context.ownership, Ownership::Client | Ownership::Hosted)
     }
 
-    /// Whether the proxy has the client's session, which no server gave it.
+    /// Whether the proxy itself issued the client's session id.
     pub(crate) fn is_hosted(&self) -> bool {
         self.context.ownership == Ownership::Hosted
     }
 
-    /// Whether no handshake of the client has come to anything.
+    /// Whether the client has no completed handshake.
     pub(crate) fn is_without_handshake(&self) -> bool {
         self.context.handshake.params().is_none()
     }
 
-    /// Whether a call that failed for this can be answered by somebody else.
+    /// Whether a call that failed this way can be answered without the default profile.
     pub(crate) fn is_answered_without(&self, call: &Request, failed: &Failed) -> bool {
         let default = self.default_session();
         matches!(failed, Failed::Exchange(error) if StandIns::may_answer(call, &default, error))
     }
 
-    /// The client's `initialize`, with these params, was answered by `result`: its session is `id`.
+    /// Records that the client's `initialize` with `params` was answered by `result`, and that its
+    /// session is `id`.
     pub(crate) fn established(&self, params: &str, id: HeaderValue, result: &str) {
         self.announced.learn(result);
         self.context.handshake.initialize(params);
         self.default_session().establish(Some(id), result);
     }
 
-    /// The handshake of a client whose sessions are lost, and the profiles of those that were used: what their servers
-    /// kept for them is gone. None where there is nothing to tell.
+    /// The handshake of a client whose sessions are lost, and the profiles whose sessions were used: what their servers
+    /// stored for these sessions is lost. `None` if there is nothing to report.
     pub(crate) fn losses(&self) -> Option<(String, Vec<ProfileName>)> {
         let used = self.caller.sessions.all().into_iter().filter(|session| session.was_used());
         let profiles: Vec<ProfileName> = used.map(|session| session.profile.clone()).collect();
@@ -469,14 +476,15 @@ impl Client {
         (!profiles.is_empty()).then_some((params, profiles))
     }
 
-    /// It is a client that had used sessions of these profiles before, which are lost.
+    /// Marks the sessions of these profiles as replacements: the client had used sessions of them
+    /// before, which are lost.
     pub(crate) fn replaces(&self, profiles: &[ProfileName]) {
         for profile in profiles {
-            self.caller.sessions.of(profile).replaces_another();
+            self.caller.sessions.of(profile).mark_replacement();
         }
     }
 
-    /// The client's own session has ended, and needs no more ending.
+    /// Forgets the client's default session, which has already ended.
     pub(crate) fn forget_default(&self) {
         if let Some(session) = self.caller.sessions.existing_default() {
             session.forget();

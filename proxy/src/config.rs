@@ -1,5 +1,5 @@
-//! The configuration of the proxy, as checked values. Made by [`crate::cli`]; nothing here reads the
-//! environment or a file.
+//! The configuration of the proxy, as checked values. It is built by [`crate::cli`]; this module reads no environment
+//! and no file.
 
 mod broker;
 mod name;
@@ -19,7 +19,7 @@ pub use self::name::ProfileName;
 pub(crate) use self::name::{is_control, shell_word};
 pub use self::network::{Authorities, Network};
 
-/// The profiles of this proxy in the order given, each once; the first is the default.
+/// The profiles of this proxy in the given order, without duplicates; the first is the default.
 #[derive(Debug, Clone)]
 pub struct Profiles {
     names: Vec<ProfileName>,
@@ -27,7 +27,7 @@ pub struct Profiles {
 }
 
 impl Profiles {
-    /// `names` in their order; none at all means the default chain.
+    /// The profiles `names` in their order; an empty list means the default chain.
     #[must_use]
     pub fn new(names: Vec<ProfileName>) -> Self {
         let mut profiles: Vec<ProfileName> = Vec::with_capacity(names.len().max(1));
@@ -43,32 +43,32 @@ impl Profiles {
         Self { names: profiles, is_default_chain }
     }
 
-    /// The one for calls that name none.
+    /// The profile for calls that name none.
     #[must_use]
     pub fn default(&self) -> &ProfileName {
         &self.names[0]
     }
 
-    /// All, the default first.
+    /// All profiles, the default first.
     #[must_use]
     pub fn all(&self) -> &[ProfileName] {
         &self.names
     }
 
-    /// The profile of that name, if it is one of these.
+    /// The profile with this name, if it is one of these.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&ProfileName> {
         self.names.iter().find(|profile| profile.as_str() == name)
     }
 
-    /// Whether there is anything to choose.
+    /// Whether there is more than one profile.
     #[must_use]
     pub fn is_choice(&self) -> bool {
         self.names.len() > 1
     }
 }
 
-/// Where to serve Streamable HTTP.
+/// The address on which Streamable HTTP is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenAddress {
     /// A TCP address.
@@ -86,38 +86,38 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// How to serve Streamable HTTP.
+/// How Streamable HTTP is served.
 #[derive(Debug, Clone)]
 pub struct Listen {
-    /// Where.
+    /// The address.
     pub address: ListenAddress,
-    /// The permissions of a socket file.
+    /// The permissions of a socket file, as a Unix mode.
     pub mode: u32,
-    /// The file with the token that clients must show.
+    /// The file with the token that clients must send.
     pub token_file: Option<PathBuf>,
 }
 
-/// The waits of the reference proxy, under its names.
+/// The time limits, with the names of the reference proxy's options.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// Until a request is on its way: the broker's signature. `--timeout`
+    /// The limit for the broker's signature: `--timeout`.
     pub request: Duration,
-    /// TCP and TLS. `--connect-timeout`
+    /// The limit for TCP and TLS: `--connect-timeout`.
     pub connect: Duration,
-    /// Between two pieces of a response. `--read-timeout`
+    /// The limit between two parts of a response: `--read-timeout`.
     pub read: Duration,
-    /// Until the connection takes the next piece of a request. `--write-timeout`
+    /// The limit until the connection accepts the next part of a request: `--write-timeout`.
     pub write: Duration,
-    /// A whole tool call. `--tool-timeout`
+    /// The limit for a whole tool call: `--tool-timeout`.
     pub tool: Duration,
 }
 
-/// Names that match any of some globs (`*`, `?`).
+/// A set of globs (`*`, `?`) for names.
 #[derive(Debug, Clone, Default)]
 pub struct Globs(Vec<WildMatch>);
 
 impl Globs {
-    /// The names that match one of `patterns`.
+    /// The set of these patterns.
     #[must_use]
     pub fn new(patterns: &[String]) -> Self {
         Self(patterns.iter().map(|pattern| WildMatch::new(pattern)).collect())
@@ -129,21 +129,21 @@ impl Globs {
         self.0.is_empty()
     }
 
-    /// Whether `name` matches.
+    /// Whether `name` matches any pattern.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         self.0.iter().any(|glob| glob.matches(name))
     }
 }
 
-/// Which tools exist for this client.
+/// The rules for which tools this client may use.
 #[derive(Debug, Clone, Default)]
 pub struct ToolPolicy {
-    /// Only these, if any is named.
+    /// If not empty, only these tools are allowed.
     pub allow: Globs,
-    /// Never these; wins over `allow`.
+    /// These tools are denied, even if they are in `allow`.
     pub deny: Globs,
-    /// Only tools that say `readOnlyHint: true`.
+    /// Whether only tools with `readOnlyHint: true` are allowed.
     pub read_only: bool,
 }
 
@@ -152,11 +152,11 @@ pub struct ToolPolicy {
 pub struct ProfileArgument {
     /// Its name; `aws_profile` by default.
     pub name: String,
-    /// The tools that offer it; none named means all.
+    /// The tools that offer it; if empty, all do.
     pub tools: Globs,
 }
 
-/// Everything that one run of the proxy needs to know.
+/// The configuration of one run of the proxy.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The MCP endpoint.
@@ -169,60 +169,61 @@ pub struct Config {
     pub region: Option<String>,
     /// The profiles to offer.
     pub profiles: Profiles,
-    /// Put into `_meta` of every request, beside `AWS_REGION`.
+    /// Metadata for `_meta` of every request, in addition to `AWS_REGION`.
     pub metadata: Vec<(String, String)>,
-    /// Sent with every HTTP request and covered by its signature.
+    /// Headers that are sent with every HTTP request and covered by its signature.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Headers that were asked for, and aren't sent: every request has its own.
+    /// Requested headers that aren't sent, because every request has its own.
     pub headers_without_effect: Vec<(HeaderName, HeaderValue)>,
-    /// The region to name in `_meta`, whatever region a profile has: `AWS_DEFAULT_REGION`.
+    /// The region for `_meta`, whatever region a profile has: `AWS_DEFAULT_REGION`.
     pub default_region: Option<String>,
-    /// The region to name in `_meta` where the profile has none: `AWS_REGION`.
+    /// The region for `_meta` if the profile has none: `AWS_REGION`.
     pub fallback_region: Option<String>,
-    /// How often lists and read-only tools are tried again.
+    /// How often lists and read-only tools are retried.
     pub retries: u32,
-    /// The waits.
+    /// The time limits.
     pub timeouts: Timeouts,
-    /// Send unsigned where the broker has no credentials.
+    /// Whether requests are sent unsigned if the broker has no credentials.
     pub skip_auth: bool,
-    /// Whether the client's person may be sent to sign in.
+    /// Whether the client's user may be asked to sign in.
     pub sign_in: bool,
-    /// Whether the client's name goes into `User-Agent`.
+    /// Whether `User-Agent` contains the client's name.
     pub telemetry: bool,
-    /// Whether tool results say whose identity made the call.
+    /// Whether tool results contain the identity that made the call.
     pub show_identity: bool,
     /// The argument that chooses a profile.
     pub argument: ProfileArgument,
-    /// Which tools are there.
+    /// The rules for tools.
     pub tools: ToolPolicy,
-    /// Serve HTTP there, and not standard input and output.
+    /// Where to serve HTTP in place of standard input and output.
     pub listen: Option<Listen>,
-    /// Whether a private broker asks AWS whose its keys are.
+    /// Whether a private broker looks up the identity of its keys at AWS.
     pub asks_identity: bool,
 }
 
 impl Config {
-    /// The profiles that were named; none where the default chain stands in.
+    /// The profiles that were named; empty for the default chain.
     pub fn named_profiles(&self) -> impl Iterator<Item = &ProfileName> {
         self.profiles.all().iter().filter(|_| !self.profiles.is_default_chain)
     }
 }
 
-/// The longest wait that an option can ask for, `inf` among them: a year. Beyond what a clock can
-/// count, adding it to the time panics.
+/// The longest time limit of an option, also for `inf`: a year. Adding a time that the clock can't
+/// represent would panic.
 pub const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The most headers that `--header` can add.
 pub const MAX_ADDED_HEADERS: usize = 32;
 
-/// The largest message taken from a client, in bytes.
+/// The largest message of a client, in bytes.
 pub const MAX_CLIENT_MESSAGE: usize = 64 << 20;
 
-/// The largest message taken from upstream, in bytes: one JSON body or one event.
+/// The largest message of upstream, in bytes: one JSON body or one event.
 pub const MAX_UPSTREAM_MESSAGE: usize = 256 << 20;
 
-/// What messages from upstream may take together on their way, in bytes, beside one of the largest.
+/// The memory for all messages of upstream in transit, in bytes, in addition to one of the largest
+/// size.
 pub const MESSAGES_IN_TRANSIT: usize = 128 << 20;
 
-/// What requests of clients may take together until they are answered, in bytes.
+/// The memory for all requests of clients that aren't answered yet, in bytes.
 pub const REQUESTS_IN_TRANSIT: usize = 128 << 20;

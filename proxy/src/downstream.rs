@@ -1,4 +1,4 @@
-//! What speaks to MCP clients.
+//! The transports that MCP clients use.
 
 pub mod http;
 pub mod stdio;

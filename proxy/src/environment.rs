@@ -1,23 +1,23 @@
-//! The environment, read once at the start, and left behind.
+//! The environment, read once at the start and then dropped.
 //!
-//! Variables of AWS may be keys. They are the broker's: a proxy that finds any re-executes itself
-//! without them, so that neither its memory nor `/proc/PID/environ` holds one. Settings that are no
-//! secret are handed over under another name, for a broker that must be started again.
+//! AWS variables may be keys, which only the broker may have. A proxy that finds any AWS variable
+//! re-executes itself without them, so that neither its memory nor `/proc/PID/environ` contains a
+//! key. Settings that aren't secret are passed under another name, for a broker that must be
+//! restarted.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-/// In front of the name of a setting that was handed over.
+/// The prefix of a passed setting's name.
 pub const KEPT_PREFIX: &str = "SIGWARD_KEPT_";
-/// Says that this process has re-executed itself, and how: see [`Handover`].
+/// The variable that tells that this process has re-executed itself, and how: see [`Handover`].
 pub const HANDOVER: &str = "SIGWARD_HANDOVER";
 
-/// The variable that the AWS CLI takes keys of the environment for.
+/// The variable by which the AWS CLI recognises keys in the environment.
 const ACCESS_KEY: &str = "AWS_ACCESS_KEY_ID";
 
-/// The other variables that hold keys or tokens themselves. A broker that had one can't be started
-/// again.
+/// The other variables that contain keys or tokens. A broker that had one can't be restarted.
 const KEYS: [&str; 4] = [
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SECURITY_TOKEN",
@@ -62,29 +62,29 @@ const SETTINGS: &[&str] = &[
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 ];
 
-/// What a process says to itself across its re-execution.
+/// The state that a process passes to itself when it re-executes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handover {
-    /// The private broker's process, if one was started.
+    /// The process id of the private broker, if one was started.
     pub broker: Option<i32>,
-    /// Which keys the environment held.
+    /// The keys that the environment had.
     pub keys: Keys,
     /// Why no private broker could be started, if one was wanted.
     pub failure: Option<String>,
 }
 
-/// Keys that an environment holds, or held before the re-execution.
+/// The keys that an environment has, or had before the re-execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
-    /// None.
+    /// No keys.
     None,
-    /// The token of a container's credentials, or what is left of a key.
+    /// Only the token of a container's credentials, or an incomplete key.
     Token,
-    /// An access key: what the AWS CLI takes before a profile that the environment names.
+    /// An access key, which the AWS CLI prefers to a profile of the environment.
     AccessKey,
 }
 
-/// The variables that this program looks at.
+/// The variables that this program reads.
 #[derive(Debug)]
 pub struct Environment {
     all: BTreeMap<OsString, OsString>,
@@ -99,18 +99,18 @@ impl Environment {
         Self::new(std::env::vars_os().collect(), std::process::id())
     }
 
-    /// The environment of the process `pid`. What another process left there is not for this one:
-    /// `exec` keeps the process id.
+    /// The environment of the process `pid`. State of another process is ignored; `exec` keeps the
+    /// process id.
     fn new(all: BTreeMap<OsString, OsString>, pid: u32) -> Self {
         let value = all.get(OsStr::new(HANDOVER)).and_then(|value| value.to_str());
         let handover = value.and_then(|value| Handover::read(value, pid));
         Self { all, handover }
     }
 
-    /// A variable as text; none if it is empty. An AWS setting that was handed over counts.
+    /// A variable as text; `None` if it is empty. Passed AWS settings are included.
     ///
     /// # Errors
-    /// It isn't text. To go on as if it weren't set could mean another profile or region.
+    /// It isn't UTF-8. Treating it as unset could mean another profile or region.
     pub fn text(&self, name: &str) -> Result<Option<&str>, String> {
         match self.os(name).filter(|value| !value.is_empty()).map(OsStr::to_str) {
             None => Ok(None),
@@ -125,7 +125,7 @@ impl Environment {
         self.os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
     }
 
-    /// A variable.
+    /// A variable's value.
     #[must_use]
     pub fn os(&self, name: &str) -> Option<&OsStr> {
         let kept = || {
@@ -135,14 +135,14 @@ impl Environment {
         self.all.get(OsStr::new(name)).or_else(kept).map(OsString::as_os_str)
     }
 
-    /// The names of all variables of AWS: what this process mustn't keep.
+    /// The names of all AWS variables, which this process must drop.
     #[must_use]
     pub fn aws_names(&self) -> Vec<&OsStr> {
         let names = self.all.keys().map(OsString::as_os_str);
         names.filter(|name| name.as_encoded_bytes().starts_with(b"AWS_")).collect()
     }
 
-    /// The AWS settings that are no secret, by their own names.
+    /// The AWS settings that aren't secret, by their original names.
     #[must_use]
     pub fn settings(&self) -> BTreeMap<String, OsString> {
         let found = SETTINGS
@@ -151,7 +151,7 @@ impl Environment {
         found.collect()
     }
 
-    /// The keys that the environment holds, or held before the re-execution.
+    /// The keys that the environment has, or had before the re-execution.
     #[must_use]
     pub fn keys(&self) -> Keys {
         let is_set =
@@ -165,7 +165,7 @@ impl Environment {
         }
     }
 
-    /// What this process said to itself, if it has re-executed.
+    /// The passed state, if this process has re-executed itself.
     #[must_use]
     pub fn handover(&self) -> Option<&Handover> {
         self.handover.as_ref()
@@ -187,7 +187,7 @@ impl Handover {
         self.broker.is_some() || self.failure.is_some()
     }
 
-    /// As the value of [`HANDOVER`], for the process `pid`.
+    /// The value of [`HANDOVER`] for the process `pid`.
     #[must_use]
     pub fn to_value(&self, pid: u32) -> String {
         let broker = self.broker.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
@@ -218,10 +218,10 @@ impl Handover {
 
 #[cfg(test)]
 impl Environment {
-    /// The process that [`Environment::with`] is the environment of.
+    /// The process id of the environment that [`Environment::with`] makes.
     pub const PID: u32 = 17;
 
-    /// An environment of these variables.
+    /// An environment with these variables.
     pub fn with(variables: &[(&str, &str)]) -> Self {
         let all = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
         Self::new(all, Self::PID)
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_never_among_the_settings_that_are_kept() {
+    fn keys_are_never_passed_as_settings() {
         let environment = Environment::with(&[
             ("AWS_SECRET_ACCESS_KEY", "secret"),
             ("AWS_SECURITY_TOKEN", "secret"),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_over_is_read_under_its_own_name() {
+    fn a_passed_setting_is_read_by_its_original_name() {
         let region = ("SIGWARD_KEPT_AWS_REGION", "eu-west-1");
         let environment = Environment::with(&[region, (HANDOVER, "17 18 keys ")]);
         assert_eq!(environment.text("AWS_REGION"), Ok(Some("eu-west-1")));
@@ -275,10 +275,9 @@ mod tests {
         }
     }
 
-    /// A variable that the parent of this process has set, or left, must not keep it from leaving the
-    /// keys behind.
+    /// A variable that the parent process has set, or left, must not prevent this process from dropping the keys.
     #[test]
-    fn what_another_process_left_is_not_believed() {
+    fn state_of_another_process_is_ignored() {
         let region = ("SIGWARD_KEPT_AWS_REGION", "eu-west-1");
         for value in ["- -", "", "18 19 keys ", "-17 - -", "017x - - "] {
             let environment = Environment::with(&[region, (HANDOVER, value)]);
@@ -290,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_an_error_and_not_unset() {
+    fn a_variable_that_is_not_utf8_is_an_error() {
         use std::os::unix::ffi::OsStringExt;
         let value = OsString::from_vec(b"p\xff".to_vec());
         let environment = Environment::new([("AWS_PROFILE".into(), value)].into(), 1);

@@ -1,7 +1,7 @@
 //! The errors of one message, as sentences for the user of the client.
 //!
-//! Each error knows its side and whether sending the message again is safe. None holds a header, a
-//! body or a value of a config: all text is written here, except the first line of an upstream's own
+//! Each error has a side (client, broker, upstream) and tells whether repeating the message is safe. No error contains
+//! a header, a body or a configuration value. All text is written here, except for the first line of an upstream's own
 //! error message.
 
 mod refusal;
@@ -21,47 +21,47 @@ use crate::config::{BrokerAddress, ProfileName};
 /// A failure of one exchange.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The broker said no, and why.
+    /// The broker refused, with a reason.
     #[error("{0}")]
     Refused(Refusal),
-    /// The broker can't be asked.
+    /// The broker can't be reached.
     #[error("{broker} can't be reached: {detail}")]
     BrokerUnreachable {
-        /// Which one.
+        /// The broker's address.
         broker: BrokerAddress,
-        /// Why, and what to do.
+        /// The cause, and what to do.
         detail: String,
     },
     /// The private broker can't be started, or has ended.
     #[error("the private broker {detail}")]
     PrivateBroker {
-        /// What became of it, in its own words, and what to do.
+        /// The broker's own message, and what to do.
         detail: String,
     },
     /// The broker didn't answer in time.
     #[error("{broker} gave no signature within {}; a slow credential_process or sign-in? (--timeout)", Seconds(*after))]
     BrokerSlow {
-        /// Which one.
+        /// The broker's address.
         broker: BrokerAddress,
         /// The limit.
         after: Duration,
     },
-    /// The two programs don't understand each other.
+    /// The broker and the proxy have incompatible versions.
     #[error("{broker} is version {program}, which {misfit}")]
     Outdated {
-        /// Which one.
+        /// The broker's address.
         broker: BrokerAddress,
         /// Its version.
         program: String,
         /// Which of the two is too old, and what to do.
         misfit: &'static str,
     },
-    /// What the broker signed isn't what would be sent.
+    /// The broker signed something else than what would be sent.
     #[error(
         "the broker signed another path than the one to be sent; nothing was sent. Is the broker older than the proxy?"
     )]
     SignatureMismatch,
-    /// No connection to the endpoint: nothing was sent.
+    /// The connection to the endpoint failed; nothing was sent.
     #[error("can't connect to {host}: {detail}")]
     Connect {
         /// Host and port.
@@ -69,7 +69,7 @@ pub enum Error {
         /// The innermost cause.
         detail: String,
     },
-    /// The connection broke after something was sent.
+    /// The connection broke after something had been sent.
     #[error("the connection to {host} broke before the answer was complete: {detail}")]
     Interrupted {
         /// Host and port.
@@ -77,19 +77,19 @@ pub enum Error {
         /// The innermost cause.
         detail: String,
     },
-    /// The endpoint went quiet.
+    /// The endpoint didn't respond within a time limit.
     #[error("{host} {what} within {} ({option})", Seconds(*after))]
     Timeout {
         /// Host and port.
         host: String,
-        /// "sent nothing", …
+        /// What it didn't do, such as "sent nothing".
         what: &'static str,
         /// The limit.
         after: Duration,
-        /// The option that sets it.
+        /// The option for the limit.
         option: &'static str,
     },
-    /// A status that isn't success, without a JSON-RPC answer.
+    /// The answer has an error status, without a JSON-RPC response.
     #[error("{host} answered {status}{}", Detail(detail))]
     Status {
         /// Host and port.
@@ -98,30 +98,30 @@ pub enum Error {
         status: StatusCode,
         /// The first line of the upstream's own message, if it gave one.
         detail: Option<String>,
-        /// How long it wants to be left alone (`Retry-After`).
+        /// How long the server asks the client to wait (`Retry-After`).
         retry_after: Option<Duration>,
     },
-    /// The session is gone, and so was the one made in its place.
+    /// The session was lost, and the session that replaced it, too.
     #[error(
         "the server dropped the MCP session of profile {profile:?} again right after it was renewed"
     )]
     SessionLost {
-        /// Whose session.
+        /// The profile of the session.
         profile: String,
     },
-    /// The session of a client that opens its sessions itself is gone.
+    /// The session of an HTTP client is lost; the client itself must open another.
     #[error("the server no longer knows the MCP session; initialize again")]
     SessionExpired,
-    /// The client of a session has ended: nothing is opened or sent for it any more.
+    /// The client of the session has closed, so that nothing is opened or sent any more.
     #[error("the MCP session has ended")]
     SessionEnded,
-    /// The server answered, but another request than the one that it was sent.
+    /// The server answered another request.
     #[error("the server's answer belongs to another request (its id differs), and was dropped")]
     ForeignAnswer,
-    /// The stream ended and can't be resumed.
+    /// The stream ended without a response, and can't be resumed.
     #[error("the server ended the response stream without an answer")]
     NoAnswer,
-    /// Success, in an encoding that nobody asked for.
+    /// A success with a content encoding that wasn't requested.
     #[error(
         "{host} sent its answer in the content encoding {encoding}, although the request asks for none; \
          a gateway before the server may add it: switch that off there"
@@ -129,47 +129,47 @@ pub enum Error {
     Encoded {
         /// Host and port.
         host: String,
-        /// What the answer says.
+        /// The encoding in the answer.
         encoding: String,
     },
-    /// Success, but not a message.
+    /// A success that isn't a valid message.
     #[error("the server's answer isn't MCP: {0}")]
     NotMessage(&'static str),
-    /// An answer beyond the limit.
+    /// The answer exceeds the limit.
     #[error("the server's answer is larger than {} MiB", limit >> 20)]
     TooLarge {
         /// The limit in bytes.
         limit: usize,
     },
-    /// Opening a profile's session failed with the upstream's own error.
+    /// Opening a profile's session failed with an error of the server.
     #[error("the server refused to open a session for profile {profile:?}: {detail}")]
     Handshake {
-        /// Whose session.
+        /// The profile of the session.
         profile: String,
         /// The message of its error.
         detail: String,
     },
-    /// An error shared by all who waited for one thing.
+    /// An error shared by all callers that waited for the same work.
     #[error("{0}")]
     Shared(std::sync::Arc<Error>),
 }
 
-/// Whether a message may be sent once more after an error.
+/// Whether a message may be repeated after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resend {
-    /// Nothing of it reached the server.
+    /// The server didn't receive any of it.
     Safe,
     /// The server may have acted on it.
     IfReadOnly,
-    /// It would fail the same way.
+    /// It would fail again.
     Pointless,
 }
 
-/// How much of a broker's version is shown, in characters.
+/// The longest part of a broker's version that is shown, in characters.
 const MAX_PROGRAM: usize = 80;
 
 impl Error {
-    /// The broker and this proxy don't understand each other; `program` is the version that the broker gave itself.
+    /// The error for incompatible versions; `program` is the version that the broker reported.
     #[must_use]
     pub fn outdated(outdated: Outdated, broker: BrokerAddress, program: &str) -> Self {
         let program = match printable(program, MAX_PROGRAM) {
@@ -195,7 +195,7 @@ impl Error {
         Self::Outdated { broker, program, misfit }
     }
 
-    /// Whether the message may be sent once more.
+    /// Whether the message may be repeated.
     #[must_use]
     pub fn resend(&self) -> Resend {
         match self {
@@ -205,7 +205,7 @@ impl Error {
             | Self::ForeignAnswer
             | Self::Timeout { .. } => Resend::IfReadOnly,
             Self::Status { status, .. } => match status.as_u16() {
-                // 429 isn't here: whoever sends waits for the server's quota (`exchange::Patience`), and gave up.
+                // 429 is missing here: the sender has already waited for the server's quota (`exchange::Patience`).
                 500 | 502 | 503 | 504 => Resend::IfReadOnly,
                 _ => Resend::Pointless,
             },
@@ -226,7 +226,7 @@ impl Error {
         }
     }
 
-    /// How long the server wants to be left alone.
+    /// How long the server asks the client to wait.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -236,7 +236,7 @@ impl Error {
         }
     }
 
-    /// Whether standard error has it already, once for all who asked.
+    /// Whether the error has already been logged, once for all callers.
     #[must_use]
     pub fn is_logged(&self) -> bool {
         match self {
@@ -246,7 +246,7 @@ impl Error {
         }
     }
 
-    /// The broker's reason, of a refusal.
+    /// The broker's reason, if it is a refusal.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         match self {
@@ -268,13 +268,14 @@ impl Error {
         }
     }
 
-    /// Whether this is why a server has refused a signature: a sign-in that is over, or the clock of the broker's machine.
+    /// Whether this explains why a server refused a signature: an expired sign-in, or a wrong clock of the broker's
+    /// machine.
     #[must_use]
     pub fn explains_a_refusal(&self) -> bool {
         matches!(self.reason(), Some(Reason::LoginRequired | Reason::ClockSkew))
     }
 
-    /// Whether a profile can't sign as things are, whatever the cause: a sign-in that ended, a profile that is wrong.
+    /// Whether the profile currently can't sign, whatever the cause: an expired sign-in, or a misconfigured profile.
     #[must_use]
     pub fn cannot_sign(&self) -> bool {
         matches!(
@@ -295,23 +296,23 @@ impl Error {
         )
     }
 
-    /// Whether that is over once a person signs in, or brings new keys, or AWS can be reached. A profile that is wrong, or
-    /// has none, isn't a reason to send anything unsigned.
+    /// Whether the profile can sign again after a sign-in, with new keys, or once AWS can be reached. A profile that is
+    /// misconfigured, or has no credentials, isn't a reason to send anything unsigned.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
-        self.passes_by_itself()
+    pub fn is_recoverable(&self) -> bool {
+        self.recovers_by_itself()
             || matches!(self.reason(), Some(Reason::LoginRequired | Reason::KeysRejected))
     }
 
-    /// Whether nobody has to do anything about it: what the credentials come from can't be reached.
+    /// Whether no action is needed: the source of the credentials is temporarily unreachable.
     #[must_use]
-    pub fn passes_by_itself(&self) -> bool {
+    pub fn recovers_by_itself(&self) -> bool {
         self.reason() == Some(Reason::CredentialsUnavailable)
     }
 
-    /// Whether there are no credentials at all: what `--skip-auth` sends unsigned for. Credentials
-    /// that can't be had are something else, as for mcp-proxy-for-aws: a misspelt profile, or a
-    /// sign-in that ended, must not turn a call into an anonymous one.
+    /// Whether there are no credentials at all, so that `--skip-auth` sends unsigned. Unavailable
+    /// credentials don't count, as in mcp-proxy-for-aws: a misspelt profile or an expired sign-in
+    /// must not turn a call into an anonymous one.
     #[must_use]
     pub fn has_no_credentials(&self) -> bool {
         self.reason() == Some(Reason::NoCredentials)
@@ -342,7 +343,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_never_left_is_safe_to_send_again() {
+    fn only_unsent_requests_are_safe_to_repeat() {
         let host = || "h".to_owned();
         let detail = || "d".to_owned();
         let status = |code| Error::Status {
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn only_no_credentials_at_all_is_no_credentials() {
+    fn unavailable_credentials_are_not_missing_credentials() {
         let lacks = |reason| {
             let profile = ProfileName::parse("dev").unwrap();
             let refusal = Refusal::new(reason, profile, BrokerAddress::Private);

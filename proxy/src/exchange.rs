@@ -1,12 +1,12 @@
-//! One request and its answer: sent over a session, sent again where that is safe, resumed where its
-//! stream was cut, and read up to the response that has its id.
+//! One request and its answer: sends the request over a session, repeats it where that is safe, resumes a cut stream,
+//! and reads up to the response with the request's id.
 //!
-//! Two readings of an answer, by the same rules: message by message ([`Reading`]), for a client that
-//! gets messages, and frame by frame ([`FrameReading`]), for one that gets the answer as it came.
+//! An answer is read in one of two ways, by the same rules: message by message ([`Reading`]), for a client that gets
+//! messages, or frame by frame ([`FrameReading`]), for a client that gets the answer unchanged.
 //!
-//! The first message of the server decides whether a request may be sent again: [`first::NotActedOn`] is the
-//! only way to do so, and it can't be made once the server has sent anything else. It is made where the session is lost,
-//! and where the server throttles: then [`Patience`] says how long the request is sent again.
+//! The server's first message decides whether a request may be sent again. That takes a [`first::NotActedOn`], which
+//! can't be made once the server has sent anything else. It is made if the session is lost, or if the server throttles;
+//! in the latter case, [`Patience`] decides how long the request is repeated.
 
 mod attempts;
 mod deadline;
@@ -43,39 +43,40 @@ use crate::wire::Id;
 /// A request in its final form.
 #[derive(Debug)]
 pub(crate) struct Exchange<'a> {
-    /// Where it goes.
+    /// The session that it uses.
     pub(crate) session: &'a Arc<Session>,
-    /// The id that its response has.
+    /// The id of its response.
     pub(crate) id: &'a Id,
-    /// The final text, shared by all attempts to send it.
+    /// The final text, which all attempts share.
     pub(crate) body: Bytes,
-    /// Set once the server may know of it.
+    /// Set once the server may have received the request.
     pub(crate) sent: &'a Sent,
-    /// Headers of the client's own that go with it over a session.
+    /// The headers of an HTTP client, which are added to a request with a session.
     pub(crate) headers: Option<&'a HeaderMap>,
 }
 
-/// What goes with a request that passes on.
+/// How the request of an HTTP client is forwarded.
 pub(crate) struct Pass<'a> {
     pub(crate) call: &'a Request,
-    /// Its client's headers.
+    /// The headers of the client.
     pub(crate) headers: &'a HeaderMap,
-    /// The memory for its answer, where that isn't its client's.
+    /// The memory for the answer, if that isn't the client's.
     pub(crate) budget: Option<Budget>,
-    /// Whether it comes back where it is throttled.
+    /// Whether a throttled request is returned as [`RawBody::Throttled`].
     pub(crate) hands_over: bool,
 }
 
-/// An answer of which nothing has come for so long passes on as it is.
-const PROMPT: Duration = Duration::from_millis(300);
+/// If no frame arrives within this time, the head of the answer is forwarded without one.
+const FIRST_FRAME_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Whether a session was renewed for a request: once, however often it is tried.
+/// Whether a session was renewed for a request. That happens at most once for all its attempts.
 #[derive(Debug, Default)]
 pub(crate) struct Renewal(bool);
 
 impl Exchange<'_> {
-    /// Up to 2025-11-25. A session that the server no longer knows is renewed, and the request, which
-    /// the server hasn't acted on, sent once more. `held`: it was throttled before.
+    /// Sends a request with a session (up to 2025-11-25). If the server no longer has the session, and so hasn't acted
+    /// on the request, the session is renewed and the request is sent once more. `held` is set if it was throttled
+    /// before.
     pub(crate) async fn over_session(
         &self,
         renewal: &mut Renewal,
@@ -97,7 +98,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Over one session, until the server takes the request.
+    /// Sends over one session until the server accepts the request.
     async fn bound(
         &self,
         live: &Arc<Live>,
@@ -108,12 +109,11 @@ impl Exchange<'_> {
         let post = |_: Attempt| async { self.post(live).await?.read().await };
         match patience.until_taken(self.sending(), held, first, post).await? {
             Outcome::Taken(taken) => Ok(taken),
-            Outcome::GaveUp(own) => Ok(Bound::Answer(own?)),
+            Outcome::GaveUp(refusal) => Ok(Bound::Answer(refusal?)),
         }
     }
 
-    /// From 2026-07-28 on: a request that stands for itself. `endless` is for one whose answer may be
-    /// silent for hours.
+    /// Sends a self-contained request (2026-07-28 and later). With `endless`, the answer may be silent for hours.
     pub(crate) async fn unbound(
         &self,
         mut headers: HeaderMap,
@@ -133,7 +133,8 @@ impl Exchange<'_> {
         )
     }
 
-    /// The client's own `initialize`. Beside its answer, the id that the server gave the session.
+    /// Sends the client's own `initialize`. Returns the reading of its answer, and the id that the
+    /// server gave to the session.
     pub(crate) async fn handshake(
         &self,
         headers: HeaderMap,
@@ -159,15 +160,14 @@ impl Exchange<'_> {
     ) -> Result<Reading, Error> {
         match outcome {
             Outcome::Taken(Bound::Answer(reading)) => Ok(*reading),
-            // There is none that could be lost.
+            // There is no session that could be lost.
             Outcome::Taken(Bound::Lost(_)) => Err(Error::NoAnswer),
-            Outcome::GaveUp(own) => Ok(*own?),
+            Outcome::GaveUp(refusal) => Ok(*refusal?),
         }
     }
 
-    /// A request of a client that speaks HTTP itself, with its own headers. Such a client has its
-    /// session, and renews it. `hands_over`: where the request is throttled, it comes back, since its client is to see that
-    /// it waits.
+    /// Forwards a request of an HTTP client with the client's headers. Such a client has its own session, and renews
+    /// it.
     pub(crate) async fn passed(
         &self,
         pass: Pass<'_>,
@@ -186,7 +186,7 @@ impl Exchange<'_> {
                 match tried {
                     Tried::Throttled(throttled) if pass.hands_over => {
                         let body = RawBody::Throttled(self.held(throttled));
-                        Ok(Tried::Taken(RawAnswer::of_nothing(body)))
+                        Ok(Tried::Taken(RawAnswer::placeholder(body)))
                     }
                     tried => Ok(tried),
                 }
@@ -216,7 +216,7 @@ impl Exchange<'_> {
         self.session.link().pass(Method::POST, headers, body, endless, sent, budget).await
     }
 
-    /// Looks at the beginning of an answer that passes on.
+    /// Reads the beginning of an answer that is forwarded.
     async fn first_of(
         &self,
         pass: &Pass<'_>,
@@ -241,10 +241,10 @@ impl Exchange<'_> {
                 });
             }
         };
-        // A server that throttles says so at once; one that works may have nothing to say for long, and its client is to
-        // see the head of the answer before.
-        let begun = tokio::time::timeout(PROMPT, reading.next()).await.ok();
-        let is_throttled = reading.says_throttled();
+        // A server that throttles answers at once. A server that is working may be silent for long, and the client must
+        // get the head of the answer before that.
+        let begun = tokio::time::timeout(FIRST_FRAME_TIMEOUT, reading.next()).await.ok();
+        let is_throttled = reading.is_throttled_response();
         let answer = RawAnswer { status, headers, body: RawBody::Frames(Box::new(reading), begun) };
         Ok(match is_throttled {
             true => Tried::Throttled(Throttled::passing(answer, None)),
@@ -252,7 +252,7 @@ impl Exchange<'_> {
         })
     }
 
-    /// A throttled request whose own answer is read message by message from now on.
+    /// Converts a throttled request, so that its next answer is read message by message.
     fn held(&self, throttled: Throttled<RawAnswer>) -> Held {
         throttled.map(|answer| {
             let session = Arc::clone(self.session);
@@ -274,9 +274,9 @@ impl Exchange<'_> {
     }
 
     async fn post(&self, live: &Arc<Live>) -> Result<Unread, Error> {
-        // What the client sent before this comes before this.
-        self.session.caught_up().await;
-        live.settled().await;
+        // Messages that the client sent earlier must arrive earlier.
+        self.session.wait_for_delivery().await;
+        live.wait_for_stream().await;
         let (body, sent) = (self.body.clone(), self.sent.clone());
         let answer = self.session.link().post_with(self.headers, live, body, sent).await?;
         Ok(self.unread(Some(live), answer))

@@ -1,4 +1,4 @@
-//! Whether a listening proxy takes requests, for probes of containers that have no shell.
+//! Checks whether a listening proxy accepts requests, for container probes without a shell.
 
 use std::io;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::config::ListenAddress;
 
-/// Probes come every few seconds: a proxy that takes longer is not well.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// `Host` of a proxy that listens on this machine alone.
+/// Probes run every few seconds: a proxy that takes longer is unhealthy.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// The `Host` that a proxy accepts if it listens only on this machine.
 const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-const WELL: &str = "HTTP/1.1 200 ";
-/// As much of an answer is read.
+const OK_PREFIX: &str = "HTTP/1.1 200 ";
+/// The longest part of an answer that is read.
 const MAX_HEAD: u64 = 4096;
 
-/// Asks the proxy at `address`. An error says why it isn't well, in one line.
+/// Checks the proxy at `address`. The error is one line that tells why it is unhealthy.
 pub(crate) async fn check(address: &ListenAddress) -> Result<(), String> {
     let asked = async {
         match address {
@@ -24,15 +24,15 @@ pub(crate) async fn check(address: &ListenAddress) -> Result<(), String> {
             ListenAddress::Unix(path) => ask(UnixStream::connect(path).await?).await,
         }
     };
-    let line = match tokio::time::timeout(PATIENCE, asked).await {
+    let line = match tokio::time::timeout(TIMEOUT, asked).await {
         Ok(Ok(line)) => line,
         Ok(Err(error)) => return Err(format!("{address}: {error}")),
-        Err(_) => return Err(format!("{address}: no answer within {} s", PATIENCE.as_secs())),
+        Err(_) => return Err(format!("{address}: no answer within {} s", TIMEOUT.as_secs())),
     };
-    if line.starts_with(WELL) {
+    if line.starts_with(OK_PREFIX) {
         return Ok(());
     }
-    // Whatever listens there may say anything.
+    // Another program may listen there, and send any text.
     Err(format!("{address}: the answer is {:?}", line.chars().take(64).collect::<String>()))
 }
 
@@ -51,7 +51,7 @@ mod tests {
 
     use super::*;
 
-    /// Something that answers one connection with `answer`.
+    /// Listens, and answers one connection with `answer`.
     async fn answering(answer: &'static str) -> ListenAddress {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_200_is_well() {
+    async fn only_a_200_is_healthy() {
         let well = answering("HTTP/1.1 200 OK\r\n\r\nok\n").await;
         assert_eq!(check(&well).await, Ok(()));
         for answer in
@@ -79,16 +79,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_without_a_proxy_is_not_well() {
+    async fn an_address_without_a_proxy_is_unhealthy() {
         let directory = tempfile::tempdir().unwrap();
         let absent = ListenAddress::Unix(directory.path().join("absent"));
         let why = check(&absent).await.unwrap_err();
         assert_eq!(why, format!("{absent}: No such file or directory (os error 2)"));
     }
 
-    /// A proxy that is stopped, or stuck: the kernel still takes connections for it.
+    /// For a proxy that is stopped or stuck, the kernel still accepts connections.
     #[tokio::test(start_paused = true)]
-    async fn one_that_never_answers_is_not_well() {
+    async fn a_proxy_that_never_answers_is_unhealthy() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("silent");
         let _listener = UnixListener::bind(&path).unwrap();

@@ -1,10 +1,10 @@
 //! The first steps of the process: choose the broker, and continue without AWS variables.
 //!
-//! Order matters. The private broker is started while this process still has the variables that are
-//! the broker's; then the process re-executes itself without them, and takes over the broker's
+//! The order matters. The private broker is started while this process still has the variables that
+//! the broker needs. Then the process re-executes itself without them, and takes over the broker's
 //! connection and standard error.
 //!
-//! The proxy doesn't end when its broker can't be started: the client gets the reason as an error.
+//! The proxy doesn't exit if its broker can't be started: the client gets the reason as an error.
 
 use std::ffi::OsString;
 use std::io;
@@ -23,19 +23,19 @@ use crate::cli::BrokerChoice;
 use crate::config::Config;
 use crate::environment::{Environment, HANDOVER, Handover, KEPT_PREFIX, Keys};
 
-/// Why there is nothing to run.
+/// Why the proxy can't run.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// This process can't replace itself.
     #[error("can't continue without the AWS variables of the environment: {0}")]
     Reexecute(io::Error),
-    /// A socket was lost in the re-execution.
+    /// A socket was lost by the re-execution.
     #[error("the private broker's sockets didn't survive the re-execution: {0}")]
     Handover(io::Error),
 }
 
-/// The way to the broker. Where the environment holds AWS variables this doesn't return: the
-/// process starts over without them, and comes here again.
+/// The route to the broker. If the environment has AWS variables, this doesn't return: the process
+/// re-executes itself without them, and calls this again.
 pub fn route(
     config: &Config,
     choice: &BrokerChoice,
@@ -45,7 +45,7 @@ pub fn route(
     let handover = environment.handover();
     let found = running(choice, environment);
     let executable = std::env::current_exe().map_err(LaunchError::Reexecute)?;
-    // Whatever else the environment says: with keys in it, this process must not go on.
+    // In any case, a process with keys in its environment must not continue.
     let must_leave = !environment.aws_names().is_empty();
     if let Some(route) = found {
         return if must_leave { Err(reexecute(&executable, environment, None)) } else { Ok(route) };
@@ -80,7 +80,7 @@ pub fn route(
         }
         Some(Handover { failure: Some(why), .. }) => PrivateBroker::failed(start, restart, why),
         Some(_) if restart.keys_are_gone => {
-            let why = "the broker that listened on this machine is gone";
+            let why = "the broker that was listening on this machine is gone";
             PrivateBroker::failed(start, restart, why)
         }
         None | Some(_) => PrivateBroker::new(start, restart),
@@ -88,25 +88,24 @@ pub fn route(
     Ok(Route::Private(Arc::new(broker)))
 }
 
-/// The broker that runs already; none, where one of our own is wanted.
+/// The route to a running broker; `None` if a private one is needed.
 #[must_use]
 pub fn running(choice: &BrokerChoice, environment: &Environment) -> Option<Route> {
     match choice {
         BrokerChoice::Unix(path) => Some(Route::Unix(path.clone())),
         BrokerChoice::Tls(broker) => Some(Route::Tls(broker.clone())),
         BrokerChoice::Private => None,
-        // A process that wanted a private broker doesn't look again.
+        // A process that wanted a private broker doesn't search again.
         BrokerChoice::Any if environment.handover().is_some_and(Handover::wanted_broker) => None,
-        BrokerChoice::Any => answering(environment).map(Route::Unix),
+        BrokerChoice::Any => listening_socket(environment).map(Route::Unix),
     }
 }
 
-/// Starts this process over without AWS variables, where the environment holds any: for a command that
-/// needs none of them.
+/// Re-executes this process without AWS variables, if the environment has any, for a command that needs none of them.
 ///
 /// # Errors
-/// It can't. Where it can, this doesn't return.
-pub fn leave(environment: &Environment) -> Result<(), LaunchError> {
+/// The re-execution failed. If it succeeds, this doesn't return.
+pub fn leave_aws_variables(environment: &Environment) -> Result<(), LaunchError> {
     if environment.aws_names().is_empty() {
         return Ok(());
     }
@@ -114,10 +113,10 @@ pub fn leave(environment: &Environment) -> Result<(), LaunchError> {
     Err(reexecute(&executable, environment, None))
 }
 
-/// The names of the profiles in the AWS files, which the broker's program reads.
+/// The names of the profiles in the AWS files, as listed by the broker's program.
 ///
 /// # Errors
-/// What it says, or why it can't be run.
+/// The program's error message, or why it can't be run.
 pub fn profile_names(environment: &Environment) -> Result<Vec<String>, String> {
     let executable = std::env::current_exe().map_err(|error| error.to_string())?;
     let path = environment.os("PATH").map(OsString::from);
@@ -140,9 +139,10 @@ pub fn profile_names(environment: &Environment) -> Result<Vec<String>, String> {
         .map_err(|_| "sigward-broker doesn't list profiles; update it".to_owned())
 }
 
-/// The arguments of a private broker: our endpoint and profiles, nothing else.
+/// The arguments of a private broker: only this proxy's endpoint and profiles.
 fn arguments(config: &Config, log_level: &str) -> Vec<OsString> {
-    // An endpoint is a place; `?qualifier=…` of an AgentCore runtime belongs to each request.
+    // The endpoint without its query: `?qualifier=…` of an AgentCore runtime belongs to each
+    // request.
     let mut endpoint = config.endpoint.clone();
     endpoint.set_query(None);
     let audited = matches!(log_level, "DEBUG" | "INFO");
@@ -167,8 +167,8 @@ fn arguments(config: &Config, log_level: &str) -> Vec<OsString> {
     arguments
 }
 
-/// The first of the usual sockets behind which somebody listens.
-fn answering(environment: &Environment) -> Option<PathBuf> {
+/// The first default socket with a listening broker.
+fn listening_socket(environment: &Environment) -> Option<PathBuf> {
     let runtime = environment.path("XDG_RUNTIME_DIR").filter(|path| path.is_absolute());
     let kept = sockets::kept_for(rustix::process::getuid().as_raw());
     let own = runtime.map(|directory| sockets::of_user(&directory));
@@ -176,7 +176,7 @@ fn answering(environment: &Environment) -> Option<PathBuf> {
     usual.find(|path| UnixStream::connect(path).is_ok())
 }
 
-/// Replaces this process by itself without AWS variables. Returns only if that fails.
+/// Replaces this process with itself, without AWS variables. Returns only if that fails.
 fn reexecute(
     executable: &Path,
     environment: &Environment,
@@ -191,7 +191,7 @@ fn reexecute(
     for name in environment.aws_names() {
         command.env_remove(name);
     }
-    // Of another process.
+    // State that another process left.
     for name in environment.handover_names() {
         command.env_remove(name);
     }
@@ -212,7 +212,7 @@ fn reexecute(
         None => None,
     };
     if let Some([first, _]) = &sockets {
-        // The convention of systemd's socket activation, with a first number of our own.
+        // The convention of systemd's socket activation, with an explicit first number.
         command.env("LISTEN_PID", std::process::id().to_string());
         command.env("LISTEN_FDS", "2");
         command.env("LISTEN_FDS_FIRST_FD", first.as_raw_fd().to_string());
@@ -220,7 +220,7 @@ fn reexecute(
     LaunchError::Reexecute(command.exec())
 }
 
-/// Both under numbers that follow each other, and left open for the process that replaces this one.
+/// Duplicates both to adjacent descriptors that stay open for the process that replaces this one.
 fn adjacent(first: UnixStream, second: UnixStream) -> io::Result<[OwnedFd; 2]> {
     let mut from = 3;
     loop {
@@ -249,7 +249,7 @@ fn inherited_socket(inherited: &mut listenfd::ListenFd, at: usize) -> io::Result
 mod tests {
     use super::*;
 
-    fn told(arguments: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
+    fn broker_arguments(arguments: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
         let url = "https://aws-mcp.us-east-1.api.aws/mcp?x=1";
         let program = ["sigward-proxy", url];
         let arguments = program.iter().chain(arguments).map(OsString::from);
@@ -259,33 +259,36 @@ mod tests {
     }
 
     #[test]
-    fn a_private_broker_is_told_each_name_as_it_is() {
+    fn a_private_broker_gets_each_name_unchanged() {
         let names = ["my profile", "-x", "it's", "Zürich", "--endpoint=https://evil.example/"];
         let given = names.map(|name| format!("--profile={name}"));
-        // One option for all: whoever is told `--profile=a b` hears one name.
+        // One argument for both: a parser that gets `--profile=a b` reads one name.
         let (first, rest) = names.split_first().unwrap();
         let list: Vec<String> = rest.iter().map(|name| format!("\"{name}\"")).collect();
         let list = format!("\"{first}\" {}", list.join(" "));
-        let told = told(&[], &[("AWS_MCP_PROXY_PROFILES", &list)]);
-        assert_eq!(told[told.len() - names.len()..], given);
-        assert_eq!(told.iter().filter(|argument| *argument == "--endpoint").count(), 1);
-        assert!(told.contains(&"https://aws-mcp.us-east-1.api.aws/mcp".to_owned()), "{told:?}");
+        let broker_arguments = broker_arguments(&[], &[("AWS_MCP_PROXY_PROFILES", &list)]);
+        assert_eq!(broker_arguments[broker_arguments.len() - names.len()..], given);
+        assert_eq!(broker_arguments.iter().filter(|argument| *argument == "--endpoint").count(), 1);
+        assert!(
+            broker_arguments.contains(&"https://aws-mcp.us-east-1.api.aws/mcp".to_owned()),
+            "{broker_arguments:?}"
+        );
     }
 
     #[test]
     fn the_default_chain_has_no_name() {
         let key = ("AWS_ACCESS_KEY_ID", "AKID");
         for variables in [&[][..], &[key], &[key, ("AWS_DEFAULT_PROFILE", "d")]] {
-            assert!(!told(&[], variables).iter().any(|it| it.starts_with("--profile")));
+            assert!(!broker_arguments(&[], variables).iter().any(|it| it.starts_with("--profile")));
         }
         let default = [("AWS_DEFAULT_PROFILE", "d")];
-        assert!(told(&[], &default).contains(&"--profile=d".to_owned()));
+        assert!(broker_arguments(&[], &default).contains(&"--profile=d".to_owned()));
     }
 
     #[test]
-    fn both_sockets_get_numbers_that_follow_each_other() {
+    fn both_sockets_get_adjacent_descriptors() {
         let (first, second) = UnixStream::pair().unwrap();
-        // A gap between free numbers.
+        // Leaves a gap between free descriptors.
         let gap = rustix::io::fcntl_dupfd_cloexec(&first, 40).unwrap();
         let [one, other] = adjacent(first, second).unwrap();
         assert_eq!(one.as_raw_fd() + 1, other.as_raw_fd());

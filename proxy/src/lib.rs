@@ -1,25 +1,25 @@
 //! # sigward-proxy
 //!
-//! Speaks MCP to an agent and to MCP servers on AWS, and has every HTTP request signed by a broker.
-//! It reads no AWS file, resolves no profile and holds no secret.
+//! Speaks MCP to an agent and to MCP servers on AWS. A broker signs every HTTP request. The proxy
+//! reads no AWS file, resolves no profile and holds no secret.
 //!
-//! A message passes these phases, which are modules from top to bottom, each importing only what
-//! stands below it:
+//! A message passes through these phases. They are modules in this order, and each imports only
+//! modules listed below it:
 //!
 //! ```text
 //! receive   downstream   a line of standard input, or a POST
 //!           request      read once; nothing in it is ambiguous
 //! route     client       retries, sign-ins, the state of one client
-//!           route        which profile does the call name, may the tool be called
-//! sign      exchange     over which session, and again where that is safe
+//!           route        finds the profile of the call, and checks that the tool may be called
+//! sign      exchange     chooses the session, and sends again where that is safe
 //!           upstream     final bytes and headers ─▶ signer ─▶ broker ─▶ signature
-//! send      upstream     exactly what was signed
-//! stream    exchange     message by message, or frame by frame as they came; resumed, judged
-//! reply     client       under the id token that the request came with
+//! send      upstream     exactly the bytes that were signed
+//! stream    exchange     message by message, or frame by frame unchanged; resumed, checked
+//! reply     client       under the id token of the request
 //! ```
 //!
-//! It trusts the broker for signatures, and its own command line. It doesn't trust the messages of the
-//! client and of the server: they are bounded, and handled as text only.
+//! The proxy trusts the broker for signatures, and its own command line. It doesn't trust messages of the client or the
+//! server: their size is bounded, and they are handled only as text.
 
 mod run;
 
@@ -83,5 +83,5 @@ mod wait;
 
 pub use self::run::main;
 
-/// What `--version` says: the version, the commit and the date.
+/// The text that `--version` prints: version, commit and date.
 pub const VERSION: &str = env!("SIGWARD_VERSION");

@@ -1,7 +1,7 @@
-//! The log: lines on standard error, in the form of the reference proxy:
-//! `2026-11-23 22:48:07 | ERROR | sigward_proxy::client | message`.
+//! The log: lines on standard error, in the form of the reference proxy: `2026-11-23 22:48:07 |
+//! ERROR | sigward_proxy::client | message`.
 //!
-//! Standard output is the MCP channel and gets none of it.
+//! Nothing is logged to standard output, which is the MCP channel.
 
 use std::fmt::{self, Write as _};
 
@@ -17,7 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::is_control;
 
-/// Starts the log at one of the levels of the reference proxy, and the spans of the traces beside it.
+/// Starts the log at one of the levels of the reference proxy, and the export of traces.
 pub fn start(level: &str, traces: Option<&Traces>) {
     let level = match level {
         "DEBUG" => LevelFilter::DEBUG,
@@ -25,11 +25,11 @@ pub fn start(level: &str, traces: Option<&Traces>) {
         "WARNING" => LevelFilter::WARN,
         _ => LevelFilter::ERROR,
     };
-    // What HTTP libraries log below ERROR may hold headers.
+    // HTTP libraries may log headers at levels below ERROR.
     let targets = Targets::new().with_default(LevelFilter::ERROR).with_target("sigward", level);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).event_format(Line);
     let registry = tracing_subscriber::registry().with(lines.with_filter(targets));
-    // An optional layer would have each event and span that is off asked about again.
+    // An optional layer would be queried again for each disabled event and span.
     let _ = match traces {
         None => registry.try_init(),
         Some(traces) => registry.with(traces.layer()).try_init(),
@@ -55,7 +55,7 @@ where
             Level::INFO => "INFO",
             Level::DEBUG | Level::TRACE => "DEBUG",
         };
-        // RFC 3339, of which the seconds and what stands before them are of interest.
+        // RFC 3339, of which only the part up to the seconds is used.
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
         let time = time.get(..19).unwrap_or(&time).replace('T', " ");
@@ -66,8 +66,8 @@ where
     }
 }
 
-/// A text without the characters that end a line or move a cursor: what a server says must not look
-/// like lines of this log.
+/// A text without characters that end a line or move a cursor: the attack is a server's text that
+/// looks like lines of this log.
 struct OneLine<'a>(&'a str);
 
 impl fmt::Display for OneLine<'_> {
@@ -102,7 +102,7 @@ mod tests {
 
     /// A server chooses methods and messages.
     #[test]
-    fn what_a_server_says_is_no_line_of_its_own() {
+    fn text_of_a_server_cannot_forge_a_log_line() {
         let lines = Lines::default();
         let writer = lines.clone();
         let layer = tracing_subscriber::fmt::layer()

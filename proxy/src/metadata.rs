@@ -1,8 +1,8 @@
-//! What the broker says of our profiles: whose identity each is, for the model, and the region that goes into `_meta` of
-//! every request, with `--metadata`.
+//! The broker's information about the profiles: the identity of each, for the model, and the region for `_meta` of
+//! every request, together with `--metadata`.
 //!
-//! It is asked once, and followed from then on where the model is told of it: what is shown stays the same for the same
-//! state, and its readers are notified of changes.
+//! It is loaded once. If the model is shown the profiles, changes are followed from then on: the text stays the same
+//! for the same state, and its readers are notified of changes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,33 +19,33 @@ use crate::config::{Config, ProfileName};
 use crate::error::Error;
 use crate::wire;
 
-/// The key that AWS's MCP servers take their region from.
+/// The key from which AWS's MCP servers take their region.
 const AWS_REGION: &str = "AWS_REGION";
-/// The pause before a broker is followed again that went away.
+/// The pause before reconnecting to a broker that went away.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// The metadata of one profile's requests, as JSON text by key.
 pub(crate) type Members = Arc<[(String, String)]>;
 
-/// What the broker says of our profiles.
+/// The broker's information about the profiles.
 #[derive(Debug)]
 pub(crate) struct Metadata {
     broker: Broker,
-    asker: ProfileName,
+    default_profile: ProfileName,
     endpoint: Url,
     default_region: Option<String>,
     fallback_region: Option<String>,
     given: Vec<(String, String)>,
-    /// Of profiles that the broker doesn't know, or before it was asked.
+    /// The metadata for profiles that the broker doesn't know, and before it was loaded.
     unknown: Members,
-    /// Nothing before it was asked.
+    /// `None` until it is loaded.
     profiles: RwLock<Option<Arc<HashMap<String, Known>>>>,
     asking: Attempt,
     is_followed: AtomicBool,
     changes: watch::Sender<()>,
 }
 
-/// One profile.
+/// The information about one profile.
 #[derive(Debug, PartialEq, Eq)]
 struct Known {
     description: String,
@@ -63,7 +63,7 @@ impl Known {
         parts.into_iter().filter(|(_, value)| !value.is_empty())
     }
 
-    /// What a model reads of it.
+    /// The text for a model.
     fn shown(&self) -> String {
         let identity: Vec<_> =
             self.identity().map(|(key, value)| format!("{key} {value}")).collect();
@@ -84,7 +84,7 @@ impl Metadata {
         let fallback_region = config.fallback_region.clone();
         Self {
             broker,
-            asker: config.profiles.default().clone(),
+            default_profile: config.profiles.default().clone(),
             endpoint: config.endpoint.clone(),
             unknown: members(&given, default_region.as_deref().or(fallback_region.as_deref())),
             default_region,
@@ -97,16 +97,16 @@ impl Metadata {
         }
     }
 
-    /// Makes sure that the broker has been asked.
+    /// Loads the information, unless that has been done.
     pub(crate) async fn load(&self) -> Result<(), Error> {
         let known = || self.known().map(drop);
         if known().is_some() {
             return Ok(());
         }
-        // Once, and large: it holds a question to the broker.
+        // Boxed because it happens once and is large: it holds a request to the broker.
         let asking = Box::pin(async {
-            let profiles = self.broker.profiles(&self.asker).await?;
-            self.take(profiles);
+            let profiles = self.broker.profiles(&self.default_profile).await?;
+            self.update(profiles);
             Ok(())
         });
         self.asking.once(known, asking).await
@@ -119,12 +119,12 @@ impl Metadata {
         Arc::clone(known.map_or(&self.unknown, |known| &known.members))
     }
 
-    /// What a model is told of a profile.
+    /// The description of a profile for a model.
     pub(crate) fn description(&self, profile: &ProfileName) -> Option<String> {
         self.known()?.get(profile.as_str()).map(Known::shown)
     }
 
-    /// Whose identity a profile is, as a JSON object.
+    /// The identity of a profile, as a JSON object.
     pub(crate) fn identity(&self, profile: &ProfileName) -> String {
         let known = self.known();
         let known = known.as_ref().and_then(|known| known.get(profile.as_str()));
@@ -136,7 +136,7 @@ impl Metadata {
         format!("{{{}}}", members.collect::<Vec<_>>().join(","))
     }
 
-    /// Hears of changes of what is told of the profiles.
+    /// Notifies of changes of the descriptions.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
@@ -146,7 +146,11 @@ impl Metadata {
         if !self.is_followed.load(Ordering::Relaxed)
             && !self.is_followed.swap(true, Ordering::Relaxed)
         {
-            tokio::spawn(follow(self.broker.clone(), self.asker.clone(), Arc::downgrade(self)));
+            tokio::spawn(follow(
+                self.broker.clone(),
+                self.default_profile.clone(),
+                Arc::downgrade(self),
+            ));
         }
     }
 
@@ -154,15 +158,15 @@ impl Metadata {
         self.profiles.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes over what the broker says now.
-    fn take(&self, profiles: Vec<Profile>) {
+    /// Stores the broker's current information.
+    fn update(&self, profiles: Vec<Profile>) {
         let profiles = profiles.into_iter().map(|profile| self.of_broker(profile)).collect();
         let profiles = Some(Arc::new(profiles));
         let mut known = self.profiles.write().unwrap_or_else(PoisonError::into_inner);
-        let is_news = known.is_some() && *known != profiles;
+        let has_changed = known.is_some() && *known != profiles;
         *known = profiles;
         drop(known);
-        if is_news {
+        if has_changed {
             self.changes.send_replace(());
         }
     }
@@ -171,8 +175,8 @@ impl Metadata {
         let endpoint = profile.endpoints.iter().find(|endpoint| {
             Url::parse(&endpoint.url).is_ok_and(|url| url.origin() == self.endpoint.origin())
         });
-        // The order of mcp-proxy-for-aws: what boto3 takes (`AWS_DEFAULT_REGION`, then the
-        // profile's), then `AWS_REGION`, then the endpoint's.
+        // The order of mcp-proxy-for-aws: that of boto3 (`AWS_DEFAULT_REGION`, then the profile's),
+        // then `AWS_REGION`, then the endpoint's.
         let own = Some(profile.region).filter(|region| !region.is_empty());
         let region = self
             .default_region
@@ -181,7 +185,7 @@ impl Metadata {
             .or_else(|| self.fallback_region.clone())
             .or_else(|| endpoint.and_then(|endpoint| first_region(&endpoint.region)));
         let members = members(&self.given, region.as_deref());
-        // What the server gets to read counts.
+        // The value that the server reads takes precedence.
         let given = members.iter().find(|(key, _)| key == AWS_REGION);
         let region = given.and_then(|(_, value)| wire::string(value).map(|it| it.into_owned()));
         let (description, account, role) = (profile.description, profile.account, profile.role);
@@ -189,13 +193,13 @@ impl Metadata {
     }
 }
 
-/// Takes over each change, as long as anybody is there to see it.
-async fn follow(broker: Broker, asker: ProfileName, metadata: Weak<Metadata>) {
+/// Stores each change, while the metadata is in use.
+async fn follow(broker: Broker, default_profile: ProfileName, metadata: Weak<Metadata>) {
     loop {
-        if let Ok(mut changes) = broker.watch(&asker).await {
+        if let Ok(mut changes) = broker.watch(&default_profile).await {
             while let Ok(Some(list)) = changes.message().await {
                 let Some(metadata) = metadata.upgrade() else { return };
-                metadata.take(list.profiles);
+                metadata.update(list.profiles);
             }
         }
         tokio::time::sleep(PAUSE).await;
@@ -205,13 +209,13 @@ async fn follow(broker: Broker, asker: ProfileName, metadata: Weak<Metadata>) {
     }
 }
 
-/// The first region with a name of those that signatures for an endpoint are valid in.
+/// The first named region of those in which signatures for an endpoint are valid.
 fn first_region(regions: &str) -> Option<String> {
     let first = regions.split(',').next()?;
     (first != "*").then(|| first.to_owned())
 }
 
-/// What was given, and the region where none was.
+/// The given members, and the region unless it is among them.
 fn members(given: &[(String, String)], region: Option<&str>) -> Members {
     let names_region = given.iter().any(|(key, _)| key == AWS_REGION);
     let region = region.filter(|_| !names_region);

@@ -1,17 +1,16 @@
-//! Clients that an error in answer to `initialize` leaves waiting for ever.
+//! Supports clients that hang if `initialize` is answered with an error.
 //!
-//! The CLIs of Kiro and Amazon Q are built on a Rust SDK that skipped such errors
-//! (modelcontextprotocol/rust-sdk#569). As in mcp-proxy-for-aws they get a handshake in place of the
-//! error. What they ask next opens the session again, and its error is shown.
+//! The CLIs of Kiro and Amazon Q use a Rust SDK that ignored such errors (modelcontextprotocol/rust-sdk#569). As in
+//! mcp-proxy-for-aws, they get a successful handshake in place of the error. Their next request opens the session
+//! again, and gets the error.
 
 use crate::budget::Message;
 use crate::wire::{self, Envelope, Object};
 
-/// What the names of these clients hold, in lower case.
+/// Parts of the names of these clients, in lower case.
 const NAMES: [&str; 2] = ["kiro cli", "q dev cli"];
 
-/// The response to the `initialize` in `request`: a handshake in place of an error, where the client
-/// is one of these.
+/// The response to the `initialize` in `request`. For one of these clients, an error is replaced by a handshake.
 pub(crate) fn without_error(request: &str, response: Message) -> Message {
     match handshake(request, &response.text) {
         Some((handshake, error)) => {

@@ -1,8 +1,7 @@
-//! The profile of a call: the argument that is offered, cut out, checked and obeyed.
+//! The profile of a call: offers the argument, reads and checks it, and removes it from the text.
 //!
-//! The only module that knows the argument. What it keeps: a call is signed with the profile that it
-//! names or with the default, never with another one than the model asked for; and a value that
-//! chose a profile never reaches upstream.
+//! This is the only module that knows the argument. Invariants: a call is signed with the profile that it names or with
+//! the default, never with another one; a value that chose a profile never reaches upstream.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,10 +11,10 @@ use crate::error::printable;
 use crate::request::{PROFILE_KEY, Request};
 use crate::wire::{self, Fault, Object};
 
-/// How many names are tried for the argument of one tool.
+/// The most names that are tried for the argument of one tool.
 const MAX_NAMES: usize = 8;
 
-/// What a client is offered.
+/// The profiles that a client can choose from, and the argument for it.
 #[derive(Debug)]
 pub struct Offer {
     profiles: Profiles,
@@ -28,33 +27,32 @@ pub struct Offer {
 pub struct Choice {
     /// The profile that signs.
     pub profile: ProfileName,
-    /// Where the member stands that chose it, and that must be cut out of the text.
+    /// The range of the member that chose it, which must be removed from the text.
     pub cut: Option<Range<usize>>,
 }
 
 impl Offer {
-    /// The offer of `profiles` by `argument`.
+    /// Offers `profiles` through `argument`.
     #[must_use]
     pub fn new(profiles: Profiles, argument: ProfileArgument) -> Self {
         let ProfileArgument { name, tools } = argument;
         Self { profiles, argument: name, tools }
     }
 
-    /// Whether there is anything to choose. If not, messages are left alone.
+    /// Whether there is more than one profile. If not, messages aren't changed.
     #[must_use]
     pub fn is_choice(&self) -> bool {
         self.profiles.is_choice()
     }
 
-    /// The argument's name where no tool takes it.
+    /// The argument's name, unless a tool has an argument of the same name.
     #[must_use]
     pub fn argument(&self) -> &str {
         &self.argument
     }
 
-    /// The argument's name on one tool: with `proxy_` in front where the tool has an argument of
-    /// that name itself, which stays the tool's. `None` where the tool leaves no name: it takes as many
-    /// as only somebody with bad intentions gives it.
+    /// The argument's name on one tool: prefixed with `proxy_` if the tool has its own argument of that name. `None` if
+    /// the tool uses so many of these names that it must be malicious.
     #[must_use]
     pub fn argument_on(&self, schema: Option<&Object<'_>>) -> Option<String> {
         if !self.is_choice() {
@@ -64,20 +62,20 @@ impl Offer {
         names.find(|name| !schema.is_some_and(|schema| declares(schema.text(), name)))
     }
 
-    /// Whether a tool of that name offers the argument.
+    /// Whether a tool with this name offers the argument.
     #[must_use]
     pub fn is_offered_on(&self, tool: &str) -> bool {
         self.is_choice() && (self.tools.is_empty() || self.tools.matches(tool))
     }
 
-    /// Whether a call could carry the argument at all, under whatever name.
+    /// Whether a call can contain the argument at all, under any name.
     #[must_use]
     pub fn may_choose(&self, request: &Request) -> bool {
         let arguments = request.arguments();
         arguments.is_some_and(|(text, _)| text.contains(&self.argument) || text.contains("\\u"))
     }
 
-    /// The argument's schema. `describe` tells what the broker says of a profile.
+    /// The argument's schema. `describe` returns the broker's description of a profile.
     #[must_use]
     pub fn schema(&self, describe: impl Fn(&ProfileName) -> Option<String>) -> String {
         let names: Vec<&str> = self.profiles.all().iter().map(ProfileName::as_str).collect();
@@ -112,7 +110,7 @@ impl Offer {
             Err(fault) => return Err(fault.to_string()),
         };
         let profile = self.validate(value, name)?;
-        // An agent that names a profile where none can be chosen must not believe that it got it.
+        // An agent that names a profile where none can be chosen must not believe that it was used.
         let tool = request.tool().unwrap_or_default();
         if !self.is_offered_on(tool) && profile != self.profiles.default() {
             return Err(format!(
@@ -122,7 +120,7 @@ impl Offer {
         }
         let member = arguments.range_of(name);
         let cut = member.map(|member| start + member.start..start + member.end);
-        // The value must not be sent, and nothing is sent whose value can't be cut.
+        // The value must not be sent. If it can't be removed, nothing is sent.
         let cut = Some(cut.ok_or_else(|| Fault::BadEdit.to_string())?);
         Ok(Choice { profile: profile.clone(), cut })
     }
@@ -143,7 +141,7 @@ impl Offer {
         }
     }
 
-    /// The profile that a JSON value names; `null` is the default.
+    /// The profile that a JSON value names; `null` means the default.
     fn validate(&self, value: &str, name: &str) -> Result<&ProfileName, String> {
         if value == "null" {
             return Ok(self.profiles.default());
@@ -161,16 +159,17 @@ impl Offer {
     }
 }
 
-/// A name in a sentence: in quotes where it could be read as more than a name.
+/// A name for use in a sentence: quoted if it could be read as more than a name.
 fn shown(profile: &ProfileName) -> Cow<'_, str> {
     let name = profile.as_str();
     let plain = |c: char| c.is_alphanumeric() || "_-.@/+".contains(c);
     if name.chars().all(plain) { name.into() } else { format!("\"{name}\"").into() }
 }
 
-/// Whether a schema declares a property, in itself or in any of its branches.
+/// Whether a schema declares a property, in itself or in one of its branches.
 fn declares(schema: &str, name: &str) -> bool {
-    // Nearly every schema is done here: neither the name nor an escape that could spell it.
+    // A fast path for nearly every schema: it contains neither the name nor an escape that could
+    // spell it.
     if !schema.contains(name) && !schema.contains("\\u") {
         return false;
     }

@@ -1,7 +1,7 @@
-//! What MCP over HTTP asks of a message: its generation, and the headers that mirror it.
+//! The requirements of MCP over HTTP for a message: its generation, and the headers that mirror it.
 //!
-//! Revisions up to 2025-11-25 bind messages to a session; 2026-07-28 has none, and repeats parts of
-//! each message in headers (SEP-2243). Pure functions of the final text.
+//! Versions up to 2025-11-25 bind messages to a session. 2026-07-28 has no sessions, and repeats
+//! parts of each message in headers (SEP-2243). All functions are pure functions of the final text.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -18,33 +18,33 @@ pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const MCP_METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");
 
-/// Where a message of 2026-07-28 says so, within `params._meta`.
+/// The key in `params._meta` of the protocol version (2026-07-28).
 pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-/// Where it says who its sender is.
+/// The key of the sender's description.
 pub const META_CLIENT: &str = "io.modelcontextprotocol/clientInfo";
-/// Where it says what its sender can do.
+/// The key of the sender's capabilities.
 pub const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
-/// The prefix of all that describes the sender there.
+/// The prefix of all keys that describe the sender.
 pub const META_PREFIX: &str = "io.modelcontextprotocol/";
 
-/// The error of a header that doesn't mirror its body.
+/// The error code for a header that doesn't mirror the body.
 pub const HEADER_MISMATCH: i64 = -32020;
-/// AWS's own way to say that a session is gone.
+/// AWS's error code for a lost session.
 pub const AWS_SESSION_EXPIRED: i64 = -30001;
-/// AWS's way to say that it is asked too often, and didn't act.
+/// AWS's error code for throttling: the server didn't act.
 pub const THROTTLED: i64 = -32004;
 
-/// How a message is carried.
+/// How a message is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Generation {
-    /// Up to 2025-11-25: over a session.
+    /// Up to 2025-11-25: with a session.
     Sessions,
-    /// From 2026-07-28: on its own, under the version that it names.
+    /// From 2026-07-28 on: without a session, with the version that the message names.
     Stateless(HeaderValue),
 }
 
 impl Generation {
-    /// The generation of a message, by what its `_meta` says.
+    /// The generation of a message, by its `_meta`.
     #[must_use]
     pub fn of(params: Option<&Object<'_>>) -> Self {
         params
@@ -54,7 +54,7 @@ impl Generation {
             .map_or(Self::Sessions, Self::Stateless)
     }
 
-    /// Whether this is the one without sessions.
+    /// Whether it is the generation without sessions.
     #[must_use]
     pub fn is_stateless(&self) -> bool {
         matches!(self, Self::Stateless(_))
@@ -70,7 +70,7 @@ pub fn post_headers() -> HeaderMap {
     headers
 }
 
-/// What binds a request to its session.
+/// Sets the headers that bind a request to its session.
 pub fn bind(headers: &mut HeaderMap, id: Option<&HeaderValue>, version: Option<&HeaderValue>) {
     if let Some(id) = id {
         headers.insert(SESSION_ID, id.clone());
@@ -80,8 +80,8 @@ pub fn bind(headers: &mut HeaderMap, id: Option<&HeaderValue>, version: Option<&
     }
 }
 
-/// What mirrors a message of 2026-07-28: version, method, name, and the parameters that its tool
-/// wants to see in headers.
+/// Sets the headers that mirror a message of 2026-07-28: version, method, name, and the parameters
+/// that its tool requires.
 pub fn mirror(
     headers: &mut HeaderMap,
     version: &HeaderValue,
@@ -115,12 +115,12 @@ fn name_field(method: &str) -> Option<&'static str> {
     }
 }
 
-/// A parameter that is mirrored in a header: `x-mcp-header` of a tool's schema.
+/// A parameter that is mirrored in a header: `x-mcp-header` in a tool's schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParameterHeader {
-    /// The names from the arguments down to the value.
+    /// The names from the arguments to the value.
     pub path: Vec<String>,
-    /// `Mcp-Param-…`
+    /// The header, `Mcp-Param-…`.
     pub header: HeaderName,
 }
 
@@ -134,7 +134,7 @@ impl ParameterHeader {
         let value = object.find(last)?;
         match value.as_bytes().first()? {
             b'"' => wire::string(value).map(std::borrow::Cow::into_owned),
-            // A null means that there is no header; an object or array can't be in one.
+            // For null, no header is sent; objects and arrays can't be mirrored.
             b'n' | b'{' | b'[' => None,
             _ => Some(value.to_owned()),
         }
@@ -147,13 +147,13 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     }
 }
 
-/// A value as it may stand in a header: as it is, or in the Base64 sentinel of the specification
-/// (Streamable HTTP, "Value Encoding").
+/// A value for a header: unchanged, or in the specification's Base64 form (Streamable HTTP, "Value
+/// Encoding").
 fn encode(text: &str) -> String {
     let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
         && !text.starts_with(' ')
         && !text.ends_with(' ')
-        // The signature folds runs of spaces, and a tab isn't one on every way.
+        // The signature collapses runs of spaces, and intermediaries may change tabs.
         && !text.contains("  ");
     let looks_encoded = text.starts_with("=?base64?") && text.ends_with("?=");
     if plain && !looks_encoded {

@@ -1,9 +1,9 @@
-//! The one reading of a client's message: *receive*.
+//! Reads a client's message once: the phase *receive*.
 //!
-//! The text is read once, by the reader that the broker applies its rules with, and owned together
-//! with the ranges of its members. A message that another reader could understand differently (one of
-//! the keys that routing depends on is there twice, or in another case) is refused here, so that all
-//! later readers see the same message. Changes are edits of the ranges; every other byte stays.
+//! The text is read once, by the same reader with which the broker applies its rules, and owned together with the
+//! ranges of its members. A message that another reader could understand differently (a key on which routing depends is
+//! duplicated, or in another case) is refused here, so that all later readers see the same message. Changes are edits
+//! of the ranges; every other byte stays.
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
@@ -19,7 +19,7 @@ use crate::wire::{self, Edits, Fault, Id, Kind, Object};
 /// One message of a client.
 #[derive(Debug)]
 pub enum Incoming {
-    /// It has a response.
+    /// A request, which gets a response.
     Request(Request),
     /// A notification, or the response to a request of a server.
     Other(Kind, Message),
@@ -33,14 +33,14 @@ pub struct Request {
     id: Id,
     method: String,
     generation: Generation,
-    /// The tool that is called, where it has a name.
+    /// The name of the called tool, if it has one.
     tool: Option<String>,
 }
 
-/// The longest params of a handshake: they are kept for as long as its session.
+/// The longest params of a handshake: they are stored as long as its session.
 const MAX_HANDSHAKE: usize = 64 << 10;
 
-/// What is read beside the envelope.
+/// The places that are read in addition to the envelope.
 struct Places {
     want: Arc<Want>,
     version: Place,
@@ -49,14 +49,14 @@ struct Places {
     profile: Place,
 }
 
-/// The key within `_meta` by which requests other than tool calls choose a profile.
+/// The key in `_meta` with which requests other than tool calls choose a profile.
 pub const PROFILE_KEY: &str = "sigward/profile";
 
 static PLACES: LazyLock<Places> = LazyLock::new(|| {
     let mut want = Want::default();
     let mut of_meta = |key: &str| {
         let pointer = format!("/_meta/{}", key.replace('~', "~0").replace('/', "~1"));
-        // These are pointers, of which a test makes sure; `_meta` is read in any case.
+        // These are valid pointers, which a test checks; `_meta` is read in any case.
         want.look_at(&pointer).unwrap_or(Place::META)
     };
     let version = of_meta(protocol::META_VERSION);
@@ -70,11 +70,11 @@ impl Incoming {
     /// Reads a message.
     ///
     /// # Errors
-    /// It is no message, or one that readers understand differently; the text comes back.
+    /// It isn't a message, or readers could understand it differently; the text is returned.
     pub fn read(message: Message) -> Result<Self, (Fault, Message)> {
         let call = match call::read_with(message.text.as_bytes(), &PLACES.want) {
             Ok(call) => call,
-            // What begins like a word need not be JSON.
+            // A text that begins like a word may not be JSON.
             Err(call::Fault::NotObject) => {
                 let fault = Object::parse(&message.text).err().unwrap_or(Fault::NotObject);
                 return Err((fault, message));
@@ -83,8 +83,8 @@ impl Incoming {
         };
         match call.kind() {
             call::Kind::Response => Ok(Self::Other(Kind::Response, message)),
-            // Nobody would see it refused, and some servers would carry it out: under no rule for
-            // tools, and with whatever profile it names.
+            // The client wouldn't see the refusal of a notification, and some servers would carry
+            // it out: without any rule for tools, and with any profile that it names.
             call::Kind::Notification if call.method() == Some("tools/call") => {
                 Err((Fault::NotMessage("a call of a tool needs an id"), message))
             }
@@ -99,7 +99,7 @@ impl Request {
         let version = match call.value(PLACES.version) {
             Ok(Some(call::Value::Text(version))) => HeaderValue::try_from(version.as_str()).ok(),
             Ok(_) => None,
-            // Servers of one generation and of the other would read different messages.
+            // Servers of different generations would read different messages.
             Err(fault) => return Err((fault.into(), message)),
         };
         let id = call.range(Place::ID).and_then(|range| message.text.get(range));
@@ -116,7 +116,7 @@ impl Request {
     }
 
     /// A request of the proxy itself.
-    pub(crate) fn own(text: String) -> Result<Self, Fault> {
+    pub(crate) fn from_proxy(text: String) -> Result<Self, Fault> {
         match Incoming::read(text.into()) {
             Ok(Incoming::Request(request)) => Ok(request),
             Ok(Incoming::Other(..)) => Err(Fault::NotMessage("not a request")),
@@ -124,7 +124,7 @@ impl Request {
         }
     }
 
-    /// The same request in other words, with the same share of the memory.
+    /// The same request with another text, and the same share of the memory.
     pub(crate) fn with_text(&self, text: String) -> Result<Self, Fault> {
         let message = self.message.part_of(text);
         match Incoming::read(message) {
@@ -140,7 +140,7 @@ impl Request {
         &self.message.text
     }
 
-    /// The text as bytes, which hold on to its share of the memory.
+    /// The text as bytes, which keep its share of the memory.
     #[must_use]
     pub fn bytes(&self) -> Bytes {
         Bytes::from_owner(Whole(Arc::clone(&self.message)))
@@ -158,19 +158,19 @@ impl Request {
         &self.method
     }
 
-    /// Whether the request goes over a session.
+    /// The protocol generation: with or without sessions.
     #[must_use]
     pub fn generation(&self) -> &Generation {
         &self.generation
     }
 
-    /// Whether this is the generation without sessions.
+    /// Whether it belongs to the generation without sessions.
     #[must_use]
     pub fn is_stateless(&self) -> bool {
         self.generation.is_stateless()
     }
 
-    /// Whether this is the handshake of a session.
+    /// Whether it is the handshake of a session.
     #[must_use]
     pub fn begins_session(&self) -> bool {
         self.method == "initialize" && !self.is_stateless()
@@ -182,25 +182,25 @@ impl Request {
         self.method == "subscriptions/listen"
     }
 
-    /// Whether a tool is called.
+    /// Whether it calls a tool.
     #[must_use]
     pub fn is_tool_call(&self) -> bool {
         self.method == "tools/call"
     }
 
-    /// The tool that is called, where it has a name.
+    /// The name of the called tool, if it has one.
     #[must_use]
     pub fn tool(&self) -> Option<&str> {
         self.tool.as_deref()
     }
 
-    /// The id of the task that this is about.
+    /// The id of the task in the params.
     #[must_use]
     pub fn task(&self) -> Option<&str> {
         self.call.text(Place::TASK_ID).ok().flatten()
     }
 
-    /// The URI of the resource that this is about.
+    /// The URI of the resource in the params.
     #[must_use]
     pub fn uri(&self) -> Option<&str> {
         self.call.text(Place::URI).ok().flatten()
@@ -218,31 +218,31 @@ impl Request {
         self.at(Place::META)
     }
 
-    /// The text of `params.arguments`, and where it stands.
+    /// The text of `params.arguments`, and its position.
     #[must_use]
     pub fn arguments(&self) -> Option<(&str, usize)> {
         let start = self.call.range(Place::ARGUMENTS)?.start;
         Some((self.at(Place::ARGUMENTS)?, start))
     }
 
-    /// What the client says of itself in `_meta` (2026-07-28).
+    /// The client's description of itself in `_meta` (2026-07-28).
     #[must_use]
     pub fn client(&self) -> Option<&str> {
         self.at(PLACES.client)
     }
 
-    /// What the client says in `_meta` that it can do (2026-07-28).
+    /// The client's capabilities in `_meta` (2026-07-28).
     #[must_use]
     pub fn capabilities(&self) -> Option<&str> {
         self.at(PLACES.capabilities)
     }
 
-    /// The profile in `_meta`: the text of the value, and where the member stands.
+    /// The profile in `_meta`: the text of the value, and the range of the member.
     ///
     /// # Errors
-    /// It is there twice, or in another case.
+    /// The key is duplicated, or in another case.
     pub fn profile(&self) -> Result<Option<(&str, Range<usize>)>, Fault> {
-        // The text is shown where it names no profile, so that its value doesn't matter here.
+        // Such a value names no profile; the text is shown in the refusal.
         match self.call.value(PLACES.profile) {
             Ok(None) => Ok(None),
             Ok(Some(_)) | Err(call::Fault::TooLong(_) | call::Fault::HalfPair(_)) => {
@@ -253,10 +253,10 @@ impl Request {
     }
 
     /// The final text: without the member at `cut`, and with `metadata` (JSON text by key) in
-    /// `params._meta`. What the request says there itself stays: its own value wins.
+    /// `params._meta`. Keys that the request already has keep their value.
     ///
     /// # Errors
-    /// The edits don't fit the text; nothing of it may be sent.
+    /// The edits don't fit the text; none of it may be sent.
     pub fn finish(
         &self,
         cut: Option<Range<usize>>,
@@ -279,7 +279,7 @@ impl Request {
                 Ok(meta) => Some(meta),
                 Err(_) => return,
             },
-            // By position (JSON-RPC 2.0 section 4.2): nowhere to put it.
+            // Params by position (JSON-RPC 2.0 section 4.2) have no place for it.
             (None, Some(params)) if !params.starts_with('{') => return,
             (None, _) => None,
         };
@@ -306,7 +306,7 @@ impl Request {
     }
 }
 
-/// The text of a request, as the owner of bytes.
+/// Owns the text of a request for its bytes.
 struct Whole(Arc<Message>);
 
 impl AsRef<[u8]> for Whole {

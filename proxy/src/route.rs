@@ -1,7 +1,7 @@
-//! Where a request goes, and whether it may be made at all: *route*.
+//! Decides where a request is sent, and whether it may be made at all: the phase *route*.
 //!
-//! Decides by the request, the tools that were listed and the tasks; it sends nothing. For a tool that
-//! wasn't listed yet it may ask for a list first.
+//! It decides by the request, the listed tools and the tasks; it sends nothing. For a tool that isn't known, it may ask
+//! the caller to list the tools first.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,30 +13,30 @@ use crate::request::Request;
 use crate::tasks::{Ambiguous, Tasks};
 use crate::tools::{Catalog, Tool};
 
-/// Where a request goes.
+/// The route of a request.
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) profile: ProfileName,
-    /// What chose the profile, and must be cut out of the text.
+    /// The range of the member that chose the profile, which must be removed from the text.
     pub(crate) cut: Option<Range<usize>>,
-    /// Whether it may be sent again after the server may have acted on it.
+    /// Whether it may be repeated after the server may have acted on it.
     pub(crate) repeatable: bool,
-    /// The argument that is cut out.
+    /// The name of the removed argument.
     pub(crate) cut_argument: Option<String>,
     /// The parameters to mirror in headers.
     pub(crate) headers: Vec<ParameterHeader>,
 }
 
-/// Why a request goes nowhere.
+/// Why a request can't be routed.
 #[derive(Debug)]
 pub(crate) enum Unroutable {
-    /// For the model: the call can't be made as it was asked for.
+    /// The call can't be made as requested; the text is for the model.
     Tool(String),
-    /// For the client: the request is wrong.
+    /// The request is invalid; the text is for the client.
     Params(String),
 }
 
-/// What decides for one client.
+/// The state that routing needs, for one client.
 #[derive(Debug)]
 pub(crate) struct Router {
     pub(crate) profiles: Profiles,
@@ -49,7 +49,7 @@ impl Router {
     /// Whether the tools must be listed before `call` can be routed.
     ///
     /// # Errors
-    /// The call is refused whatever the list says: nobody is asked for it.
+    /// The call is refused whatever the list contains, so that no list is requested.
     pub(crate) fn needs_list(&self, call: &Request) -> Result<bool, Unroutable> {
         if !call.is_tool_call() {
             return Ok(false);
@@ -62,7 +62,7 @@ impl Router {
         Ok(matters && self.catalog.tool(name).is_none())
     }
 
-    /// Where a call goes, by what is known.
+    /// The route of a call, by what is known.
     pub(crate) fn route(&self, call: &Request) -> Result<Route, Unroutable> {
         let method = call.method();
         let repeatable = method.ends_with("/list") || method == "server/discover";
@@ -98,11 +98,11 @@ impl Router {
         })
     }
 
-    /// What names alone decide, before anything is asked of anybody.
+    /// Checks the name alone, before any list is requested.
     fn check_name(&self, call: &Request, name: &str) -> Result<(), Unroutable> {
-        // The attack: a name that isn't a string, such as an array with one, which some servers accept.
+        // The attack: a name that isn't a string, such as an array that contains one, which some servers accept.
         if call.tool().is_none() && !self.catalog.is_open() {
-            let why = "The call has no name that this proxy's rules for tools could judge.";
+            let why = "The call has no name that this proxy's rules for tools could check.";
             return Err(Unroutable::Tool(why.to_owned()));
         }
         if self.catalog.judges_by_annotation() || call.tool().is_none() {
@@ -111,14 +111,14 @@ impl Router {
         self.catalog.check(name, None).map_err(Unroutable::Tool)
     }
 
-    /// A task stays with the profile that made it.
+    /// Requests about a task use the profile that created it.
     fn of_task(&self, call: &Request) -> Result<Choice, Unroutable> {
         let chosen = self.offer.of_request(call).map_err(Unroutable::Params)?;
         let is_chosen = chosen.cut.is_some();
         let task = call.task().map(|task| (task, self.tasks.profile_of(task)));
         match task {
             None | Some((_, Ok(None))) => Ok(chosen),
-            // The client says which of several it means.
+            // The client chose one of several profiles.
             Some((task, _)) if is_chosen && self.tasks.is_of(task, &chosen.profile) => Ok(chosen),
             Some((_, Ok(Some(profile)))) => Ok(Choice { profile, cut: chosen.cut }),
             Some((task, Err(Ambiguous(makers)))) => {

@@ -1,4 +1,4 @@
-//! From the command line to the end: options, broker, runtime, clients, drain.
+//! Runs the proxy: options, broker, runtime, clients, drain.
 
 mod announce;
 mod commands;
@@ -33,14 +33,14 @@ use crate::upstream::{Settings, Upstream};
 /// How long written messages may take to reach the client at the end.
 const FLUSH: Duration = Duration::from_millis(200);
 
-/// Descriptors for all connections of clients, some to the endpoint, and the rest.
+/// File descriptors for all connections of clients, some to the endpoint, and the rest.
 const DESCRIPTORS: u64 = 16_384;
 
-/// How long answers in flight may take to end when a listening proxy gets a signal. With what
-/// the sessions may take after that, it is gone within two seconds.
+/// How long answers in flight may take when a listening proxy gets a signal. Together with the time
+/// for closing sessions, the proxy ends within two seconds.
 const DRAIN: Duration = Duration::from_millis(700);
 
-/// Runs the program. It ends with the client's input, or by a signal.
+/// Runs the program. It ends with the client's input, or on a signal.
 #[must_use]
 pub fn main() -> ExitCode {
     if let Some(asked) = cli::health(std::env::args_os()) {
@@ -62,7 +62,7 @@ pub fn main() -> ExitCode {
     let traces = start_traces(&environment);
     log::start(&invocation.log_level, traces.as_ref().ok().and_then(Option::as_ref));
     if let Err(error) = &traces {
-        // No reason to serve nobody.
+        // This isn't a reason to serve no client.
         tracing::error!("no traces are exported: {error}");
     }
     let Invocation { config, broker, log_level } = invocation;
@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
         Route::Private(private) => Some(Arc::clone(private)),
         Route::Unix(_) | Route::Tls(_) => None,
     };
-    // A client over standard input gets the error with its first request.
+    // A stdio client gets the error with its first request.
     let failure = private.as_ref().and_then(|private| private.known_failure());
     if let Some(failure) = &failure {
         eprintln!("sigward-proxy: the private broker {failure}");
@@ -90,7 +90,7 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     let code = runtime.block_on(serve(config, route, descriptors));
-    // Where standard input is read on a thread, that may still wait for it. Nobody else does.
+    // A thread that reads standard input may still block, and must not delay the exit.
     runtime.shutdown_background();
     match private {
         Some(private) => {
@@ -101,7 +101,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The export of traces, for a process that stays: one that is about to re-execute itself has no thread for it.
+/// Starts the export of traces, but not in a process that is about to re-execute itself, because the export needs a
+/// thread.
 fn start_traces(environment: &Environment) -> Result<Option<Traces>, TracesError> {
     if !environment.aws_names().is_empty() {
         return Ok(None);
@@ -111,13 +112,13 @@ fn start_traces(environment: &Environment) -> Result<Option<Traces>, TracesError
     TraceSettings::read(variable)?.map(start).transpose()
 }
 
-/// One thread: a proxy waits, it doesn't compute, and threads that wake each other cost a call more
-/// than it takes (measured: a third of the latency, and of the rate).
+/// One thread: a proxy waits rather than computes, and waking other threads would cost a call more
+/// time than the rest (measured: a third of the latency and of the rate).
 fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Asks another proxy, the one at `address`, whether it is well.
+/// Checks the health of the proxy at `address`.
 fn check_health(address: &ListenAddress) -> ExitCode {
     match runtime().map(|runtime| runtime.block_on(health::check(address))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -126,9 +127,9 @@ fn check_health(address: &ListenAddress) -> ExitCode {
     }
 }
 
-/// Help, or what is wrong with the command line.
+/// Prints the help, or the error of the command line.
 fn usage(error: &clap::Error) -> ExitCode {
-    // Help goes to standard output, where no MCP client is yet.
+    // Help goes to standard output, because there is no MCP client yet.
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
@@ -142,7 +143,7 @@ async fn serve(config: Config, route: Route, descriptors: u64) -> ExitCode {
     };
     let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
     if config.listen.is_none() {
-        // The terminal of the client is gone. A listening proxy may be meant to outlive it (nohup).
+        // The client's terminal is gone. A listening proxy may be meant to outlive it (nohup).
         kinds.push(SignalKind::hangup());
     }
     let signals: io::Result<Vec<Signal>> = kinds.into_iter().map(signal).collect();
@@ -172,7 +173,7 @@ async fn serve(config: Config, route: Route, descriptors: u64) -> ExitCode {
     }
 }
 
-/// Serves the client at the other end of standard input and output.
+/// Serves the client on standard input and output.
 async fn over_stdio(shared: Arc<Shared>, stop: impl Future<Output = ()>) {
     let (input, output) = (stdio::Input::of_process(), stdio::Output::of_process());
     let (sender, receiver) = mpsc::channel(stdio::OUTPUT_QUEUE);
@@ -193,7 +194,7 @@ async fn over_stdio(shared: Arc<Shared>, stop: impl Future<Output = ()>) {
     }
 }
 
-/// Serves clients that come over HTTP.
+/// Serves HTTP clients.
 async fn over_http(
     shared: Arc<Shared>,
     listen: &Listen,
@@ -223,8 +224,8 @@ async fn over_http(
         limits: Limits::USUAL,
         draining: draining.clone(),
     });
-    // Whoever started this waits for it, whatever the level of the log.
-    // One write, so that a reader never sees half a line.
+    // The process that started this one waits for this line, whatever the log level. It is written
+    // at once, so that a reader never gets half a line.
     let ready = format!("sigward-proxy: listening address={address} path=/mcp\n");
     let _ = std::io::stderr().write_all(ready.as_bytes());
     let connections = tokio::select! {
@@ -240,11 +241,11 @@ async fn over_http(
     ExitCode::SUCCESS
 }
 
-/// Most systems let a process have 1024 descriptors until it asks for more: fewer than the clients and
-/// connections that are promised. Not as many as there are: programs that the private broker runs
-/// inherit this, and old ones close each of them.
+/// By default, most systems limit a process to 1024 file descriptors: fewer than the promised clients and connections
+/// need. The limit isn't raised to the maximum, because programs that the private broker runs inherit it, and old ones
+/// close each descriptor up to it.
 ///
-/// How many there may be now.
+/// Returns the new limit.
 fn raise_descriptors() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -253,14 +254,14 @@ fn raise_descriptors() -> u64 {
         let before = limit.current;
         limit.current = Some(wanted);
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::debug!(%error, "the limit of descriptors stays as it is");
+            tracing::debug!(%error, "the limit of open files can't be raised");
             limit.current = before;
         }
     }
     limit.current.unwrap_or(DESCRIPTORS)
 }
 
-/// Says on standard error why there is nothing to run.
+/// Prints why the program can't run.
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("sigward-proxy: {error}");
     ExitCode::FAILURE

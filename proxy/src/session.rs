@@ -1,17 +1,17 @@
-//! The MCP session of one profile: opened once, renewed once, ended once.
+//! The MCP session of one profile: opened once, replaced if it is lost, and closed once.
 //!
-//! The default profile's session is the client's own: its `initialize` is relayed word for word. A
-//! session of another profile replays that handshake on first use. However many calls wait for a
-//! session, one opens it; calls of other profiles don't wait at all. An opening outlives the call
-//! that asked for it.
+//! The default profile's session belongs to the client: its `initialize` is relayed unchanged. A
+//! session of another profile replays that handshake on first use. One call opens a session for all
+//! calls that wait for it; calls of other profiles don't wait. An opening continues if the call
+//! that started it is cancelled.
 //!
 //! ```text
-//! Closed ──▶ Opening ──▶ Open ──▶ Closed        lost: the server no longer knows it
-//!    └──────────┴─────────┴─────▶ Closing       its client has ended; final
+//! Closed ──▶ Opening ──▶ Open ──▶ Closed        lost: the server no longer has it
+//!    └──────────┴─────────┴─────▶ Closing       its client has closed; final
 //! ```
 //!
-//! What opens while its client ends is ended as soon as it is open. What the client sends without
-//! waiting for an answer goes through the session's `lane`, in order.
+//! If the client closes during an opening, the session is ended as soon as it is open. Messages
+//! that expect no response go through the session's `lane`, in order.
 
 mod handshake;
 mod lane;
@@ -19,9 +19,9 @@ mod link;
 mod listen;
 mod live;
 mod lost;
-mod own;
 mod ownership;
 mod renewal;
+mod requests;
 mod state;
 mod subscriptions;
 
@@ -42,9 +42,9 @@ use self::listen::Listener;
 pub(crate) use self::listen::{RETRY, RETRY_MIN};
 pub use self::live::Live;
 pub(crate) use self::lost::{code_of, is_lost};
-pub(crate) use self::own::{Outcome, outcome};
 pub use self::ownership::Ownership;
 use self::renewal::Renewal;
+pub(crate) use self::requests::{Outcome, outcome};
 use self::state::{Opening, Phase, State};
 use crate::budget::{Budget, Message};
 use crate::config::ProfileName;
@@ -53,23 +53,23 @@ use crate::metadata::Metadata;
 use crate::upstream::{Sent, Upstream};
 use crate::wire;
 
-/// A message that a server sent on its own account.
+/// An unsolicited message of a server.
 #[derive(Debug)]
 pub struct Unsolicited {
     /// The session that it came from.
     pub session: Arc<Session>,
-    /// Which of the profile's sessions that was.
+    /// The epoch of that session.
     pub epoch: u64,
     /// The message.
     pub message: Message,
 }
 
-/// A session that its server no longer knows.
+/// A session that its server no longer has.
 #[derive(Debug)]
 pub struct Lost {
     /// The session.
     pub session: Arc<Session>,
-    /// Which of the profile's sessions that was.
+    /// The epoch of the lost session.
     pub epoch: u64,
 }
 
@@ -78,21 +78,21 @@ pub struct Lost {
 pub struct Context {
     /// The endpoint.
     pub upstream: Arc<Upstream>,
-    /// What to replay.
+    /// The messages to replay in a new session.
     pub handshake: Handshake,
-    /// Who looks after the default profile's session.
+    /// Who manages the default profile's session.
     pub ownership: Ownership,
-    /// The client's part of the memory that messages take.
+    /// The client's share of the memory for messages.
     pub budget: Budget,
-    /// What goes into `_meta` of what a session sends by itself.
+    /// The metadata for `_meta` of the proxy's own requests.
     pub(crate) metadata: Arc<Metadata>,
-    /// Where messages of GET streams go.
+    /// The channel for messages of GET streams.
     pub unsolicited: mpsc::Sender<Unsolicited>,
-    /// Where it is reported that a session was opened in place of one that was used.
+    /// The channel for sessions that were opened in place of used ones.
     pub renewed: mpsc::UnboundedSender<Arc<Session>>,
-    /// Where it is reported that a session is lost.
+    /// The channel for lost sessions.
     pub lost: mpsc::UnboundedSender<Lost>,
-    /// The client's work; its end waits for these tasks.
+    /// The client's tasks; closing the client waits for them.
     pub work: TaskTracker,
 }
 
@@ -102,7 +102,7 @@ pub struct Session {
     link: Link,
     /// The profile that signs.
     pub profile: ProfileName,
-    /// Whether it is the client's own.
+    /// Whether it is the session of the default profile, which is the client's own.
     pub is_default: bool,
     context: Arc<Context>,
     state: Mutex<State>,
@@ -111,13 +111,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that isn't open yet.
+    /// Makes a session that isn't open yet.
     #[must_use]
     pub fn new(profile: ProfileName, is_default: bool, context: Arc<Context>) -> Self {
         Self::over(false, profile, is_default, context)
     }
 
-    /// One that signs nothing: for what needs no identity, while the profile can't sign. Nobody's own.
+    /// Makes a session that signs nothing, for requests that need no identity while the profile can't sign.
     pub(crate) fn unsigned(profile: ProfileName, context: Arc<Context>) -> Self {
         Self::over(true, profile, false, context)
     }
@@ -135,7 +135,7 @@ impl Session {
         Self { link, profile, is_default, context, state, lane, renewal }
     }
 
-    /// The way to the server.
+    /// The connection to the server.
     pub(crate) fn link(&self) -> &Link {
         &self.link
     }
@@ -146,16 +146,16 @@ impl Session {
         self.lock().current()
     }
 
-    /// Whether requests can be sent over it, now or in a moment.
+    /// Whether the session is open or opening.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         self.lock().is_in_use()
     }
 
-    /// The open session, opened if need be.
+    /// The open session; opens it if necessary.
     ///
     /// # Errors
-    /// The opening failed, for all who waited for it; or the client has ended.
+    /// The opening failed, for all callers that waited for it, or the client has closed.
     pub async fn live(self: &Arc<Self>) -> Result<Arc<Live>, Error> {
         loop {
             let opening = {
@@ -177,14 +177,14 @@ impl Session {
         }
     }
 
-    /// Opens it in a task: the call that asked first may be cancelled, the others still wait.
+    /// Opens the session in a task: the call that started it may be cancelled while others wait.
     fn spawn_opening(self: &Arc<Self>, epoch: u64) -> Opening {
         let opening = Arc::clone(self).open(epoch).in_current_span();
         let task = self.context.work.spawn(opening);
         task.map(|done| done.unwrap_or_else(|_| Err(Arc::new(Error::NoAnswer)))).boxed().shared()
     }
 
-    /// The session in place of `lost`: one renewal, however many calls found it lost.
+    /// The session that replaces `lost`. All callers that found it lost share one renewal.
     pub async fn renew(self: &Arc<Self>, lost: &Live) -> Result<Arc<Live>, Error> {
         self.lose(lost);
         if self.is_default && !self.context.ownership.is_proxy() {
@@ -193,7 +193,8 @@ impl Session {
         self.live().await
     }
 
-    /// The server no longer knows the session `lost`: whoever needs one next opens another.
+    /// Marks the session `lost` as lost, because the server no longer has it. The next request
+    /// opens another.
     pub fn lose(self: &Arc<Self>, lost: &Live) {
         if self.is_default && !self.context.ownership.is_proxy() {
             return;
@@ -202,12 +203,12 @@ impl Session {
             lost.listening.cancel();
             tracing::info!(profile = %self.profile, "the server dropped the session");
             let report = Lost { session: Arc::clone(self), epoch: lost.epoch() };
-            // It fails only once the client is gone.
+            // It fails only if the client is gone.
             let _ = self.context.lost.send(report);
         }
     }
 
-    /// The client begins its own handshake: its next messages wait for the answer.
+    /// Begins the client's own handshake: the client's next messages wait for the answer.
     #[must_use]
     pub fn begin(self: &Arc<Self>) -> Opener {
         let (opened, waiting) = oneshot::channel::<Arc<Live>>();
@@ -215,12 +216,12 @@ impl Session {
         Opener { session: Arc::clone(self), epoch, opened: Some(opened) }
     }
 
-    /// A client that speaks HTTP opened its own session `id`, with this `result`.
+    /// Records that an HTTP client opened its own session `id`, with this `result`.
     pub fn establish(self: &Arc<Self>, id: Option<HeaderValue>, result: &str) {
         self.begin().established(id, result);
     }
 
-    /// Opens the stream of what the server has to say on its own account.
+    /// Opens the stream of unsolicited messages.
     pub fn listen(self: &Arc<Self>, live: &Arc<Live>) {
         if self.context.ownership == Ownership::Nobody {
             return;
@@ -233,7 +234,7 @@ impl Session {
         });
     }
 
-    /// Puts a message without an answer into the lane, behind those that are there.
+    /// Appends a message that expects no response to the lane.
     pub(crate) fn enqueue(self: &Arc<Self>, parcel: Parcel) {
         if self.lane.enqueue(parcel, &self.profile) {
             let session = Arc::clone(self);
@@ -258,7 +259,7 @@ impl Session {
                 let post = |body: Bytes| {
                     self.link.post_unbound(headers.clone(), body, false, Sent::default())
                 };
-                return own::notify(&self.link, body, post).await;
+                return requests::notify(&self.link, body, post).await;
             }
             Route::Initialized => {
                 let live = self.live().await?;
@@ -279,30 +280,30 @@ impl Session {
         }
     }
 
-    /// Sends a message without an answer over the session.
+    /// Sends a message that expects no response over the session.
     async fn notify(&self, live: &Live, text: impl Into<Bytes>) -> Result<(), Error> {
         let post = |body: Bytes| self.link.post(live, body, Sent::default());
-        own::notify(&self.link, text, post).await
+        requests::notify(&self.link, text, post).await
     }
 
-    /// Sends a request of the proxy's own whose result doesn't matter.
-    pub(crate) async fn tell(&self, live: &Live, method: &str, params: &str) {
-        own::tell(&self.link, live, method, params).await;
+    /// Sends a request of the proxy whose result is ignored.
+    pub(crate) async fn send_request(&self, live: &Live, method: &str, params: &str) {
+        requests::send_request(&self.link, live, method, params).await;
     }
 
     /// Waits until the server has accepted the messages that were put into the lane before.
-    pub(crate) async fn caught_up(&self) {
-        self.lane.caught_up().await;
+    pub(crate) async fn wait_for_delivery(&self) {
+        self.lane.wait_for_delivery().await;
     }
 
-    /// Keeps a subscription for replay, or drops it.
+    /// Stores a subscription for replay; without params, removes it.
     pub fn subscribed(&self, uri: &str, params: Option<&str>) {
         if !self.lock().subscriptions.keep(uri, params) {
-            tracing::warn!(profile = %self.profile, "a subscription isn't kept: a new session will lack it");
+            tracing::warn!(profile = %self.profile, "a subscription isn't stored: a new session won't have it");
         }
     }
 
-    /// The client that owns the session has ended it.
+    /// Closes the state without a DELETE: the client that owns the session has ended it.
     pub fn forget(&self) {
         let phase = self.lock().close();
         if let Phase::Open(live) = phase {
@@ -310,19 +311,19 @@ impl Session {
         }
     }
 
-    /// Ends the session: with a DELETE, where the server gave it an id. What still opens is ended
-    /// when it is open.
+    /// Closes the session, with a DELETE if the server gave it an id. If it is opening, waits for
+    /// that first.
     pub async fn close(&self) {
         let phase = self.lock().close();
         match phase {
             Phase::Open(live) => self.end(&live).await,
-            // Whoever opens it ends it.
+            // The task that opens it ends it.
             Phase::Opening(opening) => drop(opening.await),
             Phase::Closed | Phase::Closing => {}
         }
     }
 
-    /// Ends one that was open.
+    /// Ends a session that was open.
     async fn end(&self, live: &Live) {
         live.listening.cancel();
         self.link.end(live).await;
@@ -345,74 +346,75 @@ impl Session {
         }
     }
 
-    /// A tool is called over the session: its server may keep something for it.
+    /// Records that a tool is called over the session: its server may store state for it.
     pub(crate) fn on_call(&self) {
         self.renewal.on_call();
     }
 
-    /// Whether the next result is to say something of the session.
+    /// Whether the next result carries a notice about the session.
     pub(crate) fn has_notice(&self) -> bool {
         self.renewal.has_notice()
     }
 
-    /// Whether its end is worth to be told: a tool was called over it, or the end of another one wasn't told yet.
+    /// Whether the loss of the session must be reported: a tool was called over it, or a replacement wasn't reported
+    /// yet.
     pub(crate) fn was_used(&self) -> bool {
         self.renewal.was_used()
     }
 
-    /// What the next result is to say of the session, once; a JSON object.
+    /// The notice for the next result, as a JSON object. It is returned once.
     pub(crate) fn take_notice(&self) -> Option<String> {
         self.renewal.take_notice(&self.profile)
     }
 
-    /// What an agent is told of a renewal.
+    /// The text that tells an agent about a renewal.
     pub(crate) fn renewed(&self) -> String {
         renewal::message(&self.profile)
     }
 
-    /// A session was opened. Where it takes the place of one that was used, whatever the server kept for that is gone.
+    /// Reports a renewal if the session replaces a used one, whose state at the server is lost.
     fn report_renewal(self: &Arc<Self>) {
         if self.renewal.on_open() {
-            self.replaces_another();
+            self.mark_replacement();
         }
     }
 
-    /// It is in the place of one that was used, of this client or of the same client before.
-    pub(crate) fn replaces_another(self: &Arc<Self>) {
+    /// Records that the session replaces a used one, of this client or of its predecessor.
+    pub(crate) fn mark_replacement(self: &Arc<Self>) {
         self.renewal.on_replacement();
-        // It fails only once the client is gone.
+        // It fails only if the client is gone.
         let _ = self.context.renewed.send(Arc::clone(self));
     }
 
-    /// The end of an opening. False if nobody wants it any more.
+    /// Ends an opening. Returns false if the session is no longer wanted.
     fn opened(&self, epoch: u64, phase: Phase) -> bool {
         self.lock().opened(epoch, phase)
     }
 
-    /// Sends again all that the client sent at the beginning.
+    /// Replays the client's handshake, log level and subscriptions.
     async fn replay(self: &Arc<Self>, epoch: u64) -> Result<Arc<Live>, Error> {
-        let kept = self.context.handshake.kept();
-        let Some(initialize) = kept.initialize else {
-            // No handshake to replay: the server will say if it wants one.
+        let stored = self.context.handshake.stored();
+        let Some(initialize) = stored.initialize else {
+            // There is no handshake to replay; the server reports an error if it needs one.
             return Ok(Live::unbound(epoch));
         };
         tracing::debug!(profile = %self.profile, "opening a session");
-        let (id, result) = own::handshake(&self.link, &initialize).await?;
+        let (id, result) = requests::handshake(&self.link, &initialize).await?;
         self.context.handshake.answered(&result);
         let live = Live::opened(id, &result, epoch);
         if matches!(self.lock().phase, Phase::Closing) {
             return Ok(live);
         }
-        // This handshake is ours, however far the client's own is.
+        // This handshake is the proxy's, whatever the state of the client's own.
         let text = wire::notification("notifications/initialized", None);
         self.notify(&live, text).await?;
         self.listen(&live);
-        if let Some(level) = kept.log_level {
-            own::tell(&self.link, &live, "logging/setLevel", &level).await;
+        if let Some(level) = stored.log_level {
+            requests::send_request(&self.link, &live, "logging/setLevel", &level).await;
         }
         let subscriptions = self.lock().subscriptions.all();
         for params in subscriptions {
-            own::tell(&self.link, &live, "resources/subscribe", &params).await;
+            requests::send_request(&self.link, &live, "resources/subscribe", &params).await;
         }
         Ok(live)
     }
@@ -441,7 +443,7 @@ impl Drop for Session {
     }
 }
 
-/// The client's own handshake in flight. Dropped, it came to nothing.
+/// The client's own handshake in flight. Dropping it without an answer closes the session.
 #[derive(Debug)]
 pub struct Opener {
     session: Arc<Session>,
@@ -450,7 +452,7 @@ pub struct Opener {
 }
 
 impl Opener {
-    /// The handshake was answered with `result`, and the server calls the session `id`.
+    /// Opens the session: the handshake was answered with `result`, and the server gave it `id`.
     pub fn established(mut self, id: Option<HeaderValue>, result: &str) {
         let live = Live::opened(id, result, self.epoch);
         if self.session.opened(self.epoch, Phase::Open(Arc::clone(&live))) {
@@ -465,7 +467,7 @@ impl Opener {
 }
 
 impl Opener {
-    /// Another session answers the client's handshake. This one opens when it is needed, by a replay.
+    /// Closes the session because another one answers the client's handshake. A replay opens it when it is needed.
     pub fn give_way(mut self) {
         if self.opened.take().is_some() {
             self.session.opened(self.epoch, Phase::Closed);

@@ -1,8 +1,8 @@
 //! Server-sent events, as far as MCP uses them (WHATWG HTML, section 9.2.6).
 //!
-//! Lenient where the standard is (unknown fields, comments, lines without a colon, any line end,
-//! cuts at every byte) and bounded where it isn't: an event beyond the limit is dropped whole and
-//! reported, and the next one is read as if nothing had been.
+//! The parser is as lenient as the standard (unknown fields, comments, lines without a colon, any
+//! line break, cuts at every byte), and bounded: an event beyond the limit is dropped as a whole
+//! and reported, and the next one isn't affected.
 
 mod frames;
 
@@ -10,34 +10,34 @@ use std::collections::VecDeque;
 
 pub use self::frames::{Boundaries, beginning_of_data, event, id, message, with_data};
 
-/// Longer ids are none: they would have to go into a header, and are kept for as long as the stream.
+/// Longer ids are ignored: they would have to fit into a header, and are stored as long as the stream.
 pub const MAX_ID: usize = 4096;
 
-/// The longest line that can be an id.
+/// The longest line that can contain an id.
 const MAX_ID_LINE: usize = MAX_ID + b"id: ".len();
 
-/// How much of a buffer is kept from one line to the next.
-const KEPT: usize = 64 << 10;
+/// The largest buffer that is kept from one line to the next.
+const MAX_KEPT: usize = 64 << 10;
 
-/// What a stream yields.
+/// A result of parsing.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The data of one event of type `message`.
     Message(String),
-    /// An event is gone.
+    /// An event was dropped.
     Dropped(Why),
 }
 
-/// Why an event couldn't be kept.
+/// Why an event was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
-    /// It has more bytes than the limit.
+    /// It is larger than the limit.
     #[error("larger than the limit")]
     TooLarge,
-    /// It isn't text.
+    /// It isn't UTF-8.
     #[error("not UTF-8")]
     NotText,
-    /// It holds a batch that isn't valid JSON, or has too many messages.
+    /// It is a batch that isn't valid JSON, or has too many messages.
     #[error("a batch that can't be read")]
     BadBatch,
 }
@@ -49,16 +49,16 @@ pub struct Parser {
     line: Vec<u8>,
     data: Vec<u8>,
     has_data: bool,
-    /// Whether the event is of another type than `message`.
+    /// Whether the event's type isn't `message`.
     is_other: bool,
-    /// What the `id` lines of the incomplete event say, which counts once the event is complete:
-    /// after a cut in the middle of an event, that event is still to come.
+    /// The id of the incomplete event, which becomes valid once the event is complete: after a cut
+    /// within the event, the event must be sent again.
     id_buffer: Option<String>,
-    /// The id of the last complete event. It outlives connections where a stream is resumed.
+    /// The id of the last complete event. It is kept across connections if a stream is resumed.
     last_id: Option<String>,
     retry_ms: Option<u64>,
     oversize: bool,
-    /// Whether the line is dropped.
+    /// Whether the line is skipped.
     is_long: bool,
     after_cr: bool,
     at_start: bool,
@@ -66,8 +66,8 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// A parser whose events hold at most `limit` bytes. `last_id` is the id of the stream that
-    /// this one goes on with.
+    /// A parser whose events have at most `limit` bytes. `last_id` is the last id of the stream
+    /// that this one resumes.
     #[must_use]
     pub fn new(limit: usize, last_id: Option<String>) -> Self {
         Self {
@@ -87,7 +87,7 @@ impl Parser {
         }
     }
 
-    /// The bytes of events that aren't complete, and of those that wait to be popped.
+    /// The bytes of the incomplete event, and of events that wait to be popped.
     #[must_use]
     pub fn held(&self) -> usize {
         let ready = self.ready.iter().map(|event| match event {
@@ -97,26 +97,26 @@ impl Parser {
         self.line.len() + self.data.len() + ready.sum::<usize>()
     }
 
-    /// The id of the last complete event, to resume after, if the stream named one.
+    /// The id of the last complete event, to resume after, if the stream has one.
     #[must_use]
     pub fn last_id(&self) -> Option<&str> {
         self.last_id.as_deref()
     }
 
-    /// How long to wait before resuming, in milliseconds, if the stream named it.
+    /// The wait before resuming in milliseconds, if the stream has set it.
     #[must_use]
     pub fn retry_ms(&self) -> Option<u64> {
         self.retry_ms
     }
 
-    /// The next whole event.
+    /// The next complete event.
     pub fn pop(&mut self) -> Option<Event> {
         self.ready.pop_front()
     }
 
-    /// Takes the next bytes of the stream, cut anywhere.
+    /// Adds the next bytes of the stream, cut anywhere.
     pub fn push(&mut self, mut bytes: &[u8]) {
-        // No bytes don't come between CR and LF.
+        // An empty push doesn't separate CR and LF.
         if bytes.is_empty() {
             return;
         }
@@ -148,11 +148,11 @@ impl Parser {
             self.oversize = true;
             self.data = Vec::new();
         }
-        // The rest of an event that is too large is read for its id alone.
+        // The rest of a too large event is parsed only for its id.
         if self.oversize && (self.is_long || line > self.limit.min(MAX_ID_LINE)) {
             self.is_long = true;
             self.line = Vec::new();
-            // A line that was dropped must not look blank: a blank one ends the event.
+            // A skipped line must not look blank: a blank line ends the event.
             self.line.push(b':');
         } else {
             self.line.extend_from_slice(bytes);
@@ -174,11 +174,11 @@ impl Parser {
         self.is_long = false;
         line.clear();
         // A stream may live long after its largest event.
-        line.shrink_to(KEPT);
+        line.shrink_to(MAX_KEPT);
         self.line = line;
     }
 
-    /// Takes a field, and gives back a buffer.
+    /// Handles a field, and returns a buffer for reuse.
     fn field(&mut self, mut line: Vec<u8>) -> Vec<u8> {
         let colon = memchr::memchr(b':', &line).unwrap_or(line.len());
         let (name, value) = line.split_at(colon);
@@ -186,7 +186,7 @@ impl Parser {
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match name {
             b"data" if self.oversize => {}
-            // Most events have one line of data, which needs no copy.
+            // Most events have one line of data, which is moved without copying.
             b"data" if !self.has_data => {
                 self.has_data = true;
                 let before = line.len() - value.len();
@@ -198,7 +198,7 @@ impl Parser {
                 self.data.extend_from_slice(value);
             }
             b"event" => self.is_other = !matches!(value, b"" | b"message"),
-            // An empty one takes back those before it.
+            // An empty id clears the ids before it.
             b"id" if !value.contains(&0) => {
                 let id = std::str::from_utf8(value).ok();
                 let id = id.filter(|id| !id.is_empty() && id.len() <= MAX_ID);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_beyond_the_limit_is_lost_alone() {
+    fn only_the_event_beyond_the_limit_is_lost() {
         let stream = b"data: 0123456789012345678901234567890123456789\n\ndata: ok\n\n";
         for cut in 0..=stream.len() {
             let (events, _) = parse(&[&stream[..cut], &stream[cut..]], 24);
@@ -287,12 +287,12 @@ mod tests {
         for stream in [one, two] {
             let (events, parser) = parse(&[&stream, b"id: 1\n"], 1 << 24);
             assert_eq!(events.len(), 1);
-            assert!(parser.line.capacity() + parser.data.capacity() <= 2 * KEPT);
+            assert!(parser.line.capacity() + parser.data.capacity() <= 2 * MAX_KEPT);
         }
     }
 
     #[test]
-    fn an_id_is_one_to_resume_after_or_none() {
+    fn an_id_can_be_resumed_after_or_is_ignored() {
         let long = format!("id: {}\n\n", "x".repeat(MAX_ID + 1));
         for (stream, id) in [
             ("id: 1\n\n", Some("1")),
@@ -304,7 +304,7 @@ mod tests {
         }
     }
 
-    /// WHATWG HTML, 9.2.6: the id is set when the event is dispatched. An event that was cut is still to come.
+    /// WHATWG HTML, 9.2.6: the id is set when the event is dispatched. A cut event must be sent again.
     #[test]
     fn an_id_counts_once_its_event_is_complete() {
         let stream = b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n";
@@ -322,12 +322,12 @@ mod tests {
         {
             let (events, parser) = parse(&[stream.as_bytes()], 16);
             assert_eq!(events, [Event::Dropped(Why::TooLarge)]);
-            assert_eq!(parser.last_id(), Some("7"), "it isn't asked for again");
+            assert_eq!(parser.last_id(), Some("7"), "the dropped event isn't requested again");
         }
     }
 
     #[test]
-    fn what_is_not_utf8_is_reported() {
+    fn invalid_utf8_is_reported() {
         assert_eq!(parse(&[b"data: \xff\n\n"], 64).0, [Event::Dropped(Why::NotText)]);
     }
 }

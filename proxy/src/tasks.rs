@@ -1,7 +1,7 @@
-//! Which profile made a task: what is asked about it goes to the same server.
+//! Records which profile created a task, so that requests about it are sent to the same server.
 //!
-//! Servers name their tasks as they like, and two may use one name at the same time. Which of them a
-//! client means then, nothing tells: a request about such a task is refused, for it could end the other.
+//! Servers choose the ids of their tasks, and two may use the same id at the same time. A request doesn't tell which of
+//! them the client means, so it is refused: it could end the wrong task.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -10,14 +10,14 @@ use crate::config::ProfileName;
 use crate::sync::lock;
 use crate::wire::{Envelope, Object};
 
-/// Tasks that are remembered.
+/// The most tasks that are recorded.
 const MAX_TASKS: usize = 4096;
-/// The longest response that may be about a task that was made: it has no content yet.
+/// The longest response that is searched for a created task: it has no content yet.
 const MAX_CREATED: usize = 64 << 10;
-/// Longer ids of tasks aren't remembered: theirs are the default profile's.
+/// Longer task ids aren't recorded; such tasks belong to the default profile.
 const MAX_TASK_ID: usize = 1024;
 
-/// Those of one client.
+/// The tasks of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks(Mutex<VecDeque<Task>>);
 
@@ -28,18 +28,18 @@ struct Task {
     has_ended: bool,
 }
 
-/// Two profiles made a task with one id.
+/// Two profiles have a task with the same id.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ambiguous(pub(crate) Vec<ProfileName>);
 
 impl Tasks {
-    /// The profile that made the task; `None` if that isn't known.
+    /// The profile that created the task; `None` if that is unknown.
     pub(crate) fn profile_of(&self, task: &str) -> Result<Option<ProfileName>, Ambiguous> {
         let tasks = lock(&self.0);
         let of_id = || tasks.iter().filter(|known| known.id == task);
         let mut live: Vec<_> = of_id().filter(|task| !task.has_ended).collect();
         match (live.pop(), live.is_empty()) {
-            // What is asked about a task that has ended is about the last one.
+            // A request about an ended task is about the last one with this id.
             (None, _) => Ok(of_id().next_back().map(|task| task.profile.clone())),
             (Some(task), true) => Ok(Some(task.profile.clone())),
             (Some(task), false) => {
@@ -49,13 +49,13 @@ impl Tasks {
         }
     }
 
-    /// Whether this profile made the task.
+    /// Whether this profile created the task.
     pub(crate) fn is_of(&self, task: &str, profile: &ProfileName) -> bool {
         lock(&self.0).iter().any(|known| known.id == task && known.profile == *profile)
     }
 
-    /// Takes note of what a server says of a task of its own: it may have ended. `has_result`: with its
-    /// result, which a task has once it has ended.
+    /// Records whether a task has ended, by a server's response about it. `has_result` is set for a response with the
+    /// task's result, which exists only after the end.
     pub(crate) fn on_response(
         &self,
         profile: &ProfileName,
@@ -76,14 +76,14 @@ impl Tasks {
         }
     }
 
-    /// The client's sessions have ended, and with them all tasks.
+    /// Forgets all tasks, because the client's sessions have ended.
     pub(crate) fn clear(&self) {
         lock(&self.0).clear();
     }
 
-    /// Keeps which profile made a task, if `response` says that one was made.
+    /// Records the profile of a task, if `response` reports that one was created.
     pub(crate) fn learn(&self, profile: &ProfileName, response: &str) {
-        // Nearly every response is done here.
+        // A fast path: nearly every response ends here.
         if response.len() > MAX_CREATED
             || memchr::memmem::find(response.as_bytes(), b"\"taskId\"").is_none()
         {
@@ -100,7 +100,7 @@ impl Tasks {
         let id = task.as_ref().unwrap_or(result).find_string("taskId");
         if let Some(id) = id.filter(|id| id.len() <= MAX_TASK_ID) {
             let mut tasks = lock(&self.0);
-            // Said twice, or used again by the same server.
+            // The same task again, or an id that the same server reuses.
             tasks.retain(|task| task.id != *id || task.profile != *profile);
             if tasks.len() == MAX_TASKS {
                 tasks.pop_front();
@@ -132,7 +132,11 @@ mod tests {
         assert_eq!(tasks.profile_of("2"), Ok(Some(dev.clone())));
         assert_eq!(tasks.profile_of("3"), Ok(None));
         tasks.learn(&prod, &made("1"));
-        assert_eq!(tasks.profile_of("1"), Ok(Some(prod.clone())), "the same server said it again");
+        assert_eq!(
+            tasks.profile_of("1"),
+            Ok(Some(prod.clone())),
+            "the same server reported it again"
+        );
         tasks.learn(&dev, &made("1"));
         let both = Err(Ambiguous(vec![prod.clone(), dev.clone()]));
         assert_eq!(tasks.profile_of("1"), both, "nobody can tell");
@@ -149,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn recorded_tasks_are_bounded() {
         let dev = ProfileName::parse("dev").unwrap();
         let tasks = Tasks::default();
         for number in 0..2 * MAX_TASKS {
@@ -157,6 +161,6 @@ mod tests {
         }
         tasks.learn(&dev, &made(&"x".repeat(MAX_TASK_ID + 1)));
         assert_eq!(lock(&tasks.0).len(), MAX_TASKS);
-        assert_eq!(tasks.profile_of("0"), Ok(None), "the oldest makes room");
+        assert_eq!(tasks.profile_of("0"), Ok(None), "the oldest is dropped");
     }
 }

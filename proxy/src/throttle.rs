@@ -1,11 +1,11 @@
-//! How servers report throttling.
+//! Recognises how servers report throttling.
 //!
-//! A server that throttles has not acted on the request: 429 (RFC 6585, 4) and the error -32004 of AWS's MCP servers say
-//! so, with and without `Retry-After`. 503 doesn't: by RFC 9110, 15.6.4 a server "is currently unable to handle the
-//! request", but load balancers and proxies before it answer 503 also where their connection to it broke in the middle of
-//! a call, `Retry-After` or not. So a 503 counts where its body is a JSON-RPC error -32004, which only the MCP server
-//! itself writes; any other is repeated like each error of a server, where `--retries` asks for that and the call is
-//! read-only.
+//! A server that throttles hasn't acted on the request: it sends 429 (RFC 6585, 4) or, for AWS's MCP servers, the error
+//! -32004, with or without `Retry-After`. 503 alone isn't sufficient: by RFC 9110, 15.6.4 a server "is currently unable
+//! to handle the request", but load balancers and proxies also send 503 if their connection to the server broke during
+//! a call, with or without `Retry-After`. So a 503 counts only if its body is a JSON-RPC error -32004, which only the
+//! MCP server itself sends. Any other 503 is repeated like other server errors, if `--retries` allows it and the call
+//! is read-only.
 
 use http::StatusCode;
 
@@ -13,10 +13,10 @@ use crate::protocol::THROTTLED;
 use crate::upstream::Failure;
 use crate::wire::{Envelope, Object};
 
-/// Larger messages aren't looked at: errors are small.
+/// Larger messages aren't examined: errors are small.
 pub(crate) const MAX_ERROR: usize = 64 << 10;
 
-/// Whether an answer that isn't success says that the request was throttled.
+/// Whether an answer that isn't a success reports throttling.
 pub(crate) fn is_failure(failure: &Failure) -> bool {
     failure.status == StatusCode::TOO_MANY_REQUESTS
         || failure.message.as_deref().is_some_and(|message| {
@@ -24,14 +24,14 @@ pub(crate) fn is_failure(failure: &Failure) -> bool {
         })
 }
 
-/// Whether a response does.
+/// Whether a response reports throttling.
 pub(crate) fn is_error(envelope: &Envelope<'_>) -> bool {
     let error = envelope.error.and_then(|error| Object::parse(error).ok());
     let code = error.as_ref().and_then(|error| error.find("code"));
     code.and_then(|code| code.parse().ok()) == Some(THROTTLED)
 }
 
-/// Whether a text may be one: nearly every message is done here.
+/// A fast path: whether a text may be such an error; nearly every message isn't.
 pub(crate) fn may_be_error(text: &str) -> bool {
     text.len() <= MAX_ERROR && memchr::memmem::find(text.as_bytes(), b"-32004").is_some()
 }
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn throttling_is_told_by_429_or_by_the_code_and_by_nothing_else() {
+    fn only_429_or_the_code_reports_throttling() {
         let error = |code: &str| {
             format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":{code},"message":"m"}}}}"#)
         };
@@ -71,7 +71,7 @@ mod tests {
         }
         assert!(may_be_error(&throttled) && !may_be_error(&error("-32000")));
         assert!(!may_be_error(&format!("{}{throttled}", " ".repeat(MAX_ERROR))));
-        // In a result it is a text like any other.
+        // In a result, the code is ordinary text.
         let result = r#"{"jsonrpc":"2.0","id":1,"result":{"error":{"code":-32004}}}"#;
         assert!(!is_error(&Envelope::parse(result).unwrap()));
     }

@@ -1,8 +1,8 @@
-//! What is known of the server's tools, and the list that the client sees.
+//! The known tools of the server, and the list that the client gets.
 //!
-//! Lists pass through [`Catalog::rewrite`], which hides what the policy denies, adds the profile
-//! argument, and remembers what a later call needs: the argument's name on that tool, whether it
-//! only reads, which parameters go into headers.
+//! Lists are rewritten by [`Catalog::rewrite`], which hides denied tools, adds the profile
+//! argument, and stores what a later call needs: the argument's name on that tool, whether the tool
+//! is read-only, and which parameters are mirrored in headers.
 
 mod parameters;
 
@@ -16,19 +16,19 @@ use crate::profile::Offer;
 use crate::protocol::ParameterHeader;
 use crate::wire::{self, Edits, Envelope, Object};
 
-/// The largest page of tools that is looked through. Those of real servers are a hundred times smaller.
+/// The largest page of tools that is processed. Those of real servers are a hundred times smaller.
 const MAX_LIST: usize = 32 << 20;
-/// The most tools that are remembered.
+/// The most tools that are stored.
 const MAX_TOOLS: usize = 1 << 17;
-/// The deepest definition of a tool. Most JSON parsers give up there.
+/// The deepest nesting of a tool's definition; the limit of most JSON parsers.
 const MAX_DEPTH: usize = 128;
 
-/// What is known of one tool.
+/// The stored properties of one tool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tool {
-    /// What its profile argument is called.
+    /// The name of its profile argument.
     pub argument: String,
-    /// `annotations.readOnlyHint` is true.
+    /// Whether `annotations.readOnlyHint` is true.
     pub read_only: bool,
     /// Its `x-mcp-header` parameters.
     pub headers: Vec<ParameterHeader>,
@@ -42,19 +42,19 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Nothing is known yet.
+    /// Makes an empty catalog.
     #[must_use]
     pub fn new(policy: ToolPolicy) -> Self {
         Self { policy, tools: RwLock::default() }
     }
 
-    /// What is known of a tool.
+    /// A listed tool; `None` if it isn't known.
     #[must_use]
     pub fn tool(&self, name: &str) -> Option<Arc<Tool>> {
         self.tools.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// Forgets all: the server says that its tools changed.
+    /// Forgets all tools, because the server has reported that they changed.
     pub fn clear(&self) {
         self.tools.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -65,14 +65,14 @@ impl Catalog {
         self.policy.allow.is_empty() && self.policy.deny.is_empty() && !self.policy.read_only
     }
 
-    /// Whether calls are judged by more than a tool's name.
+    /// Whether the rules need more than a tool's name.
     #[must_use]
     pub fn judges_by_annotation(&self) -> bool {
         self.policy.read_only
     }
 
-    /// Refuses a tool that the policy denies. `tool`: its entry in the list, if it was listed. The
-    /// error is a sentence for the model.
+    /// Refuses a tool that the policy denies. `tool` is its entry, if it was listed. The error is a
+    /// sentence for the model.
     pub fn check(&self, name: &str, tool: Option<&Tool>) -> Result<(), String> {
         if self.policy.deny.matches(name) {
             return Err(format!("The tool {name:?} is denied by this proxy (--tools-deny)."));
@@ -89,7 +89,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// The client's version of a `tools/list` response; `None` where nothing changes.
+    /// The client's version of a `tools/list` response; `None` if it is unchanged.
     pub fn rewrite(
         &self,
         text: &str,
@@ -110,9 +110,9 @@ impl Catalog {
         let mut learned = Vec::with_capacity(spans.len());
         let property = offer.is_choice().then(|| offer.schema(describe));
         for (index, span) in spans.iter().enumerate() {
-            // What looks into schemas is recursive.
+            // The functions that process schemas are recursive.
             if wire::check_depth_to(MAX_DEPTH, span).is_err() {
-                tracing::warn!("left out a tool whose definition is too deep");
+                tracing::warn!("dropped a tool: its definition is nested too deeply");
                 hidden[index] = true;
                 continue;
             }
@@ -124,22 +124,23 @@ impl Catalog {
                 Ok(headers) => (headers, false),
                 Err(fault) => {
                     tracing::warn!(tool = %name, %fault, "x-mcp-header is invalid");
-                    // The specification has HTTP clients leave such a tool out.
+                    // By the specification, HTTP clients drop such a tool.
                     (Vec::new(), stateless)
                 }
             };
             let argument = offer.argument_on(schema.as_ref());
-            let is_odd = argument.is_none();
-            if is_odd {
-                tracing::warn!(tool = %name, "left out a tool: its own arguments have both names of the profile argument");
+            let is_unusable = argument.is_none();
+            if is_unusable {
+                tracing::warn!(tool = %name, "dropped a tool: its own arguments use all names of the profile argument");
             }
             let tool = Tool {
-                // Of a call that comes all the same, nothing is cut: no argument has this name.
+                // If the tool is called nevertheless, no argument has this empty name, and nothing
+                // is removed.
                 argument: argument.unwrap_or_default(),
-                read_only: reads(&definition),
+                read_only: is_read_only(&definition),
                 headers,
             };
-            hidden[index] = invalid || is_odd || self.check(&name, Some(&tool)).is_err();
+            hidden[index] = invalid || is_unusable || self.check(&name, Some(&tool)).is_err();
             if let (false, Some(property), Some(schema), true) =
                 (hidden[index], &property, &schema, offer.is_offered_on(&name))
             {
@@ -150,7 +151,7 @@ impl Catalog {
         if hidden.contains(&true) {
             edits.elements(&spans, |index| hidden[index]);
         }
-        // With the user's profiles in it, the list is no longer one that others may be served.
+        // The list now contains the user's profiles, and must not be cached for other users.
         if offer.is_choice()
             && result.find_string("cacheScope").as_deref() == Some("public")
             && let Some(scope) = result.find("cacheScope")
@@ -158,7 +159,8 @@ impl Catalog {
             edits.replace(scope, "\"private\"");
         }
         let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
-        // A server with new names in each list would fill the memory. What is gone is listed again.
+        // The attack: a server with new names in each list would fill the memory. Dropped tools are
+        // listed again.
         if tools.len() + learned.len() > MAX_TOOLS {
             tools.clear();
         }
@@ -166,15 +168,15 @@ impl Catalog {
         drop(tools);
         let rewritten = (!edits.is_empty()).then(|| edits.apply())?;
         Some(rewritten.unwrap_or_else(|fault| {
-            let why = format!("The server's list of tools can't be passed on: {fault}.");
+            let why = format!("The server's list of tools can't be forwarded: {fault}.");
             wire::error_response(&envelope.owned_id(), ErrorCode::INTERNAL_ERROR, &why)
         }))
     }
 }
 
-fn reads(definition: &Object<'_>) -> bool {
+fn is_read_only(definition: &Object<'_>) -> bool {
     let annotations = definition.find_object("annotations");
-    // Twice is ambiguous, and so no.
+    // A duplicate is ambiguous, and counts as not read-only.
     annotations.is_some_and(|it| it.get("readOnlyHint") == Ok(Some("true")))
 }
 

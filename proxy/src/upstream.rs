@@ -1,8 +1,8 @@
 //! One signed HTTP exchange with the endpoint.
 //!
-//! The bytes that were signed are the bytes that are sent. A redirect is an answer, never a place to
-//! go: a signature is for one host. A refused signature is repeated once, if the broker has fresh
-//! credentials by then; nothing else is sent twice from here.
+//! Exactly the signed bytes are sent. A redirect is an answer and is never followed, because a signature is for one
+//! host. A request whose signature was rejected is signed and sent once more if the broker has fresh credentials by
+//! then; nothing else is sent twice here.
 
 mod answer;
 mod body;
@@ -36,24 +36,25 @@ use crate::config::{Config, Network, ProfileName, Timeouts};
 use crate::error::{Error, innermost};
 use crate::signer::{Signature, Signer};
 
-/// One request, as it will be signed and sent.
+/// One request, as it is signed and sent.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
-    /// Whose credentials sign it.
+    /// The profile that signs it.
     pub profile: ProfileName,
     /// POST, GET or DELETE.
     pub method: Method,
     /// All headers that the signature covers.
     pub headers: HeaderMap,
-    /// The body; empty but for POST.
+    /// The body; empty except for POST.
     pub body: Bytes,
-    /// No limit on silence: a stream that may have nothing to say for hours.
+    /// No limit on silence, for a stream that may be silent for hours.
     pub patient: bool,
-    /// Without a signature: what needs nobody's identity, while nobody can sign.
+    /// Send without a signature: for a request that needs no identity, while the profile can't
+    /// sign.
     pub unsigned: bool,
-    /// Set before the first byte may leave.
+    /// Set before the first byte may be sent.
     pub sent: Sent,
-    /// The memory that messages of the answer take.
+    /// The memory for messages of the answer.
     pub budget: Budget,
 }
 
@@ -62,7 +63,7 @@ pub struct Outgoing {
 pub struct Sent(Arc<AtomicBool>);
 
 impl Sent {
-    /// Whether the server may know of the request.
+    /// Whether the server may have received the request.
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
@@ -72,21 +73,21 @@ impl Sent {
         self.0.store(true, Ordering::Release);
     }
 
-    /// The server said that it didn't act on the request: there is nothing that it knows of.
+    /// Clears the flag: the server has reported that it didn't act on the request.
     pub(crate) fn unset(&self) {
         self.0.store(false, Ordering::Release);
     }
 }
 
-/// The endpoint, and how to speak to it for one client.
+/// The endpoint, as one client uses it.
 #[derive(Debug)]
 pub struct Upstream {
     common: Arc<Common>,
-    /// What the client calls itself.
+    /// The name and version of the client.
     user_agent: OnceLock<HeaderValue>,
 }
 
-/// What all clients share.
+/// State that all clients share.
 #[derive(Debug)]
 struct Common {
     connections: Connections,
@@ -97,7 +98,7 @@ struct Common {
     timeouts: Timeouts,
     skip_auth: bool,
     telemetry: bool,
-    /// The server's certificate in DER, where somebody wants to know.
+    /// The server's certificate in DER, if it is wanted.
     certificate: Option<OnceLock<Vec<u8>>>,
 }
 
@@ -106,22 +107,22 @@ struct Common {
 pub struct Settings {
     /// The endpoint.
     pub url: Url,
-    /// How it is reached.
+    /// How the endpoint is reached.
     pub network: Network,
-    /// Sent with every request.
+    /// Headers that are sent with every request.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The waits.
+    /// The time limits.
     pub timeouts: Timeouts,
-    /// Send unsigned where there are no credentials.
+    /// Whether requests are sent unsigned if there are no credentials.
     pub skip_auth: bool,
-    /// Whether the client's name goes into `User-Agent`.
+    /// Whether `User-Agent` contains the client's name.
     pub telemetry: bool,
-    /// Whether the server's certificate is kept, for whoever checks the way to it.
+    /// Whether the server's certificate is stored, for `sigward-proxy check`.
     pub inspect: bool,
 }
 
 impl Settings {
-    /// What a configuration says of the endpoint.
+    /// The settings of a configuration.
     pub(crate) fn new(config: &Config, inspect: bool) -> Self {
         Self {
             url: config.endpoint.clone(),
@@ -136,7 +137,7 @@ impl Settings {
 }
 
 impl Upstream {
-    /// An upstream without a connection yet.
+    /// Makes an upstream without a connection.
     ///
     /// # Errors
     /// The certificate authorities can't be read.
@@ -162,13 +163,13 @@ impl Upstream {
         Ok(Self { common: Arc::new(common), user_agent: OnceLock::new() })
     }
 
-    /// The same endpoint, for a client of its own.
+    /// The same endpoint for another client.
     #[must_use]
     pub fn for_client(&self) -> Self {
         Self { common: Arc::clone(&self.common), user_agent: OnceLock::new() }
     }
 
-    /// Names the client in `User-Agent` from now on, unless telemetry is off.
+    /// Adds the client's name to `User-Agent` from now on, unless telemetry is off.
     pub fn introduce(&self, client: &str, version: &str) {
         if !self.is_introduced() {
             let client = product(&client.to_lowercase());
@@ -182,16 +183,16 @@ impl Upstream {
         }
     }
 
-    /// Whether the client needn't be named any more.
+    /// Whether [`Self::introduce`] has nothing to do any more.
     #[must_use]
     pub fn is_introduced(&self) -> bool {
         !self.common.telemetry || self.user_agent.get().is_some()
     }
 
-    /// Opens a connection to the endpoint, and sends nothing on it.
+    /// Opens a connection to the endpoint without sending anything on it.
     ///
     /// # Errors
-    /// None can be opened.
+    /// No connection can be opened.
     pub async fn probe(&self) -> Result<(), Error> {
         match self.common.connections.probe(&self.common.url).await {
             Ok(probed) => probed.map_err(|error| self.error(error)),
@@ -201,7 +202,7 @@ impl Upstream {
         }
     }
 
-    /// The certificate that the server showed last, in DER, if it was to be kept.
+    /// The last certificate of the server, in DER, if it is stored.
     #[must_use]
     pub fn certificate(&self) -> Option<Vec<u8>> {
         self.common.certificate.as_ref()?.get().cloned()
@@ -213,25 +214,26 @@ impl Upstream {
         &self.common.host
     }
 
-    /// Whether the broker gives the profile's signatures by turns, as far as it has said.
+    /// Whether the broker is known to pace the profile's signatures.
     #[must_use]
     pub fn is_paced(&self, profile: &ProfileName) -> bool {
         self.common.signer.is_paced(profile)
     }
 
-    /// Tells the broker that the server throttled a request, by the record of its signature.
+    /// Reports to the broker that the server throttled a request. `audit_id` identifies its
+    /// signature.
     pub async fn throttled(&self, profile: &ProfileName, audit_id: &str) {
         self.common.signer.throttled(profile, &self.common.url, audit_id).await;
     }
 
-    /// Signs, sends and reads.
+    /// Signs and sends a request, and reads its answer as messages.
     pub async fn exchange(&self, out: Outgoing) -> Result<Answer, Error> {
         let (patient, budget) = (out.patient, out.budget.clone());
         let (response, signature) = self.signed(out).await?;
         self.read(response, signature, patient, budget).await
     }
 
-    /// Signs and sends, for a client that gets the answer as it came.
+    /// Signs and sends a request, for a client that gets the answer unchanged.
     pub async fn pass(&self, out: Outgoing) -> Result<Answer<Frames>, Error> {
         let budget = out.budget.clone();
         let (mut response, signature) = self.signed(out).await?;
@@ -266,7 +268,7 @@ impl Upstream {
             && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
             && self.common.signer.refreshed(&out.profile, key).await?
         {
-            tracing::info!(profile = %out.profile, "signature refused, once more with fresh credentials");
+            tracing::info!(profile = %out.profile, "the signature was refused, signing again with fresh credentials");
             signature = self.sign(&out).await?;
             response = self.send(&out, signature.as_ref()).await?;
         }
@@ -331,13 +333,13 @@ impl Upstream {
         for (name, value) in added.into_iter().flatten() {
             headers.insert(name, value.clone());
         }
-        // Not signed: an HTTP stack on the way may change it.
+        // Not signed, because an intermediary may change it.
         headers.insert(
             USER_AGENT,
             self.user_agent.get().cloned().unwrap_or(HeaderValue::from_static(USER_AGENT_NAME)),
         );
-        // Nor this: the broker signs none. Encoded, a stream of events would be buffered, and the size of
-        // an answer in memory would be unknown until it is decoded.
+        // Not signed either. An encoded event stream would be buffered, and the size of an answer in memory would be
+        // unknown until it is decoded.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let (body, progress) = body::paced(out.body.clone());
         if !out.body.is_empty() {
@@ -358,7 +360,7 @@ impl Upstream {
             } else {
                 (self.common.timeouts.read, "sent nothing", "--read-timeout")
             };
-            // Connecting has a limit of its own, inside.
+            // Connecting has its own limit.
             let limit = match taken {
                 0 => limit.saturating_add(self.common.timeouts.connect),
                 _ => limit,
@@ -367,9 +369,9 @@ impl Upstream {
                 answer = &mut response => {
                     let mut answer = answer.map_err(|error| self.error(error))?;
                     if let Some(certificate) = &self.common.certificate {
-                        keep(certificate, &answer);
+                        store_certificate(certificate, &answer);
                     }
-                    // Until the answer is read, or given up.
+                    // Held until the answer is read or dropped.
                     if let Some(place) = place {
                         answer.extensions_mut().insert(place);
                     }
@@ -436,7 +438,7 @@ impl Upstream {
             let cause = innermost(&error);
             match cause.contains("UnknownIssuer") {
                 true => format!(
-                    "{cause}: none of the certificate authorities vouches for it (--ca-bundle FILE \
+                    "{cause}: no trusted certificate authority has signed it (--ca-bundle FILE \
                      names others)"
                 ),
                 false => cause,
@@ -450,32 +452,33 @@ impl Upstream {
     }
 }
 
-/// Keeps the certificate of the connection that an answer came over.
-fn keep(certificate: &OnceLock<Vec<u8>>, answer: &reqwest::Response) {
+/// Stores the certificate of the connection that an answer came over.
+fn store_certificate(certificate: &OnceLock<Vec<u8>>, answer: &reqwest::Response) {
     let info = answer.extensions().get::<reqwest::tls::TlsInfo>();
     if let Some(der) = info.and_then(reqwest::tls::TlsInfo::peer_certificate) {
         let _ = certificate.set(der.to_owned());
     }
 }
 
-/// What outlives the sending: the headers, which no answer may quote, and the broker's record.
+/// The parts of a signature that are needed after sending: the headers, which no answer may quote,
+/// and the audit id.
 fn parts(signature: Option<Signature>) -> (Option<HeaderMap>, Option<String>) {
     signature.map(|signature| (signature.headers, signature.audit_id)).unzip()
 }
 
-/// Whether a status says that there is nothing to read.
+/// Whether a status means that there is nothing to read.
 pub(crate) fn is_accepted(status: StatusCode) -> bool {
     status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT
 }
 
-/// A success that is no answer to a message.
+/// The error of a success that isn't an answer to a message.
 pub(crate) const NOT_MCP: Error = Error::NotMessage(
     "its content type is neither application/json nor text/event-stream; is this the URL of an MCP \
      endpoint?",
 );
 
-/// A name or a version as `User-Agent` can hold it: characters of a token (RFC 9110, 10.1.5), and so
-/// few that no server refuses the head of a request for what a client calls itself.
+/// A name or a version for `User-Agent`: token characters (RFC 9110, 10.1.5), and short enough that no server refuses
+/// the request head because of it.
 fn product(text: &str) -> String {
     let token = |c: char| if c.is_ascii_alphanumeric() || "-._+".contains(c) { c } else { '-' };
     text.chars().take(MAX_PRODUCT).map(token).collect()

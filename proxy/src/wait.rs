@@ -1,13 +1,13 @@
-//! How long to wait before something is asked again that there was no room for.
+//! How long to wait before a throttled request is repeated.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// The first wait, where the server named none. The broker spaces the signatures for all callers.
+/// The first wait, if the server asked for none. The broker spaces the signatures for all callers.
 const FIRST: Duration = Duration::from_millis(250);
 /// The longest such wait.
 const LONGEST: Duration = Duration::from_secs(8);
-/// What is added at most, so that callers that were throttled together don't come back together.
+/// The largest random addition, so that callers that were throttled together don't retry together.
 const SPREAD: Duration = Duration::from_secs(1);
 
 /// The waits of one request.
@@ -21,7 +21,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The next wait: never shorter than `asked`, and never quite the same.
+    /// The next wait: never shorter than `asked`, and randomised.
     pub(crate) fn next(&mut self, asked: Option<Duration>) -> Duration {
         self.after(asked, chance())
     }
@@ -36,7 +36,8 @@ impl Backoff {
     }
 }
 
-/// From 0 to 1. The standard library seeds its hashers by chance; nothing here has to be secret.
+/// A random number from 0 to 1. The standard library seeds its hashers randomly; this number
+/// needn't be secret.
 fn chance() -> f64 {
     f64::from((RandomState::new().hash_one(()) >> 32) as u32) / f64::from(u32::MAX)
 }

@@ -1,12 +1,12 @@
-//! JSON-RPC as text: the envelope of a message, and edits that leave every other byte alone.
+//! JSON-RPC as text: the envelope of a message, and edits that keep every other byte.
 //!
-//! A relay that parses and prints loses data: number spellings, key order, fields that it has never
-//! heard of. So nothing here turns a message into values. [`Object`] borrows the spans of one
+//! A relay that parses and prints loses data: number spellings, key order, unknown fields.
+//! Therefore nothing here converts a message to values. [`Object`] borrows the spans of one
 //! object's members from the text; [`Edits`] collects replacements and writes the text once. This
 //! is the only module that cuts text.
 //!
-//! What the rest may rely on: a text that [`Envelope::parse`] accepted is one JSON object in valid
-//! UTF-8 with unambiguous envelope members, and [`Edits::apply`] changes only what was named.
+//! Guarantees: a text that [`Envelope::parse`] accepted is one JSON object in valid UTF-8 with
+//! unambiguous envelope members, and [`Edits::apply`] changes only what was requested.
 
 mod edit;
 mod envelope;

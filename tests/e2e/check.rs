@@ -247,7 +247,7 @@ async fn each_refusal_of_the_server_has_its_sentence() {
         ),
         (Reply::Error(-32603, "out of order".to_owned()), "initialize", &["out of order"]),
         (Reply::Result(r#"{"odd":true}"#.to_owned()), "initialize", &["protocolVersion"]),
-        (Reply::HangUp, "initialize", &["hangs up"]),
+        (Reply::HangUp, "initialize", &["closes the connection"]),
     ] {
         let world = World::new().await;
         let all = reply.clone();

@@ -1,50 +1,50 @@
-//! Picks out of a message what someone looks at, and notices where another reader would pick
-//! something else.
+//! Selects the examined values of a message, and detects where another reader would select another
+//! value.
 //!
-//! Invariant: what is kept is bounded by the number of places looked at, [`MAX_TEXT`] and
-//! [`MAX_TEXTS`], whatever the message says.
+//! Invariant: the stored data is bounded by the number of places, [`MAX_TEXT`] and [`MAX_TEXTS`],
+//! whatever the message contains.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::want::{Place, Want, fold};
-use crate::json::{Container, Handler, Scalar, Word};
+use crate::json::{Container, Handler, Literal, Scalar};
 
 /// The longest text of one value, in bytes.
 pub const MAX_TEXT: usize = 64 << 10;
-/// The longest texts of all values of a message together.
+/// The longest total text of all values of a message, in bytes.
 const MAX_TEXTS: usize = 4 * MAX_TEXT;
-/// Longer keys aren't compared: they may be any.
+/// Longer keys aren't compared, and count as ambiguous.
 const MAX_KEY: usize = 1 << 10;
 
-/// A value that someone looks at.
+/// An examined value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// `null`
     Null,
     /// `true` or `false`
     Bool(bool),
-    /// A number, as it is written.
+    /// A number as it is written.
     Number(String),
-    /// A string, decoded.
+    /// A decoded string.
     Text(String),
     /// An array.
     Array,
     /// An object.
     Object,
-    /// A number or a string of more than [`MAX_TEXT`].
+    /// A number or a string longer than [`MAX_TEXT`].
     TooLong,
     /// A string with half of a surrogate pair.
     HalfPair,
 }
 
-/// Why readers may disagree on which value a place has.
+/// Why readers may disagree on the value of a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Conflict {
     Twice,
-    /// A key that only some readers tell from the one looked for.
+    /// A key that some readers don't distinguish from the one that is looked for.
     Spelling,
-    /// A key with NUL, where some readers end it; with half of a surrogate pair; or one too long.
+    /// A key with NUL, at which some readers end it; with half of a surrogate pair; or too long.
     OddKey,
 }
 
@@ -52,7 +52,7 @@ pub(super) enum Conflict {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Found {
     pub(super) value: Option<Value>,
-    /// Where its key begins; that of an element is its own beginning.
+    /// The beginning of its key, or of the element itself.
     pub(super) key: usize,
     pub(super) range: Range<usize>,
     pub(super) conflict: Option<Conflict>,
@@ -62,9 +62,9 @@ pub(super) struct Found {
 pub(super) struct Selector {
     want: Arc<Want>,
     found: Vec<Found>,
-    /// The open containers on the way to a place, and one that isn't.
+    /// The open containers on the path to a place, and one that isn't.
     path: Vec<Level>,
-    /// The place of the value that comes next.
+    /// The place of the next value.
     next: Option<usize>,
     /// The text of the key, or of the value at `next`.
     text: Vec<u8>,
@@ -75,9 +75,9 @@ pub(super) struct Selector {
 
 #[derive(Debug)]
 struct Level {
-    /// None: nobody looks at it.
+    /// `None` if the container isn't examined.
     node: Option<usize>,
-    /// In an array: how many elements have begun.
+    /// In an array, the number of elements that have begun.
     elements: Option<usize>,
 }
 
@@ -110,7 +110,7 @@ impl Selector {
         self.kept + self.text.capacity()
     }
 
-    /// A value begins at `at`: its place.
+    /// A value begins at `at`. Returns its place.
     fn begin_value(&mut self, at: usize) -> Option<usize> {
         if let Some(Level { node: Some(node), elements: Some(elements) }) = self.path.last_mut() {
             let (node, index) = (*node, *elements);
@@ -187,18 +187,18 @@ impl Handler for Selector {
         }
     }
 
-    fn overlooks(&mut self, key: &[u8]) -> bool {
+    fn skips_key(&mut self, key: &[u8]) -> bool {
         let Some(node) = self.path.last().and_then(|level| level.node) else { return true };
-        let overlooked = self.want.nodes()[node].is_foreign(key);
-        if overlooked {
+        let is_skipped = self.want.nodes()[node].is_foreign(key);
+        if is_skipped {
             self.next = None;
         }
-        overlooked
+        is_skipped
     }
 
     fn scalar(&mut self, scalar: Scalar, at: usize) -> bool {
         let wanted = match scalar {
-            // Whatever isn't looked at isn't passed on.
+            // Only examined values are passed on.
             Scalar::Key => true,
             Scalar::String | Scalar::Number => self.begin_value(at).is_some(),
         };
@@ -243,12 +243,12 @@ impl Handler for Selector {
         self.end_value(value, end);
     }
 
-    fn word(&mut self, word: Word, at: usize, end: usize) {
+    fn literal(&mut self, literal: Literal, at: usize, end: usize) {
         self.begin_value(at);
-        let value = match word {
-            Word::Null => Value::Null,
-            Word::True => Value::Bool(true),
-            Word::False => Value::Bool(false),
+        let value = match literal {
+            Literal::Null => Value::Null,
+            Literal::True => Value::Bool(true),
+            Literal::False => Value::Bool(false),
         };
         self.end_value(value, end);
     }

@@ -14,7 +14,7 @@ fn params(params: &str) -> String {
 }
 
 #[test]
-fn what_a_message_asks_for() {
+fn the_target_of_a_message() {
     let cases = [
         (r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, r#""ping" None"#),
         (
@@ -49,7 +49,7 @@ fn what_a_message_asks_for() {
 }
 
 #[test]
-fn kinds() {
+fn the_kind_of_a_message() {
     let kind = |text: &str| read(text.as_bytes()).map(|call| call.kind());
     assert_eq!(kind(r#"{"method":"a","id":1}"#), Ok(Kind::Request));
     assert_eq!(kind(r#"{"method":"a"}"#), Ok(Kind::Notification));
@@ -105,7 +105,7 @@ fn keys_that_readers_may_confuse_are_refused() {
 }
 
 #[test]
-fn keys_that_nobody_reads_may_be_any() {
+fn keys_that_are_not_examined_may_be_anything() {
     for text in [
         r#"{"name":"a","arguments":{"x":1,"x":2,"X":3,"\u0000":4,"\ud800":5}}"#,
         r#"{"name":"a","other":1,"other":2,"namen":3,"nam":4}"#,
@@ -118,7 +118,7 @@ fn keys_that_nobody_reads_may_be_any() {
 }
 
 #[test]
-fn names_that_are_none() {
+fn invalid_names_are_refused() {
     for (text, fault) in [
         (r#"{}"#, Fault::NoTarget("params.name".into())),
         (r#"["a"]"#, Fault::NoTarget("params.name".into())),
@@ -143,7 +143,7 @@ fn names_that_are_none() {
 }
 
 #[test]
-fn texts_that_are_no_message() {
+fn texts_that_are_no_message_are_refused() {
     let syntax = [
         "",
         " ",
@@ -201,7 +201,7 @@ fn texts_that_are_no_message() {
         let text = [&br#"{"method":"a","x":""#[..], bytes, br#""}"#].concat();
         assert_eq!(read(&text), Err(Fault::NotUtf8), "{bytes:?}");
     }
-    // Not before a string is open.
+    // Not before a string begins.
     assert_eq!(read(b"{\xff"), Err(Fault::NotJson(1)));
 }
 
@@ -218,7 +218,7 @@ fn depth_is_limited() {
 }
 
 #[test]
-fn arguments_are_judged_when_they_are_asked_for() {
+fn arguments_are_checked_when_they_are_requested() {
     let mut want = Want::default();
     let region = want.look_at("/arguments/region").unwrap();
     let second = want.look_at("/arguments/list/1/a~1b").unwrap();
@@ -264,7 +264,7 @@ fn arguments_are_judged_when_they_are_asked_for() {
     ] {
         let found = value(arguments, second);
         match (found, expected) {
-            // The key that is ambiguous is named, not the one below it.
+            // The ambiguous key is named, not the one below it.
             (Err(Fault::Spelling(key)), Err(_)) => assert_eq!(&*key, "params.arguments.list"),
             (found, expected) => assert_eq!(found, expected, "{arguments}"),
         }
@@ -272,7 +272,7 @@ fn arguments_are_judged_when_they_are_asked_for() {
 }
 
 #[test]
-fn ranges_are_those_of_the_text() {
+fn ranges_refer_to_the_text() {
     let mut want = Want::default();
     let profile = want.look_at("/arguments/aws_profile").unwrap();
     let meta = want.look_at("/_meta/sigward~1profile").unwrap();
@@ -293,9 +293,9 @@ fn ranges_are_those_of_the_text() {
     assert!(text[call.range(Place::PARAMS).unwrap()].ends_with("}}"));
 }
 
-/// What an attacker sends to make the reader work or hold: time is linear, and next to nothing is kept.
+/// The attack: texts that make the reader work or store much. Time must be linear, and almost nothing is stored.
 #[test]
-fn amplifiers_cost_nothing() {
+fn amplifying_texts_take_linear_time_and_little_memory() {
     let fill = |piece: &str| piece.repeat((4 << 20) / piece.len());
     let numbers = format!(r#"{{"name":[{}0]}}"#, fill("0,"));
     let keys: String = (0..300_000).map(|n| format!(r#""{n:x}":0,"#)).collect();
@@ -306,7 +306,7 @@ fn amplifiers_cost_nothing() {
         let text = params(&text);
         let start = Instant::now();
         let call = read(text.as_bytes()).unwrap();
-        // Without optimisation; what is quadratic takes minutes.
+        // Without optimisation; quadratic time would be minutes.
         assert!(start.elapsed() < Duration::from_secs(20));
         let kept: usize = call
             .found

@@ -1,9 +1,9 @@
-//! Which values of a message someone looks at: a tree of keys.
+//! The values of a message to examine, as a tree of keys.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// A value that someone looks at.
+/// The place of an examined value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place(pub(super) usize);
 
@@ -21,9 +21,9 @@ impl Place {
     pub const RESULT: Self = Self(5);
     /// `error`
     pub const ERROR: Self = Self(6);
-    /// `params.name`: of a tool or a prompt.
+    /// `params.name` of a tool or a prompt.
     pub const NAME: Self = Self(7);
-    /// `params.uri`: of a resource.
+    /// `params.uri` of a resource.
     pub const URI: Self = Self(8);
     /// `params.arguments`
     pub const ARGUMENTS: Self = Self(9);
@@ -31,7 +31,7 @@ impl Place {
     pub const META: Self = Self(10);
     /// `params.taskId`
     pub const TASK_ID: Self = Self(11);
-    /// `params.ref`: what a completion is for.
+    /// `params.ref`, the object of a completion.
     pub const REF: Self = Self(12);
     /// `params.ref.type`
     pub const REF_TYPE: Self = Self(13);
@@ -39,11 +39,11 @@ impl Place {
     pub const REF_NAME: Self = Self(14);
     /// `params.ref.uri`
     pub const REF_URI: Self = Self(15);
-    /// The places below this are read of every message.
+    /// Places below this are examined in every message.
     pub(super) const FIRST_OWN: usize = 16;
 }
 
-/// What to look at beside the envelope and the names.
+/// The values to examine, in addition to the envelope and the names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Want {
     nodes: Vec<Node>,
@@ -54,23 +54,23 @@ pub(super) struct Node {
     pub(super) parent: usize,
     pub(super) key: Box<str>,
     pub(super) folded: Box<str>,
-    /// The key as the number of an element, where it is one.
+    /// The key as the index of an array element, if it is one.
     pub(super) index: Option<usize>,
     pub(super) children: Vec<usize>,
     names: Names,
 }
 
-/// The keys of a node's children, and what readers take for them.
+/// The keys of a node's children, and their folded forms.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Names {
     all: Vec<Box<str>>,
-    /// A bit for each letter of ASCII that one begins with: a glance tells most other keys from them.
+    /// A bit for each ASCII letter with which a key begins: a quick check that excludes most other keys.
     initials: u128,
-    /// A bit for each length; the last one is for all that are longer.
+    /// A bit for each length; the last bit is for all longer ones.
     lengths: u64,
 }
 
-/// A JSON pointer (RFC 6901) that isn't one.
+/// The error for a text that isn't a JSON pointer (RFC 6901).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadPointer;
 
@@ -114,11 +114,11 @@ impl Default for Want {
 }
 
 impl Want {
-    /// Looks at the value that a JSON pointer names, from `params` on: `/arguments/region`. The same
-    /// pointer gives the same place.
+    /// Adds the value of a JSON pointer that starts at `params`: `/arguments/region`. The same pointer gives the same
+    /// place.
     ///
     /// # Errors
-    /// It isn't a pointer, or it is the empty one.
+    /// It isn't a pointer, or it is empty.
     pub fn look_at(&mut self, pointer: &str) -> Result<Place, BadPointer> {
         let tokens = pointer.strip_prefix('/').ok_or(BadPointer)?;
         let mut at = Place::PARAMS.0;
@@ -158,7 +158,7 @@ impl Names {
         }
     }
 
-    /// Those that begin with nothing, or beyond ASCII, share a bit with NUL.
+    /// Empty keys, and keys that begin beyond ASCII, share a bit with NUL.
     fn initial(name: &[u8]) -> u128 {
         1 << name.first().filter(|byte| byte.is_ascii()).unwrap_or(&0)
     }
@@ -183,9 +183,9 @@ impl Node {
         Self { parent, key, folded, index, children: Vec::new(), names: Names::default() }
     }
 
-    /// Whether this is a key that no reader takes for that of a child; false where that takes a closer look.
+    /// Whether no reader treats this key as that of a child; false if that needs a closer comparison.
     pub(super) fn is_foreign(&self, key: &[u8]) -> bool {
-        // Folded, such a key is what it is.
+        // Such a key equals its folded form.
         is_folded(key) && !self.names.contains(key)
     }
 }
@@ -206,24 +206,24 @@ fn unescaped(token: &str) -> Option<String> {
     Some(key)
 }
 
-/// A key without case and without what is invisible. Two keys that are the same then are one for some
-/// reader: Go's and .NET's don't tell `Method` from `method` (nor, in Go, the long s from `s` and the
-/// Kelvin sign from `k`), and what nobody sees may be dropped.
+/// A key without case and invisible characters. Two keys with the same folded form are equal for some reader: those of
+/// Go and .NET don't distinguish `Method` from `method` (nor, in Go, the long s from `s`, and the Kelvin sign from
+/// `k`), and invisible characters may be dropped.
 pub(super) fn fold(key: &str) -> Cow<'_, str> {
     if is_folded(key.as_bytes()) {
         return Cow::Borrowed(key);
     }
-    // Upper case first: the long s and the Kelvin sign become `s` and `k` only that way.
+    // Upper case first: only that way the long s and the Kelvin sign become `s` and `k`.
     let visible = key.chars().filter(|character| !is_invisible(*character));
     visible.flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
-/// Whether it is plain to see that folding changes nothing.
+/// A quick check whether folding changes nothing.
 fn is_folded(key: &[u8]) -> bool {
     key.iter().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase())
 }
 
-/// White space, control characters, and what Unicode calls "default ignorable".
+/// White space, control characters, and characters that Unicode calls "default ignorable".
 fn is_invisible(character: char) -> bool {
     character.is_whitespace()
         || character.is_control()

@@ -1,26 +1,26 @@
-//! The text of one string as it streams by: escapes decoded, UTF-8 checked.
+//! Decodes one string as it streams in: escapes and UTF-8.
 
 use super::Handler;
 
-/// Why it isn't a string of JSON.
+/// Why it isn't a JSON string.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Defect {
-    /// How far into the chunk that shows.
+    /// The position in the chunk at which this is detected.
     Syntax(usize),
     Encoding,
 }
 
-/// Where the reading of a string stands.
+/// The state of reading a string.
 #[derive(Debug, Default)]
 pub(crate) struct Text {
     wanted: bool,
     key: bool,
     escape: Escape,
-    /// The first half of a surrogate pair, whose second half must come next.
+    /// The first half of a surrogate pair, whose second half must follow.
     high: Option<u16>,
-    /// Half of a pair stood alone.
+    /// Whether half of a pair was found alone.
     lone: bool,
-    /// The beginning of a character that the chunk before was cut in.
+    /// The beginning of a character that was split by the end of the previous chunk.
     partial: [u8; 4],
     partial_length: usize,
 }
@@ -31,7 +31,7 @@ enum Escape {
     None,
     /// After the backslash.
     Begun,
-    /// After `\u`: how many digits, and their value.
+    /// After `\u`: the number of digits, and their value.
     Digits(u8, u16),
 }
 
@@ -39,7 +39,7 @@ impl Text {
     pub(crate) fn begin(&mut self, wanted: bool, key: bool) {
         self.wanted = wanted;
         self.key = key;
-        // The rest is as it should be after the end of a string.
+        // The other fields have been reset by the end of the previous string.
         self.lone = false;
     }
 
@@ -51,14 +51,15 @@ impl Text {
         !self.lone
     }
 
-    /// Passes text on, if someone wants it.
+    /// Passes text on, if it is wanted.
     pub(crate) fn pass(&self, piece: &[u8], to: &mut impl Handler) {
         if self.wanted && !piece.is_empty() {
             to.text(piece);
         }
     }
 
-    /// Reads up to the closing quotation mark, or all there is: how much, and whether that was the end.
+    /// Reads up to the closing quotation mark or the end of the chunk. Returns how much was read, and whether the
+    /// string ended.
     pub(crate) fn read(
         &mut self,
         chunk: &[u8],
@@ -71,13 +72,13 @@ impl Text {
                     let (length, ascii) = plain(&chunk[at..]);
                     if length > 0 {
                         let run = &chunk[at..at + length];
-                        // Nearly all there is: nothing was begun before it.
+                        // The fast path for nearly all text: no character is incomplete.
                         match ascii && self.partial_length == 0 && self.high.is_none() {
                             true => self.pass(run, to),
                             false => self.run(run, ascii, to)?,
                         }
                         at += length;
-                        // A chunk that ends here, or what ended the run.
+                        // The chunk ends here, or the byte ended the run.
                         if at == chunk.len() {
                             break;
                         }
@@ -129,7 +130,7 @@ impl Text {
         Ok((at, false))
     }
 
-    /// Text that stands for itself.
+    /// Handles a run of unescaped text.
     fn run(&mut self, mut run: &[u8], ascii: bool, to: &mut impl Handler) -> Result<(), Defect> {
         self.end_pair(to);
         while self.partial_length > 0 {
@@ -153,7 +154,7 @@ impl Text {
         } else {
             match std::str::from_utf8(run) {
                 Ok(_) => run.len(),
-                // Cut at the end of the run: the next chunk may complete the character.
+                // Split at the end of the run: the next chunk may complete the character.
                 Err(error) if error.error_len().is_none() => error.valid_up_to(),
                 Err(_) => return Err(Defect::Encoding),
             }
@@ -182,7 +183,7 @@ impl Text {
         Some(Escape::None)
     }
 
-    /// One unit of UTF-16.
+    /// Handles one UTF-16 code unit.
     fn unit(&mut self, unit: u16, to: &mut impl Handler) {
         if let (Some(high), 0xdc00..0xe000) = (self.high, unit) {
             self.high = None;
@@ -217,7 +218,7 @@ impl Text {
     }
 }
 
-/// Four digits; or which of them is none.
+/// The value of four digits; the error is the position of an invalid one.
 fn hexadecimal(digits: &[u8]) -> Result<u16, usize> {
     digits.iter().enumerate().try_fold(0, |value, (at, digit)| {
         let digit = char::from(*digit).to_digit(16).and_then(|digit| u16::try_from(digit).ok());
@@ -225,38 +226,38 @@ fn hexadecimal(digits: &[u8]) -> Result<u16, usize> {
     })
 }
 
-/// The text before the closing quotation mark, if that is near, and all of it is ASCII that stands for itself.
+/// The text before the closing quotation mark, if that is within [`SHORT`] bytes and the text is unescaped ASCII.
 #[inline]
-pub(crate) fn glance(rest: &[u8]) -> Option<&[u8]> {
-    let (length, ascii) = words(&rest[..rest.len().min(NEAR)]);
+pub(crate) fn short_ascii(rest: &[u8]) -> Option<&[u8]> {
+    let (length, ascii) = words(&rest[..rest.len().min(SHORT)]);
     (ascii && rest.get(length) == Some(&b'"')).then(|| &rest[..length])
 }
 
-/// Farther, and the text is read as any other.
-const NEAR: usize = 64;
+/// Longer texts are read like any other.
+const SHORT: usize = 64;
 
-/// How many bytes stand for themselves, and whether all of them are ASCII.
+/// The length of the unescaped text, and whether all of it is ASCII.
 #[inline]
 fn plain(bytes: &[u8]) -> (usize, bool) {
-    match words(&bytes[..bytes.len().min(NEAR)]) {
-        (NEAR, ascii) => {
-            let (more, more_ascii) = far(&bytes[NEAR..]);
-            (NEAR + more, ascii && more_ascii)
+    match words(&bytes[..bytes.len().min(SHORT)]) {
+        (SHORT, ascii) => {
+            let (more, more_ascii) = long_run(&bytes[SHORT..]);
+            (SHORT + more, ascii && more_ascii)
         }
         near => near,
     }
 }
 
-/// [`plain`], where there is much: most of a large body is one long string.
+/// [`plain`] for long texts: most of a large body is one long string.
 #[inline(never)]
-fn far(bytes: &[u8]) -> (usize, bool) {
+fn long_run(bytes: &[u8]) -> (usize, bool) {
     let (length, ascii) = blocks(bytes);
     let (last, last_ascii) = words(&bytes[length..]);
     (length + last, ascii && last_ascii)
 }
 
-/// [`plain`] for whole blocks, up to the one with another byte. Without a branch in a block: the
-/// compiler makes vectors of it.
+/// [`plain`] for whole blocks without an escape. There is no branch within a block, so that the
+/// compiler can vectorise it.
 fn blocks(bytes: &[u8]) -> (usize, bool) {
     const BLOCK: usize = 64;
     let mut all = 0;
@@ -281,7 +282,7 @@ fn blocks(bytes: &[u8]) -> (usize, bool) {
 fn words(bytes: &[u8]) -> (usize, bool) {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
-    // A bit of `HIGH` where a byte is zero; false ones only above a true one.
+    // Sets a bit of `HIGH` for each zero byte; false positives occur only above a true one.
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
     let mut beyond_ascii = 0;
     let mut length = 0;
@@ -294,7 +295,7 @@ fn words(bytes: &[u8]) -> (usize, bool) {
         let backslash = zeros(word ^ (ONES * u64::from(b'\\')));
         let ends = control | quote | backslash;
         if ends != 0 {
-            // The lowest bit of each is a true one, so that of all is.
+            // The lowest bit of each is correct, and therefore the lowest bit of all.
             let before = ends.trailing_zeros() / 8;
             beyond_ascii |= word & HIGH & ((1 << (before * 8)) - 1);
             return (length + before as usize, beyond_ascii == 0);

@@ -1,6 +1,6 @@
-//! The files for a broker over TLS, and the client configuration that is built from them.
+//! The files for a TLS connection to a broker, and the client configuration built from them.
 //!
-//! Invariant: no text of a file is in an error, and a key that other users can read isn't used.
+//! Invariant: errors contain no text of a file, and a key that other users can read isn't used.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -21,20 +21,20 @@ use zeroize::Zeroizing;
 use super::named::TlsBroker;
 use super::verifier::BrokerVerifier;
 
-/// What they mean, and what tells them from the next ones.
+/// The configuration, and the marks of its files.
 pub(super) struct Files {
     pub(super) config: Arc<ClientConfig>,
     pub(super) marks: Marks,
 }
 
-/// What changes with the contents of the three, also where others take their names, as in Kubernetes.
+/// Identifies the contents of the three files, even if another file is renamed over one, as in Kubernetes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marks([Option<Mark>; 3]);
 
-/// Device, file, size, and the time of the last change.
+/// Device, inode, size, and the time of the last change.
 type Mark = (u64, u64, u64, i64, i64);
 
-/// Which option names a file that can't be used, and why.
+/// A file that can't be used, with its option and the reason.
 #[derive(Debug, thiserror::Error)]
 #[error("{option} {path}: {why}")]
 pub(super) struct Unusable {
@@ -44,7 +44,7 @@ pub(super) struct Unusable {
 }
 
 impl Marks {
-    /// This blocks.
+    /// The current marks. This blocks.
     #[must_use]
     pub fn of(broker: &TlsBroker) -> Self {
         let mark =
@@ -55,9 +55,9 @@ impl Marks {
 }
 
 impl Files {
-    /// Reads them. This blocks.
+    /// Reads the files. This blocks.
     pub(super) fn read(broker: &TlsBroker) -> Result<Self, Unusable> {
-        // Before they are read: what changes meanwhile is a change.
+        // Before the files are read, so that a concurrent change is detected later.
         let marks = Marks::of(broker);
         let cert = Named { option: "--broker-cert", path: &broker.cert };
         let key = Named { option: "--broker-key", path: &broker.key };
@@ -112,7 +112,7 @@ impl Named<'_> {
 
     fn read(&self, is_secret: bool) -> Result<Zeroizing<Vec<u8>>, Unusable> {
         let read = || -> io::Result<Zeroizing<Vec<u8>>> {
-            // A pipe in the file's place mustn't hold the thread.
+            // A FIFO in place of the file must not block the thread.
             let flags = OFlags::NONBLOCK.bits().cast_signed();
             let file = File::options().read(true).custom_flags(flags).open(self.path)?;
             let found = file.metadata()?;

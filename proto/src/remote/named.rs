@@ -1,4 +1,4 @@
-//! Which broker to ask, and over TLS how each side knows the other: the options of both programs.
+//! The options of both programs for the address of a broker and for mutual TLS.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,37 +10,37 @@ use url::{Host, Url};
 use crate::certificate::dns_name;
 use crate::spiffe::SpiffeId;
 
-/// A broker over TLS, and how each knows the other.
+/// The address of a TLS broker, and the files to authenticate with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsBroker {
     /// Its host: a name, or an address without brackets.
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// Our certificate and its chain, in PEM.
+    /// The client's certificate and its chain, in PEM.
     pub cert: PathBuf,
-    /// Its private key, in PEM.
+    /// The private key of the certificate, in PEM.
     pub key: PathBuf,
-    /// The authorities that may vouch for the broker, in PEM.
+    /// The certificate authorities for the broker, in PEM.
     pub ca: PathBuf,
-    /// Who the broker's certificate must be issued to.
+    /// The name that the broker's certificate must have.
     pub name: BrokerName,
 }
 
-/// Who a broker's certificate is issued to.
+/// The name in a broker's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BrokerName {
     /// A DNS name, or an IP address.
     Host(String),
-    /// A workload.
+    /// The SPIFFE id of a workload.
     SpiffeId(SpiffeId),
 }
 
-/// The options that go with a broker over TLS: `--broker-cert`, `--broker-key`, `--broker-ca` and `--broker-name`.
+/// The options for a TLS broker: `--broker-cert`, `--broker-key`, `--broker-ca` and `--broker-name`.
 #[derive(Debug, Clone, Default, Args)]
 #[group(skip)]
 pub struct Given {
-    /// PEM file of the certificate to show to a broker over TLS, with its chain
+    /// PEM file of the client certificate for a TLS broker, with its chain
     #[arg(id = "broker_cert", long = "broker-cert", value_name = "FILE")]
     pub cert: Option<PathBuf>,
 
@@ -48,7 +48,7 @@ pub struct Given {
     #[arg(id = "broker_key", long = "broker-key", value_name = "FILE")]
     pub key: Option<PathBuf>,
 
-    /// PEM file of the certificate authorities for a broker over TLS
+    /// PEM file of the certificate authorities for a TLS broker
     #[arg(id = "broker_ca", long = "broker-ca", value_name = "FILE")]
     pub ca: Option<PathBuf>,
 
@@ -57,12 +57,12 @@ pub struct Given {
     pub name: Option<BrokerName>,
 }
 
-/// Where a broker is.
+/// The address of a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// A socket on this machine, by an absolute path.
     Unix(PathBuf),
-    /// Over TLS.
+    /// A TCP address with TLS.
     Https {
         /// A name, or an address without brackets.
         host: String,
@@ -72,11 +72,11 @@ pub enum Address {
 }
 
 impl Address {
-    /// The address that `unix:PATH` or `https://HOST:PORT` names; none, if it begins in another way. A path must be
-    /// absolute: whoever starts the program may have another working directory than the person who wrote the path.
+    /// Parses `unix:PATH` or `https://HOST:PORT`; `None` if the text begins differently. A path must be absolute,
+    /// because the program may have another working directory than the person who wrote the path.
     ///
     /// # Errors
-    /// What to write.
+    /// Describes what to write.
     pub fn parse(text: &str) -> Result<Option<Self>, String> {
         if text.starts_with("https:") || text.starts_with("http:") {
             return address(text).map(|(host, port)| Some(Self::Https { host, port }));
@@ -92,10 +92,10 @@ impl Address {
 }
 
 impl Given {
-    /// The broker at this address, known by these files.
+    /// The TLS broker at this address, with these files.
     ///
     /// # Errors
-    /// Which option is missing.
+    /// Names the missing option.
     pub fn broker_at(self, host: String, port: u16) -> Result<TlsBroker, String> {
         let needed = |option: &str, file: Option<PathBuf>| {
             file.ok_or_else(|| {
@@ -115,10 +115,10 @@ impl Given {
         })
     }
 
-    /// Checks that nothing is given, for a broker that isn't asked over TLS.
+    /// Checks that no option is given, for a broker without TLS.
     ///
     /// # Errors
-    /// Which option would have no effect.
+    /// Names the option without effect.
     pub fn check_unused(&self) -> Result<(), String> {
         let given = [
             ("--broker-cert", self.cert.is_some()),
@@ -136,7 +136,7 @@ impl Given {
 }
 
 impl TlsBroker {
-    /// Where it is: `https://HOST:PORT`.
+    /// The address: `https://HOST:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
         let Self { host, port, .. } = self;
@@ -148,7 +148,7 @@ impl TlsBroker {
     }
 }
 
-/// The host and port of `https://HOST:PORT`, where that is all that is there.
+/// The host and port of `https://HOST:PORT`, if the URL has no other parts.
 fn address(text: &str) -> Result<(String, u16), String> {
     if text.starts_with("http:") {
         let why = "must be https://HOST:PORT: a broker is never asked in clear text";
@@ -172,10 +172,10 @@ fn host_and_port(text: &str) -> Option<(String, u16)> {
 }
 
 impl BrokerName {
-    /// A SPIFFE id, a DNS name or an IP address.
+    /// Parses a SPIFFE id, a DNS name or an IP address.
     ///
     /// # Errors
-    /// It is neither.
+    /// It is none of these.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.starts_with("spiffe:") {
             return SpiffeId::parse(text).map(Self::SpiffeId).map_err(|why| why.to_string());
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broker_over_tls_has_a_host_and_a_port_alone() {
+    fn a_tls_broker_has_only_a_host_and_a_port() {
         let found = |host: &str, port| Ok((host.to_owned(), port));
         assert_eq!(address("https://Broker.example.org:7443"), found("broker.example.org", 7443));
         assert_eq!(address("https://127.0.0.1:1/"), found("127.0.0.1", 1));
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_go_with_an_address_and_the_other_way_round() {
+    fn the_files_need_an_address_and_the_address_needs_files() {
         let all = Given {
             cert: Some("c".into()),
             key: Some("k".into()),

@@ -1,6 +1,7 @@
-//! Whether the other end is the broker that was asked for.
+//! Verifies that the other end is the expected broker.
 //!
-//! The attack: some other workload of the same authority answers in the broker's place, and learns what is to be signed.
+//! The attack: another workload with a certificate of the same authority answers in the broker's place, and gets the
+//! requests to sign.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use tokio_rustls::rustls::{
 
 use super::named::BrokerName;
 
-/// The checks of WebPKI (RFC 5280), with the name that the broker must have in place of the host's.
+/// The checks of WebPKI (RFC 5280), with the expected name in place of the host's.
 #[derive(Debug)]
 pub(super) struct BrokerVerifier {
     chain: Arc<WebPkiServerVerifier>,
@@ -30,7 +31,7 @@ pub(super) struct BrokerVerifier {
     name: BrokerName,
 }
 
-/// It is somebody else's.
+/// The certificate belongs to another name.
 #[derive(Debug, thiserror::Error)]
 #[error("its certificate is that of {0}")]
 struct Other(Name);

@@ -1,7 +1,7 @@
-//! Phases that are over before it is known whose they are: a request is received, and has a name only then.
+//! Phases that end before their request is known: a request has a name only after it has been received.
 //!
-//! A span begins when it is made. One of these has its age as an attribute, which moves its times before it is exported,
-//! and isn't exported itself.
+//! A span begins when it is made. These spans have their age as an attribute, which is used to correct their times
+//! before the export, and isn't exported itself.
 
 use std::time::{Duration, Instant};
 
@@ -10,30 +10,30 @@ use opentelemetry_sdk::trace::SpanData;
 
 use super::is_on;
 
-/// The attribute of a span that began so many nanoseconds before it was made.
+/// The attribute of a span that began this many nanoseconds before it was made.
 pub const AGO: &str = "sigward.ago_ns";
-/// The attribute of one that was over after so many nanoseconds.
+/// The attribute of a span that ended after this many nanoseconds.
 const TOOK: &str = "sigward.took_ns";
 
-/// When something began; nothing where traces are off: then no clock is read.
+/// The time when something began; empty if traces are off, so that the clock isn't read.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Since(Option<Instant>);
 
 impl Since {
-    /// Now.
+    /// The current time.
     #[must_use]
     pub fn now() -> Self {
         Self(is_on().then(Instant::now))
     }
 
-    /// How long ago that is, in nanoseconds: a value of [`AGO`].
+    /// The time since then in nanoseconds, as a value of [`AGO`].
     #[must_use]
     pub fn ago(self) -> Option<i64> {
         self.0.map(|begun| i64::try_from(begun.elapsed().as_nanos()).unwrap_or(i64::MAX))
     }
 }
 
-/// Moves the times of a span to when it was.
+/// Corrects the times of a span by its attributes.
 pub(super) fn moved(mut span: SpanData) -> SpanData {
     let mut ago = None;
     let mut took = None;

@@ -1,7 +1,7 @@
-//! Spans on their way to the collector: a bounded queue, and the thread that empties it.
+//! A bounded queue of spans for the collector, and the thread that sends them.
 //!
-//! The batch processor of the SDK is not used: it has no count of what was dropped before its end, panics where there is no
-//! thread, and needs a second one for the exporter's connection.
+//! The SDK's batch processor isn't used: it doesn't count dropped spans before its end, panics if it can't start a
+//! thread, and needs a second thread for the exporter's connection.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,27 +18,28 @@ use tokio::sync::mpsc;
 
 use super::{TracesError, past};
 
-/// Spans that wait; more are dropped. About 1 KiB each.
+/// The most queued spans, of about 1 KiB each; further ones are dropped.
 const MAX_WAITING: usize = 2048;
-/// The most that is sent at once.
+/// The most spans that are sent at once.
 const BATCH: usize = 512;
-/// How long a span waits for others to be sent with.
+/// How long a span waits to be sent together with others.
 const DELAY: Duration = Duration::from_secs(1);
-/// How long an export waits for the end of the process, where nobody says a limit.
+/// How long a flush waits if no limit is given.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// The near end of the queue.
+/// The sending side of the queue.
 pub(super) struct Queue {
     spans: mpsc::Sender<SpanData>,
     flushes: mpsc::UnboundedSender<Flushed>,
     lost: Arc<AtomicU64>,
 }
 
-/// Told when all that waited has been sent.
+/// Notified when all queued spans have been sent.
 type Flushed = blocking::SyncSender<()>;
 
 impl Queue {
-    /// A queue whose spans go to what `exporter` makes, which is called within the runtime that it will run in.
+    /// Starts a queue with the exporter that `exporter` makes. It is called within the runtime in which the exporter
+    /// runs.
     pub(super) fn start(
         exporter: impl FnOnce() -> Result<SpanExporter, ExporterBuildError>,
         resource: &Resource,
@@ -76,7 +77,7 @@ impl SpanProcessor for Queue {
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
         let (flushed, wait) = blocking::sync_channel(1);
-        // It fails where the thread is gone, and so does the wait.
+        // It fails if the thread is gone; then the wait fails, too.
         let _ = self.flushes.send(flushed);
         let sent = wait.recv_timeout(timeout);
         let lost = self.lost.load(Ordering::Relaxed);
@@ -95,7 +96,7 @@ impl fmt::Debug for Queue {
     }
 }
 
-/// The far end.
+/// The receiving side of the queue.
 struct Sending {
     exporter: SpanExporter,
     collector: String,
@@ -131,7 +132,7 @@ impl Sending {
                 self.send(std::mem::take(&mut batch)).await;
             }
             if let Some(flushed) = flushed {
-                // Nobody waits any more where the time was over.
+                // If the limit has passed, no caller waits any more.
                 let _ = flushed.send(());
             }
         }
@@ -139,14 +140,14 @@ impl Sending {
 
     async fn send(&mut self, batch: Vec<SpanData>) {
         let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-        // It has a limit of its own (OTEL_EXPORTER_OTLP_TIMEOUT), within which it tries again.
+        // The export has its own limit (OTEL_EXPORTER_OTLP_TIMEOUT), within which it retries.
         let failed = self.exporter.export(batch).await.err();
         let was_failing = std::mem::replace(&mut self.is_failing, failed.is_some());
         let collector = self.collector.as_str();
         match failed {
             Some(error) => {
                 let lost = self.lost.fetch_add(count, Ordering::Relaxed) + count;
-                // Once for each outage: there may be a batch each second.
+                // Logged once for each outage, because there may be a batch each second.
                 if !was_failing {
                     tracing::warn!(collector, lost, %error, "the collector doesn't accept traces");
                 }
@@ -160,12 +161,12 @@ impl Sending {
     }
 }
 
-/// Waits for a span, and a moment for others. May be dropped at any time: what came is in `batch`.
+/// Waits for a span, and then briefly for others. Cancel-safe: received spans are in `batch`.
 async fn gather(waiting: &mut mpsc::Receiver<SpanData>, batch: &mut Vec<SpanData>) {
     if batch.is_empty() {
         match waiting.recv().await {
             Some(span) => batch.push(span),
-            // The end of the process, which asks for a flush.
+            // The process ends, and requests a flush.
             None => std::future::pending().await,
         }
     }
@@ -190,9 +191,9 @@ mod tests {
 
     use super::*;
 
-    /// The attack on everybody: a collector that takes connections and never answers.
+    /// The attack: a collector that accepts connections and never answers.
     #[test]
-    fn more_spans_than_there_is_room_for_are_dropped_and_counted() {
+    fn spans_beyond_the_queue_are_dropped_and_counted() {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", silent.local_addr().unwrap());
         let exporter = || SpanExporter::builder().with_tonic().with_endpoint(&endpoint).build();
@@ -202,7 +203,7 @@ mod tests {
         let provider = SdkTracerProvider::builder().with_span_processor(queue).build();
         let tracer = provider.tracer("test");
         let more = 1000;
-        // Beside the queue, the thread holds one batch.
+        // In addition to the queue, the thread holds one batch.
         for _ in 0..MAX_WAITING + BATCH + more {
             drop(tracer.start("span"));
         }
@@ -211,7 +212,7 @@ mod tests {
         assert!((least..=most).contains(&dropped), "{dropped}");
         let begun = Instant::now();
         provider.shutdown_with_timeout(Duration::from_millis(50)).unwrap_err();
-        // An export is given up after ten seconds.
+        // An export gives up after ten seconds.
         assert!(begun.elapsed() < Duration::from_secs(5), "the end waited");
     }
 }

@@ -1,6 +1,6 @@
-//! What the environment says about traces: where they go, and by which certificates the collector is known.
+//! The settings for traces in the environment: the collector's address, and TLS files.
 //!
-//! Invariant: without an endpoint there is nothing; no value and no text of a file is in an error.
+//! Invariant: without an endpoint, traces are off; errors contain no value and no text of a file.
 
 use std::fmt;
 use std::fs::File;
@@ -14,41 +14,42 @@ use zeroize::Zeroizing;
 
 use crate::pem;
 
-/// The export that the environment asks for. Its files have been read: a process that confines itself reads it before.
+/// The export that the environment configures. Its files have been read already, because a process may restrict its
+/// file access later.
 pub struct Settings {
     pub(super) endpoint: Url,
-    /// For `https` alone.
+    /// Only for `https`.
     pub(super) tls: Option<ClientTlsConfig>,
-    /// What the process is called.
+    /// The service name of the process.
     pub(super) name: Option<String>,
 }
 
-/// Which variable can't be used, and what to write instead.
+/// A variable that can't be used, and what to write instead.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The address isn't one of a collector.
+    /// The address isn't valid for a collector.
     #[error("{variable} can't be used: {why}")]
     Endpoint {
-        /// The variable that has it.
+        /// The variable.
         variable: &'static str,
         /// What is wrong, and what to write.
         why: &'static str,
     },
-    /// Another protocol is asked for.
+    /// The protocol isn't supported.
     #[error(
         "{variable} is {protocol:?}, and traces are sent by grpc alone; set OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc and \
          OTEL_EXPORTER_OTLP_TRACES_ENDPOINT (port 4317 of most collectors), or OTEL_TRACES_EXPORTER=none"
     )]
     Protocol {
-        /// The variable that has it.
+        /// The variable.
         variable: &'static str,
         /// Its value.
         protocol: String,
     },
-    /// A file of TLS can't be used.
+    /// A TLS file can't be used.
     #[error("{variable} {path}: {why}")]
     File {
-        /// The variable that names it.
+        /// The variable that names the file.
         variable: &'static str,
         /// The file.
         path: String,
@@ -65,7 +66,7 @@ pub enum SettingsError {
     },
 }
 
-/// A variable for traces, and the one for all that is exported; the first that is set counts.
+/// A variable for traces, and one for all exports; the first one that is set counts.
 type Variables = [&'static str; 2];
 
 const ENDPOINT: Variables = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
@@ -78,10 +79,10 @@ const CLIENT_KEY: Variables =
     ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"];
 
 impl Settings {
-    /// What the variables of the environment ask for; nothing, where they name no endpoint or switch traces off.
+    /// The settings of the environment; `None` if it names no endpoint or turns traces off.
     ///
     /// # Errors
-    /// Which of them can't be used.
+    /// Names the variable that can't be used.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, SettingsError> {
         let environment = Environment(variable);
         let Some(endpoint) = environment.endpoint()? else { return Ok(None) };
@@ -91,7 +92,7 @@ impl Settings {
 }
 
 impl fmt::Debug for Settings {
-    /// Without the key.
+    /// Omits the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Settings")
     }
@@ -100,7 +101,7 @@ impl fmt::Debug for Settings {
 struct Environment<V>(V);
 
 impl<V: Fn(&str) -> Option<String>> Environment<V> {
-    /// Empty means the same as not set, as the specification has it.
+    /// The value of a variable. By the specification, an empty one counts as unset.
     fn set(&self, name: &str) -> Option<String> {
         (self.0)(name).filter(|value| !value.is_empty())
     }
@@ -125,7 +126,7 @@ impl<V: Fn(&str) -> Option<String>> Environment<V> {
             return Err(SettingsError::Protocol { variable, protocol });
         }
         let unusable = |why| SettingsError::Endpoint { variable, why };
-        // The text isn't repeated: it may have a password.
+        // The text isn't repeated, because it may contain a password.
         let url = Url::parse(&text);
         let url = url.map_err(|_| unusable("it is no URL; write http://127.0.0.1:4317"))?;
         if !url.username().is_empty() || url.password().is_some() {
@@ -134,13 +135,13 @@ impl<V: Fn(&str) -> Option<String>> Environment<V> {
         }
         match (url.scheme(), is_loopback(&url)) {
             ("https", _) | ("http", true) => Ok(Some(url)),
-            // The attack: on a network, anybody can read which profiles, rules and tools there are, or a header's token.
+            // The attack: on a network, anyone could read profiles, rules and tools, or a token in a header.
             ("http", false) => Err(unusable("http:// is for this machine alone; write https://")),
             _ => Err(unusable("it has to begin with https://, or with http:// for this machine")),
         }
     }
 
-    /// The authorities that are named, else those of the machine; and who we are, where that is named.
+    /// The configured certificate authorities or those of the machine, and the client certificate if one is configured.
     fn tls(&self) -> Result<ClientTlsConfig, SettingsError> {
         let tls = ClientTlsConfig::new();
         let mut tls = match self.first(CERTIFICATE) {

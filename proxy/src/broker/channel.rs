@@ -1,9 +1,8 @@
-//! The connection to the broker: one, over HTTP/2, made when it is needed and again when it broke.
+//! The HTTP/2 connection to the broker. There is one, opened on demand and reopened when it breaks.
 //!
-//! A question is a stream of its own. It wakes the task of the connection, and the answer wakes the
-//! task that asked. (The channel of `tonic` has a queue, a task that reads it and one for each answer in
-//! between, and writes a request in three pieces; that took more time than all else on the way to a
-//! signature.)
+//! Each call is one stream: it wakes the connection's task, and the answer wakes the caller's task. (`tonic`'s channel
+//! adds a queue with a task, a task for each answer, and three writes for each request; that took more time than all
+//! other steps to a signature.)
 
 use std::fmt;
 use std::io;
@@ -23,9 +22,9 @@ use http_body_util::BodyExt;
 
 use super::socket::Connected;
 
-/// How long a connection may take.
+/// The time limit of connecting.
 const CONNECT: Duration = Duration::from_secs(10);
-/// What an answer, and all of them together, may have sent that nobody has read, in bytes.
+/// The most unread bytes of one answer, and of all answers together.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 /// The longest head of an answer.
@@ -35,7 +34,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Connect = Box<dyn Fn() -> BoxFuture<'static, io::Result<Connected>> + Send + Sync>;
 type Opening = Shared<BoxFuture<'static, Result<Open, Arc<BoxError>>>>;
 
-/// A connection that is made when it is needed. Cheap to clone.
+/// A connection that is opened on demand. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Channel(Arc<Inner>);
 
@@ -65,13 +64,13 @@ struct Open {
     sender: SendRequest<Bytes>,
 }
 
-/// Why there is no connection, for each of those who waited for it.
+/// Why there is no connection, shared by all callers that waited for it.
 #[derive(Debug, thiserror::Error)]
 #[error("can't connect")]
 struct NotConnected(#[source] Arc<BoxError>);
 
 impl Channel {
-    /// Nothing is connected yet.
+    /// Makes a channel that isn't connected yet.
     pub(super) fn new(
         connect: impl Fn() -> BoxFuture<'static, io::Result<Connected>> + Send + Sync + 'static,
     ) -> Self {
@@ -83,7 +82,7 @@ impl Channel {
         let message = whole(body).await?;
         let open = match self.open().await?.ready().await {
             Ok(open) => open,
-            // The broker has said goodbye on this connection, or it broke: nothing was asked.
+            // The broker has sent GOAWAY on this connection, or it broke. The request wasn't sent.
             Err(epoch) => {
                 self.lost(epoch);
                 self.open().await?.ready().await.map_err(|_| broken())?
@@ -91,12 +90,12 @@ impl Channel {
         };
         let Open { mut sender, .. } = open;
         let (answer, mut stream) = sender.send_request(Request::from_parts(head, ()), false)?;
-        // Larger than the windows: it waits in the connection, a reference to the bytes.
+        // If it is larger than the windows, the connection queues it without copying the bytes.
         stream.send_data(message, true)?;
         Ok(answer.await?.map(|stream| Answer { stream, has_trailers: false }))
     }
 
-    /// The open connection, opened if need be: once, however many wait for it.
+    /// The open connection; opens it if necessary. Concurrent callers share one attempt.
     async fn open(&self) -> Result<Open, NotConnected> {
         let (epoch, opening) = {
             let mut state = self.state();
@@ -106,7 +105,8 @@ impl Channel {
                 Phase::Closed => {
                     state.epoch += 1;
                     let (channel, epoch) = (self.clone(), state.epoch);
-                    // A task: the one who asked first may give up, the others still wait.
+                    // A task, because the caller that started it may be cancelled while others
+                    // wait.
                     let task = tokio::spawn(async move { channel.connect(epoch).await });
                     let opening = task
                         .map(|done| done.unwrap_or_else(|error| Err(Arc::new(error.into()))))
@@ -168,7 +168,7 @@ impl Channel {
         Ok(Open { epoch, sender })
     }
 
-    /// Gives calls that begin from now on another connection.
+    /// Makes later calls use a new connection.
     pub(super) fn replace(&self) {
         let mut state = self.state();
         if matches!(state.phase, Phase::Open(_)) {
@@ -176,7 +176,7 @@ impl Channel {
         }
     }
 
-    /// The connection is no longer of use. Another one may be there already.
+    /// Marks the connection as unusable, unless another one has replaced it.
     fn lost(&self, epoch: u64) {
         let mut state = self.state();
         if state.epoch == epoch {
@@ -190,7 +190,8 @@ impl Channel {
 }
 
 impl Open {
-    /// Whether a question can be asked; else which connection is of no use any more.
+    /// Waits until a request can be sent. The error is the epoch of a connection that is no longer
+    /// usable.
     async fn ready(self) -> Result<Self, u64> {
         let Self { epoch, sender } = self;
         sender.ready().await.map(|sender| Self { epoch, sender }).map_err(|_| epoch)
@@ -201,7 +202,7 @@ fn broken() -> BoxError {
     io::Error::from(io::ErrorKind::ConnectionReset).into()
 }
 
-/// A question in one piece: there is one message in it, and it is complete.
+/// The body of a request in one part: it contains one complete message.
 async fn whole(mut body: tonic::body::Body) -> Result<Bytes, BoxError> {
     let mut whole = Bytes::new();
     while let Some(frame) = body.frame().await {
@@ -238,11 +239,11 @@ impl fmt::Debug for Channel {
     }
 }
 
-/// The body of an answer. To drop it is to give up the question.
+/// The body of an answer. Dropping it cancels the call.
 #[derive(Debug)]
 pub(super) struct Answer {
     stream: RecvStream,
-    /// The messages are read, and the trailers come.
+    /// Whether all messages are read, and trailers follow.
     has_trailers: bool,
 }
 
@@ -257,7 +258,7 @@ impl Body for Answer {
         if !self.has_trailers {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(piece)) => {
-                    // It fails where the stream is gone, which the next piece says.
+                    // It fails only if the stream is gone, which the next poll reports.
                     let _ = self.stream.flow_control().release_capacity(piece.len());
                     return Poll::Ready(Some(Ok(Frame::data(piece))));
                 }
@@ -292,7 +293,7 @@ mod tests {
         channel.clone().ask(question()).await.map(|answer| answer.status())
     }
 
-    /// A broker that answers so many questions on each connection, and says goodbye.
+    /// A broker that answers this many calls on each connection, and then sends GOAWAY.
     fn broker(questions: usize, connections: &Arc<AtomicUsize>) -> Channel {
         let connections = Arc::clone(connections);
         Channel::new(move || {
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_who_wait_share_one_connection() {
+    async fn concurrent_callers_share_one_connection() {
         let connections = Arc::default();
         let channel = broker(usize::MAX, &connections);
         let all = join_all((0..20).map(|_| status(&channel))).await;
@@ -322,10 +323,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_on_which_the_broker_said_goodbye_is_replaced() {
+    async fn a_connection_is_replaced_after_goaway() {
         let connections: Arc<AtomicUsize> = Arc::default();
         let channel = broker(1, &connections);
-        // What is asked while the goodbye is in flight may be answered, or fail.
+        // A call during the GOAWAY may be answered, or fail.
         let asking = async {
             while connections.load(Ordering::Relaxed) < 5 {
                 let _ = status(&channel).await;
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_is_shared_and_whoever_asks_later_connects() {
+    async fn a_failure_is_shared_and_a_later_call_reconnects() {
         let tries = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&tries);
         let channel = Channel::new(move || {
@@ -353,7 +354,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_gives_up_leaves_the_connection_to_the_others() {
+    async fn a_cancelled_call_keeps_the_connection_for_others() {
         let connections = Arc::default();
         let channel = broker(usize::MAX, &connections);
         assert!(status(&channel).now_or_never().is_none());

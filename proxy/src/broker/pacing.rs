@@ -1,7 +1,7 @@
-//! Which profiles' signatures the broker paces, as far as it has reported, and how many of them we wait for there.
+//! Records the profiles whose signatures the broker paces, and limits how many of their calls wait at the broker.
 //!
-//! The rest waits here: a broker has room for so many calls of one user, over TLS for so many of one connection, and what
-//! ends the waiting of others (a report that an exchange is over) is a call too.
+//! Further calls wait here. A broker limits the concurrent calls of one user, and over TLS those of one connection, and
+//! the calls that end the waiting of others (reports that an exchange has ended) must not be blocked.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,20 +13,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::ProfileName;
 use crate::sync::lock;
 
-/// Signatures of one profile, and of all, that wait at the broker.
+/// The most waiting signatures of one profile, and of all profiles.
 const OF_PROFILE: usize = 8;
 const OF_ALL: usize = STREAMS_OVER_TLS as usize * 3 / 4;
 
-/// Who waits.
+/// The limits for paced profiles.
 #[derive(Debug)]
 pub(super) struct Pacing {
-    /// How many profiles there are here: none, nearly always.
+    /// The number of paced profiles; nearly always 0.
     count: AtomicUsize,
     profiles: Mutex<HashMap<ProfileName, Arc<Semaphore>>>,
     all: Arc<Semaphore>,
 }
 
-/// Room to wait at the broker.
+/// A permit to wait at the broker.
 #[derive(Debug)]
 pub(super) struct Place(
     #[allow(dead_code, reason = "held, not read")] [Option<OwnedSemaphorePermit>; 2],
@@ -44,7 +44,7 @@ impl Pacing {
         self.count.load(Ordering::Relaxed) > 0 && lock(&self.profiles).contains_key(profile)
     }
 
-    /// Takes note of what a signature came with.
+    /// Records whether a signature was paced.
     pub(super) fn on_signed(&self, profile: &ProfileName, is_paced: bool) {
         if !is_paced && self.count.load(Ordering::Relaxed) == 0 {
             return;
@@ -60,11 +60,11 @@ impl Pacing {
         self.count.store(profiles.len(), Ordering::Relaxed);
     }
 
-    /// Room to wait at the broker, first come, first served.
+    /// Acquires a permit to wait at the broker, first come, first served.
     pub(super) async fn place(&self, profile: &ProfileName) -> Place {
         let of_profile = lock(&self.profiles).get(profile).map(Arc::clone);
         let of_profile = match of_profile {
-            // Never closed.
+            // The semaphore is never closed.
             Some(places) => places.acquire_owned().await.ok(),
             None => None,
         };
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn so_many_wait_at_the_broker_and_the_rest_here() {
+    async fn a_limited_number_waits_at_the_broker() {
         let pacing = Pacing::default();
         let [one, two, three, four] =
             ["one", "two", "three", "four"].map(|name| ProfileName::parse(name).unwrap());
@@ -99,7 +99,7 @@ mod tests {
                 places.push(pacing.place(profile).now_or_never().unwrap());
             }
         }
-        assert!(pacing.place(&four).now_or_never().is_none(), "reports need room too");
+        assert!(pacing.place(&four).now_or_never().is_none(), "reports need room, too");
         places.pop();
         assert!(pacing.place(&four).now_or_never().is_some());
         pacing.on_signed(&one, false);

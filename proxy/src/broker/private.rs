@@ -1,14 +1,13 @@
-//! A broker of our own: a child process over an inherited socket pair.
+//! A private broker: a child process with an inherited socket pair.
 //!
-//! It allows exactly our endpoint and profiles, to us alone: nobody else can reach the socket pair.
-//! It ends when its socket does, which is when this process ends, however it ends.
+//! It allows exactly the proxy's endpoint and profiles, and only this process: no other can access
+//! the socket pair. It ends when its socket is closed, and therefore always with this process.
 //!
-//! However many calls wait for it, there is one start for all of them, and at most one a second.
-//! What a broker says that can't start is kept for all who ask within that second: the person at the
-//! client reads the broker's own sentence.
+//! All calls that wait for the broker share one start, and there is at most one start a second. The error of a broker
+//! that can't start is stored for all calls within that second, so that the user sees the broker's own message.
 
+mod output;
 mod process;
-mod words;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -22,27 +21,27 @@ use tokio::time::Instant;
 use self::process::{End, Process};
 pub use self::process::{Start, StartError, Started};
 
-/// What a second start needs.
+/// What a later start needs.
 #[derive(Debug, Clone)]
 pub struct Restart {
-    /// The AWS settings that the environment held and that are no secret.
+    /// The AWS settings of the environment that aren't secret.
     pub environment: BTreeMap<String, OsString>,
-    /// The variables by which this process was handed over to itself.
+    /// The variables that this process used to pass state to itself when it re-executed.
     pub forget: Vec<String>,
-    /// Whether keys came from the environment: this process no longer has them.
+    /// Whether the environment had keys, which this process no longer has.
     pub keys_are_gone: bool,
 }
 
-/// The time from one start to the next.
-const PACE: Duration = Duration::from_secs(1);
+/// The shortest time between two starts.
+const START_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a broker whose connection broke may take to end.
-const END: Duration = Duration::from_secs(1);
+/// How long a broker whose connection broke may take to exit.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the last words of a broker may take to arrive after its end.
-const WORDS: Duration = Duration::from_millis(200);
+/// How long the last output of a broker may take to arrive after its exit.
+const OUTPUT_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The process and our end of its socket.
+/// The process and this side of its socket.
 #[derive(Debug)]
 pub struct PrivateBroker {
     start: Start,
@@ -52,11 +51,11 @@ pub struct PrivateBroker {
 
 #[derive(Debug, Default)]
 struct State {
-    /// A connection that nobody uses yet.
+    /// A connection that isn't used yet.
     ready: Option<UnixStream>,
     /// The process of the last connection.
     process: Option<Arc<Process>>,
-    /// Before then, nothing is started.
+    /// The earliest time of the next start.
     next_start: Option<Instant>,
     failure: Option<Failure>,
 }
@@ -65,12 +64,12 @@ struct State {
 #[derive(Debug, Clone)]
 struct Failure {
     text: String,
-    /// When it may be tried again; never, if there is none.
+    /// When the start may be retried; never if `None`.
     until: Option<Instant>,
 }
 
 impl PrivateBroker {
-    /// One that is started now.
+    /// Starts a private broker now.
     #[must_use]
     pub fn new(start: Start, restart: Restart) -> Self {
         let broker = Self { start, restart, state: Mutex::default() };
@@ -78,7 +77,7 @@ impl PrivateBroker {
         broker
     }
 
-    /// One that this process started before it re-executed itself.
+    /// Takes over a broker that this process started before it re-executed itself.
     #[must_use]
     pub fn inherited(start: Start, restart: Restart, started: Started) -> Self {
         let Started { socket, errors, pid } = started;
@@ -87,7 +86,7 @@ impl PrivateBroker {
         Self { start, restart, state: Mutex::new(state) }
     }
 
-    /// One that this process couldn't start before it re-executed itself.
+    /// Represents a broker that this process couldn't start before it re-executed itself.
     #[must_use]
     pub fn failed(start: Start, restart: Restart, why: &str) -> Self {
         let broker = Self { start, restart, state: Mutex::default() };
@@ -95,9 +94,9 @@ impl PrivateBroker {
         broker
     }
 
-    /// A connection: the one that is ready, else that of a new process.
+    /// A connection: the one that is ready, or that of a new process.
     pub(super) async fn connect(&self) -> io::Result<UnixStream> {
-        // Of the last process, if that is still there: its last words, before there are others.
+        // If the last process has ended, its output is reported before a new one starts.
         let _ = self.failure().await;
         loop {
             let next_start = {
@@ -127,7 +126,7 @@ impl PrivateBroker {
 
     /// Starts a process.
     fn begin(&self, state: &mut State) -> io::Result<()> {
-        state.next_start = Some(Instant::now() + PACE);
+        state.next_start = Some(Instant::now() + START_INTERVAL);
         let started = self.start.start(|command| {
             for name in &self.restart.forget {
                 command.env_remove(name);
@@ -149,8 +148,8 @@ impl PrivateBroker {
         }
     }
 
-    /// Why there is no connection, where trying again at once would fail in the same way. Waits for
-    /// the end of a process whose connection broke.
+    /// Why there is no connection, if an immediate retry would fail the same way. Waits for the
+    /// exit of a process whose connection broke.
     pub(super) async fn failure(&self) -> Option<String> {
         let process = {
             let state = self.state();
@@ -160,15 +159,15 @@ impl PrivateBroker {
             state.process.clone()
         };
         if let Some(process) = process {
-            let end = process.ended(END).await?;
-            let words = process.last_words(WORDS).await;
+            let end = process.ended(EXIT_TIMEOUT).await?;
+            let message = process.last_message(OUTPUT_TIMEOUT).await;
             let mut state = self.state();
-            // Whoever waited for the same end may have been here before.
+            // Another caller that waited for the same exit may have done this before.
             if state.process.as_ref().is_some_and(|known| Arc::ptr_eq(known, &process)) {
                 state.process = None;
-                state.failure = self.what_it_means(&process, end, &words);
-                // Its own words are on standard error already.
-                if let Some(failure) = state.failure.as_ref().filter(|_| words.is_empty()) {
+                state.failure = self.failure_of(&process, end, &message);
+                // The broker's own output is on standard error already.
+                if let Some(failure) = state.failure.as_ref().filter(|_| message.is_empty()) {
                     tracing::error!("the private broker {}", failure.on_one_line());
                 }
             }
@@ -182,7 +181,7 @@ impl PrivateBroker {
         self.state().current_failure()
     }
 
-    /// Notes that the broker has answered: it will be started again if it ends.
+    /// Records that the broker has answered: it is restarted if it exits.
     pub(super) fn has_answered(&self) {
         let mut state = self.state();
         if let Some(process) = &state.process {
@@ -191,14 +190,14 @@ impl PrivateBroker {
         state.failure = None;
     }
 
-    /// Whether there is a process, as far as anybody has noticed.
+    /// Whether a process is running, as far as is known.
     #[must_use]
     pub fn has_process(&self) -> bool {
         self.state().process.is_some()
     }
 
-    /// Blocks until the broker, whose connection is gone, has ended and all that it has written is
-    /// passed on, but no longer than `limit`.
+    /// Blocks until the broker, whose connection is closed, has exited and all its output has been
+    /// forwarded, but no longer than `limit`.
     pub fn flush(&self, limit: Duration) {
         let process = {
             let mut state = self.state();
@@ -210,27 +209,27 @@ impl PrivateBroker {
         }
     }
 
-    fn what_it_means(&self, process: &Process, end: End, words: &str) -> Option<Failure> {
+    fn failure_of(&self, process: &Process, end: End, message: &str) -> Option<Failure> {
         if !process.served() {
-            let why = match words {
+            let why = match message {
                 "" => {
                     let program = self.start.program();
                     let program = program.map(|program| program.display().to_string());
                     format!(
-                        "{end}, without a word; try it in a terminal: `{} --version`",
+                        "{end}, without a message; try it in a terminal: `{} --version`",
                         program.as_deref().unwrap_or("sigward-broker")
                     )
                 }
-                words if end == End::Code(1) || end == End::Code(2) => words.to_owned(),
-                words => format!("{end}: {words}"),
+                message if end == End::Code(1) || end == End::Code(2) => message.to_owned(),
+                message => format!("{end}: {message}"),
             };
             return Some(self.start_failure(&why));
         }
         if self.restart.keys_are_gone {
-            let last = if words.is_empty() { String::new() } else { format!(" ({words})") };
+            let last = if message.is_empty() { String::new() } else { format!(" ({message})") };
             let text = format!(
-                "is gone: {end}{last}. Restart the MCP server in your client: the AWS keys of its \
-                 environment were that broker's alone"
+                "is gone: {end}{last}. Restart the MCP server in your client: only that broker had \
+                 the AWS keys of its environment"
             );
             return Some(Failure { text, until: None });
         }
@@ -239,14 +238,17 @@ impl PrivateBroker {
 
     fn start_failure(&self, why: &str) -> Failure {
         if self.restart.keys_are_gone {
-            // A broker without those keys would sign with others.
+            // A broker without those keys would sign with other credentials.
             let text = format!(
                 "can't start: {why}\nOnce that is repaired, restart the MCP server in your client: \
-                 the AWS keys of its environment are passed on at its start alone"
+                 the AWS keys of its environment are passed on only at its start"
             );
             return Failure { text, until: None };
         }
-        Failure { text: format!("can't start: {why}"), until: Some(Instant::now() + PACE) }
+        Failure {
+            text: format!("can't start: {why}"),
+            until: Some(Instant::now() + START_INTERVAL),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -1,4 +1,4 @@
-//! The bytes between this process and a broker.
+//! The byte stream between this process and a broker.
 
 use std::io;
 use std::pin::Pin;
@@ -11,23 +11,23 @@ use sigward_proto::remote::Secured;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
-/// A connection to a broker that nothing has been sent on yet.
+/// A new connection to a broker, on which nothing has been sent yet.
 pub(super) struct Connected {
     pub(super) socket: Socket,
-    /// Calls that may be begun before the broker has said how many it takes.
+    /// The calls that may be sent before the broker has announced its limit.
     pub(super) streams: Option<u32>,
-    /// Ends when new calls should have another connection.
+    /// Ends when new calls should use a new connection.
     pub(super) outdated: BoxFuture<'static, ()>,
 }
 
-/// Both kinds of them.
+/// A socket of either kind.
 pub(super) enum Socket {
     Unix(Local),
     Tls(Box<Secured>),
 }
 
 impl Connected {
-    /// To a broker on this machine. In a runtime.
+    /// A connection to a broker on this machine. Must be called in a runtime.
     pub(super) fn local(stream: UnixStream) -> io::Result<Self> {
         let socket = Socket::Unix(Local::new(stream)?);
         Ok(Self { socket, streams: None, outdated: pending().boxed() })

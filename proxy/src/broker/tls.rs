@@ -1,7 +1,7 @@
-//! The way to a broker over TLS ([`sigward_proto::remote`]), which is watched.
+//! The TLS connection to a broker ([`sigward_proto::remote`]), which follows changes of its
+//! certificate files.
 //!
-//! Invariant: when the files have changed, calls that begin later get another connection, and those in flight end on
-//! theirs.
+//! Invariant: when the files have changed, later calls use a new connection, and calls in flight finish on the old one.
 
 use std::io;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use tokio::net::TcpStream;
 
 use super::socket::{Connected, Socket};
 
-/// Between two looks at the files.
-const LOOK: Duration = Duration::from_secs(1);
-/// A broker whose machine is gone says nothing: after so long without an answer, it is asked by TCP; and gets so long.
+/// How often the files are checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// A broker whose machine is gone sends nothing: TCP keepalive probes begin after this idle time.
 const IDLE: Duration = Duration::from_secs(30);
 const PROBE: Duration = Duration::from_secs(5);
 const PROBES: u32 = 4;
-/// How long what was sent may stay without an answer of TCP.
+/// How long sent data may stay unacknowledged by TCP, in milliseconds.
 #[cfg(target_os = "linux")]
-const UNANSWERED: u32 = 20_000;
+const UNACKNOWLEDGED: u32 = 20_000;
 
 /// Connects to one broker.
 #[derive(Debug)]
@@ -34,23 +34,23 @@ impl Connector {
         Arc::new(Self(broker))
     }
 
-    /// A connection whose other end is the broker that was asked for.
+    /// Opens a connection to the expected broker.
     pub(super) async fn connect(self: Arc<Self>) -> io::Result<Connected> {
-        let secured = self.0.connect(watch_over).await?;
+        let secured = self.0.connect(enable_keepalive).await?;
         let outdated = Arc::clone(&self).outdated(secured.marks().clone()).boxed();
         let socket = Socket::Tls(Box::new(secured));
         Ok(Connected { socket, streams: Some(STREAMS_OVER_TLS), outdated })
     }
 
-    /// Ends when the files have changed and can be used. Those that can't are told of once, and change nothing.
+    /// Ends when the files have changed and are valid. Invalid files are reported once, and change nothing.
     async fn outdated(self: Arc<Self>, mut marks: Marks) {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
             let (broker, held) = (self.0.clone(), marks.clone());
-            let look = move || broker.changed_since(&held);
+            let check = move || broker.changed_since(&held);
             // It fails only at the end of the runtime.
-            let Ok(looked) = tokio::task::spawn_blocking(look).await else { return };
-            match looked {
+            let Ok(changed) = tokio::task::spawn_blocking(check).await else { return };
+            match changed {
                 None => {}
                 Some((_, Ok(_))) => {
                     tracing::info!(
@@ -67,12 +67,12 @@ impl Connector {
     }
 }
 
-/// Has the kernel notice that the broker's machine is gone. Where it can't, the calls have deadlines of their own.
-fn watch_over(stream: &TcpStream) {
+/// Lets the kernel detect that the broker's machine is gone. Where this fails, the time limits of the calls apply.
+fn enable_keepalive(stream: &TcpStream) {
     sockopt::set_socket_keepalive(stream, true).ok();
     sockopt::set_tcp_keepidle(stream, IDLE).ok();
     sockopt::set_tcp_keepintvl(stream, PROBE).ok();
     sockopt::set_tcp_keepcnt(stream, PROBES).ok();
     #[cfg(target_os = "linux")]
-    sockopt::set_tcp_user_timeout(stream, UNANSWERED).ok();
+    sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED).ok();
 }

@@ -1,20 +1,20 @@
-//! Which broker is asked, and how each knows the other over TLS.
+//! The options that choose the broker, and the TLS files for it.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use sigward_proto::remote::{Address, Given, TlsBroker};
 
-/// Which broker the user wants.
+/// The broker that the user chose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BrokerChoice {
-    /// The one that listens on a usual socket, else a private one.
+    /// The broker that listens on a default socket, or else a private one.
     Any,
-    /// The one behind this socket.
+    /// The broker on this socket.
     Unix(PathBuf),
-    /// The one at this address.
+    /// The broker at this address.
     Tls(TlsBroker),
-    /// One of our own.
+    /// A private broker.
     Private,
 }
 
@@ -22,7 +22,7 @@ pub enum BrokerChoice {
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(super) struct Options {
-    /// Broker to ask: unix:PATH, https://HOST:PORT, or private for one that the proxy starts for itself
+    /// Broker to use: unix:PATH, https://HOST:PORT, or private to start one for this proxy only
     #[arg(long, value_name = "ADDRESS", env = "SIGWARD_BROKER", value_parser = named)]
     broker: Option<Named>,
 
@@ -37,7 +37,7 @@ enum Named {
 }
 
 impl Options {
-    /// What they say together.
+    /// The broker that the options choose together.
     pub(super) fn choice(self) -> Result<BrokerChoice, String> {
         let Self { broker, given } = self;
         if let Some(Named::At(Address::Https { host, port })) = broker {

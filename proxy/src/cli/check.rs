@@ -1,7 +1,7 @@
 //! `sigward-proxy check`: connects to an MCP server once, step by step, as serving does.
 //!
-//! It uses the parts that serve: the same options, broker, signatures, connections and sentences. It
-//! ends every session that it opens. Nothing secret is shown: of a signature its key id and its scope.
+//! It uses the same parts as serving: options, broker, signatures, connections and messages. It closes every session
+//! that it opens. It shows nothing secret: of a signature, only the access key id and the scope.
 
 mod advice;
 mod clock;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::StreamExt as _;
 use sigward_proto::v1;
 
-use self::profile::Walk;
+use self::profile::Checker;
 use self::report::{Mark, Name, Profile, Report, Step};
 use crate::broker::{Broker, Route};
 use crate::budget::Budget;
@@ -23,24 +23,25 @@ use crate::config::{BrokerAddress, Config, MESSAGES_IN_TRANSIT};
 use crate::signer::Signer;
 use crate::upstream::{Settings, Upstream};
 
-/// How many profiles are checked at a time: AWS's servers take some requests a second.
-const AT_A_TIME: usize = 4;
-/// A certificate that ends earlier than that is worth a word.
-const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
-/// How long a private broker may take to learn whose the keys are, and how often it is asked.
-const IDENTITY: Duration = Duration::from_millis(1500);
-const LOOK: Duration = Duration::from_millis(50);
+/// The most profiles that are checked at a time: AWS's servers limit the rate of requests.
+const CONCURRENCY: usize = 4;
+/// A certificate that expires within this time is reported.
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// How long a private broker may take to look up the identity of its keys, and how often it is
+/// queried.
+const IDENTITY_TIMEOUT: Duration = Duration::from_millis(1500);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The end of a check.
+/// The result of a check.
 #[derive(Debug)]
 pub struct Checked {
-    /// For standard output.
+    /// The text for standard output.
     pub output: String,
     /// Whether every step passed.
     pub is_good: bool,
 }
 
-/// Checks everything; none, if `stop` came first.
+/// Runs all steps; `None` if `stop` completed first.
 pub async fn run(
     config: &Config,
     route: Route,
@@ -66,16 +67,16 @@ pub async fn run(
         }
     };
     let budget = Budget::new(MESSAGES_IN_TRANSIT);
-    let walk = Walk::new(config, broker.clone(), Arc::clone(&upstream), budget);
+    let walk = Checker::new(config, broker.clone(), Arc::clone(&upstream), budget);
     let way = async {
         let network = network::steps(config, &upstream).await;
         let is_open = network::is_open(&network);
         let mut profiles = Vec::new();
         if has_broker {
             let names = futures_util::stream::iter(config.profiles.all());
-            let walked = names.map(|name| walk.of(name, is_open)).buffered(AT_A_TIME);
+            let walked = names.map(|name| walk.of(name, is_open)).buffered(CONCURRENCY);
             profiles = walked.collect().await;
-            name_them(&broker, config, &mut profiles).await;
+            add_identities(&broker, config, &mut profiles).await;
         }
         (network, profiles)
     };
@@ -116,8 +117,8 @@ async fn broker_step(broker: &Broker, config: &Config) -> Step {
     }
 }
 
-/// Whose the keys are, as far as the broker knows by now.
-async fn name_them(broker: &Broker, config: &Config, profiles: &mut [Profile]) {
+/// Fills in the identities of the profiles, as far as the broker knows them.
+async fn add_identities(broker: &Broker, config: &Config, profiles: &mut [Profile]) {
     let begun = Instant::now();
     let known = loop {
         let Ok(known) = broker.profiles(config.profiles.default()).await else { return };
@@ -125,12 +126,13 @@ async fn name_them(broker: &Broker, config: &Config, profiles: &mut [Profile]) {
             !profile.access_key_id.is_empty()
                 && find(&known, profile).is_some_and(|it| it.identity_arn.is_empty())
         };
-        // Only our own was told to ask AWS.
-        let waits = *broker.address() == BrokerAddress::Private && begun.elapsed() < IDENTITY;
+        // Only the private broker was told to look up identities.
+        let waits =
+            *broker.address() == BrokerAddress::Private && begun.elapsed() < IDENTITY_TIMEOUT;
         if !waits || !profiles.iter().any(is_missing) {
             break known;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     };
     for profile in profiles {
         let Some(known) = find(&known, profile) else { continue };
@@ -144,7 +146,7 @@ fn find<'a>(known: &'a [v1::Profile], profile: &Profile) -> Option<&'a v1::Profi
     known.iter().find(|it| it.name == profile.name)
 }
 
-/// Until when the server's certificate is valid.
+/// Adds the expiry of the server's certificate.
 fn add_expiry(step: &mut Step, upstream: &Upstream) {
     let Some(not_after) =
         upstream.certificate().and_then(|der| sigward_proto::certificate::not_after(&der))
@@ -156,8 +158,8 @@ fn add_expiry(step: &mut Step, upstream: &Upstream) {
     let now = SystemTime::now();
     let left = not_after.duration_since(now).unwrap_or_default();
     step.detail = format!("the certificate is verified, and valid until {until}");
-    if step.mark == Mark::Passed && left < SOON {
+    if step.mark == Mark::Passed && left < EXPIRES_SOON {
         step.mark = Mark::Warned;
-        step.advice = Some("ask whoever runs the server to renew its certificate".to_owned());
+        step.advice = Some("ask the operator of the server to renew its certificate".to_owned());
     }
 }

@@ -1,8 +1,8 @@
-//! `sigward-proxy config`: the entry of this proxy in an MCP client's file, printed, written, taken out,
-//! or rewritten from mcp-proxy-for-aws.
+//! `sigward-proxy config`: prints, writes or removes this proxy's entry in an MCP client's file, or rewrites the
+//! entries of mcp-proxy-for-aws.
 //!
-//! No file is written that can't be read back with everything else in it unchanged, and none without a
-//! backup. Nothing here opens an AWS file: the names of profiles are a broker's to say.
+//! A file is written only if it can be read back with everything else unchanged, and only with a backup. This module
+//! opens no AWS file: a broker provides the names of profiles.
 
 mod attributes;
 mod change;
@@ -32,8 +32,8 @@ use crate::environment::Environment;
 
 /// Print the entry for an MCP client, or write it into the client's file.
 ///
-/// All options of sigward-proxy may follow; they become the entry's. Without an endpoint or profiles,
-/// the broker that runs is asked for them, or a private one for the names in the AWS files.
+/// All options of sigward-proxy may follow, and are written into the entry. A missing endpoint or missing profiles are
+/// requested from the running broker, or from a private one, which reads the names in the AWS files.
 #[derive(Debug, Parser)]
 #[command(name = "sigward-proxy config", version = crate::VERSION, max_term_width = 100)]
 #[command(
@@ -60,36 +60,36 @@ struct Options {
     #[arg(long, requires = "client")]
     file: Option<PathBuf>,
 
-    /// Write the file, with a backup beside it
+    /// Write the file, and keep a backup beside it
     #[arg(long, conflicts_with = "remove")]
     write: bool,
 
-    /// Take the entry out of the file; the rest stays as it is
+    /// Remove the entry from the file; everything else stays unchanged
     #[arg(long, requires = "client", conflicts_with = "from_mcp_proxy_for_aws")]
     remove: bool,
 
-    /// Rewrite the entries of mcp-proxy-for-aws in the files of all known clients, of this user and of
-    /// this directory; without --write, show what would change
+    /// Rewrite the entries of mcp-proxy-for-aws in the files of all known clients, of this user and of this directory;
+    /// without --write, show what would change
     #[arg(long)]
     from_mcp_proxy_for_aws: bool,
 }
 
-/// What `config` is asked to do.
+/// A parsed command line of `config`.
 #[derive(Debug)]
 pub struct Task {
     options: Options,
-    /// What follows: the words of serving.
+    /// The other words: the options of serving.
     words: Vec<String>,
 }
 
-/// The end of a task.
+/// The result of a task.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// For standard output.
+    /// The text for standard output.
     pub output: String,
-    /// For standard error: a line each.
+    /// Notes for standard error, one line each.
     pub notes: Vec<String>,
-    /// Whether all could be done.
+    /// Whether everything could be done.
     pub is_done: bool,
 }
 
@@ -98,8 +98,8 @@ pub(super) fn command() -> clap::Command {
     Options::command().name("config")
 }
 
-/// The task of a command line; none, where it says anything else. An endpoint can't be mistaken for it:
-/// that has a scheme.
+/// Parses a command line; `None` if it is for something else. An endpoint has a scheme, and can't be mistaken for
+/// `config`.
 pub(super) fn task(
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Option<Result<Task, clap::Error>> {
@@ -112,7 +112,10 @@ pub(super) fn task(
         let words: Result<Vec<String>, OsString> =
             rest.into_iter().map(OsString::into_string).collect();
         let words = words.map_err(|word| {
-            let why = format!("{} isn't UTF-8, and no client's file could hold it", word.display());
+            let why = format!(
+                "{} isn't UTF-8, and can't be written into a client's file",
+                word.display()
+            );
             Options::command().error(ErrorKind::InvalidUtf8, why)
         })?;
         let takes_words = !options.remove && !options.from_mcp_proxy_for_aws;
@@ -124,7 +127,7 @@ pub(super) fn task(
     }))
 }
 
-/// The words that are of `config` itself, and those of serving.
+/// Splits the words into those of `config` itself and those of serving.
 fn split(arguments: impl Iterator<Item = OsString>) -> (Vec<OsString>, Vec<OsString>) {
     const WITH_VALUE: [&str; 4] = ["--client", "--name", "--scope", "--file"];
     const ALONE: [&str; 7] =
@@ -150,7 +153,7 @@ fn split(arguments: impl Iterator<Item = OsString>) -> (Vec<OsString>, Vec<OsStr
     (own, rest)
 }
 
-/// Any name that a person can read and type.
+/// Accepts any name that a person can read and type.
 fn name(text: &str) -> Result<String, String> {
     match text {
         "" => Err("is empty".to_owned()),
@@ -162,10 +165,10 @@ fn name(text: &str) -> Result<String, String> {
 }
 
 impl Task {
-    /// Does it.
+    /// Carries out the task.
     ///
     /// # Errors
-    /// What is wrong, and what to do. Then nothing was written.
+    /// Describes what is wrong and what to do; nothing was written.
     pub fn run(
         self,
         environment: &Environment,
@@ -217,7 +220,7 @@ impl Task {
         Ok(Report { output, notes: Vec::new(), is_done: true })
     }
 
-    /// Each file on its own: what is wrong with one touches no other.
+    /// Converts each file separately: an error in one affects no other.
     fn convert(
         self,
         places: &Places,
@@ -246,7 +249,7 @@ impl Task {
             |count| if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") };
         let summary = match (rewritten, kept) {
             (0, 0) => "no entry of mcp-proxy-for-aws was found".to_owned(),
-            (0, kept) => format!("{} of mcp-proxy-for-aws stayed", entries(kept)),
+            (0, kept) => format!("{} of mcp-proxy-for-aws stayed unchanged", entries(kept)),
             (rewritten, _) if self.options.write => {
                 format!("{} rewritten; restart the clients", entries(rewritten))
             }
@@ -258,7 +261,7 @@ impl Task {
         report
     }
 
-    /// The files to look into, each once.
+    /// The files to search, each once.
     fn files(&self, places: &Places) -> Vec<(Client, Scope, PathBuf)> {
         if let (Some(client), Some(file)) = (self.options.client, &self.options.file) {
             return vec![(client, self.options.scope, file.clone())];
@@ -273,7 +276,7 @@ impl Task {
         for &client in wanted {
             for scope in [Scope::User, Scope::Project] {
                 for path in places_of(client, scope) {
-                    // In the home directory, both are one file.
+                    // In the home directory, both scopes may have the same file.
                     let same = |known: &PathBuf| match (known.canonicalize(), path.canonicalize()) {
                         (Ok(known), Ok(path)) => known == path,
                         _ => false,
@@ -321,7 +324,7 @@ impl Task {
     }
 }
 
-/// The first line of an error of the command line, as a part of a sentence.
+/// The first line of a command line error, as a part of a sentence.
 fn one_line(text: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
@@ -334,7 +337,7 @@ impl Outcome {
     }
 }
 
-/// Makes a file what it is to be, and says so.
+/// Applies the outcome to a file, and returns a report.
 fn apply(
     file: &ClientFile,
     path: &Path,

@@ -1,4 +1,4 @@
-//! The endpoint: where it may be, and its query in the one form that is signed as it is sent.
+//! Checks the endpoint, and puts its query into the one form that is signed and sent.
 
 use std::fmt::Write as _;
 
@@ -6,12 +6,12 @@ use url::{Host, Url};
 
 /// Checks an endpoint, and puts its query into the canonical form of SigV4.
 ///
-/// A signature sent in clear text can be used by anybody who reads it. And SigV4 signs the canonical
-/// form of a query: a server that verifies the query that it received would refuse another form, so the
+/// A signature sent in clear text can be used by anyone who reads it, so http:// is allowed only on this machine. SigV4
+/// signs the canonical form of a query: a server that verifies the received query would refuse another form, so the
 /// broker refuses to sign one. The query is put into that form once, at the start.
 pub(super) fn checked(text: &str) -> Result<Url, String> {
     let mut url = Url::parse(text).map_err(|error| {
-        format!("isn't a URL ({error}); it starts with https://, or http:// on this machine")
+        format!("isn't a URL ({error}); it must start with https://, or http:// on this machine")
     })?;
     let loopback = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -23,14 +23,14 @@ pub(super) fn checked(text: &str) -> Result<Url, String> {
         "https" => {}
         "http" if loopback => {}
         "http" => {
-            return Err("uses http:// to another machine, where anybody on the way could use its \
+            return Err("uses http:// to another machine, where anyone in between could use its \
                         signatures; use https://"
                 .to_owned());
         }
         scheme => return Err(format!("uses {scheme}://, not https://")),
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("holds a user name or password; remove it".to_owned());
+        return Err("contains a user name or password; remove it".to_owned());
     }
     if url.fragment().is_some() {
         return Err("has a fragment (#…), which is never sent; remove it".to_owned());
@@ -42,8 +42,8 @@ pub(super) fn checked(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// A query as SigV4 writes it: `name=value` pairs in the order of their bytes, all percent-encoded in
-/// upper case but the unreserved characters (AWS, "Create a signed AWS API request", step 1).
+/// A query in SigV4's canonical form: `name=value` pairs sorted by their bytes, all percent-encoded in upper case
+/// except for the unreserved characters (AWS, "Create a signed AWS API request", step 1).
 fn canonical(query: &str) -> Result<String, String> {
     let mut pairs = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -79,7 +79,7 @@ fn encoded(text: &str) -> Result<String, String> {
                 let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
                 let value = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
                 let Some(value) = value else {
-                    return Err("has a % in its query without two hexadecimal digits behind it; \
+                    return Err("has a % in its query without two hexadecimal digits after it; \
                                 write %25 for a percent sign"
                         .to_owned());
                 };

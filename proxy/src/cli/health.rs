@@ -1,4 +1,5 @@
-//! `sigward-proxy health ADDRESS`: read before the endpoint, which it can't be mistaken for.
+//! Parses `sigward-proxy health ADDRESS`. It comes before the endpoint, with which it can't be
+//! confused.
 
 use std::ffi::OsString;
 
@@ -7,11 +8,11 @@ use clap::{CommandFactory, Parser};
 use super::listen;
 use crate::config::ListenAddress;
 
-/// Say by the exit code whether a proxy takes requests: 0 if it does, for probes of containers.
+/// Report by the exit code whether a proxy accepts requests: 0 if it does, for container probes.
 #[derive(Debug, Parser)]
 #[command(name = "sigward-proxy health")]
 struct Options {
-    /// Where it listens, as --listen has it: HOST:PORT, PORT or unix:PATH
+    /// Address on which the proxy listens, in the form of --listen: HOST:PORT, PORT or unix:PATH
     #[arg(value_parser = listen::address)]
     address: ListenAddress,
 }
@@ -21,16 +22,16 @@ pub(super) fn command() -> clap::Command {
     Options::command().name("health")
 }
 
-/// The address of a proxy whose health is asked for; none, where the command line says anything else.
+/// The address of the proxy to check; `None` if the command line is for something else.
 pub fn health(
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Option<Result<ListenAddress, clap::Error>> {
     let mut arguments = arguments.into_iter().skip(1);
     // An endpoint has a scheme.
-    let is_meant = arguments.next().is_some_and(|word| word == "health");
+    let is_health = arguments.next().is_some_and(|word| word == "health");
     let name = OsString::from("sigward-proxy health");
     let all = std::iter::once(name).chain(arguments);
-    is_meant.then(|| Options::try_parse_from(all).map(|options| options.address))
+    is_health.then(|| Options::try_parse_from(all).map(|options| options.address))
 }
 
 #[cfg(test)]
@@ -42,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_what_listen_takes() {
+    fn an_address_has_the_form_of_listen() {
         for (text, address) in
             [("8080", "127.0.0.1:8080"), ("[::1]:80", "[::1]:80"), ("unix:/run/x", "unix:/run/x")]
         {
@@ -55,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_first_word_is_something_else() {
+    fn health_must_be_the_first_word() {
         let url = "https://aws-mcp.us-east-1.api.aws/mcp";
         for other in [&[][..], &[url], &["--profile", "health", url], &["healthy", "80"]] {
             assert!(asked(other).is_none(), "{other:?}");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::config::{Listen, ListenAddress};
 
-/// An address to listen on. A bare port is one of this machine alone.
+/// An address to listen on. A bare port means the loopback address.
 pub(super) fn address(text: &str) -> Result<ListenAddress, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return match path.starts_with('/') {
@@ -20,21 +20,21 @@ pub(super) fn address(text: &str) -> Result<ListenAddress, String> {
     match (text.parse(), text.strip_prefix("localhost:").and_then(|port| port.parse().ok())) {
         (Ok(address), _) => Ok(ListenAddress::Tcp(address)),
         (Err(_), Some(port)) => Ok(ListenAddress::Tcp(loopback(port))),
-        // A name may stand for another address tomorrow.
+        // A name may resolve to another address later.
         (Err(_), None) => Err("must be HOST:PORT with an IP address or localhost, such as \
                                127.0.0.1:8080 or [::1]:8080; or PORT, or unix:PATH"
             .to_owned()),
     }
 }
 
-/// Permissions as `chmod` takes them, in octal digits.
+/// Permissions in octal digits, as for `chmod`.
 pub(super) fn mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
     mode.ok_or_else(|| "must be octal digits up to 0777, such as 0660".to_owned())
 }
 
-/// Refuses to be open to the network without a token: whoever reaches the port signs with the
-/// profiles of this proxy.
+/// Refuses an address that is open to the network without a token: anyone who reaches the port
+/// could sign with this proxy's profiles.
 pub(super) fn checked(
     address: Option<ListenAddress>,
     token_file: Option<PathBuf>,
@@ -46,7 +46,7 @@ pub(super) fn checked(
         && token_file.is_none()
     {
         return Err(format!(
-            "--listen {tcp} is open to other machines, who could use your profiles: add \
+            "--listen {tcp} is open to other machines, which could use your profiles: add \
              --listen-token-file FILE, or listen on 127.0.0.1 or on unix:PATH"
         ));
     }
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_of_this_machine_unless_told_otherwise() {
+    fn addresses_are_loopback_by_default() {
         assert_eq!(address("8080"), Ok(tcp("127.0.0.1:8080")));
         assert_eq!(address(":8080"), Ok(tcp("127.0.0.1:8080")));
         assert_eq!(address("localhost:0"), Ok(tcp("127.0.0.1:0")));

@@ -1,4 +1,4 @@
-//! How the endpoint is reached, by options and environment.
+//! How the endpoint is reached, according to options and environment.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use url::Url;
 use crate::config::{Authorities, Network};
 use crate::environment::Environment;
 
-/// The way to `endpoint`. What else the environment says of proxies, the HTTP client reads itself.
+/// The network settings for `endpoint`. The HTTP client itself reads the other proxy variables.
 pub(super) fn network(
     ca_bundle: Option<PathBuf>,
     endpoint: &Url,
@@ -21,27 +21,27 @@ pub(super) fn network(
             directories: environment.path("SSL_CERT_DIR"),
         },
     };
-    // The first that is set counts, as for the HTTP client.
+    // The first variable that is set counts, as in the HTTP client.
     let no_proxy = match environment.text("NO_PROXY")? {
         Some(list) => Some(list),
         None => environment.text("no_proxy")?,
     };
-    // The attack: HTTP_PROXY sends requests for this machine through another one, in clear text, where
-    // the signature and the session token can be read. With HTTPS_PROXY there is a tunnel.
+    // The attack: HTTP_PROXY sends requests for this machine through a proxy in clear text, which exposes the signature
+    // and the session token. HTTPS_PROXY uses a tunnel.
     let is_direct =
         endpoint.scheme() == "http" || no_proxy.is_some_and(|list| names_with_port(list, endpoint));
     Ok(Network { authorities, is_direct })
 }
 
-/// Whether an entry of NO_PROXY with a port names the endpoint, as for curl and Go: `host:port`,
-/// `.domain:port`, `[::1]:port`. The HTTP client knows those without a port alone.
+/// Whether an entry of NO_PROXY with a port matches the endpoint, as in curl and Go: `host:port`,
+/// `.domain:port`, `[::1]:port`. The HTTP client supports only entries without a port.
 fn names_with_port(list: &str, endpoint: &Url) -> bool {
     let (Some(host), Some(port)) = (endpoint.host_str(), endpoint.port_or_known_default()) else {
         return false;
     };
     list.split([',', ' ']).filter(|entry| !entry.is_empty()).any(|entry| {
         let Some((name, entry_port)) = entry.rsplit_once(':') else { return false };
-        // An address of IPv6 without brackets has colons, and no port.
+        // An IPv6 address without brackets contains colons, but no port.
         let is_whole = !name.contains(':') || name.starts_with('[') && name.ends_with(']');
         let domain = name.trim_start_matches("*.").trim_start_matches('.').to_ascii_lowercase();
         let within = host.strip_suffix(domain.as_str());
@@ -69,7 +69,7 @@ mod tests {
             ("[::1]:443", "https://[::1]/mcp", true),
             ("::1:443", "https://[::1]/mcp", false),
             (":443", "https://mcp.example.com/mcp", false),
-            // Without a port: the HTTP client's own.
+            // Without a port: matched by the HTTP client.
             ("mcp.example.com", "https://mcp.example.com/mcp", false),
         ] {
             assert_eq!(names_with_port(list, &Url::parse(url).unwrap()), expected, "{list} {url}");
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn the_option_comes_before_the_variable_and_both_before_the_machine() {
+    fn the_option_precedes_the_variable_and_both_precede_the_machine() {
         let url = Url::parse("https://mcp.example.com/mcp").unwrap();
         let of = |option: Option<&str>, variables: &[(&str, &str)]| {
             let environment = Environment::with(variables);

@@ -1,4 +1,4 @@
-//! Which profiles are offered, of the command line and of the environment.
+//! Which profiles are offered, according to the command line and the environment.
 
 use crate::config::ProfileName;
 use crate::environment::{Environment, Keys};
@@ -7,8 +7,8 @@ const LIST: &str = "AWS_MCP_PROXY_PROFILES";
 const DEFAULT: &str = "AWS_DEFAULT_PROFILE";
 const PROFILE: &str = "AWS_PROFILE";
 
-/// The profiles in their order; none means the default chain. `AWS_MCP_PROXY_PROFILES` wins over
-/// `--profile`, as in mcp-proxy-for-aws; of the other two the one comes first that the AWS CLI takes.
+/// The profiles in their order; empty for the default chain. `AWS_MCP_PROXY_PROFILES` overrides `--profile`, as in
+/// mcp-proxy-for-aws; of the other two variables, the one that the AWS CLI prefers comes first.
 pub(super) fn chosen(
     given: Vec<String>,
     environment: &Environment,
@@ -23,7 +23,7 @@ pub(super) fn chosen(
         return checked("--profile", given);
     }
     if let Some(name) = environment.text(DEFAULT)? {
-        // The AWS CLI takes keys of the environment before those of this profile: the default chain.
+        // The AWS CLI prefers keys in the environment to this profile: that is the default chain.
         let keys_come_first = environment.keys() == Keys::AccessKey;
         let names = if keys_come_first { vec![] } else { vec![name.to_owned()] };
         return checked(DEFAULT, names);
@@ -39,8 +39,8 @@ fn checked(origin: &str, names: Vec<String>) -> Result<Vec<ProfileName>, String>
     parsed.collect()
 }
 
-/// Words between white space, as in mcp-proxy-for-aws. A word that begins with a quote goes on to the
-/// same quote before white space or the end, so that `"my profile" dev` is two names.
+/// Splits at white space, as mcp-proxy-for-aws does. A word that begins with a quote ends at the same quote before
+/// white space or the end, so that `"my profile" dev` is two names.
 fn split(list: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut rest = list.trim_start();
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(choose(&[], &[default, profile]), ["d"]);
         assert_eq!(choose(&["a"], &[default, profile]), ["a"]);
         assert_eq!(choose(&["a"], &[default, profile, (LIST, "x  y")]), ["x", "y"]);
-        assert_eq!(choose(&["a"], &[(LIST, "  ")]), ["a"], "a blank variable says nothing");
+        assert_eq!(choose(&["a"], &[(LIST, "  ")]), ["a"], "a blank variable is ignored");
         assert_eq!(choose(&[], &[(DEFAULT, ""), (LIST, ""), profile]), ["p"]);
         assert_eq!(choose(&[], &[(PROFILE, "")]), [""; 0]);
     }
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn names_with_spaces_are_quoted_in_the_list() {
+    fn names_with_spaces_can_be_quoted_in_the_list() {
         let list = |text| choose(&[], &[(LIST, text)]);
         assert_eq!(list(r#""my profile" dev"#), ["my profile", "dev"]);
         assert_eq!(list(r#"dev 'the "other" one' "#), ["dev", r#"the "other" one"#]);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_can_be_none_is_refused_with_its_origin() {
+    fn an_invalid_name_is_refused_with_its_origin() {
         for (given, environment, origin) in [
             (vec!["a\nb".to_owned()], vec![], "--profile"),
             (vec![String::new()], vec![], "--profile"),

@@ -14,7 +14,7 @@ fn profiles(arguments: &[&str], environment: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn the_endpoint_stands_before_or_after_the_profiles() {
+fn the_endpoint_may_be_before_or_after_the_profiles() {
     assert_eq!(profiles(&[URL, "--profile", "a", "b"], &[]), ["a", "b"]);
     assert_eq!(profiles(&["--profile", "a", "b", URL], &[]), ["a", "b"]);
     assert_eq!(profiles(&["--profile", "a", "b", "a", URL, "--read-only"], &[]), ["a", "b"]);
@@ -33,7 +33,7 @@ fn the_environment_names_profiles_as_it_does_for_the_reference_proxy() {
 }
 
 #[test]
-fn every_option_of_the_reference_proxy_is_taken() {
+fn every_option_of_the_reference_proxy_is_accepted() {
     let all = [
         URL,
         "--service",
@@ -80,7 +80,7 @@ fn every_option_of_the_reference_proxy_is_taken() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn an_error_names_the_wrong_option() {
     for (arguments, expected) in [
         (vec![], "the endpoint is missing"),
         (vec!["--profile", "a"], "the endpoint is missing"),
@@ -120,9 +120,9 @@ fn what_is_wrong_is_named() {
     }
 }
 
-/// Wrapper scripts append what they want changed.
+/// Wrapper scripts append the options that they change.
 #[test]
-fn of_a_repeated_option_the_last_counts() {
+fn the_last_value_of_a_repeated_option_counts() {
     let repeated = [
         "--log-level",
         "INFO",
@@ -170,16 +170,16 @@ fn of_a_repeated_option_the_last_counts() {
     assert_eq!(config.metadata, [("k".into(), "2".into()), ("j".into(), "1".into())]);
     assert_eq!(config.headers.len(), 1);
     assert_eq!(config.headers[0].1, "2");
-    // Not of that proxy: to forget the first would let through what was to be refused.
+    // Not an option of that proxy: dropping the first value would allow what should be refused.
     assert!(config.tools.deny.matches("a") && config.tools.deny.matches("b"));
     assert_eq!(profiles(&["--profile", "a", "b", "--profile", "c", URL], &[]), ["c"]);
     assert_eq!(profiles(&[URL, "--profile", "a", "--profile", "b"], &[]), ["b"]);
 }
 
-/// Every abbreviation that argparse takes for an option of mcp-proxy-for-aws means that option,
-/// whatever options of our own begin with it.
+/// Every abbreviation that argparse accepts for an option of mcp-proxy-for-aws means that option,
+/// even if additional options of this proxy begin with it.
 #[test]
-fn abbreviations_of_the_reference_proxy_s_options_stay_theirs() {
+fn abbreviations_of_the_reference_proxy_s_options_keep_their_meaning() {
     let options = [
         ("service", "x"),
         ("profile", "x"),
@@ -220,7 +220,7 @@ fn abbreviations_of_the_reference_proxy_s_options_stay_theirs() {
 }
 
 #[test]
-fn headers_that_every_request_has_itself_are_taken_and_not_sent() {
+fn headers_without_effect_are_accepted_and_not_sent() {
     let config =
         invoke(&[URL, "--header", "User-Agent=x", "--header", "x-a=1"], &[]).unwrap().config;
     assert_eq!((config.headers.len(), config.headers_without_effect.len()), (1, 1));
@@ -235,7 +235,7 @@ fn the_command_line_is_consistent() {
 }
 
 #[test]
-fn the_word_check_is_the_first_or_an_argument_of_serving() {
+fn check_is_a_command_only_as_the_first_word() {
     let checked = |words: &[&str]| {
         let all = ["sigward-proxy"].iter().chain(words).map(|&word| word.into());
         check(all, &Environment::with(&[])).map(|it| it.map_err(|error| error.to_string()))
@@ -245,7 +245,7 @@ fn the_word_check_is_the_first_or_an_argument_of_serving() {
     assert_eq!(invocation.config.profiles.default().as_str(), "a");
     let listening = ["check", URL, "--listen", "8080", "--retries", "2"];
     let (invocation, json) = checked(&listening).unwrap().unwrap();
-    assert!(!json && invocation.config.listen.is_none(), "a check listens nowhere");
+    assert!(!json && invocation.config.listen.is_none(), "a check doesn't listen");
     for wrong in [&["check"][..], &["check", "http://example.com/"], &["check", URL, "--no-such"]] {
         assert!(checked(wrong).unwrap().is_err(), "{wrong:?}");
     }
@@ -259,7 +259,7 @@ fn the_word_check_is_the_first_or_an_argument_of_serving() {
 }
 
 #[test]
-fn what_an_entry_names_is_told_from_what_the_environment_does() {
+fn settings_of_an_entry_and_of_the_environment_are_distinguished() {
     let given = |line: &str| {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         given(&words).map_err(|error| error.to_string())

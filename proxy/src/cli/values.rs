@@ -1,4 +1,4 @@
-//! The values of single options, as argparse or mcp-proxy-for-aws itself would read them.
+//! Parses the values of single options, as argparse or mcp-proxy-for-aws would.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use sigward_proto::headers::is_reserved;
 
 use crate::config::MAX_WAIT;
 
-/// Headers that mcp-proxy-for-aws takes and doesn't send: each of its requests has its own.
+/// Headers that mcp-proxy-for-aws accepts but doesn't send, because each of its requests has its
+/// own.
 pub(super) const WITHOUT_EFFECT: [&str; 3] = ["accept", "content-type", "user-agent"];
 
 pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
@@ -31,8 +32,8 @@ pub(super) fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     Ok((name, value))
 }
 
-/// The pairs with each key once, where it first was, with its last value: a dictionary of Python.
-/// Twice in JSON, a key would be read by everyone as they like.
+/// The pairs with each key once, at its first position, with its last value, like a Python
+/// dictionary. Duplicate keys in JSON are ambiguous.
 pub(super) fn last_of_each<K: PartialEq, V>(pairs: Vec<(K, V)>) -> Vec<(K, V)> {
     let mut kept: Vec<(K, V)> = Vec::with_capacity(pairs.len());
     for (key, value) in pairs {
@@ -44,7 +45,7 @@ pub(super) fn last_of_each<K: PartialEq, V>(pairs: Vec<(K, V)>) -> Vec<(K, V)> {
     kept
 }
 
-/// A number of seconds. `inf`, and whatever no clock could count, is [`MAX_WAIT`].
+/// A number of seconds. `inf`, and values that no clock can represent, become [`MAX_WAIT`].
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.trim().parse().map_err(|_| "must be a number of seconds, or inf")?;
     if seconds.is_nan() || seconds.is_sign_negative() && seconds != 0.0 {
@@ -83,7 +84,7 @@ mod tests {
         for text in ["-1", "-inf", "nan", "", "soon", "1s", "-1e-9"] {
             assert!(seconds(text).is_err(), "{text}");
         }
-        // Two of them can be added to any moment of the clock.
+        // Two of them can be added to any time of the clock.
         assert!(std::time::Instant::now().checked_add(MAX_WAIT * 2).is_some());
     }
 

@@ -1,16 +1,16 @@
-//! What the proxy adds to `_meta` of a tool's result.
+//! Members that the proxy adds to `_meta` of a tool's result.
 //!
-//! Invariant: the rest of the text stays as it is, and what the server says under one of these keys isn't passed on:
-//! whoever reads them may rely on it that they are the proxy's.
+//! Invariant: the rest of the text is unchanged, and values that the server sets under these keys are removed, so that
+//! a reader can rely on them as the proxy's.
 
 use crate::wire::{Edits, Envelope, Object};
 
-/// Whose identity made the call.
+/// The key of the identity that made the call.
 pub(super) const IDENTITY: &str = "sigward/identity";
-/// What the agent has to know of the call's session.
+/// The key of a notice to the agent about the call's session.
 pub(super) const NOTICE: &str = "sigward/notice";
 
-/// The response with these members in `_meta` of its result; `None` where it stays as it is.
+/// The response with these members in `_meta` of its result, or `None` if it stays unchanged.
 pub(super) fn annotated(response: &str, members: &[(&str, &str)]) -> Option<String> {
     if members.is_empty() {
         return None;
@@ -18,7 +18,7 @@ pub(super) fn annotated(response: &str, members: &[(&str, &str)]) -> Option<Stri
     let envelope = Envelope::parse(response).ok()?;
     let result = Object::parse(envelope.result?).ok()?;
     let mut edits = Edits::new(response);
-    // Twice is ambiguous, and left alone.
+    // A duplicate `_meta` is ambiguous, so the response stays unchanged.
     match result.get("_meta").ok()? {
         Some(meta) if meta.starts_with('{') => {
             let meta = Object::parse(meta).ok()?;
@@ -57,7 +57,7 @@ mod tests {
             with(r#"{"_meta":{"a":1.10},"content":[]}"#),
             whole(&format!(r#"{{"_meta":{{"a":1.10,{added}}},"content":[]}}"#))
         );
-        // The attack: a server that tells the agent of another identity.
+        // The attack: a server that reports another identity to the agent.
         assert_eq!(
             with(r#"{"_meta":{"sigward/identity":{"profile":"prod"},"a":1}}"#),
             whole(&format!(r#"{{"_meta":{{"a":1,{added}}}}}"#))

@@ -1,5 +1,5 @@
-//! What a server announced in a client's handshake. The proxy sends notifications of its own only where the server
-//! announced that kind.
+//! What a server announced in a client's handshake. The proxy sends a kind of notification only where the server
+//! announced it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -8,20 +8,20 @@ use crate::wire::Object;
 /// Log levels, the most severe last (RFC 5424).
 const LEVELS: [&str; 8] =
     ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
-/// The level of what the proxy logs.
+/// The level of the proxy's own log messages.
 const WARNING: u8 = 3;
 
-/// See the module.
+/// The announced capabilities that matter to the proxy.
 #[derive(Debug, Default)]
 pub(super) struct Announced {
     lists_change: AtomicBool,
     logs: AtomicBool,
-    /// What the client wants to read at least, as an index of [`LEVELS`].
+    /// The lowest level that the client wants to receive, as an index into [`LEVELS`].
     level: AtomicU8,
 }
 
 impl Announced {
-    /// Takes note of a handshake's result.
+    /// Stores the capabilities of a handshake's result.
     pub(super) fn learn(&self, result: &str) {
         let result = Object::parse(result).ok();
         let capabilities = result.and_then(|result| result.find_object("capabilities"));
@@ -33,7 +33,7 @@ impl Announced {
         self.level.store(0, Ordering::Relaxed);
     }
 
-    /// The client has set its level: the `params` of `logging/setLevel`.
+    /// Stores the level that the client set: the `params` of `logging/setLevel`.
     pub(super) fn set_level(&self, params: &str) {
         let params = Object::parse(params).ok();
         let level = params.as_ref().and_then(|params| params.find_string("level"));
@@ -43,12 +43,12 @@ impl Announced {
         }
     }
 
-    /// Whether the list of tools may change.
+    /// Whether the server announced changes of the list of tools.
     pub(super) fn lists_change(&self) -> bool {
         self.lists_change.load(Ordering::Relaxed)
     }
 
-    /// Whether the client reads warnings.
+    /// Whether the client receives warnings.
     pub(super) fn logs_warnings(&self) -> bool {
         self.logs.load(Ordering::Relaxed) && self.level.load(Ordering::Relaxed) <= WARNING
     }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_said_that_was_not_announced() {
+    fn only_announced_notifications_are_sent() {
         let announced = Announced::default();
         assert!(!announced.lists_change() && !announced.logs_warnings());
         announced.learn(r#"{"capabilities":{"tools":{"listChanged":true},"logging":{}}}"#);

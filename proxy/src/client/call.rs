@@ -1,4 +1,4 @@
-//! One request of the client, from its line to its response.
+//! Handles one request of the client, from its text to its response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::sender::Sender;
 use super::server::FromServers;
 use super::sessions::Sessions;
 use super::shared::{Outlet, Shared};
-use super::stand_in::{Present, StandIns};
+use super::stand_in::{Current, StandIns};
 use crate::attempt::Attempt;
 use crate::budget::Message;
 use crate::error::Error;
@@ -37,7 +37,7 @@ use crate::tools::Catalog;
 use crate::upstream::Frames;
 use crate::wire::{Envelope, Object};
 
-/// As long as a client's handshake may wait for its signature.
+/// How long a client's handshake may wait for its signature.
 const FIRST_SIGNATURE: Duration = Duration::from_secs(10);
 
 /// Makes the calls of one client.
@@ -56,7 +56,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// `out` is where messages go that belong to no call of the client.
+    /// `out` gets the messages that belong to no call of the client.
     pub(super) fn new(
         announced: Arc<Announced>,
         shared: Arc<Shared>,
@@ -96,7 +96,7 @@ impl Caller {
             announced: Arc::clone(&announced),
             sender: Arc::clone(&sender),
             out: out.clone(),
-            present: Present::default(),
+            current: Current::default(),
         });
         let listing = Listing {
             shared: Arc::clone(&shared),
@@ -122,7 +122,7 @@ impl Caller {
         }
     }
 
-    /// Does what a request asks for, up to its response.
+    /// Carries out a request, up to its response.
     pub(super) async fn call(
         &self,
         call: &Request,
@@ -130,7 +130,7 @@ impl Caller {
         patience: &mut Patience,
     ) -> Result<Message, Failed> {
         if self.stand_ins.is_own_tool(call) {
-            // Whoever can list the server's tools can sign.
+            // A profile that can list the server's tools can sign.
             Box::pin(self.listing.list(call, Signer::Default)).await?;
             return Ok(self.stand_ins.tool_result(call).into());
         }
@@ -151,7 +151,7 @@ impl Caller {
             }
             Generation::Stateless(version) => {
                 let version = version.clone();
-                self.on_its_own(&request, &version, route, patience, flight.take_held()).await
+                self.without_session(&request, &version, route, patience, flight.take_held()).await
             }
         };
         if call.is_tool_call() && flight.sent.is_set() && !call.is_stateless() {
@@ -165,8 +165,8 @@ impl Caller {
         }
     }
 
-    /// Sends a call of a client that speaks HTTP itself, with the client's headers; the client gets
-    /// the answer as it came. `on_response` gets the headers of the answer.
+    /// Sends a call of an HTTP client with the client's headers and returns the server's answer
+    /// unchanged. `on_response` gets the headers of the answer.
     pub(super) async fn pass(
         &self,
         call: &Request,
@@ -199,7 +199,7 @@ impl Caller {
         Ok(passed?)
     }
 
-    /// The rest of the answer to `call`, which an HTTP client takes up again after an event.
+    /// The rest of the answer to `call`, which an HTTP client resumes after an event.
     pub(super) fn resume(
         &self,
         call: &Request,
@@ -211,7 +211,7 @@ impl Caller {
         FrameReading::resumed(call, after, frames, on_response)
     }
 
-    /// When a call has taken too long: `--tool-timeout`, if it is one of a tool.
+    /// The deadline of a call: `--tool-timeout` for calls of tools.
     pub(super) fn deadline(&self, call: &Request) -> Deadline {
         match call.is_tool_call() {
             true => Deadline::new(self.shared.tool_timeout),
@@ -219,7 +219,7 @@ impl Caller {
         }
     }
 
-    /// Where a call goes, once all is known that it takes to tell.
+    /// The route of a call, after loading what routing needs.
     pub(super) async fn receive_call(&self, call: &Request) -> Result<Route, Failed> {
         let route = self.route(call).instrument(phase!("route")).await?;
         if traces::in_request() {
@@ -237,14 +237,15 @@ impl Caller {
         Ok(self.router.route(call)?)
     }
 
-    /// What the server gets to read.
+    /// The text that the server receives.
     fn final_text(&self, call: &Request, route: &Route) -> Result<Bytes, Failed> {
         let metadata = self.shared.metadata.of(&route.profile);
         let text = call.finish(route.cut.clone(), &metadata);
         text.map_err(|fault| Failed::Params(sentence(&fault.to_string())))
     }
 
-    /// Lets upstream know who the client is: from its handshake, or, in 2026-07-28, any request.
+    /// Reports the client's name and version to upstream: from its handshake, or, in 2026-07-28,
+    /// from any request.
     fn introduce(&self, call: &Request) {
         if self.context.upstream.is_introduced()
             || !(call.is_stateless() || call.method() == "initialize")
@@ -264,7 +265,7 @@ impl Caller {
         }
     }
 
-    /// The client's own handshake: it opens the default session.
+    /// Sends the client's own handshake, which opens the default session.
     async fn initialize(
         &self,
         request: &Outbound<'_>,
@@ -277,12 +278,12 @@ impl Caller {
             let handshake = tokio::select! {
                 biased;
                 begun = handshake => begun,
-                late = self.unsigned(&request.exchange) => Err(late),
+                late = self.signature_timeout(&request.exchange) => Err(late),
             };
             match handshake {
                 Ok(begun) => break begun,
                 Err(error) if error.cannot_sign() => {
-                    return Box::pin(self.initialize_without(request, flight, error)).await;
+                    return Box::pin(self.initialize_by_stand_in(request, flight, error)).await;
                 }
                 Err(error) => attempts.after(error).await?,
             }
@@ -297,9 +298,10 @@ impl Caller {
         Ok(response)
     }
 
-    /// Waits as long as a client's handshake may for its signature: AWS may accept connections and never answer, and most
-    /// clients give up on a server after half a minute.
-    async fn unsigned(&self, handshake: &Exchange<'_>) -> Error {
+    /// Returns an error once a client's handshake has waited too long for its signature: AWS may accept connections and
+    /// never answer, and most clients give up on a server after half a minute. Never returns if the request was sent, or
+    /// if the broker paces the profile.
+    async fn signature_timeout(&self, handshake: &Exchange<'_>) -> Error {
         tokio::time::sleep(FIRST_SIGNATURE).await;
         let profile = &handshake.session.profile;
         if handshake.sent.is_set() || self.shared.broker.is_paced(profile) {
@@ -308,8 +310,8 @@ impl Caller {
         self.shared.broker.refused(Reason::CredentialsUnavailable, profile)
     }
 
-    /// The client's own handshake, while the default profile can't sign.
-    async fn initialize_without(
+    /// Answers the client's own handshake while the default profile can't sign.
+    async fn initialize_by_stand_in(
         &self,
         request: &Outbound<'_>,
         flight: &InFlight,
@@ -321,9 +323,10 @@ impl Caller {
         self.stand_ins.initialize(request.call, why).await
     }
 
-    /// From 2026-07-28 on. Headers that don't mirror what the server wants to see are made again
-    /// from a fresh list of its tools, once.
-    async fn on_its_own(
+    /// Sends a request without a session (2026-07-28 and later). If the server reports mirrored
+    /// headers that don't match, lists the tools again, and repeats the call once with fresh
+    /// headers.
+    async fn without_session(
         &self,
         request: &Outbound<'_>,
         version: &HeaderValue,
@@ -362,11 +365,11 @@ impl Caller {
     }
 }
 
-/// What a client that speaks HTTP sends with its call.
+/// How a call of an HTTP client is forwarded.
 #[derive(Clone, Copy)]
 pub(crate) struct Passed<'a> {
-    /// Its headers.
+    /// The client's headers.
     pub(crate) headers: &'a HeaderMap,
-    /// Whether it is to see that its call waits, where the server throttles it.
+    /// Whether a throttled call is returned to the caller, because its client asked for progress.
     pub(crate) hands_over: bool,
 }

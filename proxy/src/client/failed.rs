@@ -1,4 +1,4 @@
-//! Why a request has no response from upstream, and the error response that the client gets.
+//! Why a request has no response from upstream, and the error response for the client.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::wire::{self, Fault, Id, Object};
 /// Why a request has no response from upstream.
 #[derive(Debug)]
 pub(crate) enum Failed {
-    /// For the model: the call can't be made as it was asked for.
+    /// The call can't be made as requested; the text is for the model.
     Tool(String),
-    /// For the client: the request is wrong.
+    /// The request is invalid; the text is for the client.
     Params(String),
     /// The exchange failed.
     Exchange(Error),
-    /// `--tool-timeout`; whether the server may know of the call.
+    /// The call exceeded `--tool-timeout`. The flag tells whether it may have reached the server.
     TimedOut(Duration, bool),
 }
 
@@ -48,7 +48,7 @@ impl Failed {
         }
     }
 
-    /// The reason of a refusal, by the broker's name for it.
+    /// The broker's reason code of a refusal.
     fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Exchange(error) => error.reason().map(Reason::name),
@@ -56,8 +56,8 @@ impl Failed {
         }
     }
 
-    /// The response that says it, which the request's span says too. A failed tool call is one that the model has to
-    /// read; other requests have JSON-RPC errors for that.
+    /// The error response, which is also recorded in the request's span. The model reads the text of a failed tool
+    /// call; other requests get a JSON-RPC error.
     pub(crate) fn into_response(self, call: &Request) -> String {
         let span = tracing::Span::current();
         span.record("otel.status_code", "ERROR").record("sigward.reason", self.reason());
@@ -86,7 +86,7 @@ impl Failed {
     }
 }
 
-/// An error's text, from lower case to a sentence.
+/// Makes an error's text a sentence: capitalised, with a full stop.
 pub(crate) fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
@@ -97,7 +97,7 @@ pub(crate) fn sentence(text: &str) -> String {
 /// Longer ids aren't repeated in refusals.
 const MAX_ECHO: usize = 1024;
 
-/// The answer to a text that is no message, under its id where that can be seen.
+/// The error response to a text that is no valid message, under its id if that can be read.
 pub(crate) fn fault_response(text: &str, fault: &Fault) -> String {
     let (code, kind) = if fault.is_parse_error() {
         (ErrorCode::PARSE_ERROR, "Parse error")
@@ -109,7 +109,7 @@ pub(crate) fn fault_response(text: &str, fault: &Fault) -> String {
     wire::error_response(&id, code, &format!("{kind}: {fault}"))
 }
 
-/// The id of a refusal. What was refused no longer counts, and a long id must not outlive it.
+/// The id for a refusal. A refused request is no longer counted, so a long id must not be kept.
 pub(crate) fn echoed(id: Id) -> Id {
     if id.token().len() <= MAX_ECHO { id } else { Id::null() }
 }

@@ -18,7 +18,7 @@ use crate::sync::lock;
 use crate::upstream::Sent;
 use crate::wire::{Id, Object};
 
-/// Requests of one client in flight at the same time.
+/// The most requests of one client in flight at the same time.
 const MAX_IN_FLIGHT: usize = 1024;
 
 /// A request in flight.
@@ -26,22 +26,23 @@ const MAX_IN_FLIGHT: usize = 1024;
 pub(crate) struct InFlight {
     pub(crate) cancel: CancellationToken,
     pub(super) session: OnceLock<Arc<Session>>,
-    /// Whether upstream may know of it.
+    /// Whether the request may have reached the server.
     pub(crate) sent: Sent,
-    /// Of an `initialize`: what opens the client's session.
+    /// For an `initialize`: what opens the client's session.
     pub(super) opener: Mutex<Option<Opener>>,
     pub(super) is_stateless: bool,
-    /// The memory for its messages, where that isn't its client's.
+    /// The memory for its messages, if that isn't the client's.
     pub(super) budget: Option<Budget>,
-    /// Headers of the client's own, where it speaks HTTP: they go upstream with its call.
+    /// The headers of an HTTP client, which are forwarded with its call.
     headers: OnceLock<HeaderMap>,
-    /// The server throttled it before, and its client wants to see that it waits.
+    /// Set if the server has throttled the call before, and the HTTP client gets a stream while it
+    /// waits.
     held: Mutex<Option<Held>>,
-    /// Where what the server says on the way to the response goes.
+    /// The channel for messages that the server sends before the response.
     pub(super) out: Outlet,
-    /// Of its trace; what is done for the request is done within it.
+    /// The span of its trace; work for the request is done within it.
     pub(crate) span: Span,
-    /// Of its phase *reply*, once there is something to reply.
+    /// The span of its phase *reply*, once there is a response.
     reply: OnceLock<Span>,
 }
 
@@ -50,7 +51,7 @@ impl InFlight {
         Self::within(call, out, None)
     }
 
-    /// One whose messages take their memory out of `budget`.
+    /// Makes a flight whose messages take their memory out of `budget`.
     pub(crate) fn within(call: &Request, out: Outlet, budget: Option<Budget>) -> Arc<Self> {
         Arc::new(Self {
             budget,
@@ -67,27 +68,28 @@ impl InFlight {
         })
     }
 
-    /// The same flight, of an `initialize`.
+    /// Stores what opens the session of an `initialize`.
     pub(crate) fn opening(&self, opener: Opener) {
         *lock(&self.opener) = Some(opener);
     }
 
-    /// The server has throttled it: it waits before it is sent again.
+    /// Stores that the server has throttled the call, which waits before it is sent again.
     pub(crate) fn hold(&self, held: Held) {
         *lock(&self.held) = Some(held);
     }
 
-    /// Whether it was throttled before.
+    /// Takes the wait that [`Self::hold`] stored.
     pub(super) fn take_held(&self) -> Option<Held> {
         lock(&self.held).take()
     }
 
-    /// Has headers of the client's own go upstream with its call.
+    /// Stores the client's headers, which are forwarded with its call.
     pub(crate) fn carry(&self, headers: HeaderMap) {
         let _ = self.headers.set(headers);
     }
 
-    /// Puts the request into the trace that the client's headers name. What its `_meta` says comes first (SEP-414).
+    /// Adds the request to the trace that the client's headers name. A trace context in `_meta` takes precedence
+    /// (SEP-414).
     pub(crate) fn follow(&self, call: &Request, headers: &HeaderMap) {
         if self.span.is_disabled() || context(call).is_some() {
             return;
@@ -98,8 +100,8 @@ impl InFlight {
         }
     }
 
-    /// Puts the phase *receive* into the trace, which began before it was known whose it is. From here on the request has
-    /// its trace.
+    /// Adds the phase *receive* to the trace. It began before the request was known. From here on the request has its
+    /// trace.
     pub(crate) fn received(&self, begun: Since) {
         let Some(ago) = begun.ago().filter(|_| self.is_traced()) else { return };
         self.span.record(AGO, ago);
@@ -108,7 +110,7 @@ impl InFlight {
         );
     }
 
-    /// The phase *reply* begins: it lasts until the flight is over.
+    /// Begins the phase *reply*, which lasts until the flight is dropped.
     pub(crate) fn reply(&self) {
         if self.is_traced() {
             let span = || tracing::info_span!(target: "trace", parent: &self.span, "reply");
@@ -116,34 +118,35 @@ impl InFlight {
         }
     }
 
-    /// Whether it is part of a trace.
+    /// Whether the request is part of a trace.
     pub(crate) fn is_traced(&self) -> bool {
         !self.span.is_disabled()
     }
 
-    /// The headers of the client's own.
+    /// The client's headers.
     pub(super) fn headers(&self) -> Option<&HeaderMap> {
         self.headers.get()
     }
 
-    /// From here on it is known over which session the request goes.
+    /// Stores the session that the request uses.
     pub(crate) fn over(&self, session: Arc<Session>) {
         let _ = self.session.set(session);
     }
 
-    /// A handshake that came to nothing: what waited for it goes on.
+    /// Ends a handshake that didn't succeed: calls that waited for it continue.
     pub(super) fn give_up_opening(&self) {
         drop(lock(&self.opener).take());
     }
 
-    /// Where the server's messages go.
+    /// The channel for messages that the server sends before the response.
     pub(crate) fn out(&self) -> &Outlet {
         &self.out
     }
 }
 
 impl Drop for InFlight {
-    /// The request ends with its reply: to the trace, a span ends when it was left last.
+    /// Drops the reply span before the request span is left: a trace takes the time when a span was
+    /// last left as its end.
     fn drop(&mut self) {
         if let Some(reply) = self.reply.take() {
             drop(reply);
@@ -152,7 +155,7 @@ impl Drop for InFlight {
     }
 }
 
-/// The longest name in a span, in characters: a client may write what it likes.
+/// The longest name in a span, in characters: names come from the client.
 const MAX_NAME: usize = 64;
 
 /// The span of a request, which ends with its flight.
@@ -190,18 +193,18 @@ fn span_of(call: &Request) -> Span {
     span
 }
 
-/// The trace that the client says in `_meta` its request is part of.
+/// The trace context in the request's `_meta`.
 fn context(call: &Request) -> Option<String> {
     let meta = Object::parse(call.meta()?).ok()?;
     meta.find_string(traces::TRACEPARENT).map(std::borrow::Cow::into_owned)
 }
 
-/// All of them, by their ids.
+/// The requests in flight, by id.
 #[derive(Debug, Default)]
 pub(super) struct AllInFlight(Mutex<HashMap<Id, Arc<InFlight>>>);
 
 impl AllInFlight {
-    /// Takes note of a request, so that it can be cancelled. An error says why it can't be taken.
+    /// Registers a request so that it can be cancelled. The error is the reason for a refusal.
     pub(super) fn register(
         &self,
         call: &Request,
@@ -219,7 +222,7 @@ impl AllInFlight {
         Ok(flight)
     }
 
-    /// From here on the id is free, and nothing more is said about it.
+    /// Unregisters a request: its id is free again.
     pub(super) fn forget(&self, id: &Id, flight: &Arc<InFlight>) {
         let mut all = lock(&self.0);
         if all.get(id).is_some_and(|known| Arc::ptr_eq(known, flight)) {
@@ -227,12 +230,12 @@ impl AllInFlight {
         }
     }
 
-    /// The request with that id.
+    /// The request with this id.
     pub(super) fn get(&self, id: &Id) -> Option<Arc<InFlight>> {
         lock(&self.0).get(id).cloned()
     }
 
-    /// Gives all up.
+    /// Cancels all requests.
     pub(super) fn cancel(&self) {
         for flight in lock(&self.0).values() {
             flight.cancel.cancel();

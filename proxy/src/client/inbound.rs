@@ -1,6 +1,6 @@
-//! What a client sends without waiting for an answer: notifications, and answers to what servers asked.
+//! Messages of a client that expect no response: notifications, and responses to requests of servers.
 //!
-//! Invariant: each goes to the session that it concerns, under the id and the token that its server knows.
+//! Invariant: each goes to the session that it concerns, under the id and the token that the server used.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::protocol::{self, Generation};
 use crate::session::Parcel;
 use crate::wire::{self, Edits, Envelope, Id, Object};
 
-/// What such messages of one client may concern.
+/// The parts of a client that such messages can concern.
 #[derive(Debug)]
 pub(super) struct Inbound {
     pub(super) sessions: Arc<Sessions>,
@@ -24,14 +24,14 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
-    /// Takes a notification of a client whose messages all come this way.
+    /// Handles a notification of a client that sends all its messages through here.
     pub(super) fn on_notification(&self, envelope: &Envelope<'_>, message: &Message) {
         let params = envelope.params_object();
         let text = &message.text;
         match envelope.method.as_ref() {
             "notifications/cancelled" => self.cancel(params.as_ref(), text),
-            // Its server has heard it from the proxy.
-            "notifications/initialized" if self.stand_ins.is_present() => {}
+            // The proxy has already sent it to that server.
+            "notifications/initialized" if self.stand_ins.is_active() => {}
             "notifications/initialized" => {
                 self.sessions.of_default().enqueue(Parcel::initialized(message.clone()));
             }
@@ -44,7 +44,7 @@ impl Inbound {
                 let token = params.as_ref().and_then(|params| params.find("progressToken"));
                 match params.as_ref().and_then(|params| self.progress(params, text)) {
                     Some((asker, text)) => asker.reply(message.clone().with(text)),
-                    None if token.is_some_and(|token| self.questions.gave(token)) => {
+                    None if token.is_some_and(|token| self.questions.has_issued(token)) => {
                         tracing::debug!("dropped progress on a request that isn't open any more");
                     }
                     None => self.to_default(message),
@@ -66,7 +66,8 @@ impl Inbound {
         self.sessions.of_default().enqueue(Parcel::bound(message.clone()));
     }
 
-    /// Takes a notification, if it is for a session of another profile; what isn't taken goes on.
+    /// Handles a notification if it concerns a session of another profile. Returns whether it did;
+    /// otherwise the caller forwards it.
     pub(super) fn take_notification(&self, envelope: &Envelope<'_>, message: &Message) -> bool {
         let text = &message.text;
         let params = envelope.params_object();
@@ -85,7 +86,7 @@ impl Inbound {
             }
             "notifications/progress" => {
                 let token = params.as_ref().and_then(|params| params.find("progressToken"));
-                let is_ours = token.is_some_and(|token| self.questions.gave(token));
+                let is_ours = token.is_some_and(|token| self.questions.has_issued(token));
                 if let Some((asker, text)) = params.as_ref().and_then(|it| self.progress(it, text))
                 {
                     asker.reply(message.clone().with(text));
@@ -102,7 +103,7 @@ impl Inbound {
         }
     }
 
-    /// Progress of the client on what a server asked: who asked, and the notification under the
+    /// For progress on a request of a server: the asking session, and the notification under the
     /// server's own token.
     fn progress(&self, params: &Object<'_>, text: &str) -> Option<(Asker, String)> {
         let given = params.find("progressToken")?;
@@ -112,7 +113,7 @@ impl Inbound {
         Some((asker, edits.apply().ok()?))
     }
 
-    /// The client no longer wants an answer.
+    /// Cancels the request that the notification names.
     fn cancel(&self, params: Option<&Object<'_>>, text: &str) {
         let Some(id) = params.and_then(|params| params.find("requestId")) else { return };
         let Some(flight) = self.in_flight.get(&Id::from_token(id)) else { return };
@@ -120,10 +121,10 @@ impl Inbound {
         flight.cancel.cancel();
     }
 
-    /// The client's answer to what a server asked.
+    /// Handles the client's response to a request of a server.
     pub(super) fn on_response(&self, envelope: &Envelope<'_>, message: &Message) {
         let given = &message.text;
-        if envelope.id.is_some_and(|id| self.questions.answer_ourselves(id, given)) {
+        if envelope.id.is_some_and(|id| self.questions.take_proxy_answer(id, given)) {
             return;
         }
         match envelope.id.and_then(|id| self.questions.take(id)) {
@@ -135,9 +136,10 @@ impl Inbound {
         }
     }
 
-    /// Takes a response, if it answers what a session of another profile asked, or the proxy.
+    /// Handles a response if it answers the proxy, or a session of another profile. Returns whether
+    /// it did.
     pub(super) fn take_response(&self, envelope: &Envelope<'_>, message: &Message) -> bool {
-        let known = envelope.id.is_some_and(|id| self.questions.gave(id));
+        let known = envelope.id.is_some_and(|id| self.questions.has_issued(id));
         if known {
             self.on_response(envelope, message);
         }
@@ -145,14 +147,15 @@ impl Inbound {
     }
 }
 
-/// The proxy no longer waits for an answer.
+/// Cancels a request whose response the proxy no longer waits for.
 pub(super) fn abandon(id: &Id, flight: &InFlight, reason: &str) {
     let params = format!(r#"{{"requestId":{},"reason":{}}}"#, id.token(), wire::quote(reason));
     report_cancelled(flight, wire::notification("notifications/cancelled", Some(&params)));
 }
 
-/// With sessions, the end of the stream doesn't cancel a request: a notification must, if the
-/// server knows of the request. From 2026-07-28 on, the end of the stream does.
+/// Reports a cancellation to the server. With sessions, closing the stream doesn't cancel a
+/// request, so that a notification must, if the request may have reached the server. From
+/// 2026-07-28 on, closing the stream does.
 fn report_cancelled(flight: &InFlight, text: String) {
     if flight.is_stateless || !flight.sent.is_set() {
         return;

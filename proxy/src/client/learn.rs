@@ -1,4 +1,4 @@
-//! What is kept of successful responses: log levels and subscriptions to replay, and the profiles of tasks.
+//! Records what successful responses mean for later: log levels and subscriptions to replay, and the profiles of tasks.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::session::{Context, Session};
 use crate::tasks::Tasks;
 use crate::wire::Envelope;
 
-/// Keeps what the `response` to `call`, which went over `session` as `body`, means for later.
+/// Records what the `response` to `call`, which was sent over `session` as `body`, means for later.
 pub(super) fn learn(
     (context, sessions, tasks): (&Context, &Sessions, &Tasks),
     call: &Request,
@@ -17,7 +17,7 @@ pub(super) fn learn(
     response: &str,
 ) {
     let result = || Envelope::parse(response).ok().and_then(|it| it.result).is_some();
-    // The proxy opens another session in the place of this one, where it is lost.
+    // The proxy replaces this session if it is lost.
     let renews = !session.is_default || context.ownership.is_proxy();
     match call.method() {
         "logging/setLevel" if result() => {
@@ -28,7 +28,7 @@ pub(super) fn learn(
         }
         method @ ("resources/subscribe" | "resources/unsubscribe") if renews && result() => {
             if let Some(uri) = call.uri() {
-                // Without what chose the profile.
+                // The params as sent: without the profile argument.
                 let sent = std::str::from_utf8(body).ok();
                 let params = sent.and_then(|it| Envelope::parse(it).ok()?.params);
                 let kept = params.filter(|_| method == "resources/subscribe");
@@ -46,13 +46,13 @@ pub(super) fn learn(
     }
 }
 
-/// Tells the sessions of the other profiles, where they are open.
+/// Sends the level to the open sessions of other profiles.
 fn set_level(context: &Context, sessions: &Sessions, params: &str) {
     for session in sessions.others() {
         let params = params.to_owned();
         context.work.spawn(async move {
             if let Some(live) = session.current() {
-                session.tell(&live, "logging/setLevel", &params).await;
+                session.send_request(&live, "logging/setLevel", &params).await;
             }
         });
     }

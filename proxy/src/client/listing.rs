@@ -1,4 +1,4 @@
-//! Lists the tools of the server for the proxy itself: without the list, it doesn't know where a call goes.
+//! Lists the server's tools for the proxy itself, which needs the list to route calls.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,16 +21,16 @@ use crate::tools::Catalog;
 use crate::upstream::Sent;
 use crate::wire::{self, Envelope, Id, Object};
 
-/// More pages of tools than any server has.
+/// The limit for pages of tools: more than any real server has.
 const MAX_PAGES: usize = 100;
 
-/// Who signs for a list.
+/// Which profile signs for a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signer {
-    /// The default profile, or the list fails: whoever can list the server's tools can sign.
+    /// Only the default profile: where it can list the server's tools, it can sign.
     Default,
-    /// Whoever stands in for it, where it can't. What tools there are needs no identity, and the call that waits for the
-    /// list may name another profile.
+    /// A stand-in, if the default profile can't sign. The list itself needs no identity, and the call that waits for it
+    /// may name another profile.
     Anyone,
 }
 
@@ -43,20 +43,20 @@ pub(super) struct Listing {
     pub(super) catalog: Arc<Catalog>,
     pub(super) sender: Arc<Sender>,
     pub(super) stand_ins: Arc<StandIns>,
-    /// Where messages go that belong to no call of the client.
+    /// The channel for messages that belong to no call of the client.
     pub(super) out: Outlet,
     pub(super) attempt: Attempt,
 }
 
 impl Listing {
-    /// Lists the tools unless the one that `call` is for is known by now: once, however many calls wait.
+    /// Lists the tools, unless the tool of `call` is already known. Concurrent calls share one listing.
     pub(super) async fn know(&self, call: &Request) -> Result<(), Error> {
         let known = || call.tool().and_then(|name| self.catalog.tool(name)).map(drop);
-        // Rare, and large: it holds an exchange of its own.
+        // Boxed because it is rare and large: it holds an exchange.
         self.attempt.once(known, Box::pin(self.list(call, Signer::Anyone))).await
     }
 
-    /// Lists all pages, in the generation of `call`.
+    /// Lists all pages, with the protocol generation of `call`.
     pub(super) async fn list(&self, call: &Request, signer: Signer) -> Result<(), Error> {
         let session = self.sessions.of_default();
         let out = self.outlet();
@@ -87,8 +87,8 @@ impl Listing {
         let id = Id::from_token(&format!("\"sigward-tools-{number}\""));
         let text = wire::request(&id, "tools/list", &params(call, cursor.as_deref()));
         let text = wire::with_metadata(text, &self.shared.metadata.of(&session.profile));
-        let listing =
-            Request::own(text).map_err(|_| Error::NotMessage("its cursor can't be sent back"))?;
+        let listing = Request::from_proxy(text)
+            .map_err(|_| Error::NotMessage("its cursor can't be sent back"))?;
         let sent = Sent::default();
         let (id, body) = (listing.id(), listing.bytes());
         let exchange = Exchange { session, id, body, sent: &sent, headers: None };
@@ -112,8 +112,9 @@ impl Listing {
         }
     }
 
-    /// Where what a server says on the way to an answer for ourselves goes. A client that speaks HTTP
-    /// may have no stream open for it, and a message that waits for one would hold up the answer.
+    /// The channel for messages that a server sends before the response to the proxy's own request. An HTTP client may
+    /// have no stream open for such a message, and a message that waits for one would block the response, so there it
+    /// is closed.
     fn outlet(&self) -> Outlet {
         match self.context.ownership {
             Ownership::Proxy => self.out.clone(),
@@ -122,8 +123,8 @@ impl Listing {
     }
 }
 
-/// The params of a list of our own: in 2026-07-28 the sender describes itself in each request, so
-/// ours says what the client's says.
+/// The params of the proxy's own list request. In 2026-07-28 each request describes its sender, so
+/// it repeats what the client's request says.
 fn params(call: &Request, cursor: Option<&str>) -> String {
     let mut members = Vec::new();
     if let Some(cursor) = cursor {

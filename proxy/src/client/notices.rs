@@ -1,4 +1,4 @@
-//! Notifications of the proxy's own: a session was lost or renewed, or the descriptions of the tools have changed.
+//! Notifications that the proxy itself sends: a session was lost or renewed, or tool descriptions have changed.
 
 use std::sync::Arc;
 
@@ -12,32 +12,33 @@ use super::shared::Outlet;
 use crate::session::{Lost, Session};
 use crate::wire;
 
-/// Messages of the proxy's own that wait for a client to read. Beyond these, its input waits.
+/// The most messages of the proxy that wait for a client to read. At this limit, the proxy stops
+/// reading the client's input.
 const MAX_WAITING: usize = 1024;
 
-/// What a client is notified of.
-pub(super) enum News {
-    /// A server no longer knows a session.
+/// An event that the client is notified of.
+pub(super) enum Notice {
+    /// A server no longer has a session.
     Lost(Lost),
-    /// A session was opened in place of one that was used.
+    /// A session was opened in place of a used one.
     Renewed(Arc<Session>),
     /// The descriptions of the profiles have changed.
     Profiles,
 }
 
-/// Notifies one client.
+/// Sends the notifications to one client.
 #[derive(Debug)]
 pub(super) struct Notices {
     out: Outlet,
     announced: Arc<Announced>,
     questions: Arc<Questions>,
-    /// Places for messages that wait because the client doesn't read.
+    /// Permits for messages that wait because the client doesn't read.
     waiting: Arc<Semaphore>,
     work: TaskTracker,
 }
 
 impl Notices {
-    /// To a client that reads `out`, whose end waits for `work`.
+    /// `out` is the channel to the client; closing the client waits for `work`.
     pub(super) fn new(
         out: Outlet,
         announced: Arc<Announced>,
@@ -48,18 +49,18 @@ impl Notices {
         Self { out, announced, questions, waiting, work }
     }
 
-    pub(super) async fn on_news(&self, news: News) {
-        match news {
-            News::Lost(lost) => self.withdraw_lost(&lost).await,
-            News::Renewed(session) => self.log_renewal(&session).await,
-            News::Profiles if self.announced.lists_change() => {
+    pub(super) async fn notify(&self, notice: Notice) {
+        match notice {
+            Notice::Lost(lost) => self.withdraw_lost(&lost).await,
+            Notice::Renewed(session) => self.log_renewal(&session).await,
+            Notice::Profiles if self.announced.lists_change() => {
                 self.send(wire::notification("notifications/tools/list_changed", None)).await;
             }
-            News::Profiles => {}
+            Notice::Profiles => {}
         }
     }
 
-    /// Takes back at the client what a session asked that its server no longer knows.
+    /// Cancels, at the client, the requests of a session that its server no longer has.
     async fn withdraw_lost(&self, lost: &Lost) {
         for id in self.questions.withdraw_all(&lost.session, lost.epoch) {
             let params = format!(
@@ -70,7 +71,7 @@ impl Notices {
         }
     }
 
-    /// Has the client log that a session was renewed, where it reads warnings.
+    /// Logs that a session was renewed, also to the client if it receives warnings.
     async fn log_renewal(&self, session: &Session) {
         tracing::warn!(profile = %session.profile, "a session was renewed: files of the one before are gone");
         if self.announced.logs_warnings() {
@@ -82,12 +83,12 @@ impl Notices {
         }
     }
 
-    /// Sends a message of the proxy's own. The input is read on meanwhile: its end must be seen, even while
-    /// nobody reads the output.
+    /// Sends a message of the proxy. If the client doesn't read, a task waits in place of the caller: the end of the
+    /// input must be seen even then.
     pub(super) async fn send(&self, text: String) {
-        // A closed output means that the client is gone, and that the end has begun.
+        // A closed output means that the client is gone and that closing has begun.
         let Err(TrySendError::Full(message)) = self.out.try_send(text.into()) else { return };
-        // Never closed.
+        // The semaphore is never closed.
         let Ok(place) = Arc::clone(&self.waiting).acquire_owned().await else { return };
         let out = self.out.clone();
         self.work.spawn(async move {

@@ -1,4 +1,4 @@
-//! A request for upstream, with what it takes to send it.
+//! A request for upstream, with what is needed to send it.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::request::Request;
 use crate::session::Session;
 use crate::wire::Envelope;
 
-/// A request, the session that it goes over, and where the messages before its response go.
+/// A request, its session, and the channel for messages before its response.
 pub(super) struct Outbound<'a> {
     pub(super) call: &'a Request,
     pub(super) exchange: Exchange<'a>,
@@ -19,19 +19,19 @@ pub(super) struct Outbound<'a> {
 }
 
 impl<'a> Outbound<'a> {
-    /// The same over another session.
+    /// The same request over another session.
     pub(super) fn over(&self, session: &'a Arc<Session>) -> Self {
         let Exchange { id, body, sent, headers, .. } = &self.exchange;
         let exchange = Exchange { session, id, body: body.clone(), sent, headers: *headers };
         Self { call: self.call, exchange, out: self.out }
     }
 
-    /// The final text.
+    /// The text that is sent.
     fn text(&self) -> &str {
         std::str::from_utf8(&self.exchange.body).unwrap_or_default()
     }
 
-    /// The headers of a request of 2026-07-28, which mirror what is in it.
+    /// The headers of a request of 2026-07-28, which mirror parts of its text.
     pub(super) fn headers(
         &self,
         version: &HeaderValue,

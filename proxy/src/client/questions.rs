@@ -1,7 +1,7 @@
 //! Requests of servers that the client hasn't answered yet.
 //!
-//! Two sessions may both ask under id 0; towards the client each question gets a number of its own,
-//! and its answer goes back under the token that the server used.
+//! Two sessions may both use id 0 for a request. Towards the client each request gets a unique
+//! number; the response goes back under the token that the server used.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,34 +14,34 @@ use crate::session::{Ownership, Parcel, Session};
 use crate::sync::lock;
 use crate::wire::Id;
 
-/// Questions of one client that are open at a time. Those that nobody answers would pile up: the
-/// oldest makes room.
+/// The most open requests of servers for one client. A client that doesn't answer would let them
+/// accumulate, so the oldest is dropped.
 const MAX_OPEN: usize = 1024;
-/// Longer ids and tokens are refused with their question: they are kept until it is answered.
+/// Requests with longer ids or tokens are refused, because these are kept until the response.
 const MAX_TOKEN: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Questions {
-    /// What the ids that we give begin and end with.
+    /// The prefix and suffix of ids that the proxy issues.
     affixes: (String, &'static str),
     next: AtomicU64,
     open: Mutex<BTreeMap<u64, Question>>,
-    /// The receivers of the answers to our own questions.
+    /// The receivers of the responses to the proxy's own requests.
     ours: Mutex<HashMap<u64, oneshot::Sender<String>>>,
 }
 
-/// One of them.
+/// A request of a server that waits for the client's response.
 #[derive(Debug, Clone)]
 pub(super) struct Question {
-    /// Who asked.
+    /// The asking session.
     pub(super) asker: Asker,
-    /// Under which id.
+    /// The id that the server used.
     pub(super) id: Id,
-    /// The token under which it wants to hear of progress.
+    /// The progress token that the server gave.
     progress_token: Option<String>,
 }
 
-/// A session as it was when it asked: one that was opened in its place knows nothing of the question.
+/// A session at the time when it asked: a session that replaced it doesn't know the question.
 #[derive(Debug, Clone)]
 pub(crate) struct Asker {
     pub(crate) session: Arc<Session>,
@@ -49,8 +49,8 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
-    /// Sends it what concerns its question. A session in its place may have a question of its own under
-    /// the same id.
+    /// Sends a message about the question to its session. A session that replaced it doesn't get the message, because
+    /// it may have used the same id for another question.
     pub(super) fn reply(self, message: Message) {
         self.session.enqueue(Parcel::of_epoch(self.epoch, message));
     }
@@ -61,7 +61,7 @@ impl Asker {
 }
 
 impl Questions {
-    /// Where the client sees the server's own ids beside ours, ours are like no other.
+    /// Where the client also sees the servers' ids, the issued ids have a unique prefix.
     pub(super) fn new(ownership: Ownership) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let affixes = match ownership {
@@ -81,14 +81,14 @@ impl Questions {
         Id::from_token(&format!("{}{number}{}", self.affixes.0, self.affixes.1))
     }
 
-    /// The number in an id that we gave.
+    /// The number in an issued id.
     fn number_in(&self, id: &str) -> Option<u64> {
         let digits = id.strip_prefix(self.affixes.0.as_str())?.strip_suffix(self.affixes.1)?;
         digits.parse().ok().filter(|number| self.id(*number).token() == id)
     }
 
-    /// Keeps a question, and gives it the id under which the client is asked; `None` if it can't be
-    /// kept. Beside it, the question that had to make room.
+    /// Stores a question, and returns the id for the client and the question that was dropped to
+    /// make room; `None` if it can't be stored.
     pub(super) fn ask(
         &self,
         asker: Asker,
@@ -107,8 +107,8 @@ impl Questions {
         Some((self.id(number), oldest.map(|(_, question)| question)))
     }
 
-    /// The id under which the client is asked by the proxy itself; its response goes to `answer`.
-    pub(super) fn ask_ourselves(&self, answer: oneshot::Sender<String>) -> Id {
+    /// Issues an id for a question of the proxy itself; the response goes to `answer`.
+    pub(super) fn ask_for_proxy(&self, answer: oneshot::Sender<String>) -> Id {
         let number = self.number();
         let mut ours = lock(&self.ours);
         ours.retain(|_, waiting| !waiting.is_closed());
@@ -116,11 +116,11 @@ impl Questions {
         self.id(number)
     }
 
-    /// Hands over the response to a question of our own, if `id` is one.
-    pub(super) fn answer_ourselves(&self, id: &str, response: &str) -> bool {
+    /// Delivers the response to a question of the proxy itself. Returns whether `id` was one.
+    pub(super) fn take_proxy_answer(&self, id: &str, response: &str) -> bool {
         let number = self.number_in(id);
         match number.and_then(|number| lock(&self.ours).remove(&number)) {
-            // Nobody waits any more: the question has settled itself.
+            // If the receiver is gone, the question is no longer relevant.
             Some(waiting) => {
                 let _ = waiting.send(response.to_owned());
                 true
@@ -129,13 +129,14 @@ impl Questions {
         }
     }
 
-    /// The question that the client answers under `id`.
+    /// Removes and returns the question that the client answers under `id`.
     pub(super) fn take(&self, id: &str) -> Option<Question> {
         let number = self.number_in(id)?;
         lock(&self.open).remove(&number)
     }
 
-    /// Takes back what a session asked under `id`; the id that the client knows.
+    /// Removes the question that a session asked under `id`, and returns the id that the client
+    /// knows.
     pub(super) fn withdraw(&self, session: &Arc<Session>, epoch: u64, id: &Id) -> Option<Id> {
         let mut open = lock(&self.open);
         let number = open
@@ -146,22 +147,21 @@ impl Questions {
         Some(self.id(number))
     }
 
-    /// Takes back all that a session asked, which is lost; the ids that the client knows.
+    /// Removes all questions of a lost session, and returns the ids that the client knows.
     pub(super) fn withdraw_all(&self, session: &Arc<Session>, epoch: u64) -> Vec<Id> {
         let mut open = lock(&self.open);
         let lost = open.extract_if(.., |_, question| question.asker.is(session, epoch));
         lost.map(|(number, _)| self.id(number)).collect()
     }
 
-    /// Whether `token` is one that we gave, be its question still open or not. What has it is for
-    /// nobody else.
-    pub(super) fn gave(&self, token: &str) -> bool {
+    /// Whether the proxy issued `token`, even if its question is closed. A message with such a
+    /// token isn't for any server.
+    pub(super) fn has_issued(&self, token: &str) -> bool {
         let next = self.next.load(Ordering::Relaxed);
         self.number_in(token).is_some_and(|number| number < next)
     }
 
-    /// Who hears of progress under `token`, which is the id that the question has at the client, and
-    /// the token that the server gave it.
+    /// The session that receives progress under `token` (the id that the client knows), and the server's own token.
     pub(super) fn in_progress(&self, token: &str) -> Option<(Asker, String)> {
         let number = self.number_in(token)?;
         let open = lock(&self.open);

@@ -1,4 +1,4 @@
-//! Responses of servers, on their way to the client: what is learned from them, and what the client gets to read.
+//! Processes responses of servers for the client: records what they mean for later, and rewrites them where needed.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::tasks::Tasks;
 use crate::tools::Catalog;
 use crate::wire::Envelope;
 
-/// What it takes to read the responses for one client.
+/// The parts of a client that reading a response needs.
 #[derive(Debug)]
 pub(super) struct Responses {
     pub(super) shared: Arc<Shared>,
@@ -28,7 +28,7 @@ pub(super) struct Responses {
 }
 
 impl Responses {
-    /// What is done with the response to a call of a client that speaks HTTP itself.
+    /// How the response to a call of an HTTP client is processed.
     pub(super) fn on_response(
         self: &Arc<Self>,
         call: &Request,
@@ -43,8 +43,8 @@ impl Responses {
         OnResponse { inspect, needs_whole }
     }
 
-    /// The client's version of the response to `call`, which went over `session` as `body`; `None`
-    /// where that is the server's.
+    /// The client's version of the response to `call`, which was sent over `session` as `body`;
+    /// `None` if it is unchanged.
     pub(super) fn respond(
         &self,
         call: &Request,
@@ -57,7 +57,7 @@ impl Responses {
                 self.shared.metadata.follow();
             }
             let describe = |profile: &_| self.shared.metadata.description(profile);
-            // Which tools an HTTP client leaves out for their headers is for that client to decide.
+            // An HTTP client itself decides which tools to drop for their headers.
             let mirrors = call.is_stateless() && self.context.ownership.is_proxy();
             return self.catalog.rewrite(text, mirrors, &self.shared.offer, describe);
         }
@@ -71,7 +71,7 @@ impl Responses {
         if call.is_tool_call() { self.annotated(session, text) } else { None }
     }
 
-    /// A tool's result with what the agent is told beside it.
+    /// A tool's result with the identity and the notice for the agent.
     fn annotated(&self, session: &Session, text: &str) -> Option<String> {
         let notice = session.take_notice();
         let shown = self.shared.show_identity;

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::exchange::{Attempts, Exchange, Held, Part, Patience, Reading, Renewal, Response};
 use crate::protocol::ParameterHeader;
 
-/// What it takes to send the requests of one client.
+/// The parts of a client that sending a request needs.
 #[derive(Debug)]
 pub(super) struct Sender {
     /// `--retries`.
@@ -22,7 +22,7 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// Up to 2025-11-25.
+    /// Sends a request with a session (up to 2025-11-25).
     pub(super) async fn over_session(
         &self,
         request: &Outbound<'_>,
@@ -60,7 +60,7 @@ impl Sender {
         self.follow(request, reading).await
     }
 
-    /// Reads an answer up to its response, and passes on the messages before it.
+    /// Reads an answer up to its response, and forwards the messages before it.
     pub(super) async fn follow(
         &self,
         request: &Outbound<'_>,

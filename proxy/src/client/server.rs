@@ -1,4 +1,4 @@
-//! Messages of servers that answer nothing: requests and notifications.
+//! Requests and notifications of servers.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::session::Session;
 use crate::tools::Catalog;
 use crate::wire::{self, Edits, Envelope, Id, Kind};
 
-/// What the client sees of a message.
+/// The client's version of a message.
 struct Shown {
     text: String,
-    /// Its id, where the client is to answer it.
+    /// The id of a request that the client must answer.
     question: Option<Id>,
 }
 
-/// What it takes to pass them on to one client.
+/// The parts of a client that forwarding these messages needs.
 #[derive(Debug)]
 pub(super) struct FromServers {
     pub(super) questions: Arc<Questions>,
@@ -26,8 +26,8 @@ pub(super) struct FromServers {
 }
 
 impl FromServers {
-    /// Passes on what a server sent over a session's streams.
-    /// `epoch` is which of the profile's sessions that was.
+    /// Forwards a message that a server sent over a session's streams. `epoch` identifies which of
+    /// the profile's successive sessions it was.
     pub(super) async fn pass_on(
         &self,
         session: &Arc<Session>,
@@ -39,7 +39,7 @@ impl FromServers {
             return;
         };
         if out.send(message.with(text)).await.is_err() {
-            // Nobody listens any more, and the server would wait for an answer for ever.
+            // The client is gone, and the server would wait for a response forever.
             let question = question.and_then(|number| self.questions.take(number.token()));
             if let Some(question) = question {
                 refuse(question.asker, &question.id, "The client is gone.");
@@ -47,12 +47,12 @@ impl FromServers {
         }
     }
 
-    /// What the client sees of it.
+    /// The client's version of a message, or `None` if it is dropped.
     fn shown(&self, session: &Arc<Session>, epoch: u64, text: &str) -> Option<Shown> {
         let envelope = match Envelope::parse(text) {
             Ok(envelope) => envelope,
             Err(fault) => {
-                tracing::warn!(profile = %session.profile, %fault, "dropped what the server sent");
+                tracing::warn!(profile = %session.profile, %fault, "dropped an invalid message of the server");
                 return None;
             }
         };
@@ -74,8 +74,8 @@ impl FromServers {
                     tracing::warn!(profile = %asker.session.profile, "dropped the oldest request of the server: too many are unanswered");
                     refuse(asker, &id, "The client has too many requests to answer.");
                 }
-                // The client's word for the token is ours for the question, as with the id: two
-                // servers may use the same.
+                // The client gets the issued id as the progress token, too: two servers may use the
+                // same token.
                 let mut edits = Edits::new(text);
                 edits.replace(envelope.id.unwrap_or_default(), number.token());
                 if let Some(token) = token {
@@ -110,7 +110,7 @@ impl FromServers {
                 edits.replace(given, id.token());
                 edits.apply().ok()
             }
-            // Every profile's server would tell; the client knows of one.
+            // The server of every profile would report it; the client knows only one server.
             method if method.ends_with("/list_changed") && !session.is_default => None,
             method => {
                 if method == "notifications/tools/list_changed" {

@@ -7,7 +7,7 @@ use crate::config::ProfileName;
 use crate::session::{Context, Session};
 use crate::sync::lock;
 
-/// Those that were used, open or not.
+/// The sessions that were used, open or not.
 #[derive(Debug)]
 pub(super) struct Sessions {
     default: ProfileName,
@@ -30,28 +30,28 @@ impl Sessions {
         Arc::clone(session)
     }
 
-    /// The client's own.
+    /// The session of the default profile, which is the client's own.
     pub(super) fn of_default(&self) -> Arc<Session> {
         self.of(&self.default)
     }
 
-    /// The client's own, if it was used.
+    /// The same, if it was used.
     pub(super) fn existing_default(&self) -> Option<Arc<Session>> {
         lock(&self.by_profile).get(&self.default).cloned()
     }
 
-    /// Those that were used.
+    /// All sessions that were used.
     pub(super) fn all(&self) -> Vec<Arc<Session>> {
         lock(&self.by_profile).values().cloned().collect()
     }
 
-    /// Those of other profiles than the default one.
+    /// The sessions of profiles other than the default.
     pub(super) fn others(&self) -> Vec<Arc<Session>> {
         let sessions = lock(&self.by_profile);
         sessions.values().filter(|session| !session.is_default).cloned().collect()
     }
 
-    /// Takes all out.
+    /// Removes and returns all sessions.
     pub(super) fn take_all(&self) -> Vec<Arc<Session>> {
         lock(&self.by_profile).drain().map(|(_, session)| session).collect()
     }

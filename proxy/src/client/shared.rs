@@ -1,7 +1,7 @@
-//! What all clients of a process share.
+//! State that all clients of a process share.
 
 #[cfg(test)]
-mod alone;
+mod unconnected;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::metadata::Metadata;
 use crate::profile::Offer;
 use crate::upstream::Upstream;
 
-/// Where messages to a client go.
+/// The channel for messages to a client.
 pub type Outlet = mpsc::Sender<Message>;
 
-/// What all clients share.
+/// State that all clients of a process share.
 #[derive(Debug)]
 pub struct Shared {
     pub(crate) profiles: Profiles,
     pub(crate) upstream: Arc<Upstream>,
-    /// The memory that messages of servers take.
+    /// The memory for messages of servers.
     pub(crate) messages: Budget,
-    /// The memory that requests of clients take.
+    /// The memory for requests of clients.
     pub(crate) requests: Budget,
     pub(crate) tool_timeout: Duration,
     pub(crate) retries: u32,
@@ -39,7 +39,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What `config` says, and the ways to the server and to the broker.
+    /// The state for `config`, with connections to the server and to the broker.
     #[must_use]
     pub fn new(config: &Config, upstream: Arc<Upstream>, broker: Broker) -> Arc<Self> {
         Arc::new(Self {

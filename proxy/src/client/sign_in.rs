@@ -1,14 +1,13 @@
-//! Sending a user to sign in, in the middle of a call, and going on with the call.
+//! Asks the user to sign in during a call, and then continues the call.
 //!
-//! Where a profile needs a sign-in and the client can open a URL for its user (elicitation in mode
-//! `url`), the broker starts the device flow, the client shows where to go, and the call waits. Up
-//! to 2025-11-25 the proxy asks by `elicitation/create`; in 2026-07-28 it answers the call with an
-//! input request, and the client repeats the call with what its user said.
+//! If a profile needs a sign-in and the client can open a URL for its user (elicitation in mode
+//! `url`), the broker starts the device flow, the client shows the URL, and the call waits. Up to
+//! 2025-11-25 the proxy sends `elicitation/create`; in 2026-07-28 it answers the call with an input
+//! request, and the client repeats the call with its user's answer.
 //!
-//! However many calls wait for a profile, there is one device flow at the broker, and each client
-//! that waits for it asks its own user, once. A client that declines fails its own calls; the flow
-//! ends when no client wants it any more. The URL and the code come from AWS through the broker; the
-//! proxy never sees a token.
+//! There is one device flow at the broker for each profile, however many calls wait for it. Each waiting client asks
+//! its own user once. If a client declines, its own calls fail; the flow ends when no client waits for it. The URL and
+//! the code come from AWS through the broker; the proxy never gets a token.
 
 mod state;
 
@@ -58,13 +57,13 @@ struct Slot {
 
 type Done = Shared<BoxFuture<'static, Result<(), Arc<Error>>>>;
 
-/// One device flow at the broker. It ends with the last who wants it.
+/// One device flow at the broker. It ends when its last waiting call is dropped.
 #[derive(Debug)]
 struct Flow {
     prompt: LoginPrompt,
     done: Done,
     unwanted: CancellationToken,
-    /// Whether it goes on while no call waits.
+    /// Whether the flow continues while no call waits.
     is_kept: AtomicBool,
 }
 
@@ -74,28 +73,28 @@ impl Drop for Flow {
     }
 }
 
-/// What the calls of one client that wait for a sign-in share: one question to its user.
+/// The question to one client's user; all calls of the client that wait for the sign-in share it.
 #[derive(Debug)]
 pub(super) struct Asked {
     flow: Arc<Flow>,
     declined: CancellationToken,
-    /// No call waits any more.
-    nobody_waits: CancellationToken,
+    /// Cancelled when no call waits any more.
+    no_call_waits: CancellationToken,
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        self.nobody_waits.cancel();
+        self.no_call_waits.cancel();
     }
 }
 
-/// How a call goes on.
+/// How a call continues.
 pub(crate) enum Next {
-    /// Once more: its user has signed in.
+    /// Repeats the call: its user has signed in.
     Again,
-    /// With this response, which asks the client for what its user says.
+    /// Ends the call with this response, which asks the client for its user's answer.
     Respond(String),
-    /// Not at all.
+    /// Ends the call with this failure.
     Fail(Failed),
 }
 
@@ -104,7 +103,7 @@ impl Flow {
         self.done.peek().is_none()
     }
 
-    /// Keeps it until it is done, whether a call waits or not.
+    /// Keeps the flow running until it is done, even while no call waits.
     fn keep(self: &Arc<Self>) {
         if !self.is_kept.swap(true, Ordering::Relaxed) {
             let flow = Arc::clone(self);
@@ -118,7 +117,7 @@ impl SignIns {
         Self { enabled, broker, by_profile: Mutex::default() }
     }
 
-    /// The sign-in of a profile, begun if there is none.
+    /// Returns the running sign-in of a profile, or starts one.
     async fn begin(&self, profile: &ProfileName) -> Result<Arc<Flow>, Error> {
         let slot = Arc::clone(lock(&self.by_profile).entry(profile.clone()).or_default());
         let running = || lock(&slot.flow).upgrade().filter(|flow| flow.is_running());
@@ -130,14 +129,14 @@ impl SignIns {
         slot.beginning.once(running, begin).await
     }
 
-    /// The sign-in of a profile that is in flight.
+    /// The running sign-in of a profile.
     fn running(&self, profile: &ProfileName) -> Option<Arc<Flow>> {
         let slot = lock(&self.by_profile).get(profile).cloned()?;
         let flow = lock(&slot.flow).upgrade();
         flow.filter(|flow| flow.is_running())
     }
 
-    /// What a call gets whose user doesn't want to sign in.
+    /// The error of a call whose user declined to sign in.
     fn declined(&self, profile: &ProfileName) -> Error {
         self.broker.refused(Reason::LoginDenied, profile)
     }
@@ -146,7 +145,7 @@ impl SignIns {
         let mut events = self.broker.login(profile).await?;
         let prompt = match next(&self.broker, profile, &mut events).await? {
             Some(Event::Prompt(prompt)) => prompt,
-            // Signed in already, by somebody else, in this moment.
+            // The profile was signed in by another process in the meantime.
             Some(Event::Done(_)) | None => LoginPrompt::default(),
         };
         let unwanted = CancellationToken::new();
@@ -169,7 +168,7 @@ async fn next(
     }
 }
 
-/// Waits for the end of a sign-in. To drop the stream is to end it at the broker, too.
+/// Waits for the end of a sign-in. Dropping the stream ends it at the broker, too.
 async fn finish(
     broker: Broker,
     profile: ProfileName,
@@ -207,7 +206,7 @@ impl UserSignIns {
         Self { all, profiles, questions, asked: Mutex::default() }
     }
 
-    /// What becomes of a call that failed because `profile` needs a sign-in.
+    /// Signs in for a call that failed because `profile` needs it, and returns how to continue.
     pub(super) async fn sign_in(
         &self,
         call: &Request,
@@ -241,7 +240,7 @@ impl UserSignIns {
         }
     }
 
-    /// The client's question about a sign-in: the one that is open, or a new one.
+    /// The client's open question about a sign-in, or a new one.
     fn asked(&self, profile: &ProfileName, flow: &Arc<Flow>, out: &Outlet) -> Arc<Asked> {
         let mut all = lock(&self.asked);
         let open = all.get(profile).and_then(Weak::upgrade);
@@ -251,16 +250,16 @@ impl UserSignIns {
         {
             return open;
         }
-        let (declined, nobody_waits) = (CancellationToken::new(), CancellationToken::new());
-        let asked = Arc::new(Asked { flow: Arc::clone(flow), declined, nobody_waits });
+        let (declined, no_call_waits) = (CancellationToken::new(), CancellationToken::new());
+        let asked = Arc::new(Asked { flow: Arc::clone(flow), declined, no_call_waits });
         all.insert(profile.clone(), Arc::downgrade(&asked));
         let question = self.ask(profile, &asked, out);
         tokio::spawn(question);
         asked
     }
 
-    /// The call that was answered with an input request of ours, as it was before; none if `call`
-    /// is another. Waits for the sign-in that it was about.
+    /// If `call` continues a request that was answered with an input request of the proxy, waits
+    /// for its sign-in and returns the original request; otherwise `None`.
     pub(super) async fn resumed(&self, call: &Request) -> Result<Option<Request>, Failed> {
         if !call.is_stateless() {
             return Ok(None);
@@ -273,17 +272,17 @@ impl UserSignIns {
         resumed.map(Some).map_err(|fault| Failed::Params(sentence(&fault.to_string())))
     }
 
-    /// Waits for the sign-in that the client was asked for in an earlier answer.
+    /// Waits for the sign-in that an earlier answer asked the client for.
     async fn signed_in(&self, profile: &ProfileName, accepted: bool) -> Result<(), Failed> {
         if !accepted {
             return Err(self.all.declined(profile).into());
         }
-        // None is in flight any more: the signature will tell how it ended.
+        // If none is running, the next signature shows how it ended.
         let Some(flow) = self.all.running(profile) else { return Ok(()) };
         flow.done.clone().await.map_err(|error| Error::Shared(error).into())
     }
 
-    /// Whether the user behind a call can be sent to a page.
+    /// Whether the client can send the user behind a call to a sign-in page.
     pub(super) fn can_sign_in(&self, call: &Request, handshake: &Handshake) -> bool {
         if !self.all.enabled || call.method() == "initialize" {
             return false;
@@ -299,7 +298,7 @@ impl UserSignIns {
         }
     }
 
-    /// Asks the client to send its user (2025-11-25, Elicitation, "URL Mode").
+    /// Asks the client to send its user to the page (2025-11-25, Elicitation, "URL Mode").
     fn ask(
         &self,
         profile: &ProfileName,
@@ -307,12 +306,12 @@ impl UserSignIns {
         out: &Outlet,
     ) -> impl Future<Output = ()> + Send + use<> {
         let (answer, mut answered) = oneshot::channel();
-        let id = self.questions.ask_ourselves(answer);
+        let id = self.questions.ask_for_proxy(answer);
         let elicitation_id = format!("sigward-sign-in-{}", id.token());
         let params = elicitation(profile, &asked.flow.prompt, Some(&elicitation_id));
         let (mut done, out) = (asked.flow.done.clone(), out.clone());
-        let (declined, nobody_waits) = (asked.declined.clone(), asked.nobody_waits.clone());
-        // The question must not keep the flow: a user who doesn't answer doesn't want it.
+        let (declined, no_call_waits) = (asked.declined.clone(), asked.no_call_waits.clone());
+        // The question must not keep the flow alive: a user who doesn't answer doesn't want it.
         let flow = Arc::downgrade(&asked.flow);
         async move {
             let _ = out.send(wire::request(&id, "elicitation/create", &params).into()).await;
@@ -322,13 +321,14 @@ impl UserSignIns {
                         declined.cancel();
                         return;
                     }
-                    // Who has gone to the page may finish there, whatever becomes of the call.
+                    // A user who has opened the page can finish there, whatever happens to the
+                    // call.
                     if let Some(flow) = flow.upgrade() {
                         flow.keep();
                     }
                 }
                 _ = &mut done => {}
-                () = nobody_waits.cancelled() => {
+                () = no_call_waits.cancelled() => {
                     let params = format!(
                         r#"{{"requestId":{},"reason":"no call waits for the sign-in any more"}}"#,
                         id.token()
@@ -348,7 +348,7 @@ impl UserSignIns {
     }
 }
 
-/// Whether a response to an elicitation says yes.
+/// Whether a response to an elicitation is `accept`.
 fn is_accepted(response: &str) -> bool {
     let envelope = Envelope::parse(response).ok();
     let result =

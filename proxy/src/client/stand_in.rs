@@ -1,14 +1,16 @@
-//! What answers for the default profile while that can't sign: a client isn't left with a dead server because a sign-in
-//! ended during the night.
+//! Answers for the default profile while that can't sign, so that an expired sign-in doesn't leave a client with a dead
+//! server.
 //!
-//! Handshakes and lists need no identity. Where the default profile has no credentials yet, they go over the session of
-//! another profile that can sign, else unsigned, where the server takes that. Else the proxy answers them itself: it
-//! announces tools alone, with a list that changes, and the list has one tool, which signs in or says what to do. Once
-//! the profile can sign, its own session is opened, and the client is told that the list has changed.
+//! Handshakes and lists need no identity. While the default profile has no credentials, they use the session of another
+//! profile that can sign, or else are sent unsigned if the server accepts that. Otherwise the proxy answers them
+//! itself: it announces only tools, with a list that can change, and the list has one tool, which signs in or reports
+//! what to do. Once the profile can sign, its own session is opened and the client is notified that the list has
+//! changed.
 //!
-//! Invariant: what acts, a call above all, is signed by the profile that it is for, or fails with the reason.
+//! Invariant: a request that acts, above all a tool call, is signed by the profile that it is for, or fails with the
+//! reason.
 
-mod own;
+mod answers;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +19,7 @@ use std::time::Duration;
 use sigward_proto::v1::Reason;
 use tokio::task::AbortHandle;
 
-use self::own::TOOL;
+use self::answers::TOOL;
 use super::announced::Announced;
 use super::outbound::Outbound;
 use super::sender::Sender;
@@ -34,17 +36,17 @@ use crate::sync::lock;
 use crate::tools::Catalog;
 use crate::wire;
 
-/// The profiles that are tried in place of the default one: whoever starts a client waits for that.
+/// The most profiles that are tried in place of the default one: the client's start waits for them.
 const MAX_TRIED: usize = 4;
-/// The pause before a broker is asked again that went away.
-const PAUSE: Duration = Duration::from_secs(2);
-/// The pause before a session is tried again that the server, not the broker, refused.
-const AGAIN: Duration = Duration::from_secs(30);
-/// The same, where nothing but another try shows that credentials can be had again.
-const SOON: Duration = Duration::from_secs(10);
-/// How long another session may take to open where AWS can't be reached: the server may be as far away, and a client doesn't
-/// wait for its start for as long as a connection may take.
-const AWAY: Duration = Duration::from_secs(5);
+/// The pause before reconnecting to a broker that went away.
+const BROKER_PAUSE: Duration = Duration::from_secs(2);
+/// The pause before retrying a session that the server, not the broker, refused.
+const SESSION_PAUSE: Duration = Duration::from_secs(30);
+/// The same, where only a retry shows whether credentials are available again.
+const CREDENTIALS_PAUSE: Duration = Duration::from_secs(10);
+/// The limit for opening another session while AWS can't be reached: the server may be unreachable, too, and a client's
+/// start must not wait for the connection timeout.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
 
 /// What stands in for the default profile of one client.
 #[derive(Debug)]
@@ -55,23 +57,23 @@ pub(super) struct StandIns {
     pub(super) catalog: Arc<Catalog>,
     pub(super) announced: Arc<Announced>,
     pub(super) sender: Arc<Sender>,
-    /// Where the client is told that the profile can sign.
+    /// The channel for the notification that the profile can sign.
     pub(super) out: Outlet,
-    pub(super) present: Present,
+    pub(super) current: Current,
 }
 
-/// What there is of it now.
+/// The current stand-in.
 #[derive(Debug, Default)]
-pub(super) struct Present {
+pub(super) struct Current {
     stand_in: Mutex<Option<Arc<StandIn>>>,
-    /// Whether a client was told of the proxy's own tool.
+    /// Whether the client was shown the proxy's own tool.
     offers_tool: AtomicBool,
 }
 
 /// What answered a client's handshake.
 #[derive(Debug)]
 struct StandIn {
-    /// Whose session; none where the proxy answered itself.
+    /// The session that answered; `None` if the proxy answered itself.
     session: Option<Arc<Session>>,
     watch: Mutex<Option<AbortHandle>>,
 }
@@ -86,30 +88,32 @@ impl Drop for StandIn {
 
 impl StandIns {
     /// What answered the client's handshake in place of its default profile.
-    fn present(&self) -> Option<Arc<StandIn>> {
-        lock(&self.present.stand_in).clone()
+    fn current(&self) -> Option<Arc<StandIn>> {
+        lock(&self.current.stand_in).clone()
     }
 
-    /// Whether something else than the default profile answered the client's handshake.
-    pub(super) fn is_present(&self) -> bool {
-        self.present().is_some()
+    /// Whether the default profile didn't answer the client's handshake itself.
+    pub(super) fn is_active(&self) -> bool {
+        self.current().is_some()
     }
 
-    /// The client begins another session: the one that answered, if it was another profile's.
-    pub(super) fn leave(&self) -> Option<Arc<Session>> {
-        let left = lock(&self.present.stand_in).take();
+    /// Removes the stand-in, because the client begins another session. Returns its session, if it
+    /// has one.
+    pub(super) fn remove(&self) -> Option<Arc<Session>> {
+        let left = lock(&self.current.stand_in).take();
         left.and_then(|it| it.session.clone())
     }
 
-    /// Answers the client's own handshake. The error says `why` the default profile doesn't.
+    /// Answers the client's own handshake. `why` is the error of the default profile.
     pub(super) async fn initialize(&self, call: &Request, why: Error) -> Result<Message, Error> {
-        let (result, present) = self.answer_handshake(call, why).await?;
+        let (result, current) = self.answer_handshake(call, why).await?;
         self.announced.learn(&result);
-        self.announce_return(&present);
+        self.announce_return(&current);
         Ok(wire::result_response(call.id(), &result).into())
     }
 
-    /// Whether somebody else may answer a call over `session` that can't be signed: it needs nobody's identity.
+    /// Whether a call over `session` that can't be signed may be answered without the default profile: it needs no
+    /// identity.
     pub(super) fn may_answer(call: &Request, session: &Session, why: &Error) -> bool {
         session.is_default && why.cannot_sign() && needs_no_identity(call)
     }
@@ -121,12 +125,13 @@ impl StandIns {
         why: Error,
     ) -> Result<Message, Error> {
         let why = match self.answer_by_others(request, why).await {
-            Err(why) if why.may_pass() => why,
+            Err(why) if why.is_recoverable() => why,
             done => return done,
         };
-        // A handshake of the profile's own, or of another one, promised more than the proxy has.
+        // A handshake of the profile itself, or of another one, announced more than the proxy can
+        // offer.
         let is_ours = request.call.is_stateless()
-            || self.present().is_some_and(|present| present.session.is_none());
+            || self.current().is_some_and(|current| current.session.is_none());
         let own = || self.own_answer(request.call, &why);
         match is_ours.then(own).flatten() {
             Some(answer) => Ok(answer.into()),
@@ -134,7 +139,7 @@ impl StandIns {
         }
     }
 
-    /// The same by another session; where there is none, the error `why` there is none of the default profile.
+    /// The answer over another session; `why`, the default profile's error, if there is none.
     pub(super) async fn answer_by_others(
         &self,
         request: &Outbound<'_>,
@@ -144,8 +149,8 @@ impl StandIns {
         let mut patience = Patience::new(request.call, request.out, Deadline::none(), limit);
         match request.call.generation() {
             Generation::Sessions => {
-                let present = self.present();
-                match present.as_ref().and_then(|present| present.session.as_ref()) {
+                let current = self.current();
+                match current.as_ref().and_then(|current| current.session.as_ref()) {
                     Some(session) => {
                         let request = request.over(session);
                         self.sender.over_session(&request, true, &mut patience, None).await
@@ -167,11 +172,11 @@ impl StandIns {
         }
     }
 
-    /// Whose sessions may take the place of the default one, the best first. The last sends unsigned.
+    /// The sessions that can replace the default one, the best first. The last sends unsigned.
     async fn candidates(&self, why: &Error) -> Vec<Arc<Session>> {
         let default = self.shared.profiles.default();
         let known = self.shared.broker.profiles(default).await.unwrap_or_default();
-        // A reason says why a profile can't sign.
+        // A reason tells why a profile can't sign.
         let signs = |name: &str| known.iter().any(|it| it.name == name && it.reason.is_empty());
         let others = self.shared.profiles.all().iter().filter(|profile| *profile != default);
         let others = others.filter(|profile| signs(profile.as_str())).take(MAX_TRIED);
@@ -179,11 +184,11 @@ impl StandIns {
             let context = Arc::clone(&self.context);
             Arc::new(Session::unsigned(default.clone(), context))
         };
-        let unsigned = why.may_pass().then(unsigned);
+        let unsigned = why.is_recoverable().then(unsigned);
         others.map(|profile| self.sessions.of(profile)).chain(unsigned).collect()
     }
 
-    /// Finds who answers the client's handshake, which is kept: the result of that.
+    /// Finds and stores what answers the client's handshake, and returns the result.
     async fn answer_handshake(
         &self,
         call: &Request,
@@ -200,10 +205,10 @@ impl StandIns {
         }
         let result = match handshake.take_result().filter(|_| found.is_some()) {
             Some(result) => result,
-            None if why.may_pass() => {
+            None if why.is_recoverable() => {
                 found = None;
-                self.present.offers_tool.store(true, Ordering::Relaxed);
-                own::handshake_result(call, &why)
+                self.current.offers_tool.store(true, Ordering::Relaxed);
+                answers::handshake_result(call, &why)
             }
             None => {
                 handshake.forget();
@@ -217,55 +222,55 @@ impl StandIns {
             }
             None => tracing::warn!(%profile, "the proxy answered the handshake itself: {why}"),
         }
-        let present = Arc::new(StandIn { session: found, watch: Mutex::default() });
-        *lock(&self.present.stand_in) = Some(Arc::clone(&present));
-        Ok((result, present))
+        let current = Arc::new(StandIn { session: found, watch: Mutex::default() });
+        *lock(&self.current.stand_in) = Some(Arc::clone(&current));
+        Ok((result, current))
     }
 
-    /// Has the client told once the default profile can sign.
+    /// Spawns a task that notifies the client once the default profile can sign.
     fn announce_return(&self, stand_in: &StandIn) {
         let (default, broker) = (self.sessions.of_default(), self.shared.broker.clone());
         let (catalog, out) = (Arc::clone(&self.catalog), self.out.clone());
         let announces = self.announced.lists_change();
         let watch = tokio::spawn(async move {
-            returned(&broker, &default).await;
+            wait_until_open(&broker, &default).await;
             tracing::info!(profile = %default.profile, "the profile can sign now");
             catalog.clear();
             if announces {
                 let changed = wire::notification("notifications/tools/list_changed", None);
-                // It fails where the client is gone.
+                // It fails only if the client is gone.
                 let _ = out.send(changed.into()).await;
             }
         });
         *lock(&stand_in.watch) = Some(watch.abort_handle());
     }
 
-    /// The proxy's own answer to a request that needs no identity; none where it has none.
+    /// The proxy's own answer to a request that needs no identity; `None` if it has none.
     fn own_answer(&self, call: &Request, why: &Error) -> Option<String> {
         let result = match call.method() {
             "ping" => "{}".to_owned(),
             "tools/list" => {
-                self.present.offers_tool.store(true, Ordering::Relaxed);
-                own::tools(call, why, self.shared.profiles.default(), &self.catalog)
+                self.current.offers_tool.store(true, Ordering::Relaxed);
+                answers::tools(call, why, self.shared.profiles.default(), &self.catalog)
             }
-            "server/discover" => own::discovery(call, why)?,
+            "server/discover" => answers::discovery(call, why)?,
             _ => return None,
         };
         Some(wire::result_response(call.id(), &result))
     }
 
-    /// Whether a call is one of the proxy's own tool.
+    /// Whether a call is for the proxy's own tool.
     pub(super) fn is_own_tool(&self, call: &Request) -> bool {
-        self.present.offers_tool.load(Ordering::Relaxed) && call.tool() == Some(TOOL)
+        self.current.offers_tool.load(Ordering::Relaxed) && call.tool() == Some(TOOL)
     }
 
     /// The result of the proxy's own tool, once the profile can sign.
     pub(super) fn tool_result(&self, call: &Request) -> String {
-        own::tool_result(call, self.shared.profiles.default())
+        answers::tool_result(call, self.shared.profiles.default())
     }
 }
 
-/// Whether a request can be answered by whoever is there: it needs nobody's identity.
+/// Whether a request needs no identity, so that any session may answer it.
 fn needs_no_identity(call: &Request) -> bool {
     matches!(
         call.method(),
@@ -279,32 +284,32 @@ fn needs_no_identity(call: &Request) -> bool {
     )
 }
 
-/// What another session answers, while it is worth to be waited for.
+/// Waits for another session's answer, with a limit if AWS can't be reached.
 async fn in_time<T>(why: &Error, answer: impl Future<Output = T>) -> Option<T> {
-    match why.passes_by_itself() {
-        true => tokio::time::timeout(AWAY, answer).await.ok(),
+    match why.recovers_by_itself() {
+        true => tokio::time::timeout(OPEN_LIMIT, answer).await.ok(),
         false => Some(answer.await),
     }
 }
 
-/// Ends when the default profile's session is open.
-async fn returned(broker: &Broker, default: &Arc<Session>) {
+/// Returns when the default profile's session is open.
+async fn wait_until_open(broker: &Broker, default: &Arc<Session>) {
     loop {
         if let Ok(mut changes) = broker.watch(&default.profile).await {
-            let (mut signs, mut pause) = (false, AGAIN);
+            let (mut signs, mut pause) = (false, SESSION_PAUSE);
             loop {
                 match tokio::time::timeout(pause, changes.message()).await {
                     Ok(Ok(Some(list))) => {
                         let profile = default.profile.as_str();
                         let found = list.profiles.iter().find(|it| it.name == profile);
                         let reason = found.map(|it| it.reason.as_str());
-                        // The broker loads nothing by itself where it has no credentials, and says no more of it.
+                        // Without credentials, the broker reloads nothing by itself and sends no further change.
                         let passes = reason == Some(Reason::CredentialsUnavailable.name());
                         signs = passes || reason == Some("");
-                        pause = if passes { SOON } else { AGAIN };
+                        pause = if passes { CREDENTIALS_PAUSE } else { SESSION_PAUSE };
                     }
                     Ok(Ok(None) | Err(_)) => break,
-                    // No change.
+                    // No change within the pause.
                     Err(_) => {}
                 }
                 if signs && default.live().await.is_ok() {
@@ -312,6 +317,6 @@ async fn returned(broker: &Broker, default: &Arc<Session>) {
                 }
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(BROKER_PAUSE).await;
     }
 }

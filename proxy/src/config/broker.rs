@@ -1,22 +1,23 @@
-//! The broker that the proxy asks.
+//! The address of the broker.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Where the broker is.
+/// The address of the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BrokerAddress {
-    /// A process of our own, allowing exactly our endpoint and profiles.
+    /// A process that this proxy starts, which allows exactly its endpoint and profiles.
     Private,
-    /// A socket that somebody's broker listens on.
+    /// The socket of a shared broker.
     Unix(PathBuf),
-    /// A broker over TLS: `https://HOST:PORT`. Shared, so that the errors that it is in stay small.
+    /// A broker with TLS: `https://HOST:PORT`. Reference-counted to keep the errors that contain it
+    /// small.
     Tls(Arc<str>),
 }
 
 impl BrokerAddress {
-    /// As `--broker` takes it, for a broker that others share.
+    /// The address in the form of `--broker`, for a shared broker.
     #[must_use]
     pub fn shared(&self) -> Option<String> {
         match self {

@@ -1,15 +1,14 @@
-//! The name of a profile: any text that an AWS file can name one with, compared byte for byte.
+//! The name of a profile: any text that an AWS file can use as a name, compared byte by byte.
 //!
-//! What must not be in it is what could end a line, hide text or move the cursor where the name is
-//! shown. Sentences that tell a person what to type write the name so that a shell reads it as one
-//! word.
+//! A name must not contain characters that could end a line, hide text or move the cursor where it
+//! is shown. Messages with commands quote the name so that a shell reads it as one word.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// The name of a profile, as the broker knows it. A type of its own: a profile in the place of
-/// another string would sign with somebody else's identity.
+/// The name of a profile, as the broker knows it. A newtype: another string in place of a profile
+/// would sign with the wrong identity.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ProfileName(Arc<str>);
 
@@ -20,7 +19,7 @@ impl ProfileName {
     /// Checks a name.
     ///
     /// # Errors
-    /// What is wrong with it, to be said behind the name.
+    /// Describes the error, to be appended to the name.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.is_empty() {
             return Err("is empty");
@@ -29,12 +28,12 @@ impl ProfileName {
             return Err("is longer than 256 bytes");
         }
         if text.chars().any(is_control) {
-            return Err("holds a control character");
+            return Err("contains a control character");
         }
         Ok(Self(text.into()))
     }
 
-    /// The name that stands for the SDK's default chain where no profile is named.
+    /// The name that represents the SDK's default chain if no profile is named.
     pub(super) fn default_chain() -> Self {
         Self("default".into())
     }
@@ -45,15 +44,15 @@ impl ProfileName {
         &self.0
     }
 
-    /// An option with the name as its value, as a person types it: `--profile 'my profile'`.
+    /// An option with the name as its value, quoted for a shell: `--profile 'my profile'`.
     #[must_use]
     pub fn as_option(&self, option: &str) -> String {
-        // A value that begins with a dash would be taken for the next option.
+        // A value that begins with a dash would be parsed as the next option.
         let between = if self.0.starts_with('-') { '=' } else { ' ' };
         format!("{option}{between}{}", shell_word(&self.0))
     }
 
-    /// The name as an operand, as a person types it: `'my profile'`.
+    /// The name as an operand, quoted for a shell: `'my profile'`.
     #[must_use]
     pub fn as_operand(&self) -> String {
         let before = if self.0.starts_with('-') { "-- " } else { "" };
@@ -67,7 +66,7 @@ impl fmt::Display for ProfileName {
     }
 }
 
-/// C0, DEL and C1, and the two line separators of Unicode.
+/// Whether it is a control character (C0, DEL, C1) or a Unicode line separator.
 pub(crate) fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
@@ -107,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_person_is_told_to_type_is_one_word_of_the_shell() {
+    fn a_name_in_a_command_is_one_word_of_the_shell() {
         for (text, option, operand) in [
             ("dev", "--profile dev", "dev"),
             ("a@b.c/d-1", "--profile a@b.c/d-1", "a@b.c/d-1"),
@@ -123,7 +122,7 @@ mod tests {
         }
     }
 
-    /// The shell itself reads each word as the name that it was made of.
+    /// The shell itself parses each word as the original name.
     #[test]
     fn a_shell_reads_the_name() {
         for text in ["my profile", "it's", "a\\b", "*", "$HOME `id` \"x\"", "Zürich ©", "!x #y"] {

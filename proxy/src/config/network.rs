@@ -5,27 +5,27 @@ use std::path::PathBuf;
 /// How the endpoint is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
-    /// Who vouches for it.
+    /// The certificate authorities for it.
     pub authorities: Authorities,
-    /// Past every proxy of the environment.
+    /// Whether the proxies of the environment are bypassed.
     pub is_direct: bool,
 }
 
-/// Where the certificate authorities are that may vouch for the endpoint.
+/// The certificate authorities for the endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authorities {
-    /// In one file, and nowhere else.
+    /// Only those in one file.
     Bundle {
-        /// The option or the variable that names it.
+        /// The option or the variable that names the file.
         origin: &'static str,
         /// The file, in PEM.
         path: PathBuf,
     },
-    /// Where this machine has them.
+    /// Those of this machine.
     Machine {
-        /// What `SSL_CERT_FILE` names.
+        /// The value of `SSL_CERT_FILE`.
         file: Option<PathBuf>,
-        /// What `SSL_CERT_DIR` names: directories with colons between them.
+        /// The value of `SSL_CERT_DIR`: directories separated by colons.
         directories: Option<PathBuf>,
     },
 }

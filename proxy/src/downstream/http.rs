@@ -1,7 +1,8 @@
-//! MCP over Streamable HTTP, for clients that can't start a process: those in another container.
+//! MCP over Streamable HTTP, for clients that can't start a process, such as those in another
+//! container.
 //!
-//! Every request passes the [`Guard`] first. Connections, headers, bodies and silences have limits; a
-//! request beyond one of them is refused, and the others go on.
+//! Every request is checked by the [`Guard`] first. Connections, headers, bodies and idle times have limits. A request
+//! that exceeds one is refused; other requests aren't affected.
 
 mod guard;
 mod handler;
@@ -39,34 +40,35 @@ use self::strangers::{Place, Strangers};
 use crate::budget::{Message, Share};
 use crate::config::{MAX_ADDED_HEADERS, MAX_CLIENT_MESSAGE};
 
-/// Connections of clients that may speak: more than there can be sessions, since each may have a
-/// stream.
+/// The most connections of authorized clients. More than the most sessions, since each session may
+/// have a stream.
 const MAX_CONNECTIONS: usize = 8192;
-/// Connections on which nobody has shown yet that they may.
+/// The most connections without an authorized request so far.
 const MAX_STRANGERS: usize = 512;
-/// Descriptors for anything but connections: files, the broker, the socket itself.
+/// File descriptors reserved for everything except connections: files, the broker, the socket
+/// itself.
 const SPARE: usize = 64;
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 64 << 10;
-/// The most headers of one: with those of `--header`, what the broker takes.
+/// The most headers of a request. Together with those of `--header`, the broker accepts as many.
 const MAX_HEADERS: usize = MAX_SIGNED_HEADERS - MAX_ADDED_HEADERS;
 /// Time limits for HTTP clients.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The longest time until a client has shown that it may speak.
+    /// The longest time until a client has sent an authorized request.
     pub first: Duration,
-    /// The longest wait for a head, and so the longest idle time of a connection.
+    /// The longest wait for a request head, and therefore the longest idle time of a connection.
     pub head: Duration,
-    /// The longest wait for the next piece of a body.
+    /// The longest wait for the next part of a body.
     pub body: Duration,
-    /// The longest time in which a client may take nothing of its answer.
+    /// The longest time in which a client may read none of its answer.
     pub write: Duration,
-    /// The longest time for the rest of a body that is refused.
+    /// The longest time for the rest of a refused body.
     pub discard: Duration,
 }
 
 impl Limits {
-    /// Those of every proxy.
+    /// The limits of every proxy.
     pub const USUAL: Self = Self {
         first: Duration::from_secs(10),
         head: Duration::from_secs(60),
@@ -76,31 +78,31 @@ impl Limits {
     };
 }
 
-/// What all connections share.
+/// State that all connections share.
 #[derive(Debug)]
 pub struct Service {
-    /// Who may speak.
+    /// Decides which requests are authorized.
     pub guard: Guard,
-    /// What answers.
+    /// Answers authorized requests.
     pub handler: Arc<Handler>,
-    /// The patience with clients.
+    /// Time limits for clients.
     pub limits: Limits,
-    /// Cancelled when no request may begin any more.
+    /// Cancelled when no further request may begin.
     pub draining: CancellationToken,
 }
 
-/// How many connections there may be.
+/// The number of connections that are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// Of clients that may speak.
+    /// Connections of authorized clients.
     clients: usize,
-    /// Of those that haven't shown yet that they may.
+    /// Connections without an authorized request so far.
     strangers: usize,
 }
 
 impl Room {
-    /// What the process has descriptors for: each client may need a connection to the server as well,
-    /// and a process without descriptors serves nobody.
+    /// The connections for which the process has file descriptors. Each client may need a connection to the server as
+    /// well, and a process without free descriptors can serve no client.
     #[must_use]
     pub fn within(descriptors: u64) -> Self {
         let half = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(SPARE) / 2;
@@ -109,8 +111,8 @@ impl Room {
     }
 }
 
-/// Serves the connections of `socket` until the service is draining; returns the connections that
-/// are still open, each ending with its current answer.
+/// Serves the connections of `socket` until the service is draining. Returns the connections that
+/// are still open; each closes after its current answer.
 pub async fn serve(socket: &Socket, service: &Arc<Service>, room: Room) -> TaskTracker {
     let connections = TaskTracker::new();
     let strangers = Strangers::new(room.strangers);
@@ -126,7 +128,7 @@ pub async fn serve(socket: &Socket, service: &Arc<Service>, room: Room) -> TaskT
                 }
                 Err(error) => {
                     tracing::warn!(%error, "can't accept a connection");
-                    // Out of descriptors: some must be closed first.
+                    // If the process is out of descriptors, some must be closed first.
                     strangers.evict_oldest();
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -138,21 +140,22 @@ pub async fn serve(socket: &Socket, service: &Arc<Service>, room: Room) -> TaskT
     connections
 }
 
-/// How a connection comes in.
+/// What admits a connection.
 #[derive(Debug)]
 struct Entry {
     place: Place,
-    /// The places of clients that may speak.
+    /// Permits for connections of authorized clients.
     room: Arc<Semaphore>,
-    /// Of the memory.
+    /// The connection's share of the memory.
     part: Part,
 }
 
 impl Entry {
-    /// The client may speak. The place that it has from then on; `None` if all are taken.
+    /// Called when the client has sent an authorized request. Returns its permit; `None` if all are
+    /// in use.
     fn admit(&self) -> Option<OwnedSemaphorePermit> {
         let permit = Arc::clone(&self.room).try_acquire_owned().ok()?;
-        self.place.is_known().then_some(permit)
+        self.place.authorize().then_some(permit)
     }
 }
 
@@ -161,14 +164,16 @@ async fn connection(stream: impl Connection, service: Arc<Service>, entry: Entry
     let stream = TokioIo::new(Patient::new(stream, limits.write));
     let draining = service.draining.clone();
     let place = entry.place.clone();
-    // Empty until the client has shown that it may speak.
+    // Empty until the client has sent an authorized request.
     let admitted: Arc<OnceLock<OwnedSemaphorePermit>> = Arc::default();
-    let (entry, known) = (Arc::new(entry), Arc::clone(&admitted));
+    let (entry, permit_slot) = (Arc::new(entry), Arc::clone(&admitted));
     let answer = service_fn(move |request| {
-        let (service, entry, known) =
-            (Arc::clone(&service), Arc::clone(&entry), Arc::clone(&known));
-        // A connection that waits for its next request holds this pointer, and not the kilobytes behind it.
-        Box::pin(async move { Ok::<_, Infallible>(service.answer(request, &entry, &known).await) })
+        let (service, entry, permit_slot) =
+            (Arc::clone(&service), Arc::clone(&entry), Arc::clone(&permit_slot));
+        // Boxed so that an idle connection holds a pointer instead of kilobytes.
+        Box::pin(
+            async move { Ok::<_, Infallible>(service.answer(request, &entry, &permit_slot).await) },
+        )
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -182,7 +187,7 @@ async fn connection(stream: impl Connection, service: Arc<Service>, entry: Entry
             () = place.evicted() => {}
             () = tokio::time::sleep(limits.first) => {}
         }
-        // The timer of a connection that is known is the one of its heads.
+        // An authorized connection is only limited by the timer for request heads.
         if admitted.get().is_some() {
             std::future::pending::<()>().await;
         }
@@ -204,8 +209,8 @@ async fn connection(stream: impl Connection, service: Arc<Service>, entry: Entry
 }
 
 impl Service {
-    /// Answers a request. Where it is refused, the rest of its body is read: a client that still sends
-    /// would find its connection broken, and not the answer.
+    /// Answers a request. If it is refused, the rest of its body is read: a client that is still sending would see a
+    /// broken connection instead of the answer.
     async fn answer(
         &self,
         request: Request<Incoming>,
@@ -213,7 +218,7 @@ impl Service {
         admitted: &OnceLock<OwnedSemaphorePermit>,
     ) -> Response<Body> {
         let (head, mut body) = request.into_parts();
-        // A client that asks first sends nothing once it is refused.
+        // A client that sent `Expect` sends no body once it is refused.
         let asks_first = head.headers.contains_key(EXPECT);
         let answer = self.answered(&head, &mut body, entry, admitted).await;
         let is_refused = answer.status().is_client_error() || answer.status().is_server_error();
@@ -234,7 +239,12 @@ impl Service {
             ("/healthz", &Method::GET | &Method::HEAD) => return self.health(),
             ("/healthz", _) => return not_allowed("GET, HEAD"),
             ("/mcp", _) => {}
-            _ => return refusal(StatusCode::NOT_FOUND, "There is only /mcp here, and /healthz."),
+            _ => {
+                return refusal(
+                    StatusCode::NOT_FOUND,
+                    "Unknown path: there are only /mcp and /healthz.",
+                );
+            }
         }
         if let Err(refused) = self.guard.check(&head.headers) {
             tracing::warn!(?refused, "refused a request");
@@ -266,7 +276,7 @@ impl Service {
                 if answer.headers().get(CONTENT_TYPE).is_none_or(|kind| !is_events(kind)) {
                     return answer;
                 }
-                // Such a stream may have no end of its own.
+                // Such a stream may never end by itself.
                 let draining = self.draining.clone().cancelled_owned();
                 answer.map(|body| until(body, draining))
             }
@@ -275,7 +285,7 @@ impl Service {
         }
     }
 
-    /// For whoever watches the process: whether it takes requests. Says nothing else, to anybody.
+    /// Reports to a monitor whether the process accepts requests, and nothing else.
     fn health(&self) -> Response<Body> {
         let draining = self.draining.is_cancelled();
         let (status, text) = match draining {
@@ -289,7 +299,7 @@ impl Service {
         answer
     }
 
-    /// The message in a body. What it takes of the memory is taken as it comes.
+    /// Reads the message in a body, and acquires memory for it as it arrives.
     async fn message(
         &self,
         headers: &HeaderMap,
@@ -297,17 +307,18 @@ impl Service {
         part: &Part,
     ) -> Result<Message, Response<Body>> {
         if !is_json(headers) {
-            // A page of another site can send a form, but not this without asking first.
-            let why = "The content type of a message is application/json.";
+            // The attack: a page of another site can send a form without a preflight, but not this
+            // content type.
+            let why = "The content type of a message must be application/json.";
             return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
         }
         if headers.contains_key(CONTENT_ENCODING) {
-            // What is judged here must be what the server reads.
-            let why = "The body of a message is sent without a content encoding.";
+            // The proxy must check the same text that the server reads.
+            let why = "A message must not have a content encoding.";
             return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
         }
         let too_large = || {
-            let why = format!("A message has up to {} MiB.", MAX_CLIENT_MESSAGE >> 20);
+            let why = format!("A message may have at most {} MiB.", MAX_CLIENT_MESSAGE >> 20);
             refusal(StatusCode::PAYLOAD_TOO_LARGE, &why)
         };
         if declared(headers).is_some_and(|length| length > MAX_CLIENT_MESSAGE) {
@@ -321,7 +332,7 @@ impl Service {
         loop {
             let Ok(frame) = tokio::time::timeout(self.limits.body, body.frame()).await else {
                 let why = format!(
-                    "Nothing came of the message for {} s.",
+                    "No data of the message arrived for {} s.",
                     self.limits.body.as_secs_f64()
                 );
                 return Err(refusal(StatusCode::REQUEST_TIMEOUT, &why));
@@ -348,14 +359,14 @@ impl Service {
     }
 }
 
-/// A refusal that holds for a moment.
+/// A refusal that is temporary.
 fn busy(why: &str) -> Response<Body> {
     let mut busy = refusal(StatusCode::SERVICE_UNAVAILABLE, why);
     busy.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     busy
 }
 
-/// Reads the rest of a body that is refused.
+/// Reads the rest of a refused body.
 async fn discard(mut body: Incoming) {
     let mut left = MAX_CLIENT_MESSAGE;
     while let Some(Ok(frame)) = body.frame().await {
@@ -367,13 +378,14 @@ async fn discard(mut body: Incoming) {
 }
 
 fn not_allowed(methods: &'static str) -> Response<Body> {
-    let mut answer = refusal(StatusCode::METHOD_NOT_ALLOWED, "This method isn't for this path.");
+    let mut answer =
+        refusal(StatusCode::METHOD_NOT_ALLOWED, "This path doesn't allow this method.");
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     answer
 }
 
-/// Whether a body is JSON in UTF-8: in another charset it would say something else to a server that
-/// honours that.
+/// Whether a body is JSON in UTF-8. A server that honours another charset would read a different
+/// text.
 fn is_json(headers: &HeaderMap) -> bool {
     let mut kinds = headers.get_all(CONTENT_TYPE).iter();
     let kind = kinds.next().and_then(|kind| kind.to_str().ok()).unwrap_or_default();

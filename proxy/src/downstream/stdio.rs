@@ -1,7 +1,7 @@
 //! MCP over standard input and output: one message a line.
 //!
-//! A line that can't be a message costs that line: the next one is read as if nothing had been.
-//! Nothing but messages is ever written to standard output.
+//! A line that isn't a valid message is refused, and doesn't affect the next one. Only messages are
+//! written to standard output.
 
 mod lines;
 mod standard;
@@ -17,32 +17,32 @@ pub use self::standard::{Input, Output};
 use crate::budget::{Budget, Message, Share};
 use crate::wire::Fault;
 
-/// Messages that wait for a client that reads slowly.
+/// The most messages that wait for a slow client.
 pub const OUTPUT_QUEUE: usize = 64;
 
-/// Messages up to this size are copied, to go out together in one write, which wakes the client once.
-const COPIED: usize = 64 << 10;
+/// Messages up to this size are copied into one buffer and sent in one write, which wakes the client once.
+const MAX_COPIED: usize = 64 << 10;
 
 /// One line of the client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
-    /// What it says, without its line break.
+    /// The text without its line break.
     Text(String),
-    /// Not UTF-8.
+    /// The line isn't UTF-8.
     NotText,
-    /// Longer than the limit; it was skipped.
+    /// The line was longer than the limit, and was skipped.
     TooLong,
 }
 
-/// Hands the client's lines to `intake` until its input ends.
+/// Passes the client's lines to `intake` until the input ends.
 pub async fn serve(input: impl AsyncRead + Unpin, intake: &Intake, limit: usize, budget: &Budget) {
     let mut lines = Lines::new(input, limit);
     loop {
         match lines.next().await {
             Ok(Some(Line::Text(text))) => {
                 let mut share = Share::default();
-                // To wait could mean for ever: what holds the memory may wait for an answer of the
-                // client, which would come behind this line.
+                // Waiting could deadlock: the messages that hold the memory may wait for a response
+                // of the client that comes after this line.
                 if share.try_cover(budget, text.len()) {
                     intake.receive(Message::new(text, share), lines.begun).await;
                 } else {
@@ -71,11 +71,12 @@ pub async fn write(mut output: impl AsyncWrite + Unpin, mut messages: mpsc::Rece
     while let Some(message) = messages.recv().await {
         let written = async {
             let mut next = Some(message);
-            // What is ready goes out together.
+            // All messages that are ready are sent in one write.
             while let Some(mut message) = next {
-                if message.text.len() > COPIED {
+                if message.text.len() > MAX_COPIED {
                     write_out(&mut output, &mut lines).await?;
-                    // The client has all of it before the memory goes back, which takes its time.
+                    // The client gets the whole message before its memory is freed, which takes
+                    // time.
                     message.text.reserve_exact(1);
                     message.text.push('\n');
                     output.write_all(message.text.as_bytes()).await?;
@@ -86,7 +87,7 @@ pub async fn write(mut output: impl AsyncWrite + Unpin, mut messages: mpsc::Rece
                     lines.extend_from_slice(message.text.as_bytes());
                     lines.push(b'\n');
                 }
-                if lines.len() > COPIED {
+                if lines.len() > MAX_COPIED {
                     write_out(&mut output, &mut lines).await?;
                 }
                 next = messages.try_recv().ok();
@@ -107,22 +108,22 @@ async fn write_out(output: &mut (impl AsyncWrite + Unpin), lines: &mut Vec<u8>) 
     Ok(())
 }
 
-/// Lines of bounded length.
+/// Reads lines of bounded length.
 #[derive(Debug)]
 pub struct Lines<R> {
     input: BufReader<R>,
     limit: usize,
-    /// When the line that came last began to come.
+    /// When the last line began to arrive.
     begun: Since,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
-    /// The lines of `input`, of at most `limit` bytes each.
+    /// Reads the lines of `input`, of at most `limit` bytes each.
     pub fn new(input: R, limit: usize) -> Self {
         Self { input: BufReader::with_capacity(64 << 10, input), limit, begun: Since::default() }
     }
 
-    /// The next line that isn't blank; the last one needs no line break.
+    /// The next line that isn't blank. The last one needs no line break.
     pub async fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
             let mut line = Vec::new();
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bad_line_costs_itself() {
+    async fn an_invalid_line_does_not_affect_others() {
         let text = |text: &str| Line::Text(text.to_owned());
         assert_eq!(
             lines(b"{}\n\n \r\n\xff\n0123456789abcdef\n{\"a\":1}\r\nlast", 10).await,

@@ -1,8 +1,8 @@
 //! A broker's refusal, as a sentence for the user of the client: the reason, and the next step.
 //!
-//! A broker reports AWS's message, the file, the line and the setting only to callers of its own user.
-//! A sentence without them doesn't guess. Text of the broker is shown on one line and cut to a limit:
-//! the broker is trusted for signatures, not for text.
+//! A broker reports AWS's message, the file, the line and the setting only to callers with its own user id. Without
+//! them, the sentence doesn't guess. Text of the broker is shown on one line and with a limited length: the broker is
+//! trusted for signatures, not for text.
 
 use std::fmt;
 
@@ -20,33 +20,33 @@ const AWS_ACTION: &str = "aws_action";
 const AWS_MESSAGE: &str = "aws_message";
 const DETAIL: &str = "detail";
 
-/// How much of a code of AWS is shown, in characters.
+/// The longest part of an AWS code that is shown, in characters.
 const MAX_CODE: usize = 80;
 
-/// How much of a message or a detail is shown, in characters.
+/// The longest part of a message or a detail that is shown, in characters.
 const MAX_TEXT: usize = 600;
 
-/// A broker's no.
+/// A refusal by the broker.
 #[derive(Debug)]
-// Small texts: the error that it is in is moved with every result.
+// The texts are boxed, because the error is moved with every result.
 pub struct Refusal {
     reason: Option<Reason>,
     /// The gRPC code, for reasons that this version doesn't know.
     code: Code,
     profile: ProfileName,
     broker: BrokerAddress,
-    /// AWS's code.
+    /// AWS's error code.
     aws_code: Option<Box<str>>,
-    /// The action that the role's trust policy lacks.
+    /// The action that the role's trust policy must allow.
     aws_action: Option<Box<str>>,
-    /// What AWS said.
+    /// AWS's message.
     aws_message: Option<Box<str>>,
-    /// The broker's own sentence.
+    /// The broker's own message.
     detail: Option<Box<str>>,
 }
 
 impl Refusal {
-    /// A refusal for a reason that this side knows by itself.
+    /// A refusal that the proxy makes itself.
     #[must_use]
     pub fn new(reason: Reason, profile: ProfileName, broker: BrokerAddress) -> Self {
         let (reason, code) = (Some(reason), Code::Unknown);
@@ -54,7 +54,7 @@ impl Refusal {
         Self { reason, code, profile, broker, aws_code, aws_action, aws_message, detail }
     }
 
-    /// What a status of the broker means.
+    /// The refusal in a status of the broker.
     #[must_use]
     pub fn of(status: &Status, profile: ProfileName, broker: BrokerAddress) -> Self {
         let info = status.get_details_error_info().filter(|info| info.domain == ERROR_DOMAIN);
@@ -74,13 +74,13 @@ impl Refusal {
         }
     }
 
-    /// The broker's reason; none if this version doesn't know it.
+    /// The broker's reason; `None` if this version doesn't know it.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         self.reason
     }
 
-    /// The profile that was asked for.
+    /// The requested profile.
     #[must_use]
     pub fn profile(&self) -> &ProfileName {
         &self.profile
@@ -90,13 +90,13 @@ impl Refusal {
         self.broker == BrokerAddress::Private
     }
 
-    /// What is known of the cause, for the end of a clause: `: …`, or nothing.
+    /// The known cause, as the end of a clause: `: …`, or nothing.
     fn cause(&self) -> String {
-        let detail = self.detail.as_deref().map(end);
-        // The broker's own sentence may hold what AWS said.
+        let detail = self.detail.as_deref().map(without_full_stop);
+        // The broker's message may already contain AWS's message.
         let is_new = |text: &&str| !detail.is_some_and(|detail| detail.contains(*text));
         let code = self.aws_code.as_deref().filter(is_new);
-        let message = self.aws_message.as_deref().map(end).filter(is_new);
+        let message = self.aws_message.as_deref().map(without_full_stop).filter(is_new);
         let aws = match (code, message) {
             (Some(code), Some(message)) => format!(" (AWS: {code}: {message})"),
             (Some(text), None) | (None, Some(text)) => format!(" (AWS: {text})"),
@@ -108,8 +108,8 @@ impl Refusal {
         }
     }
 
-    /// Where to find the cause when it isn't reported to this user.
-    fn who_knows(&self) -> String {
+    /// Where to find the cause if it isn't reported to this user.
+    fn log_hint(&self) -> String {
         match (self.is_private(), self.detail.is_some()) {
             (_, true) => String::new(),
             (true, false) => "; with --log-level INFO, standard error says why".to_owned(),
@@ -120,12 +120,12 @@ impl Refusal {
     /// The command that signs in through a running broker.
     fn login_command(&self) -> String {
         if matches!(self.broker, BrokerAddress::Tls(_)) {
-            // Its socket is there.
+            // The command uses the default socket on that machine.
             let profile = self.profile.as_operand();
             return format!("`sigward-broker login {profile}` on the machine of {}", self.broker);
         }
         let broker = match &self.broker {
-            // Found by itself.
+            // The command finds the default sockets itself.
             BrokerAddress::Unix(path) if !path.ends_with("sigward/broker.sock") => {
                 format!("--broker {} ", shell_word(&format!("unix:{}", path.display())))
             }
@@ -135,8 +135,8 @@ impl Refusal {
     }
 }
 
-/// A sentence in the middle of another one.
-fn end(text: &str) -> &str {
+/// A sentence without its full stop, for use within another one.
+fn without_full_stop(text: &str) -> &str {
     text.trim_end_matches('.')
 }
 
@@ -144,13 +144,13 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { profile, broker, .. } = self;
         let option = profile.as_option("--profile");
-        let (cause, who_knows) = (self.cause(), self.who_knows());
+        let (cause, log_hint) = (self.cause(), self.log_hint());
         let private = self.is_private();
         let Some(reason) = self.reason else {
             return match self.code {
                 Code::Unimplemented => write!(
                     f,
-                    "{broker} is of another version than this proxy, and can't do what it asks \
+                    "{broker} has another version than this proxy, and doesn't support what it asks \
                      for; update sigward-broker"
                 ),
                 Code::PermissionDenied | Code::FailedPrecondition | Code::InvalidArgument => {
@@ -219,7 +219,7 @@ impl fmt::Display for Refusal {
                 reason.name()
             ),
             Reason::AmbiguousJson => f.write_str(
-                "the message can be read in two ways (a key twice, or a batch), so the broker's \
+                "the message can be read in two ways (a duplicate key, or a batch), so the broker's \
                  tool rules can't be checked; send it unambiguously",
             ),
             Reason::BodyRequired => write!(
@@ -238,7 +238,7 @@ impl fmt::Display for Refusal {
             ),
             Reason::MfaRequired => write!(
                 f,
-                "profile \"{profile}\" asks for an MFA code, which nobody can type here{cause}; use \
+                "profile \"{profile}\" requires an MFA code, which can't be entered here{cause}; use \
                  an IAM Identity Center profile, or a credential_process that asks for the code"
             ),
             Reason::ProfileMisconfigured if self.detail.is_some() => write!(
@@ -248,7 +248,7 @@ impl fmt::Display for Refusal {
             Reason::ProfileMisconfigured if private => write!(
                 f,
                 "profile \"{profile}\" can't be used with the AWS files as they are{cause}; `aws configure \
-                 list {option}` shows what they hold{who_knows}"
+                 list {option}` shows what they hold{log_hint}"
             ),
             Reason::ProfileMisconfigured => write!(
                 f,
@@ -268,7 +268,7 @@ impl fmt::Display for Refusal {
             Reason::UnsupportedProfileSetting => write!(
                 f,
                 "profile \"{profile}\" has a setting that the broker doesn't support{cause}\
-                 {who_knows}"
+                 {log_hint}"
             ),
             Reason::AccessDenied if self.aws_action.is_some() => write!(
                 f,
@@ -303,16 +303,16 @@ impl fmt::Display for Refusal {
             ),
             Reason::CredentialsUnavailable => write!(
                 f,
-                "there are no credentials for profile \"{profile}\" right now{cause}{who_knows}; \
+                "there are no credentials for profile \"{profile}\" right now{cause}{log_hint}; \
                  repeat the call in a moment"
             ),
             Reason::LoginNotAllowed => write!(
                 f,
-                "{broker} lets nobody sign in from here; run {} as its own user, or add \
+                "{broker} doesn't allow signing in from here; run {} as its own user, or add \
                  login = true to the [[rule]]",
                 self.login_command()
             ),
-            // Asked for only where LOGIN_REQUIRED was said: a sign-in, but not one that we can start.
+            // It is returned only after LOGIN_REQUIRED: the profile needs a sign-in that the broker can't start.
             Reason::NotALoginProfile if private => write!(
                 f,
                 "profile \"{profile}\" needs a sign-in that only the AWS CLI can do{cause}; run \
@@ -329,7 +329,7 @@ impl fmt::Display for Refusal {
             ),
             Reason::LoginExpired => write!(
                 f,
-                "nobody finished the sign-in for profile \"{profile}\" in time; repeat the call \
+                "the sign-in for profile \"{profile}\" wasn't finished in time; repeat the call \
                  for a new code"
             ),
             Reason::AuditUnavailable => write!(
@@ -362,7 +362,7 @@ impl fmt::Display for Refusal {
                     "{broker} can't tell which user this process runs as, so it signs nothing"
                 )
             }
-            Reason::Unspecified => write!(f, "{broker} refused the signature{cause}{who_knows}"),
+            Reason::Unspecified => write!(f, "{broker} refused the signature{cause}{log_hint}"),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What others wrote, made fit to be part of a sentence.
+//! Makes foreign text safe for use in a sentence.
 
 use crate::config::is_control;
 
-/// What somebody else wrote, as it can be shown on one line: without characters that end a line, move
-/// the cursor or turn the direction of writing, and no longer than `limit` characters.
+/// Foreign text for display on one line: without characters that end a line, move the cursor or change the writing
+/// direction, and with at most `limit` characters.
 #[must_use]
 pub fn printable(text: &str, limit: usize) -> String {
     let hides =
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_wrote_is_shown_on_one_line() {
+    fn foreign_text_is_shown_on_one_line() {
         assert_eq!(printable("plain: \"é\" 東京", 80), "plain: \"é\" 東京");
         assert_eq!(
             printable("a\nb\u{1b}[2Kc\u{9b}d\u{2028}e\u{202e}f\u{7f}", 80),

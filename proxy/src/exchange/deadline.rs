@@ -1,16 +1,16 @@
-//! When a call has taken too long.
+//! The time limit of a call.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A limit of a whole call, or none.
+/// The time limit of a whole call, or none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     at: Option<Instant>,
 }
 
-/// A call has taken too long.
+/// A call exceeded its deadline.
 #[derive(Debug)]
 pub(crate) struct TooLate;
 
@@ -20,17 +20,17 @@ impl Deadline {
         Self { at: None }
     }
 
-    /// `limit` from now; none where that is later than any clock goes.
+    /// `limit` from now, or no limit if the clock can't represent that time.
     pub(crate) fn new(limit: Duration) -> Self {
         Self { at: Instant::now().checked_add(limit) }
     }
 
-    /// When; none where there is no limit.
+    /// The time of the deadline; `None` without a limit.
     pub(super) fn at(&self) -> Option<Instant> {
         self.at
     }
 
-    /// What comes of `work`, if it comes in time.
+    /// The result of `work` if it finishes in time.
     pub(crate) async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T, TooLate> {
         match self.at {
             Some(at) => tokio::time::timeout_at(at, work).await.map_err(|_| TooLate),
@@ -38,7 +38,7 @@ impl Deadline {
         }
     }
 
-    /// Waits until it has passed.
+    /// Waits until the deadline has passed.
     pub(crate) async fn passed(&self) {
         match self.at {
             Some(at) => tokio::time::sleep_until(at).await,

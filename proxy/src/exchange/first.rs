@@ -1,5 +1,5 @@
-//! The server's first message about a request: only that can show that it didn't act on the request, because it doesn't
-//! know the session, or throttles.
+//! The server's first message about a request. Only that message can show that the server didn't act on the request,
+//! because it doesn't have the session, or throttles.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,18 +17,18 @@ use crate::throttle;
 use crate::upstream::{Answer, Failure, Incoming, Reply};
 use crate::wire::{Envelope, Id};
 
-/// Proof that the server refused a request before it said anything else, because of its session or since it is asked too
-/// often: the request may be sent again. Made by [`Unread::read`] and [`Throttled::passing`] alone, once for each answer to
-/// a POST; the answer to a resumption, or a message after another one, can't make one.
+/// Proof that the server's first message refused a request because of its session or its rate, so that the request may
+/// be sent again. Made only by [`Unread::read`] and [`Throttled::passing`], once for each answer to a POST. The answer
+/// to a resumption, or a message after another one, can't make one.
 #[derive(Debug)]
 pub(super) struct NotActedOn(());
 
-/// How a request is sent.
+/// Why a request is sent.
 #[derive(Debug)]
 pub(super) enum Attempt {
     /// For the first time.
     First,
-    /// Again.
+    /// Again, after a refusal.
     Again(#[allow(dead_code, reason = "a proof: to have one is its use")] NotActedOn),
 }
 
@@ -36,13 +36,13 @@ pub(super) enum Attempt {
 #[derive(Debug)]
 pub(crate) struct Throttled<A> {
     pub(super) proof: NotActedOn,
-    /// How long the server wants to be left alone.
+    /// How long the server asks the client to wait.
     pub(super) retry_after: Option<Duration>,
-    /// What its client gets where it isn't sent again.
+    /// What the client gets if the request isn't sent again.
     pub(super) answer: A,
 }
 
-/// One whose own answer is a message, or an error.
+/// A throttled request whose own answer is a message or an error.
 pub(crate) type Held = Throttled<Result<Box<Reading>, Error>>;
 
 impl<A> Throttled<A> {
@@ -53,65 +53,65 @@ impl<A> Throttled<A> {
 }
 
 impl Throttled<RawAnswer> {
-    /// A request whose answer, nothing of which has passed on, says that it was throttled.
+    /// A throttled request of an HTTP client. Nothing of its answer has been forwarded.
     pub(super) fn passing(answer: RawAnswer, retry_after: Option<Duration>) -> Self {
         Self { proof: NotActedOn(()), retry_after, answer }
     }
 }
 
-/// What one attempt brought.
+/// The result of one attempt.
 pub(super) enum Tried<T, A> {
-    /// The server took the request.
+    /// The server accepted the request.
     Taken(T),
-    /// It didn't act on it.
+    /// The server didn't act on the request.
     Throttled(Throttled<A>),
 }
 
-/// An answer with its head.
+/// An answer with its status and headers.
 pub(crate) struct RawAnswer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: RawBody,
 }
 
-/// The kinds of answers.
+/// The body of an answer.
 pub(crate) enum RawBody {
-    /// Success: events or a message.
+    /// Of a success: events or a message.
     Frames(Box<FrameReading>, Begun),
-    /// Anything else.
+    /// Of any other status.
     Failure(Failure),
-    /// The request was throttled, and its client wants to see that it waits.
+    /// The request was throttled, and its caller asked to get it back (`hands_over`).
     Throttled(Held),
 }
 
-/// The first frame, or that there is none; nothing where it hasn't come yet.
+/// The first frame; `Ok(None)` is an empty answer, and `None` a frame that hasn't arrived yet.
 pub(crate) type Begun = Option<Result<Option<Bytes>, Error>>;
 
 impl RawAnswer {
-    /// What stands for an answer where there is none.
-    pub(super) fn of_nothing(body: RawBody) -> Self {
+    /// A body without an answer of the server.
+    pub(super) fn placeholder(body: RawBody) -> Self {
         Self { status: StatusCode::OK, headers: HeaderMap::new(), body }
     }
 }
 
-/// The answer to the POST of a request, of which nothing was read.
+/// The unread answer to the POST of a request.
 #[derive(Debug)]
 pub(super) struct Unread {
     session: Arc<Session>,
-    /// None where there are no sessions.
+    /// `None` for requests without a session.
     live: Option<Arc<Live>>,
     id: Id,
     answer: Answer,
 }
 
-/// What the beginning of an answer says.
+/// The result of reading the beginning of an answer.
 pub(super) type First = Tried<Bound, Result<Box<Reading>, Error>>;
 
-/// What it says of the session.
+/// What the beginning of an answer shows about the session.
 pub(super) enum Bound {
     /// The session is lost, and the request wasn't acted on.
     Lost(NotActedOn),
-    /// Anything else.
+    /// Any other answer.
     Answer(Box<Reading>),
 }
 
@@ -125,7 +125,7 @@ impl Unread {
         Self { session, live, id, answer }
     }
 
-    /// Reads the status, and the first message of a success. The broker is told where the server throttles.
+    /// Reads the status, and the first message of a success. Reports throttling to the broker.
     pub(super) async fn read(self) -> Result<First, Error> {
         let Self { session, live, id, answer } = self;
         let audit_id = answer.audit_id;
@@ -151,7 +151,7 @@ impl Unread {
         };
         let link = Arc::clone(&session);
         let reading = Reading::begin(session, live, id, reply);
-        let reading = reading.map(|reading| Box::new(reading.behind(first)));
+        let reading = reading.map(|reading| Box::new(reading.with_first(first)));
         match throttled {
             Some(retry_after) => {
                 link.link().throttled(audit_id.as_deref()).await;
@@ -166,7 +166,7 @@ impl Unread {
 /// Whether a message is AWS's error for a lost session, in the answer to the request `id`.
 fn is_expiry(incoming: &Incoming, id: &Id) -> bool {
     let Incoming::Message(message) = incoming else { return false };
-    // Nearly every message is done here.
+    // A fast path: nearly every message ends here.
     if message.text.len() > throttle::MAX_ERROR
         || memchr::memmem::find(message.text.as_bytes(), b"-30001").is_none()
     {
@@ -178,7 +178,7 @@ fn is_expiry(incoming: &Incoming, id: &Id) -> bool {
     })
 }
 
-/// Whether a message is the server's error for what is asked too often, in the answer to the request `id`.
+/// Whether a message is the server's error for throttling, in the answer to the request `id`.
 fn is_throttled(incoming: &Incoming, id: &Id) -> bool {
     let Incoming::Message(message) = incoming else { return false };
     throttle::may_be_error(&message.text)

@@ -1,4 +1,4 @@
-//! The answer to one request as its client gets it: frame by frame, untouched where nothing changes.
+//! The answer to one request, read frame by frame and forwarded unchanged where nothing must change.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -13,28 +13,28 @@ use crate::throttle;
 use crate::upstream::{Frame, Frames, NOT_MCP, Whole, is_accepted};
 use crate::wire::{self, Envelope};
 
-/// Sees a response, and may put another text in its place.
+/// Inspects a response, and may return a replacement for its text.
 type Inspect = Box<dyn FnMut(&str) -> Option<String> + Send>;
 
-/// What is done with the response of a request.
+/// How the response of a request is processed.
 pub(crate) struct OnResponse {
     /// Is given it.
     pub(crate) inspect: Inspect,
-    /// Whether it must see a response that is large, too.
+    /// Whether it needs the whole response, even if that is large.
     pub(crate) needs_whole: bool,
 }
 
-/// The frames of a success.
+/// The frames of a successful answer.
 pub(crate) struct FrameReading {
     frames: Box<Frames>,
     judge: Judge,
-    /// Whether the client can take the stream up again by itself, where the server named its events.
+    /// Whether the client itself can resume the stream, if its events have ids.
     can_resume: bool,
     on_response: OnResponse,
-    says_expired: bool,
-    /// The response, where it says that the request was throttled.
+    is_expired: bool,
+    /// The response, if it reports that the request was throttled.
     throttled: Option<String>,
-    /// Of the trace: for as long as it is read.
+    /// The span of the phase *stream*, kept while the answer is read.
     _span: tracing::Span,
 }
 
@@ -53,19 +53,19 @@ impl FrameReading {
         }
         let can_resume = !call.is_stateless();
         let judge = Judge::new(call.id().clone(), can_resume);
-        let (says_expired, throttled, _span) = (false, None, phase!("stream"));
-        Ok(Self { frames, judge, can_resume, on_response, says_expired, throttled, _span })
+        let (is_expired, throttled, _span) = (false, None, phase!("stream"));
+        Ok(Self { frames, judge, can_resume, on_response, is_expired, throttled, _span })
     }
 
-    /// A stream of what a server says on its own account.
+    /// A stream of unsolicited messages.
     pub(crate) fn unsolicited(frames: Box<Frames>) -> Self {
         let on_response = OnResponse { inspect: Box::new(|_| None), needs_whole: false };
         let judge = Judge::unsolicited();
-        let (says_expired, throttled, _span) = (false, None, tracing::Span::none());
-        Self { frames, judge, can_resume: true, on_response, says_expired, throttled, _span }
+        let (is_expired, throttled, _span) = (false, None, tracing::Span::none());
+        Self { frames, judge, can_resume: true, on_response, is_expired, throttled, _span }
     }
 
-    /// The rest of the answer to `call`, which its client takes up again after an event.
+    /// The rest of the answer to `call`, which its client resumes after an event.
     pub(crate) fn resumed(
         call: &Request,
         after: &str,
@@ -75,57 +75,56 @@ impl FrameReading {
         Self::begin(call, StatusCode::OK, Box::new(frames.after(after)), on_response)
     }
 
-    /// Whether nothing comes any more.
+    /// Whether the answer has ended.
     pub(crate) fn is_done(&self) -> bool {
         self.frames.is_done()
     }
 
-    /// Whether these are events, and others can be put between them.
+    /// Whether the frames are events, so that other events can be inserted between them.
     pub(crate) fn is_events(&self) -> bool {
         self.frames.is_events()
     }
 
-    /// Whether whoever got all frames so far has whole events alone.
+    /// Whether the frames so far end at the end of an event.
     pub(crate) fn is_between(&self) -> bool {
         self.frames.is_between()
     }
 
-    /// Whether the client can take the stream up again where it ends.
+    /// Whether the client can resume the stream where it ends.
     fn is_resumable(&self) -> bool {
         self.can_resume && self.frames.last_id().is_some()
     }
 
-    /// The event after which the client can take the stream up again, where a response is still to
-    /// come.
+    /// The event after which the client can resume the stream, if the response is still missing.
     pub(crate) fn is_open_after(&self) -> Option<&str> {
         self.frames.last_id().filter(|_| self.can_resume && self.judge.missing().is_some())
     }
 
-    /// Why there is no response, if there is none among the frames so far.
+    /// Why there is no response, if the frames so far have none.
     pub(crate) fn missing(&self) -> Option<Error> {
         self.judge.missing()
     }
 
-    /// Whether the response says that the session is lost, in AWS's words.
-    pub(crate) fn says_expired(&self) -> bool {
-        self.says_expired
+    /// Whether the response is AWS's error for a lost session.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.is_expired
     }
 
-    /// Whether the response says that the request was throttled.
-    pub(super) fn says_throttled(&self) -> bool {
+    /// Whether the response reports that the request was throttled.
+    pub(super) fn is_throttled_response(&self) -> bool {
         self.throttled.is_some()
     }
 
-    /// The response that says so.
+    /// Takes the response that reports throttling.
     pub(super) fn take_error(&mut self) -> String {
         self.throttled.take().unwrap_or_default()
     }
 
-    /// The next frame; `None` at the end. May be dropped at any time: nothing is lost.
+    /// The next frame; `None` at the end. Cancel-safe: no frame is lost if the future is dropped.
     ///
     /// # Errors
-    /// No response will come, and the client can't see it by itself: the server ended the answer
-    /// without one. Or the answer was cut.
+    /// No response will come, and the client can't detect that itself: the server ended the answer
+    /// without one, or the answer was cut.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             let (judge, needs_whole) = (&mut self.judge, self.on_response.needs_whole);
@@ -134,8 +133,8 @@ impl FrameReading {
             let bytes = match frame {
                 Some(Frame::Part(part)) => Some(part),
                 Some(Frame::Whole(whole)) => self.judged(whole),
-                // To the standard it is no event. Where nothing else tells the client how the call
-                // ended, the error that follows must not be read as a part of it.
+                // By the standard it is no event. If nothing else shows the client how the call
+                // ended, the error that follows must not be read as part of this frame.
                 Some(Frame::Cut(_)) if self.is_unfinished() => None,
                 Some(Frame::Cut(whole)) => self.judged(whole),
                 None => match self.judge.missing() {
@@ -149,12 +148,12 @@ impl FrameReading {
         }
     }
 
-    /// Whether there is no response, and the client can't take the stream up again for it.
+    /// Whether the response is missing, and the client can't resume the stream for it.
     pub(crate) fn is_unfinished(&self) -> bool {
         self.judge.missing().is_some() && !self.is_resumable()
     }
 
-    /// An event or a body as it passes on; nothing if it doesn't.
+    /// The forwarded form of an event or a body; `None` if it is dropped.
     fn judged(&mut self, whole: Whole) -> Option<Bytes> {
         let change = match whole.text() {
             None => Change::Keep,
@@ -171,7 +170,7 @@ impl FrameReading {
         }
     }
 
-    /// The messages of a batch (2025-03-26).
+    /// Checks the messages of a batch (2025-03-26).
     fn batch(&mut self, batch: &[&str]) -> Change {
         let changes: Vec<Change> = batch.iter().map(|text| self.message(text)).collect();
         if changes.iter().all(|change| *change == Change::Keep) {
@@ -199,26 +198,26 @@ impl FrameReading {
             Verdict::Other => Change::Keep,
             Verdict::Dropped => Change::Drop,
             Verdict::Own(repaired) => {
-                self.says_expired = code_of(&envelope) == Some(AWS_SESSION_EXPIRED);
-                let seen = repaired.as_deref().unwrap_or(text);
-                if throttle::may_be_error(seen) && throttle::is_error(&envelope) {
-                    self.throttled = Some(seen.to_owned());
+                self.is_expired = code_of(&envelope) == Some(AWS_SESSION_EXPIRED);
+                let shown = repaired.as_deref().unwrap_or(text);
+                if throttle::may_be_error(shown) && throttle::is_error(&envelope) {
+                    self.throttled = Some(shown.to_owned());
                 }
-                let changed = (self.on_response.inspect)(seen);
+                let changed = (self.on_response.inspect)(shown);
                 changed.or(repaired).map_or(Change::Keep, Change::Replace)
             }
         }
     }
 }
 
-/// What happens to a message.
+/// How a message is changed.
 #[derive(Debug, PartialEq, Eq)]
 enum Change {
-    /// It passes on as it came.
+    /// It is forwarded unchanged.
     Keep,
-    /// This passes on in its place.
+    /// This text is forwarded in its place.
     Replace(String),
-    /// Nothing passes on.
+    /// It is dropped.
     Drop,
 }
 

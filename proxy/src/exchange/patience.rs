@@ -1,8 +1,8 @@
-//! How long a throttled request is sent again, and what its client sees of that.
+//! Limits how long a throttled request is repeated, and reports the wait to its client.
 //!
-//! The server says that it didn't act, so the request is sent again, newly signed, after the time that the server asked
-//! for, and within the time of the call. Where that isn't enough, the client gets the server's own answer: nothing of the
-//! request is at work then.
+//! A server that throttles hasn't acted on the request, so the request is signed and sent again, after the time that
+//! the server asked for and within the time limit of the call. If the limit is reached, the client gets the server's
+//! own answer, and no attempt is in flight.
 
 use std::pin::{Pin, pin};
 use std::time::Duration;
@@ -19,12 +19,12 @@ use crate::upstream::Sent;
 use crate::wait::Backoff;
 use crate::wire::{self, Object};
 
-/// How often the client is told that its call waits.
-const TICK: Duration = Duration::from_secs(1);
-/// Before the end of the call, so that its client gets the server's own answer and not that of a timer.
+/// How often the client gets a progress notification while its call waits.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// Subtracted from the deadline of the call, so that the client gets the server's own answer and not a timeout.
 const MARGIN: Duration = Duration::from_millis(50);
 
-/// The patience with one request.
+/// The limits for repeating one request.
 #[derive(Debug)]
 pub(crate) struct Patience {
     until: Option<Instant>,
@@ -32,24 +32,24 @@ pub(crate) struct Patience {
     progress: Option<Progress>,
 }
 
-/// What came of sending.
+/// The result of sending.
 pub(super) enum Outcome<T, A> {
-    /// The server took the request.
+    /// The server accepted the request.
     Taken(T),
-    /// The time is up; the server's own answer.
+    /// The time is up; contains the server's own answer.
     GaveUp(A),
 }
 
-/// What is being sent.
+/// The request that is sent.
 #[derive(Clone, Copy)]
 pub(super) struct Sending<'a> {
-    /// Over which session of which profile.
+    /// Its session.
     pub(super) session: &'a Session,
-    /// Set once the server may know of it.
+    /// Set once the server may have received the request.
     pub(super) sent: &'a Sent,
 }
 
-/// Tells a client that its call waits, where it asked for progress.
+/// Sends progress to a client whose call waits, if the client asked for progress.
 #[derive(Debug)]
 struct Progress {
     token: String,
@@ -60,7 +60,7 @@ struct Progress {
 }
 
 impl Patience {
-    /// That with `call`, whose messages go to `out`: up to `deadline`, or for `limit` where that has no end.
+    /// The limits for `call`: until `deadline`, or for `limit` if there is no deadline. Progress goes to `out`.
     pub(crate) fn new(
         call: &Request,
         out: &tokio::sync::mpsc::Sender<Message>,
@@ -72,12 +72,13 @@ impl Patience {
         Self { until, backoff: Backoff::default(), progress: Progress::of(call, out) }
     }
 
-    /// Whether the client wants to see that its call waits.
-    pub(crate) fn shows(call: &Request) -> bool {
+    /// Whether the client asked for progress.
+    pub(crate) fn wants_progress(call: &Request) -> bool {
         token_of(call).is_some()
     }
 
-    /// Sends by `attempt` until the server takes the request; `held`: it was throttled before.
+    /// Repeats `attempt` until the server accepts the request. `held` is set if the request was
+    /// throttled before.
     pub(super) async fn until_taken<T, A, F>(
         &mut self,
         sending: Sending<'_>,
@@ -89,35 +90,35 @@ impl Patience {
         F: Future<Output = Result<Tried<T, A>, Error>>,
     {
         let (mut next, mut answer) = (first, None);
-        if let Some(Throttled { proof, retry_after, answer: own }) = held {
+        if let Some(Throttled { proof, retry_after, answer: refusal }) = held {
             if !self.wait(sending, retry_after).await {
-                return Ok(Outcome::GaveUp(own));
+                return Ok(Outcome::GaveUp(refusal));
             }
-            (next, answer) = (Attempt::Again(proof), Some(own));
+            (next, answer) = (Attempt::Again(proof), Some(refusal));
         }
         loop {
             let work = pin!(attempt(next));
             let tried = match self.watched(sending, answer.is_some(), work).await {
                 Some(tried) => tried?,
                 None => match answer {
-                    Some(own) => return Ok(Outcome::GaveUp(own)),
+                    Some(refusal) => return Ok(Outcome::GaveUp(refusal)),
                     None => return Err(Error::NoAnswer),
                 },
             };
-            let Throttled { proof, retry_after, answer: own } = match tried {
+            let Throttled { proof, retry_after, answer: refusal } = match tried {
                 Tried::Taken(taken) => return Ok(Outcome::Taken(taken)),
                 Tried::Throttled(throttled) => throttled,
             };
-            // There is nothing that could be cancelled.
+            // No attempt is in flight that could be cancelled.
             sending.sent.unset();
             if !self.wait(sending, retry_after).await {
-                return Ok(Outcome::GaveUp(own));
+                return Ok(Outcome::GaveUp(refusal));
             }
-            (next, answer) = (Attempt::Again(proof), Some(own));
+            (next, answer) = (Attempt::Again(proof), Some(refusal));
         }
     }
 
-    /// Waits as long as the server asks for. False, at once, if that is longer than the call may take.
+    /// Waits as long as the server asks for. Returns false at once if that exceeds the time limit of the call.
     async fn wait(&mut self, sending: Sending<'_>, asked: Option<Duration>) -> bool {
         let now = Instant::now();
         let at = now.checked_add(self.backoff.next(asked));
@@ -129,26 +130,26 @@ impl Patience {
         while let left = at.saturating_duration_since(Instant::now())
             && !left.is_zero()
         {
-            tokio::time::sleep(left.min(TICK)).await;
-            self.say(sending);
+            tokio::time::sleep(left.min(PROGRESS_INTERVAL)).await;
+            self.report(sending);
         }
         true
     }
 
-    /// What comes of `work`; while it waits for its signature, the client is told so. None, of one that is sent again: the
-    /// time is up, and nothing was sent.
+    /// The result of `work`. While it waits for its signature, the client gets progress. For a repeated request, `None`
+    /// means that the time is up and nothing was sent.
     async fn watched<T>(
         &mut self,
         sending: Sending<'_>,
-        is_again: bool,
+        is_repeated: bool,
         mut work: Pin<&mut impl Future<Output = T>>,
     ) -> Option<T> {
-        let shows = self.progress.is_some() && sending.session.link().is_paced();
-        if !is_again && !shows {
+        let wants_progress = self.progress.is_some() && sending.session.link().is_paced();
+        if !is_repeated && !wants_progress {
             return Some(work.await);
         }
         let mut is_late = false;
-        let until = self.until.filter(|_| is_again);
+        let until = self.until.filter(|_| is_repeated);
         loop {
             let late = async {
                 match until {
@@ -165,30 +166,30 @@ impl Patience {
                     }
                     is_late = true;
                 }
-                () = tokio::time::sleep(TICK) => {
+                () = tokio::time::sleep(PROGRESS_INTERVAL) => {
                     if !sending.sent.is_set() {
-                        self.say(sending);
+                        self.report(sending);
                     }
                 }
             }
         }
     }
 
-    fn say(&mut self, sending: Sending<'_>) {
+    fn report(&mut self, sending: Sending<'_>) {
         if let Some(progress) = &mut self.progress {
             progress.host = sending.session.link().host().to_owned();
-            progress.say();
+            progress.report();
         }
     }
 }
 
-/// The token under which a client wants to see progress, as JSON text.
+/// The client's progress token, as JSON text.
 fn token_of(call: &Request) -> Option<&str> {
     let meta = call
         .meta()
         .filter(|meta| memchr::memmem::find(meta.as_bytes(), b"progressToken").is_some())?;
     let token = Object::parse(meta).ok()?.find("progressToken")?;
-    // MCP has texts and whole numbers.
+    // MCP has strings and integers.
     let is_one = token.starts_with('"') || token.parse::<i64>().is_ok();
     is_one.then_some(token)
 }
@@ -200,8 +201,9 @@ impl Progress {
         Some(Self { token, out, host, since, count: 0 })
     }
 
-    /// A value must grow, and those of the server itself come later: it begins below 0, and never gets there.
-    fn say(&mut self) {
+    /// Sends a progress notification. Progress must grow, and the server's own values come later, so these values begin
+    /// at -1 and approach 0.
+    fn report(&mut self) {
         self.count = self.count.saturating_add(1);
         let value = -1.0 / f64::from(self.count);
         let seconds = self.since.elapsed().as_secs();
@@ -212,7 +214,7 @@ impl Progress {
             wire::quote(&text)
         );
         let notification = wire::notification("notifications/progress", Some(&params));
-        // A client that doesn't read misses it: the next one says the same.
+        // If the client doesn't read, it misses this one; the next one repeats it.
         let _ = self.out.try_send(notification.into());
     }
 }
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_shown_to_whoever_asks_for_it() {
+    fn progress_is_sent_only_to_clients_that_ask_for_it() {
         for (meta, token) in [
             (r#"{"progressToken":7}"#, Some("7")),
             (r#"{"progressToken":"a\u0062"}"#, Some(r#""a\u0062""#)),
@@ -243,26 +245,26 @@ mod tests {
             ("{}", None),
         ] {
             assert_eq!(token_of(&call(meta)), token, "{meta}");
-            assert_eq!(Patience::shows(&call(meta)), token.is_some());
+            assert_eq!(Patience::wants_progress(&call(meta)), token.is_some());
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn its_values_grow_and_leave_room_for_those_of_the_server() {
+    async fn progress_values_grow_and_stay_below_those_of_the_server() {
         let (out, mut messages) = tokio::sync::mpsc::channel(4);
         let mut progress = Progress::of(&call(r#"{"progressToken":7}"#), &out).unwrap();
         let mut last = f64::NEG_INFINITY;
         for _ in 0..10 {
-            progress.say();
-            let said: serde_json::Value =
+            progress.report();
+            let notification: serde_json::Value =
                 serde_json::from_str(&messages.recv().await.unwrap().text).unwrap();
-            assert_eq!(said["params"]["progressToken"], 7);
-            let value = said["params"]["progress"].as_f64().unwrap();
-            assert!(last < value && value < 0.0, "{said}");
+            assert_eq!(notification["params"]["progressToken"], 7);
+            let value = notification["params"]["progress"].as_f64().unwrap();
+            assert!(last < value && value < 0.0, "{notification}");
             last = value;
         }
-        // One that doesn't read holds nothing up.
-        (0..10).for_each(|_| progress.say());
+        // A client that doesn't read blocks nothing.
+        (0..10).for_each(|_| progress.report());
         assert_eq!(messages.len(), 4);
     }
 }

@@ -1,4 +1,4 @@
-//! The answer to one request, message by message: resumed where it was cut, up to its response.
+//! The answer to one request, read message by message up to its response, and resumed if it is cut.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +14,20 @@ use crate::session::{Live, RETRY, RETRY_MIN, Session, code_of};
 use crate::upstream::{Incoming, Messages, Reply};
 use crate::wire::{Envelope, Id};
 
-/// How often a stream is taken up again without anything coming of it.
+/// How many times in a row a stream is resumed without receiving a message.
 const MAX_RESUMES: u32 = 5;
 /// The longest wait that a server may ask for.
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// How long the rest of a stream may take to end by itself, which frees its connection for others.
+/// How long the rest of a stream may take to end by itself. That frees its connection for other
+/// requests.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// What an answer yields.
+/// A part of an answer.
 #[derive(Debug)]
 pub(crate) enum Part {
     /// A request or a notification of the server.
     Message(Message),
-    /// The response, which is the last.
+    /// The response, which is the last part.
     Response(Response),
 }
 
@@ -34,7 +35,7 @@ pub(crate) enum Part {
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) message: Message,
-    /// The code of its error, if it is one.
+    /// The error code, if it is an error.
     pub(crate) code: Option<i64>,
 }
 
@@ -42,22 +43,22 @@ pub(crate) struct Response {
 #[derive(Debug)]
 pub(crate) struct Reading {
     session: Arc<Session>,
-    /// The session that the request went over; none in 2026-07-28.
+    /// The session of the request; `None` in 2026-07-28.
     live: Option<Arc<Live>>,
     id: Id,
     judge: Judge,
     source: Source,
-    /// What was read before.
+    /// The first message, which was read before.
     first: Option<Result<Option<Incoming>, Error>>,
     resumes: u32,
-    /// Of the trace: for as long as it is read.
+    /// The span of the phase *stream*, kept while the answer is read.
     _span: tracing::Span,
 }
 
 #[derive(Debug)]
 enum Source {
     Messages(Box<Messages>),
-    /// The whole response, of an answer that wasn't success.
+    /// The whole response of an answer that wasn't a success.
     Failure(Option<String>),
     /// The response was read.
     Done,
@@ -83,7 +84,7 @@ impl Reading {
         Ok(Self { session, live, id, judge, source, first: None, resumes: 0, _span })
     }
 
-    /// That of a response which was read already.
+    /// The reading of a response that has already been read.
     pub(super) fn of_error(session: Arc<Session>, id: Id, text: String) -> Self {
         let judge = Judge::new(id.clone(), false);
         let source = Source::Failure(Some(text));
@@ -91,13 +92,13 @@ impl Reading {
         Self { session, live: None, id, judge, source, first: None, resumes: 0, _span }
     }
 
-    /// The same, after `first` was taken out of it.
-    pub(super) fn behind(mut self, first: Option<Result<Option<Incoming>, Error>>) -> Self {
+    /// The same, with the `first` message that was taken out of it.
+    pub(super) fn with_first(mut self, first: Option<Result<Option<Incoming>, Error>>) -> Self {
         self.first = first;
         self
     }
 
-    /// Which of the profile's sessions this comes from; 0 where there are none.
+    /// The epoch of the session; 0 for requests without a session.
     pub(crate) fn epoch(&self) -> u64 {
         self.live.as_ref().map_or(0, |live| live.epoch())
     }
@@ -133,17 +134,18 @@ impl Reading {
         }
     }
 
-    /// What a message is to the client; nothing if it goes nowhere.
+    /// Checks a message; `None` if it is dropped.
     fn part(&mut self, message: Message) -> Option<Part> {
         let Ok(envelope) = Envelope::parse(&message.text) else {
-            tracing::warn!(profile = %self.session.profile, "dropped what the server sent: it is no message");
+            tracing::warn!(profile = %self.session.profile, "dropped an invalid message of the server");
             return None;
         };
         match self.judge.message(&message.text, &envelope) {
             Verdict::Own(repaired) => {
                 let code = code_of(&envelope);
                 if let (Some(live), Some(AWS_SESSION_EXPIRED)) = (&self.live, code) {
-                    // Too late to send the request again. The next one gets another session.
+                    // It is too late to send the request again. The next request opens another
+                    // session.
                     self.session.lose(live);
                 }
                 if let Source::Messages(messages) =
@@ -158,7 +160,7 @@ impl Reading {
         }
     }
 
-    /// The JSON-RPC error of an answer that isn't success.
+    /// The JSON-RPC error of an answer that isn't a success.
     fn failure(&mut self, text: Option<String>) -> Result<Part, Error> {
         self.source = Source::Done;
         let text = text.ok_or(Error::NoAnswer)?;
@@ -169,8 +171,8 @@ impl Reading {
         Ok(Part::Response(Response { message, code }))
     }
 
-    /// Takes the stream up again after its last event; `cut` says why it ended, and is the error where
-    /// that isn't possible.
+    /// Resumes the stream after its last event. `cut` is the reason why it ended, and is returned if the stream can't
+    /// be resumed.
     async fn resume(&mut self, cut: Error) -> Result<(), Error> {
         self.resumes += 1;
         let (Some(live), Source::Messages(messages)) = (&self.live, &mut self.source) else {
@@ -191,9 +193,9 @@ impl Reading {
     }
 }
 
-/// Lets the stream end: dropped, it would take its connection with it.
+/// Reads the stream to its end in a task: dropping it would close its connection.
 fn drain(mut messages: Messages) {
-    // Nearly always there is nothing more.
+    // Nearly always nothing follows.
     if let Some(Ok(None) | Err(_)) = messages.next().now_or_never() {
         return;
     }

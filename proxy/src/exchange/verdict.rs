@@ -1,8 +1,8 @@
-//! Which request a message of the server responds to.
+//! Decides which request a message of the server responds to.
 //!
 //! A server, or a gateway in front of it, may mix up the responses of its callers
-//! (GHSA-345p-7cg4-v4c7), or replay what it has sent: a response under the id of another request
-//! reaches nobody, and each request has one response.
+//! (GHSA-345p-7cg4-v4c7), or replay earlier messages. Therefore a response under the id of another
+//! request is dropped, and each request gets one response.
 
 use rmcp::model::ErrorCode;
 
@@ -11,28 +11,30 @@ use crate::sse::Why;
 use crate::upstream::Failure;
 use crate::wire::{self, Edits, Envelope, Id, Kind, Object, Peek};
 
-/// What a message in the answer to a request is to that request.
+/// How a message relates to the request in whose answer it came.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Its response; the text to show in its place, where the client couldn't take it as it came.
+    /// It is the response. Contains a replacement for its text if the client couldn't read the
+    /// original.
     Own(Option<String>),
-    /// The client must not see it.
+    /// The client must not get it.
     Dropped,
-    /// A request or a notification.
+    /// It is a request or a notification.
     Other,
 }
 
 /// Judges the messages in the answer to one request, in their order.
 #[derive(Debug)]
 pub(super) struct Judge {
-    /// The request; none for what a server says on its own account, where no response belongs.
+    /// The request's id; `None` for a stream of unsolicited messages, which may contain no
+    /// response.
     id: Option<Id>,
-    /// Whether the client can take requests of the server here.
+    /// Whether the client accepts requests of the server here.
     takes_requests: bool,
     is_answered: bool,
-    /// A response to another request was dropped.
+    /// Whether a response to another request was dropped.
     was_foreign: bool,
-    /// A message that couldn't be kept, which may have been the response.
+    /// Why a message was lost that may have been the response.
     lost: Option<Why>,
 }
 
@@ -72,7 +74,7 @@ impl Judge {
         }
     }
 
-    /// Whether a message whose beginning this is may pass on before it is complete.
+    /// Whether a message with this beginning may be forwarded before it is complete.
     pub(super) fn passes(&mut self, beginning: &[u8]) -> bool {
         match wire::peek(beginning) {
             Peek::Id(id)
@@ -81,14 +83,14 @@ impl Judge {
                 self.is_answered = true;
                 true
             }
-            // A notification, or a request whose id comes later.
+            // A notification, or a request whose id comes later in the text.
             Peek::Method => self.takes_requests,
-            // A response to another request, or a second one.
+            // A response to another request, or a second response.
             Peek::Id(_) | Peek::Unknown => false,
         }
     }
 
-    /// A message is lost.
+    /// Records that a message was lost.
     pub(super) fn on_lost(&mut self, why: Why) {
         tracing::warn!(%why, "dropped a message of the server");
         self.lost = Some(why);
@@ -105,7 +107,7 @@ impl Judge {
     }
 }
 
-/// What a message in the answer to the request `id` is; `None`: the response to another request.
+/// Judges a message in the answer to the request `id`. `None` for the response to another request.
 fn verdict(text: &str, envelope: &Envelope<'_>, id: Option<&Id>) -> Option<Verdict> {
     if envelope.kind != Kind::Response {
         return Some(Verdict::Other);
@@ -114,18 +116,16 @@ fn verdict(text: &str, envelope: &Envelope<'_>, id: Option<&Id>) -> Option<Verdi
     Some(Verdict::Own(repaired(text, envelope, id)))
 }
 
-/// Whether a message is an error that the server didn't attribute: in the answer to a request, it is
-/// about that request.
+/// Whether a message is an error without an id. In the answer to a request, it is about that request.
 fn has_no_id(envelope: &Envelope<'_>) -> bool {
     envelope.error.is_some() && envelope.id.is_none_or(|id| id == "null" || id == "\"\"")
 }
 
-/// An answer that isn't success to the request `id`, without a JSON-RPC error that belongs to another
-/// request.
+/// The answer to the request `id`, which isn't a success, without a JSON-RPC error that belongs to another request.
 pub(super) fn of_request(mut failure: Failure, id: &Id) -> Failure {
     let is_foreign = failure.message.as_deref().is_some_and(|message| {
         Envelope::parse(message).is_ok_and(|envelope| {
-            // The Python SDK puts this id in the place of one that it doesn't know.
+            // The Python SDK sends this id where it doesn't know the request's id.
             let is_placeholder = envelope.id == Some("\"server-error\"");
             !envelope.answers(id) && !has_no_id(&envelope) && !is_placeholder
         })
@@ -138,13 +138,13 @@ pub(super) fn of_request(mut failure: Failure, id: &Id) -> Failure {
     failure
 }
 
-/// Whether a response belongs to the request `id`, or names no request.
+/// Whether a response belongs to the request `id`, or has no id.
 pub(super) fn is_about(envelope: &Envelope<'_>, id: &Id) -> bool {
     envelope.kind == Kind::Response && (envelope.answers(id) || has_no_id(envelope))
 }
 
-/// A response as the client can take it, under its own id, and with an error or a result, not both;
-/// `None` where it is like that.
+/// Repairs a response for the client: its own id, and either an error or a result, not both. `None`
+/// if nothing must change.
 pub(crate) fn repaired(text: &str, envelope: &Envelope<'_>, id: &Id) -> Option<String> {
     let changed = with_id(text, envelope, id);
     let both = envelope.error.is_some_and(|error| error != "null") && envelope.result.is_some();
@@ -157,10 +157,10 @@ pub(crate) fn repaired(text: &str, envelope: &Envelope<'_>, id: &Id) -> Option<S
     let Ok(object) = Object::parse(text) else { return changed };
     let mut edits = Edits::new(text);
     edits.members(&object, |member| member.name() == superfluous, &[]);
-    Some(edits.apply().map_or_else(|_| unfit(id), wire::one_line))
+    Some(edits.apply().map_or_else(|_| unrepairable(id), wire::one_line))
 }
 
-/// `text` under another id; `None` where it has that id.
+/// `text` with another id; `None` if it already has that id.
 pub(crate) fn with_id(text: &str, envelope: &Envelope<'_>, id: &Id) -> Option<String> {
     let mut edits = Edits::new(text);
     match envelope.id {
@@ -168,12 +168,12 @@ pub(crate) fn with_id(text: &str, envelope: &Envelope<'_>, id: &Id) -> Option<St
         Some(token) => edits.replace(token, id.token()),
         None => edits.members(&envelope.object, |_| false, &[("id", id.token())]),
     }
-    Some(edits.apply().unwrap_or_else(|_| unfit(id)))
+    Some(edits.apply().unwrap_or_else(|_| unrepairable(id)))
 }
 
-/// In the place of a response that can't be changed as it must be.
-fn unfit(id: &Id) -> String {
-    let why = "The server's response can't be passed on.";
+/// Replaces a response that couldn't be repaired.
+fn unrepairable(id: &Id) -> String {
+    let why = "The server's response can't be forwarded.";
     wire::error_response(id, ErrorCode::INTERNAL_ERROR, why)
 }
 
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_nothing_is_neither() {
+    fn requests_and_notifications_are_no_responses() {
         assert_eq!(verdict(r#"{"method":"notifications/message"}"#, "1"), Verdict::Other);
         assert_eq!(verdict(r#"{"id":1,"method":"roots/list"}"#, "1"), Verdict::Other);
     }
@@ -276,9 +276,9 @@ mod tests {
         assert!(!judge.passes(br#"{"result":{"id":1,"text":"xxx"#));
     }
 
-    /// From 2026-07-28 on, servers make no requests.
+    /// From 2026-07-28 on, servers send no requests.
     #[test]
-    fn requests_are_dropped_where_there_are_none() {
+    fn requests_are_dropped_in_stateless_answers() {
         let question = r#"{"id":1,"method":"roots/list"}"#;
         let note = r#"{"method":"notifications/message"}"#;
         let mut judge = Judge::new(Id::from_token("1"), false);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_took_the_place_of_a_response_is_named() {
+    fn a_lost_response_is_reported() {
         let missing = |judge: &Judge| judge.missing().map(|error| error.to_string());
         let mut judge = judge("1");
         assert_eq!(missing(&judge), Some(Error::NoAnswer.to_string()));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_on_its_own_account_holds_no_response() {
+    fn an_unsolicited_stream_expects_no_response() {
         let mut judge = Judge::unsolicited();
         let mut verdict = |text| judge.message(text, &Envelope::parse(text).unwrap());
         assert_eq!(verdict(r#"{"id":1,"result":{}}"#), Verdict::Dropped);

@@ -46,7 +46,7 @@ fn absent_null_and_the_default_by_name_are_the_default() {
 }
 
 #[test]
-fn a_listed_name_is_that_profile_and_is_cut_out() {
+fn a_listed_name_chooses_the_profile_and_is_removed() {
     for (given, sent) in [
         (r#"{"aws_profile":"dev"}"#, r#"{}"#),
         (
@@ -63,7 +63,7 @@ fn a_listed_name_is_that_profile_and_is_cut_out() {
 }
 
 #[test]
-fn anything_else_is_an_error_that_names_what_was_given_and_what_is_allowed() {
+fn an_unknown_profile_is_an_error_with_the_given_and_the_allowed_names() {
     for (given, shown) in [
         (r#"{"aws_profile":"staging"}"#, r#""staging""#),
         (r#"{"aws_profile":"Prod"}"#, r#""Prod""#),
@@ -81,7 +81,7 @@ fn anything_else_is_an_error_that_names_what_was_given_and_what_is_allowed() {
 }
 
 #[test]
-fn with_one_profile_nothing_is_read_or_cut() {
+fn with_one_profile_the_argument_is_ignored() {
     let request = request(&call(r#"{"aws_profile":"anything"}"#));
     let choice = offer(&["prod"], &[]).of_tool_call(&request, "aws_profile").unwrap();
     assert_eq!((choice.profile.as_str(), choice.cut), ("prod", None));
@@ -89,7 +89,7 @@ fn with_one_profile_nothing_is_read_or_cut() {
 }
 
 #[test]
-fn tools_outside_the_globs_take_the_default_only() {
+fn tools_outside_the_globs_use_only_the_default() {
     let offer = offer(&["prod", "dev"], &["aws_*"]);
     let choose = |arguments: &str| offer.of_tool_call(&request(&call(arguments)), "aws_profile");
     assert!(offer.is_offered_on("aws_call") && !offer.is_offered_on("t"));
@@ -152,7 +152,7 @@ fn the_schema_lists_the_default_first_and_describes() {
 }
 
 #[test]
-fn names_beyond_plain_words_are_offered_and_taken_as_they_are() {
+fn names_with_special_characters_are_offered_and_accepted() {
     let names = ["my profile", "Zürich", "a, b", "it's \"x\""];
     let offer = offer(&names, &[]);
     let schema: serde_json::Value = serde_json::from_str(&offer.schema(|_| None)).unwrap();
@@ -163,7 +163,7 @@ fn names_beyond_plain_words_are_offered_and_taken_as_they_are() {
         let choice = offer.of_tool_call(&request(&text), "aws_profile").unwrap();
         assert_eq!(choice.profile.as_str(), name);
     }
-    // The same to look at, and another name.
+    // It looks the same, but is another name.
     let text = call(r#"{"aws_profile":"Zu\u0308rich"}"#);
     let refused = offer.of_tool_call(&request(&text), "aws_profile").unwrap_err();
     assert!(refused.contains("\"my profile\", Zürich, \"a, b\", "), "{refused}");

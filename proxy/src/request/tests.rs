@@ -20,7 +20,7 @@ fn finished(text: &str, cut: Option<&str>, metadata: &[(&str, &str)]) -> String 
 }
 
 #[test]
-fn a_request_says_who_it_is() {
+fn a_request_has_its_members() {
     let text = r#" {"jsonrpc":"2.0","id":1.0,"method":"tools/call","params":{"name":"t","arguments":{"a":1},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}} "#;
     let request = read(text).unwrap();
     assert_eq!((request.id().token(), request.method()), ("1.0", "tools/call"));
@@ -37,10 +37,10 @@ fn every_place_has_a_pointer() {
     }
 }
 
-/// Go's decoders fold the case of keys, and others take the first of two: a rule that was applied to one reading would
-/// let the other one pass.
+/// Go's decoders ignore the case of keys, and others use the first of two: a rule applied to one reading could be
+/// bypassed by another.
 #[test]
-fn what_readers_understand_differently_is_refused() {
+fn ambiguous_messages_are_refused() {
     for text in [
         r#"{"id":1,"method":"tools/call","params":{"name":"echo","Name":"danger"}}"#,
         r#"{"id":1,"method":"ping","Method":"tools/call","params":{"name":"danger"}}"#,
@@ -55,13 +55,13 @@ fn what_readers_understand_differently_is_refused() {
         let fault = read(text).unwrap_err();
         assert!(matches!(fault, Fault::DuplicateKey(_) | Fault::Ambiguous(_)), "{text}: {fault}");
     }
-    // What nobody decides by is the tool's own affair.
+    // Duplicates elsewhere concern only the tool.
     read(r#"{"id":1,"method":"tools/call","params":{"name":"t","arguments":{"a":1,"A":2,"a":3}}}"#)
         .unwrap();
 }
 
 #[test]
-fn what_is_no_message_is_told_as_such() {
+fn a_text_that_is_no_message_is_refused() {
     for (text, is_parse_error) in [
         ("{", true),
         ("nonsense", true),
@@ -123,7 +123,7 @@ fn cutting_and_adding_is_one_edit() {
     assert_eq!(finished(untouched, None, &[]), untouched);
 }
 
-/// Anything, of one size and of sixteen times that: the time is that of reading it.
+/// Any text takes linear time: two sizes are compared, one sixteen times the other.
 #[test]
 fn reading_takes_linear_time() {
     const SIZE: usize = 1 << 20;
@@ -140,11 +140,11 @@ fn reading_takes_linear_time() {
             }
         }
     }
-    // The square of a mebibyte would take hours.
+    // Quadratic time for a mebibyte would be hours.
     assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
 }
 
-/// What is to take 0.3 s in release: here it is the square that is ruled out.
+/// In a release build the limit is 0.3 s; here only quadratic time is excluded.
 #[test]
 fn sixteen_mebibytes_are_read_and_cut_at_once() {
     const SIZE: usize = 16 << 20;

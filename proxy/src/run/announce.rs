@@ -1,12 +1,12 @@
-//! The resolved options, for readers of the log; and warnings about those that can't take effect.
+//! Logs the resolved options, and warnings about options without effect.
 
 use sigward_proto::host::HostScope;
 
 use crate::broker::Route;
 use crate::config::{BrokerAddress, Config, ProfileName};
 
-/// Says once, at the start, what the proxy goes by. A value of `--header` or `--metadata` may be
-/// secret: only names are said.
+/// Logs the configuration once at the start. Values of `--header` and `--metadata` may be secret,
+/// so only their names are logged.
 pub(super) fn announce(config: &Config, route: &Route) {
     let host = config.endpoint.host_str().and_then(HostScope::of);
     let broker = route.address().shared().unwrap_or_else(|| "a private one".to_owned());
@@ -40,14 +40,14 @@ fn warnings(config: &Config, route: &Route, host: Option<HostScope<'_>>) -> Vec<
         let broker = route.address();
         if broker != BrokerAddress::Private {
             warnings.push(format!(
-                "{option} {value} has no effect: {broker} signs with what its [[endpoint]] says \
-                 (--broker private goes by {option})"
+                "{option} {value} has no effect: {broker} signs as configured in its [[endpoint]] \
+                 (--broker private uses {option})"
             ));
         } else if let Some(of_host) = of_host
             && of_host != value
         {
             warnings.push(format!(
-                "{option} {value} contradicts the endpoint, whose host says {of_host}: AWS will \
+                "{option} {value} contradicts the endpoint, whose host is for {of_host}: AWS will \
                  probably refuse the signatures; leave {option} out"
             ));
         }
@@ -66,7 +66,7 @@ mod tests {
     use crate::cli;
     use crate::environment::Environment;
 
-    fn said(arguments: &[&str], route: &Route) -> Vec<String> {
+    fn warnings_of(arguments: &[&str], route: &Route) -> Vec<String> {
         let program = ["sigward-proxy", "https://aws-mcp.us-east-1.api.aws/mcp"];
         let arguments = program.iter().chain(arguments).map(Into::into);
         let config = cli::parse(arguments, &Environment::with(&[])).unwrap().config;
@@ -74,14 +74,14 @@ mod tests {
     }
 
     #[test]
-    fn options_that_a_shared_broker_overrides_are_named() {
+    fn options_without_effect_are_reported() {
         let shared = Route::Unix("/run/sigward/broker.sock".into());
-        let both = said(&["--service", "aws-mcp", "--region", "us-east-1"], &shared);
+        let both = warnings_of(&["--service", "aws-mcp", "--region", "us-east-1"], &shared);
         assert_eq!(both.len(), 2, "{both:?}");
         assert!(both[0].contains("--service aws-mcp has no effect"), "{both:?}");
         assert!(both[1].contains("unix:/run/sigward/broker.sock"), "{both:?}");
-        assert!(said(&[], &shared).is_empty());
-        let header = said(&["--header", "User-Agent=secret"], &shared);
+        assert!(warnings_of(&[], &shared).is_empty());
+        let header = warnings_of(&["--header", "User-Agent=secret"], &shared);
         assert!(header[0].contains("user-agent") && !header[0].contains("secret"), "{header:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The commands that end: `config` and `check`.
+//! The commands `config` and `check`.
 
 use std::future::pending;
 use std::io::{self, Write as _};
@@ -14,10 +14,10 @@ use crate::environment::Environment;
 use crate::launch;
 use crate::log;
 
-/// How long a running broker may take to name its profiles.
+/// How long a running broker may take to list its profiles.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Goes the whole way to the endpoint once.
+/// Runs `sigward-proxy check`.
 pub(super) fn check(invocation: Invocation, json: bool, environment: Environment) -> ExitCode {
     log::start(&invocation.log_level, None);
     let Invocation { config, broker, log_level, .. } = invocation;
@@ -45,9 +45,9 @@ pub(super) fn check(invocation: Invocation, json: bool, environment: Environment
     }
 }
 
-/// Prints or writes the entry of a client's file.
+/// Runs `sigward-proxy config`.
 pub(super) fn config(task: Task, environment: &Environment) -> ExitCode {
-    if let Err(error) = launch::leave(environment) {
+    if let Err(error) = launch::leave_aws_variables(environment) {
         return fail(&error);
     }
     let executable = match std::env::current_exe() {
@@ -82,12 +82,12 @@ pub(super) fn config(task: Task, environment: &Environment) -> ExitCode {
                 false => ExitCode::FAILURE,
             }
         }
-        // What is wrong with the options says so at its beginning.
+        // Errors of the command line parser begin with this prefix.
         Err(error) => fail(&error.trim_start_matches("error: ").trim_end()),
     }
 }
 
-/// The profiles of the broker that runs, else those of the AWS files.
+/// The profiles of the running broker, or of the AWS files.
 fn offered(choice: &BrokerChoice, environment: &Environment) -> Result<Offered, String> {
     let Some(route) = launch::running(choice, environment) else {
         return launch::profile_names(environment).map(Offered::Files);
@@ -95,19 +95,20 @@ fn offered(choice: &BrokerChoice, environment: &Environment) -> Result<Offered, 
     let runtime = runtime().map_err(|error| error.to_string())?;
     runtime.block_on(async {
         let broker = Broker::new(route, PATIENCE);
-        // Named in errors that are about one.
-        let nobody = ProfileName::parse("default").map_err(str::to_owned)?;
-        let profiles = broker.profiles(&nobody).await.map_err(|error| error.to_string())?;
+        // The profile for error messages.
+        let placeholder = ProfileName::parse("default").map_err(str::to_owned)?;
+        let profiles = broker.profiles(&placeholder).await.map_err(|error| error.to_string())?;
         Ok(Offered::Running { broker: broker.address().to_string(), profiles })
     })
 }
 
-/// One thread: these wait, and end.
+/// One thread is sufficient: these commands mostly wait.
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Whether all of it was written: no MCP client reads this standard output.
+/// Prints to standard output, which isn't an MCP channel here. Returns whether everything was
+/// written.
 fn print(text: &str) -> bool {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()

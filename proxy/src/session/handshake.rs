@@ -1,34 +1,35 @@
-//! What a client sent at the beginning, to be sent again over other sessions.
+//! Stores what a client sent at the beginning, for replay over other sessions.
 
 use std::sync::{Mutex, PoisonError};
 
-/// The longest params of one message that are kept: they stay for as long as the client.
+/// The longest params of one message that are stored: they are kept as long as the client.
 pub(crate) const MAX_KEPT: usize = 64 << 10;
 
-/// What a client sent that a session of another profile must get as well.
+/// The messages of a client that a session of another profile must get, too.
 #[derive(Debug, Default)]
-pub struct Handshake(Mutex<Kept>);
+pub struct Handshake(Mutex<Stored>);
 
-/// See [`Handshake`].
+/// The stored messages.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Kept {
+pub(super) struct Stored {
     /// The text of `params` of `initialize`.
     pub(super) initialize: Option<String>,
     /// The text of `params` of `logging/setLevel`.
     pub(super) log_level: Option<String>,
-    /// The result of the next handshake that is replayed, where it is wanted.
+    /// The result of the next handshake that is replayed. The outer `Option` is set if it is
+    /// wanted.
     result: Option<Option<String>>,
 }
 
 impl Handshake {
-    /// Keeps the `params` of the client's `initialize`, and nothing of an earlier one.
+    /// Stores the `params` of the client's `initialize`, and clears everything else.
     pub fn initialize(&self, params: &str) {
-        *self.lock() = Kept { initialize: Some(params.to_owned()), ..Kept::default() };
+        *self.lock() = Stored { initialize: Some(params.to_owned()), ..Stored::default() };
     }
 
-    /// The handshake came to nothing.
+    /// Clears everything, because the handshake failed.
     pub fn forget(&self) {
-        *self.lock() = Kept::default();
+        *self.lock() = Stored::default();
     }
 
     /// The `params` of the client's `initialize`.
@@ -37,38 +38,40 @@ impl Handshake {
         self.lock().initialize.clone()
     }
 
-    /// Has the result of the next replay kept: it answers the client's own handshake.
+    /// Asks for the result of the next replay, which answers the client's own handshake.
     pub(crate) fn want_result(&self) {
         self.lock().result = Some(None);
     }
 
-    /// What came of that.
+    /// Takes that result.
     pub(crate) fn take_result(&self) -> Option<String> {
         self.lock().result.take().flatten()
     }
 
-    /// A server has answered a replay.
+    /// Records the result of a replay.
     pub(super) fn answered(&self, result: &str) {
         if let Some(wanted) = &mut self.lock().result {
             *wanted = Some(result.to_owned());
         }
     }
 
-    /// Keeps the `params` of `logging/setLevel`.
+    /// Stores the `params` of `logging/setLevel`.
     pub fn log_level(&self, params: &str) {
         if params.len() > MAX_KEPT {
-            tracing::warn!("a log level isn't kept for sessions of other profiles: it is too long");
+            tracing::warn!(
+                "a log level isn't stored for sessions of other profiles: it is too long"
+            );
             return;
         }
         self.lock().log_level = Some(params.to_owned());
     }
 
-    /// All of it.
-    pub(super) fn kept(&self) -> Kept {
+    /// A copy of all that is stored.
+    pub(super) fn stored(&self) -> Stored {
         self.lock().clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Stored> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -82,8 +85,8 @@ mod tests {
         let handshake = Handshake::default();
         handshake.log_level(r#"{"level":"info"}"#);
         handshake.log_level(&"x".repeat(MAX_KEPT + 1));
-        assert_eq!(handshake.kept().log_level.as_deref(), Some(r#"{"level":"info"}"#));
+        assert_eq!(handshake.stored().log_level.as_deref(), Some(r#"{"level":"info"}"#));
         handshake.initialize("{}");
-        assert_eq!(handshake.kept().log_level, None, "it belonged to the handshake before");
+        assert_eq!(handshake.stored().log_level, None, "it belonged to the handshake before");
     }
 }

@@ -1,9 +1,9 @@
-//! The order of what a client sends without waiting for an answer.
+//! Orders the client's messages that expect no response.
 //!
-//! Notifications and responses go out one after the other, each once the server has taken the one
-//! before, and a request waits for those that the client sent before it: progress doesn't go
+//! Notifications and responses are sent one after the other, each once the server has accepted the
+//! one before. A request waits for those that the client sent before it. So progress doesn't go
 //! backwards, and a call doesn't overtake a notification that it depends on. The queue is bounded;
-//! there is a task only while it isn't empty.
+//! a task runs only while it isn't empty.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,44 +16,44 @@ use tokio::time::Instant;
 use crate::budget::Message;
 use crate::config::ProfileName;
 
-/// Notifications that wait. Beyond these, new ones are dropped. Responses, cancellations and the end
-/// of the handshake never are: each belongs to one of a bounded number of requests.
+/// The most notifications that wait; further ones are dropped. Responses, cancellations and `notifications/initialized`
+/// are never dropped: each belongs to one of a bounded number of requests.
 const MAX_WAITING: usize = 4096;
-/// The bytes that they may have together.
+/// The limit for the bytes of all waiting messages.
 const MAX_BYTES: usize = 4 << 20;
 
-/// How long a request waits for a server that is late to take one notification.
+/// How long a request waits for the server to accept one notification.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long it waits for all of them.
+/// How long a request waits for all of them.
 const PATIENCE_MAX: Duration = Duration::from_secs(30);
 
-/// One message for the lane.
+/// A message for the lane.
 #[derive(Debug)]
 pub(crate) struct Parcel {
     /// The text, with its share of the memory.
     message: Message,
-    /// How it goes.
+    /// The session that it is sent over.
     route: Route,
-    /// Whether the server can do without it.
+    /// Whether it is dropped if the lane is full.
     may_be_dropped: bool,
 }
 
-/// How a message of the lane goes.
+/// The session that a message of the lane is sent over.
 #[derive(Debug)]
 pub(super) enum Route {
-    /// Over whichever session is open then.
+    /// The session that is open when the message is sent.
     Bound,
-    /// Only over this one of the profile's sessions: another one doesn't know the request that it is
-    /// about.
+    /// Only the session with this epoch: a later one doesn't know the request that the message is about.
     Epoch(u64),
-    /// The end of the client's handshake, after which the server may speak on its own account.
+    /// The session whose handshake this message ends; its server may then send unsolicited
+    /// messages.
     Initialized,
-    /// Over none, with these headers (2026-07-28).
+    /// No session, with these headers (2026-07-28).
     Unbound(HeaderMap),
 }
 
 impl Parcel {
-    /// A notification for whichever session is open.
+    /// A notification for the session that is open when it is sent.
     pub(crate) fn bound(message: Message) -> Self {
         Self { message, route: Route::Bound, may_be_dropped: true }
     }
@@ -63,7 +63,7 @@ impl Parcel {
         Self { message, route: Route::Bound, may_be_dropped: false }
     }
 
-    /// What concerns a question of one of the profile's sessions.
+    /// A message about a question of the session with this epoch.
     pub(crate) fn of_epoch(epoch: u64, message: Message) -> Self {
         Self { message, route: Route::Epoch(epoch), may_be_dropped: false }
     }
@@ -82,7 +82,7 @@ impl Parcel {
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     queue: Mutex<Queue>,
-    /// How many of those that came have been dealt with.
+    /// The number of messages that have been sent or have failed.
     done: watch::Sender<u64>,
 }
 
@@ -90,15 +90,15 @@ pub(super) struct Lane {
 struct Queue {
     waiting: VecDeque<Parcel>,
     bytes: usize,
-    /// How many came.
-    came: u64,
-    /// How many had come with the end of the last handshake.
+    /// The number of messages that were added.
+    added: u64,
+    /// The value of `added` after the last `notifications/initialized`.
     handshake: u64,
     is_running: bool,
 }
 
 impl Lane {
-    /// Puts a message behind those that wait. True if nobody sends them yet.
+    /// Appends a message. Returns true if the caller must start the task that sends them.
     pub(super) fn enqueue(&self, parcel: Parcel, profile: &ProfileName) -> bool {
         let mut queue = self.lock();
         let bytes = queue.bytes + parcel.message.text.len();
@@ -107,28 +107,28 @@ impl Lane {
             tracing::warn!(%profile, "dropped a notification: the server is slow to take those before it");
             return false;
         }
-        queue.came += 1;
+        queue.added += 1;
         queue.bytes = bytes;
         if matches!(parcel.route, Route::Initialized) {
-            queue.handshake = queue.came;
+            queue.handshake = queue.added;
         }
         queue.waiting.push_back(parcel);
         !std::mem::replace(&mut queue.is_running, true)
     }
 
-    pub(super) async fn caught_up(&self) {
-        let (came, handshake) = {
+    pub(super) async fn wait_for_delivery(&self) {
+        let (added, handshake) = {
             let queue = self.lock();
-            (queue.came, queue.handshake)
+            (queue.added, queue.handshake)
         };
-        if *self.done.borrow() >= came {
+        if *self.done.borrow() >= added {
             return;
         }
         let mut done = self.done.subscribe();
-        // The sender lives in `self`. Before the handshake is complete, servers take no request.
+        // The sender lives in `self`. Servers accept no request before the handshake is complete.
         let _ = done.wait_for(|done| *done >= handshake).await;
         let last = Instant::now() + PATIENCE_MAX;
-        while *done.borrow_and_update() < came {
+        while *done.borrow_and_update() < added {
             let limit = last.min(Instant::now() + PATIENCE);
             if tokio::time::timeout_at(limit, done.changed()).await.is_err() {
                 return;
@@ -136,7 +136,8 @@ impl Lane {
         }
     }
 
-    /// The next message to send, after which [`Lane::delivered`] is called; `None` if none waits.
+    /// The next message to send; the caller calls [`Lane::delivered`] after it. `None` if none
+    /// waits.
     pub(super) fn next(&self) -> Option<(Message, Route)> {
         let mut queue = self.lock();
         let next = queue.waiting.pop_front();
@@ -145,7 +146,7 @@ impl Lane {
         next.map(|parcel| (parcel.message, parcel.route))
     }
 
-    /// The message that was taken last has been dealt with.
+    /// Records that the last message was sent or has failed.
     pub(super) fn delivered(&self) {
         self.done.send_modify(|done| *done += 1);
     }
@@ -167,7 +168,7 @@ mod tests {
         lane
     }
 
-    /// A busy server takes each of them in time, and all together take long.
+    /// The server accepts each notification in time, although all of them together take long.
     #[tokio::test(start_paused = true)]
     async fn a_request_waits_while_notifications_are_taken() {
         let lane = lane(20);
@@ -178,16 +179,16 @@ mod tests {
             }
         };
         let waiting = async {
-            lane.caught_up().await;
+            lane.wait_for_delivery().await;
             assert_eq!(*lane.done.borrow(), 20);
         };
         tokio::join!(taking, waiting);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_takes_none_or_too_many_holds_no_request_up() {
+    async fn a_slow_server_delays_a_request_only_for_a_limited_time() {
         let (stuck, begun) = (lane(1), Instant::now());
-        stuck.caught_up().await;
+        stuck.wait_for_delivery().await;
         assert_eq!(begun.elapsed(), PATIENCE);
         let (slow, begun) = (lane(1000), Instant::now());
         let taking = async {
@@ -197,8 +198,8 @@ mod tests {
             }
         };
         tokio::select! {
-            () = slow.caught_up() => {}
-            () = taking => panic!("it waited for all"),
+            () = slow.wait_for_delivery() => {}
+            () = taking => panic!("the request waited for all notifications"),
         }
         assert_eq!(begun.elapsed(), PATIENCE_MAX);
     }

@@ -1,4 +1,4 @@
-//! The connection of one profile to the server, for requests with a session and without.
+//! The connection of one profile to the server, for requests with and without a session.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use crate::metadata::Metadata;
 use crate::protocol::{self, LAST_EVENT_ID};
 use crate::upstream::{Answer, Frames, Outgoing, Sent, Upstream};
 
-/// Whose credentials sign, and for which client.
+/// The connection of one client and profile.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(super) profile: ProfileName,
-    /// Whether nothing is signed.
+    /// Whether requests are sent unsigned.
     pub(super) unsigned: bool,
     pub(super) upstream: Arc<Upstream>,
-    /// The client's part of the memory that messages take.
+    /// The client's share of the memory for messages.
     pub(super) budget: Budget,
-    /// Goes into `_meta` of the proxy's own requests.
+    /// The metadata for `_meta` of the proxy's own requests.
     pub(super) metadata: Arc<Metadata>,
 }
 
@@ -37,20 +37,21 @@ impl Link {
         Self { profile, unsigned: false, upstream, budget, metadata }
     }
 
-    /// The server, as it is called in a sentence.
+    /// The host of the server.
     pub(crate) fn host(&self) -> &str {
         self.upstream.host()
     }
 
-    /// Whether the broker gives signatures by turns, as far as it has said.
+    /// Whether the broker is known to limit the rate of signatures.
     pub(crate) fn is_paced(&self) -> bool {
         self.upstream.is_paced(&self.profile)
     }
 
-    /// Tells the broker that the server throttled a request, by the record of its signature.
+    /// Reports to the broker that the server throttled a request. `audit_id` identifies its
+    /// signature.
     pub(crate) async fn throttled(&self, audit_id: Option<&str>) {
         if let Some(audit_id) = audit_id {
-            // Rare, and large: it holds a question to the broker.
+            // Boxed because it is rare and large: it holds a request to the broker.
             Box::pin(self.upstream.throttled(&self.profile, audit_id)).await;
         }
     }
@@ -65,7 +66,7 @@ impl Link {
         self.post_with(None, live, text.into(), sent).await
     }
 
-    /// The same, with other headers beside those that MCP asks for.
+    /// The same, with additional headers.
     pub(crate) async fn post_with(
         &self,
         others: Option<&HeaderMap>,
@@ -79,7 +80,7 @@ impl Link {
         self.send(Method::POST, headers, text, false, sent).await
     }
 
-    /// Sends one message that belongs to no session: `initialize`, and all of 2026-07-28.
+    /// Sends one message without a session: `initialize`, and all requests of 2026-07-28.
     pub(crate) async fn post_unbound(
         &self,
         headers: HeaderMap,
@@ -90,8 +91,8 @@ impl Link {
         self.send(Method::POST, headers, text.into(), patient, sent).await
     }
 
-    /// Opens a stream by GET: the one of what the server says on its own account, or the rest of the
-    /// one that was cut `after` an event. `patient` is for the former, which may be silent for hours.
+    /// Opens a stream with GET: the stream of unsolicited messages, or the rest of the stream that was cut `after` an
+    /// event. `patient` is set for the former, which may be silent for hours.
     pub(crate) async fn stream(
         &self,
         live: &Live,
@@ -102,7 +103,7 @@ impl Link {
         headers.insert(http::header::ACCEPT, HeaderValue::from_static("text/event-stream"));
         protocol::bind(&mut headers, live.id.as_ref(), live.version.as_ref());
         if let Some(after) = after {
-            // Without it, the server would open another stream, and not go on with this one.
+            // Without it, the server would open another stream in place of resuming this one.
             let after = HeaderValue::try_from(after)
                 .map_err(|_| Error::NotMessage("its event id can't be sent in a header"))?;
             headers.insert(LAST_EVENT_ID, after);
@@ -110,7 +111,7 @@ impl Link {
         self.send(Method::GET, headers, Bytes::new(), patient, Sent::default()).await
     }
 
-    /// Ends a session with a DELETE, where the server gave it an id.
+    /// Ends a session with a DELETE if the server gave it an id.
     pub(crate) async fn end(&self, live: &Live) {
         let Some(id) = &live.id else { return };
         let mut headers = HeaderMap::with_capacity(4);
@@ -121,8 +122,8 @@ impl Link {
         }
     }
 
-    /// Sends what a client that speaks HTTP itself sends, with its own headers, for an answer that it
-    /// gets as it came. `budget` is for its messages, where that isn't the one of the link.
+    /// Sends a request of an HTTP client with the client's headers; the client gets the answer unchanged. `budget` is
+    /// the memory for its messages, if that isn't the link's.
     pub(crate) async fn pass(
         &self,
         method: Method,

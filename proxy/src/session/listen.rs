@@ -11,19 +11,19 @@ use super::live::Live;
 use crate::budget::Message;
 use crate::upstream::{Incoming, Messages, Reply};
 
-/// How long to wait before a stream is taken up again, where the server didn't say.
+/// The wait before a stream is resumed, unless the server sent another.
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
-/// The shortest such wait: a server that says 0 would have us spin.
+/// The shortest such wait: a server that sends 0 would cause a busy loop.
 pub(crate) const RETRY_MIN: Duration = Duration::from_millis(50);
-/// The longest wait before the stream is asked for again.
+/// The longest wait before the stream is requested again.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// Whose stream it is.
+/// The owner of the stream.
 pub(super) trait Listener: Send + Sync + 'static {
-    /// The way to the server.
+    /// The connection to the server.
     fn link(&self) -> &Link;
 
-    /// Takes a message of the session with this epoch; `None` if the listener is gone.
+    /// Handles a message of the session with this epoch; `None` if the listener is gone.
     fn take(
         self: Arc<Self>,
         epoch: u64,
@@ -31,38 +31,39 @@ pub(super) trait Listener: Send + Sync + 'static {
     ) -> impl Future<Output = Option<()>> + Send;
 }
 
-/// Reads the stream, again and again, until the session is gone or the server has no such stream.
+/// Reads the stream, and reopens it, until the session is gone or the server has no such stream.
 ///
-/// The session is held only while something is done with it: this must not keep alive what its end
-/// depends on.
+/// The session is referenced only while it is needed: the stream must not keep alive what its own
+/// end depends on.
 pub(super) async fn listen<L: Listener>(session: Weak<L>, live: Arc<Live>) {
     let mut after: Option<String> = None;
-    // What the server said last, which holds for later streams too.
+    // The last value that the server sent, which is also valid for later streams.
     let mut retry = RETRY;
     let mut wait = retry;
     loop {
         let answer = {
             let Some(session) = session.upgrade() else { return };
-            // What is kept while the stream is silent stays small.
+            // Boxed so that the memory of a silent stream stays small.
             Box::pin(session.link().stream(&live, after.as_deref(), true)).await
         };
         live.opening.send_replace(false);
         match answer.map(|answer| answer.reply) {
             Ok(Reply::Messages(mut messages)) => {
                 let opened = Instant::now();
-                let Some(heard) = read(&session, &live, &mut messages).await else { return };
+                let Some(has_messages) = read(&session, &live, &mut messages).await else { return };
                 if let Some(id) = messages.last_id() {
                     after = Some(id.to_owned());
                 }
-                if let Some(told) = messages.retry() {
-                    retry = told.clamp(RETRY_MIN, RETRY_MAX);
+                if let Some(delay) = messages.retry() {
+                    retry = delay.clamp(RETRY_MIN, RETRY_MAX);
                 }
-                // Load balancers cut quiet streams, which is no failure of the server.
-                if heard || messages.retry().is_some() || opened.elapsed() > wait.min(RETRY) {
+                // Load balancers cut quiet streams, which isn't a failure of the server.
+                if has_messages || messages.retry().is_some() || opened.elapsed() > wait.min(RETRY)
+                {
                     wait = retry;
                 }
             }
-            // Most often 405: a server needs no such stream.
+            // Most often 405: the server has no such stream.
             Ok(Reply::Failure(failure)) if is_final(failure.status) => {
                 tracing::debug!(status = %failure.status, "no GET stream");
                 return;
@@ -78,16 +79,16 @@ pub(super) async fn listen<L: Listener>(session: Weak<L>, live: Arc<Live>) {
     }
 }
 
-/// Passes on messages until the stream ends. Returns whether there were any; `None` if the listener
+/// Forwards messages until the stream ends. Returns whether there were any; `None` if the listener
 /// is gone.
 async fn read<L: Listener>(
     session: &Weak<L>,
     live: &Live,
     messages: &mut Messages,
 ) -> Option<bool> {
-    let mut heard = false;
+    let mut has_messages = false;
     while let Ok(Some(incoming)) = messages.next().await {
-        heard = true;
+        has_messages = true;
         let session = session.upgrade()?;
         match incoming {
             Incoming::Message(message) => session.take(live.epoch(), message).await?,
@@ -96,10 +97,10 @@ async fn read<L: Listener>(
             }
         }
     }
-    Some(heard)
+    Some(has_messages)
 }
 
-/// Whether a status will be the same the next time. Credentials come and go, and so does a crowd.
+/// Whether the status will be the same next time. Credentials and load change.
 fn is_final(status: StatusCode) -> bool {
     match status {
         StatusCode::UNAUTHORIZED

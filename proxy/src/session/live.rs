@@ -11,30 +11,29 @@ use super::lost::is_lost;
 use crate::upstream::Failure;
 use crate::wire::Object;
 
-/// How long the requests of a new session wait for the head of its stream.
-const OPENING: Duration = Duration::from_secs(1);
+/// How long requests of a new session wait for the head of its GET stream.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An open session.
 #[derive(Debug)]
 pub struct Live {
     pub(super) id: Option<HeaderValue>,
     pub(super) version: Option<HeaderValue>,
-    /// Which of the sessions that were opened one after the other.
+    /// Counts the successive sessions of a profile.
     epoch: u64,
-    /// Ends its GET stream.
+    /// Cancels its GET stream.
     pub(super) listening: CancellationToken,
-    /// True while that stream is asked for and not there yet.
+    /// True while that stream is requested but not open yet.
     pub(super) opening: watch::Sender<bool>,
 }
 
 impl Live {
-    /// The session that a server calls `id`, where it gives it an id, and whose handshake had this
-    /// `result`.
+    /// A session that the server opened with an `id`, if it gives ids, and this handshake `result`.
     pub(crate) fn opened(id: Option<HeaderValue>, result: &str, epoch: u64) -> Arc<Self> {
         Self::new(id, negotiated(result), epoch)
     }
 
-    /// What stands for a session where there was no handshake.
+    /// Represents a session without a handshake.
     pub(super) fn unbound(epoch: u64) -> Arc<Self> {
         Self::new(None, None, epoch)
     }
@@ -44,33 +43,33 @@ impl Live {
         Arc::new(Self { id, version, epoch, listening, opening })
     }
 
-    /// Waits until the server can speak on its own account, if it wants to: many drop what they have
-    /// to say, be it a question that a call waits for, while the stream for it isn't open.
+    /// Waits until the stream of unsolicited messages is open, if the server has one. Many servers drop such messages
+    /// while it isn't open, even a request that a call waits for.
     ///
-    /// A server that is late with the head of the stream, which may come with the first event only,
-    /// holds nobody up for long, and only once.
-    pub async fn settled(&self) {
+    /// A server may send the head of the stream only with its first event. So the wait is short,
+    /// and happens once.
+    pub async fn wait_for_stream(&self) {
         let mut opening = self.opening.subscribe();
         let opened = opening.wait_for(|&opening| !opening);
         let opened = self.listening.run_until_cancelled(opened);
-        if tokio::time::timeout(OPENING, opened).await.is_err() {
+        if tokio::time::timeout(STREAM_TIMEOUT, opened).await.is_err() {
             self.opening.send_replace(false);
         }
     }
 
-    /// Which of the profile's sessions this is, counted from 1.
+    /// The number of this session among the profile's successive sessions, counted from 1.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// The version that was negotiated, if there was a handshake.
+    /// The negotiated version, if there was a handshake.
     #[must_use]
     pub fn version(&self) -> Option<&str> {
         self.version.as_ref().and_then(|version| version.to_str().ok())
     }
 
-    /// Whether a failure says that the server no longer knows this session.
+    /// Whether a failure reports that the server no longer has this session.
     #[must_use]
     pub fn is_lost_by(&self, failure: &Failure) -> bool {
         is_lost(failure, self.id.is_some())

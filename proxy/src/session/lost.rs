@@ -1,4 +1,4 @@
-//! How servers report that they no longer know a session.
+//! Recognises how servers report that they no longer have a session.
 
 use http::StatusCode;
 
@@ -6,16 +6,16 @@ use crate::protocol::AWS_SESSION_EXPIRED;
 use crate::upstream::Failure;
 use crate::wire::{Envelope, Object};
 
-/// Whether a failure says that the session is lost; `is_bound`: the request named one.
+/// Whether a failure reports that the session is lost. `is_bound` is set if the request named a
+/// session.
 ///
-/// The specification has 404, and 410 means the same. Servers of other SDKs, and gateways, refuse the
-/// request with another status and words: 400 from the TypeScript SDK and mcp-go, 401 from rmcp. AWS
-/// has a code of its own.
+/// The specification has 404, and 410 means the same. Servers of other SDKs, and gateways, use another status with a
+/// text: 400 from the TypeScript SDK and mcp-go, 401 from rmcp. AWS has its own code.
 #[must_use]
 pub(crate) fn is_lost(failure: &Failure, is_bound: bool) -> bool {
     match failure.message.as_deref().and_then(error_code) {
         Some(AWS_SESSION_EXPIRED) => return true,
-        // A server that has the session, but not the method, says so in JSON-RPC.
+        // The server has the session, but not the method.
         Some(-32601) => return false,
         _ => {}
     }
@@ -24,7 +24,7 @@ pub(crate) fn is_lost(failure: &Failure, is_bound: bool) -> bool {
     }
     match failure.status {
         StatusCode::NOT_FOUND | StatusCode::GONE => true,
-        // They are about the request, or the client, whatever the words say.
+        // These are about the request or the client, whatever their text.
         StatusCode::METHOD_NOT_ALLOWED | StatusCode::TOO_MANY_REQUESTS => false,
         status if status.is_client_error() => {
             let message = failure.message.as_deref().and_then(error_message);
@@ -32,9 +32,9 @@ pub(crate) fn is_lost(failure: &Failure, is_bound: bool) -> bool {
             let body =
                 || String::from_utf8_lossy(&failure.body[..failure.body.len().min(MAX_WORDS)]);
             match words {
-                Some(words) => tells_loss(words),
-                // Text, or JSON of a shape that isn't known.
-                None => tells_loss(&body()),
+                Some(words) => reports_loss(words),
+                // Plain text, or JSON of an unknown shape.
+                None => reports_loss(&body()),
             }
         }
         // The server may have acted on the request.
@@ -42,11 +42,11 @@ pub(crate) fn is_lost(failure: &Failure, is_bound: bool) -> bool {
     }
 }
 
-/// How much of a body is looked at, in bytes.
+/// The longest part of a body that is examined, in bytes.
 const MAX_WORDS: usize = 1024;
 
-/// Whether words say that there is no such session.
-fn tells_loss(words: &str) -> bool {
+/// Whether a text reports that the session doesn't exist.
+fn reports_loss(words: &str) -> bool {
     const LOSS: [&str; 22] = [
         "no valid",
         "invalid",
@@ -73,15 +73,15 @@ fn tells_loss(words: &str) -> bool {
     ];
     let words = separated(words);
     let has = |phrase: &str| words.contains(&format!(" {phrase}"));
-    // AWS also speaks of session tokens and session policies: those are about credentials.
+    // AWS also writes about session tokens and session policies, which are about credentials.
     let names_session = has("session") && !has("token") && !has("polic");
     let is_lost = names_session && LOSS.iter().any(|loss| has(loss));
-    // The TypeScript SDK and the Python SDK, after a restart.
+    // From the TypeScript SDK and the Python SDK after a restart.
     is_lost || has("server not initialized") || has("before initialization")
 }
 
-/// `text` in lower case, with one space before each word: `SessionNotFound`, `session_not_found` and
-/// `Session not found` are the same.
+/// `text` in lower case, with one space before each word, so that `SessionNotFound`, `session_not_found` and `Session
+/// not found` are equal.
 fn separated(text: &str) -> String {
     let mut words = String::with_capacity(text.len() + 8);
     let mut before = ' ';
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_tell_the_loss_of_a_session_in_several_ways() {
+    fn the_reports_of_a_lost_session_by_known_servers_are_recognised() {
         for words in [
             "Bad Request: No valid session ID provided",
             "Bad Request: Server not initialized",
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_errors_are_words_too() {
+    fn error_names_are_split_into_words() {
         for body in [
             r#"{"error":"session_not_found"}"#,
             r#"{"error":{"code":"SessionNotFound"}}"#,
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn other_refusals_leave_the_session() {
+    fn other_refusals_keep_the_session() {
         for words in [
             "User: arn:aws:sts::123456789012:assumed-role/a/b is not authorized to perform: \
              x:Invoke because no session policy allows the x:Invoke action",

@@ -1,16 +1,16 @@
-//! Who looks after the session of a client's default profile.
+//! Who manages the session of a client's default profile.
 
-/// Who looks after the default profile's session.
+/// Who manages the default profile's session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ownership {
-    /// The proxy, for a client that knows nothing of sessions: the proxy renews it.
+    /// The proxy, for a client without sessions: the proxy renews it.
     Proxy,
-    /// The same, for a client that speaks HTTP: its server answered no handshake, and gave it no session.
+    /// The proxy, for an HTTP client whose server answered no handshake and gave it no session.
     Hosted,
-    /// The client, which speaks HTTP itself: it opens, renews and ends the session.
+    /// The client, which speaks HTTP: it opens, renews and ends the session.
     Client,
-    /// Nobody: neither the server nor this protocol version has sessions. All clients are one, so
-    /// nothing that the server sends on its own account can be passed on.
+    /// Nobody: the server or the protocol version has no sessions. Clients can't be told apart, so
+    /// unsolicited messages of the server can't be forwarded.
     Nobody,
 }
 

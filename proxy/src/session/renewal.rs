@@ -1,49 +1,49 @@
-//! Whether a session was renewed that had been used: whatever the server kept for the old one is gone, and the agent
-//! is told so, once.
+//! Records whether a used session was renewed. What the server stored for the old one is lost, and the agent is
+//! notified of that once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::ProfileName;
 use crate::wire;
 
-/// What is known of it, without a lock.
+/// The record, without a lock.
 #[derive(Debug, Default)]
 pub(super) struct Renewal {
-    /// Whether a tool was called over the session that is open.
+    /// Whether a tool was called over the open session.
     was_called: AtomicBool,
-    /// Whether the next result is to say that the session was renewed.
+    /// Whether the next result must carry the notice of a renewal.
     has_notice: AtomicBool,
 }
 
 impl Renewal {
-    /// A tool is called over the session: its server may keep something for it.
+    /// Records that a tool is called over the session: its server may store state for it.
     pub(super) fn on_call(&self) {
         if !self.was_called.load(Ordering::Relaxed) {
             self.was_called.store(true, Ordering::Relaxed);
         }
     }
 
-    /// A session was opened. Whether it takes the place of one that was used.
+    /// Records that a session was opened. Returns whether it replaces a used one.
     pub(super) fn on_open(&self) -> bool {
         self.was_called.swap(false, Ordering::Relaxed)
     }
 
-    /// It is in the place of one that was used: the next result says so.
+    /// Records that the session replaces a used one: the next result carries the notice.
     pub(super) fn on_replacement(&self) {
         self.has_notice.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the next result is to say something of the session.
+    /// Whether the next result carries a notice about the session.
     pub(super) fn has_notice(&self) -> bool {
         self.has_notice.load(Ordering::Relaxed)
     }
 
-    /// Whether a tool was called over it, or the end of another one wasn't told yet.
+    /// Whether a tool was called over the session, or a replacement wasn't reported yet.
     pub(super) fn was_used(&self) -> bool {
         self.was_called.load(Ordering::Relaxed) || self.has_notice()
     }
 
-    /// What the next result is to say of the session, once; a JSON object.
+    /// The notice for the next result, as a JSON object. It is returned once.
     pub(super) fn take_notice(&self, profile: &ProfileName) -> Option<String> {
         if !self.has_notice() || !self.has_notice.swap(false, Ordering::Relaxed) {
             return None;
@@ -56,7 +56,7 @@ impl Renewal {
     }
 }
 
-/// What an agent is told of a renewal.
+/// The text that tells an agent about a renewal.
 pub(super) fn message(profile: &ProfileName) -> String {
     format!(
         "The server had dropped the MCP session of the AWS profile {profile}, and a new one was opened. Files and other \

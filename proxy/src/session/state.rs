@@ -1,4 +1,4 @@
-//! The state of a session: closed, opening, open, or closing for good.
+//! The state of a session: closed, opening, open, or closing.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::live::Live;
 use super::subscriptions::Subscriptions;
 use crate::error::Error;
 
-/// `None`: the client's own handshake came to nothing.
+/// A shared handshake. `None` means that the client's own handshake failed.
 pub(super) type Opening = Shared<BoxFuture<'static, Result<Option<Arc<Live>>, Arc<Error>>>>;
 
 #[derive(Debug, Default)]
@@ -20,14 +20,14 @@ pub(super) enum Phase {
     Opening(Opening),
     /// Requests can be sent over it.
     Open(Arc<Live>),
-    /// Its client has ended. Nothing opens any more, and what still opens is ended.
+    /// Its client has closed. No session opens any more, and one that is opening is ended.
     Closing,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) phase: Phase,
-    /// Counts the sessions that were opened one after the other.
+    /// Counts the successive sessions.
     pub(super) epoch: u64,
     pub(super) subscriptions: Subscriptions,
 }
@@ -41,12 +41,12 @@ impl State {
         }
     }
 
-    /// Whether requests can be sent over it, now or in a moment.
+    /// Whether the session is open or opening.
     pub(super) fn is_in_use(&self) -> bool {
         matches!(self.phase, Phase::Opening(_) | Phase::Open(_))
     }
 
-    /// Begins an opening, unless the client has ended: its epoch.
+    /// Begins an opening, unless the client has closed. Returns its epoch.
     pub(super) fn begin(&mut self, opening: Opening) -> u64 {
         self.epoch += 1;
         if !matches!(self.phase, Phase::Closing) {
@@ -55,7 +55,7 @@ impl State {
         self.epoch
     }
 
-    /// The end of the opening of that epoch. False if nobody wants it any more.
+    /// Ends the opening with this epoch. Returns false if the session is no longer wanted.
     pub(super) fn opened(&mut self, epoch: u64, phase: Phase) -> bool {
         let is_wanted = matches!(self.phase, Phase::Opening(_)) && self.epoch == epoch;
         if is_wanted {
@@ -64,7 +64,7 @@ impl State {
         is_wanted
     }
 
-    /// The server no longer knows the session `lost`. False if that isn't the open one any more.
+    /// Marks the session `lost` as lost. Returns false if that isn't the open session any more.
     pub(super) fn lose(&mut self, lost: &Live) -> bool {
         let is_open = matches!(&self.phase, Phase::Open(live) if live.epoch() == lost.epoch());
         if is_open {
@@ -73,7 +73,7 @@ impl State {
         is_open
     }
 
-    /// The client has ended: what there was to end.
+    /// Marks the session as closing, and returns the phase before.
     pub(super) fn close(&mut self) -> Phase {
         std::mem::replace(&mut self.phase, Phase::Closing)
     }

@@ -1,18 +1,19 @@
-//! The subscriptions of a session, for the one in its place.
+//! The subscriptions of a session, for replay in a session that replaces it.
 
 use std::collections::BTreeMap;
 
 use super::handshake::MAX_KEPT;
 
-/// Those that are kept.
+/// The most subscriptions of a session.
 const MAX_SUBSCRIPTIONS: usize = 256;
 
-/// By URI, with the params that they were made with.
+/// The params of each subscription, by URI.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions(BTreeMap<String, String>);
 
 impl Subscriptions {
-    /// Keeps one, or drops it where there are no params. False if there is no room for it.
+    /// Stores a subscription, or removes it if there are no params. Returns false if there is no
+    /// room.
     pub(super) fn keep(&mut self, uri: &str, params: Option<&str>) -> bool {
         let Some(params) = params else {
             self.0.remove(uri);
@@ -27,7 +28,7 @@ impl Subscriptions {
         has_room
     }
 
-    /// The params of all.
+    /// The params of all subscriptions.
     pub(super) fn all(&self) -> Vec<String> {
         self.0.values().cloned().collect()
     }
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn subscriptions_are_bounded() {
         let mut subscriptions = Subscriptions::default();
         assert!(!subscriptions.keep("large", Some(&"x".repeat(MAX_KEPT))));
         for number in 0..MAX_SUBSCRIPTIONS {

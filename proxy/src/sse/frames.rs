@@ -1,4 +1,4 @@
-//! Events as bytes, for whoever passes them on: where one ends, and one with other data.
+//! Events as bytes, for forwarding: finds the end of an event, and replaces its data.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use memchr::{memchr, memchr2};
 /// The UTF-8 byte order mark.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Follows a stream, and knows whether it stands between two events.
+/// Follows a stream, and knows whether it is between two events.
 #[derive(Debug, Clone, Copy)]
 pub struct Boundaries {
     line_is_empty: bool,
@@ -22,19 +22,19 @@ impl Default for Boundaries {
 }
 
 impl Boundaries {
-    /// Whether another event may be put in here.
+    /// Whether another event may be inserted here.
     #[must_use]
     pub fn between_events(&self) -> bool {
         self.between
     }
 
-    /// Reads on. How much of `bytes` belongs to the current event, its blank line included; `None`
-    /// if all does and it isn't complete.
+    /// Reads further. Returns how much of `bytes` belongs to the current event, including its blank
+    /// line; `None` if the event isn't complete.
     pub fn advance(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
             match byte {
-                // The second half of CR LF.
+                // The second byte of CR LF.
                 b'\n' if std::mem::take(&mut self.after_cr) => at += 1,
                 b'\n' | b'\r' => {
                     self.after_cr = byte == b'\r';
@@ -65,7 +65,7 @@ impl Boundaries {
     }
 }
 
-/// The data of a whole event of type `message`, if it has any and that is text.
+/// The data of a whole event of type `message`, if it has any and that is UTF-8.
 #[must_use]
 pub fn message(event: &[u8]) -> Option<Cow<'_, str>> {
     let mut data: Option<Cow<'_, [u8]>> = None;
@@ -89,14 +89,14 @@ pub fn message(event: &[u8]) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The first line of the data of an event that isn't complete, as far as it came.
+/// The received part of the first data line of an incomplete event.
 #[must_use]
 pub fn beginning_of_data(event: &[u8]) -> Option<&[u8]> {
     fields(event).find(|(name, _)| *name == b"data").map(|(_, value)| value)
 }
 
-/// The id that a whole event sets: after it, its stream can be taken up again. An empty one takes back
-/// those before it; `None` leaves them.
+/// The id that a whole event sets, after which its stream can be resumed. An empty id clears the ids before it; `None`
+/// keeps them.
 #[must_use]
 pub fn id(event: &[u8]) -> Option<&str> {
     let ids = fields(event).filter(|(name, value)| *name == b"id" && !value.contains(&0));
@@ -114,13 +114,13 @@ fn fields(event: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// A message as an event of its own. `message` is on one line.
+/// A message as an event. `message` must be on one line.
 #[must_use]
 pub fn event(message: &str) -> Vec<u8> {
     format!("event: message\ndata: {message}\n\n").into_bytes()
 }
 
-/// `event` with `data`, which is on one line, in the place of its own, or without any; its other
+/// `event` with `data`, which must be on one line, in place of its own, or without data; its other
 /// fields stay.
 #[must_use]
 pub fn with_data(event: &[u8], data: Option<&str>) -> Vec<u8> {
@@ -128,8 +128,8 @@ pub fn with_data(event: &[u8], data: Option<&str>) -> Vec<u8> {
     let mut out = Vec::with_capacity(event.len() + data.len());
     let mut written = false;
     for (number, line) in event.split(|byte| matches!(byte, b'\n' | b'\r')).enumerate() {
-        // A stream may begin with a byte order mark, which is no part of its first field. The first
-        // line stays the first: in front of another one, the mark would be one of that.
+        // A stream may begin with a byte order mark, which isn't part of its first field. The first
+        // line must stay first: before another line, the mark would become part of that line.
         let marked = line.strip_prefix(BOM).filter(|_| number == 0);
         let field = marked.unwrap_or(line);
         if !(field == b"data" || field.starts_with(b"data:")) {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_may_be_put_in_between_two_and_nowhere_else() {
+    fn an_event_can_be_inserted_only_between_two() {
         let stream = b"data: a\n\ndata: b\r\n\r\n: c\n\n";
         let mut between = Vec::new();
         let mut boundaries = Boundaries::default();
@@ -192,7 +192,7 @@ mod tests {
             }
             boundaries.pass(&[*byte]);
         }
-        // 19 is within a CR LF; a line break more is no event.
+        // Byte 19 is within a CR LF; an additional line break isn't an event.
         assert_eq!(between, [0, 9, 19, 20]);
         assert!(boundaries.between_events());
         boundaries.pass(b"data: cut\n");
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_beginning_of_data_is_seen_before_the_event_is_complete() {
+    fn the_beginning_of_data_is_read_before_the_event_is_complete() {
         for (event, data) in [
             (&b"id: 1\r\ndata: {\"id\":1,"[..], Some(&b"{\"id\":1,"[..])),
             (b"\xef\xbb\xbfdata:x", Some(b"x")),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn other_data_leaves_the_other_fields() {
+    fn replacing_data_keeps_the_other_fields() {
         let event = b"id: 7\r\ndata: {\"a\":\r\nevent: message\r\ndata: 1}\r\n\r\n";
         assert_eq!(with_data(event, Some("{}")), b"id: 7\ndata: {}\nevent: message\n\n");
         assert_eq!(with_data(event, None), b"id: 7\nevent: message\n\n");

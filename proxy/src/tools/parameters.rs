@@ -1,7 +1,7 @@
 //! `x-mcp-header`: the parameters of a tool that are mirrored in HTTP headers.
 //!
 //! The rules are those of the specification (2026-07-28, Streamable HTTP, "Custom Headers from Tool
-//! Parameters"); a schema that breaks one makes the whole tool invalid.
+//! Parameters"). A schema that breaks a rule makes the whole tool invalid.
 
 use std::collections::HashSet;
 
@@ -12,13 +12,13 @@ use crate::wire::{self, Object};
 
 const ANNOTATION: &str = "x-mcp-header";
 
-/// The annotated parameters of an input schema, or which rule it breaks.
+/// The annotated parameters of an input schema, or the broken rule.
 pub(super) fn headers(schema: &Object<'_>) -> Result<Vec<ParameterHeader>, &'static str> {
     if !schema.text().contains(ANNOTATION) {
         return Ok(Vec::new());
     }
     if schema.find(ANNOTATION).is_some() {
-        return Err("it stands on the schema itself, not on a property");
+        return Err("it is on the schema itself, not on a property");
     }
     let mut found = Vec::new();
     collect(schema, &mut Vec::new(), &mut found)?;
@@ -36,7 +36,7 @@ fn collect(
 ) -> Result<(), &'static str> {
     for member in schema.members() {
         if member.name() != "properties" {
-            // Off the chain of `properties`, within another keyword of a schema.
+            // Not reachable through `properties`, but within another keyword of a schema.
             if member.name() != ANNOTATION && annotates(member.value) {
                 return Err("it can't be reached by `properties` alone");
             }
@@ -64,9 +64,9 @@ fn collect(
     Ok(())
 }
 
-/// Whether an annotation stands anywhere in a value, as a key.
+/// Whether a value contains an annotation anywhere, as a key.
 fn annotates(value: &str) -> bool {
-    // A quote within a string is escaped, so this is a token of its own; and a key, if a colon follows.
+    // Quotes within strings are escaped, so this matches a whole token; it is a key if a colon follows.
     let token = format!("\"{ANNOTATION}\"");
     memchr::memmem::find_iter(value.as_bytes(), &token)
         .any(|at| value[at + token.len()..].trim_start().starts_with(':'))

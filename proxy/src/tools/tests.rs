@@ -26,7 +26,7 @@ fn rewritten(catalog: &Catalog, stateless: bool, profiles: &[&str]) -> Option<Va
 }
 
 #[test]
-fn with_one_profile_a_list_is_left_alone_and_learned() {
+fn with_one_profile_a_list_is_stored_and_not_changed() {
     let catalog = Catalog::new(ToolPolicy::default());
     assert_eq!(rewritten(&catalog, false, &["dev"]), None);
     assert!(catalog.tool("read").unwrap().read_only);
@@ -112,9 +112,10 @@ fn the_policy_hides_and_refuses() {
     assert_eq!(list["result"]["tools"][0]["inputSchema"], json!({"type": "object"}));
 }
 
-/// A server that wants to see a recursive reader fall over its tools, or to keep it busy.
+/// The attack: a server whose definitions overflow the stack of a recursive reader, or keep it
+/// busy.
 #[test]
-fn definitions_that_nobody_means_well_by_are_left_out() {
+fn malicious_definitions_are_dropped() {
     let deep = |levels: usize, inside: &str| {
         format!("{}{inside}{}", r#"{"items":["#.repeat(levels), "]}".repeat(levels))
     };
@@ -143,9 +144,9 @@ fn a_list_that_is_too_long_is_an_error() {
     assert!(text.starts_with(r#"{"jsonrpc":"2.0","id":"7","error":{"#), "{}", &text[..100]);
 }
 
-/// A server may have new names in each list.
+/// The attack: a server with new names in each list.
 #[test]
-fn what_is_known_of_tools_is_bounded() {
+fn stored_tools_are_bounded() {
     let (catalog, offer) = (Catalog::new(ToolPolicy::default()), offer(&["a"]));
     for list in 0..3 {
         let tools: Vec<String> =

@@ -1,4 +1,4 @@
-//! What came back: messages, nothing, or a failure whose words are safe to show.
+//! The answer of the server: messages, nothing, or a failure with a text that is safe to show.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,35 +10,35 @@ use super::messages::Messages;
 use crate::error::{Error, printable};
 use crate::wire;
 
-/// The session that a server binds requests to (Streamable HTTP, 2025-03-26 to 2025-11-25).
+/// The header with the session id (Streamable HTTP, 2025-03-26 to 2025-11-25).
 pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
-/// How much of an error answer is read.
+/// The longest part of an error answer that is read.
 const MAX_ERROR_BODY: usize = 1 << 20;
 
-/// What came back; a success has a body to read as `B`.
+/// An answer; a success has a body of type `B`.
 #[derive(Debug)]
 pub struct Answer<B = Messages> {
     /// Its status.
     pub status: StatusCode,
     /// Its headers.
     pub headers: HeaderMap,
-    /// The broker's audit record of the request's signature; none where it was sent unsigned.
+    /// The broker's audit id of the request's signature; `None` if it was sent unsigned.
     pub audit_id: Option<String>,
-    /// The rest.
+    /// The rest of the answer.
     pub reply: Reply<B>,
 }
 
 impl<B> Answer<B> {
-    /// The id that the server gave the session, if it did.
+    /// The id that the server gave to the session, if it did.
     #[must_use]
     pub fn session_id(&self) -> Option<HeaderValue> {
         session_id(&self.headers)
     }
 }
 
-/// The id of a session in the headers of an answer: a copy, since a header's value keeps the 8 KB alive that it was read
-/// into, and a session lives for hours.
+/// The session id in the headers of an answer. It is copied: a header value keeps the 8 KB buffer that it was read into,
+/// and a session lives for hours.
 #[must_use]
 pub fn session_id(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(SESSION_ID).and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok())
@@ -47,26 +47,26 @@ pub fn session_id(headers: &HeaderMap) -> Option<HeaderValue> {
 /// The kinds of answers.
 #[derive(Debug)]
 pub enum Reply<B = Messages> {
-    /// Success, and nothing to read.
+    /// A success with nothing to read.
     Accepted,
-    /// Success, with messages: one in JSON, or a stream of events.
+    /// A success with messages: one in JSON, or a stream of events.
     Messages(Box<B>),
-    /// Anything that isn't success.
+    /// Any answer that isn't a success.
     Failure(Failure),
 }
 
-/// An answer that isn't success.
+/// An answer that isn't a success.
 #[derive(Debug)]
 pub struct Failure {
     /// Host and port of the endpoint.
     pub host: String,
     /// The status.
     pub status: StatusCode,
-    /// How long the server wants to be left alone.
+    /// How long the server asks the client to wait.
     pub retry_after: Option<Duration>,
-    /// The body, where it may be shown: empty if it was too long, or quoted the signature.
+    /// The body if it may be shown; empty if it was too long or quoted the signature.
     pub body: Bytes,
-    /// The body, where it is a JSON-RPC error.
+    /// The body if it is a JSON-RPC error.
     pub message: Option<String>,
     /// The first line of the server's own message.
     pub detail: Option<String>,
@@ -80,14 +80,14 @@ impl From<Failure> for Error {
 }
 
 impl Failure {
-    /// The failure of a request that has no JSON-RPC error.
+    /// The error of a request whose answer has no JSON-RPC error.
     #[must_use]
     pub fn error(&self) -> Error {
         let (host, detail) = (self.host.clone(), self.detail.clone());
         Error::Status { host, status: self.status, detail, retry_after: self.retry_after }
     }
 
-    /// Reads an answer that isn't success. `silence` limits all of it.
+    /// Reads an answer that isn't a success. `silence` is the limit for the whole answer.
     pub(super) async fn read(
         mut response: reqwest::Response,
         host: String,
@@ -102,7 +102,7 @@ impl Failure {
         let mut complete = true;
         let limit = silence.min(Duration::from_secs(30));
         let reading = async {
-            // What is encoded has no words for anybody.
+            // An encoded body can't be shown.
             if encoding(response.headers()).is_some() {
                 return;
             }
@@ -117,13 +117,13 @@ impl Failure {
         let _ = tokio::time::timeout(limit, reading).await;
         let mut text = String::from_utf8(body).unwrap_or_default();
         let secrets = Secrets::of(signature.as_ref());
-        let words = match kind.as_deref() {
+        let summary = match kind.as_deref() {
             Some("text/plain") => first_line(&text, &secrets),
-            _ => own_words(&text, &secrets),
+            _ => aws_message(&text, &secrets),
         };
         if !complete || secrets.are_in(&text) {
-            text = words.as_deref().map_or_else(String::new, |words| {
-                format!(r#"{{"message":{}}}"#, wire::quote(words))
+            text = summary.as_deref().map_or_else(String::new, |summary| {
+                format!(r#"{{"message":{}}}"#, wire::quote(summary))
             });
         }
         let message = (json && wire::Envelope::parse(&text).is_ok_and(|it| it.error.is_some()))
@@ -131,16 +131,16 @@ impl Failure {
         let detail = if status.is_redirection() {
             Some("redirects are never followed, since a signature is for one host".to_owned())
         } else {
-            words.map(with_next_step)
+            summary.map(with_next_step)
         };
         Self { host, status, retry_after, body: text.into(), message, detail }
     }
 }
 
-/// How much of the name of an encoding is shown, in characters.
+/// The longest part of an encoding's name that is shown, in characters.
 const MAX_ENCODING: usize = 64;
 
-/// How a body is encoded, if it is (RFC 9110, 8.4).
+/// The encoding of a body, if it is encoded (RFC 9110, 8.4).
 pub(super) fn encoding(headers: &HeaderMap) -> Option<String> {
     let values = headers.get_all(CONTENT_ENCODING).iter();
     let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
@@ -152,8 +152,8 @@ pub(super) fn encoding(headers: &HeaderMap) -> Option<String> {
     (!all_identity).then(|| printable(&named, MAX_ENCODING))
 }
 
-/// In seconds, or until a date (RFC 9110, 10.2.3). A date is of the server's clock, and so is the `Date` of the same answer:
-/// where both are there, ours doesn't matter.
+/// In seconds, or until a date (RFC 9110, 10.2.3). A date uses the server's clock, and so does `Date` of the same
+/// answer: if both exist, the local clock isn't needed.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let asked = text(RETRY_AFTER)?;
@@ -179,45 +179,45 @@ pub(super) fn media_type(response: &reqwest::Response) -> Option<String> {
     kind.map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_lowercase())
 }
 
-/// How much of a server's own words is shown, in characters.
-const MAX_WORDS: usize = 300;
+/// The longest part of a server's message that is shown, in characters.
+const MAX_SUMMARY: usize = 300;
 
 /// The first line of the message in an AWS error body (`message` or `Message`), without secrets.
-fn own_words(body: &str, secrets: &Secrets) -> Option<String> {
+fn aws_message(body: &str, secrets: &Secrets) -> Option<String> {
     let object = wire::Object::parse(body).ok()?;
     let message = object.find_string("message").or_else(|| object.find_string("Message"))?;
     first_line(&message, secrets)
 }
 
 fn first_line(message: &str, secrets: &Secrets) -> Option<String> {
-    let line = printable(secrets.cut_from(message.trim_start().lines().next()?).trim(), MAX_WORDS);
+    let line = printable(secrets.redact(message.trim_start().lines().next()?).trim(), MAX_SUMMARY);
     (!line.is_empty()).then_some(line)
 }
 
-/// Words of AWS about the time of a signature, with what to do about it: the commonest reason for a
-/// refused one.
-fn with_next_step(words: String) -> String {
+/// Adds advice to AWS's message about the time of a signature, the most common reason for a refused
+/// signature.
+fn with_next_step(summary: String) -> String {
     let about_time = [
-        // InvalidSignatureException, which a service of today answers with:
+        // InvalidSignatureException, which current services send:
         "Signature expired",
         "Signature not yet current",
         // RequestTimeTooSkewed, and RequestExpired:
         "request time and the current time",
         "Request has expired",
     ];
-    if !about_time.iter().any(|phrase| words.contains(phrase)) {
-        return words;
+    if !about_time.iter().any(|phrase| summary.contains(phrase)) {
+        return summary;
     }
-    let words = words.trim_end_matches('.');
+    let summary = summary.trim_end_matches('.');
     format!(
-        "{words}. The clock of the machine that the broker runs on is wrong: set it \
+        "{summary}. The clock of the machine that the broker runs on is wrong: set it \
          (`timedatectl` shows whether it is synchronised), then repeat the call"
     )
 }
 
-/// The parts of a signature that must not be shown: the signature itself and the session
-/// token. `SignatureDoesNotMatch` answers with the whole canonical request, token included. Neither
-/// the time nor the scope is a secret: they are what a person needs to find the fault.
+/// The parts of a signature that must not be shown: the signature itself and the session token.
+/// `SignatureDoesNotMatch` answers with the whole canonical request, including the token. Time and
+/// scope aren't secret, and a person needs them to find the error.
 struct Secrets(Vec<String>);
 
 impl Secrets {
@@ -228,22 +228,21 @@ impl Secrets {
         Self(token.into_iter().chain(signature).map(str::to_owned).collect())
     }
 
-    /// Whether one of them is in `text`, however JSON or a URL may write it.
+    /// Whether `text` contains one of them, also with escapes of JSON or URLs.
     fn are_in(&self, text: &str) -> bool {
         let decoded = unescaped(text);
         self.0.iter().any(|secret| text.contains(secret) || decoded.contains(secret))
     }
 
-    /// `text` without them.
-    fn cut_from(&self, text: &str) -> String {
+    /// `text` without the secrets.
+    fn redact(&self, text: &str) -> String {
         let cut = self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "…"));
-        // In another spelling: nothing of it is worth the risk.
+        // A secret in another spelling remains, so nothing is shown.
         if self.are_in(&cut) { String::new() } else { cut }
     }
 }
 
-/// `text` with the escapes of JSON (`\/`, `\u002F`) and of URLs (`%2F`) for ASCII resolved: tokens are
-/// full of slashes.
+/// `text` with the escapes of JSON (`\/`, `\u002F`) and of URLs (`%2F`) for ASCII decoded: tokens contain many slashes.
 fn unescaped(text: &str) -> String {
     let mut decoded = String::with_capacity(text.len());
     let mut rest = text;
@@ -285,18 +284,18 @@ mod tests {
     }
 
     fn shown(body: &str) -> Option<String> {
-        own_words(body, &Secrets::of(Some(&signature()))).map(with_next_step)
+        aws_message(body, &Secrets::of(Some(&signature()))).map(with_next_step)
     }
 
     #[test]
-    fn a_server_says_how_long_to_leave_it_alone() {
+    fn retry_after_is_read_as_seconds_or_a_date() {
         let asked = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
             retry_after(&headers)
         };
         assert_eq!(asked("7"), Some(Duration::from_secs(7)));
-        // Long past, by our clock: the server doesn't say what time it is.
+        // The date has long passed by the local clock: the server doesn't send its own time.
         assert_eq!(asked("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
         for other in ["-1", "1.5", "soon", "", "Fri, 31 Dec"] {
             assert_eq!(asked(other), None, "{other}");
@@ -322,14 +321,14 @@ mod tests {
             "signature c0ffee is wrong",
         ] {
             assert!(secrets.are_in(text), "{text}");
-            assert!(!secrets.are_in(&secrets.cut_from(text)), "{text}");
+            assert!(!secrets.are_in(&secrets.redact(text)), "{text}");
         }
         for text in ["The security token is invalid", "20261125T120000Z", "AK/20261125", "100% \\u"]
         {
             assert!(!secrets.are_in(text), "{text}");
-            assert_eq!(secrets.cut_from(text), text);
+            assert_eq!(secrets.redact(text), text);
         }
-        assert_eq!(secrets.cut_from("a TOKEN/abc+d== b c0ffee."), "a … b ….");
+        assert_eq!(secrets.redact("a TOKEN/abc+d== b c0ffee."), "a … b ….");
         assert!(!Secrets::of(None).are_in("c0ffee"));
     }
 
@@ -338,18 +337,18 @@ mod tests {
         let none = Secrets::of(None);
         let body =
             r#"{"message":"The signature does not match.\n\nThe Canonical String was 'POST"}"#;
-        assert_eq!(own_words(body, &none).as_deref(), Some("The signature does not match."));
-        assert_eq!(own_words("<html>", &none), None);
-        assert_eq!(own_words(r#"{"Message":""}"#, &none), None);
+        assert_eq!(aws_message(body, &none).as_deref(), Some("The signature does not match."));
+        assert_eq!(aws_message("<html>", &none), None);
+        assert_eq!(aws_message(r#"{"Message":""}"#, &none), None);
         let body = r#"{"message":"a\u001b[2Kb\u2028c"}"#;
-        assert_eq!(own_words(body, &none).as_deref(), Some("a [2Kb c"));
+        assert_eq!(aws_message(body, &none).as_deref(), Some("a [2Kb c"));
     }
 
-    /// What AWS answers to a signature that it refuses, word for word.
+    /// The messages that AWS sends for a refused signature, verbatim.
     #[test]
-    fn aws_s_words_about_a_signature_reach_the_person() {
+    fn aws_messages_about_a_signature_are_shown() {
         let clock = "The clock of the machine that the broker runs on is wrong";
-        for (words, about_time) in [
+        for (summary, about_time) in [
             (
                 "Signature expired: 20261125T120000Z is now earlier than 20261125T121000Z \
                  (20261125T121500Z - 5 min.)",
@@ -372,10 +371,10 @@ mod tests {
         ] {
             let body = format!(
                 r#"{{"__type":"com.amazon.coral.service#InvalidSignatureException","message":{}}}"#,
-                wire::quote(words)
+                wire::quote(summary)
             );
             let shown = shown(&body).unwrap();
-            assert!(shown.starts_with(words.trim_end().trim_end_matches('.')), "{shown}");
+            assert!(shown.starts_with(summary.trim_end().trim_end_matches('.')), "{shown}");
             assert_eq!(shown.contains(clock), about_time, "{shown}");
         }
     }

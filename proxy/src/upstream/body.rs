@@ -1,4 +1,4 @@
-//! A request body that tells how far the connection has taken it, for `--write-timeout`.
+//! A request body that reports how much of it the connection has accepted, for `--write-timeout`.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -12,14 +12,14 @@ use tokio::sync::Notify;
 
 const PIECE: usize = 64 << 10;
 
-/// The body, piece by piece.
+/// The body, sent in parts.
 #[derive(Debug)]
 pub(super) struct Paced {
     rest: Bytes,
     progress: Progress,
 }
 
-/// How much of a body is taken.
+/// How much of a body has been accepted.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Progress(Arc<Taken>);
 
@@ -30,12 +30,12 @@ struct Taken {
 }
 
 impl Progress {
-    /// In bytes.
+    /// The number of accepted bytes.
     pub(super) fn taken(&self) -> usize {
         self.0.bytes.load(Ordering::Relaxed)
     }
 
-    /// Waits until more is taken than when this was last waited for.
+    /// Waits until more has been accepted since the last call.
     pub(super) async fn more(&self) {
         self.0.more.notified().await;
     }

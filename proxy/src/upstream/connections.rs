@@ -1,15 +1,15 @@
-//! The connections to the endpoint: HTTP/2 where the server has it (ALPN), HTTP/1.1 otherwise.
+//! The connections to the endpoint: HTTP/2 if the server offers it (ALPN), HTTP/1.1 otherwise.
 //!
-//! Three things of HTTP/2 need care:
+//! HTTP/2 needs care in three respects:
 //!
 //! - *Windows.* A stream that waits for memory isn't read, and its unread bytes stay in its window.
-//!   If such streams used up the window of the connection, the one that holds the memory couldn't
-//!   continue, and all would wait for each other. So the connection's window is as wide as the
-//!   protocol has it, and only those of the streams bind.
-//! - *Streams.* A server takes some hundred at a time on one connection; beyond them a request is not
-//!   sent, and nobody sees why. A connection gets [`STREAMS`], then there is another one.
-//! - *GET streams* stay for hours: they would take the places of calls for good. They go over HTTP/1.1,
-//!   a connection each.
+//!   If such streams used up the connection's window, the stream that holds the memory couldn't
+//!   continue, and all would deadlock. Therefore the connection's window has the largest size that
+//!   the protocol allows, and only the windows of streams limit.
+//! - *Streams.* A server accepts some hundred at a time on one connection; further requests would wait unnoticed. A
+//!   connection carries at most [`STREAMS`]; then another one is opened.
+//! - *GET streams* stay open for hours, and would permanently take the place of calls. Each uses its own HTTP/1.1
+//!   connection.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -17,26 +17,26 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::connector::By;
+use super::connector::DetourLayer;
 use super::probe::Probe;
 use super::trust::{SetupError, trust};
 use super::warm::Warm;
 use crate::config::{Network, Timeouts};
 use crate::error::innermost;
 
-/// Requests at a time on one connection: below the limit of any server in use, 100 and more.
+/// The most concurrent requests on one connection. All servers in use have a higher limit, 100 and
+/// more.
 const STREAMS: usize = 64;
-/// What a stream may send that nobody has read, in bytes: 25 MB/s at a round trip of 20 ms.
+/// The most unread bytes of a stream: 25 MB/s at a round trip of 20 ms.
 const STREAM_WINDOW: u32 = 512 << 10;
-/// What all streams of a connection may: the most that there is (RFC 9113, 6.9.1).
+/// The most unread bytes of all streams of a connection: the largest window (RFC 9113, 6.9.1).
 const CONNECTION_WINDOW: u32 = i32::MAX.cast_unsigned();
-/// Connections without work that are kept where one serves one request at a time: of the usual calls,
-/// and of each further [`Lane`].
+/// The most idle HTTP/1.1 connections that are kept: of the first pool, and of each further [`Pool`].
 const MAX_IDLE: usize = 32;
 const MAX_IDLE_BEYOND: usize = 4;
-/// How long they are kept; AWS's load balancers close them after 60 s.
+/// How long idle connections are kept; AWS's load balancers close them after 60 s.
 const IDLE: Duration = Duration::from_secs(55);
-/// A connection that doesn't answer a ping within this is dead, and all calls on it.
+/// A connection that doesn't answer a ping within this time is closed, with all its calls.
 const PING: Duration = Duration::from_secs(20);
 
 /// All connections.
@@ -44,22 +44,23 @@ const PING: Duration = Duration::from_secs(20);
 pub(super) struct Connections {
     network: Network,
     connect: Duration,
-    first: Lane,
-    /// What the first connection is opened with before there is a request; once.
+    first: Pool,
+    /// Opens the first connection before the first request; taken on first use.
     warm: Mutex<Option<Warm>>,
-    /// One connection each, where the server has HTTP/2; the first among them.
-    shared: Mutex<Vec<Lane>>,
-    /// For GET streams, made for the first: to read certificate authorities takes its time.
+    /// The pools for calls, including the first. With HTTP/2, each has one connection.
+    shared: Mutex<Vec<Pool>>,
+    /// The client for GET streams. It is built on first use, because reading certificate
+    /// authorities takes time.
     single: OnceLock<reqwest::Client>,
 }
 
 #[derive(Debug, Clone)]
-struct Lane {
+struct Pool {
     client: reqwest::Client,
     in_use: Arc<AtomicUsize>,
 }
 
-/// A place on a connection, for as long as a request is in flight.
+/// A place on a connection, held while a request is in flight.
 #[derive(Debug, Clone)]
 pub(super) struct Place(#[allow(dead_code, reason = "held, not read")] Arc<Taken>);
 
@@ -73,7 +74,8 @@ impl Drop for Taken {
 }
 
 impl Connections {
-    /// None is open yet. `inspect`: answers come with what is known of their connection.
+    /// Makes connections of which none is open yet. With `inspect`, answers contain TLS
+    /// information.
     pub(super) fn new(
         network: Network,
         timeouts: &Timeouts,
@@ -81,9 +83,9 @@ impl Connections {
     ) -> Result<Self, SetupError> {
         let connect = timeouts.connect;
         let warm = Warm::new(connect);
-        let builder = lane(&network, connect, MAX_IDLE)?.connector_layer(By(warm.clone()));
+        let builder = pool(&network, connect, MAX_IDLE)?.connector_layer(DetourLayer(warm.clone()));
         let builder = builder.tls_info(inspect);
-        let first = Lane::new(builder)?;
+        let first = Pool::new(builder)?;
         Ok(Self {
             network,
             connect,
@@ -94,8 +96,8 @@ impl Connections {
         })
     }
 
-    /// Opens the first connection, while the first request is still being signed. Does nothing when
-    /// asked again. In a runtime.
+    /// Opens the first connection while the first request is being signed. Later calls do nothing.
+    /// Must be called in a runtime.
     pub(super) fn open_ahead(&self, url: &Url) {
         let warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(warm) = warm {
@@ -106,7 +108,8 @@ impl Connections {
     /// Opens a connection as for a request, and closes it.
     pub(super) async fn probe(&self, url: &Url) -> Result<Result<(), reqwest::Error>, SetupError> {
         let probe = Probe::default();
-        let builder = builder(&self.network, self.connect)?.connector_layer(By(probe.clone()));
+        let builder =
+            builder(&self.network, self.connect)?.connector_layer(DetourLayer(probe.clone()));
         Ok(probe.run(&build(builder)?, url).await)
     }
 
@@ -122,41 +125,41 @@ impl Connections {
         match make() {
             Ok(single) => self.single.get_or_init(|| single).clone(),
             Err(error) => {
-                // The authorities were there at the start.
+                // The authorities could be read at the start.
                 tracing::warn!(%error, "GET streams share the connections of calls");
                 self.place().0
             }
         }
     }
 
-    /// The client for a request that ends, and its place there.
+    /// A client for a call, and the call's place on a connection.
     pub(super) fn place(&self) -> (reqwest::Client, Place) {
-        let mut lanes = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = |lane: &&Lane| lane.in_use.load(Ordering::Relaxed) < STREAMS;
-        if lanes.iter().find(free).is_none() {
-            let builder = lane(&self.network, self.connect, MAX_IDLE_BEYOND);
-            match builder.and_then(Lane::new) {
-                Ok(lane) => lanes.push(lane),
+        let mut pools = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = |pool: &&Pool| pool.in_use.load(Ordering::Relaxed) < STREAMS;
+        if pools.iter().find(free).is_none() {
+            let builder = pool(&self.network, self.connect, MAX_IDLE_BEYOND);
+            match builder.and_then(Pool::new) {
+                Ok(pool) => pools.push(pool),
                 Err(error) => tracing::warn!(%error, "no further connection"),
             }
         }
-        let least = |lane: &&Lane| lane.in_use.load(Ordering::Relaxed);
-        // The first with room, so that few calls need one connection.
-        let lane = lanes.iter().find(free).or_else(|| lanes.iter().min_by_key(least));
-        let lane = lane.unwrap_or(&self.first).clone();
-        lane.in_use.fetch_add(1, Ordering::Relaxed);
-        (lane.client, Place(Arc::new(Taken(lane.in_use))))
+        let least = |pool: &&Pool| pool.in_use.load(Ordering::Relaxed);
+        // The first one with room, so that few calls need one connection.
+        let pool = pools.iter().find(free).or_else(|| pools.iter().min_by_key(least));
+        let pool = pool.unwrap_or(&self.first).clone();
+        pool.in_use.fetch_add(1, Ordering::Relaxed);
+        (pool.client, Place(Arc::new(Taken(pool.in_use))))
     }
 }
 
-impl Lane {
+impl Pool {
     fn new(builder: reqwest::ClientBuilder) -> Result<Self, SetupError> {
         Ok(Self { client: build(builder)?, in_use: Arc::default() })
     }
 }
 
-/// A client of requests that end, with so many connections without work.
-fn lane(
+/// A client for calls, with a limit for idle connections.
+fn pool(
     network: &Network,
     connect: Duration,
     idle: usize,
@@ -193,18 +196,18 @@ mod tests {
     use crate::config::Authorities;
 
     #[tokio::test]
-    async fn a_connection_has_its_places_and_gets_them_back() {
+    async fn a_connection_has_a_limited_number_of_places_that_are_returned() {
         let authorities = Authorities::Machine { file: None, directories: None };
         let network = Network { authorities, is_direct: true };
         let wait = Duration::from_secs(1);
         let timeouts =
             Timeouts { request: wait, connect: wait, read: wait, write: wait, tool: wait };
         let connections = Connections::new(network, &timeouts, false).unwrap();
-        let lanes = || connections.shared.lock().unwrap().len();
+        let pools = || connections.shared.lock().unwrap().len();
         let mut taken: Vec<_> = (0..STREAMS).map(|_| connections.place().1).collect();
-        assert_eq!(lanes(), 1);
+        assert_eq!(pools(), 1);
         let further = connections.place().1;
-        assert_eq!(lanes(), 2, "no request waits for a place");
+        assert_eq!(pools(), 2, "no request waits for a place");
         taken.pop();
         let again = connections.place().1;
         let in_use =

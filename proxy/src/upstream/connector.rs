@@ -1,5 +1,5 @@
-//! A layer of the HTTP client's connector, in which a connection may go elsewhere than to the request that asked for it.
-//! The connector below is the client's own, with its proxies, authorities and protocols.
+//! A layer of the HTTP client's connector that can divert a connection from the request that asked for it. The
+//! connector below is the client's own, with its proxies, authorities and protocols.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -9,9 +9,9 @@ use tower::{Layer, Service, ServiceExt};
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What becomes of the connections that are opened.
+/// Decides where an opened connection goes.
 pub(super) trait Detour: Clone {
-    /// What the request gets, where `connecting` opens a connection once it is polled.
+    /// The connection for the request; `connecting` opens one once it is polled.
     fn connect<C: Send + 'static>(
         &self,
         connecting: impl Future<Output = Result<C, BoxError>> + Send + 'static,
@@ -20,10 +20,10 @@ pub(super) trait Detour: Clone {
 
 /// The layer.
 #[derive(Debug, Clone)]
-pub(super) struct By<D>(pub(super) D);
+pub(super) struct DetourLayer<D>(pub(super) D);
 
-/// The connector with the layer on top. The HTTP client copies it several times for each request, and what is below
-/// has an allocation for each of its layers: so the copies share that.
+/// The connector with the layer. The HTTP client copies it several times for each request, and each layer below would
+/// allocate for each copy, so that the copies share one.
 #[derive(Debug)]
 pub(super) struct Connector<S, D> {
     inner: Arc<Mutex<S>>,
@@ -36,7 +36,7 @@ impl<S, D: Clone> Clone for Connector<S, D> {
     }
 }
 
-impl<S, D: Detour> Layer<S> for By<D> {
+impl<S, D: Detour> Layer<S> for DetourLayer<D> {
     type Service = Connector<S, D>;
 
     fn layer(&self, inner: S) -> Connector<S, D> {
@@ -57,7 +57,7 @@ where
     type Future = BoxFuture<'static, Result<S::Response, BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        // Each call has a connector of its own, which is waited for.
+        // Each call uses its own connector, and waits until it is ready.
         Poll::Ready(Ok(()))
     }
 

@@ -1,7 +1,7 @@
 //! The body of a successful answer, for a client that gets it as the server sent it.
 //!
-//! Events and JSON bodies come whole, so that they can be judged, unless they are large and their
-//! beginning tells all that there is to judge: then they pass on as they come.
+//! Events and JSON bodies are read whole so that they can be checked. If one is large, and its
+//! beginning is sufficient for the check, it is forwarded in parts.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -16,21 +16,22 @@ use crate::error::Error;
 use crate::sse::{self, Boundaries, MAX_ID};
 use crate::wire;
 
-/// Larger events and bodies may be passed on before they are complete.
+/// Larger events and bodies may be forwarded before they are complete.
 const SMALL: usize = 64 << 10;
 
-/// A piece of a body.
+/// A part of a body.
 #[derive(Debug)]
 pub enum Frame {
     /// A whole event, or a whole JSON body.
     Whole(Whole),
-    /// A part of something that is passed on as it comes.
+    /// A part of an event or body that is forwarded unchanged.
     Part(Bytes),
-    /// An event that the end of the body has cut. To the standard it is none; some clients take it.
+    /// An event that the end of the body has cut. By the standard it isn't an event, but some
+    /// clients accept it.
     Cut(Whole),
 }
 
-/// Something whole, with its share of the memory.
+/// A whole event or body, with its share of the memory.
 #[derive(Debug)]
 pub struct Whole {
     bytes: Vec<u8>,
@@ -39,7 +40,7 @@ pub struct Whole {
 }
 
 impl Whole {
-    /// The JSON text in it, if there is any.
+    /// Its JSON text, if there is any.
     #[must_use]
     pub fn text(&self) -> Option<Cow<'_, str>> {
         match self.is_event {
@@ -48,13 +49,13 @@ impl Whole {
         }
     }
 
-    /// It, as it came.
+    /// The unchanged bytes.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         self.share.holding(self.bytes)
     }
 
-    /// It, with `text` in the place of its own.
+    /// The bytes with `text` in place of the original text.
     #[must_use]
     pub fn with(self, text: String) -> Bytes {
         let bytes = match self.is_event {
@@ -64,34 +65,35 @@ impl Whole {
         self.share.holding(bytes)
     }
 
-    /// What is left of it without its text: the id of an event counts for a client that resumes.
+    /// An event without its text: its id is needed by a client that resumes.
     #[must_use]
     pub fn without_text(self) -> Option<Bytes> {
         self.is_event.then(|| self.share.holding(sse::with_data(&self.bytes, None)))
     }
 }
 
-/// What a body consists of.
+/// The format of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Events,
     Json,
-    /// Nothing that is judged.
+    /// A format that isn't checked.
     Raw,
 }
 
-/// What happens to the event or body that isn't complete.
+/// How an incomplete event or body is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// It is held until it is complete, or large.
+    /// It is held until it is complete or large.
     Hold,
-    /// It is large, and passes on as it comes.
+    /// It is large, and is forwarded in parts.
     Pass,
-    /// It is large, and must be judged as a whole.
+    /// It is large, and must be checked as a whole.
     Collect,
 }
 
-/// A body that is being read. [`Frames::next`] may be dropped at any time: nothing is lost.
+/// A body that is being read. [`Frames::next`] is cancel-safe: nothing is lost if its future is
+/// dropped.
 #[derive(Debug)]
 pub struct Frames {
     response: reqwest::Response,
@@ -101,21 +103,21 @@ pub struct Frames {
     is_events: bool,
     boundaries: Boundaries,
     mode: Mode,
-    /// What came and wasn't looked at yet.
+    /// Received bytes that weren't processed yet.
     pending: Bytes,
-    /// What there is of the event or body that isn't complete.
+    /// The received part of the incomplete event or body.
     held: Vec<u8>,
     share: Share,
     budget: Budget,
     ready: VecDeque<Frame>,
-    /// The id of the last complete event: its client can take the stream up again after it.
+    /// The id of the last complete event, after which the client can resume the stream.
     last_id: Option<String>,
     is_done: bool,
 }
 
 impl Frames {
-    /// The body of `response`, which is of this type. `read` limits the silence between two pieces, but for events: a
-    /// server may keep such a stream alive or not.
+    /// The body of `response` with this media type. `read` limits the silence between two parts, except for events: not
+    /// every server keeps such a stream alive.
     pub(crate) fn new(
         response: reqwest::Response,
         media_type: Option<&str>,
@@ -146,7 +148,7 @@ impl Frames {
         }
     }
 
-    /// The same, with nothing judged: each piece passes on as it comes.
+    /// The same without checks: each part is forwarded unchanged.
     #[must_use]
     pub fn raw(mut self) -> Self {
         self.format = Format::Raw;
@@ -154,49 +156,49 @@ impl Frames {
         self
     }
 
-    /// Whether these are events.
+    /// Whether the body is a stream of events.
     #[must_use]
     pub fn is_events(&self) -> bool {
         self.is_events
     }
 
-    /// Whether this is neither events nor JSON.
+    /// Whether the body is neither events nor JSON.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         self.format == Format::Raw
     }
 
-    /// Whether nothing comes any more.
+    /// Whether the body has ended.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.is_done && self.ready.is_empty()
     }
 
-    /// The event after which the client can take the stream up again.
+    /// The event after which the client can resume the stream.
     #[must_use]
     pub fn last_id(&self) -> Option<&str> {
         self.last_id.as_deref()
     }
 
-    /// The same, of a stream that goes on after this event.
+    /// The same for a stream that is resumed after this event.
     #[must_use]
     pub fn after(mut self, event: &str) -> Self {
         self.last_id = Some(event.to_owned());
         self
     }
 
-    /// Whether whoever got all frames so far has whole events alone.
+    /// Whether the frames so far end at the end of an event.
     #[must_use]
     pub fn is_between(&self) -> bool {
         let holds = self.format == Format::Events && self.mode != Mode::Pass;
         self.is_events && self.ready.is_empty() && (holds || self.boundaries.between_events())
     }
 
-    /// The next frame; `None` at the end. `passes` is asked once about something large, with the
-    /// beginning of its text: whether it may pass on before it is complete.
+    /// The next frame; `None` at the end. `passes` is called once for something large, with the
+    /// beginning of its text. It decides whether it may be forwarded before it is complete.
     ///
     /// # Errors
-    /// The body was cut, or holds more than may be held.
+    /// The body was cut, or has an event that is too large.
     pub async fn next(
         &mut self,
         passes: &mut (dyn FnMut(&[u8]) -> bool + Send),
@@ -243,7 +245,7 @@ impl Frames {
                 }
                 self.share.cover(&self.budget, held).await;
             }
-            // From here on nothing waits, so that nothing is taken twice.
+            // There is no await from here on, so that nothing is processed twice.
             self.boundaries = boundaries;
             let part = self.pending.split_to(length);
             match self.mode {
@@ -254,7 +256,7 @@ impl Frames {
                 let mode = std::mem::replace(&mut self.mode, Mode::Hold);
                 if mode != Mode::Pass {
                     let whole = self.whole();
-                    self.named(&whole.bytes);
+                    self.record_id(&whole.bytes);
                     self.ready.push_back(Frame::Whole(whole));
                 }
             } else if self.mode == Mode::Hold && self.held.len() > SMALL {
@@ -264,7 +266,7 @@ impl Frames {
         Ok(())
     }
 
-    /// What becomes of something large, by its beginning.
+    /// Decides how something large is handled, by its beginning.
     fn decide(&mut self, passes: &mut (dyn FnMut(&[u8]) -> bool + Send)) {
         let beginning = match self.is_events {
             true => sse::beginning_of_data(&self.held),
@@ -273,7 +275,7 @@ impl Frames {
         if beginning.is_some_and(passes) {
             self.mode = Mode::Pass;
             let whole = self.whole();
-            self.named(&whole.bytes);
+            self.record_id(&whole.bytes);
             self.ready.push_back(Frame::Part(whole.into_bytes()));
         } else {
             self.mode = Mode::Collect;
@@ -293,8 +295,8 @@ impl Frames {
         }
     }
 
-    /// Takes note of the id of an event that passes on.
-    fn named(&mut self, event: &[u8]) {
+    /// Records the id of an event that is forwarded.
+    fn record_id(&mut self, event: &[u8]) {
         if self.is_events
             && let Some(id) = sse::id(event)
         {

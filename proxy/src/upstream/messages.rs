@@ -11,12 +11,12 @@ use crate::error::{Error, innermost};
 use crate::sse::{Event, Parser, Why};
 use crate::wire;
 
-/// What an answer yields.
+/// A part of an answer.
 #[derive(Debug)]
 pub enum Incoming {
     /// One JSON text on one line.
     Message(Message),
-    /// A message had to be dropped; the stream goes on.
+    /// A message was dropped; the stream continues.
     Dropped(Why),
 }
 
@@ -37,9 +37,9 @@ pub struct Messages {
     host: String,
     read: Option<Duration>,
     budget: Budget,
-    /// Of the message that is being read.
+    /// The share of the message that is being read.
     share: Share,
-    /// Messages that were read: more than one where the server sent a batch.
+    /// Messages that were read. There can be more than one if the server sent a batch.
     ready: VecDeque<Message>,
     format: Format,
 }
@@ -51,7 +51,7 @@ enum Format {
 }
 
 impl Messages {
-    /// The messages of a JSON body. `read` limits the silence between two pieces.
+    /// The messages of a JSON body. `read` limits the silence between two parts.
     pub(super) fn json(
         response: reqwest::Response,
         host: String,
@@ -83,7 +83,7 @@ impl Messages {
         Self { response, host, read, budget, share, ready, format }
     }
 
-    /// Goes on where `earlier` was cut: with its last event id.
+    /// Continues the stream `earlier`, which was cut, with its last event id.
     #[must_use]
     pub fn resuming(mut self, earlier: &Self) -> Self {
         if let (Format::Events(parser), Some(id)) = (&mut self.format, earlier.last_id()) {
@@ -101,7 +101,7 @@ impl Messages {
         }
     }
 
-    /// How long the server wants to be left alone before.
+    /// How long the server asks the client to wait before that.
     #[must_use]
     pub fn retry(&self) -> Option<Duration> {
         match &self.format {
@@ -110,7 +110,7 @@ impl Messages {
         }
     }
 
-    /// The next message; `None` at the end of the body. An error leaves the stream cut.
+    /// The next message; `None` at the end of the body. After an error, the stream is cut.
     pub async fn next(&mut self) -> Result<Option<Incoming>, Error> {
         loop {
             if let Some(message) = self.ready.pop_front() {
@@ -175,7 +175,7 @@ impl Messages {
     }
 }
 
-/// The next piece of a body; `None` at its end. `read` limits the wait.
+/// The next part of a body; `None` at its end. `read` limits the wait.
 pub(super) async fn next_chunk(
     response: &mut reqwest::Response,
     read: Option<Duration>,
@@ -199,8 +199,7 @@ pub(super) async fn next_chunk(
     piece.map_err(|error| Error::Interrupted { host: host.to_owned(), detail: innermost(&error) })
 }
 
-/// The messages in a text on one line: itself, or those of a batch; `None` where that is no batch that can be
-/// read.
+/// The messages of a text on one line: the text itself, or those of a batch. `None` if the batch is invalid.
 fn messages(whole: Message) -> Option<VecDeque<Message>> {
     match wire::batch(&whole.text) {
         Ok(Some(batch)) => Some(batch.into_iter().map(|one| whole.part(one)).collect()),

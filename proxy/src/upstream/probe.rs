@@ -1,5 +1,5 @@
-//! A connection to the endpoint on which nothing is sent: whether names, proxies and certificates let one
-//! be opened, for `sigward-proxy check`.
+//! Opens a connection to the endpoint without sending anything, for `sigward-proxy check`: shows whether names, proxies
+//! and certificates work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,13 +13,13 @@ use super::connector::{BoxError, Detour};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Probe(Arc<AtomicBool>);
 
-/// The error that the request gets whose connection was only probed.
+/// The error of the request whose connection was only probed.
 #[derive(Debug, thiserror::Error)]
 #[error("only probed")]
 struct Probed;
 
 impl Probe {
-    /// Opens a connection by `client`, whose connector this is a layer of, and closes it.
+    /// Opens a connection with `client`, in whose connector this is a layer, and closes it.
     pub(super) async fn run(
         &self,
         client: &reqwest::Client,
@@ -28,7 +28,7 @@ impl Probe {
         let request = reqwest::Request::new(http::Method::HEAD, url.clone());
         match client.execute(request).await {
             Err(error) if !self.0.load(Ordering::Acquire) => Err(error),
-            // The connector never hands a connection out: there is no answer.
+            // The connector never returns a connection, so there is no answer.
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -54,16 +54,17 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::upstream::connector::By;
+    use crate::upstream::connector::DetourLayer;
 
     async fn probed(url: &Url) -> Result<(), reqwest::Error> {
         let probe = Probe::default();
-        let client = reqwest::Client::builder().no_proxy().connector_layer(By(probe.clone()));
+        let client =
+            reqwest::Client::builder().no_proxy().connector_layer(DetourLayer(probe.clone()));
         probe.run(&client.build().unwrap(), url).await
     }
 
     #[tokio::test]
-    async fn nothing_is_sent_on_a_connection_that_is_probed() {
+    async fn nothing_is_sent_on_a_probed_connection() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}/mcp", server.local_addr().unwrap())).unwrap();
         let asking = tokio::spawn(async move { probed(&url).await });
@@ -75,7 +76,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_opened_is_an_error() {
+    async fn a_failed_connection_is_an_error() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}/mcp", server.local_addr().unwrap())).unwrap();
         drop(server);

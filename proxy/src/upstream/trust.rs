@@ -1,4 +1,5 @@
-//! Who may vouch for the endpoint, with errors that name the file and what named it.
+//! The certificate authorities for the endpoint, with errors that name the file and the option or
+//! variable.
 
 use std::path::Path;
 
@@ -14,17 +15,17 @@ pub enum SetupError {
     Authorities {
         /// The option or the variable.
         origin: &'static str,
-        /// What it names.
+        /// The path in it.
         path: String,
-        /// What is wrong with it, and what to do.
+        /// What is wrong, and what to do.
         why: String,
     },
-    /// The HTTP client can't be made.
+    /// The HTTP client can't be built.
     #[error("can't make TLS connections: {0}")]
     Client(String),
 }
 
-/// Has the client trust `authorities`.
+/// Makes the client trust `authorities`.
 pub(super) fn trust(
     builder: ClientBuilder,
     authorities: &Authorities,
@@ -34,8 +35,8 @@ pub(super) fn trust(
             Ok(builder.tls_certs_only(certificates(origin, path)?))
         }
         Authorities::Machine { file, directories } => {
-            // The TLS library reads them itself. It skips what it can't read, and without any
-            // certificate doesn't name the variable at fault.
+            // The TLS library reads them itself. It skips files that it can't read, and if there is
+            // no certificate, its error doesn't name the variable.
             if let Some(file) = file {
                 certificates("SSL_CERT_FILE", file)?;
             } else if let Some(directories) = directories
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_file_is_said_with_its_name_and_who_named_it() {
+    fn an_error_names_the_file_and_the_option_or_variable() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("authorities.pem");
         let bundle = Authorities::Bundle { origin: "--ca-bundle", path: path.clone() };

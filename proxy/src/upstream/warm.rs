@@ -1,9 +1,9 @@
-//! A connection to the endpoint that is opened before the first request: while the broker loads keys and
-//! signs that request, which takes longer than all later ones.
+//! Opens a connection to the endpoint before the first request, while the broker loads keys and signs that request,
+//! which takes longer than for later ones.
 //!
-//! Nothing is sent on it, and when nobody takes it within [`KEPT`] it is closed. The connector is the
-//! HTTP client's own, with its proxies, authorities and protocols; a request that finds no such
-//! connection, or one that failed, connects as ever.
+//! Nothing is sent on the connection, and it is closed if no request uses it within [`KEPT`]. The connector is the HTTP
+//! client's own, with its proxies, authorities and protocols. A request that finds no such connection, or one that
+//! failed, connects as usual.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,12 +16,12 @@ use url::Url;
 
 use super::connector::{BoxError, Detour};
 
-/// How long a connection waits for a request. Servers close those on which nothing comes, and the
-/// request would be lost that is sent at that moment.
+/// How long a connection waits for a request. Servers close silent connections, and a request sent
+/// at that moment would be lost.
 const KEPT: Duration = Duration::from_secs(5);
 
 tokio::task_local! {
-    /// Set while the HTTP client is asked to connect for nobody.
+    /// Set while the HTTP client is made to connect without a real request.
     static AHEAD: ();
 }
 
@@ -32,26 +32,26 @@ pub(super) struct Warm {
     limit: Duration,
 }
 
-/// Of a type that only the HTTP client can name.
+/// Its type is private to the HTTP client.
 type Connection = Box<dyn Any + Send>;
 
-/// The error that the request gets whose connection was opened ahead.
+/// The error of the request that opened the connection.
 #[derive(Debug, thiserror::Error)]
 #[error("connected ahead")]
 struct Ahead;
 
 impl Warm {
-    /// Nothing is connected yet. `limit` is how long that may take.
+    /// Makes a layer without a connection. `limit` is the time limit of connecting.
     pub(super) fn new(limit: Duration) -> Self {
         Self { waiting: Arc::default(), limit }
     }
 
-    /// Begins to connect. Only before the first request: `client` must have no connection that a
-    /// request could go out on. In a runtime.
+    /// Starts to connect. Must be called before the first request, because `client` must have no
+    /// open connection that it could send on, and in a runtime.
     pub(super) fn begin(&self, client: &reqwest::Client, url: &Url) {
         let request = reqwest::Request::new(http::Method::HEAD, url.clone());
-        // The connector is asked at once, and fails at once. Were it not, nothing would be sent
-        // either: the request ends here.
+        // The connector is called at once, and fails at once. Otherwise nothing would be sent
+        // either, because the request is dropped here.
         let refused = AHEAD.sync_scope((), || client.execute(request).now_or_never());
         debug_assert!(refused.is_some_and(|refused| refused.is_err()));
     }
@@ -77,12 +77,12 @@ impl Detour for Warm {
             tokio::spawn(async move {
                 match tokio::time::timeout(limit, connecting).await {
                     Ok(Ok(connection)) => {
-                        // Whoever waited for it may be gone.
+                        // The request that waited for it may be gone.
                         let _ = connected.send(Box::new(connection));
                         tokio::time::sleep(KEPT).await;
                         drop(warm.take());
                     }
-                    // Whoever waits for it connects, and sees the error.
+                    // The request that waits for it connects itself, and gets the error.
                     Ok(Err(error)) => tracing::debug!(%error, "no connection ahead"),
                     Err(_) => tracing::debug!("no connection ahead in {limit:?}"),
                 }
@@ -111,11 +111,11 @@ mod tests {
     use tower::{Layer, Service};
 
     use super::*;
-    use crate::upstream::connector::By;
+    use crate::upstream::connector::DetourLayer;
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    /// Connects to nothing: the first connection is number 1. `fails` has the first one fail.
+    /// Connects to nothing: the first connection is number 1. With `fails`, the first one fails.
     fn numbered(
         fails: bool,
         made: Arc<AtomicUsize>,
@@ -136,9 +136,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_request_gets_what_was_opened_ahead() {
+    async fn the_first_request_uses_the_open_connection() {
         let made = Arc::default();
-        let mut connector = By(Warm::new(LIMIT)).layer(numbered(false, Arc::clone(&made)));
+        let mut connector = DetourLayer(Warm::new(LIMIT)).layer(numbered(false, Arc::clone(&made)));
         ahead(&mut connector);
         assert_eq!(connector.call(()).await.unwrap(), 1);
         assert_eq!(connector.call(()).await.unwrap(), 2, "the next one connects");
@@ -146,42 +146,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_nobody_takes_is_closed() {
+    async fn an_unused_connection_is_closed() {
         let made = Arc::default();
         let warm = Warm::new(LIMIT);
-        let mut connector = By(warm.clone()).layer(numbered(false, made));
+        let mut connector = DetourLayer(warm.clone()).layer(numbered(false, made));
         ahead(&mut connector);
         tokio::time::sleep(KEPT - Duration::from_millis(1)).await;
-        assert!(warm.waiting.lock().unwrap().is_some(), "it is kept so long");
+        assert!(warm.waiting.lock().unwrap().is_some(), "the connection is kept until then");
         tokio::time::sleep(Duration::from_millis(2)).await;
         assert!(warm.waiting.lock().unwrap().is_none());
         assert_eq!(connector.call(()).await.unwrap(), 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_fails_is_no_error_of_a_request() {
-        let mut connector = By(Warm::new(LIMIT)).layer(numbered(true, Arc::default()));
+    async fn a_failed_connection_does_not_fail_the_request() {
+        let mut connector = DetourLayer(Warm::new(LIMIT)).layer(numbered(true, Arc::default()));
         ahead(&mut connector);
         assert_eq!(connector.call(()).await.unwrap(), 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_hangs_ends() {
+    async fn a_hanging_connection_attempt_ends() {
         let never = tower::service_fn(|()| std::future::pending::<Result<usize, BoxError>>());
         let warm = Warm::new(LIMIT);
-        let mut connector = By(warm.clone()).layer(never);
+        let mut connector = DetourLayer(warm.clone()).layer(never);
         ahead(&mut connector);
         let waiting = warm.take().unwrap();
         assert!(tokio::time::timeout(LIMIT * 2, waiting).await.unwrap().is_err());
     }
 
-    /// With the HTTP client: one connection, on which nothing is sent but the request.
+    /// With the HTTP client: there is one connection, and only the request is sent on it.
     #[tokio::test]
     async fn nothing_is_sent_ahead() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}/mcp", server.local_addr().unwrap())).unwrap();
         let warm = Warm::new(LIMIT);
-        let client = reqwest::Client::builder().no_proxy().connector_layer(By(warm.clone()));
+        let client =
+            reqwest::Client::builder().no_proxy().connector_layer(DetourLayer(warm.clone()));
         let client = client.build().unwrap();
         warm.begin(&client, &url);
         let (mut connection, _) = server.accept().await.unwrap();

@@ -1,4 +1,4 @@
-//! Replacements in a text, collected first and written once.
+//! Replacements in a text, collected first and applied once.
 
 use std::ops::Range;
 
@@ -11,31 +11,31 @@ use super::text::quote;
 pub struct Edits<'a> {
     text: &'a str,
     edits: Vec<(Range<usize>, String)>,
-    /// A span of another text was given: nothing can be said of the result.
+    /// Set if a span of another text was given; then the result is invalid.
     is_bad: bool,
 }
 
 impl<'a> Edits<'a> {
-    /// No edits of `text` yet.
+    /// Makes an empty set of edits of `text`.
     #[must_use]
     pub fn new(text: &'a str) -> Self {
         Self { text, edits: Vec::new(), is_bad: false }
     }
 
-    /// Whether nothing is to change.
+    /// Whether there are no edits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.edits.is_empty()
     }
 
-    /// Puts `new` where `span` stands. `span` must borrow from the text of these edits.
+    /// Replaces `span` with `new`. `span` must borrow from the text of these edits.
     pub fn replace(&mut self, span: &str, new: impl Into<String>) {
         let range = self.range(span);
         self.edits.push((range, new.into()));
     }
 
-    /// Rewrites the members of one object: those that `cut` picks go, with one comma each; `add`
-    /// comes behind those that stay. At most one call an object.
+    /// Rewrites the members of one object: removes those that `cut` selects, with one comma each,
+    /// and appends `add`. May be called once for each object.
     pub fn members(
         &mut self,
         object: &Object<'_>,
@@ -54,7 +54,7 @@ impl<'a> Edits<'a> {
         }
     }
 
-    /// Cuts elements out of an array, `spans` being all of its elements in order.
+    /// Removes elements of an array; `spans` must be all of its elements in order.
     pub fn elements(&mut self, spans: &[&str], cut: impl Fn(usize) -> bool) {
         let cuts: Vec<bool> = (0..spans.len()).map(cut).collect();
         let starts = spans.iter().map(|span| self.range(span).start).collect();
@@ -62,16 +62,15 @@ impl<'a> Edits<'a> {
         self.cut(&cuts, starts, ends);
     }
 
-    /// Cuts items out of a list, with one comma each; where the last one ends that stays. In time that
-    /// is linear in their number.
+    /// Removes items of a list, with one comma each, and returns the end of the last remaining item. Takes linear time.
     fn cut(&mut self, cuts: &[bool], starts: Vec<usize>, ends: Vec<usize>) -> Option<usize> {
         let last_kept = cuts.iter().rposition(|cut| !cut);
         let kept_end = last_kept.map(|at| ends[at]);
-        // In front of one that stays: with the comma behind.
+        // Before a remaining item: removed with the following comma.
         let before = last_kept.unwrap_or(0);
         let cut_before = (0..before).filter(|at| cuts[*at]);
         self.edits.extend(cut_before.map(|at| (starts[at]..starts[at + 1], String::new())));
-        // Behind the last one that stays: with the comma in front.
+        // After the last remaining item: removed with the preceding comma.
         let first = last_kept.map_or(0, |at| at + 1);
         if let (Some(start), Some(end)) = (starts.get(first), ends.last()) {
             self.edits.push((kept_end.unwrap_or(*start)..*end, String::new()));
@@ -79,7 +78,7 @@ impl<'a> Edits<'a> {
         kept_end
     }
 
-    /// Cuts the member at `member`, from its key to the end of its value, with one comma.
+    /// Removes the member at `member`, from its key to the end of its value, with one comma.
     pub fn cut_member(&mut self, member: Range<usize>) {
         let text = self.text.as_bytes();
         let (Some(before), Some(after)) = (text.get(..member.start), text.get(member.end..)) else {
@@ -89,15 +88,14 @@ impl<'a> Edits<'a> {
         let next = after.trim_ascii_start();
         let range = match (next.strip_prefix(b","), before.trim_ascii_end().strip_suffix(b",")) {
             (Some(next), _) => member.start..text.len() - next.trim_ascii_start().len(),
-            // Of the last one, the comma to go is the one in front.
+            // For the last member, the preceding comma is removed.
             (None, Some(before)) => before.trim_ascii_end().len()..member.end,
             (None, None) => member,
         };
         self.edits.push((range, String::new()));
     }
 
-    /// Adds members to the object at `object`, behind those that stay. At most once for an object, and
-    /// after its cuts.
+    /// Appends members to the object at `object`. May be called once for an object, after its removals.
     pub fn add_members(&mut self, object: Range<usize>, add: &[(&str, &str)]) {
         let inner = self.text.get(object.clone()).and_then(|text| text.strip_suffix('}'));
         let Some(inner) = inner.filter(|inner| inner.starts_with('{')) else {
@@ -105,7 +103,7 @@ impl<'a> Edits<'a> {
             return;
         };
         let mut end = object.start + inner.trim_ascii_end().len();
-        // What was cut at the end may have been all, or all behind another member.
+        // The removals at the end may have left nothing, or nothing after another member.
         for (range, new) in &self.edits {
             if range.end == end && range.start > object.start && new.is_empty() {
                 end = self.text[..range.start].trim_ascii_end().len();
@@ -116,15 +114,15 @@ impl<'a> Edits<'a> {
         self.edits.push((end..end, if is_first { members } else { format!(",{members}") }));
     }
 
-    /// The text with all edits done.
+    /// Applies all edits, and returns the new text.
     ///
     /// # Errors
-    /// An edit isn't one of this text, or two touch the same place.
+    /// An edit isn't within this text, or two edits overlap.
     pub fn apply(mut self) -> Result<String, Fault> {
         if self.is_bad {
             return Err(Fault::BadEdit);
         }
-        // At one place insertions come before removals: both are about the same gap.
+        // At the same position, insertions come before removals: both concern the same gap.
         self.edits.sort_by_key(|(range, _)| (range.start, range.end));
         let grown: usize = self.edits.iter().map(|(_, new)| new.len()).sum();
         let mut out = String::with_capacity(self.text.len() + grown);
@@ -138,7 +136,7 @@ impl<'a> Edits<'a> {
         Ok(out)
     }
 
-    /// Where a span that borrows from the text stands in it.
+    /// The range of a span that borrows from the text.
     fn range(&mut self, span: &str) -> Range<usize> {
         let start = (span.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize);
         let end = start.saturating_add(span.len());
@@ -147,14 +145,14 @@ impl<'a> Edits<'a> {
     }
 }
 
-/// Where the text is, without the white space around it.
+/// The range of the text without surrounding white space.
 #[must_use]
 pub fn trimmed(text: &str) -> Range<usize> {
     let start = text.len() - text.trim_ascii_start().len();
     start..text.trim_ascii_end().len()
 }
 
-/// Members, in JSON, by key and text.
+/// Members as JSON text, from keys and JSON values.
 fn members(members: &[(&str, &str)]) -> String {
     let mut text = String::new();
     for (key, value) in members {
@@ -164,14 +162,14 @@ fn members(members: &[(&str, &str)]) -> String {
     text
 }
 
-/// An object of members, by key and text.
+/// An object as JSON text, from keys and JSON values.
 #[must_use]
 pub fn object(of: &[(&str, &str)]) -> String {
     format!("{{{}}}", members(of))
 }
 
-/// `text` with `metadata` (JSON text by key) in `params._meta`, made where there is none. What the
-/// message says itself stays: its own value wins.
+/// `text` with `metadata` (JSON text by key) in `params._meta`, which is created if necessary. Keys
+/// that the message already has keep their value.
 #[must_use]
 pub fn with_metadata(text: String, metadata: &[(String, String)]) -> String {
     metadata_edits(&text, metadata).unwrap_or(text)
@@ -181,7 +179,7 @@ fn metadata_edits(text: &str, metadata: &[(String, String)]) -> Option<String> {
     let envelope = Object::parse(text).ok()?;
     let params = envelope.find("params").map(|params| Object::parse(params).ok());
     let meta = match &params {
-        // By position (JSON-RPC 2.0 section 4.2): nowhere to put it.
+        // Params by position (JSON-RPC 2.0 section 4.2) have no place for it.
         Some(None) => return None,
         Some(Some(params)) => params.find("_meta").map(|meta| Object::parse(meta).ok()),
         None => None,

@@ -10,14 +10,14 @@ use super::text::string;
 /// The most messages in one batch.
 pub const MAX_BATCH: usize = 1024;
 
-/// What kind of message an envelope holds.
+/// The kind of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A method and an id.
+    /// It has a method and an id.
     Request,
-    /// A method, no id.
+    /// It has a method, but no id.
     Notification,
-    /// A result or an error, with the id of its request.
+    /// It has a result or an error, with the id of its request.
     Response,
 }
 
@@ -28,9 +28,9 @@ pub struct Envelope<'a> {
     pub object: Object<'a>,
     /// Request, notification or response.
     pub kind: Kind,
-    /// The token of `id`; absent in notifications.
+    /// The token of `id`; `None` in notifications.
     pub id: Option<&'a str>,
-    /// Empty in responses.
+    /// The method; empty in responses.
     pub method: Cow<'a, str>,
     /// The text of `params`.
     pub params: Option<&'a str>,
@@ -41,7 +41,7 @@ pub struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads the envelope of `text`.
+    /// Parses the envelope of `text`.
     pub fn parse(text: &'a str) -> Result<Self, Fault> {
         let object = Object::parse(text)?;
         let [mut id, mut method, mut params, mut result, mut error] = [None; 5];
@@ -66,7 +66,7 @@ impl<'a> Envelope<'a> {
             (Some(_), Some(_)) => Kind::Request,
             (Some(_), None) => Kind::Notification,
             (None, Some(_)) if result.is_some() || error.is_some() => Kind::Response,
-            // An error that the other side couldn't attribute may come without any id.
+            // An error that the other side couldn't attribute may have no id.
             (None, None) if error.is_some() => Kind::Response,
             _ => return Err(Fault::NotMessage("neither a request, a notification nor a response")),
         };
@@ -83,13 +83,13 @@ impl<'a> Envelope<'a> {
         self.params.and_then(|params| Object::parse(params).ok())
     }
 
-    /// Whether this has the id of the request `id`.
+    /// Whether the message has the id of the request `id`.
     #[must_use]
     pub fn answers(&self, id: &Id) -> bool {
         self.id.is_some_and(|token| id.is_spelt(token))
     }
 
-    /// The id, for keeping.
+    /// The id as an owned value.
     #[must_use]
     pub fn owned_id(&self) -> Id {
         self.id.map_or_else(Id::null, Id::from_token)

@@ -2,14 +2,14 @@
 
 use super::text::string;
 
-/// The id of a request, as the token that it was written as.
+/// The id of a request, as its original token.
 ///
-/// `1`, `1.0` and `"1"` are three ids: each is answered with the token that it came with.
+/// `1`, `1.0` and `"1"` are three ids: each is answered with its own token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Id(Box<str>);
 
 impl Id {
-    /// The id that `token` spells.
+    /// The id with this token.
     #[must_use]
     pub fn from_token(token: &str) -> Self {
         Self(token.into())
@@ -21,8 +21,9 @@ impl Id {
         &self.0
     }
 
-    /// Whether `token` spells the same id. Servers print numbers anew: `1.0` comes back as `1`, and
-    /// numbers with more digits than theirs come back rounded. `1` and `"1"` are two ids.
+    /// Whether `token` is the same id, possibly in another spelling. Servers may print numbers
+    /// anew: `1.0` comes back as `1`, and numbers with many digits come back rounded. `1` and `"1"`
+    /// are different ids.
     #[must_use]
     pub fn is_spelt(&self, token: &str) -> bool {
         if *self.0 == *token {
@@ -35,16 +36,16 @@ impl Id {
         }
     }
 
-    /// The id of answers to messages without a usable id.
+    /// The id for answers to messages without a usable id.
     #[must_use]
     pub fn null() -> Self {
         Self("null".into())
     }
 }
 
-/// The number that a JSON token spells, as most programs read it.
+/// The value of a JSON number, as most programs parse it.
 fn number(token: &str) -> Option<f64> {
-    // What Rust reads beyond JSON (`inf`) begins with none of these.
+    // Rust also parses texts that aren't JSON (`inf`); they begin with other characters.
     let is_number = token.starts_with(|c: char| c == '-' || c.is_ascii_digit());
     is_number.then(|| token.parse().ok()).flatten().filter(|number: &f64| number.is_finite())
 }

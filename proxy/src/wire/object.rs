@@ -11,22 +11,22 @@ use sigward_proto::members;
 use super::fault::Fault;
 use super::text::string;
 
-/// The most members of one object, and the most elements of one array. A message of the allowed size
-/// could have a hundred times as many, and each costs more memory than its text.
+/// The most members of one object, and the most elements of one array. A message of the allowed size could have a
+/// hundred times as many, and each needs more memory than its text.
 const MAX_SPANS: usize = 1 << 20;
 
 /// One member: the key's token with its quotes, and the value's text.
 #[derive(Debug, Clone, Copy)]
 pub struct Member<'a> {
-    /// The token of the key, quotes and escapes included.
+    /// The token of the key, with quotes and escapes.
     pub key: &'a str,
     /// The text of the value.
     pub value: &'a str,
 }
 
 impl<'a> Member<'a> {
-    /// The key that the token spells. A key that isn't Unicode keeps its escapes, and so equals no
-    /// name that we look for.
+    /// The decoded key. A key that isn't valid Unicode keeps its escapes, and therefore differs
+    /// from every name that is looked up.
     #[must_use]
     pub fn name(&self) -> Cow<'a, str> {
         string(self.key).unwrap_or(Cow::Borrowed(self.key))
@@ -41,7 +41,7 @@ pub struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// Reads one object; what its values hold is checked as JSON and not looked into.
+    /// Parses one object. Its values are checked as JSON, but not parsed further.
     pub fn parse(text: &'a str) -> Result<Self, Fault> {
         let text = text.trim_matches([' ', '\t', '\n', '\r']);
         let members = members::read(text, MAX_SPANS).map_err(|fault| not_object(text, fault))?;
@@ -61,8 +61,8 @@ impl<'a> Object<'a> {
         self.text
     }
 
-    /// The value of `name`. Two members of that name are an error: the next reader of the message
-    /// could choose either.
+    /// The value of `name`. A duplicate is an error: the next reader of the message could choose
+    /// either.
     pub fn get(&self, name: &str) -> Result<Option<&'a str>, Fault> {
         let mut found = self.members.iter().filter(|member| member.name() == name);
         let first = found.next();
@@ -72,18 +72,17 @@ impl<'a> Object<'a> {
         Ok(first.map(|member| member.value))
     }
 
-    /// The value of `name`, for reading where nothing is decided by it: the last one, as most
-    /// parsers do.
+    /// The value of `name`, where no decision depends on it: the last one, as in most parsers.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&'a str> {
         self.members.iter().rev().find(|member| member.name() == name).map(|member| member.value)
     }
 
-    /// Where the one member called `name` stands in the text of the object, from its key on.
+    /// The range of the member `name` in the text of the object, including its key.
     #[must_use]
     pub fn range_of(&self, name: &str) -> Option<Range<usize>> {
         let member = self.members.iter().find(|member| member.name() == name)?;
-        // Both borrow from the text, by construction.
+        // Both borrow from the text by construction.
         let base = self.text.as_ptr() as usize;
         let start = (member.key.as_ptr() as usize).checked_sub(base)?;
         let end = (member.value.as_ptr() as usize).checked_sub(base)? + member.value.len();
@@ -108,7 +107,7 @@ pub fn elements(text: &str) -> Result<Vec<&str>, Fault> {
     elements_up_to(MAX_SPANS, text)
 }
 
-/// [`elements`] of an array that has no more than `limit`.
+/// [`elements`] of an array with at most `limit` elements.
 pub(super) fn elements_up_to(limit: usize, text: &str) -> Result<Vec<&str>, Fault> {
     let text = text.trim_matches([' ', '\t', '\n', '\r']);
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -117,12 +116,12 @@ pub(super) fn elements_up_to(limit: usize, text: &str) -> Result<Vec<&str>, Faul
     all.map_err(|error| fault(text, &error))?.ok_or(Fault::TooMany(limit))
 }
 
-/// Why a text isn't an object.
+/// The error for a text that isn't an object.
 fn not_object(text: &str, fault: members::Fault) -> Fault {
     match fault {
         members::Fault::NotJson(at) => Fault::NotJson { column: at + 1 },
         members::Fault::Array => Fault::NotObject,
-        // What begins like a word need not be JSON.
+        // A text that begins like a word may not be JSON.
         members::Fault::Scalar => match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => Fault::NotObject,
             Err(error) => self::fault(text, &error),
@@ -143,7 +142,7 @@ fn fault(text: &str, error: &serde_json::Error) -> Fault {
     Fault::NotJson { column: line_start + error.column() }
 }
 
-/// The elements of an array, up to so many; none if there are more.
+/// Collects the elements of an array up to a limit; `None` if there are more.
 struct Elements(usize);
 
 impl<'de> DeserializeSeed<'de> for Elements {
@@ -164,7 +163,7 @@ impl<'de> Visitor<'de> for Elements {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut elements = Some(Vec::new());
         while let Some(element) = seq.next_element::<&'de RawValue>()? {
-            // The rest is read all the same: whether a text is JSON doesn't depend on its length.
+            // The rest is still parsed: whether a text is JSON doesn't depend on its length.
             match &mut elements {
                 Some(all) if all.len() < self.0 => all.push(element.get()),
                 _ => elements = None,

@@ -5,7 +5,7 @@ use rmcp::model::ErrorCode;
 use super::id::Id;
 use super::text::quote;
 
-/// A request of our own.
+/// A request of the proxy.
 #[must_use]
 pub fn request(id: &Id, method: &str, params: &str) -> String {
     format!(
@@ -15,7 +15,7 @@ pub fn request(id: &Id, method: &str, params: &str) -> String {
     )
 }
 
-/// A notification of our own.
+/// A notification of the proxy.
 #[must_use]
 pub fn notification(method: &str, params: Option<&str>) -> String {
     match params {
@@ -26,13 +26,13 @@ pub fn notification(method: &str, params: Option<&str>) -> String {
     }
 }
 
-/// A successful answer; `result` is JSON text.
+/// A successful response; `result` is JSON text.
 #[must_use]
 pub fn result_response(id: &Id, result: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.token())
 }
 
-/// An error answer.
+/// An error response.
 #[must_use]
 pub fn error_response(id: &Id, code: ErrorCode, message: &str) -> String {
     format!(
@@ -43,19 +43,19 @@ pub fn error_response(id: &Id, code: ErrorCode, message: &str) -> String {
     )
 }
 
-/// A tool result of one text.
+/// A response with a tool result of one text.
 #[must_use]
 pub fn tool_text(id: &Id, text: &str, stateless: bool) -> String {
     tool_result(id, text, "", stateless)
 }
 
-/// A tool result that the model reads as a failure of its call.
+/// A response with a tool result that the model reads as a failed call.
 #[must_use]
 pub fn tool_error(id: &Id, message: &str, stateless: bool) -> String {
     tool_result(id, message, r#","isError":true"#, stateless)
 }
 
-/// Results of 2026-07-28 carry their type (`Result.resultType` of the schema); those of earlier revisions don't know the
+/// Results of 2026-07-28 contain their type (`Result.resultType` of the schema); earlier versions don't have this
 /// field.
 fn tool_result(id: &Id, text: &str, more: &str, stateless: bool) -> String {
     let kind = if stateless { r#""resultType":"complete","# } else { "" };

@@ -1,19 +1,19 @@
-//! What the beginning of a message tells of it, where the whole is too large to wait for.
+//! Reads the id or the method from the beginning of a message that is too large to wait for.
 
 use super::text::string;
 
-/// What was found first at the top level of a message.
+/// The first member found at the top level of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Peek<'a> {
     /// Its id.
     Id(&'a str),
-    /// A method: it is a request or a notification.
+    /// A method: the message is a request or a notification.
     Method,
-    /// Neither, so far.
+    /// Neither was found.
     Unknown,
 }
 
-/// Looks for the id or the method in `beginning`, which may be cut anywhere.
+/// Searches the id or the method in `beginning`, which may be cut anywhere.
 #[must_use]
 pub fn peek(beginning: &[u8]) -> Peek<'_> {
     find(beginning).unwrap_or(Peek::Unknown)
@@ -40,7 +40,7 @@ fn after(text: &[u8], byte: u8) -> Option<&[u8]> {
     text.strip_prefix(&[byte])
 }
 
-/// One value, and what follows it; `None` if it isn't complete.
+/// One value, and the rest; `None` if the value isn't complete.
 fn token(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for (at, byte) in text.iter().enumerate() {
@@ -66,7 +66,7 @@ fn token(text: &[u8]) -> Option<(&[u8], &[u8])> {
                 depth -= 1;
                 depth == 0
             }
-            // A number or a word ends where something else begins.
+            // A number or a word ends at one of these characters.
             b',' | b'}' | b']' | b':' | b' ' | b'\t' | b'\r' | b'\n' if depth == 0 => {
                 return Some(text.split_at(at)).filter(|(token, _)| !token.is_empty());
             }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_id_is_found_wherever_it_is() {
+    fn the_id_is_found_at_any_position() {
         for (text, found) in [
             (r#"{"jsonrpc":"2.0","id":17,"#, Peek::Id("17")),
             (r#" { "x" : {"id":1,"a":["}"]} , "id" : "a,b" ,"#, Peek::Id("\"a,b\"")),

@@ -1,7 +1,7 @@
-//! A message that comes in pieces, put together on one line.
+//! Joins a message that arrives in pieces into one line.
 //!
-//! Each piece is checked while it is still in the processor's cache. Another pass over a large message
-//! would fetch all of it from memory again.
+//! Each piece is checked while it is in the processor's cache. Another pass over a large message would load all of it
+//! from memory again.
 
 use memchr::memchr2_iter;
 
@@ -14,22 +14,22 @@ pub struct NotUtf8;
 #[derive(Debug, Default)]
 pub struct Pieces {
     text: String,
-    /// The beginning of a character whose rest comes with the next piece.
+    /// The beginning of a character whose rest is in the next piece.
     cut: [u8; 4],
     cut_length: usize,
 }
 
 impl Pieces {
-    /// Nothing yet, with room for `length` bytes and the line break that a writer puts behind them.
+    /// Makes an empty text with room for `length` bytes and a final line break.
     #[must_use]
     pub fn expecting(length: usize) -> Self {
         Self { text: String::with_capacity(length + 1), ..Self::default() }
     }
 
-    /// Adds a piece, but for its line breaks: as [`one_line`](super::one_line).
+    /// Appends a piece without its line breaks, like [`one_line`](super::one_line).
     ///
     /// # Errors
-    /// It isn't UTF-8. What is kept is of no use any more.
+    /// The piece isn't UTF-8; the text so far can't be used any more.
     pub fn push(&mut self, mut piece: &[u8]) -> Result<(), NotUtf8> {
         while self.cut_length > 0 {
             let Some((byte, rest)) = piece.split_first() else { return Ok(()) };
@@ -67,7 +67,7 @@ impl Pieces {
     /// The whole text.
     ///
     /// # Errors
-    /// It ends within a character.
+    /// The text ends within a character.
     pub fn finish(self) -> Result<String, NotUtf8> {
         match self.cut_length {
             0 => Ok(self.text),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_utf8_is_refused_however_it_is_cut() {
+    fn invalid_utf8_is_refused_however_it_is_cut() {
         for bytes in
             [&b"a\xff"[..], b"\xc3", b"\xc3\n\xa9", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"a\x80b"]
         {

@@ -11,7 +11,7 @@ fn edit(text: &str, cut: &[&str], add: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn cutting_a_member_leaves_every_other_byte() {
+fn cutting_a_member_keeps_every_other_byte() {
     let text = r#"{"b":1.10,"aws_profile":"x","a":123456789012345678901,"e":1e400}"#;
     assert_eq!(
         edit(text, &["aws_profile"], &[]),
@@ -26,7 +26,7 @@ fn cutting_a_member_leaves_every_other_byte() {
 }
 
 #[test]
-fn members_are_added_behind_those_that_stay() {
+fn members_are_added_after_the_remaining_ones() {
     assert_eq!(edit("{}", &[], &[("n", "1")]), r#"{"n":1}"#);
     assert_eq!(edit(r#"{"a":1 }"#, &[], &[("n", "1"), ("m", "2")]), r#"{"a":1,"n":1,"m":2 }"#);
     assert_eq!(edit(r#"{"p":1}"#, &["p"], &[("n", "2")]), r#"{"n":2}"#);
@@ -57,7 +57,7 @@ fn envelopes_keep_the_tokens_of_ids() {
 }
 
 #[test]
-fn what_is_no_message_is_refused() {
+fn a_text_that_is_no_message_is_refused() {
     for text in [
         "[]",
         "7",
@@ -96,7 +96,7 @@ fn duplicate_keys_count_escapes() {
 }
 
 #[test]
-fn line_breaks_between_tokens_go() {
+fn line_breaks_between_tokens_are_removed() {
     let pretty = "{\r\n  \"a\": \"x\\ny\"\n}";
     assert_eq!(one_line(pretty.to_owned()), "{  \"a\": \"x\\ny\"}");
 }
@@ -119,7 +119,7 @@ fn json() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    /// Cutting and adding in text is what removing and inserting in values is.
+    /// Cutting and adding in the text is equivalent to removing and inserting values.
     #[test]
     fn edits_agree_with_values(
         members in prop::collection::vec((any::<String>(), json(), any::<bool>()), 0..8),
@@ -144,7 +144,7 @@ proptest! {
         prop_assert_eq!(edited, expected);
     }
 
-    /// Whatever byte is another, in texts of any length.
+    /// For texts of any length, with any byte replaced.
     #[test]
     fn an_object_is_refused_where_another_parser_refuses_it_and_nowhere_else(
         value in json(),
@@ -199,7 +199,7 @@ fn metadata_is_added_and_never_replaced() {
     }
 }
 
-/// Each span costs more memory than the shortest text of it.
+/// Each span needs more memory than its shortest text.
 #[test]
 fn spans_are_bounded() {
     let members = |count: usize| format!("{{{}\"\":0}}", "\"\":0,".repeat(count - 1));
@@ -211,12 +211,12 @@ fn spans_are_bounded() {
     assert_eq!(elements(&array((1 << 20) + 1)), Err(Fault::TooMany(1 << 20)));
     assert_eq!(batch(&array(MAX_BATCH)).unwrap().unwrap().len(), MAX_BATCH);
     assert_eq!(batch(&array(MAX_BATCH + 1)), Err(Fault::TooMany(MAX_BATCH)));
-    // What comes behind is read all the same.
+    // The rest is still parsed.
     assert!(elements(&format!("{}]", array(2000))).unwrap_err().is_parse_error());
     assert!(batch(&array(2000).replace(']', ",")).unwrap_err().is_parse_error());
 }
 
-/// A span that isn't of the text would drop or double some of it: there is no result then, rather than a corrupted
+/// A span of another text would drop or duplicate some of the text. The result must be an error, not a corrupted
 /// message that is signed and sent.
 #[test]
 fn a_span_of_another_text_is_an_error() {
@@ -232,13 +232,13 @@ fn a_span_of_another_text_is_an_error() {
     edits.add_members(3..5, &[("c", "3")]);
     edits.apply().unwrap_err();
     let mut edits = Edits::new(text);
-    // Two that overlap.
+    // Two overlapping edits.
     edits.replace(&text[1..6], "x");
     edits.replace(&text[4..9], "y");
     edits.apply().unwrap_err();
 }
 
-/// Text of this size, of many members that go: the time is that of reading it, not its square.
+/// A text of this size with many removed members takes linear time to edit.
 #[test]
 fn cuts_take_linear_time() {
     let started = std::time::Instant::now();
@@ -253,6 +253,6 @@ fn cuts_take_linear_time() {
     let mut edits = Edits::new(&list);
     edits.elements(&spans, |at| at < 200_000);
     assert_eq!(edits.apply().unwrap(), "[1]");
-    // A square would take minutes.
+    // Quadratic time would be minutes.
     assert!(started.elapsed().as_secs() < 20);
 }

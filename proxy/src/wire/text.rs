@@ -1,14 +1,14 @@
-//! Tokens of JSON, and what holds for any text of it.
+//! JSON tokens, and checks for any JSON text.
 
 use std::borrow::Cow;
 
 use super::fault::Fault;
 
-/// Deeper nesting than this is refused when it comes from a client: nothing in MCP needs it, and
-/// recursive parsers behind us would fall over it.
+/// The deepest nesting that is accepted from a client: nothing in MCP needs more, and recursive
+/// parsers of servers could overflow their stack.
 pub const MAX_DEPTH: usize = 512;
 
-/// The string that a JSON token spells; `None` if it is no string, or not one of Unicode (a lone
+/// The string of a JSON token; `None` if it isn't a string, or not valid Unicode (a lone
 /// surrogate).
 #[must_use]
 pub fn string(token: &str) -> Option<Cow<'_, str>> {
@@ -52,9 +52,9 @@ pub fn check_depth_to(limit: usize, text: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// `text` on one line: stdio frames messages by newlines, HTTP doesn't.
+/// `text` on one line: stdio separates messages by newlines, HTTP doesn't.
 ///
-/// In valid JSON a line break can only stand between tokens, so dropping it changes no value.
+/// In valid JSON, line breaks occur only between tokens, so removing them changes no value.
 #[must_use]
 pub fn one_line(text: String) -> String {
     if memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_none() {

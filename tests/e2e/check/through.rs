@@ -45,7 +45,7 @@ async fn an_http_proxy_that_refuses_is_told_from_one_that_asks_who_it_is() {
     for (answer, words) in [
         (
             "HTTP/1.1 407 Proxy Authentication Required\r\nproxy-authenticate: Basic realm=x\r\ncontent-length: 0\r\n\r\n",
-            &["asks for a user and a password", "http://USER:PASSWORD@", "HTTPS_PROXY"][..],
+            &["requires a user and a password", "http://USER:PASSWORD@", "HTTPS_PROXY"][..],
         ),
         (
             "HTTP/1.1 403 Forbidden\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>",
@@ -85,13 +85,14 @@ async fn a_proxy_that_reads_tls_is_trusted_by_its_authority_alone() {
     assert!(good, "{document:#}");
 }
 
-/// A name that has addresses of IPv6 alone, and a network that has none of them: 2001:db8::/32 is nowhere (RFC 3849).
+/// A name with only IPv6 addresses, and a network that has none of them: 2001:db8::/32 is nowhere (RFC 3849).
 #[tokio::test]
 async fn addresses_of_ipv6_alone_that_lead_nowhere_are_said() {
     let world = World::new().await;
     let arguments = private(&["dev"], &["--connect-timeout", "0.3"]);
     let checking = command(&world, "https://[2001:db8::1]/mcp", &arguments);
-    assert_problem(checking, "connection", &["[2001:db8::1]:443", "IPv6 alone"]).await;
+    assert_problem(checking, "connection", &["[2001:db8::1]:443", "all its addresses are IPv6"])
+        .await;
     // The deny: where there is one of IPv4, that isn't what is wrong.
     let (_, document) = checked(command(&world, "https://127.0.0.1:1/mcp", &arguments)).await;
     assert!(!document["problem"]["advice"].as_str().unwrap().contains("IPv6"), "{document:#}");

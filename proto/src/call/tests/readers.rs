@@ -1,5 +1,5 @@
-//! Other readers: whatever is sent, each of them reads what the strict reader reads, or the message
-//! is refused; and how the text is cut into chunks changes nothing.
+//! Other readers: for any text, each of them reads the same as the strict reader, or the message is
+//! refused. Splitting the text into chunks changes nothing.
 
 use std::fmt;
 
@@ -69,14 +69,14 @@ impl<'de> Deserialize<'de> for Tree {
     }
 }
 
-/// How a reader tells whether a key is the one that it looks for, and which of several it takes.
+/// How a reader compares a key with the one that is looked for, and which of several it uses.
 #[derive(Debug, Clone, Copy)]
 struct Habit {
     same: fn(&str, &str) -> bool,
     last: bool,
 }
 
-/// Go's: `EqualFold`, with the two letters beyond ASCII that fold into it.
+/// Go's `EqualFold`, with the two letters beyond ASCII that fold to ASCII.
 fn folds(key: &str, wanted: &str) -> bool {
     key.replace('ſ', "s").replace('\u{212a}', "k").eq_ignore_ascii_case(wanted)
 }
@@ -140,7 +140,7 @@ fn same_for_all(text: &[u8]) -> bool {
     if let Ok(json) = serde_json::from_slice::<Json>(text) {
         assert_eq!(json.get("method").and_then(Json::as_str), own[0].as_deref());
     }
-    // What another reader refuses, it doesn't act on.
+    // A message that another reader refuses isn't acted on.
     let Ok(tree) = serde_json::from_slice::<Tree>(text) else { return true };
     for habit in HABITS {
         let [method, target, other] = habit.meaning(&tree);
@@ -152,7 +152,7 @@ fn same_for_all(text: &[u8]) -> bool {
     true
 }
 
-/// A key as it is written: mostly those that matter, in all their spellings.
+/// Generates keys as they are written: mostly relevant ones, in all their spellings.
 fn key() -> impl Strategy<Value = String> {
     let known = prop::sample::select(vec![
         "jsonrpc",
@@ -212,7 +212,7 @@ fn object(members: Vec<(String, String)>) -> String {
     format!("{{{}}}", members.join(" ,\n"))
 }
 
-/// Something that is nearly a message.
+/// Generates texts that are nearly messages.
 fn message() -> impl Strategy<Value = String> {
     let inner = scalar().prop_recursive(3, 24, 5, |value| {
         prop::collection::vec((key(), value), 0..5).prop_map(object)
@@ -267,12 +267,12 @@ proptest! {
     }
 
     #[test]
-    fn also_where_a_byte_is_another(text in message(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn all_readers_agree_after_replacing_a_byte(text in message(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let mut text = text.into_bytes();
         let at = at.index(text.len());
         text[at] = byte;
         same_for_all(&text);
-        // Who takes more than JSON takes what is refused here.
+        // A reader that accepts more than JSON accepts what is refused here.
         if read(&text).is_ok() {
             prop_assert!(std::str::from_utf8(&text).is_ok());
             prop_assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_ok());
@@ -284,7 +284,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn chunks_change_nothing(text in message(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn splitting_into_chunks_changes_nothing(text in message(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         same_however_cut(text.as_bytes());
         let mut text = text.into_bytes();
         let at = at.index(text.len());
@@ -293,9 +293,9 @@ proptest! {
     }
 }
 
-/// The generator must not be one whose messages are all refused.
+/// The generator must also produce messages that are accepted.
 #[test]
-fn good_messages_are_read() {
+fn some_generated_messages_are_accepted() {
     for text in [
         r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a","arguments":{"task":"b"}},"id":1}"#,
         r#"{"id":1,"params":{"x":1,"x":2,"uri":"\ud83d\ude00"},"method":"resources/read"}"#,

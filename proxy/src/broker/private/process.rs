@@ -1,4 +1,4 @@
-//! One process of a private broker: how it is found and started, and how it ended.
+//! One process of a private broker: finds the program, starts it, and reports how it ended.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -15,14 +15,14 @@ use std::time::Duration;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 use tokio::sync::watch;
 
-use super::words::{Closed, Words};
+use super::output::{Closed, ErrorOutput};
 
 /// How to start a broker.
 #[derive(Debug, Clone)]
 pub struct Start {
-    /// Our own executable: the broker's is looked for beside it.
+    /// The proxy's own executable: the broker's is looked for in the same directory first.
     pub executable: PathBuf,
-    /// `PATH`, where it is looked for then.
+    /// `PATH`, where it is looked for next.
     pub path: Option<OsString>,
     /// Its arguments.
     pub arguments: Vec<OsString>,
@@ -31,22 +31,22 @@ pub struct Start {
 /// Why no broker could be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// It isn't where it should be.
+    /// The program wasn't found.
     #[error(
         "no sigward-broker beside {} nor in PATH; install both programs in one directory, or name \
          a running broker by --broker",
         beside.display()
     )]
     NotFound {
-        /// Where it was looked for.
+        /// The proxy's executable, in whose directory the broker was looked for.
         beside: PathBuf,
     },
-    /// The system said no.
+    /// The system couldn't run it.
     #[error("can't run {}: {source}{}", program.display(), hint(source))]
     Spawn {
-        /// What was started.
+        /// The program.
         program: PathBuf,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -58,22 +58,22 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// A broker that was started: our ends of its sockets, and its process.
+/// A broker that was started: this side of its sockets, and its process.
 #[derive(Debug)]
 pub struct Started {
     /// The connection.
     pub socket: UnixStream,
-    /// Its standard error, which nobody reads yet.
+    /// Its standard error, which isn't read yet.
     pub errors: UnixStream,
     /// Its process id.
     pub pid: Option<i32>,
 }
 
-/// A process that is watched.
+/// A process that is monitored.
 #[derive(Debug)]
 pub(super) struct Process {
     served: AtomicBool,
-    words: Arc<Words>,
+    output: Arc<ErrorOutput>,
     end: watch::Receiver<Option<End>>,
     closed: std::sync::Mutex<Closed>,
 }
@@ -87,7 +87,7 @@ pub(super) enum End {
 }
 
 impl Start {
-    /// `sigward-broker` from beside our executable, else from `PATH`.
+    /// `sigward-broker` from the directory of the proxy's executable, or from `PATH`.
     pub(super) fn program(&self) -> Result<PathBuf, StartError> {
         const NAME: &str = "sigward-broker";
         let beside = self.executable.with_file_name(NAME);
@@ -96,7 +96,8 @@ impl Start {
         }
         let directories = self.path.iter().flat_map(std::env::split_paths);
         directories
-            // A relative entry would let the working directory choose who gets the keys.
+            // The attack: with a relative entry, the working directory would decide which program
+            // gets the keys.
             .filter(|directory| directory.is_absolute())
             .map(|directory| directory.join(NAME))
             .find(|candidate| candidate.is_file())
@@ -106,12 +107,12 @@ impl Start {
     /// Starts a broker. `prepare` may change the child's environment.
     ///
     /// # Errors
-    /// It isn't there, or can't be run.
+    /// It isn't found, or can't be run.
     pub fn start(&self, prepare: impl FnOnce(&mut Command)) -> Result<Started, StartError> {
         let program = self.program()?;
         let fail = |source| StartError::Spawn { program: program.clone(), source };
         let (socket, theirs) = UnixStream::pair().map_err(fail)?;
-        // A socket pair, since that can be handed over to a process that replaces this one.
+        // A socket pair, because that can be passed to a process that replaces this one.
         let (errors, their_errors) = UnixStream::pair().map_err(fail)?;
         let mut command = Command::new(&program);
         command
@@ -119,7 +120,7 @@ impl Start {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::from(OwnedFd::from(their_errors)))
-            // A Ctrl-C is for us: the sessions that we then close still need signatures.
+            // Ctrl-C must reach only the proxy: the sessions that it then closes need signatures.
             .process_group(0);
         prepare(&mut command);
         let child = command.spawn().map_err(fail)?;
@@ -128,11 +129,10 @@ impl Start {
 }
 
 impl Start {
-    /// Runs the program to its end, and answers what it has written. `prepare` may change the child's
-    /// environment.
+    /// Runs the program to its end, and returns its output. `prepare` may change the child's environment.
     ///
     /// # Errors
-    /// It isn't there, or can't be run.
+    /// It isn't found, or can't be run.
     pub fn output(&self, prepare: impl FnOnce(&mut Command)) -> Result<Output, StartError> {
         let program = self.program()?;
         let mut command = Command::new(&program);
@@ -143,12 +143,12 @@ impl Start {
 }
 
 impl Process {
-    /// Passes on what it writes, and waits for its end, on threads of their own: no zombie stays, and
-    /// nothing that the broker writes waits for this process.
+    /// Forwards its standard error and waits for its exit, on two threads, so that no zombie remains and the broker's
+    /// output never blocks.
     pub(super) fn watch(errors: UnixStream, pid: Option<i32>) -> Self {
-        let words = Arc::new(Words::new());
+        let output = Arc::new(ErrorOutput::new());
         let (closing, closed) = Closed::new();
-        let forwarded = Arc::clone(&words);
+        let forwarded = Arc::clone(&output);
         thread("broker-errors", move || {
             forwarded.forward(errors);
             drop(closing);
@@ -160,10 +160,10 @@ impl Process {
             });
             ended.send_replace(Some(status.map_or(End::Unknown, |(_, status)| End::of(status))));
         });
-        Self { served: AtomicBool::new(false), words, end, closed: closed.into() }
+        Self { served: AtomicBool::new(false), output, end, closed: closed.into() }
     }
 
-    /// Notes that it has answered.
+    /// Records that it has answered.
     pub(super) fn has_answered(&self) {
         self.served.store(true, Ordering::Relaxed);
     }
@@ -173,7 +173,7 @@ impl Process {
         self.served.load(Ordering::Relaxed)
     }
 
-    /// Waits for its end. None if it doesn't end within `limit`.
+    /// Waits for its exit. `None` if it doesn't exit within `limit`.
     pub(super) async fn ended(&self, limit: Duration) -> Option<End> {
         let mut end = self.end.clone();
         let ended = tokio::time::timeout(limit, end.wait_for(Option::is_some)).await;
@@ -184,14 +184,14 @@ impl Process {
         }
     }
 
-    /// What it said last, once it has ended. A process that it left behind may keep its standard error
-    /// open: `limit` bounds the wait.
-    pub(super) async fn last_words(&self, limit: Duration) -> String {
-        let _ = tokio::time::timeout(limit, self.words.closed()).await;
-        self.words.sentence()
+    /// Its last message, after its exit. A child process may keep its standard error open, so that `limit` bounds the
+    /// wait.
+    pub(super) async fn last_message(&self, limit: Duration) -> String {
+        let _ = tokio::time::timeout(limit, self.output.closed()).await;
+        self.output.last_message()
     }
 
-    /// Blocks until all that it has written is passed on, but no longer than `limit`.
+    /// Blocks until all its output has been forwarded, but no longer than `limit`.
     pub(super) fn flush(&self, limit: Duration) {
         self.closed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).wait(limit);
     }
@@ -212,7 +212,7 @@ impl fmt::Display for End {
         match *self {
             Self::Code(code) => write!(f, "it ended with exit status {code}"),
             Self::Signal(signal) => {
-                // The numbers that are the same on Linux and macOS.
+                // The signal numbers that are the same on Linux and macOS.
                 let name = match signal {
                     4 => " (SIGILL)",
                     6 => " (SIGABRT)",
@@ -232,6 +232,6 @@ impl fmt::Display for End {
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(128 << 10);
     if let Err(error) = thread.spawn(work) {
-        tracing::warn!(%error, "the end of the private broker won't be noticed at once");
+        tracing::warn!(%error, "the exit of the private broker will be noticed late");
     }
 }

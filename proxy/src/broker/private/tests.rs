@@ -5,9 +5,9 @@ use crate::broker::{Broker, Route};
 use crate::config::ProfileName;
 use crate::error::Error;
 
-/// A directory with a `sigward-broker` that is the shell, and the script that it runs, which counts its
-/// starts. Nothing that a test has written is executed: a process that another thread forks meanwhile
-/// would hold the file open, and the system would say that it is busy.
+/// A directory with a `sigward-broker` that is a link to the shell, and the script that it runs, which counts its
+/// starts. No file that a test has written is executed: a process that another thread forks at that time would hold the
+/// file open, and the system would report it as busy.
 struct Program {
     directory: tempfile::TempDir,
 }
@@ -63,8 +63,7 @@ async fn failure(broker: &Broker) -> String {
     error.to_string()
 }
 
-/// A clock that stands still until a test moves it, however long the processes of the test take: they
-/// are real, and the machine may be busy.
+/// A clock that stands still until a test advances it, however long the test's real processes take on a busy machine.
 struct Clock {
     _held: std::sync::mpsc::Sender<()>,
 }
@@ -72,8 +71,8 @@ struct Clock {
 impl Clock {
     fn stopped() -> Self {
         tokio::time::pause();
-        // The paused clock jumps to the next timer when the runtime is idle, which it isn't while it
-        // has work that blocks.
+        // A paused clock advances to the next timer when the runtime is idle, which it isn't while blocking work is
+        // running.
         let (held, until) = std::sync::mpsc::channel::<()>();
         tokio::task::spawn_blocking(move || until.recv().is_ok());
         Self { _held: held }
@@ -87,26 +86,29 @@ impl Clock {
 const OBJECTION: &str = "echo 'sigward-broker: /home/u/.aws/config:3: no' >&2; exit 1";
 
 #[tokio::test]
-async fn all_who_wait_are_told_by_one_start() {
+async fn concurrent_callers_share_the_error_of_one_start() {
     let _clock = Clock::stopped();
     let program = Program::new(OBJECTION);
     let broker = asked(PrivateBroker::new(program.start(), restart(false)));
     let asking = (0..200).map(|_| failure(&broker));
-    for told in futures_util::future::join_all(asking).await {
-        assert_eq!(told, "the private broker can't start: /home/u/.aws/config:3: no");
+    for message in futures_util::future::join_all(asking).await {
+        assert_eq!(message, "the private broker can't start: /home/u/.aws/config:3: no");
     }
-    // And those who ask within the second.
+    // Also those that call within the second.
     assert_eq!(failure(&broker).await, "the private broker can't start: /home/u/.aws/config:3: no");
     assert_eq!(program.starts(), 1);
 }
 
 #[tokio::test]
-async fn every_end_is_told_as_what_it_is() {
-    for (script, told) in [
-        ("exit 3", "can't start: it ended with exit status 3, without a word; TRY"),
-        ("exit 0", "can't start: it ended with exit status 0, without a word; TRY"),
+async fn each_kind_of_exit_is_reported() {
+    for (script, message) in [
+        ("exit 3", "can't start: it ended with exit status 3, without a message; TRY"),
+        ("exit 0", "can't start: it ended with exit status 0, without a message; TRY"),
         ("echo oops >&2; exit 127", "can't start: it ended with exit status 127: oops"),
-        ("kill -SEGV $$", "can't start: it was ended by signal 11 (SIGSEGV), without a word; TRY"),
+        (
+            "kill -SEGV $$",
+            "can't start: it was ended by signal 11 (SIGSEGV), without a message; TRY",
+        ),
         (
             "printf 'sigward-broker: two faults:\\n  a: one\\n\\n  b: two\\n' >&2; exit 1",
             "can't start: two faults:\n  a: one\n  b: two",
@@ -115,19 +117,19 @@ async fn every_end_is_told_as_what_it_is() {
             "echo \"error: unexpected argument '--x'\" >&2; exit 2",
             "can't start: unexpected argument '--x'",
         ),
-        // A process that it left behind has standard error, and goes on.
+        // A child process keeps standard error open after its parent's exit.
         ("sleep 5 & echo 'sigward-broker: no' >&2; exit 1", "can't start: no"),
     ] {
         let program = Program::new(script);
         let broker = asked(PrivateBroker::new(program.start(), restart(false)));
         let attempt = format!("try it in a terminal: `{} --version`", program.path().display());
-        let told = told.replace("TRY", &attempt);
-        assert_eq!(failure(&broker).await, format!("the private broker {told}"), "{script}");
+        let message = message.replace("TRY", &attempt);
+        assert_eq!(failure(&broker).await, format!("the private broker {message}"), "{script}");
     }
 }
 
 #[tokio::test]
-async fn a_program_that_is_missing_or_can_t_be_run() {
+async fn a_missing_or_unusable_program_is_reported() {
     let program = Program::new("exit 0");
     std::fs::remove_file(program.path()).unwrap();
     let private = PrivateBroker::new(program.start(), restart(false));
@@ -139,17 +141,16 @@ async fn a_program_that_is_missing_or_can_t_be_run() {
         std::fs::set_permissions(program.path(), std::fs::Permissions::from_mode(mode)).unwrap();
     };
     set("#!/bin/sh\n", 0o644);
-    let told = failure(&asked(PrivateBroker::new(program.start(), restart(false)))).await;
-    assert!(told.contains("can't run") && told.contains("chmod +x"), "{told}");
+    let message = failure(&asked(PrivateBroker::new(program.start(), restart(false)))).await;
+    assert!(message.contains("can't run") && message.contains("chmod +x"), "{message}");
     set("#!/nonexistent\n", 0o755);
-    let told = failure(&asked(PrivateBroker::new(program.start(), restart(false)))).await;
-    assert!(told.contains(program.path().to_str().unwrap()), "{told}");
+    let message = failure(&asked(PrivateBroker::new(program.start(), restart(false)))).await;
+    assert!(message.contains(program.path().to_str().unwrap()), "{message}");
 }
 
-/// A start that failed is no state for ever: what a person has repaired works at the next call after
-/// the second.
+/// A failed start isn't final: once a person has repaired the cause, the next call after a second succeeds.
 #[tokio::test]
-async fn it_is_tried_again_once_a_second() {
+async fn a_failed_start_is_retried_once_a_second() {
     let clock = Clock::stopped();
     let program = Program::new(OBJECTION);
     let private = Arc::new(PrivateBroker::new(program.start(), restart(false)));
@@ -157,45 +158,51 @@ async fn it_is_tried_again_once_a_second() {
     assert!(failure(&broker).await.contains("config:3"));
     program.replace("echo 'sigward-broker: something else' >&2; exit 1");
     assert!(private.known_failure().unwrap().contains("config:3"));
-    clock.advance(PACE).await;
+    clock.advance(START_INTERVAL).await;
     assert_eq!(private.known_failure(), None);
     assert!(failure(&broker).await.contains("something else"));
     assert_eq!(program.starts(), 2);
 }
 
-/// A broker without the keys of the environment would sign with others.
+/// A broker without the keys of the environment would sign with other credentials.
 #[tokio::test]
-async fn without_its_keys_it_is_never_started_again() {
+async fn a_broker_without_its_keys_is_never_restarted() {
     let clock = Clock::stopped();
     let program = Program::new(OBJECTION);
     let started = program.start().start(|_| {}).unwrap();
     let private = PrivateBroker::inherited(program.start(), restart(true), started);
     let broker = asked(private);
     for _ in 0..3 {
-        let told = failure(&broker).await;
-        assert!(told.contains("can't start: /home/u/.aws/config:3: no"), "{told}");
-        assert!(told.contains("environment") && told.contains("restart the MCP server"), "{told}");
-        clock.advance(PACE * 3).await;
+        let message = failure(&broker).await;
+        assert!(message.contains("can't start: /home/u/.aws/config:3: no"), "{message}");
+        assert!(
+            message.contains("environment") && message.contains("restart the MCP server"),
+            "{message}"
+        );
+        clock.advance(START_INTERVAL * 3).await;
     }
     assert_eq!(program.starts(), 1);
 
     let broker = asked(PrivateBroker::failed(program.start(), restart(true), "can't run it"));
-    clock.advance(PACE * 3).await;
+    clock.advance(START_INTERVAL * 3).await;
     assert!(failure(&broker).await.contains("can't start: can't run it"));
     assert_eq!(program.starts(), 1);
 }
 
-/// One that had answered says how it ended, too.
+/// For a broker that had answered, the failure reports how it ended, too.
 #[tokio::test]
-async fn the_end_of_a_broker_that_worked_is_told_with_the_keys() {
+async fn the_exit_of_a_working_broker_is_reported_with_its_lost_keys() {
     let program = Program::new("read line; exit 9");
     let started = program.start().start(|_| {}).unwrap();
     let private = Arc::new(PrivateBroker::inherited(program.start(), restart(true), started));
     private.has_answered();
     let broker = Broker::new(Route::Private(private), Duration::from_secs(60));
-    let told = failure(&broker).await;
-    assert!(told.contains("is gone: it ended with exit status 9"), "{told}");
-    assert!(told.contains("environment") && told.contains("Restart the MCP server"), "{told}");
+    let message = failure(&broker).await;
+    assert!(message.contains("is gone: it ended with exit status 9"), "{message}");
+    assert!(
+        message.contains("environment") && message.contains("Restart the MCP server"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! What to do about each kind of failure.
+//! Advice for each kind of failure.
 //!
-//! Where an error says it itself, as the broker's refusals do, there is nothing to add.
+//! Errors that contain their own advice, such as the broker's refusals, get none.
 
 use http::{HeaderMap, StatusCode};
 
@@ -9,10 +9,10 @@ use crate::config::{BrokerAddress, ProfileName};
 use crate::error::{Error, Refusal, printable};
 use sigward_proto::v1::Reason;
 
-/// How much of a header is shown, in characters.
+/// The longest part of a header that is shown, in characters.
 const MAX_HEADER: usize = 200;
 
-/// About a name that can't be resolved.
+/// Advice for a name that can't be resolved.
 pub(super) fn resolution(proxy: Option<&str>) -> String {
     match proxy {
         Some(proxy) => format!(
@@ -24,38 +24,38 @@ pub(super) fn resolution(proxy: Option<&str>) -> String {
     }
 }
 
-/// About a connection that nobody takes. `is_v6_alone`: there is no address of IPv4.
+/// Advice for a refused connection. `is_v6_alone` is set if all addresses are IPv6.
 pub(super) fn connection(proxy: Option<&str>, is_v6_alone: bool) -> String {
     match proxy {
-        None if is_v6_alone => "its addresses are of IPv6 alone: check whether this network has IPv6 (`ip -6 route`), and \
-             whether the endpoint also has a name with addresses of IPv4; where this network has an HTTP proxy, name it \
+        None if is_v6_alone => "all its addresses are IPv6: check whether this network has IPv6 (`ip -6 route`), and \
+             whether the endpoint also has a name with IPv4 addresses; if this network needs an HTTP proxy, name it \
              by HTTPS_PROXY"
             .to_owned(),
         Some(_) => "check HTTPS_PROXY, and whether that proxy runs; NO_PROXY names hosts that need none"
             .to_owned(),
         None => "check the host and the port of the endpoint, and whether a firewall or a VPN is in the way; \
-                 where this network has an HTTP proxy, name it by HTTPS_PROXY"
+                 if this network needs an HTTP proxy, name it by HTTPS_PROXY"
             .to_owned(),
     }
 }
 
-/// About a handshake that failed, by its innermost cause.
+/// Advice for a failed TLS handshake, by its innermost cause.
 pub(super) fn tls(cause: &str, proxy: Option<&str>) -> Option<String> {
     let cause = cause.to_ascii_lowercase().replace(' ', "");
     let has = |part: &str| cause.contains(part);
     if let (Some(proxy), true) = (proxy, has("proxyauthorizationrequired")) {
         return Some(format!(
-            "the HTTP proxy {proxy} asks for a user and a password, or knows no such pair: put them into HTTPS_PROXY, \
+            "the HTTP proxy {proxy} requires a user and a password, or refuses the given ones: put them into HTTPS_PROXY, \
              as http://USER:PASSWORD@HOST:PORT; NO_PROXY names hosts that need none"
         ));
     }
     let advice = if has("unknownissuer") {
-        "name the authority that issued the certificate by --ca-bundle FILE; where this network has a proxy \
+        "name the authority that issued the certificate by --ca-bundle FILE; if this network has a proxy \
          that reads TLS, that is the proxy's own"
     } else if has("notvalidyet") {
-        "the certificate isn't valid yet: check this machine's clock, then ask whoever runs the server"
+        "the certificate isn't valid yet: check this machine's clock, then ask the operator of the server"
     } else if has("expired") {
-        "the server's certificate has expired: check this machine's clock, then ask whoever runs the server \
+        "the server's certificate has expired: check this machine's clock, then ask the operator of the server \
          to renew it"
     } else if has("validforname") || has("notvalidfor") {
         "the certificate is for another host: give the endpoint with the name that is in the certificate"
@@ -72,7 +72,7 @@ pub(super) fn tls(cause: &str, proxy: Option<&str>) -> Option<String> {
     Some(advice.to_owned())
 }
 
-/// The step that an error of the broker is about, and what to add to its sentence.
+/// The step that an error of the broker belongs to, and advice.
 pub(super) fn of_broker(
     error: &Error,
     profile: &ProfileName,
@@ -105,7 +105,7 @@ fn of_refusal(refusal: &Refusal) -> Name {
     }
 }
 
-/// The command that says which rule decides, where one does.
+/// The command that shows which rule decides, for refusals by a rule.
 fn explain(refusal: &Refusal, profile: &ProfileName, broker: &BrokerAddress) -> Option<String> {
     let is_ruled = matches!(
         refusal.reason(),
@@ -119,13 +119,13 @@ fn explain(refusal: &Refusal, profile: &ProfileName, broker: &BrokerAddress) -> 
     );
     match broker {
         BrokerAddress::Unix(_) if is_ruled => Some(format!(
-            "on its configuration, `sigward-broker explain --config FILE --uid {} {}` says which rule decides, \
+            "on its configuration, `sigward-broker explain --config FILE --uid {} {}` shows which rule decides, \
              and why not the others",
             rustix::process::getuid().as_raw(),
             profile.as_option("--profile")
         )),
         BrokerAddress::Tls(_) if is_ruled => Some(format!(
-            "on its configuration, `sigward-broker explain --config FILE --spiffe-id ID {}` says which rule \
+            "on its configuration, `sigward-broker explain --config FILE --spiffe-id ID {}` shows which rule \
              decides (--dns NAME for a certificate without an id)",
             profile.as_option("--profile")
         )),
@@ -133,7 +133,7 @@ fn explain(refusal: &Refusal, profile: &ProfileName, broker: &BrokerAddress) -> 
     }
 }
 
-/// About a status that isn't success.
+/// Advice for a status that isn't a success.
 pub(super) fn status(
     status: StatusCode,
     detail: Option<&str>,
@@ -145,7 +145,7 @@ pub(super) fn status(
         headers.get(name).map(|it| printable(&String::from_utf8_lossy(it.as_bytes()), MAX_HEADER))
     };
     let advice = match status.as_u16() {
-        // The words themselves say it.
+        // The message contains its own advice.
         401 | 403 if has("clock") => return None,
         401 | 403 if has("not authorized to perform") || has("AccessDenied") => {
             "the identity is known and may not do this: add the action that the answer names to its IAM policy, \
@@ -159,7 +159,7 @@ pub(super) fn status(
             "the signature is for another service or Region: give those of the endpoint by --service and --region"
         }
         401 | 403 if has("security token") => {
-            "AWS doesn't know these keys, or no longer: sign in again or renew them, and check that the profile \
+            "AWS doesn't know these keys (any more): sign in again or renew them, and check that the profile \
              is of the partition of the endpoint"
         }
         401 | 403
@@ -168,7 +168,7 @@ pub(super) fn status(
             "the server asks for OAuth, not for a signature: give it to the client itself, without a proxy"
         }
         401 | 403 => {
-            "ask whoever runs the endpoint which identities it takes; with a server behind a name of your own, \
+            "ask the operator of the endpoint which identities it accepts; with a server behind a name of your own, \
              give --service and --region"
         }
         300..=399 => {
@@ -183,17 +183,17 @@ pub(super) fn status(
             "there is no MCP endpoint at that path: check the path of the URL (often /mcp)"
         }
         405 | 406 | 415 => "what answers there isn't MCP over Streamable HTTP: check the URL",
-        407 => "the HTTP proxy wants a user and a password: put them into HTTPS_PROXY",
-        429 => "the server limits how often it is asked: wait, then repeat this",
+        407 => "the HTTP proxy requires a user and a password: put them into HTTPS_PROXY",
+        429 => "the server limits the rate of requests: wait, then repeat this",
         500..=599 => {
-            "the server, or a gateway before it, has failed: repeat this, then ask whoever runs it"
+            "the server, or a gateway in front of it, has failed: repeat this, then ask its operator"
         }
         _ => return None,
     };
     Some(advice.to_owned())
 }
 
-/// About an exchange that came to nothing.
+/// Advice for a failed exchange.
 pub(super) fn exchange(error: &Error) -> Option<String> {
     Some(match error {
         Error::Connect { detail, .. } => return tls(detail, None),
@@ -203,12 +203,12 @@ pub(super) fn exchange(error: &Error) -> Option<String> {
                 .to_owned()
         }
         Error::Timeout { .. } => {
-            "the server takes connections and doesn't answer: ask whoever runs it; the option named sets how long \
+            "the server accepts connections and doesn't answer: ask its operator; the option named sets how long \
              this waits"
                 .to_owned()
         }
         Error::Interrupted { .. } => {
-            "the server, or something in between, hangs up: repeat this, then ask whoever runs it".to_owned()
+            "the server, or something in between, closes the connection: repeat this, then ask its operator".to_owned()
         }
         _ => return None,
     })

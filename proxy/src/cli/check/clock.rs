@@ -1,31 +1,32 @@
-//! Two clocks: the broker's, in its signatures, and the server's, in its answers.
+//! Compares two clocks: the broker's, from its signatures, and the server's, from its answers.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
 use http::header::DATE;
 
-/// What AWS allows between the time of a signature and its own.
+/// The difference that AWS accepts between the time of a signature and its own, in seconds.
 const ALLOWED: u64 = 300;
-/// A `Date` has whole seconds, and an answer takes its time: no less says anything.
+/// The smallest difference that is reported: `Date` has whole seconds, and an answer takes some
+/// time.
 const NOTICED: u64 = 30;
 
-/// How far the broker's clock is from the server's, in seconds; positive where it is ahead.
+/// How far the broker's clock is ahead of the server's, in seconds; negative if it is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Skew(i64);
 
-/// What it means.
+/// The assessment of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Good,
-    /// It grows, and will be too much.
+    /// It may grow, and then become too large.
     Noticed,
     /// AWS refuses signatures.
     TooMuch,
 }
 
 impl Skew {
-    /// By a signature, an answer, and the time between them.
+    /// Computed from a signature, an answer, and the time between them.
     pub(super) fn of(signature: &HeaderMap, between: Duration, answer: &HeaderMap) -> Option<Self> {
         let signed = signature_time(signature.get("x-amz-date")?.to_str().ok()?)?;
         let answered = httpdate::parse_http_date(answer.get(DATE)?.to_str().ok()?).ok()?;
@@ -81,7 +82,8 @@ fn signature_time(text: &str) -> Option<SystemTime> {
     if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
-    // Days since 1970, with years that begin in March: the day that some have more is their last.
+    // Days since 1970, counted in years that begin in March, so that a leap day is the last day of
+    // a year.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap = year / 4 - year / 100 + year / 400;
     let days = year * 365 + leap + (month * 153 + 2) / 5 + day - 1;

@@ -1,4 +1,4 @@
-//! The steps before anything is sent to the endpoint: name resolution, connection, TLS.
+//! The steps before a request is sent to the endpoint: name resolution, connection, TLS.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,15 +14,15 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::upstream::Upstream;
 
-/// Where the first connection goes.
+/// The address of the first connection.
 struct Target {
     host: String,
     port: u16,
-    /// The HTTP proxy that it is, without a password.
+    /// The HTTP proxy, if the target is one, without its password.
     proxy: Option<String>,
 }
 
-/// The steps. A failed one leaves those behind it out.
+/// Runs the steps. After a failed step, the others are skipped.
 pub(super) async fn steps(config: &Config, upstream: &Upstream) -> Vec<Step> {
     let Some(target) = Target::of(config) else {
         let why = "the endpoint has no host";
@@ -47,7 +47,7 @@ pub(super) async fn steps(config: &Config, upstream: &Upstream) -> Vec<Step> {
     steps
 }
 
-/// Whether the way is open.
+/// Whether no step failed.
 pub(super) fn is_open(steps: &[Step]) -> bool {
     steps.iter().all(|step| step.mark != super::report::Mark::Failed)
 }
@@ -64,7 +64,7 @@ impl Target {
             Some(proxy) => (Some(proxy.to_string()), proxy),
             None => (None, url.clone()),
         };
-        // Without the brackets of an address of IPv6.
+        // Without the brackets of an IPv6 address.
         let host = match url.host()? {
             url::Host::Domain(name) => name.to_owned(),
             url::Host::Ipv4(address) => address.to_string(),
@@ -84,7 +84,7 @@ impl Target {
     }
 }
 
-/// The HTTP proxy that the HTTP client takes for the endpoint, by the same rules.
+/// The HTTP proxy that the HTTP client uses for the endpoint, by the same rules.
 fn proxy(config: &Config) -> Option<Url> {
     if config.network.is_direct {
         return None;
@@ -92,7 +92,7 @@ fn proxy(config: &Config) -> Option<Url> {
     let endpoint: Uri = config.endpoint.as_str().parse().ok()?;
     let intercept = Matcher::from_system().intercept(&endpoint)?;
     let mut url = Url::parse(&intercept.uri().to_string()).ok()?;
-    // Whoever reads the report needn't know the password.
+    // The report must not contain the password.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     Some(url)
@@ -165,7 +165,7 @@ async fn connect(target: &Target, addresses: &[SocketAddr], limit: Duration) -> 
     }
 }
 
-/// As the HTTP client does it, with its proxies, authorities and protocols.
+/// Like the HTTP client, with its proxies, authorities and protocols.
 async fn tls(upstream: &Upstream, target: &Target) -> Step {
     let begun = Instant::now();
     match upstream.probe().await {

@@ -1,5 +1,4 @@
-//! The steps of one profile: credentials, clock, signature, `initialize`, `tools/list`, and the end of its
-//! session.
+//! The steps of one profile: credentials, clock, signature, `initialize`, `tools/list`, and closing its session.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,37 +21,37 @@ use crate::signer::Signer;
 use crate::upstream::{Answer, Reply, Sent, Upstream};
 use crate::wire::{self, Envelope, Id, Object};
 
-/// The latest revision with sessions, which servers answer with the one that they have.
+/// The latest protocol version with sessions. Servers answer with the version that they support.
 const VERSION: &str = "2025-11-25";
-/// The first one without.
+/// The first version without sessions.
 const STATELESS: &str = "2026-07-28";
-/// How long the end of a session may take.
+/// How long closing a session may take.
 const END: Duration = Duration::from_secs(2);
-/// More pages of tools than any server has: one that never ends its list is a failure.
+/// The limit for pages of tools: a server whose list never ends has failed.
 const MAX_PAGES: usize = 1000;
-/// How much of a name that a server chose is shown, in characters.
+/// The longest part of a name chosen by the server that is shown, in characters.
 const MAX_NAME: usize = 128;
 
-/// What all profiles' ways share.
+/// State that the checks of all profiles share.
 #[derive(Debug)]
-pub(super) struct Walk<'a> {
+pub(super) struct Checker<'a> {
     config: &'a Config,
     broker: Broker,
     signer: Signer,
     upstream: Arc<Upstream>,
     metadata: Arc<Metadata>,
     budget: Budget,
-    /// The sessions that are open now.
+    /// The open sessions.
     open: Mutex<Vec<(Arc<Link>, Arc<Live>)>>,
 }
 
-/// How the server speaks.
-enum Spoken {
+/// The protocol of the server.
+enum Protocol {
     Session(Arc<Live>),
     Stateless(HeaderValue),
 }
 
-impl<'a> Walk<'a> {
+impl<'a> Checker<'a> {
     pub(super) fn new(
         config: &'a Config,
         broker: Broker,
@@ -64,10 +63,10 @@ impl<'a> Walk<'a> {
         Self { config, broker, signer, upstream, metadata, budget, open: Mutex::default() }
     }
 
-    /// All steps of one profile; without `is_open` nothing is sent to the server.
+    /// Runs all steps of one profile; without `is_open`, nothing is sent to the server.
     pub(super) async fn of(&self, name: &ProfileName, is_open: bool) -> Profile {
         let mut profile = Profile { name: name.to_string(), ..Profile::default() };
-        // Without it, a profile whose Region is unknown: the next step says what is wrong.
+        // A failure leaves the Region unknown; the next step reports the cause.
         let _ = self.metadata.load().await;
         let text = self.initialize(name);
         let (step, signature) = self.credentials(name, &text, &mut profile).await;
@@ -76,7 +75,7 @@ impl<'a> Walk<'a> {
         if can_sign && is_open {
             self.exchange(name, text, signature, &mut profile).await;
         }
-        // What a step before them left out.
+        // Steps that were skipped because an earlier one failed.
         for step in [Name::Clock, Name::Signature, Name::Initialize, Name::ToolsList] {
             if !profile.steps.iter().any(|known| known.name == step) {
                 profile.steps.push(Step::skipped(step, ""));
@@ -85,7 +84,7 @@ impl<'a> Walk<'a> {
         profile
     }
 
-    /// Ends the sessions that a check that is broken off has left open.
+    /// Closes the sessions that an interrupted check has left open.
     pub(super) async fn end_all(&self) {
         let open = std::mem::take(&mut *self.open());
         let ends = open.iter().map(|(link, live)| link.end(live));
@@ -104,7 +103,7 @@ impl<'a> Walk<'a> {
         wire::with_metadata(text, &self.metadata.of(name))
     }
 
-    /// Has the very request signed that is sent next.
+    /// Has exactly the request signed that is sent next.
     async fn credentials(
         &self,
         name: &ProfileName,
@@ -132,7 +131,7 @@ impl<'a> Walk<'a> {
             }
             Err(error) if self.config.skip_auth && error.has_no_credentials() => {
                 let advice =
-                    "give the profile credentials, if the server wants a signature".to_owned();
+                    "give the profile credentials if the server requires a signature".to_owned();
                 let detail = "there are none: requests are sent unsigned (--skip-auth)";
                 (Step::warned(Name::Credentials, detail, advice), None)
             }
@@ -173,20 +172,20 @@ impl<'a> Walk<'a> {
             return;
         }
         profile.steps.push(match &signature {
-            Some(_) => Step::passed(Name::Signature, time, "the server takes it"),
+            Some(_) => Step::passed(Name::Signature, time, "the server accepts it"),
             None => Step::skipped(Name::Signature, "none was sent"),
         });
-        if let Some(spoken) = self.opened(name, &link, answer, begun, profile).await {
-            let listed = self.tools(name, &link, &spoken, profile).await;
+        if let Some(protocol) = self.opened(name, &link, answer, begun, profile).await {
+            let listed = self.tools(name, &link, &protocol, profile).await;
             profile.steps.push(listed);
-            if let Spoken::Session(live) = spoken {
+            if let Protocol::Session(live) = protocol {
                 let _ = tokio::time::timeout(END, link.end(&live)).await;
                 self.open().retain(|(_, known)| !Arc::ptr_eq(known, &live));
             }
         }
     }
 
-    /// What the answer to `initialize` opened; a server without sessions is asked in its own way.
+    /// Reads the answer to `initialize`. If it failed, tries the protocol without sessions.
     async fn opened(
         &self,
         name: &ProfileName,
@@ -194,7 +193,7 @@ impl<'a> Walk<'a> {
         answer: Answer,
         begun: Instant,
         profile: &mut Profile,
-    ) -> Option<Spoken> {
+    ) -> Option<Protocol> {
         let session_id = answer.session_id();
         let headers = answer.headers.clone();
         let (detail, advice) = match answer.reply {
@@ -223,10 +222,10 @@ impl<'a> Walk<'a> {
                         let detail = format!("MCP {version}, {server}");
                         (profile.protocol, profile.server) = (version, server);
                         profile.steps.push(Step::passed(Name::Initialize, begun.elapsed(), detail));
-                        return Some(Spoken::Session(live));
+                        return Some(Protocol::Session(live));
                     }
                     None => {
-                        let error = Error::NotMessage("its result names no protocolVersion");
+                        let error = Error::NotMessage("its result has no protocolVersion");
                         profile.steps.push(self.failed(name, &error, begun));
                         return None;
                     }
@@ -243,7 +242,7 @@ impl<'a> Walk<'a> {
                 let detail =
                     format!("MCP {}, {}, without sessions", profile.protocol, profile.server);
                 profile.steps.push(Step::passed(Name::Initialize, begun.elapsed(), detail));
-                Some(Spoken::Stateless(version))
+                Some(Protocol::Stateless(version))
             }
             None => {
                 profile.steps.push(Step::failed(
@@ -257,7 +256,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether the server speaks the revision without sessions.
+    /// Whether the server supports the protocol version without sessions.
     async fn discovered(
         &self,
         name: &ProfileName,
@@ -306,23 +305,23 @@ impl<'a> Walk<'a> {
         outcome(answer.reply, &id).await
     }
 
-    /// All pages of the list.
+    /// Lists all pages of tools.
     async fn tools(
         &self,
         name: &ProfileName,
         link: &Link,
-        spoken: &Spoken,
+        protocol: &Protocol,
         profile: &mut Profile,
     ) -> Step {
         let begun = Instant::now();
         let (mut tools, mut hidden) = (Vec::new(), 0);
         let mut params = "{}".to_owned();
         for _ in 0..MAX_PAGES {
-            let asked = match spoken {
-                Spoken::Stateless(version) => {
+            let asked = match protocol {
+                Protocol::Stateless(version) => {
                     self.ask_stateless(name, link, version, "tools/list", &params).await
                 }
-                Spoken::Session(live) => {
+                Protocol::Session(live) => {
                     let id = id("tools/list");
                     let text = wire::request(&id, "tools/list", &params);
                     let text = wire::with_metadata(text, &self.metadata.of(name));
@@ -346,7 +345,7 @@ impl<'a> Walk<'a> {
                 }
             };
             let Some((page, next)) = page(&result) else {
-                let detail = "the server's list of tools isn't MCP's";
+                let detail = "the server's list of tools isn't valid MCP";
                 return Step::failed(Name::ToolsList, Some(begun.elapsed()), detail, None);
             };
             for (tool, reads) in page {
@@ -371,7 +370,7 @@ impl<'a> Walk<'a> {
         Step::failed(Name::ToolsList, Some(begun.elapsed()), detail, None)
     }
 
-    /// An exchange that came to nothing, at the step that it is about.
+    /// A failed exchange, as the step that it belongs to.
     fn failed(&self, name: &ProfileName, error: &Error, begun: Instant) -> Step {
         let (step, advice) = match error {
             Error::Refused(_)
@@ -392,7 +391,7 @@ fn id(method: &str) -> Id {
     Id::from_token(&wire::quote(&format!("sigward-check-{method}")))
 }
 
-/// Key and scope of a signature, which are no secrets: `AKID/20261125/us-east-1/aws-mcp/aws4_request`.
+/// Access key id and scope of a signature, which aren't secret: `AKID/20261125/us-east-1/aws-mcp/aws4_request`.
 fn scope(signature: &HeaderMap) -> Option<String> {
     let header = signature.get(AUTHORIZATION)?.to_str().ok()?;
     let scope = header.split("Credential=").nth(1)?.split([',', ' ']).next()?;
@@ -402,7 +401,7 @@ fn scope(signature: &HeaderMap) -> Option<String> {
 fn clock(signature: Option<&(HeaderMap, Instant)>, answer: &Answer, is_refused: bool) -> Step {
     let skew = signature.and_then(|(headers, at)| Skew::of(headers, at.elapsed(), &answer.headers));
     let Some(skew) = skew else {
-        return Step::skipped(Name::Clock, "the server doesn't tell its time");
+        return Step::skipped(Name::Clock, "the server's answer has no time");
     };
     match skew.verdict() {
         Verdict::Good => Step::passed(Name::Clock, Duration::ZERO, skew.shown()),
@@ -415,7 +414,7 @@ fn clock(signature: Option<&(HeaderMap, Instant)>, answer: &Answer, is_refused: 
     }
 }
 
-/// Revision and name of a server, by its result of `initialize`.
+/// Protocol version and server name in a result of `initialize`.
 fn described(result: &str) -> Option<(String, String)> {
     let result = Object::parse(result).ok()?;
     let version = printable(&result.find_string("protocolVersion")?, MAX_NAME);
@@ -428,7 +427,7 @@ fn server(info: &Object<'_>) -> String {
     printable(format!("{} {}", text("name"), text("version")).trim(), MAX_NAME)
 }
 
-/// The tools of a page, each with whether it only reads, and the cursor of the next page.
+/// The tools of a page, each with its read-only hint, and the cursor of the next page.
 type Page = (Vec<(String, bool)>, Option<String>);
 
 fn page(result: &str) -> Option<Page> {

@@ -1,7 +1,7 @@
-//! The steps of a check and what they came to, as a table for people and as JSON for programs.
+//! The steps of a check and their results, as a table for people and as JSON for programs.
 //!
-//! No text of a server or a broker is shown as it came: it is one line, without control characters, cut
-//! to a length. No signature and no token is ever in it.
+//! Text of a server or a broker is always shown on one line, without control characters, and with a limited length. A
+//! report never contains a signature or a token.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(super) enum Name {
 }
 
 impl Name {
-    /// As it is shown.
+    /// The name as it is shown.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Broker => "broker",
@@ -41,14 +41,14 @@ impl Name {
     }
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
     Passed,
-    /// It works now.
+    /// It works now, but may fail later.
     Warned,
     Failed,
-    /// One before it failed, or there is nothing to do.
+    /// An earlier step failed, or there is nothing to do.
     Skipped,
 }
 
@@ -78,7 +78,7 @@ pub(super) struct Step {
     pub(super) name: Name,
     pub(super) mark: Mark,
     pub(super) time: Option<Duration>,
-    /// What was found, or what is wrong.
+    /// What was found, or the error.
     pub(super) detail: String,
     /// What to do.
     pub(super) advice: Option<String>,
@@ -108,20 +108,20 @@ impl Step {
     }
 }
 
-/// What was found of one profile.
+/// What was found about one profile.
 #[derive(Debug, Default)]
 pub(super) struct Profile {
     pub(super) name: String,
-    /// Its ARN, where the broker has asked AWS.
+    /// Its ARN, if the broker has looked it up.
     pub(super) identity: String,
     pub(super) source: String,
     pub(super) region: String,
     pub(super) access_key_id: String,
-    /// The revision of MCP that was agreed on.
+    /// The negotiated protocol version.
     pub(super) protocol: String,
-    /// What the server calls itself.
+    /// The server's own name.
     pub(super) server: String,
-    /// None where they couldn't be listed.
+    /// `None` if they couldn't be listed.
     pub(super) tools: Option<Vec<String>>,
     pub(super) steps: Vec<Step>,
 }
@@ -131,18 +131,18 @@ pub(super) struct Profile {
 pub(super) struct Report {
     pub(super) endpoint: String,
     pub(super) broker: String,
-    /// Those that are the same for all profiles.
+    /// The steps that all profiles share.
     pub(super) steps: Vec<Step>,
     pub(super) profiles: Vec<Profile>,
 }
 
 impl Report {
-    /// Whether every step passed.
+    /// Whether no step failed.
     pub(super) fn is_good(&self) -> bool {
         self.first_failure().is_none()
     }
 
-    /// The first step that failed, in the order of the steps, and whose it is.
+    /// The first failed step, and its profile.
     fn first_failure(&self) -> Option<(Option<&str>, &Step)> {
         self.all().find(|(_, step)| step.mark == Mark::Failed)
     }
@@ -155,7 +155,7 @@ impl Report {
         shared.chain(own)
     }
 
-    /// For people.
+    /// The table for people.
     pub(super) fn table(&self) -> String {
         let mut rows = vec![["step", "result", "time", ""].map(str::to_owned)];
         for (profile, step) in self.all() {
@@ -193,7 +193,7 @@ impl Report {
         printable(&text)
     }
 
-    /// For programs: one document.
+    /// One JSON document for programs.
     pub(super) fn json(&self) -> String {
         let step = |profile: Option<&str>, step: &Step| {
             json!({
@@ -254,7 +254,7 @@ impl Profile {
     }
 }
 
-/// Where, what, and what to do.
+/// The step, what is wrong, and what to do.
 fn sentence(profile: Option<&str>, step: &Step) -> String {
     let place = match profile {
         Some(profile) => format!("{} of profile {profile:?}", step.name.word()),
@@ -275,7 +275,7 @@ fn shown_time(time: Duration) -> String {
     if ms < 10.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
 }
 
-/// Whatever came into it: only our own lines end.
+/// Removes control characters from inserted text; only the report's own line breaks remain.
 fn printable(text: &str) -> String {
     text.chars().filter(|c| *c == '\n' || !is_control(*c)).collect()
 }
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_problem_is_said_with_what_to_do() {
+    fn the_first_problem_is_shown_with_advice() {
         let report = report(Mark::Failed);
         assert!(!report.is_good());
         let end = "\nFirst problem: signature of profile \"dev\": h answered 403\nWhat to do: set the clock\n";
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_is_no_failure() {
+    fn a_warning_is_not_a_failure() {
         let report = report(Mark::Warned);
         assert!(report.is_good());
         let text = report.table();

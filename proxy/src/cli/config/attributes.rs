@@ -1,7 +1,8 @@
-//! Extended attributes of a file that is replaced: access control lists, labels, and what people attach.
+//! Extended attributes of a file that is replaced: access control lists, labels, and user attributes.
 //!
-//! A list of access is such an attribute, and the group bits of the mode are then its mask: with the mode alone, the group
-//! could read what the list denies to it. So a new file has every attribute of the old one, or it isn't made.
+//! An access control list is such an attribute, and the group bits of the mode are then its mask: with the mode alone,
+//! the group could read what the list denies. Therefore a new file gets every attribute of the old one, or isn't
+//! written.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -9,19 +10,19 @@ use std::fs::File;
 use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr};
 use rustix::io::Errno;
 
-/// No list, and no value, is longer on Linux (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+/// The largest list or value on Linux (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`), in bytes.
 const MAX: usize = 64 << 10;
-/// The list that says who may open a file; a new file may get one from its directory.
+/// The access control list; a new file may inherit one from its directory.
 const ACCESS: &CStr = c"system.posix_acl_access";
-/// Those that the kernel sets itself, to what the new text is.
-const OF_THE_KERNEL: [&CStr; 3] = [c"security.ima", c"security.evm", c"com.apple.provenance"];
+/// Attributes that the kernel sets itself, depending on the contents.
+const KERNEL_ATTRIBUTES: [&CStr; 3] = [c"security.ima", c"security.evm", c"com.apple.provenance"];
 
 /// Names and values.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Attributes(Vec<(CString, Vec<u8>)>);
 
 impl Attributes {
-    /// Those of a file; none where its file system has none.
+    /// The attributes of a file; empty if its file system has none.
     pub(super) fn of(file: &File) -> Result<Self, String> {
         let mut buffer = vec![0; MAX];
         let length = match flistxattr(file, buffer.as_mut_slice()) {
@@ -40,7 +41,7 @@ impl Attributes {
         Ok(Self(all))
     }
 
-    /// Takes from a new file the list of access that its directory gave it.
+    /// Removes the access control list that a new file inherited from its directory.
     pub(super) fn clear_access(file: &File) -> Result<(), String> {
         match fremovexattr(file, ACCESS) {
             Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS) => Ok(()),
@@ -48,24 +49,25 @@ impl Attributes {
         }
     }
 
-    /// Gives them to a new file, which has its mode and owner.
+    /// Sets the attributes of a new file, after its mode and owner.
     pub(super) fn give(&self, file: &File) -> Result<(), String> {
         for (name, kept) in &self.0 {
-            if OF_THE_KERNEL.contains(&name.as_c_str()) {
+            if KERNEL_ATTRIBUTES.contains(&name.as_c_str()) {
                 continue;
             }
-            // A label may be what a new file has by itself, and not be its owner's to set.
+            // A new file may already have the same label, and its owner may not be allowed to set
+            // it.
             if value(file, name).is_ok_and(|it| it.as_ref() == Some(kept)) {
                 continue;
             }
             fsetxattr(file, name, kept, XattrFlags::empty())
-                .map_err(|error| wrong(name, "kept", error))?;
+                .map_err(|error| wrong(name, "set", error))?;
         }
         Ok(())
     }
 }
 
-/// The value of an attribute, if it is there.
+/// The value of an attribute, if it exists.
 fn value(file: &File, name: &CStr) -> Result<Option<Vec<u8>>, Errno> {
     let mut buffer = vec![0; MAX];
     match fgetxattr(file, name, buffer.as_mut_slice()) {

@@ -1,29 +1,30 @@
-//! What becomes of a client's file: an entry written, taken out, or rewritten from the reference.
+//! Changes to a client's file: writes or removes an entry, or rewrites entries of mcp-proxy-for-aws
+//! ("the reference").
 
 use super::client::{Client, Format};
 use super::entry::{Asked, Form, Owner, owner};
 use super::reference::{Started, started};
 use super::text::Node;
 
-/// Words that every text has that starts the reference.
+/// Every command line that starts the reference contains one of these.
 const MARKS: [&str; 2] = ["mcp-proxy-for-aws", "mcp_proxy_for_aws"];
 
-/// Variables that only the reference, or what starts it, reads.
+/// Prefixes of variables that only the reference, or its launcher, reads.
 const FOREIGN: [&str; 4] = ["FASTMCP_", "UV_", "PIP_", "PYTHON"];
 
-/// What becomes of a file.
+/// The outcome for a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Nothing.
+    /// No change.
     Same,
-    /// Another text.
+    /// A new text.
     Text(String),
-    /// It holds nothing that this program hasn't made.
+    /// The file is deleted, because only this program's entry was in it.
     Gone,
 }
 
-/// `text` with the entry. One that is there keeps what this program doesn't set; one of another server
-/// is left alone.
+/// `text` with the entry. An existing entry keeps members that this program doesn't set; an entry of another server is
+/// refused.
 pub(super) fn written(
     format: Format,
     text: &str,
@@ -38,13 +39,13 @@ pub(super) fn written(
         Owner::Ours if Form::of(&known).is_current() => {}
         Owner::Ours => {
             return Err(format!(
-                "the entry {name:?} has an object for its command, as older versions of Zed did; take it out by \
+                "the entry {name:?} has an object for its command, as in older versions of Zed; remove it with \
                  --remove, and then write it"
             ));
         }
         Owner::Reference => {
             return Err(format!(
-                "the entry {name:?} is one of mcp-proxy-for-aws; rewrite it by `sigward-proxy config \
+                "the entry {name:?} is one of mcp-proxy-for-aws; rewrite it with `sigward-proxy config \
                  --from-mcp-proxy-for-aws --write`, or choose another --name"
             ));
         }
@@ -60,7 +61,7 @@ pub(super) fn written(
             Node::Map(inner) => {
                 for (variable, value) in inner {
                     let deep = [path[0], name, member, variable];
-                    // A map that is missing is written whole.
+                    // A missing map is written as a whole.
                     text = match format.find(&text, &deep[..3])? {
                         Some(_) => format.set(&text, &deep, value)?,
                         None => {
@@ -76,8 +77,8 @@ pub(super) fn written(
     Ok(text)
 }
 
-/// `text` without the entry. A file that is still as it was written becomes again what it was, which is
-/// one of `backups`; in any other the entry goes, and every other byte stays.
+/// `text` without the entry. If the file hasn't changed since the entry was written, it gets the text of the backup
+/// from before, one of `backups`. In any other file the entry is removed, and every other byte stays.
 pub(super) fn removed(
     format: Format,
     text: &str,
@@ -87,7 +88,7 @@ pub(super) fn removed(
     let Some(known) = format.find(text, &path)? else { return Ok(Outcome::Same) };
     if owner(&known) != Owner::Ours {
         return Err(format!(
-            "the entry {:?} isn't one of sigward-proxy, and stays; delete it by hand, or choose another --name",
+            "the entry {:?} isn't one of sigward-proxy, and isn't removed; delete it by hand, or choose another --name",
             path[1]
         ));
     }
@@ -104,14 +105,14 @@ pub(super) fn removed(
     Ok(format.remove(text, &path)?.map_or(Outcome::Same, Outcome::Text))
 }
 
-/// An entry of the reference, and what becomes of it.
+/// An entry of the reference, and its conversion.
 #[derive(Debug)]
 pub(super) struct Converted {
-    /// As a person knows it.
+    /// The name for messages.
     pub(super) name: String,
-    /// How it was started.
+    /// The old command.
     pub(super) before: String,
-    /// How it is started now; else why it stays.
+    /// The new command, or the reason why the entry stays unchanged.
     pub(super) outcome: Result<String, String>,
     /// What isn't carried over, or has no effect any more.
     pub(super) notes: Vec<String>,
@@ -132,7 +133,7 @@ pub(super) fn converted(
     }
     for container in containers(client, format, &text)? {
         let container: Vec<&str> = container.iter().map(String::as_str).collect();
-        // A setting of that name may be anything in a file that isn't of servers alone.
+        // In a file with other settings, a setting with this name may have another type.
         let is_map = |path: &[&str]| -> Result<bool, String> {
             Ok(matches!(format.find(&text, path)?, Some(Node::Map(_))))
         };
@@ -159,11 +160,11 @@ pub(super) fn converted(
     Ok((text, all))
 }
 
-/// Where a client's file holds servers.
+/// The maps in a client's file that contain servers.
 fn containers(client: Client, format: Format, text: &str) -> Result<Vec<Vec<String>>, String> {
     let mut all = client.containers();
     if client == Client::ClaudeCode {
-        // Those that `claude mcp add` adds for one project.
+        // Servers that `claude mcp add` adds for one project.
         for project in format.names(text, &["projects"]).unwrap_or_default() {
             all.push(vec!["projects".to_owned(), project, client.container().to_owned()]);
         }
@@ -183,7 +184,7 @@ fn entry_converted(
         ["projects", project, _, name] => format!("{name} (of {project})"),
         path => path.last().copied().unwrap_or_default().to_owned(),
     };
-    let stays = |before: String, why: String| {
+    let unchanged = |before: String, why: String| {
         let converted =
             Converted { name: name.clone(), before, outcome: Err(why), notes: Vec::new() };
         Some((text.to_owned(), converted))
@@ -193,30 +194,33 @@ fn entry_converted(
     let path = path.as_slice();
     let Some(command) = record.member(key).and_then(Node::text) else {
         let command = entry.member("command");
-        let is_meant = command.is_some_and(|it| MARKS.iter().any(|mark| it.mentions(mark)));
-        let why = "its command isn't a text; write it as `command` and `args` first";
-        return is_meant.then(|| stays(String::new(), why.to_owned())).flatten();
+        let is_reference = command.is_some_and(|it| MARKS.iter().any(|mark| it.mentions(mark)));
+        let why = "its command isn't a string; write it as `command` and `args` first";
+        return is_reference.then(|| unchanged(String::new(), why.to_owned())).flatten();
     };
     let words = match record.member("args") {
         None => Vec::new(),
         Some(args) => match args.texts() {
             Some(words) => words,
             None if MARKS.iter().any(|mark| record.mentions(mark)) => {
-                return stays(command.to_owned(), "its args aren't a list of texts".to_owned());
+                return unchanged(
+                    command.to_owned(),
+                    "its args aren't a list of strings".to_owned(),
+                );
             }
             None => return None,
         },
     };
     let (skipped, mut notes) = match started(command, &words) {
         Started::Other => return None,
-        Started::Unknown(why) => return stays(line(command, &words), why),
+        Started::Unknown(why) => return unchanged(line(command, &words), why),
         Started::Reference { skipped, dropped } => (skipped, dropped),
     };
     let before = line(command, &words[..skipped]);
     let own = &words[skipped..];
     if let Err(why) = (asked.serving)(own) {
         if !own.iter().any(|word| word.contains("${")) {
-            return stays(before, format!("sigward-proxy doesn't take its options: {why}"));
+            return unchanged(before, format!("sigward-proxy doesn't take its options: {why}"));
         }
         notes.push("its options have placeholders, and weren't checked".to_owned());
     }
@@ -244,7 +248,7 @@ fn entry_converted(
         Ok(edited) => {
             Some((edited, Converted { name, before, outcome: Ok(program.join(" ")), notes }))
         }
-        Err(why) => stays(before, why),
+        Err(why) => unchanged(before, why),
     }
 }
 

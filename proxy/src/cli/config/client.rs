@@ -1,4 +1,4 @@
-//! The clients that are known: where each keeps its MCP servers, and in which form.
+//! The known clients: the file of each with its MCP servers, and the format.
 //!
 //! Source: the clients' own documentation, November 2026.
 
@@ -22,7 +22,7 @@ pub(super) enum Client {
     Zed,
 }
 
-/// For whom a client's file is.
+/// The scope of a client's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Scope {
     /// All projects of this user
@@ -31,15 +31,15 @@ pub(super) enum Scope {
     Project,
 }
 
-/// How a file is written.
+/// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// JSON with comments and trailing commas, where there are any.
+    /// JSON, possibly with comments and trailing commas.
     Json,
     Toml,
 }
 
-/// The directories that clients' files are in.
+/// The directories of clients' files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
     /// `$HOME`.
@@ -50,12 +50,12 @@ pub struct Places {
     pub codex: Option<PathBuf>,
     /// `$CLAUDE_CONFIG_DIR`.
     pub claude: Option<PathBuf>,
-    /// macOS has directories of its own.
+    /// Whether the system is macOS, which has its own directories.
     pub is_mac: bool,
 }
 
 impl Client {
-    /// All of them.
+    /// All clients.
     pub(super) fn all() -> &'static [Self] {
         Self::value_variants()
     }
@@ -87,7 +87,7 @@ impl Client {
         }
     }
 
-    /// The member of the file that holds the servers.
+    /// The member of the file that contains the servers.
     pub(super) fn container(self) -> &'static str {
         match self {
             Self::Vscode => "servers",
@@ -99,7 +99,7 @@ impl Client {
         }
     }
 
-    /// The file of this client, or why there is none.
+    /// The file of this client, or the reason why there is none.
     pub(super) fn file(self, scope: Scope, places: &Places) -> Result<PathBuf, String> {
         if scope == Scope::Project {
             let path = match self {
@@ -128,11 +128,9 @@ impl Client {
                 places.support()?.join("Claude/claude_desktop_config.json")
             }
             Self::ClaudeDesktop => {
-                return Err(
-                    "Claude Desktop has no place for its file on Linux that is documented; name \
+                return Err("Claude Desktop has no documented place for its file on Linux; name \
                             the file by --file, such as ~/.config/Claude/claude_desktop_config.json"
-                        .to_owned(),
-                );
+                    .to_owned());
             }
             Self::Kiro => home()?.join(".kiro/settings/mcp.json"),
             Self::Cursor => home()?.join(".cursor/mcp.json"),
@@ -151,7 +149,7 @@ impl Client {
 }
 
 impl Client {
-    /// The file that held this client's servers in older versions of it.
+    /// The file in which older versions of this client stored the servers.
     pub(super) fn old_file(self, scope: Scope, places: &Places) -> Option<PathBuf> {
         match (self, scope) {
             (Self::Vscode, Scope::Project) => Some(".vscode/settings.json".into()),
@@ -162,11 +160,11 @@ impl Client {
         }
     }
 
-    /// Where in its files servers stand: where they belong, and where older versions had them.
+    /// The places of servers in its files: the current one, and those of older versions.
     pub(super) fn containers(self) -> Vec<Vec<String>> {
         let own = vec![self.container().to_owned()];
         match self {
-            // Of settings.json, where a name may have a dot instead of an object.
+            // In settings.json, a name may contain a dot in place of an object.
             Self::Vscode => vec![
                 own,
                 vec!["mcp".to_owned(), "servers".to_owned()],
@@ -178,12 +176,12 @@ impl Client {
 }
 
 impl Places {
-    /// Where programs keep their settings.
+    /// The directory for programs' settings.
     fn support(&self) -> Result<PathBuf, String> {
         let home = || self.home.as_deref().ok_or("HOME isn't set; name the file by --file");
         Ok(match &self.config {
             _ if self.is_mac => home()?.join("Library/Application Support"),
-            // A relative one is ignored (XDG Base Directory Specification).
+            // A relative directory is ignored (XDG Base Directory Specification).
             Some(directory) if directory.is_absolute() => directory.clone(),
             Some(_) | None => home()?.join(".config"),
         })
@@ -233,7 +231,7 @@ impl Format {
         }
     }
 
-    /// By the name of a file.
+    /// The format by the file's name.
     pub(super) fn of(path: &Path) -> Self {
         match path.extension() {
             Some(ending) if ending == "toml" => Self::Toml,
@@ -300,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn older_versions_had_servers_elsewhere() {
+    fn the_places_of_older_versions_are_searched() {
         for scope in [Scope::User, Scope::Project] {
             for client in Client::all() {
                 let old = client.old_file(scope, &places(false));

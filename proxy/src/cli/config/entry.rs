@@ -1,4 +1,4 @@
-//! The entry of this proxy in a client's file: which program, with which words and variables.
+//! The entry of this proxy in a client's file: program, arguments and variables.
 
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
@@ -12,68 +12,68 @@ use crate::cli::broker::BrokerChoice;
 use crate::config::ProfileName;
 use crate::environment::{Environment, Keys};
 
-/// Our own name.
+/// This program's name.
 const PROGRAM: &str = "sigward-proxy";
 
-/// What the options of serving say, as far as an entry needs it.
+/// What the options of serving specify, as far as an entry needs it.
 #[derive(Debug)]
 pub struct Given {
-    /// Whether an endpoint is named.
+    /// Whether the endpoint is specified.
     pub has_endpoint: bool,
-    /// Whether profiles are named.
+    /// Whether profiles are specified.
     pub has_profiles: bool,
-    /// Which broker.
+    /// The broker.
     pub broker: BrokerChoice,
-    /// Whether the environment names it.
+    /// Whether the environment specifies the broker.
     pub is_broker_of_environment: bool,
 }
 
-/// What serving with these words would mean.
+/// What serving with these words would use.
 #[derive(Debug)]
 pub struct Serving {
     /// The endpoint.
     pub endpoint: url::Url,
-    /// The profiles that options and environment name.
+    /// The profiles that options and environment specify.
     pub profiles: Vec<ProfileName>,
 }
 
-/// The profiles that there are.
+/// The available profiles.
 #[derive(Debug)]
 pub enum Offered {
-    /// Those that a running broker lets this user sign with.
+    /// The profiles that a running broker allows this user.
     Running {
-        /// Which broker.
+        /// The address of the broker.
         broker: String,
-        /// What it says of them.
+        /// The profiles as the broker lists them.
         profiles: Vec<v1::Profile>,
     },
-    /// Those of the AWS files, of which a private broker says the names.
+    /// The names of the profiles in the AWS files, as listed by a private broker.
     Files(Vec<String>),
 }
 
-/// How the words of serving are read, and who knows the profiles.
+/// How the options of serving are parsed, and how profiles are looked up.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
-    /// What is named in the words.
+    /// Returns what the words specify.
     pub given: &'a dyn Fn(&[String]) -> Result<Given, String>,
-    /// What they mean together, or what is wrong with them.
+    /// Returns what serving would use, or what is wrong with the words.
     pub serving: &'a dyn Fn(&[String]) -> Result<Serving, String>,
-    /// The profiles that a broker offers.
+    /// Returns the profiles that a broker offers.
     pub offered: &'a dyn Fn(&BrokerChoice) -> Result<Offered, String>,
 }
 
 /// The entry of this proxy.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// The program, and what comes before the words of serving.
+    /// The program, and its arguments before the options of serving.
     program: Vec<String>,
     words: Vec<String>,
     env: Vec<(String, String)>,
 }
 
 impl Entry {
-    /// The entry for serving with `words`, completed by what this shell and a broker know. The notes are
-    /// for the person.
+    /// The entry for serving with `words`, completed from this shell's environment and the broker. The notes are for
+    /// the user.
     pub(super) fn new(
         mut words: Vec<String>,
         program: Vec<String>,
@@ -107,7 +107,7 @@ impl Entry {
         let mut env = settings(environment, &mut notes);
         let broker = environment.text("SIGWARD_BROKER")?;
         let broker = broker.filter(|_| given.is_broker_of_environment);
-        // Others check the project out: paths of this machine are nothing to them.
+        // A project's file is shared: it must not contain paths of this machine.
         if scope == Scope::Project {
             let names = env.drain(..).map(|(name, _)| name);
             let names: Vec<String> =
@@ -115,13 +115,13 @@ impl Entry {
             if !names.is_empty() {
                 let names = names.join(", ");
                 notes.push(format!(
-                    "of this shell's environment, a project's file doesn't get {names}"
+                    "a project's file doesn't get these variables of this shell's environment: {names}"
                 ));
             }
         } else if let Some(broker) = broker {
             options.extend(["--broker".to_owned(), broker.to_owned()]);
         }
-        // What comes behind `--` is no option.
+        // Words after `--` aren't options.
         let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
         words.splice(end..end, options);
         (asked.serving)(&words)?;
@@ -135,7 +135,7 @@ impl Entry {
         Ok((Self { program, words, env }, notes))
     }
 
-    /// The members of the entry, for a client.
+    /// The members of the entry for a client.
     pub(super) fn members(&self, client: Client) -> Vec<(String, Node)> {
         let text = |text: &String| Node::Text(text.clone());
         let words = self.program.iter().skip(1).chain(&self.words).map(text).collect();
@@ -154,29 +154,29 @@ impl Entry {
     }
 }
 
-/// Whose entry something is.
+/// Which program an entry belongs to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// This proxy's.
+    /// This proxy.
     Ours,
-    /// That of mcp-proxy-for-aws.
+    /// mcp-proxy-for-aws.
     Reference,
-    /// Another server's.
+    /// Another server.
     Other,
 }
 
-/// Where an entry says what is started.
+/// The form in which an entry specifies its command.
 pub(super) struct Form<'a> {
-    /// The way from the entry to the record.
+    /// The path from the entry to the record.
     pub(super) within: &'static [&'static str],
-    /// What the record calls the program.
+    /// The record's member that contains the program.
     pub(super) program: &'static str,
-    /// What has the program, `args` and `env`.
+    /// The object with the program, `args` and `env`.
     pub(super) record: &'a Node,
 }
 
 impl<'a> Form<'a> {
-    /// Zed had, until 2025, an object for a command: `"command": {"path": …, "args": […], "env": {…}}`.
+    /// Until 2025, Zed had an object for a command: `"command": {"path": …, "args": […], "env": {…}}`.
     pub(super) fn of(entry: &'a Node) -> Self {
         match entry.member("command") {
             Some(record @ Node::Map(_)) if record.member("path").is_some() => {
@@ -186,13 +186,13 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// Whether the entry is written as clients have it now.
+    /// Whether the entry has the current form.
     pub(super) fn is_current(&self) -> bool {
         self.within.is_empty()
     }
 }
 
-/// Whose `entry` is.
+/// Which program `entry` belongs to.
 pub(super) fn owner(entry: &Node) -> Owner {
     let form = Form::of(entry);
     let command = form.record.member(form.program).and_then(Node::text).unwrap_or_default();
@@ -209,8 +209,8 @@ pub(super) fn owner(entry: &Node) -> Owner {
     }
 }
 
-/// How a client starts this program: by its name where every program finds it, else by its path. One
-/// that a package runner has put into its cache may be gone tomorrow: the runner starts it again.
+/// How a client starts this program: by name if it is in a standard directory, otherwise by path. A program in a
+/// package runner's cache may disappear, so it is started with that runner.
 pub(super) fn program(executable: &Path, path: Option<&OsString>, scope: Scope) -> Vec<String> {
     let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
     let has = |name: &str| executable.components().any(|it| it == Component::Normal(name.as_ref()));
@@ -220,7 +220,7 @@ pub(super) fn program(executable: &Path, path: Option<&OsString>, scope: Scope) 
     if has("_npx") {
         return words(&["npx", "-y", PROGRAM]);
     }
-    // A file that others check out can't hold a path of this machine.
+    // A shared file must not contain a path of this machine.
     if scope == Scope::Project {
         return words(&[PROGRAM]);
     }
@@ -242,7 +242,7 @@ pub(super) fn program(executable: &Path, path: Option<&OsString>, scope: Scope) 
     }
 }
 
-/// The one endpoint that a running broker knows.
+/// The only endpoint that a running broker has.
 fn only_endpoint(offered: &Offered) -> Result<String, String> {
     const MISSING: &str = "the endpoint is missing: give the URL of an MCP server, such as \
                            https://aws-mcp.us-east-1.api.aws/mcp";
@@ -260,7 +260,7 @@ fn only_endpoint(offered: &Offered) -> Result<String, String> {
     }
 }
 
-/// The names of the profiles that are for this endpoint, the default first.
+/// The names of the profiles for this endpoint, the default first.
 fn names(offered: Offered, serving: &Serving) -> Result<Vec<ProfileName>, String> {
     let mut all = match offered {
         Offered::Files(names) => names,
@@ -272,7 +272,7 @@ fn names(offered: Offered, serving: &Serving) -> Result<Vec<ProfileName>, String
                 profiles.iter().filter(|it| is_for(it)).map(|it| it.name.clone()).collect();
             if names.is_empty() {
                 return Err(format!(
-                    "{broker} lets this user sign nothing for {}; `sigward-broker status` lists what it \
+                    "{broker} allows this user to sign nothing for {}; `sigward-broker status` lists what it \
                      does, and --broker private asks for one of your own",
                     serving.endpoint
                 ));
@@ -291,7 +291,7 @@ fn names(offered: Offered, serving: &Serving) -> Result<Vec<ProfileName>, String
     parsed.collect()
 }
 
-/// Whether a broker's endpoint is the one that is served.
+/// Whether a broker's endpoint is the served one.
 fn is_within(served: &url::Url, endpoint: &str) -> bool {
     url::Url::parse(endpoint).is_ok_and(|endpoint| {
         endpoint.origin() == served.origin()
@@ -305,7 +305,7 @@ fn profile_options(names: &[ProfileName]) -> Result<Vec<String>, String> {
         ([], _) => Ok(Vec::new()),
         ([only], Some(_)) => Ok(vec![format!("--profile={only}")]),
         (_, Some(name)) => Err(format!(
-            "the profile {:?} begins with a dash, and can't stand in a list; name the profiles by --profile",
+            "the profile {:?} begins with a dash, and can't be in a list; name the profiles by --profile",
             name.as_str()
         )),
         (names, None) => {
@@ -315,9 +315,9 @@ fn profile_options(names: &[ProfileName]) -> Result<Vec<String>, String> {
     }
 }
 
-/// The settings of this shell that the client's process won't have by itself.
+/// The settings of this shell that the client's process wouldn't have.
 fn settings(environment: &Environment, notes: &mut Vec<String>) -> Vec<(String, String)> {
-    // The profiles are options.
+    // The profiles are written as options.
     let options = ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_MCP_PROXY_PROFILES"];
     let mut settings = Vec::new();
     for (name, value) in environment.settings() {

@@ -1,9 +1,9 @@
-//! A client's file on disk: read whole, written whole, with a backup beside it.
+//! A client's file on disk: read as a whole, replaced as a whole, with a backup beside it.
 //!
-//! A file is replaced, never written into: a client that reads meanwhile, or a machine that loses
-//! power, sees the old text or the new one. A link stays a link, since what it leads to is replaced;
-//! mode, owner, lists of access and other attributes stay, or nothing is written. What somebody else
-//! wrote meanwhile isn't lost: the file is read again right before it is replaced.
+//! A file is replaced, never written in place: a client that reads at the same time, or a machine that loses power,
+//! sees the old text or the new one. A symbolic link is kept, because its target is replaced. Mode, owner, access
+//! control lists and other attributes are kept, or nothing is written. Concurrent changes of other programs aren't
+//! lost: the file is read again directly before it is replaced.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -14,21 +14,21 @@ use rustix::fs::{Access, OFlags, access};
 
 use super::attributes::Attributes;
 
-/// No client's file is near that: `~/.claude.json` has some megabytes.
+/// The limit for a file. Real files are far smaller: `~/.claude.json` has some megabytes.
 const MAX_FILE: u64 = 64 << 20;
-/// What the name of a backup ends with; a number may follow.
+/// The suffix of a backup's name; a number may follow.
 const BACKUP: &str = ".sigward-backup";
-/// Backups beside one file. Each has other contents than the others.
+/// The most backups of one file. Each has different contents.
 const MAX_BACKUPS: usize = 99;
 
 /// A client's file as it was read.
 #[derive(Debug)]
 pub(super) struct ClientFile {
-    /// As it was named.
+    /// The path as it was given.
     path: PathBuf,
-    /// What a link leads to.
+    /// The path after following symbolic links.
     target: PathBuf,
-    /// Nothing, where the file doesn't exist.
+    /// `None` if the file doesn't exist.
     before: Option<Content>,
 }
 
@@ -36,11 +36,11 @@ pub(super) struct ClientFile {
 struct Content {
     text: String,
     kept: Kept,
-    /// The names of the file.
+    /// The number of hard links.
     links: u64,
 }
 
-/// What a file keeps when it is replaced.
+/// The properties of a file that are kept when it is replaced.
 #[derive(Debug)]
 struct Kept {
     mode: u32,
@@ -49,7 +49,7 @@ struct Kept {
 }
 
 impl ClientFile {
-    /// Reads the file at `path`, which may be missing.
+    /// Reads the file at `path`, which may not exist.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
         let wrong = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
         let target = match fs::canonicalize(path) {
@@ -68,22 +68,22 @@ impl ClientFile {
         Ok(Self { path: path.to_owned(), target, before })
     }
 
-    /// Its text; none where it doesn't exist.
+    /// Its text; `None` if it doesn't exist.
     pub(super) fn text(&self) -> Option<&str> {
         self.before.as_ref().map(|content| content.text.as_str())
     }
 
-    /// Replaces it by `text`, and answers where its backup is. `private`: nobody else may read a file
-    /// that is new.
+    /// Replaces the text, and returns the path of the backup. With `private`, a new file isn't readable for other
+    /// users.
     pub(super) fn replace(&self, text: &str, private: bool) -> Result<Option<PathBuf>, String> {
         let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", self.path.display());
-        self.still_the_same()?;
+        self.check_unchanged()?;
         let Some(before) = &self.before else {
             if let Some(directory) = self.target.parent() {
                 fs::create_dir_all(directory).map_err(|error| wrong(&error))?;
             }
             let new = if private { As::Private } else { As::Public };
-            put(&self.target, text, &new, false).map_err(|error| wrong(&error))?;
+            write_and_rename(&self.target, text, &new, false).map_err(|error| wrong(&error))?;
             return Ok(None);
         };
         self.may_be_replaced(before)?;
@@ -93,14 +93,15 @@ impl ClientFile {
                 self.path.display()
             )
         })?;
-        self.still_the_same()?;
-        put(&self.target, text, &As::Before(&before.kept), true).map_err(|error| wrong(&error))?;
+        self.check_unchanged()?;
+        write_and_rename(&self.target, text, &As::Before(&before.kept), true)
+            .map_err(|error| wrong(&error))?;
         Ok(Some(backup))
     }
 
-    /// Deletes it: it was made by this program, and holds nothing else.
+    /// Deletes the file, which this program created and which contains nothing else.
     pub(super) fn delete(&self) -> Result<(), String> {
-        self.still_the_same()?;
+        self.check_unchanged()?;
         fs::remove_file(&self.target).map_err(|error| format!("{}: {error}", self.path.display()))
     }
 
@@ -117,8 +118,8 @@ impl ClientFile {
         found.into_iter().map(|(_, text)| text).collect()
     }
 
-    /// A copy of the text as it was read, under the first free name; an older copy of the same text
-    /// will do.
+    /// Copies the text as it was read to the first free name. An older backup with the same text is
+    /// reused.
     fn back_up(&self, before: &Content) -> Result<PathBuf, String> {
         for number in 1..=MAX_BACKUPS {
             let path = self.backup(number);
@@ -128,12 +129,13 @@ impl ClientFile {
                 Err(_) if path.symlink_metadata().is_ok() => continue,
                 Err(_) => {}
             }
-            return put(&path, &before.text, &As::Before(&before.kept), false).map(|()| path);
+            return write_and_rename(&path, &before.text, &As::Before(&before.kept), false)
+                .map(|()| path);
         }
-        Err(format!("there are {MAX_BACKUPS} already; delete those that nobody needs"))
+        Err(format!("there are already {MAX_BACKUPS}; delete those that aren't needed"))
     }
 
-    /// The name of a backup: beside what is replaced.
+    /// The path of a backup: beside the replaced file.
     fn backup(&self, number: usize) -> PathBuf {
         let mut name = self.target.file_name().unwrap_or_default().to_owned();
         name.push(BACKUP);
@@ -143,19 +145,19 @@ impl ClientFile {
         self.target.with_file_name(name)
     }
 
-    /// A file can be replaced in a directory that takes new files, whatever its own mode says; but who
-    /// made it read-only meant it.
+    /// A writable directory allows replacing a file whatever its mode. But a user who made the file read-only wants it
+    /// to stay.
     fn may_be_replaced(&self, before: &Content) -> Result<(), String> {
-        let stays =
+        let refused =
             |why: String| Err(format!("{} {why}; nothing was written", self.path.display()));
         if before.kept.mode & 0o222 == 0 {
-            return stays("is read-only: allow its owner to write it (chmod u+w), if it is no other program's".to_owned());
+            return refused("is read-only: allow its owner to write it (chmod u+w), unless another program manages it".to_owned());
         }
         if let Err(error) = access(&self.target, Access::WRITE_OK) {
-            return stays(format!("can't be written: {error}"));
+            return refused(format!("can't be written: {error}"));
         }
         if before.links > 1 {
-            return stays(format!(
+            return refused(format!(
                 "is one of {} names of a file (hard links), of which the others would keep the old text: edit \
                  it by hand, or make this one a symbolic link",
                 before.links
@@ -164,7 +166,7 @@ impl ClientFile {
         Ok(())
     }
 
-    fn still_the_same(&self) -> Result<(), String> {
+    fn check_unchanged(&self) -> Result<(), String> {
         let now = match content(&self.target) {
             Ok(now) => Some(now.text),
             Err(_) if self.target.symlink_metadata().is_err() => None,
@@ -174,14 +176,14 @@ impl ClientFile {
             return Ok(());
         }
         Err(format!(
-            "{} was changed by another program meanwhile; nothing was written, repeat the command",
+            "{} was changed by another program at the same time; nothing was written, repeat the command",
             self.path.display()
         ))
     }
 }
 
 fn content(path: &Path) -> Result<Content, String> {
-    // A pipe in its place would be waited for.
+    // A FIFO in its place must not block.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
     let file = file.map_err(|error| error.to_string())?;
@@ -200,29 +202,30 @@ fn content(path: &Path) -> Result<Content, String> {
     Ok(Content { text, kept, links: known.nlink() })
 }
 
-/// Whose a file is, and who may do what with it.
+/// Owner and permissions of a new file.
 enum As<'a> {
-    /// This user's, whom alone it concerns.
+    /// This user's, readable for nobody else.
     Private,
-    /// This user's, for whoever may read what this user makes.
+    /// This user's, with the default permissions.
     Public,
-    /// That of a file that was there.
+    /// Those of the file that is replaced.
     Before(&'a Kept),
 }
 
-/// Writes a whole file beside its place, and moves it there. `replaces`: over what is there.
-fn put(path: &Path, text: &str, new: &As<'_>, replaces: bool) -> Result<(), String> {
+/// Writes a file under a temporary name beside its path, and renames it. With `replaces`, an
+/// existing file is replaced.
+fn write_and_rename(path: &Path, text: &str, new: &As<'_>, replaces: bool) -> Result<(), String> {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    // Of a process of that number that was killed.
+    // The file of a killed process with the same id.
     let _ = fs::remove_file(&temporary);
     let written = filled(&temporary, text, new).and_then(|()| {
         let moved = if replaces {
             fs::rename(&temporary, path)
         } else {
-            // Fails where there is one.
+            // Fails if the file exists.
             fs::hard_link(&temporary, path).and_then(|()| fs::remove_file(&temporary))
         };
         let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
@@ -236,10 +239,10 @@ fn put(path: &Path, text: &str, new: &As<'_>, replaces: bool) -> Result<(), Stri
     written
 }
 
-/// Makes a file with this text, which is on the disk then.
+/// Writes a file with this text, and syncs it to disk.
 fn filled(path: &Path, text: &str, new: &As<'_>) -> Result<(), String> {
     let wrong = |error: io::Error| error.to_string();
-    // Nobody else reads it before it has all that the one before it had.
+    // Other users may not read it before it has all properties of the old file.
     let mode = match new {
         As::Private => 0o600,
         As::Public => 0o666,

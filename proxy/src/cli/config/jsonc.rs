@@ -1,8 +1,8 @@
-//! One entry of a JSON file that people write, with comments and trailing commas, changed as text.
+//! Edits one entry of a JSON file that people write, with comments and trailing commas, as text.
 //!
-//! The file is parsed for the places of its members alone; an edit replaces a range of the text and
-//! nothing else, so that every byte outside the entry stays. The result is read again: what isn't the
-//! entry must mean what it meant.
+//! The file is parsed only to find the positions of its members. An edit replaces only a range of the text, so that
+//! every byte outside the entry stays. Then the result is parsed again: everything except the entry must have the same
+//! meaning as before.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use jsonc_parser::common::Ranged;
 use jsonc_parser::tokens::Token;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
-/// Comments and trailing commas, and nothing else that isn't JSON.
+/// Comments and trailing commas are allowed; otherwise the text must be JSON.
 const OPTIONS: ParseOptions = ParseOptions {
     allow_comments: true,
     allow_trailing_commas: true,
@@ -27,16 +27,17 @@ const OPTIONS: ParseOptions = ParseOptions {
     allow_extended_string_escapes: false,
 };
 
-/// The names from the root of the file down to a member.
+/// The names from the root of the file to a member.
 pub(super) type Path<'a> = [&'a str];
 
-/// Sets the member at `path` to `value`, with the objects above it where they are missing.
+/// Sets the member at `path` to `value`, and creates missing objects above it.
 pub(super) fn set(text: &str, path: &Path, value: &Node) -> Result<String, String> {
-    let edited = if is_blank(text)? { fresh(text, path, value) } else { put(text, path, value)? };
+    let edited =
+        if is_blank(text)? { new_file(text, path, value) } else { set_member(text, path, value)? };
     verified(text, edited, path)
 }
 
-/// Takes the member at `path` out. `None`: it isn't there.
+/// Removes the member at `path`. Returns `None` if it doesn't exist.
 pub(super) fn remove(text: &str, path: &Path) -> Result<Option<String>, String> {
     if is_blank(text)? {
         return Ok(None);
@@ -62,7 +63,7 @@ pub(super) fn find(text: &str, path: &Path) -> Result<Option<Node>, String> {
     Ok(document.member(path)?.map(|member| value(&member.value)))
 }
 
-/// The names of the members of the object at `path`, with how many times each is there.
+/// The names of the members of the object at `path`; duplicates are included.
 pub(super) fn names(text: &str, path: &Path) -> Result<Vec<String>, String> {
     if is_blank(text)? {
         return Ok(Vec::new());
@@ -78,8 +79,8 @@ pub(super) fn names(text: &str, path: &Path) -> Result<Vec<String>, String> {
     Ok(found.properties.iter().map(|it| it.name.as_str().to_owned()).collect())
 }
 
-/// Replaces the first `count` elements of the array at `path` by `by`; the others stay as they are
-/// written.
+/// Replaces the first `count` elements of the array at `path` with `by`; the others keep their
+/// text.
 pub(super) fn replace_first(
     text: &str,
     path: &Path,
@@ -93,7 +94,7 @@ pub(super) fn replace_first(
     };
     let by: Vec<String> = by.iter().map(|word| wire::quote(word)).collect();
     let edit = match (array.elements.first(), array.elements.get(count)) {
-        // All of them, or there is none: the brackets stay.
+        // All elements are replaced, or there are none: the brackets stay.
         (Some(first), None) => {
             let last = array.elements.last().map_or(first.end(), Ranged::end);
             let mut range = first.start()..last;
@@ -114,19 +115,19 @@ pub(super) fn replace_first(
     verified(text, splice(text, &[edit]), path)
 }
 
-/// A file that holds nothing: what isn't white space or a comment is missing.
+/// Whether a file contains only white space and comments.
 fn is_blank(text: &str) -> Result<bool, String> {
     let body = body(text);
-    let parsed = parse_to_ast(body, &CollectOptions::default(), &OPTIONS).map_err(told)?;
+    let parsed = parse_to_ast(body, &CollectOptions::default(), &OPTIONS).map_err(parse_error)?;
     Ok(parsed.value.is_none())
 }
 
-/// The text behind a byte order mark.
+/// The text after a byte order mark.
 fn body(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-fn fresh(text: &str, path: &Path, value: &Node) -> String {
+fn new_file(text: &str, path: &Path, value: &Node) -> String {
     let style = Style::of(text);
     let nested = nested(path, value);
     let newline = style.newline;
@@ -139,7 +140,7 @@ fn fresh(text: &str, path: &Path, value: &Node) -> String {
     made
 }
 
-fn put(text: &str, path: &Path, value: &Node) -> Result<String, String> {
+fn set_member(text: &str, path: &Path, value: &Node) -> Result<String, String> {
     let document = Document::parse(text)?;
     if let Some(member) = document.member(path)? {
         if self::value(&member.value) == *value {
@@ -154,7 +155,7 @@ fn put(text: &str, path: &Path, value: &Node) -> Result<String, String> {
         };
         return Ok(splice(text, &[(range, written)]));
     }
-    // The deepest object that is there.
+    // Finds the deepest existing object.
     let mut depth = path.len() - 1;
     let target = loop {
         if depth == 0 {
@@ -169,13 +170,13 @@ fn put(text: &str, path: &Path, value: &Node) -> Result<String, String> {
     Ok(splice(text, &document.insertion(target, path[depth], &nested)))
 }
 
-/// A text and where its parts are.
+/// A text and the positions of its parts.
 struct Document<'a> {
     text: &'a str,
     /// The length of the byte order mark.
     offset: usize,
     root: Value<'a>,
-    /// Of all commas.
+    /// The positions of all commas.
     commas: Vec<usize>,
 }
 
@@ -183,10 +184,11 @@ impl<'a> Document<'a> {
     fn parse(text: &'a str) -> Result<Self, String> {
         let body = body(text);
         let collect = CollectOptions { tokens: true, ..CollectOptions::default() };
-        let parsed = parse_to_ast(body, &collect, &OPTIONS).map_err(told)?;
+        let parsed = parse_to_ast(body, &collect, &OPTIONS).map_err(parse_error)?;
         let offset = text.len() - body.len();
         let tokens = parsed.tokens.unwrap_or_default();
-        // The parser takes them, those of clients don't (RFC 8259, 7).
+        // The parser accepts control characters in strings, but clients' parsers don't (RFC 8259,
+        // 7).
         let texts = tokens.iter().filter(|it| matches!(it.token, Token::String(_)));
         let is_control = |at: &usize| body.as_bytes()[*at] < b' ';
         if let Some(at) = texts.flat_map(|it| it.range.start..it.range.end).find(is_control) {
@@ -206,7 +208,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// The member at `path`, if it is there.
+    /// The member at `path`, if it exists.
     fn member(&self, path: &Path) -> Result<Option<&ObjectProp<'a>>, String> {
         let mut at = self.root()?;
         let Some((last, parents)) = path.split_last() else { return Ok(None) };
@@ -227,14 +229,14 @@ impl<'a> Document<'a> {
         part.start() + self.offset..part.end() + self.offset
     }
 
-    /// The comma behind `end`, before anything that isn't a comment.
+    /// The comma after `end`, if only white space and comments are between.
     fn comma_after(&self, end: usize) -> Option<usize> {
         let end = end + self.offset;
         let comma = self.commas.iter().copied().find(|at| *at >= end)?;
         is_filler(&self.text[end..comma]).then_some(comma)
     }
 
-    /// The edits that put a member at the end of `object`.
+    /// The edits that append a member to `object`.
     fn insertion(
         &self,
         object: &Object<'_>,
@@ -252,7 +254,7 @@ impl<'a> Document<'a> {
             let own = format!("{base}{}", style.unit);
             let newline = style.newline;
             let member = format!("{newline}{own}{name}: {}", style.pretty(value, &own));
-            // The line end before the closing brace stays where there is one.
+            // An existing line break before the closing brace is kept.
             let rest = &text[filled..end - 1];
             let close =
                 if rest.contains('\n') { String::new() } else { format!("{newline}{base}") };
@@ -279,8 +281,8 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// The edits that take the member at `path` out, the best one first: an edit that would put what
-    /// follows behind a comment is no good. None: it isn't there.
+    /// Alternative edits that remove the member at `path`, the best one first; an edit that would move following text
+    /// into a comment is rejected later. Empty if the member doesn't exist.
     fn removals(&self, path: &Path) -> Result<Vec<(Range<usize>, String)>, String> {
         let Some(member) = self.member(path)? else { return Ok(Vec::new()) };
         let parent = match path.split_last() {
@@ -306,21 +308,21 @@ impl<'a> Document<'a> {
         if own_comma.is_none()
             && let Some(before) = before
         {
-            // The comma of the one before it goes too; comments between them stay.
+            // The comma of the member before is removed, too; comments between them are kept.
             let comma = self.comma_after(before.end());
-            let comma = comma.ok_or_else(|| format!("no comma stands before {}", shown(path)))?;
+            let comma = comma.ok_or_else(|| format!("there is no comma before {}", shown(path)))?;
             return Ok(vec![(comma..end, text[comma + 1..from.max(comma + 1)].to_owned())]);
         }
         let after = text[end..].trim_start_matches([' ', '\t']);
         let in_line = (start..text.len() - after.len(), String::new());
         let whole = (from..end, String::new());
-        // A comment behind it stays on its line, and the first of a line leaves no space.
+        // A comment after it stays on its line. The first member of a line leaves no space.
         let is_first = before.is_none() && !text[from..start].contains('\n');
         Ok(if after.starts_with('/') || is_first { vec![in_line] } else { vec![whole, in_line] })
     }
 }
 
-/// White space and comments.
+/// Whether the text is only white space and comments.
 fn is_filler(text: &str) -> bool {
     let mut rest = text.trim_start();
     loop {
@@ -341,7 +343,7 @@ fn is_filler(text: &str) -> bool {
     }
 }
 
-/// The one member of that name.
+/// The only member with this name.
 fn only<'a, 'b>(
     object: &'b Object<'a>,
     name: &str,
@@ -349,7 +351,8 @@ fn only<'a, 'b>(
 ) -> Result<Option<&'b ObjectProp<'a>>, String> {
     let mut found = object.properties.iter().filter(|member| member.name.as_str() == name);
     let first = found.next();
-    // The attack: of two, this program would edit the one, and the client would read the other.
+    // The attack: of two members with the same name, this program would edit one, and the client
+    // would read the other.
     if found.next().is_some() {
         return Err(format!("{} is declared twice; delete one of them", shown(path)));
     }
@@ -363,14 +366,14 @@ fn object<'a, 'b>(value: &'b Value<'a>, path: &Path) -> Result<&'b Object<'a>, S
     }
 }
 
-/// A path as a person reads it.
+/// A path as text for messages.
 fn shown(path: &Path) -> String {
     path.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" / ")
 }
 
-/// What the parser says, with line and column.
+/// The parser's message, with line and column.
 #[allow(clippy::needless_pass_by_value, reason = "an argument of map_err")]
-fn told(error: jsonc_parser::errors::ParseError) -> String {
+fn parse_error(error: jsonc_parser::errors::ParseError) -> String {
     format!(
         "line {}, column {}: {}",
         error.line_display(),
@@ -379,7 +382,7 @@ fn told(error: jsonc_parser::errors::ParseError) -> String {
     )
 }
 
-/// What is written there: numbers as they are, and every member of a name.
+/// The value as a node: numbers keep their text, and duplicate members are kept.
 fn value(value: &Value<'_>) -> Node {
     match value {
         Value::StringLit(text) => Node::Text(text.value.as_ref().to_owned()),
@@ -396,13 +399,13 @@ fn value(value: &Value<'_>) -> Node {
     }
 }
 
-/// `value` within objects that have one member each.
+/// `value` inside objects with one member each.
 fn nested(path: &Path, value: &Node) -> Node {
     let within = |inner, name: &&str| Node::Map(vec![((*name).to_owned(), inner)]);
     path.iter().rev().fold(value.clone(), within)
 }
 
-/// The edited text, if all but the member at `path` means what it meant.
+/// The edited text, if everything except the member at `path` has the same meaning as before.
 fn verified(text: &str, edited: String, path: &Path) -> Result<String, String> {
     let before = match is_blank(text)? {
         true => Node::Map(Vec::new()),

@@ -1,27 +1,28 @@
-//! Command lines of mcp-proxy-for-aws, as clients' files start it, and what of them is the proxy's own.
+//! Recognises command lines of mcp-proxy-for-aws ("the reference") in clients' files, and finds its own options in
+//! them.
 
-/// The names that the reference is published under.
+/// The names under which the reference is published.
 const PACKAGES: [&str; 2] = ["mcp-proxy-for-aws", "mcp-proxy-for-aws-cli"];
-/// What every one of its command lines holds, in one spelling or another.
+/// Every command line of the reference contains one of these.
 const MARKS: [&str; 2] = ["mcp-proxy-for-aws", "mcp_proxy_for_aws"];
 
-/// What an entry starts.
+/// The program that an entry starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Started {
-    /// Something else.
+    /// Another program.
     Other,
     /// The reference.
     Reference {
-        /// How many arguments come before its own.
+        /// The number of arguments before its own options.
         skipped: usize,
-        /// What of them has no counterpart, as sentences.
+        /// Which of these arguments have no counterpart, as sentences.
         dropped: Vec<String>,
     },
     /// The reference, in a way that has no counterpart.
     Unknown(String),
 }
 
-/// What `command` with `arguments` starts.
+/// The program that `command` with `arguments` starts.
 pub(super) fn started(command: &str, arguments: &[String]) -> Started {
     let all = || std::iter::once(command).chain(arguments.iter().map(String::as_str));
     let is_mentioned = all().any(|word| MARKS.iter().any(|mark| word.contains(mark)));
@@ -48,26 +49,24 @@ pub(super) fn started(command: &str, arguments: &[String]) -> Started {
         "pipx" if words.first() == Some(&"run") => run_by("pipx run", &words, 1, &PIPX),
         program if is_python(program) => module(&words),
         "docker" | "podman" | "finch" | "nerdctl" => Started::Unknown(format!(
-            "{program} runs it in a container, with files and variables of its own; install sigward-proxy \
+            "{program} runs it in a container, with its own files and variables; install sigward-proxy \
              there, or write the entry anew by `sigward-proxy config --client …`"
         )),
-        program
-            if mentions_package_alone(&words) || MARKS.iter().any(|it| program.contains(it)) =>
-        {
-            Started::Unknown(format!("it is started by {program}, which isn't known here"))
+        program if mentions_package(&words) || MARKS.iter().any(|it| program.contains(it)) => {
+            Started::Unknown(format!("it is started by {program}, which isn't supported here"))
         }
-        // An address or a directory that has the name in it, for another program.
+        // The name is only part of an address or a directory for another program.
         _ => Started::Other,
     }
 }
 
-/// Options of a program that runs packages.
+/// The options of a package runner.
 struct Runner {
-    /// Those that take a value.
+    /// Options that take a value.
     with_value: &'static [&'static str],
-    /// Those that name the package, where the first word is a program of it.
+    /// Options that name the package; then the first word is a program of the package.
     from: &'static [&'static str],
-    /// Those that change what the reference reads, and can't be carried over.
+    /// Options that change what the reference reads, and have no counterpart.
     refused: &'static [&'static str],
 }
 
@@ -128,7 +127,7 @@ const PIPX: Runner = Runner {
     refused: &[],
 };
 
-/// What a program that runs packages starts with `words`, of which the first `skip` are its own.
+/// The program that a package runner starts with `words`, of which the first `skip` are its own.
 fn run_by(runner: &str, words: &[&str], skip: usize, options: &Runner) -> Started {
     let mut dropped = Vec::new();
     let mut from = None;
@@ -148,7 +147,7 @@ fn run_by(runner: &str, words: &[&str], skip: usize, options: &Runner) -> Starte
         }
         if options.refused.contains(&name) {
             return Started::Unknown(format!(
-                "{runner} {name} gives it variables from a file, which nothing else would read; put them \
+                "{runner} {name} gives it variables from a file, which sigward-proxy wouldn't read; put them \
                  into `env` of the entry, without {name}"
             ));
         }
@@ -157,7 +156,7 @@ fn run_by(runner: &str, words: &[&str], skip: usize, options: &Runner) -> Starte
             continue;
         }
         let shown = value.map_or_else(|| name.to_owned(), |value| format!("{name} {value}"));
-        // What says yes to every question says nothing else.
+        // Options that only confirm or silence output are dropped without a note.
         if !["--yes", "-y", "--quiet", "-q", "--no-progress"].contains(&name) {
             dropped.push(format!("{runner} {shown} has no meaning for sigward-proxy"));
         }
@@ -192,7 +191,7 @@ fn run_by(runner: &str, words: &[&str], skip: usize, options: &Runner) -> Starte
     Started::Reference { skipped: at + 1, dropped }
 }
 
-/// The same, with the options before the subcommand among what is dropped.
+/// Adds the options before the subcommand to the dropped ones.
 fn with_leading(leading: &[&str], started: Started) -> Started {
     match started {
         Started::Reference { skipped, mut dropped } => {
@@ -206,7 +205,7 @@ fn with_leading(leading: &[&str], started: Started) -> Started {
     }
 }
 
-/// A requirement's name in its normal form (PEP 503), and what follows it: a version, extras.
+/// A requirement's name in normalised form (PEP 503), and the rest: a version or extras.
 fn requirement(text: &str) -> (String, &str) {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let end = text.find(|c| !is_name(c)).unwrap_or(text.len());
@@ -219,7 +218,7 @@ fn is_python(program: &str) -> bool {
     program == "py" || version.is_some_and(|it| it.chars().all(|c| c.is_ascii_digit() || c == '.'))
 }
 
-/// `python -m mcp_proxy_for_aws`, with options of the interpreter before.
+/// `python -m mcp_proxy_for_aws`, with options of the interpreter before it.
 fn module(words: &[&str]) -> Started {
     let mut at = 0;
     while let Some(word) = words.get(at) {
@@ -235,7 +234,7 @@ fn module(words: &[&str]) -> Started {
             }
             "-X" | "-W" => at += 2,
             option if option.starts_with('-') && option != "-c" => at += 1,
-            // A script of a directory, or code.
+            // A script or code.
             script => {
                 return match MARKS.iter().any(|mark| script.contains(mark)) {
                     true => {
@@ -249,8 +248,8 @@ fn module(words: &[&str]) -> Started {
     Started::Other
 }
 
-/// Whether a word, or a part of a command line in a word, is the package.
-fn mentions_package_alone(words: &[&str]) -> bool {
+/// Whether a word, or a part of a command line within a word, is the package's name.
+fn mentions_package(words: &[&str]) -> bool {
     let parts =
         words.iter().flat_map(|word| word.split(|c: char| c.is_whitespace() || "/'\"".contains(c)));
     let mut names = parts.map(|part| requirement(part).0);
@@ -270,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_start_the_reference_is_known() {
+    fn known_ways_to_start_the_reference_are_recognised() {
         for (line, skipped, dropped) in [
             ("mcp-proxy-for-aws", 0, 0),
             ("/home/a/.local/bin/mcp-proxy-for-aws", 0, 0),
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn ways_without_a_counterpart_are_named() {
+    fn ways_without_a_counterpart_are_reported() {
         for (line, named) in [
             (
                 "docker run -i --rm public.ecr.aws/mcp-proxy-for-aws/mcp-proxy-for-aws:latest",
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_has_the_name_in_it_is_something_else() {
+    fn a_command_that_only_contains_the_name_is_another_program() {
         for line in [
             "uvx awslabs.aws-api-mcp-server@latest",
             "npx -y @modelcontextprotocol/server-filesystem /src/mcp-proxy-for-aws-notes",

@@ -6,7 +6,7 @@ fn of(line: &str) -> Result<Task, String> {
 }
 
 #[test]
-fn own_options_may_stand_anywhere_and_the_rest_is_of_serving() {
+fn options_of_config_may_be_anywhere_and_the_rest_is_for_serving() {
     let url = "https://h/mcp";
     let line = format!(
         "config --profile a b --client cursor {url} --write --name=x --scope project --read-only"
@@ -22,7 +22,7 @@ fn own_options_may_stand_anywhere_and_the_rest_is_of_serving() {
 }
 
 #[test]
-fn what_makes_no_sense_together_is_refused() {
+fn options_that_exclude_each_other_are_refused() {
     for (line, named) in [
         ("config", "--client"),
         ("config --client emacs", "emacs"),
@@ -39,7 +39,7 @@ fn what_makes_no_sense_together_is_refused() {
 }
 
 #[test]
-fn any_other_first_word_is_of_serving() {
+fn any_other_first_word_is_for_serving() {
     for line in ["https://h/mcp config", "--profile config https://h/mcp", "", "configure"] {
         let words =
             std::iter::once("sigward-proxy").chain(line.split_whitespace()).map(OsString::from);

@@ -1,31 +1,32 @@
-//! How a text is written: its line ends and its indentation; and replacing ranges of it.
+//! The style of a text (line breaks and indentation), its parsed values, and replacing ranges of
+//! it.
 
 use std::fmt;
 use std::ops::Range;
 
 use crate::wire;
 
-/// What stands in a file, as far as an entry needs it.
+/// A parsed value, as far as an entry needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Node {
     /// A string.
     Text(String),
     /// An array.
     List(Vec<Node>),
-    /// An object or a table, in its order.
+    /// An object or a table, in the order of the text.
     Map(Vec<(String, Node)>),
-    /// Anything else, as it is written.
+    /// Any other value, as it is written.
     Other(String),
 }
 
 impl Node {
-    /// The strings in a list; none if there is anything else in it.
+    /// The strings of a list; `None` if it contains anything else.
     pub(super) fn texts(&self) -> Option<Vec<String>> {
         let Self::List(elements) = self else { return None };
         elements.iter().map(|it| it.text().map(str::to_owned)).collect()
     }
 
-    /// A string.
+    /// The string, if it is one.
     pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -38,7 +39,7 @@ impl Node {
         self.members().iter().find(|(known, _)| known == name).map(|(_, member)| member)
     }
 
-    /// The members of a map; none of anything else.
+    /// The members of a map; empty for other values.
     pub(super) fn members(&self) -> &[(String, Self)] {
         match self {
             Self::Map(members) => members,
@@ -46,7 +47,7 @@ impl Node {
         }
     }
 
-    /// The same without what stands at `path`, nor the maps above it that hold nothing else.
+    /// The same without the value at `path`, and without the maps above it that become empty.
     pub(super) fn without(self, path: &[&str]) -> Self {
         let (Self::Map(members), Some((first, rest))) = (self.clone(), path.split_first()) else {
             return self;
@@ -61,7 +62,7 @@ impl Node {
         Self::Map(kept.collect())
     }
 
-    /// Whether any string in it has this part.
+    /// Whether any string in it contains this part.
     pub(super) fn mentions(&self, part: &str) -> bool {
         match self {
             Self::Text(text) => text.contains(part),
@@ -72,7 +73,7 @@ impl Node {
     }
 }
 
-/// As JSON, on one line.
+/// Formats the value as JSON on one line.
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let between = |number| if number > 0 { ", " } else { "" };
@@ -97,29 +98,29 @@ impl fmt::Display for Node {
     }
 }
 
-/// The line ends and the indentation of a text.
+/// The line breaks and the indentation of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Style<'a> {
     /// LF or CRLF.
     pub(super) newline: &'static str,
-    /// One step of indentation.
+    /// One level of indentation.
     pub(super) unit: &'a str,
 }
 
 impl<'a> Style<'a> {
-    /// That of `text`: its first line end, and the indentation of its first indented line.
+    /// The style of `text`: its first line break, and the indentation of its first indented member.
     pub(super) fn of(text: &'a str) -> Self {
         let is_crlf = text.find('\n').is_some_and(|at| text[..at].ends_with('\r'));
         let indented = text.lines().find_map(|line| {
             let content = line.trim_start_matches([' ', '\t']);
-            // Of a member: lines of a comment are set in as they like.
+            // Comments are ignored, because they may be indented differently.
             let unit = &line[..line.len() - content.len()];
             (!unit.is_empty() && content.starts_with(['"', '{', '['])).then_some(unit)
         });
         Self { newline: if is_crlf { "\r\n" } else { "\n" }, unit: indented.unwrap_or("  ") }
     }
 
-    /// The white space that the line of `at` begins with.
+    /// The white space at the beginning of the line that contains `at`.
     #[allow(clippy::unused_self, reason = "a question about the style")]
     pub(super) fn indentation<'b>(&self, text: &'b str, at: usize) -> &'b str {
         let line = text[..at].rfind('\n').map_or(0, |it| it + 1);
@@ -127,7 +128,7 @@ impl<'a> Style<'a> {
         &text[line..text.len() - content.len()]
     }
 
-    /// `value` in lines, of which all but the first begin with `base`.
+    /// `value` on several lines; all except the first begin with `base`.
     pub(super) fn pretty(&self, value: &Node, base: &str) -> String {
         let mut written = String::new();
         self.write(value, base, &mut written);
@@ -169,7 +170,7 @@ impl<'a> Style<'a> {
     }
 }
 
-/// `text` with ranges of it, in their order, replaced.
+/// `text` with the given ranges, which must be in order, replaced.
 pub(super) fn splice(text: &str, edits: &[(Range<usize>, String)]) -> String {
     let mut edited = String::with_capacity(text.len() + 256);
     let mut at = 0;
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_style_is_that_of_the_text() {
+    fn the_style_is_taken_from_the_text() {
         for (text, newline, unit) in [
             ("", "\n", "  "),
             ("{\n\t\"a\": 1\n}", "\n", "\t"),
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_written_in_lines() {
+    fn a_value_is_written_on_several_lines() {
         let style = Style { newline: "\n", unit: "  " };
         let list = Node::List(vec![text("x"), Node::Other("1".to_owned())]);
         let value = Node::Map(vec![("b".to_owned(), list), ("a".to_owned(), Node::Map(vec![]))]);

@@ -1,7 +1,7 @@
-//! One entry of a TOML file, changed as text: the rules of `jsonc`, for Codex.
+//! Edits one entry of a TOML file as text, by the rules of `jsonc`, for Codex.
 //!
-//! An entry is a table with a header of its own, `[mcp_servers.NAME]`. Entries that are written in
-//! another way (within an inline table, by dotted keys) are read, and not edited.
+//! An entry is a table with its own header, `[mcp_servers.NAME]`. Entries in other forms (within an
+//! inline table, with dotted keys) are read, but not edited.
 
 use std::ops::Range;
 
@@ -9,10 +9,10 @@ use toml_edit::{Document, InlineTable, Item, Key, Table, TableLike, Value};
 
 use super::text::{Node, Style, splice};
 
-/// The names from the root of the file down to a member.
+/// The names from the root of the file to a member.
 pub(super) type Path<'a> = [&'a str];
 
-/// Sets the member at `path` to `value`; an entry that is missing gets a table at the end of the file.
+/// Sets the member at `path` to `value`; a missing entry becomes a table at the end of the file.
 pub(super) fn set(text: &str, path: &Path, value: &Node) -> Result<String, String> {
     let document = parse(text)?;
     let edit = match item(&document, path) {
@@ -28,7 +28,7 @@ pub(super) fn set(text: &str, path: &Path, value: &Node) -> Result<String, Strin
     verified(text, splice(text, &[edit]), path)
 }
 
-/// Takes the member at `path` out. `None`: it isn't there.
+/// Removes the member at `path`. Returns `None` if it doesn't exist.
 pub(super) fn remove(text: &str, path: &Path) -> Result<Option<String>, String> {
     let document = parse(text)?;
     let mut ranges = Vec::new();
@@ -68,8 +68,8 @@ pub(super) fn names(text: &str, path: &Path) -> Result<Vec<String>, String> {
     Ok(table.iter().map(|(name, _)| name.to_owned()).collect())
 }
 
-/// Replaces the first `count` elements of the array at `path` by `by`; the others stay as they are
-/// written.
+/// Replaces the first `count` elements of the array at `path` with `by`; the others keep their
+/// text.
 pub(super) fn replace_first(
     text: &str,
     path: &Path,
@@ -87,7 +87,7 @@ pub(super) fn replace_first(
             let gap = if by.is_empty() { "" } else { ", " };
             (first.start..next.start, by.join(", ") + gap)
         }
-        // All of them, with the comma behind the last one, or there is none.
+        // All elements are replaced, including a trailing comma, or there are none.
         _ => (own.start + 1..own.end - 1, by.join(", ")),
     };
     verified(text, splice(text, &[edit]), path)
@@ -118,7 +118,7 @@ fn key<'a>(document: &'a Document<&str>, path: &Path) -> Option<&'a Key> {
     parent.get_key_value(last).map(|(key, _)| key)
 }
 
-/// The edit that puts a member where there is none.
+/// The edit that inserts a missing member.
 fn insertion(
     text: &str,
     document: &Document<&str>,
@@ -150,7 +150,7 @@ fn insertion(
                 None => Ok((close..close, format!(" {} ", member("")))),
             }
         }
-        // An entry: a table of its own.
+        // An entry, as a separate table.
         None if parents.len() == 1 => Ok(section(text, path, value, newline)),
         Some(Item::Table(table)) if parents.len() == 1 && !table.is_dotted() => {
             Ok(section(text, path, value, newline))
@@ -161,7 +161,7 @@ fn insertion(
     }
 }
 
-/// `value` as a table at the end of the file, behind an empty line.
+/// `value` as a table at the end of the file, after an empty line.
 fn section(text: &str, path: &Path, value: &Node, newline: &str) -> (Range<usize>, String) {
     let header: Vec<String> = path.iter().map(|name| written_key(name)).collect();
     let mut section = String::new();
@@ -177,7 +177,7 @@ fn section(text: &str, path: &Path, value: &Node, newline: &str) -> (Range<usize
     (text.len()..text.len(), section)
 }
 
-/// Where the last value of a table ends, in its own section.
+/// The end of the last value of a table, in its own section.
 fn end(table: &Table) -> Option<usize> {
     let mut end = table.span()?.end;
     for (_, item) in table {
@@ -203,7 +203,7 @@ fn last_end(table: &InlineTable) -> Option<usize> {
     ends.max()
 }
 
-/// The sections of a table, and of the tables below it.
+/// Collects the sections of a table and of the tables below it.
 fn sections(table: &Table, ranges: &mut Vec<Range<usize>>) {
     if !table.is_implicit()
         && !table.is_dotted()
@@ -227,8 +227,8 @@ fn lines(text: &str, range: &Range<usize>) -> Range<usize> {
     start..end
 }
 
-/// Ranges with nothing but white space between them as one, and an empty line before each that
-/// nobody needs any more.
+/// Merges ranges with only white space between them, and extends each by an empty line before it
+/// that is no longer needed.
 fn joined(text: &str, ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     let mut all: Vec<Range<usize>> = Vec::new();
     for range in ranges {
@@ -259,12 +259,12 @@ fn bom(text: &str) -> usize {
     if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 }
 }
 
-/// A key as TOML writes it.
+/// A key in TOML syntax.
 fn written_key(name: &str) -> String {
     Key::new(name).display_repr().into_owned()
 }
 
-/// A value as TOML writes it on one line.
+/// A value in TOML syntax, on one line.
 fn inline(value: &Node) -> String {
     match value {
         Node::Text(text) => Value::from(text.as_str()).to_string(),
@@ -311,7 +311,7 @@ fn of_value(text: &str, value: &Value) -> Node {
     }
 }
 
-/// The edited text, if all but the member at `path` means what it meant.
+/// The edited text, if everything except the member at `path` has the same meaning as before.
 fn verified(text: &str, edited: String, path: &Path) -> Result<String, String> {
     let before = of_item(text, parse(text)?.as_item()).without(path);
     let after = parse(&edited).map_err(|why| unexpected(path, &why))?;
@@ -324,7 +324,7 @@ fn verified(text: &str, edited: String, path: &Path) -> Result<String, String> {
 
 fn by_hand(path: &Path) -> String {
     format!(
-        "{} isn't written as a table with a header of its own; edit it by hand, or write it so",
+        "{} isn't written as a table with its own header; edit it by hand, or rewrite it as one",
         shown(path)
     )
 }
@@ -333,7 +333,7 @@ fn unexpected(path: &Path, why: &str) -> String {
     format!("{} can't be edited without touching the rest ({why}); edit it by hand", shown(path))
 }
 
-/// A path as a person reads it.
+/// A path as text for messages.
 fn shown(path: &Path) -> String {
     path.iter().map(|name| written_key(name)).collect::<Vec<_>>().join(".")
 }

@@ -1,8 +1,9 @@
 //! A sign-in across two requests of 2026-07-28 (Multi Round-Trip Requests).
 //!
-//! The answer to the first one is an input request and an opaque state. The second one repeats the
-//! first, with the person's answer and the state in place of those that the first one may itself
-//! have carried for the server. These come back out of the state.
+//! The answer to the first request is an input request and an opaque state. The second request
+//! repeats the first, with the user's answer and the state in place of the values that the first
+//! one may have carried for the server. The state contains these values, so that they can be
+//! restored.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -10,15 +11,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use crate::config::ProfileName;
 use crate::wire::{self, Edits, Envelope, Object};
 
-/// The key of our input request.
+/// The key of the proxy's input request.
 const KEY: &str = "sigward-sign-in";
-/// In front of our states.
+/// The prefix of the proxy's states.
 const PREFIX: &str = "sigward-sign-in:";
-/// What a client repeats.
+/// The members that a client adds when it repeats a request.
 const MEMBERS: [&str; 2] = ["inputResponses", "requestState"];
 
-/// The result that asks for the sign-in; `params` are those of `elicitation/create`. `text` is the
-/// request that can't go on without it.
+/// The result that asks for the sign-in; `params` are those of `elicitation/create`, and `text` is
+/// the request that needs the sign-in.
 pub(super) fn input_required(text: &str, profile: &ProfileName, params: &str) -> String {
     let sent = Envelope::parse(text).ok().and_then(|envelope| envelope.params_object());
     let kept: Vec<String> = MEMBERS
@@ -39,17 +40,17 @@ pub(super) fn input_required(text: &str, profile: &ProfileName, params: &str) ->
     )
 }
 
-/// A request that comes with an answer to ours: as it was before, whose sign-in it waited for, and
-/// whether the person went.
+/// A request that answers the proxy's input request: the original text, the profile that needs the
+/// sign-in, and whether the user accepted.
 pub(in crate::client) struct Resumed {
     pub(in crate::client) text: String,
     pub(in crate::client) profile: String,
     pub(in crate::client) accepted: bool,
 }
 
-/// Reads the answer to an [`input_required`]; none if the request carries no state of ours.
+/// Reads the answer to [`input_required`], or `None` if the request carries no state of the proxy.
 pub(in crate::client) fn resumed(text: &str) -> Option<Resumed> {
-    // Nearly every request is done here.
+    // A fast path: nearly every request ends here.
     if !text.contains(PREFIX) {
         return None;
     }
@@ -58,7 +59,7 @@ pub(in crate::client) fn resumed(text: &str) -> Option<Resumed> {
     let state = params.get("requestState").ok()??;
     let state = BASE64.decode(wire::string(state)?.strip_prefix(PREFIX)?).ok()?;
     let state = String::from_utf8(state).ok()?;
-    // What was encoded has passed no check of depth.
+    // The decoded text has not been checked for depth yet.
     wire::check_depth(&state).ok()?;
     let state = Object::parse(&state).ok()?;
     let answer = params.find_object("inputResponses").and_then(|it| it.find_object(KEY));

@@ -11,7 +11,7 @@ fn prompt() -> LoginPrompt {
 }
 
 #[test]
-fn a_request_comes_back_as_it_was() {
+fn a_resumed_request_is_the_original_request() {
     let profile = ProfileName::parse("dev").unwrap();
     for (before, members) in [
         (r#"{"id":1,"method":"tools/call","params":{"name":"t","arguments":{"a":1.10}}}"#, ""),
@@ -51,7 +51,7 @@ fn a_request_comes_back_as_it_was() {
 }
 
 #[test]
-fn what_is_not_ours_is_left_alone() {
+fn a_foreign_state_is_left_unchanged() {
     for text in [
         r#"{"id":1,"method":"tools/call","params":{"requestState":"theirs"}}"#,
         r#"{"id":1,"method":"tools/call","params":{"requestState":"sigward-sign-in:%%%"}}"#,
@@ -61,9 +61,9 @@ fn what_is_not_ours_is_left_alone() {
     }
 }
 
-/// The text of a request is checked for depth when it comes; this comes out of it later.
+/// The depth check of a request sees only its text; this part is decoded from it later.
 #[test]
-fn a_state_that_is_too_deep_is_none_of_ours() {
+fn a_state_that_is_too_deep_is_ignored() {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let resumes = |depth: usize| {
@@ -89,7 +89,7 @@ fn only_clients_that_open_urls_are_asked() {
 }
 
 #[test]
-fn only_accept_is_a_yes() {
+fn only_accept_counts_as_accepted() {
     let response = |action: &str| format!(r#"{{"id":1,"result":{{"action":"{action}"}}}}"#);
     assert!(is_accepted(&response("accept")));
     assert!(!is_accepted(&response("decline")) && !is_accepted(&response("cancel")));

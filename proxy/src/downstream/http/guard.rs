@@ -1,4 +1,4 @@
-//! Who may speak to the port: checked before anything of a request is used.
+//! Decides which requests are authorized, before any other part of them is used.
 
 mod token;
 
@@ -11,10 +11,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use self::token::TokenFile;
 use crate::config::{Listen, ListenAddress};
 
-/// What a browser says of the page that a request comes from (W3C, Fetch Metadata).
+/// Where a browser reports the relation to the page that sent a request (W3C, Fetch Metadata).
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What a request must show.
+/// What a request must prove.
 #[derive(Debug)]
 pub struct Guard {
     token: Option<TokenFile>,
@@ -25,16 +25,16 @@ pub struct Guard {
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// No token, or another.
+    /// It has no token, or a wrong one.
     Token,
     /// A web page sent it.
     Origin,
-    /// It was meant for another name.
+    /// It was sent to another host name.
     Host,
 }
 
 impl Refusal {
-    /// Status and words.
+    /// The status and the text of the answer.
     #[must_use]
     pub fn answer(self) -> (StatusCode, &'static str) {
         match self {
@@ -55,7 +55,7 @@ impl Refusal {
 }
 
 impl Guard {
-    /// What `listen` asks for. Reads the token.
+    /// The checks that `listen` configures. Reads the token.
     pub fn new(listen: &Listen) -> io::Result<Self> {
         let token = listen.token_file.clone().map(TokenFile::open).transpose()?;
         let names_this_machine =
@@ -63,21 +63,21 @@ impl Guard {
         Ok(Self { token, names_this_machine })
     }
 
-    /// Lets a request pass, or not.
+    /// Checks a request by its headers.
     ///
-    /// `Origin` and `Host` stop DNS rebinding: a page in the browser of somebody on this machine
-    /// whose name suddenly stands for 127.0.0.1 (MCP, Streamable HTTP, "Security Warning"). A page of
-    /// this machine on another port is refused too: a development server with one bad dependency
-    /// serves such pages. So there is no CORS either, and a preflight is refused like the rest.
+    /// The checks of `Origin` and `Host` stop DNS rebinding: a page in a browser on this machine whose host name is
+    /// changed to 127.0.0.1 (MCP, Streamable HTTP, "Security Warning"). A page of this machine on another port is
+    /// refused, too: a development server with one malicious dependency can serve such pages. Therefore there is no
+    /// CORS, and a preflight is refused like any other request.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let host = single(headers.get_all(HOST));
         if headers.get_all(ORIGIN).iter().any(|origin| !is_own_origin(origin, host)) {
             return Err(Refusal::Origin);
         }
-        // An image or a link sends no `Origin`, and would still be signed.
+        // The attack: an image or a link on a page sends no `Origin`, and would be signed.
         let mut sites = headers.get_all(FETCH_SITE).iter();
-        let of_a_page = sites.any(|site| site != "none" && site != "same-origin");
-        if of_a_page && !headers.contains_key(ORIGIN) {
+        let is_from_page = sites.any(|site| site != "none" && site != "same-origin");
+        if is_from_page && !headers.contains_key(ORIGIN) {
             return Err(Refusal::Origin);
         }
         if self.names_this_machine && !host.is_some_and(is_local_host) {
@@ -91,7 +91,7 @@ impl Guard {
     }
 }
 
-/// RFC 6750, section 2.1; the scheme's name in any case (RFC 9110, section 11.1).
+/// RFC 6750, section 2.1. The scheme is case-insensitive (RFC 9110, section 11.1).
 fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
@@ -102,8 +102,8 @@ fn single(values: http::header::GetAll<'_, HeaderValue>) -> Option<&HeaderValue>
     values.next().filter(|_| values.next().is_none())
 }
 
-/// Whether `origin` is the very place that the request was sent to, on this machine: a tool that sets
-/// the header by itself, since no page is served there.
+/// Whether `origin` is the address on this machine that the request was sent to. A tool may set such a header itself;
+/// no page is served there.
 fn is_own_origin(origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
     let uri = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
     let Some((scheme, origin)) =
@@ -131,7 +131,7 @@ fn authority(host: &HeaderValue) -> Option<Authority> {
     host.to_str().ok()?.parse().ok()
 }
 
-/// Any port: it may be forwarded.
+/// Accepts any port, because the port may be forwarded.
 fn is_this_machine(authority: &Authority) -> bool {
     let host = authority.host();
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_this_machine_are_answered() {
+    fn only_host_names_of_this_machine_are_accepted() {
         let guard = guard("127.0.0.1:0", None).unwrap();
         for host in ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "127.9.9.9", "[::1]:1"] {
             assert_eq!(check(&guard, &[("host", host)]), Ok(()), "{host}");
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(check(&guard, &two), Err(Refusal::Host));
     }
 
-    /// The attack: a page of a development server on this machine, or one whose name is rebound to it.
+    /// The attack: a page of a development server on this machine, or a page whose name is rebound to it.
     #[test]
     fn pages_of_another_origin_are_refused() {
         let guard = guard("127.0.0.1:0", None).unwrap();
@@ -190,7 +190,7 @@ mod tests {
             ("localhost:8080", "http://localhost:8080"),
             ("LOCALHOST:8080", "http://localhost:8080"),
             ("127.0.0.1", "http://127.0.0.1"),
-            // The scheme is that of whoever ends TLS in front of us.
+            // The scheme is that of a TLS terminator in front of the proxy.
             ("127.0.0.1:443", "https://127.0.0.1"),
             ("localhost:8080", "https://localhost:8080"),
             ("[::1]:1", "http://[::1]:1"),
@@ -220,9 +220,9 @@ mod tests {
         assert_eq!(check(&guard, &[("origin", "http://localhost")]), Err(Refusal::Origin));
     }
 
-    /// Where any `Host` will do, a page with a rebound name isn't the proxy's own either.
+    /// Even if any `Host` is accepted, a page with a rebound name has a foreign origin.
     #[test]
-    fn a_rebound_name_is_no_own_origin() {
+    fn a_rebound_name_is_a_foreign_origin() {
         let guard = guard("0.0.0.0:0", None).unwrap();
         let rebound = [("host", "evil.example:80"), ("origin", "http://evil.example")];
         assert_eq!(check(&guard, &rebound), Err(Refusal::Origin));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_on_a_page_is_not_answered() {
+    fn an_image_on_a_page_is_refused() {
         let guard = guard("127.0.0.1:0", None).unwrap();
         let host = ("host", "localhost");
         for site in ["cross-site", "same-site", ""] {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_asked_for_and_nothing_else_will_do() {
+    fn requests_without_the_token_are_refused() {
         let token = "0123456789abcdef";
         let file = file("0123456789abcdef\n");
         let guard = guard("0.0.0.0:0", Some(file.path())).unwrap();

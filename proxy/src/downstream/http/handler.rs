@@ -1,17 +1,17 @@
-//! The life of one HTTP request of a client that speaks Streamable HTTP itself.
+//! Handles the HTTP requests of clients that use Streamable HTTP.
 //!
-//! For the default profile, and for all of 2026-07-28, this is a reverse proxy: the request goes on
-//! with a signature, and status, headers and events come back as they are. What it changes is what
-//! the profile argument needs. A call of another profile goes, where the protocol has sessions, over
-//! a session of that profile, which belongs to the client's own and ends with it.
+//! For the default profile, and for all requests of 2026-07-28, this is a reverse proxy: a request is forwarded with a
+//! signature, and status, headers and events are returned unchanged. It changes only what the profile argument
+//! requires. If the protocol has sessions, a call of another profile uses a session of that profile. That session
+//! belongs to the client's own session, and ends with it.
 
 mod answer;
 mod body;
 mod clients;
+mod composed;
 mod headers;
 mod hosted;
 mod losses;
-mod own;
 mod post;
 mod reverse;
 mod stream;
@@ -41,9 +41,9 @@ use crate::upstream::{Answer, Reply, SESSION_ID};
 
 pub(crate) use self::answer::{refusal, unknown_session};
 
-/// How often clients that are gone are looked for.
+/// How often idle clients are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
-/// How long a client may take to end that was ending before the proxy was.
+/// How long closing clients may take that began to close before the proxy did.
 const ENDING: Duration = Duration::from_millis(900);
 
 /// All clients of a listening proxy.
@@ -53,14 +53,14 @@ pub struct Handler {
 }
 
 impl Handler {
-    /// A reverse proxy without clients.
+    /// Makes a handler without clients.
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
         let clients = Arc::new(Clients::new(Arc::clone(&shared)));
         Arc::new(Self { proxy: ReverseProxy { shared, clients, ending: TaskTracker::new() } })
     }
 
-    /// Ends the sessions of clients that have been silent for too long; never returns.
+    /// Closes the sessions of idle clients; never returns.
     pub async fn sweep(&self) {
         loop {
             tokio::time::sleep(SWEEP).await;
@@ -68,7 +68,7 @@ impl Handler {
         }
     }
 
-    /// Ends the sessions of the clients that have been silent for too long, all at the same time.
+    /// Closes the sessions of all idle clients at the same time.
     fn end_idle(&self, now: Instant) {
         for client in self.proxy.clients.take_idle(now) {
             tracing::info!("closed a session: its client was idle for an hour");
@@ -76,7 +76,8 @@ impl Handler {
         }
     }
 
-    /// Ends all sessions, and whatever is still in flight; waits for those that are ending already.
+    /// Closes all sessions, cancels requests in flight, and waits for clients that are already
+    /// closing.
     pub async fn close(&self) {
         let clients = self.proxy.clients.take_all();
         let closing = clients.iter().map(|client| client.mcp.close(Duration::ZERO));
@@ -85,13 +86,13 @@ impl Handler {
         let _ = tokio::time::timeout(ENDING, self.proxy.ending.wait()).await;
     }
 
-    /// The part of the memory that is for a new connection.
+    /// The share of the memory for a new connection.
     pub(crate) fn part(&self) -> Part {
         Part::new(&self.proxy.shared)
     }
 
-    /// The memory of the requests of the client that sends `headers` over a connection with this part;
-    /// none if it names a session that there isn't.
+    /// The memory for requests of the client that sends `headers`: its session's, or else its connection's `part`.
+    /// `None` if the session is unknown.
     pub(crate) fn requests(&self, headers: &HeaderMap, part: &Part) -> Option<Budget> {
         match headers.contains_key(SESSION_ID) {
             true => self.proxy.client(headers).map(|client| client.0.requests.clone()),
@@ -99,7 +100,7 @@ impl Handler {
         }
     }
 
-    /// Takes a message, or a batch, which began to come at `begun`.
+    /// Handles a message or a batch, which began to arrive at `begun`.
     pub(crate) async fn post(
         &self,
         headers: &HeaderMap,
@@ -110,7 +111,7 @@ impl Handler {
         Posts { proxy: &self.proxy, part, begun }.take(headers, message).await
     }
 
-    /// The stream of what the server says on its own account, or the rest of one that was cut.
+    /// Opens the stream of unsolicited messages, or the rest of a stream that was cut.
     pub(crate) async fn get(&self, headers: &HeaderMap) -> Response<Body> {
         let Some(client) = self.proxy.client(headers) else { return answer::unknown_session() };
         if client.0.mcp.is_hosted() {
@@ -128,8 +129,8 @@ impl Handler {
                 Err(answer) => return answer,
             };
         match answer.reply {
-            // After an event that belongs to no call, too: it is the rest of such a stream then, on which
-            // no response belongs. Unjudged, a list would show what --tools-deny hides.
+            // This includes a resumption after an event that belongs to no known call: it is the rest of an unsolicited
+            // stream, which may contain no response. Unchecked, a list in it would show tools that --tools-deny hides.
             Reply::Messages(frames) if frames.is_events() => {
                 let inbox = client.0.mcp.has_session().then(|| client.0.inbox());
                 answer::unsolicited(answer.status, &answer.headers, frames, inbox, client)
@@ -138,14 +139,14 @@ impl Handler {
         }
     }
 
-    /// The client ends its session.
+    /// Ends the session of the client.
     pub(crate) async fn delete(&self, headers: &HeaderMap) -> Response<Body> {
         let Some(client) = self.proxy.client(headers) else { return answer::unknown_session() };
         if client.0.mcp.is_hosted() {
             return hosted::end(&self.proxy, headers);
         }
         let answer = self.proxy.pass(client, Method::DELETE, headers, Bytes::new()).await;
-        // A server may refuse this, and end sessions by itself (405). Its client has gone in any case.
+        // A server may refuse DELETE (405) and end sessions by itself. The client has ended in any case.
         let is_over =
             answer.status().is_success() || answer.status() == StatusCode::METHOD_NOT_ALLOWED;
         if is_over
@@ -158,7 +159,7 @@ impl Handler {
         answer
     }
 
-    /// The rest of the answer to `call`, after an event.
+    /// The rest of the answer to `call` after an event.
     async fn resume(
         &self,
         client: Busy,
@@ -210,10 +211,10 @@ mod tests {
     use crate::budget::Share;
     use crate::config::REQUESTS_IN_TRANSIT;
 
-    /// What the sweep has begun to end when the proxy gets a signal is ended all the same.
+    /// Clients that the sweep began to close are closed even if the proxy gets a signal.
     #[tokio::test(start_paused = true)]
-    async fn clients_that_are_ending_are_waited_for() {
-        let handler = Handler::new(Shared::alone());
+    async fn close_waits_for_clients_that_are_already_closing() {
+        let handler = Handler::new(Shared::unconnected());
         let ended = Arc::new(AtomicUsize::new(0));
         for number in 0..10 {
             let client = handler.proxy.clients.begin().unwrap();
@@ -229,14 +230,17 @@ mod tests {
         let begun = Instant::now();
         handler.close().await;
         assert_eq!(ended.load(Ordering::Relaxed), 10);
-        assert!(begun.elapsed() < Duration::from_secs(1), "one after the other");
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "the clients were closed one after the other"
+        );
     }
 
-    /// The attack: a client without a session fills the memory of requests. Nothing but its connection
-    /// tells it from the others.
+    /// The attack: a client without a session uses up the memory for requests. Only its connection distinguishes it
+    /// from other clients.
     #[tokio::test]
-    async fn a_client_without_a_session_has_the_part_of_its_connection() {
-        let handler = Handler::new(Shared::alone());
+    async fn a_client_without_a_session_has_the_share_of_its_connection() {
+        let handler = Handler::new(Shared::unconnected());
         let (one, other) = (handler.part(), handler.part());
         let covers = |part: &Part, share: &mut Share, bytes: usize| {
             let requests = handler.requests(&HeaderMap::new(), part).unwrap();
@@ -245,8 +249,8 @@ mod tests {
         let mut shares = [(); 3].map(|()| Share::default());
         let half = REQUESTS_IN_TRANSIT / 2;
         assert!(covers(&one, &mut shares[0], half));
-        assert!(!covers(&one, &mut shares[1], 1 << 20), "its part is used up");
-        assert!(covers(&other, &mut shares[2], half), "the other one has its own");
+        assert!(!covers(&one, &mut shares[1], 1 << 20), "its share is used up");
+        assert!(covers(&other, &mut shares[2], half), "the other connection has its own share");
         let mut session = HeaderMap::new();
         session.insert(SESSION_ID, http::HeaderValue::from_static("s"));
         assert!(handler.requests(&session, &one).is_none(), "there is no such session");

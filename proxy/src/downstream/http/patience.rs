@@ -1,8 +1,7 @@
 //! Closes connections of clients that read too slowly.
 //!
-//! What waits for a client holds memory that others may need. A client that takes less than
-//! [`LEAST_RATE`] while something waits for it loses its connection: one that takes a byte now and then
-//! must not hold for hours what others wait for.
+//! Data that waits for a client uses memory that others may need. A client that reads less than [`LEAST_RATE`] while
+//! data waits for it is disconnected, so that one that reads a byte now and then can't hold memory for hours.
 
 use std::io;
 use std::pin::Pin;
@@ -12,47 +11,47 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// What a client must take while something waits for it, in bytes a second.
+/// The rate at which a client must read while data waits for it, in bytes a second.
 const LEAST_RATE: u64 = 128 << 10;
 
-/// A stream whose writes fail when the client takes too little for too long.
+/// A stream whose writes fail if the client reads too slowly for too long.
 #[derive(Debug)]
 pub(super) struct Patient<S> {
     stream: S,
     limit: Duration,
-    /// When the write that waits began to wait.
+    /// When the pending write began to wait.
     waiting: Option<Instant>,
-    /// How long writes have waited, since the client last kept up.
+    /// How long writes have waited since the client last kept up.
     waited: Duration,
-    /// What was taken meanwhile, in bytes.
+    /// The bytes that the client has read in that time.
     taken: u64,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
-    /// `stream`, and how long the client may take too little.
+    /// `limit` is the longest time in which the client may read too slowly.
     pub(super) fn new(stream: S, limit: Duration) -> Self {
         let (waiting, waited, taken, timer) = (None, Duration::ZERO, 0, None);
         Self { stream, limit, waiting, waited, taken, timer }
     }
 
-    /// A write was ready, and took so many bytes.
+    /// Records that a write accepted so many bytes.
     fn progress(&mut self, bytes: usize) {
         let Some(since) = self.waiting.take() else {
             if !self.waited.is_zero() {
                 self.taken += bytes as u64;
-                self.settle();
+                self.reset_if_kept_up();
             }
             return;
         };
         self.timer = None;
         self.waited += since.elapsed();
         self.taken += bytes as u64;
-        self.settle();
+        self.reset_if_kept_up();
     }
 
-    /// A client that has kept up starts over.
-    fn settle(&mut self) {
+    /// Resets the record of a client that has kept up.
+    fn reset_if_kept_up(&mut self) {
         let owed = self.waited.as_millis().saturating_mul(u128::from(LEAST_RATE)) / 1000;
         if u128::from(self.taken) >= owed {
             (self.waited, self.taken) = (Duration::ZERO, 0);
@@ -73,7 +72,7 @@ impl<S> Patient<S> {
         let left = self.limit.saturating_sub(self.waited);
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(since + left)));
         ready!(timer.as_mut().poll(context));
-        let why = "the client takes too little";
+        let why = "the client reads too slowly";
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
     }
 }
@@ -131,7 +130,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(60);
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_nothing_is_given_up() {
+    async fn a_client_that_reads_nothing_is_disconnected() {
         let (_client, server) = duplex(4);
         let started = Instant::now();
         let mut server = Patient::new(server, LIMIT);
@@ -140,7 +139,7 @@ mod tests {
         assert!(started.elapsed() >= LIMIT);
     }
 
-    /// How a client fares that takes `piece` bytes each second, of a body that takes minutes.
+    /// Measures a client that reads `piece` bytes each second of a body that takes minutes.
     async fn reads(piece: usize) -> io::Result<()> {
         let (mut client, server) = duplex(1024);
         let mut server = Patient::new(server, LIMIT);
@@ -153,10 +152,10 @@ mod tests {
             #[allow(unreachable_code, reason = "the type of the block")]
             io::Result::Ok(())
         });
-        // Minutes' worth, and more than the connection itself takes.
+        // Data for minutes, and more than the connection itself buffers.
         let body = vec![b'x'; (300 * piece).max(64 << 10)];
         let mut written = Ok(());
-        // In pieces, each with a flush, as an HTTP server writes.
+        // Written in parts, each with a flush, as an HTTP server does.
         for piece in body.chunks(64 << 10) {
             written = server.write_all(piece).await;
             if written.is_err() {
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_reads_too_slowly_is_given_up() {
+    async fn a_client_that_reads_too_slowly_is_disconnected() {
         for piece in [1, 25 << 10, 100 << 10] {
             let error = reads(piece).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{piece} bytes a second");
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_keeps_up_is_waited_for() {
+    async fn a_client_that_keeps_up_is_served() {
         reads(200 << 10).await.unwrap();
     }
 }

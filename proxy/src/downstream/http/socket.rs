@@ -1,4 +1,4 @@
-//! The listening socket: TCP, or a file that is made without a moment of wider permissions.
+//! The listening socket: TCP, or a socket file that never has wider permissions than configured.
 
 use std::fs::Metadata;
 use std::io;
@@ -28,13 +28,13 @@ pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 impl Socket {
-    /// Listens at the configured address. An error says why that isn't possible.
+    /// Listens at the configured address. The error is the reason why that isn't possible.
     pub async fn open(listen: &Listen) -> io::Result<Self> {
         match &listen.address {
             ListenAddress::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address).await?)),
             ListenAddress::Unix(path) => {
                 claim(path)?;
-                // Nobody else gets in between the making and the permissions.
+                // No other user can connect between bind and chmod.
                 let before = umask(Mode::RWXG | Mode::RWXO);
                 let bound = UnixListener::bind(path);
                 umask(before);
@@ -49,7 +49,7 @@ impl Socket {
         }
     }
 
-    /// Where clients find it, as `--listen` would say it.
+    /// The address in the form of `--listen`.
     pub fn address(&self) -> io::Result<String> {
         match self {
             Self::Tcp(listener) => Ok(listener.local_addr()?.to_string()),
@@ -70,7 +70,7 @@ impl Socket {
     }
 }
 
-/// A socket file that is removed on drop, if it is still the one that was made.
+/// A socket file that is removed on drop, unless it has been replaced.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -90,20 +90,20 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Removes what an earlier run left at `path`; anything else there stays.
+/// Removes the socket of an earlier run at `path`; any other file stays.
 fn claim(path: &Path) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let about = std::fs::metadata(directory)?;
-    // The attack: another user replaces the socket by one of theirs, and receives our clients' requests.
+    // The attack: another user replaces the socket with one of theirs, and receives the clients' requests.
     if about.mode() & 0o002 != 0 && about.mode() & 0o1000 == 0 {
-        let why = "its directory is open to all: chmod o-w it, or choose another";
+        let why = "every user can write its directory: run chmod o-w on it, or choose another";
         return Err(io::Error::other(why));
     }
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(found) if !found.file_type().is_socket() => {
-            Err(io::Error::other("a file that isn't a socket exists there, and is left alone"))
+            Err(io::Error::other("a file that isn't a socket exists there, and isn't replaced"))
         }
         Ok(_) => match Probe::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_file_has_the_permissions_asked_for_and_goes_with_its_process() {
+    async fn a_socket_file_has_the_configured_permissions_and_is_removed_on_exit() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("mcp.sock");
         for wanted in [0o600, 0o660] {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_socket_is_left_alone() {
+    async fn a_file_that_is_no_socket_is_not_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("precious");
         std::fs::write(&path, "x").unwrap();
@@ -167,11 +167,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_directory_that_all_may_write_is_refused() {
+    async fn a_directory_that_every_user_can_write_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let open = PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(directory.path(), open).unwrap();
         let error = Socket::open(&unix(&directory.path().join("s"), 0o600)).await.unwrap_err();
-        assert!(error.to_string().contains("open to all"), "{error}");
+        assert!(error.to_string().contains("every user can write"), "{error}");
     }
 }

@@ -1,15 +1,15 @@
 //! Connections without an authorized request so far.
 //!
-//! They have a bounded number of places of their own, and the one that has waited longest makes room
-//! for a new one: however many silent connections somebody opens (Slowloris), a request that may be
-//! answered still gets in, and so does whoever watches `/healthz`.
+//! They have a bounded number of places, and the oldest one is evicted for a new one. So however many silent
+//! connections an attacker opens (Slowloris), an authorized request can still be served, and `/healthz` stays
+//! available.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-/// All of them.
+/// The connections without an authorized request.
 #[derive(Debug)]
 pub(super) struct Strangers {
     limit: usize,
@@ -18,11 +18,11 @@ pub(super) struct Strangers {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    came: u64,
+    admitted: u64,
     evictions: BTreeMap<u64, CancellationToken>,
 }
 
-/// The place of one connection, until this is dropped or the client is known.
+/// The place of one connection, until it is dropped or authorized.
 #[derive(Debug, Clone)]
 pub(super) struct Place(Arc<Inner>);
 
@@ -34,7 +34,7 @@ struct Inner {
 }
 
 impl Strangers {
-    /// So many places.
+    /// Makes `limit` places.
     pub(super) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, waiting: Mutex::default() })
     }
@@ -43,8 +43,8 @@ impl Strangers {
     pub(super) fn admit(self: &Arc<Self>) -> Place {
         let evicted = CancellationToken::new();
         let mut waiting = self.lock();
-        waiting.came += 1;
-        let number = waiting.came;
+        waiting.admitted += 1;
+        let number = waiting.admitted;
         if waiting.evictions.len() >= self.limit
             && let Some((_, oldest)) = waiting.evictions.pop_first()
         {
@@ -55,7 +55,7 @@ impl Strangers {
         Place(Arc::new(Inner { strangers: Arc::clone(self), number, evicted }))
     }
 
-    /// Makes room for others: nothing more can be opened.
+    /// Evicts the oldest connection because the process can't open another descriptor.
     pub(super) fn evict_oldest(&self) {
         if let Some((_, oldest)) = self.lock().evictions.pop_first() {
             oldest.cancel();
@@ -68,14 +68,13 @@ impl Strangers {
 }
 
 impl Place {
-    /// Waits until the place is another's.
+    /// Waits until the place is evicted.
     pub(super) async fn evicted(&self) {
         self.0.evicted.cancelled().await;
     }
 
-    /// The client has shown that it may speak: from here on its connection is no stranger's. False if
-    /// it was one before.
-    pub(super) fn is_known(&self) -> bool {
+    /// Frees the place because the client has sent an authorized request. Returns false if it was evicted before.
+    pub(super) fn authorize(&self) -> bool {
         self.0.strangers.lock().evictions.remove(&self.0.number);
         !self.0.evicted.is_cancelled()
     }
@@ -94,14 +93,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_makes_room_and_those_who_are_known_do_not() {
+    fn the_oldest_place_is_evicted_unless_authorized() {
         let strangers = Strangers::new(2);
         let [first, second] = [strangers.admit(), strangers.admit()];
-        assert!(first.is_known());
+        assert!(first.authorize());
         let third = strangers.admit();
         assert!(second.evicted().now_or_never().is_none(), "there was room");
         let fourth = strangers.admit();
-        assert!(second.evicted().now_or_never().is_some(), "it has waited longest");
+        assert!(second.evicted().now_or_never().is_some(), "it is the oldest");
         assert!(first.evicted().now_or_never().is_none(), "it is known");
         drop(third);
         let _fifth = strangers.admit();

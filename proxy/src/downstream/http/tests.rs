@@ -6,14 +6,14 @@ use crate::config::{Listen, ListenAddress};
 
 const SOON: Duration = Duration::from_millis(20);
 const NEVER: Duration = Duration::from_secs(3600);
-/// Within which anything must happen that has to happen.
+/// The time within which an expected event must happen.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The client's end of a connection with such limits.
 fn connected(limits: Limits) -> DuplexStream {
     let address = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
     let listen = Listen { address, mode: 0o600, token_file: None };
-    let handler = Handler::new(Shared::alone());
+    let handler = Handler::new(Shared::unconnected());
     let part = handler.part();
     let service = Service {
         guard: Guard::new(&listen).unwrap(),
@@ -27,7 +27,7 @@ fn connected(limits: Limits) -> DuplexStream {
     client
 }
 
-/// All that comes until the connection ends.
+/// All data until the connection ends.
 async fn answer(mut client: DuplexStream) -> String {
     let mut answer = String::new();
     let reading = tokio::time::timeout(DEADLINE, client.read_to_string(&mut answer)).await;
@@ -42,7 +42,7 @@ fn post(length: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_connection_that_says_nothing_is_closed() {
+async fn a_silent_connection_is_closed() {
     for begun in ["", "GET /healthz HTTP/1.1\r\nhost: loc"] {
         let mut client = connected(Limits { head: SOON, ..Limits::USUAL });
         client.write_all(begun.as_bytes()).await.unwrap();
@@ -52,7 +52,7 @@ async fn a_connection_that_says_nothing_is_closed() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_kept_and_not_used_is_closed() {
+async fn an_idle_connection_is_closed() {
     let mut client = connected(Limits { head: SOON, ..Limits::USUAL });
     client.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let answer = answer(client).await;
@@ -60,7 +60,7 @@ async fn a_connection_that_is_kept_and_not_used_is_closed() {
 }
 
 #[tokio::test]
-async fn a_body_that_stops_is_given_up() {
+async fn a_stalled_body_is_refused() {
     let limits = Limits { head: NEVER, body: SOON, discard: SOON, ..Limits::USUAL };
     let mut client = connected(limits);
     client.write_all(format!("{}{{\"jsonrpc\"", post(100)).as_bytes()).await.unwrap();
@@ -69,13 +69,13 @@ async fn a_body_that_stops_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_given_up() {
+async fn a_client_that_does_not_read_is_disconnected() {
     let limits = Limits { head: NEVER, write: SOON, ..Limits::USUAL };
     let mut client = connected(limits);
-    // The answers fill the pipe between the two, and then one of them can't be written.
+    // The answers fill the pipe between the two, until one of them can't be written.
     let asked = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let asking = async { while client.write_all(asked).await.is_ok() {} };
-    tokio::time::timeout(DEADLINE, asking).await.expect("it goes on for ever");
+    tokio::time::timeout(DEADLINE, asking).await.expect("the connection is never closed");
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn a_client_that_is_slow_within_the_limits_is_served() {
 
 /// A hard limit of descriptors may be low, as in a container.
 #[test]
-fn connections_leave_descriptors_for_the_server() {
+fn connections_reserve_descriptors_for_the_server() {
     for descriptors in [0, 64, 128, 256, 1024, 4096, 16_384] {
         let room = Room::within(descriptors);
         assert!(room.clients >= 1 && room.strangers >= 1, "{descriptors}");

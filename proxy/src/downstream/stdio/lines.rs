@@ -1,4 +1,4 @@
-//! Reads a line of the client, and passes it on to what handles it.
+//! Reads a line of the client, and passes it to its handler.
 
 use std::sync::Arc;
 
@@ -10,18 +10,19 @@ use crate::client::{Client, InFlight, echoed, fault_response};
 use crate::request::{Incoming, Request};
 use crate::wire::{self, Envelope, Fault, Kind};
 
-/// Takes the messages of a client that knows nothing of sessions: all of them come and go over one pipe.
+/// Handles the messages of a stdio client, all of which use one pipe.
 #[derive(Debug)]
 pub struct Intake(Arc<Client>);
 
 impl Intake {
-    /// The intake of `client`.
+    /// Makes the intake of `client`.
     #[must_use]
     pub fn new(client: Arc<Client>) -> Self {
         Self(client)
     }
 
-    /// Takes one message of the client, which began to come at `begun`. Waits for room in the output only where much is unread.
+    /// Handles one message of the client, which began to arrive at `begun`. Waits for room in the output only if many
+    /// messages are unread.
     pub async fn receive(&self, message: Message, begun: Since) {
         match wire::batch(&message.text) {
             Ok(None) => self.dispatch(message, begun).await,
@@ -30,12 +31,12 @@ impl Intake {
         }
     }
 
-    /// Answers a line that can't be read at all.
+    /// Answers a line that isn't a valid message.
     pub async fn refuse(&self, text: &str, fault: &Fault) {
-        self.0.say(fault_response(text, fault)).await;
+        self.0.send_notification(fault_response(text, fault)).await;
     }
 
-    /// Batches existed in 2025-03-26 alone. Their messages are taken one by one, in order.
+    /// Batches exist only in 2025-03-26. Their messages are handled one by one, in order.
     async fn batch(&self, batch: Vec<&str>, whole: &Message, begun: Since) {
         if let Err(fault) = self.0.check_batch(&batch) {
             return self.refuse("", &fault).await;
@@ -69,7 +70,9 @@ impl Intake {
             }
             Err(why) => {
                 let id = echoed(call.id().clone());
-                self.0.say(wire::error_response(&id, ErrorCode::INVALID_REQUEST, why)).await;
+                self.0
+                    .send_notification(wire::error_response(&id, ErrorCode::INVALID_REQUEST, why))
+                    .await;
             }
         }
     }

@@ -1,18 +1,20 @@
-//! Standard input and output without a thread that blocks, and without a change that others notice.
+//! Standard input and output without a blocking thread, and without changing flags that other
+//! processes see.
 //!
-//! `O_NONBLOCK` belongs to the open file description, and that may be shared: with the shell on the
-//! same terminal, a wrapper script whose next command reads the same input, a host that kept a copy of
-//! its socket. Set there, the others' reads and writes fail with EAGAIN ("Resource temporarily
-//! unavailable" after a program that left a terminal so); and cleared there by one of them, our only
-//! thread would block, and every call with it. So the flags of what was inherited are never changed:
+//! `O_NONBLOCK` belongs to the open file description, which may be shared: with the shell on the same terminal, a
+//! wrapper script whose next command reads the same input, or a host that kept a copy of its socket. If the proxy set
+//! it, the others' reads and writes would fail with EAGAIN ("Resource temporarily unavailable" after a program that
+//! left a terminal so). If one of them cleared it, the proxy's only thread would block, and every call with it.
+//! Therefore the flags of inherited descriptors are never changed:
 //!
-//! | what it is | how it is read and written |
+//! | type | how it is read and written |
 //! |---|---|
-//! | a socket (Node and Python hosts make pairs of them) | each call carries `MSG_DONTWAIT` |
-//! | a pipe, a pseudo-terminal | opened again through `/proc/self/fd`: a description of our own |
-//! | a file, `/dev/null`, another device | on threads that may block: epoll takes no files, and where a file is read is part of the shared description |
+//! | a socket (Node and Python hosts use socket pairs) | each call sets `MSG_DONTWAIT` |
+//! | a pipe, a pseudo-terminal | reopened through `/proc/self/fd`, which makes a new description |
+//! | a file, `/dev/null`, another device | on threads that may block: epoll doesn't accept files, and the read position is part of the shared description |
 //!
-//! What can't be opened again (another user's pipe, no `/proc`) is left to the threads too.
+//! A descriptor that can't be reopened (another user's pipe, no `/proc`) is also read and written
+//! on threads.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,7 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Stdin, Stdout};
 /// Standard input.
 #[derive(Debug)]
 pub enum Input {
-    /// Read when the kernel says that there is something.
+    /// Read when the kernel reports that there is data.
     Ready(Descriptor),
     /// Read on a thread.
     Blocking(Stdin),
@@ -37,45 +39,45 @@ pub enum Input {
 /// Standard output.
 #[derive(Debug)]
 pub enum Output {
-    /// Written while there is room, and when the kernel says that there is room again.
+    /// Written when the kernel reports that there is room.
     Ready(Sink),
     /// Written on a thread.
     Blocking(Stdout),
 }
 
-/// A descriptor of our own to read, and how to use it without waiting.
+/// The proxy's own descriptor for reading, and how to use it without blocking.
 #[derive(Debug)]
 pub struct Descriptor {
     inner: AsyncFd<OwnedFd>,
-    way: Way,
+    kind: Kind,
 }
 
-/// A descriptor of our own to write, and how to use it without waiting.
+/// The proxy's own descriptor for writing, and how to use it without blocking.
 #[derive(Debug)]
 pub struct Sink {
     inner: OwnedFd,
-    way: Way,
+    kind: Kind,
     room: Room,
-    /// Something larger than [`PIPE_ROOM`] was written.
-    is_wide: bool,
+    /// Whether the pipe has been enlarged, for a message larger than [`PIPE_ROOM`].
+    is_enlarged: bool,
 }
 
-/// The room of a pipe through which something larger passes: all that the kernel allows without
-/// privileges. Usually it is 64 KiB, and reader and writer would wait for each other that often.
+/// The size of a pipe that carries a large message: the largest that the kernel allows without
+/// privileges. By default it is 64 KiB, and reader and writer would alternate for every 64 KiB.
 const PIPE_ROOM: usize = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// A socket of a description that may be shared.
+enum Kind {
+    /// A socket whose description may be shared.
     Socket,
-    /// A pipe whose description doesn't wait.
+    /// A pipe with a non-blocking description.
     Pipe,
-    /// A terminal whose description doesn't wait.
+    /// A terminal with a non-blocking description.
     Terminal,
 }
 
 impl Input {
-    /// Standard input of this process. In a runtime.
+    /// Standard input of this process. Must be called in a runtime.
     #[must_use]
     pub fn of_process() -> Self {
         let standard = io::stdin();
@@ -91,7 +93,7 @@ impl Input {
 }
 
 impl Output {
-    /// Standard output of this process. In a runtime.
+    /// Standard output of this process. Must be called in a runtime.
     #[must_use]
     pub fn of_process() -> Self {
         let standard = io::stdout();
@@ -106,24 +108,29 @@ impl Output {
     }
 }
 
-/// What may be used without waiting.
+/// The descriptor that can be used without blocking.
 ///
 /// # Errors
 /// It can only be used by a call that may block.
-fn own(inherited: BorrowedFd<'_>, is_terminal: bool, access: OFlags) -> io::Result<(OwnedFd, Way)> {
+fn nonblocking(
+    inherited: BorrowedFd<'_>,
+    is_terminal: bool,
+    access: OFlags,
+) -> io::Result<(OwnedFd, Kind)> {
     let status = rustix::fs::fstat(inherited)?;
     Ok(match FileType::from_raw_mode(status.st_mode) {
         FileType::Socket => {
             let kind = rustix::net::sockopt::socket_type(inherited)?;
-            // Of datagrams, a read that is too short loses the rest: there are no lines in them.
+            // For datagrams, a read that is too short would discard the rest, and they have no
+            // lines.
             if kind != rustix::net::SocketType::STREAM {
                 return Err(io::Error::other("a socket without a stream"));
             }
-            (inherited.try_clone_to_owned()?, Way::Socket)
+            (inherited.try_clone_to_owned()?, Kind::Socket)
         }
-        FileType::Fifo => (opened_again(inherited, access)?, Way::Pipe),
+        FileType::Fifo => (reopened(inherited, access)?, Kind::Pipe),
         FileType::CharacterDevice if is_terminal && is_pseudo_terminal(status.st_rdev) => {
-            (opened_again(inherited, access)?, Way::Terminal)
+            (reopened(inherited, access)?, Kind::Terminal)
         }
         _ => return Err(io::Error::other("a file or a device")),
     })
@@ -131,14 +138,14 @@ fn own(inherited: BorrowedFd<'_>, is_terminal: bool, access: OFlags) -> io::Resu
 
 impl Descriptor {
     fn of(inherited: BorrowedFd<'_>, is_terminal: bool) -> io::Result<Self> {
-        let (own, way) = own(inherited, is_terminal, OFlags::RDONLY)?;
-        Ok(Self { inner: room::registered(own, Interest::READABLE)?, way })
+        let (own, kind) = nonblocking(inherited, is_terminal, OFlags::RDONLY)?;
+        Ok(Self { inner: room::registered(own, Interest::READABLE)?, kind })
     }
 
     fn read(&self, to: &mut [u8]) -> io::Result<usize> {
-        let read = match self.way {
-            Way::Socket => rustix::net::recv(&self.inner, to, RecvFlags::DONTWAIT)?.0,
-            Way::Pipe | Way::Terminal => rustix::io::read(&self.inner, to)?,
+        let read = match self.kind {
+            Kind::Socket => rustix::net::recv(&self.inner, to, RecvFlags::DONTWAIT)?.0,
+            Kind::Pipe | Kind::Terminal => rustix::io::read(&self.inner, to)?,
         };
         Ok(read)
     }
@@ -150,25 +157,25 @@ impl Descriptor {
             let length = room.len();
             match ready.try_io(|_| self.read(room)) {
                 Ok(Ok(read)) => {
-                    // A stream that gave less than there was room for is empty: epoll(7). A terminal
-                    // gives a line at a time.
-                    if (1..length).contains(&read) && self.way != Way::Terminal {
+                    // A stream that returned less than the buffer's size is empty: epoll(7). A terminal returns one
+                    // line at a time.
+                    if (1..length).contains(&read) && self.kind != Kind::Terminal {
                         ready.clear_ready();
                     }
                     buffer.advance(read);
                     return Poll::Ready(Ok(()));
                 }
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The other end of a terminal is closed: the end, as for `cat`.
+                // The other end of a terminal is closed: the end of the input, as for `cat`.
                 Ok(Err(error))
-                    if self.way == Way::Terminal
+                    if self.kind == Kind::Terminal
                         && rustix::io::Errno::from_io_error(&error)
                             == Some(rustix::io::Errno::IO) =>
                 {
                     return Poll::Ready(Ok(()));
                 }
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
-                Err(_nothing_there) => {}
+                Err(_would_block) => {}
             }
         }
     }
@@ -176,47 +183,47 @@ impl Descriptor {
 
 impl Sink {
     fn of(inherited: BorrowedFd<'_>, is_terminal: bool) -> io::Result<Self> {
-        let (inner, way) = own(inherited, is_terminal, OFlags::WRONLY)?;
-        Ok(Self { inner, way, room: Room::default(), is_wide: false })
+        let (inner, kind) = nonblocking(inherited, is_terminal, OFlags::WRONLY)?;
+        Ok(Self { inner, kind, room: Room::default(), is_enlarged: false })
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        if self.way == Way::Pipe
+        if self.kind == Kind::Pipe
             && from.len() > PIPE_ROOM
-            && !std::mem::replace(&mut self.is_wide, true)
+            && !std::mem::replace(&mut self.is_enlarged, true)
         {
-            self.widen();
+            self.enlarge();
         }
-        let Self { inner, way, room, .. } = self;
+        let Self { inner, kind, room, .. } = self;
         room.poll_write(cx, inner.as_fd(), || {
-            Ok(match way {
-                Way::Socket => rustix::net::send(&*inner, from, SendFlags::DONTWAIT)?,
-                Way::Pipe | Way::Terminal => rustix::io::write(&*inner, from)?,
+            Ok(match kind {
+                Kind::Socket => rustix::net::send(&*inner, from, SendFlags::DONTWAIT)?,
+                Kind::Pipe | Kind::Terminal => rustix::io::write(&*inner, from)?,
             })
         })
     }
 
-    /// More room in the pipe, if its user may have that.
+    /// Enlarges the pipe, if its user may do that.
     #[cfg(target_os = "linux")]
-    fn widen(&self) {
+    fn enlarge(&self) {
         if let Err(error) = rustix::pipe::fcntl_setpipe_size(&self.inner, PIPE_ROOM) {
             tracing::debug!(%error, "the pipe keeps its size");
         }
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn widen(&self) {}
+    fn enlarge(&self) {}
 }
 
-/// The same pipe or terminal under a description of our own, which doesn't wait.
+/// Opens the same pipe or terminal again, with its own, non-blocking description.
 #[cfg(target_os = "linux")]
-fn opened_again(inherited: BorrowedFd<'_>, access: OFlags) -> io::Result<OwnedFd> {
+fn reopened(inherited: BorrowedFd<'_>, access: OFlags) -> io::Result<OwnedFd> {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", inherited.as_raw_fd());
     let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let own = rustix::fs::open(path, flags, rustix::fs::Mode::empty())?;
     let (ours, theirs) = (rustix::fs::fstat(&own)?, rustix::fs::fstat(inherited)?);
-    // A `/proc` of somebody's making must not put another file in its place.
+    // A forged `/proc` must not substitute another file.
     if (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino) {
         Ok(own)
     } else {
@@ -224,14 +231,14 @@ fn opened_again(inherited: BorrowedFd<'_>, access: OFlags) -> io::Result<OwnedFd
     }
 }
 
-/// Elsewhere there is no second description of an open pipe.
+/// Other systems can't make a second description of an open pipe.
 #[cfg(not(target_os = "linux"))]
-fn opened_again(_: BorrowedFd<'_>, _: OFlags) -> io::Result<OwnedFd> {
+fn reopened(_: BorrowedFd<'_>, _: OFlags) -> io::Result<OwnedFd> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
-/// The slave of a pseudo-terminal: opened again, it is itself. `/dev/ptmx` would be a new terminal.
-/// (Linux, Documentation/admin-guide/devices.txt)
+/// The slave of a pseudo-terminal: reopening it opens the same one, but `/dev/ptmx` would be a new
+/// terminal. (Linux, Documentation/admin-guide/devices.txt)
 #[cfg(target_os = "linux")]
 fn is_pseudo_terminal(device: rustix::fs::Dev) -> bool {
     (136..=143).contains(&rustix::fs::major(device))

@@ -1,12 +1,12 @@
-//! Each sentence that a person gets: for every reason, from a private broker and from a shared one, for
-//! the broker's own user (who is told what AWS said, and the broker's own sentence) and for another.
+//! The sentences that a person gets: for every reason, from a private broker and from a shared one, for the broker's
+//! own user (who gets AWS's message and the broker's own) and for another user.
 
 use std::collections::{HashMap, HashSet};
 
 use super::*;
 use crate::error::Error;
 
-/// The brokers, each by the name that its column has in the table.
+/// The brokers, each with the name of its column in the table.
 const PRIVATE: BrokerAddress = BrokerAddress::Private;
 
 fn shared() -> BrokerAddress {
@@ -37,10 +37,10 @@ const DETAIL: (&str, &str) = ("detail", "/home/u/.aws/config:12: [profile dev]: 
 const CODE: (&str, &str) = ("aws_code", "SomeCode");
 const MESSAGE: (&str, &str) = ("aws_message", "AWS's own words.");
 
-/// The reasons, each with what a private broker's sentence says of it, and a shared one's.
+/// The reasons, each with the expected parts of a private broker's sentence and of a shared one's.
 fn table() -> Vec<(Reason, [[&'static str; 2]; 2])> {
     use Reason::*;
-    // [what, next step] of a private broker and of a shared one.
+    // [cause, next step] of a private broker and of a shared one.
     let both = |what, next| [[what, next], [what, next]];
     vec![
         (PeerNotAllowed, both("no [[rule]] for this user", "add one")),
@@ -62,7 +62,10 @@ fn table() -> Vec<(Reason, [[&'static str; 2]; 2])> {
         (ToolNotAllowed, both("the policy of", "this tool with profile \"dev\"")),
         (
             LoginNotAllowed,
-            both("lets nobody sign in from here", "`sigward-broker login dev` as its own user"),
+            both(
+                "doesn't allow signing in from here",
+                "`sigward-broker login dev` as its own user",
+            ),
         ),
         (InvalidMethod, both("INVALID_METHOD", "check the endpoint URL")),
         (InvalidUri, both("INVALID_URI", "check the endpoint URL")),
@@ -81,7 +84,7 @@ fn table() -> Vec<(Reason, [[&'static str; 2]; 2])> {
                 ["profile \"dev\" needs a sign-in", "run `sigward-broker login dev`"],
             ],
         ),
-        (MfaRequired, both("an MFA code, which nobody can type", "use an IAM Identity Center")),
+        (MfaRequired, both("an MFA code, which can't be entered", "use an IAM Identity Center")),
         (
             ProfileMisconfigured,
             [
@@ -108,7 +111,7 @@ fn table() -> Vec<(Reason, [[&'static str; 2]; 2])> {
             ],
         ),
         (LoginDenied, both("was declined", "repeat the call to try again")),
-        (LoginExpired, both("nobody finished the sign-in", "for a new code")),
+        (LoginExpired, both("the sign-in for profile", "for a new code")),
         (AccessDenied, both("AWS denied profile \"dev\" its role", "trust policy")),
         (ClockSkew, both("the clock of the broker's machine is wrong", "set the clock")),
         (KeysRejected, both("no longer accepts the keys", "renew them in the AWS files")),
@@ -130,7 +133,7 @@ fn table() -> Vec<(Reason, [[&'static str; 2]; 2])> {
 }
 
 #[test]
-fn every_reason_is_a_sentence_with_a_next_step_for_everybody_who_gets_it() {
+fn every_reason_is_a_sentence_with_a_next_step() {
     let table = table();
     let listed: HashSet<Reason> = table.iter().map(|(reason, _)| *reason).collect();
     assert_eq!(listed, reasons().into_iter().collect(), "the table has every reason");
@@ -142,12 +145,12 @@ fn every_reason_is_a_sentence_with_a_next_step_for_everybody_who_gets_it() {
                 assert!(text.contains(part), "{reason:?}, {broker}: {part:?} isn't in {text:?}");
             }
             assert!(!text.ends_with('.') && !text.contains('\n'), "{text}");
-            assert!(seen.insert(text.clone()), "{reason:?} says the same as another: {text}");
+            assert!(seen.insert(text.clone()), "{reason:?} has the same text as another: {text}");
         }
     }
 }
 
-/// The reasons whose cause the broker tells its own user.
+/// The reasons whose cause the broker reports to its own user.
 const WITH_A_CAUSE: [Reason; 12] = [
     Reason::LoginRequired,
     Reason::MfaRequired,
@@ -164,36 +167,36 @@ const WITH_A_CAUSE: [Reason; 12] = [
 ];
 
 #[test]
-fn the_own_user_is_told_what_aws_and_the_broker_say() {
+fn the_own_user_gets_the_messages_of_aws_and_the_broker() {
     for reason in WITH_A_CAUSE {
         for broker in [PRIVATE, shared()] {
-            let told =
+            let sentence =
                 |metadata: &[_]| refusal(reason, "dev", broker.clone(), metadata).to_string();
-            let bare = told(&[]);
+            let bare = sentence(&[]);
             assert!(!bare.contains("AWS: ") && !bare.contains("config:12"), "{bare}");
-            // Another user than the broker's gets the code alone.
-            let other = told(&[CODE]);
+            // A user other than the broker's gets only the code.
+            let other = sentence(&[CODE]);
             assert!(other.contains("(AWS: SomeCode)"), "{other}");
-            let own = told(&[CODE, MESSAGE]);
+            let own = sentence(&[CODE, MESSAGE]);
             assert!(own.contains("(AWS: SomeCode: AWS's own words)"), "{own}");
-            let all = told(&[CODE, MESSAGE, DETAIL]);
+            let all = sentence(&[CODE, MESSAGE, DETAIL]);
             assert!(
                 all.contains(&format!(": {} (AWS: SomeCode: AWS's own words)", DETAIL.1)),
                 "{all}"
             );
-            let file = told(&[DETAIL]);
+            let file = sentence(&[DETAIL]);
             assert!(file.contains(&format!(": {}", DETAIL.1)), "{file}");
-            // Whoever has read the cause needn't look for it, but for what to do.
+            // A person who has read the cause doesn't need to find it, only to know what to do.
             assert!(!file.contains("says why") && file.contains("dev"), "{file}");
             assert!(file.contains(';'), "a next step: {file}");
         }
     }
 }
 
-/// A refused signature is reported to the broker; where it can't get fresh credentials, the caller is told the server's
-/// words, unless the broker knows better.
+/// A refused signature is reported to the broker. If it can't get fresh credentials, the caller gets the server's
+/// message, unless the broker has a better one.
 #[test]
-fn an_ended_sign_in_and_a_wrong_clock_say_more_than_the_server() {
+fn an_expired_sign_in_and_a_wrong_clock_replace_the_servers_message() {
     for reason in reasons() {
         let error = Error::Refused(refusal(reason, "dev", PRIVATE, &[]));
         let expected = matches!(reason, Reason::LoginRequired | Reason::ClockSkew);
@@ -203,7 +206,7 @@ fn an_ended_sign_in_and_a_wrong_clock_say_more_than_the_server() {
 }
 
 #[test]
-fn a_sentence_that_the_broker_took_from_aws_isn_t_shown_twice() {
+fn a_message_of_aws_is_not_shown_twice() {
     for sentence in [
         "the role: SomeCode: AWS's own words.",
         "STS said \"AWS's own words\"",
@@ -217,9 +220,9 @@ fn a_sentence_that_the_broker_took_from_aws_isn_t_shown_twice() {
     }
 }
 
-/// Only the broker knows whether a profile is in the files: nothing is guessed.
+/// Only the broker knows whether a profile is in the files, so the sentence doesn't guess.
 #[test]
-fn nothing_is_said_of_the_files_that_may_be_wrong() {
+fn a_sentence_does_not_guess_about_the_files() {
     for reason in reasons() {
         for broker in [PRIVATE, shared()] {
             for metadata in [&[][..], &[CODE], &[DETAIL]] {
@@ -231,7 +234,7 @@ fn nothing_is_said_of_the_files_that_may_be_wrong() {
 }
 
 #[test]
-fn what_the_broker_sends_is_cut_and_shown_on_one_line() {
+fn text_of_the_broker_is_shortened_and_shown_on_one_line() {
     let long = format!("a\nb\u{1b}[2J{}", "x".repeat(100_000));
     for key in ["aws_code", "aws_message", "detail"] {
         let text = refusal(Reason::AccessDenied, "dev", PRIVATE, &[(key, &long)]).to_string();
@@ -243,7 +246,7 @@ fn what_the_broker_sends_is_cut_and_shown_on_one_line() {
 }
 
 #[test]
-fn commands_can_be_typed_as_they_stand() {
+fn commands_can_be_copied_into_a_shell() {
     let text = |reason, profile, broker| refusal(reason, profile, broker, &[]).to_string();
     let private = text(Reason::LoginRequired, "my profile", PRIVATE);
     assert!(private.contains("`aws sso login --profile 'my profile'`"), "{private}");
@@ -259,7 +262,7 @@ fn commands_can_be_typed_as_they_stand() {
 }
 
 #[test]
-fn a_reason_that_is_unknown_says_which_program_is_old() {
+fn an_unknown_reason_names_the_outdated_program() {
     let of = |status: &Status| {
         Refusal::of(status, ProfileName::parse("dev").unwrap(), shared()).to_string()
     };

@@ -5,8 +5,8 @@ use super::*;
 use crate::budget::Budget;
 use crate::sse::{Event, Parser};
 
-/// What a server says to request 1: a comment, an event of another type, a question, a note, the response to another
-/// request, its own in two lines, a second one, and a note behind it.
+/// The server's messages for request 1: a comment, an event of another type, a request, a notification, the response to
+/// another request, the response to request 1 in two lines, a second response, and a notification after it.
 const NAMED: &str = concat!(
     ": hello\n\n",
     "id: 1\nevent: ping\ndata: {\"id\":1,\"result\":{}}\n\n",
@@ -24,10 +24,10 @@ fn call(is_stateless: bool) -> Request {
         true => r#","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#,
         false => "",
     };
-    Request::own(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping"{meta}}}"#)).unwrap()
+    Request::from_proxy(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping"{meta}}}"#)).unwrap()
 }
 
-/// The reading of a body that comes in `pieces`, and ends well or not.
+/// The reading of a body that arrives in `pieces`, and ends with success or an error.
 fn reading(call: &Request, kind: &str, pieces: Vec<Bytes>, ends_well: bool) -> FrameReading {
     let pieces = pieces.into_iter().map(|piece| Ok(http_body::Frame::data(piece)));
     let end = (!ends_well).then(|| Err(std::io::Error::other("cut")));
@@ -39,7 +39,7 @@ fn reading(call: &Request, kind: &str, pieces: Vec<Bytes>, ends_well: bool) -> F
     FrameReading::begin(call, StatusCode::OK, Box::new(frames), on_response).unwrap()
 }
 
-/// All frames, and how they end.
+/// Reads all frames; returns them with the result at the end.
 async fn read(reading: &mut FrameReading) -> (Vec<u8>, Result<(), Error>) {
     let mut all = Vec::new();
     loop {
@@ -51,7 +51,7 @@ async fn read(reading: &mut FrameReading) -> (Vec<u8>, Result<(), Error>) {
     }
 }
 
-/// The messages that a client reads, and whether it knows an event to go on after.
+/// The messages that a client reads, and whether it has an event id to resume after.
 fn messages(bytes: &[u8]) -> (Vec<String>, bool) {
     let mut parser = Parser::new(1 << 20, None);
     parser.push(bytes);
@@ -67,10 +67,10 @@ fn responses(messages: &[String]) -> Vec<&String> {
     messages.iter().filter(|text| !text.contains("method")).collect()
 }
 
-/// A stream that ends at any byte, well or not, brings its own response once; or its client can go on after an event;
-/// or it ends with an error.
+/// For a stream that ends at any byte, with success or an error: the client gets its own response once, or can resume
+/// after an event, or gets an error.
 #[tokio::test]
-async fn a_stream_that_ends_anywhere_is_no_silence() {
+async fn a_stream_cut_at_any_byte_is_never_silent() {
     let unnamed: String =
         NAMED.split_inclusive('\n').filter(|line| !line.starts_with("id:")).collect();
     for stream in [NAMED, &unnamed] {
@@ -100,9 +100,9 @@ async fn a_stream_that_ends_anywhere_is_no_silence() {
     }
 }
 
-/// Whatever the pieces are, what nothing has to change is the same bytes.
+/// A body that needs no change is forwarded byte by byte, however it is split.
 #[test]
-fn frames_are_the_bytes_that_came() {
+fn unchanged_frames_are_the_received_bytes() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let large = "x".repeat(200 << 10);
     let stream = format!(
@@ -130,7 +130,7 @@ fn frames_are_the_bytes_that_came() {
 }
 
 #[tokio::test]
-async fn of_a_batch_only_what_is_foreign_is_dropped() {
+async fn only_foreign_messages_of_a_batch_are_dropped() {
     let (note, own, other) = (
         r#"{"method":"notifications/message"}"#,
         r#"{"id":1,"result":{}}"#,
@@ -151,7 +151,7 @@ async fn of_a_batch_only_what_is_foreign_is_dropped() {
     }
 }
 
-/// What isn't MCP, or says nothing, is an error and no answer.
+/// A success that isn't MCP, or has no message, is an error.
 #[tokio::test]
 async fn a_success_without_a_message_is_an_error() {
     for body in ["", "{}", "null", r#"{"method":"notifications/message"}"#] {

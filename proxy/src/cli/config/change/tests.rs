@@ -18,7 +18,7 @@ fn members(profile: &str) -> Vec<(String, Node)> {
     ]
 }
 
-/// `change::converted`, with the command line of this program.
+/// `change::converted` with this program's command line.
 fn converted_by(
     client: Client,
     format: Format,
@@ -39,7 +39,7 @@ fn converted_by(
 }
 
 #[test]
-fn an_entry_that_is_there_keeps_what_it_has_beside_ours() {
+fn an_existing_entry_keeps_its_other_members() {
     let before = "{\n  \"mcpServers\": {\n    \"aws\": {\n      \"command\": \"sigward-proxy\",\n      \"args\": [\"https://old/mcp\"],\n      // mine\n      \"disabled\": true,\n      \"env\": {\"MINE\": \"1\"}\n    }\n  }\n}\n";
     let after = written(Format::Json, before, PATH, &members("dev")).unwrap();
     for kept in ["// mine", "\"disabled\": true", "\"MINE\": \"1\""] {
@@ -52,7 +52,7 @@ fn an_entry_that_is_there_keeps_what_it_has_beside_ours() {
 }
 
 #[test]
-fn an_entry_of_another_server_is_left_alone() {
+fn an_entry_of_another_server_is_not_changed() {
     for (entry, word) in [
         (r#"{"command": "uvx", "args": ["mcp-proxy-for-aws@latest"]}"#, "--from-mcp-proxy-for-aws"),
         (r#"{"command": "other"}"#, "another server's"),
@@ -62,14 +62,14 @@ fn an_entry_of_another_server_is_left_alone() {
         let before = format!(r#"{{"mcpServers": {{"aws": {entry}}}}}"#);
         let why = written(Format::Json, &before, PATH, &members("dev")).unwrap_err();
         assert!(why.contains(word), "{why}");
-        assert!(removed(Format::Json, &before, PATH, &[]).unwrap_err().contains("stays"));
+        assert!(removed(Format::Json, &before, PATH, &[]).unwrap_err().contains("isn't removed"));
     }
 }
 
-/// Whatever the file was, a write and a removal are nothing; so are several writes, as long as nobody
-/// else edits the file.
+/// Writing and then removing an entry restores the file, whatever it was; so does writing several times, unless the
+/// file is edited in between.
 #[test]
-fn a_removal_brings_back_the_file_as_it_was() {
+fn a_removal_restores_the_file() {
     for before in [
         "",
         "{}",
@@ -85,7 +85,7 @@ fn a_removal_brings_back_the_file_as_it_was() {
         assert_eq!(gone, Ok(Outcome::Text(before.to_owned())), "{before:?}");
         let unknown = removed(Format::Json, &after, PATH, &["{\"other\": 1}".to_owned()]).unwrap();
         match unknown {
-            // Nobody can tell the empty file from one that was missing.
+            // An empty file can't be distinguished from a missing one.
             Outcome::Gone => assert!(before.trim().is_empty(), "{before:?}"),
             Outcome::Text(text) => assert_eq!(Format::Json.find(&text, &PATH), Ok(None)),
             Outcome::Same => panic!("{before:?}"),
@@ -102,7 +102,7 @@ fn a_removal_brings_back_the_file_as_it_was() {
 }
 
 #[test]
-fn entries_of_the_reference_start_this_program_and_keep_the_rest() {
+fn entries_of_the_reference_are_rewritten_and_keep_the_rest() {
     let before = "{\n  \"mcpServers\": {\n    \"aws\": {\n      \"command\": \"uvx\",\n      \"args\": [\n        \"mcp-proxy-for-aws@1.1.6\", // pinned\n        \"https://aws-mcp.us-east-1.api.aws/mcp\", // the server\n        \"--metadata\", \"AWS_REGION=us-west-2\"\n      ],\n      \"env\": {\"AWS_MCP_PROXY_PROFILES\": \"a b\", \"FASTMCP_LOG_LEVEL\": \"ERROR\"},\n      \"disabled\": false,\n      \"autoApprove\": [\"aws___*\"]\n    },\n    \"plain\": {\"command\": \"/x/mcp-proxy-for-aws\", \"args\": [\"https://aws-mcp.us-east-1.api.aws/mcp\"]},\n    \"boxed\": {\"command\": \"docker\", \"args\": [\"run\", \"mcp-proxy-for-aws\", \"https://h/mcp\"]},\n    \"wrong\": {\"command\": \"uvx\", \"args\": [\"mcp-proxy-for-aws\", \"https://h/mcp\", \"--no-such-option\"]},\n    \"shared\": {\"command\": \"uvx\", \"args\": [\"mcp-proxy-for-aws\", \"${URL}\"]},\n    \"other\": {\"command\": \"npx\", \"args\": [\"-y\", \"x\"]}\n  }\n}\n";
     let (after, all) = converted_by(Client::Cursor, Format::Json, before, &["sigward-proxy"]);
     let expected = before
@@ -147,7 +147,7 @@ fn entries_of_one_project_of_claude_code_are_found() {
     assert_eq!((same, none.len()), (before, 0));
 }
 
-/// `mcp.servers` of VS Code's settings, and Zed's object for a command.
+/// `mcp.servers` in VS Code's settings, and Zed's object for a command.
 #[test]
 fn entries_of_older_versions_are_rewritten_where_they_stand() {
     let url = "https://aws-mcp.us-east-1.api.aws/mcp";
@@ -170,13 +170,13 @@ fn entries_of_older_versions_are_rewritten_where_they_stand() {
     let (after, all) = converted_by(Client::Zed, Format::Json, &zed, &["uvx", "sigward-proxy"]);
     assert_eq!(after, zed.replace("mcp-proxy-for-aws@latest", "sigward-proxy"));
     assert!(all[0].notes.len() == 1 && all[0].notes[0].contains("FASTMCP_LOG_LEVEL"), "{all:?}");
-    // It is ours then: it can be taken out, and isn't mixed with another form.
+    // It is this program's entry then: it can be removed, and isn't mixed with another form.
     let path = ["context_servers", "aws"];
     let why = written(Format::Json, &after, path, &members("dev")).unwrap_err();
     assert!(why.contains("--remove"), "{why}");
     let gone = removed(Format::Json, &after, path, &[]);
     assert_eq!(gone, Ok(Outcome::Text(r#"{"context_servers": {}}"#.to_owned())));
-    // The deny: another server's, in the same form.
+    // The deny twin: another server's entry in the same form.
     let other = r#"{"context_servers": {"aws": {"command": {"path": "other", "args": []}}}}"#;
     assert!(removed(Format::Json, other, path, &[]).is_err());
 }

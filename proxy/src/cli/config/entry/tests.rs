@@ -9,23 +9,23 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// The command of an entry, its environment, and the notes.
-type Made = (String, Vec<(String, String)>, Vec<String>);
+type BuiltEntry = (String, Vec<(String, String)>, Vec<String>);
 
-/// The words of an entry, with the notes, where a broker offers `offered`.
-fn made(
+/// The command line of an entry, with the notes, if a broker offers `offered`.
+fn built(
     line: &str,
     variables: &[(&str, &str)],
     offered: &dyn Fn() -> Result<Offered, String>,
-) -> Result<Made, String> {
-    made_for(Scope::User, line, variables, offered)
+) -> Result<BuiltEntry, String> {
+    built_for(Scope::User, line, variables, offered)
 }
 
-fn made_for(
+fn built_for(
     scope: Scope,
     line: &str,
     variables: &[(&str, &str)],
     offered: &dyn Fn() -> Result<Offered, String>,
-) -> Result<Made, String> {
+) -> Result<BuiltEntry, String> {
     let environment = Environment::with(variables);
     let given = |words: &[String]| {
         let has = |option: &str| words.iter().any(|word| word == option);
@@ -51,8 +51,8 @@ fn made_for(
     Ok((entry.words.join(" "), entry.env, notes))
 }
 
-fn nobody() -> Result<Offered, String> {
-    panic!("nobody needs to be asked")
+fn no_lookup() -> Result<Offered, String> {
+    panic!("no lookup is needed")
 }
 
 fn running(profiles: &[(&str, &str)]) -> Offered {
@@ -66,44 +66,44 @@ fn running(profiles: &[(&str, &str)]) -> Offered {
 }
 
 #[test]
-fn what_is_given_passes_through() {
+fn given_options_are_kept() {
     let line = format!("{URL} --profile b a --read-only --timeout 5");
-    let (words, env, notes) = made(&line, &[], &nobody).unwrap();
+    let (words, env, notes) = built(&line, &[], &no_lookup).unwrap();
     assert_eq!((words, env, notes), (line, vec![], vec![]));
-    let wrong = made(&format!("{URL} --profile a --timeout soon"), &[], &nobody).unwrap_err();
+    let wrong = built(&format!("{URL} --profile a --timeout soon"), &[], &no_lookup).unwrap_err();
     assert!(wrong.contains("--timeout"), "{wrong}");
 }
 
 #[test]
-fn profiles_that_are_not_named_come_from_the_environment_or_a_broker() {
+fn missing_profiles_come_from_the_environment_or_a_broker() {
     let files = || Ok(Offered::Files(["b", "default", "z"].map(str::to_owned).to_vec()));
-    let of = |variables: &[(&str, &str)]| made(URL, variables, &files).unwrap().0;
+    let of = |variables: &[(&str, &str)]| built(URL, variables, &files).unwrap().0;
     assert_eq!(of(&[]), format!("{URL} --profile default b z"));
     assert_eq!(of(&[("AWS_PROFILE", "p")]), format!("{URL} --profile p"));
     assert_eq!(of(&[("AWS_MCP_PROXY_PROFILES", "x y")]), format!("{URL} --profile x y"));
     let none = || Ok(Offered::Files(vec![]));
-    assert_eq!(made(URL, &[], &none).unwrap().0, URL, "the default chain");
-    let with = made(&format!("--read-only -- {URL}"), &[], &files).unwrap().0;
+    assert_eq!(built(URL, &[], &none).unwrap().0, URL, "the default chain");
+    let with = built(&format!("--read-only -- {URL}"), &[], &files).unwrap().0;
     assert_eq!(with, format!("--read-only --profile default b z -- {URL}"));
     let dashed = || Ok(Offered::Files(vec!["-x".to_owned()]));
-    assert_eq!(made(URL, &[], &dashed).unwrap().0, format!("{URL} --profile=-x"));
+    assert_eq!(built(URL, &[], &dashed).unwrap().0, format!("{URL} --profile=-x"));
     let dashed = || Ok(Offered::Files(vec!["a".to_owned(), "-x".to_owned()]));
-    assert!(made(URL, &[], &dashed).unwrap_err().contains("dash"));
+    assert!(built(URL, &[], &dashed).unwrap_err().contains("dash"));
 }
 
 #[test]
-fn a_running_broker_says_profiles_and_endpoint() {
+fn a_running_broker_provides_profiles_and_endpoint() {
     let other = "https://other.example/mcp";
     let two = || Ok(running(&[("b", URL), ("a", other), ("c", URL)]));
-    assert_eq!(made(URL, &[], &two).unwrap().0, format!("{URL} --profile b c"));
-    let why = made("", &[], &two).unwrap_err();
+    assert_eq!(built(URL, &[], &two).unwrap().0, format!("{URL} --profile b c"));
+    let why = built("", &[], &two).unwrap_err();
     assert!(why.contains(URL) && why.contains(other), "{why}");
     let one = || Ok(running(&[("b", URL), ("a", URL)]));
-    assert_eq!(made("", &[], &one).unwrap().0, format!("{URL} --profile b a"));
-    let why = made(other, &[], &one).unwrap_err();
+    assert_eq!(built("", &[], &one).unwrap().0, format!("{URL} --profile b a"));
+    let why = built(other, &[], &one).unwrap_err();
     assert!(why.contains("unix:/b") && why.contains(other), "{why}");
     let files = || Ok(Offered::Files(vec!["a".to_owned()]));
-    assert!(made("", &[], &files).unwrap_err().contains("endpoint is missing"));
+    assert!(built("", &[], &files).unwrap_err().contains("endpoint is missing"));
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn settings_of_the_shell_are_carried_over_and_keys_never() {
         ("SIGWARD_BROKER", "unix:/b"),
         ("HOME", "/h"),
     ];
-    let (words, env, notes) = made(&format!("{URL} --profile a"), &variables, &nobody).unwrap();
+    let (words, env, notes) = built(&format!("{URL} --profile a"), &variables, &no_lookup).unwrap();
     assert_eq!(words, format!("{URL} --profile a --broker unix:/b"));
     let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(
@@ -128,16 +128,16 @@ fn settings_of_the_shell_are_carried_over_and_keys_never() {
     );
     assert_eq!(notes.len(), 2, "{notes:?}");
     assert!(!notes.concat().contains("secret@") && !notes.concat().contains("AKID"));
-    // A file that others check out.
+    // A shared file.
     let line = format!("{URL} --profile a");
-    let (words, env, notes) = made_for(Scope::Project, &line, &variables, &nobody).unwrap();
+    let (words, env, notes) = built_for(Scope::Project, &line, &variables, &no_lookup).unwrap();
     assert_eq!((words, env), (line, vec![]));
     let notes = notes.concat();
     assert!(notes.contains("AWS_CONFIG_FILE") && notes.contains("SIGWARD_BROKER"), "{notes}");
 }
 
 #[test]
-fn the_program_is_one_that_the_client_finds() {
+fn the_client_can_find_the_program() {
     let directory = tempfile::tempdir().unwrap();
     let own = directory.path().join("bin/sigward-proxy");
     std::fs::create_dir(own.parent().unwrap()).unwrap();
@@ -153,7 +153,7 @@ fn the_program_is_one_that_the_client_finds() {
 }
 
 #[test]
-fn an_entry_is_known_by_what_it_starts() {
+fn the_owner_of_an_entry_is_known_by_its_command() {
     let entry = |command: &str, args: &str| {
         let text = |text: &str| Node::Text(text.to_owned());
         let args = args.split_whitespace().map(text).collect();

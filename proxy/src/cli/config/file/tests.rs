@@ -7,8 +7,8 @@ use super::*;
 
 const ACCESS: &str = "system.posix_acl_access";
 
-/// A list of access as the kernel takes it (acl(5), version 2): the owner may write, the user 54321 read, and the group
-/// nothing, though the bits of the mode, which are the mask, say that it may read.
+/// An access control list as the kernel stores it (acl(5), version 2): the owner may write, the user 54321 may read,
+/// and the group may do nothing, although the group bits of the mode, which are the mask, allow reading.
 fn list() -> Vec<u8> {
     let nobody = u32::MAX;
     let entries: [(u16, u16, u32); 5] = [
@@ -35,7 +35,7 @@ fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether the file system of the tests has such attributes.
+/// Whether the file system of the tests supports such attributes.
 fn attach(path: &Path, name: &str, value: &[u8]) -> bool {
     match setxattr(path, name, value, XattrFlags::empty()) {
         Ok(()) => true,
@@ -75,9 +75,9 @@ fn a_file_is_replaced_with_its_mode_and_a_backup() {
 }
 
 #[test]
-fn the_owner_stays() {
+fn the_owner_is_kept() {
     if rustix::process::getuid().as_raw() != 0 {
-        return; // Only root can give a file away.
+        return; // Only root can change the owner of a file.
     }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mcp.json");
@@ -91,7 +91,7 @@ fn the_owner_stays() {
 }
 
 #[test]
-fn what_a_link_leads_to_is_replaced() {
+fn the_target_of_a_link_is_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let (dotfiles, home) = (directory.path().join("dotfiles"), directory.path().join("home"));
     fs::create_dir(&dotfiles).unwrap();
@@ -109,7 +109,7 @@ fn what_a_link_leads_to_is_replaced() {
 }
 
 #[test]
-fn a_file_that_is_missing_is_made_with_its_directories() {
+fn a_missing_file_is_created_with_its_directories() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a/b/mcp.json");
     let file = ClientFile::read(&path).unwrap();
@@ -121,7 +121,7 @@ fn a_file_that_is_missing_is_made_with_its_directories() {
 
 /// Two programs edit one file: neither loses what the other wrote.
 #[test]
-fn what_another_program_wrote_meanwhile_stays() {
+fn a_concurrent_change_is_not_overwritten() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mcp.json");
     let missing = ClientFile::read(&path).unwrap();
@@ -129,15 +129,15 @@ fn what_another_program_wrote_meanwhile_stays() {
     let there = ClientFile::read(&path).unwrap();
     fs::write(&path, "the other's").unwrap();
     for file in [missing, there] {
-        assert!(file.replace("after", true).unwrap_err().contains("meanwhile"));
-        assert!(file.delete().unwrap_err().contains("meanwhile"));
+        assert!(file.replace("after", true).unwrap_err().contains("at the same time"));
+        assert!(file.delete().unwrap_err().contains("at the same time"));
     }
     assert_eq!(fs::read_to_string(&path).unwrap(), "the other's");
     assert_eq!(names(directory.path()), ["mcp.json"]);
 }
 
 #[test]
-fn a_backup_is_never_overwritten_and_none_is_made_twice() {
+fn a_backup_is_never_overwritten_or_duplicated() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mcp.json");
     fs::write(&path, "0").unwrap();
@@ -159,7 +159,7 @@ fn a_backup_is_never_overwritten_and_none_is_made_twice() {
 }
 
 #[test]
-fn what_is_no_text_file_is_refused() {
+fn a_file_that_is_no_text_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let binary = directory.path().join("binary");
     fs::write(&binary, b"{\xff}").unwrap();
@@ -176,7 +176,7 @@ fn without_a_backup_nothing_is_written() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mcp.json");
     fs::write(&path, "before").unwrap();
-    // Nothing that is there is overwritten, whatever it is.
+    // Nothing that exists is overwritten, whatever it is.
     for number in 1..=MAX_BACKUPS {
         fs::create_dir(ClientFile::read(&path).unwrap().backup(number)).unwrap();
     }
@@ -185,9 +185,9 @@ fn without_a_backup_nothing_is_written() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "before");
 }
 
-/// The attack: with the mode alone, the group could read what the list denies to it.
+/// The attack: with the mode alone, the group could read what the list denies.
 #[test]
-fn a_list_of_access_and_other_attributes_stay() {
+fn access_control_lists_and_other_attributes_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mcp.json");
     fs::write(&path, "before").unwrap();
@@ -208,13 +208,13 @@ fn a_list_of_access_and_other_attributes_stay() {
 }
 
 #[test]
-fn a_file_without_a_list_of_access_gets_none_from_its_directory() {
+fn a_file_without_an_access_control_list_inherits_none() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mcp.json");
     fs::write(&path, "before").unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
     if !attach(directory.path(), "system.posix_acl_default", &list()) {
-        return; // No file here has a list.
+        return; // This file system has no access control lists.
     }
     let backup = ClientFile::read(&path).unwrap().replace("after", true).unwrap().unwrap();
     for path in [&path, &backup] {
@@ -223,7 +223,7 @@ fn a_file_without_a_list_of_access_gets_none_from_its_directory() {
 }
 
 #[test]
-fn a_file_that_is_read_only_stays() {
+fn a_read_only_file_is_not_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mcp.json");
     fs::write(&path, "before").unwrap();
@@ -234,9 +234,9 @@ fn a_file_that_is_read_only_stays() {
     assert_eq!(names(directory.path()), ["mcp.json"]);
 }
 
-/// The other name would keep the old text, and nobody would notice.
+/// The other name would silently keep the old text.
 #[test]
-fn one_of_several_names_of_a_file_stays() {
+fn a_file_with_several_names_is_not_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mcp.json");
     fs::write(&path, "before").unwrap();
@@ -248,7 +248,7 @@ fn one_of_several_names_of_a_file_stays() {
 }
 
 #[test]
-fn a_pipe_in_its_place_is_not_waited_for() {
+fn a_fifo_in_its_place_does_not_block() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mcp.json");
     mknodat(CWD, &path, FileType::Fifo, 0o600.into(), 0).unwrap();
@@ -256,7 +256,7 @@ fn a_pipe_in_its_place_is_not_waited_for() {
     assert!(why.contains("isn't a file"), "{why}");
 }
 
-/// Links to links: each stays, and the file at the end is replaced.
+/// Links to links: each is kept, and the file at the end is replaced.
 #[test]
 fn links_are_followed_to_their_end() {
     let directory = tempfile::tempdir().unwrap();

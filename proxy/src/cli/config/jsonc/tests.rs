@@ -17,9 +17,9 @@ fn written(before: &str) -> String {
     set(before, &PATH, &entry()).unwrap()
 }
 
-/// Every text that an entry can be put into, with what the whole is then.
+/// Texts of all kinds, with the expected result.
 #[test]
-fn an_entry_is_put_behind_the_others_in_their_style() {
+fn an_entry_is_added_after_the_others_in_their_style() {
     let one = "{\n  \"mcpServers\": {\n    \"aws\": {\n      \"command\": \"sigward-proxy\",\n      \"args\": [\n        \"https://h/mcp\",\n        \"--profile\",\n        \"é \\\"x\\\"\"\n      ]\n    }\n  }\n}\n";
     let short =
         r#"{"command": "sigward-proxy", "args": ["https://h/mcp", "--profile", "é \"x\""]}"#;
@@ -58,7 +58,7 @@ fn an_entry_is_put_behind_the_others_in_their_style() {
 }
 
 #[test]
-fn line_ends_are_those_of_the_file() {
+fn line_breaks_are_those_of_the_file() {
     let before = "{\r\n    \"mcpServers\": {\r\n        \"a\": 1\r\n    }\r\n}";
     let after = written(before);
     assert_eq!(after.matches('\n').count(), after.matches("\r\n").count(), "{after:?}");
@@ -67,7 +67,7 @@ fn line_ends_are_those_of_the_file() {
 }
 
 #[test]
-fn an_entry_is_taken_out_and_nothing_else() {
+fn only_the_entry_is_removed() {
     for (before, after) in [
         (r#"{"mcpServers":{"aws":1}}"#, r#"{"mcpServers":{}}"#),
         (r#"{"mcpServers":{"aws":1,}}"#, r#"{"mcpServers":{}}"#),
@@ -99,7 +99,7 @@ fn an_entry_is_taken_out_and_nothing_else() {
 }
 
 #[test]
-fn a_member_that_is_there_is_replaced_in_its_place() {
+fn an_existing_member_is_replaced_in_place() {
     let before = "{\"mcpServers\": {\"aws\": {\"command\": \"old\", // c\n \"disabled\": true}, \"b\": 1.0}}";
     let after = set(before, &["mcpServers", "aws", "command"], &text("new")).unwrap();
     assert_eq!(after, before.replace("old", "new"));
@@ -108,7 +108,7 @@ fn a_member_that_is_there_is_replaced_in_its_place() {
 }
 
 #[test]
-fn first_elements_are_replaced_and_the_others_stay() {
+fn only_the_first_elements_are_replaced() {
     let path = ["mcpServers", "aws", "args"];
     let replaced = |args: &str, count, by: &[&str]| {
         let text = format!("{{\"mcpServers\": {{\"aws\": {{\"args\": {args}}}}}}}");
@@ -126,7 +126,7 @@ fn first_elements_are_replaced_and_the_others_stay() {
 }
 
 #[test]
-fn what_cannot_be_edited_is_an_error_that_names_the_place() {
+fn an_error_names_the_place_that_cannot_be_edited() {
     for (before, named) in [
         ("[]", "isn't a JSON object"),
         ("\"text\"", "isn't a JSON object"),
@@ -155,7 +155,7 @@ fn an_escaped_key_is_found() {
     assert_eq!(after.as_deref(), Some(r#"{"mcp\u0053ervers": {"b": 2}}"#));
 }
 
-/// Some JSON, written as people write it.
+/// Generates JSON values as people write them.
 fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("1.0".to_owned()),
@@ -190,7 +190,7 @@ fn key() -> impl Strategy<Value = String> {
 
 type Filling = (String, String, bool);
 
-/// What stands between the parts, and whether a comma stands behind the last one.
+/// The fillers between the parts, and whether there is a trailing comma.
 fn style() -> impl Strategy<Value = Filling> {
     let filler = || {
         prop_oneof![
@@ -212,7 +212,7 @@ fn container((open, close): (&str, &str), parts: Vec<String>, style: &Filling) -
     format!("{open}{before}{}{comma}{after}{close}", parts.join(&between))
 }
 
-/// A file: other servers, and other members before and after them.
+/// Generates a file with other servers, and other members before and after them.
 fn file() -> impl Strategy<Value = String> {
     let servers = (prop::collection::vec((key(), json()), 0..4), style());
     let others = prop::collection::vec(("\"x[a-z]{1,4}\"", json()), 0..3);
@@ -231,9 +231,10 @@ fn file() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Every byte of the file is still there, in its order; the entry is what was added. Twice is as once.
+    /// Every byte of the file is still there, in the same order, and only the entry was added. Writing twice gives the
+    /// same result as writing once.
     #[test]
-    fn what_is_not_the_entry_stays(before in file()) {
+    fn everything_except_the_entry_stays(before in file()) {
         let after = set(&before, &PATH, &entry()).unwrap();
         prop_assert_eq!(find(&after, &PATH), Ok(Some(entry())));
         let is_whitespace = |c: &char| c.is_whitespace();
@@ -242,7 +243,8 @@ proptest! {
             prop_assert!(rest.any(|other| other == c), "{:?} is gone: {}", c, after);
         }
         prop_assert_eq!(&set(&after, &PATH, &entry()).unwrap(), &after);
-        // Taken out again, all but the white space of containers that were empty is as it was.
+        // After removing it, everything is as before, except for the white space of containers that
+        // were empty.
         let again = remove(&after, &PATH).unwrap().unwrap();
         let has_others = Document::parse(&before).ok().and_then(|document| {
             let servers = document.member(&PATH[..1]).ok()??;
@@ -254,9 +256,9 @@ proptest! {
         prop_assert_eq!(find(&again, &PATH), Ok(None));
     }
 
-    /// Whatever stands in a file: an error, or an edit that can be read.
+    /// Any text gives an error, or an edit that can be parsed.
     #[test]
-    fn no_text_is_a_panic(before in "[{}\\[\\]\",:/*\\\\ \na1\u{e9}]{0,40}") {
+    fn no_text_panics(before in "[{}\\[\\]\",:/*\\\\ \na1\u{e9}]{0,40}") {
         if let Ok(after) = set(&before, &PATH, &entry()) {
             prop_assert_eq!(find(&after, &PATH), Ok(Some(entry())));
             prop_assert!(remove(&after, &PATH).is_ok());

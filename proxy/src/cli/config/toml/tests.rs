@@ -45,7 +45,7 @@ fn an_entry_is_a_table_at_the_end() {
 }
 
 #[test]
-fn line_ends_and_a_mark_stay() {
+fn line_breaks_and_a_byte_order_mark_are_kept() {
     let before = "\u{feff}model = \"x\"\r\n";
     let after = set(before, &PATH, &entry()).unwrap();
     assert_eq!(after.matches('\n').count(), after.matches("\r\n").count(), "{after:?}");
@@ -54,7 +54,7 @@ fn line_ends_and_a_mark_stay() {
 }
 
 #[test]
-fn an_entry_goes_with_the_tables_below_it_and_nothing_else() {
+fn an_entry_is_removed_with_the_tables_below_it() {
     let before = "# first\n[mcp_servers.a]\ncommand = 'a'\n\n# about aws\n[mcp_servers.aws]\ncommand = \"sigward-proxy\" # ours\nargs = [\n  \"x\", # a word\n]\n\n[mcp_servers.aws.env]\nA = \"b\"\n\n[mcp_servers.b]\ncommand = 'b'\n";
     let after = "# first\n[mcp_servers.a]\ncommand = 'a'\n\n# about aws\n\n[mcp_servers.b]\ncommand = 'b'\n";
     assert_eq!(remove(before, &PATH).unwrap().as_deref(), Some(after));
@@ -69,7 +69,7 @@ fn an_entry_goes_with_the_tables_below_it_and_nothing_else() {
 }
 
 #[test]
-fn members_are_set_in_their_place() {
+fn members_are_set_in_place() {
     let before = "[mcp_servers.aws]\ncommand = \"old\" # c\nenabled = true\n\n[mcp_servers.aws.env]\nA = \"b\"\n\n[z]\n";
     let command = set(before, &["mcp_servers", "aws", "command"], &text("new")).unwrap();
     assert_eq!(command, before.replace("\"old\"", "\"new\""));
@@ -86,7 +86,7 @@ fn members_are_set_in_their_place() {
 }
 
 #[test]
-fn first_elements_are_replaced_and_the_others_stay() {
+fn only_the_first_elements_are_replaced() {
     let path = ["mcp_servers", "aws", "args"];
     for (args, count, by, expected) in [
         ("[\n  \"p\", # v\n  \"u\",\n]", 1, &[][..], "[\n  \"u\",\n]"),
@@ -102,7 +102,7 @@ fn first_elements_are_replaced_and_the_others_stay() {
 }
 
 #[test]
-fn what_cannot_be_edited_is_an_error_that_names_the_place() {
+fn an_error_names_the_place_that_cannot_be_edited() {
     for (before, named) in [
         ("mcp_servers = 1\n", "mcp_servers isn't a table"),
         ("[[mcp_servers]]\n", "mcp_servers isn't a table"),
@@ -120,7 +120,7 @@ fn what_cannot_be_edited_is_an_error_that_names_the_place() {
 }
 
 #[test]
-fn a_name_is_quoted_where_it_has_to_be() {
+fn a_name_is_quoted_if_necessary() {
     let path = ["mcp_servers", "my server.é"];
     let after = set("", &path, &entry()).unwrap();
     assert!(after.starts_with("[mcp_servers.\"my server.é\"]\n"), "{after}");
@@ -155,7 +155,7 @@ fn document() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn writing_and_taking_out_is_nothing(before in document(), crlf in any::<bool>()) {
+    fn writing_and_removing_restores_the_file(before in document(), crlf in any::<bool>()) {
         let before = if crlf { before.replace('\n', "\r\n") } else { before };
         let after = set(&before, &PATH, &entry()).unwrap();
         prop_assert!(after.starts_with(&before));
@@ -165,7 +165,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_is_a_panic(before in "[\\[\\]{}=.\"'# \na1é]{0,30}") {
+    fn no_text_panics(before in "[\\[\\]{}=.\"'# \na1é]{0,30}") {
         if let Ok(after) = set(&before, &PATH, &entry()) {
             prop_assert!(remove(&after, &PATH).is_ok());
         }

@@ -1,4 +1,4 @@
-//! The file with the bearer token: the check of its permissions, and its current content.
+//! The file with the bearer token: reads it, checks its permissions and follows its changes.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -13,26 +13,27 @@ use zeroize::Zeroizing;
 
 /// Shorter tokens can be guessed.
 const MIN_TOKEN: usize = 16;
-/// Longer ones don't fit into a header everywhere.
+/// Longer tokens don't fit into a header everywhere.
 const MAX_TOKEN: usize = 4096;
-/// How long a token may still be taken after its file has changed.
-const LOOK: Duration = Duration::from_secs(1);
+/// How long an old token may still be accepted after its file has changed.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A token that follows its file: a rotated secret needs no restart.
+/// A token that is reloaded when its file changes, so that rotating it needs no restart.
 ///
-/// A file that is gone, or no longer holds a token, lets nobody in: whoever removes it wants that.
+/// If the file is removed, or no longer holds a token, every request is refused: this is what
+/// removing the file is meant to do.
 pub(super) struct TokenFile {
     path: PathBuf,
-    held: Mutex<Held>,
+    loaded: Mutex<Loaded>,
 }
 
-struct Held {
+struct Loaded {
     token: Option<Zeroizing<Vec<u8>>>,
     version: Option<Version>,
-    looked: Instant,
+    checked: Instant,
 }
 
-/// What changes with a file's contents, also where another file takes its name, as in Kubernetes.
+/// Identifies the contents of a file, even if another file is renamed over it, as in Kubernetes.
 #[derive(PartialEq, Eq)]
 struct Version {
     file: (u64, u64),
@@ -51,8 +52,8 @@ impl TokenFile {
     /// Reads the token for the first time.
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         let (token, version) = read(&path)?;
-        let held = Held { token: Some(token), version: Some(version), looked: Instant::now() };
-        Ok(Self { path, held: Mutex::new(held) })
+        let loaded = Loaded { token: Some(token), version: Some(version), checked: Instant::now() };
+        Ok(Self { path, loaded: Mutex::new(loaded) })
     }
 
     /// Whether `shown` is the token.
@@ -61,31 +62,31 @@ impl TokenFile {
     }
 
     fn is_at(&self, shown: &[u8], now: Instant) -> bool {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.saturating_duration_since(held.looked) >= LOOK {
-            held.looked = now;
-            self.look(&mut held);
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(loaded.checked) >= CHECK_INTERVAL {
+            loaded.checked = now;
+            self.reload(&mut loaded);
         }
-        held.token.as_ref().is_some_and(|token| shown.ct_eq(token.as_slice()).into())
+        loaded.token.as_ref().is_some_and(|token| shown.ct_eq(token.as_slice()).into())
     }
 
-    fn look(&self, held: &mut Held) {
+    fn reload(&self, loaded: &mut Loaded) {
         let version = std::fs::metadata(&self.path).ok().map(|file| Version::of(&file));
-        if version.is_some() && version == held.version {
+        if version.is_some() && version == loaded.version {
             return;
         }
-        let was_good = held.token.is_some();
+        let was_good = loaded.token.is_some();
         match read(&self.path) {
             Ok((token, version)) => {
                 tracing::info!(file = %self.path.display(), "the token was reloaded");
-                (held.token, held.version) = (Some(token), Some(version));
+                (loaded.token, loaded.version) = (Some(token), Some(version));
             }
             Err(error) => {
-                if was_good || version != held.version {
+                if was_good || version != loaded.version {
                     let file = self.path.display();
                     tracing::error!(%file, %error, "no token: every request is refused");
                 }
-                (held.token, held.version) = (None, version);
+                (loaded.token, loaded.version) = (None, version);
             }
         }
     }
@@ -96,17 +97,17 @@ impl Version {
         Self {
             file: (file.dev(), file.ino()),
             length: file.size(),
-            // Also a change of the permissions.
+            // The ctime also changes with the permissions.
             changed: (file.ctime(), file.ctime_nsec()),
             mode: file.mode(),
         }
     }
 }
 
-/// The token, and the file that it was read from: one open file, so that permissions and contents
-/// are those of the same one.
+/// Reads the token. Returns it with the version of the same open file, so that permissions and
+/// contents belong together.
 fn read(path: &PathBuf) -> io::Result<(Zeroizing<Vec<u8>>, Version)> {
-    // A pipe in the file's place must not stop the only thread.
+    // A FIFO in place of the file must not block the only thread.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path)?;
     let metadata = file.metadata()?;
@@ -123,8 +124,7 @@ fn read(path: &PathBuf) -> io::Result<(Zeroizing<Vec<u8>>, Version)> {
     Ok((Zeroizing::new(token.to_vec()), Version::of(&metadata)))
 }
 
-/// Stops a local user who could read the token, or put one of his own in its place, and use our
-/// profiles with it.
+/// Stops a local user who could read the token, or replace it, and use the profiles with it.
 fn check(file: &Metadata) -> io::Result<()> {
     let mode = file.mode() & 0o777;
     let wrong = |what: &str| {
@@ -134,10 +134,10 @@ fn check(file: &Metadata) -> io::Result<()> {
         return Err(io::Error::other("it isn't a regular file"));
     }
     if file.uid() != 0 && file.uid() != rustix::process::geteuid().as_raw() {
-        return Err(io::Error::other("it belongs to another user than this process's, or root"));
+        return Err(io::Error::other("its owner is neither the user of this process nor root"));
     }
     if mode & 0o022 != 0 {
-        return wrong("others than its owner can write it");
+        return wrong("its group or other users can write it");
     }
     if mode & 0o004 != 0 {
         return wrong("every user of this machine can read it");
@@ -161,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_follows_its_file_and_nobody_passes_without_one() {
+    fn a_token_is_reloaded_and_without_one_every_request_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
         write(&path, FIRST, 0o600);
         let token = TokenFile::open(path.clone()).unwrap();
         let mut now = Instant::now();
         let mut later = || {
-            now += LOOK;
+            now += CHECK_INTERVAL;
             now
         };
         assert!(token.is_at(FIRST.as_bytes(), later()));
@@ -183,7 +183,10 @@ mod tests {
             assert!(token.is_at(SECOND.as_bytes(), later()));
         }
         std::fs::remove_file(&path).unwrap();
-        assert!(!token.is_at(SECOND.as_bytes(), later()), "to remove the file locks the door");
+        assert!(
+            !token.is_at(SECOND.as_bytes(), later()),
+            "removing the file refuses every request"
+        );
         write(&path, FIRST, 0o600);
         assert!(token.is_at(FIRST.as_bytes(), later()));
     }

@@ -1,4 +1,4 @@
-//! Answers: passed on, or made here.
+//! HTTP answers, forwarded or made by the proxy.
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -8,7 +8,7 @@ use rmcp::model::ErrorCode;
 
 use super::body::{self, Body, full};
 use super::headers;
-use super::stream::{CallAnswer, Inbox, Passing};
+use super::stream::{CallAnswer, ForwardedBody, Inbox};
 use crate::client::{Failed, fault_response, sentence};
 use crate::error::Error;
 use crate::exchange::repaired;
@@ -16,7 +16,7 @@ use crate::request::Request;
 use crate::upstream::{Failure, Frames};
 use crate::wire::{self, Envelope, Fault, Id};
 
-/// An answer that passes on as it comes; `held` is dropped at its end.
+/// An answer that is forwarded unchanged; `held` is dropped at its end.
 pub(super) fn raw<T: Send + 'static>(
     status: StatusCode,
     headers: &HeaderMap,
@@ -24,10 +24,10 @@ pub(super) fn raw<T: Send + 'static>(
     held: T,
 ) -> Response<Body> {
     let length = headers.get(CONTENT_LENGTH).filter(|_| !frames.is_events()).cloned();
-    stream(status, headers, length, Passing::raw(frames), held)
+    stream(status, headers, length, ForwardedBody::raw(frames), held)
 }
 
-/// The stream of messages that a server sends unasked. The messages of `inbox` are put between its
+/// The stream of unsolicited messages of a server. The messages of `inbox` are inserted between its
 /// events.
 pub(super) fn unsolicited<T: Send + 'static>(
     status: StatusCode,
@@ -36,36 +36,36 @@ pub(super) fn unsolicited<T: Send + 'static>(
     inbox: Option<BoxFuture<'static, Inbox>>,
     held: T,
 ) -> Response<Body> {
-    stream(status, headers, None, Passing::unsolicited(frames, inbox), held)
+    stream(status, headers, None, ForwardedBody::unsolicited(frames, inbox), held)
 }
 
-/// The answer to a call, of which `begun` was read.
+/// The answer to a call, of which `begun` has already been read.
 pub(super) fn of_call(
     status: StatusCode,
     headers: &HeaderMap,
     answer: CallAnswer,
     begun: Option<Bytes>,
 ) -> Response<Body> {
-    // Events may change on their way, and others come between them.
+    // Events may be changed, and others may be inserted between them.
     let length = headers.get(CONTENT_LENGTH).filter(|_| !answer.is_events()).cloned();
-    stream(status, headers, length, Passing::of_call(answer, begun), ())
+    stream(status, headers, length, ForwardedBody::of_call(answer, begun), ())
 }
 
 fn stream<T: Send + 'static>(
     status: StatusCode,
     headers: &HeaderMap,
     length: Option<HeaderValue>,
-    passing: Passing,
+    body: ForwardedBody,
     held: T,
 ) -> Response<Body> {
-    let mut answer = head(status, headers, body::flowing(passing.pieces(held)));
+    let mut answer = head(status, headers, body::streaming(body.pieces(held)));
     if let Some(length) = length {
         answer.headers_mut().insert(CONTENT_LENGTH, length);
     }
     answer
 }
 
-/// An answer with the server's own head.
+/// An answer with the server's own status and headers.
 pub(super) fn head(status: StatusCode, headers: &HeaderMap, body: Body) -> Response<Body> {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
@@ -73,8 +73,8 @@ pub(super) fn head(status: StatusCode, headers: &HeaderMap, body: Body) -> Respo
     answer
 }
 
-/// An answer that isn't success, as it came where that helps the client. `is_lost`: it says that the
-/// session is.
+/// An answer that isn't a success, forwarded where that helps the client. `is_lost` is set if it reports a lost
+/// session.
 pub(super) fn failure(
     call: Option<&Request>,
     failure: Failure,
@@ -83,7 +83,8 @@ pub(super) fn failure(
 ) -> Response<Body> {
     let status = match failure.status {
         _ if is_lost => StatusCode::NOT_FOUND,
-        // It is about our signature: a 401 would send the client into OAuth, a redirect elsewhere.
+        // It concerns the proxy's signature: a 401 would start OAuth in the client, and a redirect
+        // would send it elsewhere.
         StatusCode::UNAUTHORIZED => StatusCode::BAD_GATEWAY,
         status if status.is_redirection() => StatusCode::BAD_GATEWAY,
         status => status,
@@ -108,29 +109,29 @@ pub(super) fn failure(
     head(status, headers, repaired.map_or_else(|| full(failure.body), full))
 }
 
-/// A request that has no answer from upstream.
+/// The answer to a request that got none from upstream.
 pub(super) fn failed(failed: Failed, call: &Request) -> Response<Body> {
     json(StatusCode::OK, failed.into_response(call))
 }
 
-/// The session of a request is gone, which has its client initialize again (Streamable HTTP,
-/// "Session Management").
+/// The session of a request is lost; the client must initialize again (Streamable HTTP, "Session
+/// Management").
 pub(super) fn lost(call: &Request) -> Response<Body> {
     json(StatusCode::NOT_FOUND, error_text(call.id().clone(), &Error::SessionExpired))
 }
 
-/// A session that there isn't, or not any more: the same.
+/// The session id is unknown, which means the same.
 pub(crate) fn unknown_session() -> Response<Body> {
     json(StatusCode::NOT_FOUND, error_text(Id::null(), &Error::SessionExpired))
 }
 
-/// What is no message.
-pub(super) fn malformed(text: &str, fault: &Fault) -> Response<Body> {
+/// The body is no valid message.
+pub(super) fn invalid_message(text: &str, fault: &Fault) -> Response<Body> {
     json(StatusCode::BAD_REQUEST, fault_response(text, fault))
 }
 
-/// A request that was cancelled: its stream ends, and nothing more is said of it.
-pub(super) fn nothing() -> Response<Body> {
+/// A request was cancelled: its stream ends without a response.
+pub(super) fn cancelled() -> Response<Body> {
     events(full(Bytes::new()))
 }
 
@@ -144,7 +145,7 @@ fn error_text(id: Id, error: &Error) -> String {
     wire::error_response(&id, ErrorCode::INTERNAL_ERROR, &sentence(&error.to_string()))
 }
 
-/// A message of ours.
+/// A JSON message of the proxy.
 pub(super) fn json(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut answer = Response::new(full(text));
     *answer.status_mut() = status;
@@ -152,13 +153,13 @@ pub(super) fn json(status: StatusCode, text: impl Into<Bytes>) -> Response<Body>
     answer
 }
 
-/// Whether it is a stream of events.
+/// Whether an answer is a stream of events.
 pub(super) fn is_events(answer: &Response<Body>) -> bool {
     let kind = answer.headers().get(CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 
-/// A stream of ours.
+/// An event stream of the proxy.
 pub(super) fn events(body: Body) -> Response<Body> {
     let mut answer = Response::new(body);
     let headers = answer.headers_mut();
@@ -167,26 +168,26 @@ pub(super) fn events(body: Body) -> Response<Body> {
     answer
 }
 
-/// Notifications and responses are taken without an answer.
+/// Accepts a notification or a response, which get no answer.
 pub(super) fn accepted() -> Response<Body> {
     let mut answer = Response::new(full(Bytes::new()));
     *answer.status_mut() = StatusCode::ACCEPTED;
     answer
 }
 
-/// There is nothing to say.
-pub(super) fn nothing_more() -> Response<Body> {
+/// An empty success.
+pub(super) fn no_content() -> Response<Body> {
     let mut answer = Response::new(full(Bytes::new()));
     *answer.status_mut() = StatusCode::NO_CONTENT;
     answer
 }
 
-/// A request with an id that is refused here, and why.
+/// Refuses a request, under its id.
 pub(super) fn refused(status: StatusCode, call: &Request, why: &str) -> Response<Body> {
     json(status, wire::error_response(call.id(), ErrorCode::INVALID_REQUEST, why))
 }
 
-/// A request that is refused here, and why.
+/// Refuses a request without an id.
 pub(crate) fn refusal(status: StatusCode, why: &str) -> Response<Body> {
     json(status, wire::error_response(&Id::null(), ErrorCode::INVALID_REQUEST, why))
 }

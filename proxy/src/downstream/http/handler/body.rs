@@ -1,4 +1,4 @@
-//! The bodies of answers that the proxy makes.
+//! Bodies of answers.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,34 +14,34 @@ use tokio::sync::mpsc;
 use crate::budget::Message;
 use crate::sse;
 
-/// Why a body ends before its end: the client sees a cut.
+/// Why a body ends early: the client sees a broken connection.
 pub(crate) type Cut = Box<dyn std::error::Error + Send + Sync>;
-/// Any body.
+/// A body of any kind.
 pub(crate) type Body = UnsyncBoxBody<Bytes, Cut>;
 
-/// A body that is there.
+/// A complete body.
 pub(crate) fn full(text: impl Into<Bytes>) -> Body {
     Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A body that comes.
-pub(super) fn flowing(pieces: impl Stream<Item = Result<Bytes, Cut>> + Send + 'static) -> Body {
+/// A body that is sent in parts.
+pub(super) fn streaming(pieces: impl Stream<Item = Result<Bytes, Cut>> + Send + 'static) -> Body {
     StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync()
 }
 
-/// `body`, which ends well at `end`, wherever it is then.
+/// `body`, which ends without an error at `end`.
 pub(crate) fn until(body: Body, end: impl Future<Output = ()> + Send + 'static) -> Body {
     StreamBody::new(BodyStream::new(body).take_until(Box::pin(end))).boxed_unsync()
 }
 
-/// Larger messages go out in pieces.
+/// Larger messages are sent in parts.
 const SMALL: usize = 64 << 10;
 
-/// The longest silence in a stream of our own.
+/// The longest idle time of an event stream of the proxy.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// A message as an event, in pieces where it is large: pieces that the client hasn't read keep their
-/// share of the memory.
+/// A message as an event. A large message is split, so that parts the client hasn't read keep their share of the
+/// memory.
 pub(super) fn framed(message: Message) -> Vec<Bytes> {
     if message.text.len() <= SMALL {
         return vec![sse::event(&message.text).into()];
@@ -50,8 +50,8 @@ pub(super) fn framed(message: Message) -> Vec<Bytes> {
     vec![Bytes::from_static(before), message.into_bytes(), Bytes::from_static(after)]
 }
 
-/// What comes out of `messages`, then of `last`, as events; a comment now and then in between, so
-/// that nothing in between takes a slow call for a dead connection.
+/// Sends `messages`, then `last`, as events. A comment is sent after each idle period, so that an
+/// intermediary doesn't close the connection of a slow call.
 pub(super) fn events<T: Send + 'static>(
     first: Option<Message>,
     messages: mpsc::Receiver<Message>,
@@ -66,7 +66,7 @@ pub(super) fn events<T: Send + 'static>(
         }
         let message = match (first.take(), last.as_mut()) {
             (Some(message), _) => message,
-            // Whatever was said before the response goes out before it.
+            // Messages before the response are sent before it.
             (None, None) => messages.recv().await?,
             (None, Some(waiting)) => tokio::select! {
                 biased;

@@ -1,7 +1,7 @@
-//! The clients that have a session with the server, by its id.
+//! The HTTP clients, by session id.
 //!
-//! The id is the server's own, passed through. With each goes what the proxy adds: the sessions of
-//! the other profiles. They end with it, or when nothing has been heard of it for long.
+//! The id is the server's own, forwarded unchanged. The proxy adds the sessions of the other
+//! profiles to each client. They end with the client, or when it has been idle for too long.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,19 +22,18 @@ use crate::request::Request;
 use crate::session::Ownership;
 use crate::wire::Id;
 
-/// More sessions than this at a time are refused.
+/// The most sessions at a time; further ones are refused.
 const MAX_SESSIONS: usize = 4096;
-/// A client that is silent for so long, with no stream open, is gone.
+/// A client that is idle for this time, with no stream open, is closed.
 const IDLE: Duration = Duration::from_secs(3600);
-/// Messages of servers that wait for a client to open its GET stream. Some clients never do, and the
-/// small ones among these messages are in no budget.
+/// The most messages of servers that wait for a client to open its GET stream. Some clients never do, and small
+/// messages are in no memory budget.
 const WAITING: usize = 16;
 
-/// A client's part of the memory of requests has room for one of the largest.
+/// Half of the memory for requests: a client's share has room for one request of the largest size.
 const PARTS: usize = 2;
 
-/// The part of the memory that is for one connection: where there are no sessions, nothing else tells
-/// one client from another.
+/// The share of the memory for one connection. Without sessions, only the connection distinguishes clients.
 #[derive(Debug)]
 pub(crate) struct Part {
     pub(super) requests: Budget,
@@ -48,15 +47,15 @@ impl Part {
     }
 }
 
-/// One of them.
+/// An HTTP client.
 #[derive(Debug)]
 pub(super) struct HttpClient {
     pub(super) mcp: Arc<Client>,
-    /// What the other profiles' servers say on their own account.
+    /// Unsolicited messages of the servers of other profiles.
     inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<Message>>>,
-    heard: Mutex<Instant>,
+    last_active: Mutex<Instant>,
     pub(super) unfinished: Unfinished,
-    /// Its part of the memory that requests take.
+    /// Its share of the memory for requests.
     pub(super) requests: Budget,
 }
 
@@ -67,31 +66,31 @@ impl HttpClient {
             requests: shared.requests.of_client(PARTS),
             mcp: Client::new(shared, ownership, out),
             inbox: Arc::new(tokio::sync::Mutex::new(inbox)),
-            heard: Mutex::new(Instant::now()),
+            last_active: Mutex::new(Instant::now()),
             unfinished: Unfinished::default(),
         })
     }
 
-    /// Waits for the turn to read the inbox: a message goes to one of the client's streams.
+    /// Waits for the turn to read the inbox: each message goes to one of the client's streams.
     pub(super) fn inbox(&self) -> BoxFuture<'static, Inbox> {
         Arc::clone(&self.inbox).lock_owned().boxed()
     }
 }
 
-/// A client that is served: it isn't idle while one of these is there.
+/// A client with a request or a stream in progress: it isn't idle while one of these exists.
 #[derive(Debug)]
 pub(super) struct Busy(pub(super) Arc<HttpClient>);
 
 impl Busy {
     fn new(client: &Arc<HttpClient>) -> Self {
-        *lock(&client.heard) = Instant::now();
+        *lock(&client.last_active) = Instant::now();
         Self(Arc::clone(client))
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        *lock(&self.0.heard) = Instant::now();
+        *lock(&self.0.last_active) = Instant::now();
     }
 }
 
@@ -100,13 +99,14 @@ impl Drop for Busy {
 pub(super) struct Registered {
     pub(super) client: Busy,
     pub(super) flight: Arc<InFlight>,
-    /// Under which it can be cancelled. Clients without a session may use one id at the same time.
+    /// The id under which it can be cancelled. Clients without a session may use one id at the same
+    /// time, so that theirs is `None`.
     id: Option<Id>,
 }
 
 impl Registered {
-    /// Takes note of a request whose messages go to `out`; an error says why that can't be.
-    /// `part` is of the connection that it came over.
+    /// Registers a request whose messages go to `out`. The error is the reason for a refusal.
+    /// `part` is the share of its connection.
     pub(super) fn begin(
         client: Busy,
         call: &Request,
@@ -123,18 +123,18 @@ impl Registered {
 }
 
 impl Registered {
-    /// A call whose answer its client takes up again. It was registered, and may still be, where the
-    /// end of its connection wasn't seen yet.
+    /// A call whose answer its client resumes. It isn't registered again, because it may still be registered if the end
+    /// of its connection wasn't noticed yet.
     pub(super) fn resumed(client: Busy, call: &Request) -> Self {
         Self { client, flight: InFlight::new(call, mpsc::channel(1).0), id: None }
     }
 
-    /// Where the client's calls are found whose answer isn't complete.
+    /// The client's calls whose answer isn't complete.
     pub(super) fn unfinished(&self) -> &Unfinished {
         &self.client.0.unfinished
     }
 
-    /// Whose request it is.
+    /// The client of the request.
     pub(super) fn client(&self) -> &Arc<Client> {
         &self.client.0.mcp
     }
@@ -148,27 +148,27 @@ impl Drop for Registered {
     }
 }
 
-/// All of them.
+/// All HTTP clients.
 #[derive(Debug)]
 pub(super) struct Clients {
     shared: Arc<Shared>,
-    /// Where there are no sessions, all clients are one.
-    nobody: Arc<HttpClient>,
+    /// Represents all clients without a session, which can't be told apart.
+    without_session: Arc<HttpClient>,
     by_session: Mutex<HashMap<HeaderValue, Arc<HttpClient>>>,
-    /// What clients had in sessions that their servers dropped.
+    /// The used sessions that clients have lost.
     losses: Losses,
 }
 
 impl Clients {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let nobody = HttpClient::new(Arc::clone(&shared), Ownership::Nobody);
-        Self { shared, nobody, by_session: Mutex::default(), losses: Losses::default() }
+        let without_session = HttpClient::new(Arc::clone(&shared), Ownership::Nobody);
+        Self { shared, without_session, by_session: Mutex::default(), losses: Losses::default() }
     }
 
-    /// The client of a session; `None` if there is no such session (any more).
+    /// The client of a session; `None` if the session is unknown.
     pub(super) fn find(&self, session: Option<&HeaderValue>) -> Option<Busy> {
         match session {
-            None => Some(Busy::new(&self.nobody)),
+            None => Some(Busy::new(&self.without_session)),
             Some(id) => lock(&self.by_session).get(id).map(Busy::new),
         }
     }
@@ -179,14 +179,14 @@ impl Clients {
             .then(|| Busy::new(&HttpClient::new(Arc::clone(&self.shared), Ownership::Client)))
     }
 
-    /// A client whose session is the proxy's own; `None` if there are too many.
+    /// A client whose session the proxy itself hosts; `None` if there are too many.
     pub(super) fn begin_hosted(&self) -> Option<Busy> {
         (lock(&self.by_session).len() < MAX_SESSIONS)
             .then(|| Busy::new(&HttpClient::new(Arc::clone(&self.shared), Ownership::Hosted)))
     }
 
-    /// The server gave the client's session this id. The client that had it before, if one did, which
-    /// must be ended.
+    /// Stores the client under the id that the server gave to its session. Returns the client that had this id before,
+    /// which the caller must close.
     #[must_use]
     pub(super) fn insert(
         &self,
@@ -196,7 +196,7 @@ impl Clients {
         lock(&self.by_session).insert(id, client)
     }
 
-    /// The server no longer knows the session: its client will open another.
+    /// Removes a client whose session the server no longer has, and stores what it has lost.
     pub(super) fn lose(&self, id: &HeaderValue) -> Option<Arc<HttpClient>> {
         let client = self.remove(id)?;
         if let Some((params, profiles)) = client.mcp.losses() {
@@ -205,31 +205,31 @@ impl Clients {
         Some(client)
     }
 
-    /// A client has opened a session with these `params`. Where it is one that had another before, it is told what is gone.
+    /// Notifies a client that has opened a session with these `params` if it lost another one before.
     pub(super) fn opened(&self, client: &HttpClient, params: &str) {
         if let Some(profiles) = self.losses.take(params, Instant::now()) {
             client.mcp.replaces(&profiles);
         }
     }
 
-    /// The session has ended.
+    /// Removes a client whose session has ended.
     pub(super) fn remove(&self, id: &HeaderValue) -> Option<Arc<HttpClient>> {
         lock(&self.by_session).remove(id)
     }
 
-    /// Takes out the clients that have been silent for too long.
+    /// Removes and returns the idle clients.
     pub(super) fn take_idle(&self, now: Instant) -> Vec<Arc<HttpClient>> {
         let is_idle = |client: &Arc<HttpClient>| {
-            Arc::strong_count(client) == 1 && now.duration_since(*lock(&client.heard)) >= IDLE
+            Arc::strong_count(client) == 1 && now.duration_since(*lock(&client.last_active)) >= IDLE
         };
         let mut clients = lock(&self.by_session);
         clients.extract_if(|_, client| is_idle(client)).map(|(_, client)| client).collect()
     }
 
-    /// Takes all out.
+    /// Removes and returns all clients.
     pub(super) fn take_all(&self) -> Vec<Arc<HttpClient>> {
         let mut all: Vec<_> = lock(&self.by_session).drain().map(|(_, client)| client).collect();
-        all.push(Arc::clone(&self.nobody));
+        all.push(Arc::clone(&self.without_session));
         all
     }
 }

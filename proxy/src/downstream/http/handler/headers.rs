@@ -1,4 +1,4 @@
-//! Which headers pass, in each direction.
+//! Decides which headers are forwarded, in each direction.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,15 +12,14 @@ use sigward_proto::headers::is_reserved;
 
 use crate::protocol::LAST_EVENT_ID;
 
-/// The headers of a client as they go upstream, where they are signed.
+/// The headers of a client as they are forwarded upstream, where they are signed.
 ///
-/// What is about the connection between client and proxy stays here: the bearer token that opens the
-/// proxy above all, then cookies that a browser has for the name `localhost`, whoever set them; and
-/// what a signature sets itself.
+/// Headers about the connection between client and proxy aren't forwarded: above all the bearer token of the proxy;
+/// cookies that a browser has for the name `localhost`, whoever set them; and headers that a signature sets itself.
 ///
 /// # Errors
-/// A value that can't be signed as it stands. Without its header the request would be another one: a
-/// stream without `Last-Event-ID` is a new one, and the response is lost.
+/// A value that can't be signed unchanged. Dropping its header would change the request: a stream without
+/// `Last-Event-ID` is a new one, and the response would be lost.
 pub(super) fn upstream(
     headers: &HeaderMap,
     cut_argument: Option<&str>,
@@ -35,7 +34,7 @@ pub(super) fn upstream(
             || ["x-amzn-", "x-forwarded-", "sec-"]
                 .iter()
                 .any(|prefix| name.as_str().starts_with(prefix));
-        // A client may mirror any argument; the one that is ours never reaches upstream.
+        // A client may mirror any argument; the profile argument must never reach upstream.
         let names_profile = cut_argument.is_some_and(|argument| {
             name.as_str()
                 .strip_prefix("mcp-param-")
@@ -49,8 +48,8 @@ pub(super) fn upstream(
     Ok(passed)
 }
 
-/// What of these headers goes with a call over another session than the client's own: nothing that MCP
-/// or the form of the message has a say in.
+/// The headers that are forwarded with a call over a session other than the client's own: none that belong to MCP or to
+/// the format of the message.
 pub(super) fn beside_mcp(mut headers: HeaderMap) -> HeaderMap {
     let is_ours = |name: &HeaderName| {
         name.as_str().starts_with("mcp-")
@@ -65,17 +64,17 @@ pub(super) fn beside_mcp(mut headers: HeaderMap) -> HeaderMap {
     headers
 }
 
-/// A header whose value can't be signed as it stands.
+/// A header whose value can't be signed unchanged.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "The value of the header {0} can't be signed: it may hold printable ASCII and single spaces only."
 )]
 pub(super) struct Unsignable(HeaderName);
 
-/// The headers of an answer as the client sees them.
+/// The headers of an answer as they are forwarded to the client.
 ///
-/// A server's `WWW-Authenticate` is about signatures, and would send an MCP client into OAuth; its
-/// cookies and its demands on transport are for another name than ours.
+/// `WWW-Authenticate` of the server concerns signatures, and would start OAuth in an MCP client.
+/// Cookies and transport security policies are for the server's host name, not the proxy's.
 pub(super) fn downstream(headers: &HeaderMap) -> HeaderMap {
     let listed = named_by_connection(headers);
     let mut passed = HeaderMap::with_capacity(headers.len());
@@ -105,8 +104,8 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     names.filter_map(|name| HeaderName::try_from(name.trim()).ok()).collect()
 }
 
-/// A value that reads the same after the canonicalisation of SigV4. Those of MCP may be written in
-/// the specification's Base64 form, which says the same.
+/// A value that SigV4's canonicalisation doesn't change. Values of MCP headers may be written in
+/// the specification's Base64 form, which is equivalent.
 fn signable(name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
     let text = value.to_str().ok()?;
     let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && !text.contains("  ");
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_opens_the_proxy_stays_with_it() {
+    fn the_credentials_of_the_proxy_are_not_forwarded() {
         let sent = map(&[
             ("authorization", "Bearer CANARY"),
             ("cookie", "session=CANARY"),
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_passes_as_it_came() {
+    fn other_headers_are_forwarded_unchanged() {
         let sent = map(&[
             ("accept", "application/json, text/event-stream"),
             ("content-type", "application/json"),
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_no_session_goes_with_a_call_over_another() {
+    fn headers_without_a_session_are_forwarded_over_another_session() {
         let sent = map(&[
             ("accept", "application/json"),
             ("accept-language", "de"),
@@ -178,13 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn the_profile_is_in_no_header() {
+    fn the_profile_argument_is_in_no_header() {
         let sent = map(&[("mcp-param-aws_profile", "prod"), ("mcp-param-x", "1")]);
         assert_eq!(upstream(&sent, Some("aws_profile")), Ok(map(&[("mcp-param-x", "1")])));
     }
 
     #[test]
-    fn values_that_a_signature_would_fold_are_encoded_or_refused() {
+    fn values_that_canonicalisation_would_change_are_encoded_or_refused() {
         let sent = map(&[("mcp-name", "two  spaces")]);
         assert_eq!(upstream(&sent, None), Ok(map(&[("mcp-name", "=?base64?dHdvICBzcGFjZXM=?=")])));
         for (name, value) in [("x-own", "two  spaces"), ("last-event-id", "a\tb"), ("x-own", "é")]
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_another_name_stays_upstream() {
+    fn headers_for_the_server_host_are_not_forwarded() {
         let answered = map(&[
             ("set-cookie", "AWSALB=x"),
             ("www-authenticate", "AWS4-HMAC-SHA256"),

@@ -1,7 +1,7 @@
-//! A client whose session the proxy has, since its server answered no handshake: the default profile couldn't sign.
+//! A client whose session the proxy hosts, because its server answered no handshake: the default profile couldn't sign.
 //!
-//! It is served as a client over standard input and output is: the sessions of all its profiles are the proxy's, and
-//! are opened when they can be. What servers say on their own account comes over its GET stream.
+//! It is served like a stdio client: the proxy owns the sessions of all its profiles, and opens them when possible.
+//! Unsolicited messages of servers are sent over its GET stream.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::answer;
 use super::body::{self, Body, KEEP_ALIVE, framed};
 use super::clients::{Busy, Part, Registered};
-use super::own::{self, QUEUE};
+use super::composed::{self, QUEUE};
 use super::post::takes_events;
 use super::reverse::ReverseProxy;
 use crate::budget::Message;
@@ -25,8 +25,8 @@ use crate::request::Request;
 use crate::upstream::SESSION_ID;
 use crate::wire::{self, Envelope, Kind};
 
-/// Answers a handshake that the server can't be asked for by the default profile. Whoever answers it, the session is
-/// the proxy's.
+/// Answers a handshake that the default profile can't send to the server. Whatever answers it, the session is the
+/// proxy's.
 pub(super) async fn begin(
     proxy: &ReverseProxy,
     headers: &HeaderMap,
@@ -38,7 +38,7 @@ pub(super) async fn begin(
         return answer::refusal(StatusCode::SERVICE_UNAVAILABLE, why);
     };
     let Some(id) = session_id() else {
-        let why = "The proxy has no random numbers for a session.";
+        let why = "The proxy can't generate a session id: the kernel has no random numbers yet.";
         return answer::refusal(StatusCode::SERVICE_UNAVAILABLE, why);
     };
     let host = Arc::clone(&client.0);
@@ -49,20 +49,20 @@ pub(super) async fn begin(
         Err(why) => return refused(&call, why),
     };
     registered.flight.opening(mcp.begin_session(call.params()));
-    let answer = own::call(registered, call, messages, takes_events(headers)).await;
-    // Nobody stands in, and the client's next handshake begins anew.
+    let answer = composed::call(registered, call, messages, takes_events(headers)).await;
+    // No stand-in answered, and the client's next handshake starts from the beginning.
     if mcp.is_without_handshake() {
         proxy.end(host);
         return answer;
     }
     let mut answer = answer;
     answer.headers_mut().insert(SESSION_ID, id.clone());
-    // An id that nobody had.
+    // The id is new, so no client is replaced.
     drop(proxy.clients.insert(id, host));
     answer
 }
 
-/// Takes a request.
+/// Handles a request.
 pub(super) async fn request(
     client: Busy,
     headers: &HeaderMap,
@@ -75,13 +75,13 @@ pub(super) async fn request(
         Ok(registered) => {
             registered.flight.follow(&call, headers);
             registered.flight.received(begun);
-            own::call(registered, call, messages, takes_events(headers)).await
+            composed::call(registered, call, messages, takes_events(headers)).await
         }
         Err(why) => refused(&call, why),
     }
 }
 
-/// Takes a notification or a response.
+/// Handles a notification or a response.
 pub(super) fn message(mcp: &Client, kind: Kind, message: &Message) -> Response<Body> {
     if let Ok(envelope) = Envelope::parse(&message.text) {
         match kind {
@@ -92,7 +92,7 @@ pub(super) fn message(mcp: &Client, kind: Kind, message: &Message) -> Response<B
     answer::accepted()
 }
 
-/// The stream of what servers say on their own account.
+/// The stream of unsolicited messages of servers.
 pub(super) fn stream(client: Busy) -> Response<Body> {
     let inbox = client.0.inbox();
     let state = (None, Some(inbox), std::collections::VecDeque::<Bytes>::new(), client);
@@ -109,16 +109,16 @@ pub(super) fn stream(client: Busy) -> Response<Body> {
         }
         Some((Ok(ready.pop_front()?), (open, waiting, ready, client)))
     });
-    answer::events(body::flowing(pieces))
+    answer::events(body::streaming(pieces))
 }
 
-/// The client ends its session.
+/// Ends the client's session.
 pub(super) fn end(proxy: &ReverseProxy, headers: &HeaderMap) -> Response<Body> {
     let ended = headers.get(SESSION_ID).and_then(|id| proxy.clients.remove(id));
     if let Some(ended) = ended {
         proxy.end(ended);
     }
-    answer::nothing_more()
+    answer::no_content()
 }
 
 fn refused(call: &Request, why: &str) -> Response<Body> {
@@ -126,11 +126,11 @@ fn refused(call: &Request, why: &str) -> Response<Body> {
     answer::json(StatusCode::OK, error)
 }
 
-/// An id that nobody can guess: whoever has it, has the session.
+/// A random id: the id is the only proof of who owns the session.
 fn session_id() -> Option<HeaderValue> {
     let mut bytes = [0; 16];
     let filled = getrandom(&mut bytes, GetRandomFlags::empty()).ok()?;
-    // The kernel gives as few as these all at once, or none.
+    // The kernel returns so few bytes at once, or none.
     (filled == bytes.len()).then_some(())?;
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     HeaderValue::try_from(format!("sigward-{digits}")).ok()

@@ -1,12 +1,12 @@
-//! What clients had in sessions that their servers dropped, for the next session of the same client: its agent is told that
-//! files are gone, as it is where the proxy renews a session by itself.
+//! Stores the sessions that clients lost because their servers dropped them, so that the next session of the same
+//! client can report it: the agent is notified that files are gone, as it is if the proxy itself renews a session.
 //!
-//! Nothing in a handshake says that it is about a session in place of another. What tells a client is its handshake: one
-//! that lost a session sends the same again, at once. Of several clients of one kind, as many are told as have lost
-//! something. The worst that a wrong guess does: a client that has just started, of the same program in the same version,
-//! reads that files are gone which it never had.
+//! A handshake doesn't tell which session it replaces. A client is recognised by its handshake: after losing a session,
+//! it sends the same handshake again at once. Of several identical clients, as many are notified as have lost a
+//! session. The worst effect of a wrong match: a client that has just started, with the same program in the same
+//! version, is notified of lost files that it never had.
 //!
-//! Invariant: each loss is told once, and what is kept is bounded.
+//! Invariant: each loss is reported once, and the number of stored losses is bounded.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
@@ -19,15 +19,15 @@ use tokio::time::Instant;
 use crate::config::ProfileName;
 use crate::sync::lock;
 
-/// A client that comes back later is taken for another one.
-const KEPT: Duration = Duration::from_secs(60);
-/// More than there are sessions aren't lost at a time.
-const MOST: usize = 4096;
+/// A client that reconnects later is treated as another client.
+const RETENTION: Duration = Duration::from_secs(60);
+/// No more sessions than this can exist, and be lost, at a time.
+const MAX_LOSSES: usize = 4096;
 
-/// See the module.
+/// The losses that haven't been reported yet.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    /// Handshakes may be long, and are compared alone.
+    /// Handshakes may be long, so that only their hashes are stored and compared.
     hasher: RandomState,
     waiting: Mutex<VecDeque<Loss>>,
 }
@@ -40,17 +40,18 @@ struct Loss {
 }
 
 impl Losses {
-    /// A client with this handshake has lost its sessions of these profiles.
+    /// Stores that a client with this handshake lost its sessions of these profiles.
     pub(super) fn add(&self, params: &str, profiles: Vec<ProfileName>, now: Instant) {
         let client = self.hasher.hash_one(params);
         let mut waiting = lock(&self.waiting);
         forget(&mut waiting, now);
-        if waiting.len() < MOST {
+        if waiting.len() < MAX_LOSSES {
             waiting.push_back(Loss { at: now, client, profiles });
         }
     }
 
-    /// What a client with this handshake has lost; the oldest of several losses.
+    /// Takes the profiles that a client with this handshake lost; the oldest loss, if there are
+    /// several.
     pub(super) fn take(&self, params: &str, now: Instant) -> Option<Vec<ProfileName>> {
         let mut waiting = lock(&self.waiting);
         forget(&mut waiting, now);
@@ -64,7 +65,7 @@ impl Losses {
 }
 
 fn forget(waiting: &mut VecDeque<Loss>, now: Instant) {
-    while waiting.front().is_some_and(|loss| now.duration_since(loss.at) >= KEPT) {
+    while waiting.front().is_some_and(|loss| now.duration_since(loss.at) >= RETENTION) {
         waiting.pop_front();
     }
 }
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn each_loss_is_told_once_to_the_same_client_while_it_is_new() {
+    fn each_recent_loss_is_reported_once_to_the_same_client() {
         let (losses, now) = (Losses::default(), Instant::now());
         assert_eq!(losses.take("{}", now), None);
         losses.add(r#"{"a":1}"#, profiles("dev"), now);
@@ -88,20 +89,20 @@ mod tests {
         assert_eq!(losses.take(r#"{"a":1}"#, now), Some(profiles("dev")));
         assert_eq!(losses.take(r#"{"a":1}"#, now), Some(profiles("prod")));
         assert_eq!(losses.take(r#"{"a":1}"#, now), None, "once each");
-        let late = now + Duration::from_secs(2) + KEPT;
+        let late = now + Duration::from_secs(2) + RETENTION;
         assert_eq!(losses.take(r#"{"a":2}"#, late), None);
         assert!(lock(&losses.waiting).is_empty());
     }
 
     /// The attack: a client opens sessions and has its server drop them, without end.
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn stored_losses_are_bounded() {
         let (losses, now) = (Losses::default(), Instant::now());
-        for number in 0..MOST + 10 {
+        for number in 0..MAX_LOSSES + 10 {
             losses.add(&number.to_string(), profiles("dev"), now);
         }
-        assert_eq!(lock(&losses.waiting).len(), MOST);
-        losses.add("{}", profiles("dev"), now + KEPT);
+        assert_eq!(lock(&losses.waiting).len(), MAX_LOSSES);
+        losses.add("{}", profiles("dev"), now + RETENTION);
         assert_eq!(lock(&losses.waiting).len(), 1);
     }
 }

@@ -1,8 +1,8 @@
-//! POST: one message of a client.
+//! Handles POST: one message of a client.
 //!
-//! A request of the default profile, and any of 2026-07-28, goes on as it is; one of another profile
-//! goes over a session of that profile, see [`super::own`]. Where the client closes its connection
-//! before anything was sent, nothing is.
+//! A request of the default profile, and any request of 2026-07-28, is forwarded unchanged. A request of another
+//! profile uses a session of that profile, see [`super::composed`]. If the client closes its connection before the request
+//! was sent, it isn't sent.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -31,24 +31,24 @@ use crate::route::Route;
 use crate::upstream::{SESSION_ID, session_id};
 use crate::wire::{self, Envelope, Kind};
 
-/// Takes what clients post.
+/// Handles messages that clients post.
 pub(super) struct Posts<'a> {
     pub(super) proxy: &'a ReverseProxy,
     pub(super) part: &'a Part,
-    /// When the message began to come.
+    /// When the message began to arrive.
     pub(super) begun: Since,
 }
 
 impl Posts<'_> {
-    /// Takes a message, or a batch.
+    /// Handles a message or a batch.
     pub(super) async fn take(&self, headers: &HeaderMap, message: Message) -> Response<Body> {
         let Some(client) = self.proxy.client(headers) else { return answer::unknown_session() };
         let mcp = Arc::clone(&client.0.mcp);
         let text = &message.text;
         match wire::batch(text) {
             Ok(None) => {}
-            Ok(Some(batch)) => return super::own::batch(client, &batch, &message),
-            Err(fault) => return answer::malformed(text, &fault),
+            Ok(Some(batch)) => return super::composed::batch(client, &batch, &message),
+            Err(fault) => return answer::invalid_message(text, &fault),
         }
         let (kind, message) = match Incoming::read(message) {
             Ok(Incoming::Request(call)) if mcp.is_hosted() && !call.begins_session() => {
@@ -56,7 +56,7 @@ impl Posts<'_> {
             }
             Ok(Incoming::Request(call)) => return self.request(client, headers, call).await,
             Ok(Incoming::Other(kind, message)) => (kind, message),
-            Err((fault, message)) => return answer::malformed(&message.text, &fault),
+            Err((fault, message)) => return answer::invalid_message(&message.text, &fault),
         };
         if mcp.is_hosted() {
             return hosted::message(&mcp, kind, &message);
@@ -68,7 +68,7 @@ impl Posts<'_> {
         if is_taken {
             return answer::accepted();
         }
-        // A notification or a response, for the client's own session.
+        // A notification or a response for the client's own session.
         self.proxy.pass(client, Method::POST, headers, message.into_bytes()).await
     }
 
@@ -84,7 +84,7 @@ impl Posts<'_> {
         } else {
             client
         };
-        let (out, messages) = mpsc::channel(super::own::QUEUE);
+        let (out, messages) = mpsc::channel(super::composed::QUEUE);
         let registered = match Registered::begin(client, &call, out, self.part) {
             Ok(registered) => registered,
             Err(why) => {
@@ -96,11 +96,12 @@ impl Posts<'_> {
         registered.flight.follow(&call, headers);
         registered.flight.received(self.begun);
         let traced = registered.flight.is_traced().then(|| Arc::clone(&registered.flight));
-        // Kilobytes, which would be copied each time one of the futures around it is moved.
+        // Boxed because it is kilobytes large, and would be copied each time an enclosing future is
+        // moved.
         let answer = Box::pin(self.answer(registered, headers, call, messages));
         let answered = cancelled.run_until_cancelled(answer.instrument(span)).await;
-        let answer = answered.unwrap_or_else(answer::nothing);
-        // Whoever writes events says when the reply is among them.
+        let answer = answered.unwrap_or_else(answer::cancelled);
+        // An event stream itself reports when the reply is sent.
         if let Some(flight) = traced.filter(|_| !answer::is_events(&answer)) {
             flight.reply();
         }
@@ -141,28 +142,30 @@ impl Posts<'_> {
             let is_default = route.profile == *self.proxy.shared.profiles.default();
             if mcp.has_session() && !call.is_stateless() && !is_default {
                 registered.flight.carry(headers::beside_mcp(sent));
-                return super::own::call(registered, call, messages, takes_events(headers)).await;
+                return super::composed::call(registered, call, messages, takes_events(headers))
+                    .await;
             }
-            // In the middle of an answer that is ours: the server's own begins when it has taken the call.
-            let shows_waiting =
-                !call.begins_session() && takes_events(headers) && Patience::shows(&call);
-            if shows_waiting && mcp.is_paced(&route.profile) {
+            // Progress is sent within an answer of the proxy: the server's own answer begins only when it has accepted
+            // the call.
+            let sends_progress =
+                !call.begins_session() && takes_events(headers) && Patience::wants_progress(&call);
+            if sends_progress && mcp.is_paced(&route.profile) {
                 registered.flight.carry(headers::beside_mcp(sent));
-                return super::own::call(registered, call, messages, true).await;
+                return super::composed::call(registered, call, messages, true).await;
             }
-            let beside = shows_waiting.then(|| headers::beside_mcp(sent.clone()));
+            let beside = sends_progress.then(|| headers::beside_mcp(sent.clone()));
             let mut patience = mcp.patience(&call, &registered.flight, deadline);
             let sent = {
-                let (flown, patience) = (&registered, &mut patience);
+                let (flight, patience) = (&registered, &mut patience);
                 let sending =
-                    pin!(self.send_call(flown, sent, &call, &route, patience, shows_waiting));
+                    pin!(self.send_call(flight, sent, &call, &route, patience, sends_progress));
                 deadline.within(sending).await
             };
             let failure = match sent {
                 Ok(Ok(RawAnswer { body: RawBody::Throttled(held), .. })) => {
                     registered.flight.carry(beside.unwrap_or_default());
                     registered.flight.hold(held);
-                    return super::own::call(registered, call, messages, true).await;
+                    return super::composed::call(registered, call, messages, true).await;
                 }
                 Ok(Ok(answer)) => {
                     return self.passed(answer, registered, headers, call, deadline).await;
@@ -181,19 +184,21 @@ impl Posts<'_> {
                         Box::pin(hosted::begin(self.proxy, headers, call, self.part)).await
                     }
                     failure if mcp.is_answered_without(&call, &failure) => {
-                        super::own::call(registered, call, messages, takes_events(headers)).await
+                        super::composed::call(registered, call, messages, takes_events(headers))
+                            .await
                     }
                     failure => answer::failed(failure, &call),
                 };
             };
             if !call.is_stateless() {
-                // The client is asked in the middle of the answer, which is ours then.
-                return super::own::call(registered, call, messages, takes_events(headers)).await;
+                // The client is asked within the answer, so that the proxy must build it.
+                return super::composed::call(registered, call, messages, takes_events(headers))
+                    .await;
             }
             match Box::pin(mcp.sign_in(&call, profile, registered.flight.out())).await {
                 Next::Again => {
                     signed_in = true;
-                    // What a person takes to sign in isn't the call's.
+                    // The time that a person takes to sign in doesn't count for the call.
                     deadline = mcp.deadline(&call);
                 }
                 Next::Respond(response) => return answer::json(StatusCode::OK, response),
@@ -212,7 +217,7 @@ impl Posts<'_> {
         hands_over: bool,
     ) -> Result<RawAnswer, Failed> {
         if call.begins_session() {
-            // What is negotiated has no version yet, whatever an earlier session had.
+            // No version is negotiated yet, whatever an earlier session had.
             headers.remove(SESSION_ID);
             headers.remove(PROTOCOL_VERSION);
         }
@@ -222,7 +227,7 @@ impl Posts<'_> {
         mcp.pass(call, flight, route, passed, patience, on_response).await
     }
 
-    /// What a handshake's response means: a session of this client.
+    /// Processes a handshake's response, which opens a session of this client.
     fn establishing(
         &self,
         registered: &Registered,
@@ -239,8 +244,8 @@ impl Posts<'_> {
                 client.mcp.established(&params, id.clone(), result);
                 clients.opened(&client, &params);
                 let earlier = clients.insert(id.clone(), Arc::clone(&client));
-                // A server that gives one id twice: the session is the new client's, and nobody else would
-                // end what the other one has of other profiles.
+                // The server gave one id twice: the session belongs to the new client, and only here the other client's
+                // sessions of other profiles can be closed.
                 if let Some(earlier) = earlier {
                     earlier.mcp.forget_default();
                     ending.spawn(async move { earlier.mcp.close(GRACE).await });
@@ -251,7 +256,7 @@ impl Posts<'_> {
         Some(OnResponse { inspect: Box::new(establish), needs_whole: true })
     }
 
-    /// An answer of the server.
+    /// Forwards an answer of the server.
     async fn passed(
         &self,
         answer: RawAnswer,
@@ -266,16 +271,16 @@ impl Posts<'_> {
             RawBody::Failure(failure) => {
                 return self.proxy.failed(headers, Some(&call), failure, &answered);
             }
-            // It was handed over.
+            // A throttled answer is handled by the caller.
             RawBody::Throttled(_) => return answer::failed(Error::NoAnswer.into(), &call),
         };
         if reading.is_events() {
             registered.flight.reply();
             let answer = CallAnswer::new(reading, call, registered, deadline)
                 .on_expired(self.proxy.forgetting(headers));
-            return answer::of_call(status, &answered, answer.behind(begun), None);
+            return answer::of_call(status, &answered, answer.with_first(begun), None);
         }
-        // One message: what becomes of it decides the status.
+        // A single message: its content decides the status.
         let first = async {
             match begun {
                 Some(begun) => begun,
@@ -283,7 +288,7 @@ impl Posts<'_> {
             }
         };
         match deadline.within(first).await {
-            Ok(Ok(Some(_))) if reading.says_expired() => {
+            Ok(Ok(Some(_))) if reading.is_expired() => {
                 self.proxy.forget(headers);
                 answer::lost(&call)
             }
@@ -304,8 +309,8 @@ impl Posts<'_> {
     }
 }
 
-/// Whether a client takes a stream of events as an answer. One that speaks MCP says so; one that
-/// doesn't gets the response alone.
+/// Whether a client accepts an event stream as an answer. An MCP client declares it; any other gets
+/// only the response.
 pub(super) fn takes_events(headers: &HeaderMap) -> bool {
     let mut accepted = headers.get_all(ACCEPT).iter().peekable();
     let is_silent = accepted.peek().is_none();
@@ -324,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_that_takes_json_alone_gets_no_events() {
+    fn a_client_that_accepts_only_json_gets_no_events() {
         let takes = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             values.iter().for_each(|value| {

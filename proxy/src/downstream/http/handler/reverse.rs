@@ -1,4 +1,4 @@
-//! The reverse proxy: what a client and its server send each other as it is.
+//! The reverse proxy: forwards what a client and its server send each other unchanged.
 
 use std::sync::Arc;
 
@@ -15,17 +15,17 @@ use crate::request::Request;
 use crate::session::is_lost;
 use crate::upstream::{Answer, Failure, Frames, Reply, SESSION_ID, Sent};
 
-/// All clients, and the way to their server.
+/// All clients, and the state for the connections to their server.
 #[derive(Debug)]
 pub(super) struct ReverseProxy {
     pub(super) shared: Arc<Shared>,
     pub(super) clients: Arc<Clients>,
-    /// Clients that are ending.
+    /// The tasks that close clients.
     pub(super) ending: TaskTracker,
 }
 
 impl ReverseProxy {
-    /// An answer that isn't success.
+    /// Forwards an answer that isn't a success.
     pub(super) fn failed(
         &self,
         headers: &HeaderMap,
@@ -40,12 +40,12 @@ impl ReverseProxy {
         answer::failure(call, failure, is_lost, answered)
     }
 
-    /// Ends the sessions of a client in the background; the proxy waits for that only at its own end.
+    /// Closes the sessions of a client in the background; only closing the proxy waits for it.
     pub(super) fn end(&self, client: Arc<HttpClient>) {
         end(&self.ending, client);
     }
 
-    /// Passes on what isn't a request of MCP.
+    /// Forwards what isn't an MCP request.
     pub(super) async fn pass(
         &self,
         client: Busy,
@@ -78,7 +78,7 @@ impl ReverseProxy {
         }
     }
 
-    /// An answer as it came.
+    /// Forwards an answer unchanged.
     pub(super) fn raw(
         &self,
         client: Busy,
@@ -92,17 +92,17 @@ impl ReverseProxy {
         }
     }
 
-    /// Whose request it is, by its session.
+    /// The client of a request, by its session id.
     pub(super) fn client(&self, headers: &HeaderMap) -> Option<Busy> {
         self.clients.find(headers.get(SESSION_ID))
     }
 
-    /// The session that a request came with is gone, and with it those of the other profiles.
+    /// Removes the client whose session is lost, with its sessions of other profiles.
     pub(super) fn forget(&self, headers: &HeaderMap) {
         self.forgetting(headers)();
     }
 
-    /// [`ReverseProxy::forget`], for an answer that says so later.
+    /// [`ReverseProxy::forget`] as a closure, for an answer that reports the loss later.
     pub(super) fn forgetting(&self, headers: &HeaderMap) -> impl FnOnce() + Send + use<> {
         let id = headers.get(SESSION_ID).cloned();
         let (clients, ending) = (Arc::clone(&self.clients), self.ending.clone());

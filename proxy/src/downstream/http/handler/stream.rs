@@ -1,5 +1,5 @@
-//! The body of an answer that passes on: the server's own frames, and messages of other sessions
-//! between them.
+//! The body of a forwarded answer: the server's own frames, with messages of other sessions between
+//! them.
 
 use std::collections::VecDeque;
 
@@ -21,35 +21,35 @@ use crate::upstream::{Frame, Frames};
 /// Messages of other sessions, for one reader at a time.
 pub(super) type Inbox = OwnedMutexGuard<mpsc::Receiver<Message>>;
 
-/// The answer to a call. Its call is in flight until this is dropped.
+/// The answer to a call. The call is in flight until this is dropped.
 pub(super) struct CallAnswer {
     reading: FrameReading,
     call: Request,
     registered: Registered,
     deadline: Deadline,
-    /// What was read of it before; the end, or an error, too.
-    begun: Begun,
-    /// The last event that the client may go on after.
-    seen: Option<String>,
-    /// What is done once the response says that the session is lost.
+    /// The first frame, end or error, if it was read before.
+    first: Begun,
+    /// The last event after which the client can resume.
+    last_event: Option<String>,
+    /// Called if the response reports that the session is lost.
     on_expired: Option<Box<dyn FnOnce() + Send>>,
 }
 
-/// A body that passes on.
-pub(super) struct Passing {
+/// A forwarded body.
+pub(super) struct ForwardedBody {
     source: Source,
-    /// What goes out next.
+    /// The next parts to send.
     ready: VecDeque<Bytes>,
     inbox: Option<Others>,
     is_done: bool,
 }
 
 enum Source {
-    /// The answer to a call, which is judged.
+    /// The answer to a call, which is checked.
     Call(Box<CallAnswer>),
-    /// What a server says on its own account.
+    /// A stream of unsolicited messages.
     Unsolicited(Box<FrameReading>),
-    /// Anything else: each piece passes on as it comes.
+    /// Anything else: each part is forwarded unchanged.
     Raw(Box<Frames>),
 }
 
@@ -58,14 +58,14 @@ enum Others {
     Open(Inbox),
 }
 
-impl Passing {
-    /// The rest of the answer to a call, of which `begun` was read.
-    pub(super) fn of_call(answer: CallAnswer, begun: Option<Bytes>) -> Self {
+impl ForwardedBody {
+    /// The rest of the answer to a call, of which `first` has already been read.
+    pub(super) fn of_call(answer: CallAnswer, first: Option<Bytes>) -> Self {
         let source = Source::Call(Box::new(answer));
-        Self { source, ready: begun.into_iter().collect(), inbox: None, is_done: false }
+        Self { source, ready: first.into_iter().collect(), inbox: None, is_done: false }
     }
 
-    /// The messages that a server sends unasked, with those of `inbox` between its events.
+    /// A stream of unsolicited messages, with those of `inbox` between its events.
     pub(super) fn unsolicited(
         frames: Box<Frames>,
         inbox: Option<BoxFuture<'static, Inbox>>,
@@ -75,20 +75,20 @@ impl Passing {
         Self { source, ready: VecDeque::new(), inbox, is_done: false }
     }
 
-    /// An answer to something else.
+    /// The answer to something else.
     pub(super) fn raw(frames: Frames) -> Self {
         let source = Source::Raw(Box::new(frames.raw()));
         Self { source, ready: VecDeque::new(), inbox: None, is_done: false }
     }
 
-    /// The pieces; `held` is dropped with the last.
+    /// The parts of the body; `held` is dropped after the last.
     pub(super) fn pieces<T: Send + 'static>(
         self,
         held: T,
     ) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
-        stream::unfold((self, held), |(mut passing, held)| async {
-            let piece = passing.next().await?;
-            Some((piece, (passing, held)))
+        stream::unfold((self, held), |(mut body, held)| async {
+            let piece = body.next().await?;
+            Some((piece, (body, held)))
         })
     }
 
@@ -121,8 +121,8 @@ impl Passing {
         }
     }
 
-    /// The deadline has passed: the client gets the response that says so, where there is room for
-    /// one.
+    /// Ends the answer at its deadline. The client gets an error response if the last event is
+    /// complete.
     fn late(&mut self) -> Option<Result<Bytes, Cut>> {
         self.is_done = true;
         let Source::Call(answer) = &self.source else { return None };
@@ -133,8 +133,8 @@ impl Passing {
         }
     }
 
-    /// The answer has no response. A client that can take the stream up again does that; any other
-    /// gets a response that says what happened, or sees that the body breaks off.
+    /// Ends an answer that has no response. A client that can resume the stream sees a cut, and
+    /// resumes. Any other gets an error response, or a cut if the last event isn't complete.
     fn failed(&mut self, error: Error) -> Result<Bytes, Cut> {
         self.is_done = true;
         match &self.source {
@@ -157,25 +157,33 @@ impl CallAnswer {
         registered: Registered,
         deadline: Deadline,
     ) -> Self {
-        Self { reading, call, registered, deadline, begun: None, seen: None, on_expired: None }
+        Self {
+            reading,
+            call,
+            registered,
+            deadline,
+            first: None,
+            last_event: None,
+            on_expired: None,
+        }
     }
 
-    /// The same; where the response says that the session is lost, too late to begin with another one,
-    /// `expire` sees to it that the client's next request does.
+    /// Sets what is called if the response reports that the session is lost. It is too late to repeat the call; the
+    /// client's next request opens another session.
     pub(super) fn on_expired(mut self, expire: impl FnOnce() + Send + 'static) -> Self {
         self.on_expired = Some(Box::new(expire));
         self
     }
 
-    /// The same, of which the first frame was read.
-    pub(super) fn behind(mut self, begun: Begun) -> Self {
-        self.begun = begun;
+    /// The same, with the first frame that has already been read.
+    pub(super) fn with_first(mut self, first: Begun) -> Self {
+        self.first = first;
         self
     }
 
-    /// The rest of one, which goes on after an event.
+    /// The rest of an answer, which is resumed after an event.
     pub(super) fn after(mut self, event: &str) -> Self {
-        self.seen = Some(event.to_owned());
+        self.last_event = Some(event.to_owned());
         self
     }
 
@@ -183,19 +191,20 @@ impl CallAnswer {
         self.reading.is_events()
     }
 
-    /// Remembers what the client may go on after. It doesn't have the frame yet.
+    /// Stores the event after which the client may resume. The client hasn't received the frame
+    /// yet.
     fn on_frame(&mut self) {
         let unfinished = &self.registered.unfinished();
         match self.reading.is_open_after() {
-            Some(event) if self.seen.as_deref() == Some(event) => {}
+            Some(event) if self.last_event.as_deref() == Some(event) => {}
             Some(event) => {
                 unfinished.remember(event, &self.call);
-                self.seen = Some(event.to_owned());
+                self.last_event = Some(event.to_owned());
             }
-            None if self.seen.take().is_some() => unfinished.forget(self.call.id()),
+            None if self.last_event.take().is_some() => unfinished.forget(self.call.id()),
             None => {}
         }
-        if self.reading.says_expired()
+        if self.reading.is_expired()
             && let Some(expire) = self.on_expired.take()
         {
             expire();
@@ -207,8 +216,8 @@ impl Source {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         match self {
             Self::Call(answer) => {
-                let frame = match answer.begun.take() {
-                    Some(begun) => begun?,
+                let frame = match answer.first.take() {
+                    Some(first) => first?,
                     None => answer.reading.next().await?,
                 };
                 answer.on_frame();
@@ -224,8 +233,8 @@ impl Source {
 
     fn is_between(&self) -> bool {
         match self {
-            // What was read before hasn't gone out yet.
-            Self::Call(answer) => answer.begun.is_none() && answer.reading.is_between(),
+            // The frame that was read before hasn't been sent yet.
+            Self::Call(answer) => answer.first.is_none() && answer.reading.is_between(),
             Self::Unsolicited(reading) => reading.is_between(),
             Self::Raw(frames) => frames.is_between(),
         }
@@ -239,7 +248,7 @@ impl Source {
     }
 }
 
-/// The next message of the others; `None` where the wait was for the inbox itself.
+/// The next message of other sessions; `None` once the inbox itself is acquired.
 async fn other(inbox: &mut Option<Others>) -> Option<Message> {
     match inbox {
         Some(Others::Open(inbox)) => match inbox.recv().await {

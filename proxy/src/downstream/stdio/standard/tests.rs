@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
-/// The end that a process inherits, and the other one.
+/// The inherited end of a connection, and the other end.
 type Ends = (OwnedFd, OwnedFd);
 
 fn socket() -> Ends {
@@ -15,7 +15,7 @@ fn socket() -> Ends {
     (inherited.into(), other.into())
 }
 
-/// A terminal in raw mode: as it is opened, it would echo and rewrite what passes.
+/// A terminal in raw mode: otherwise it would echo and rewrite the data.
 fn terminal() -> Ends {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
@@ -53,7 +53,7 @@ fn waits(descriptor: &OwnedFd) -> bool {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn input_is_read_when_it_is_there_and_the_inherited_description_still_waits() {
+async fn input_is_read_when_ready_and_the_inherited_description_stays_blocking() {
     for (kind, (inherited, other)) in readable() {
         let mut input = Input::Ready(opened(&inherited).unwrap());
         let mut buffer = [0; 64];
@@ -73,7 +73,7 @@ async fn input_is_read_when_it_is_there_and_the_inherited_description_still_wait
         if kind != "terminal" {
             drop(other);
         }
-        assert_eq!(input.read(&mut buffer).await.unwrap(), 4, "{kind}: what came before the end");
+        assert_eq!(input.read(&mut buffer).await.unwrap(), 4, "{kind}: the data before the end");
         if kind != "terminal" {
             assert_eq!(input.read(&mut buffer).await.unwrap(), 0, "{kind}: the end");
         }
@@ -82,7 +82,7 @@ async fn input_is_read_when_it_is_there_and_the_inherited_description_still_wait
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_terminal_that_is_closed_is_an_end() {
+async fn a_closed_terminal_is_the_end_of_the_input() {
     let (inherited, other) = terminal();
     let mut input = Input::Ready(opened(&inherited).unwrap());
     drop(other);
@@ -91,7 +91,7 @@ async fn a_terminal_that_is_closed_is_an_end() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn output_waits_for_room_without_the_thread() {
+async fn output_waits_for_room_without_blocking() {
     for (kind, (inherited, other)) in writable() {
         let mut output = Output::Ready(sink(&inherited).unwrap());
         let piece = [b'x'; 4096];
@@ -117,13 +117,13 @@ async fn output_waits_for_room_without_the_thread() {
     }
 }
 
-/// It passes in fewer turns of writer and reader, and arrives as it was.
+/// The message is written in fewer turns of writer and reader, and arrives unchanged.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_pipe_gets_more_room_for_what_is_large() {
+async fn a_pipe_is_enlarged_for_a_large_message() {
     let room = |of: &OwnedFd| rustix::pipe::fcntl_getpipe_size(of).unwrap();
     let (read, write) = rustix::pipe::pipe().unwrap();
-    // Less than any user may have of all pipes together.
+    // Less than the limit of every user for all pipes together.
     rustix::pipe::fcntl_setpipe_size(&write, 4096).unwrap();
     let mut output = Output::Ready(sink(&write).unwrap());
     output.write_all(b"small").await.unwrap();
@@ -141,13 +141,15 @@ async fn a_pipe_gets_more_room_for_what_is_large() {
     output.write_all(&large).await.unwrap();
     let (same, _read) = reader.await.unwrap();
     assert!(same);
-    // Where the user has too many large pipes already, the kernel refuses, and it stays as it was.
+    // If the user has too many large pipes already, the kernel refuses, and the pipe keeps its
+    // size.
     assert!([4096, PIPE_ROOM].contains(&room(&write)));
 }
 
-/// A second reader of the same socket takes what was announced to us: we go on waiting.
+/// A second reader of the same socket takes the announced data: the proxy keeps waiting without
+/// blocking.
 #[tokio::test]
-async fn what_another_reader_took_does_not_block_us() {
+async fn data_that_another_reader_took_does_not_block() {
     let (inherited, other) = socket();
     let mut input = Input::Ready(opened(&inherited).unwrap());
     let mut buffer = [0; 8];

@@ -1,4 +1,4 @@
-//! For unit tests: what clients share where there is neither a broker nor a server.
+//! For unit tests: the shared state without a broker or a server.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::signer::Signer;
 use crate::upstream::{Settings, Upstream};
 
 impl Shared {
-    pub(crate) fn alone() -> Arc<Self> {
+    pub(crate) fn unconnected() -> Arc<Self> {
         let arguments = ["sigward-proxy", "http://127.0.0.1:1/mcp", "--profile", "a", "b"];
         let invocation = cli::parse(arguments.map(Into::into), &Environment::with(&[]));
         let config = invocation.unwrap().config;

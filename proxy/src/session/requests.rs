@@ -1,4 +1,4 @@
-//! Requests that the proxy sends over a session by itself.
+//! Requests that the proxy itself sends over a session.
 
 use std::time::Duration;
 
@@ -17,33 +17,33 @@ use crate::upstream::{Answer, Incoming, Reply, Sent};
 use crate::wait::Backoff;
 use crate::wire::{self, Envelope, Id, Kind};
 
-/// What came of a request of our own.
+/// The outcome of a request of the proxy.
 pub(crate) enum Outcome {
-    /// The text of its result.
+    /// The text of the result.
     Result(String),
     /// The message of the server's error.
     Refused(String),
 }
 
-/// The same, where it was taken.
+/// The outcome, or that the server throttled the request.
 enum Taken {
-    /// It was answered.
+    /// The server answered the request.
     Yes(Outcome),
-    /// The server is asked too often, and didn't act.
+    /// The server throttled the request and didn't act on it.
     Throttled {
-        /// How long it wants to be left alone.
+        /// How long the server asks the client to wait.
         asked: Option<Duration>,
-        /// Its status, where that says so.
+        /// The error for the status, if the status reports throttling.
         error: Option<Error>,
-        /// The message of its error, where that says so.
+        /// The message of the JSON-RPC error, if that reports throttling.
         detail: String,
     },
 }
 
-/// How long a handshake is sent again that the server throttles.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a throttled handshake is repeated.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(120);
 
-/// Opens a session; the id that the server gave it, and the result.
+/// Opens a session. Returns the id that the server gave it, and the result.
 pub(super) async fn handshake(
     link: &Link,
     params: &str,
@@ -52,7 +52,7 @@ pub(super) async fn handshake(
     let text = wire::request(&id, "initialize", params);
     let text = wire::with_metadata(text, &link.metadata.of(&link.profile));
     let text = Bytes::from(text);
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + HANDSHAKE_LIMIT;
     let mut backoff = Backoff::default();
     loop {
         let headers = protocol::post_headers();
@@ -77,7 +77,8 @@ pub(super) async fn handshake(
     }
 }
 
-/// Sends a message without an answer; again, where the server throttles it and so didn't take it.
+/// Sends a message that expects no response. Repeats it if the server throttles it, and so didn't
+/// accept it.
 pub(super) async fn notify<F>(
     link: &Link,
     text: impl Into<Bytes>,
@@ -87,7 +88,7 @@ where
     F: Future<Output = Result<Answer, Error>>,
 {
     let text = text.into();
-    let until = Instant::now() + NOTIFYING;
+    let until = Instant::now() + NOTIFICATION_LIMIT;
     let mut backoff = Backoff::default();
     loop {
         let answer = post(text.clone()).await?;
@@ -104,24 +105,24 @@ where
     }
 }
 
-/// How long a notification is sent again: others wait behind it.
-const NOTIFYING: Duration = Duration::from_secs(30);
+/// How long a throttled notification is repeated: others wait behind it.
+const NOTIFICATION_LIMIT: Duration = Duration::from_secs(30);
 
-/// Sends a request whose result doesn't matter.
-pub(super) async fn tell(link: &Link, live: &Live, method: &str, params: &str) {
+/// Sends a request whose result is ignored.
+pub(super) async fn send_request(link: &Link, live: &Live, method: &str, params: &str) {
     let id = Id::from_token("\"sigward-replay\"");
     let metadata = link.metadata.of(&link.profile);
     let text = wire::with_metadata(wire::request(&id, method, params), &metadata);
-    let told = async {
+    let result = async {
         let answer = link.post(live, text, Sent::default()).await?;
         outcome(answer.reply, &id).await
     };
-    if let Err(error) = told.await {
+    if let Err(error) = result.await {
         tracing::warn!(profile = %link.profile, method, %error, "replaying to a session failed");
     }
 }
 
-/// What an answer says to the request `id`.
+/// The outcome of the request `id`, read from its answer.
 pub(crate) async fn outcome(reply: Reply, id: &Id) -> Result<Outcome, Error> {
     match taken(reply, id).await? {
         Taken::Yes(outcome) => Ok(outcome),

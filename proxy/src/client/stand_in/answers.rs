@@ -1,6 +1,6 @@
-//! The proxy's own answers in place of a server that nobody can ask: a handshake, and a list with one tool.
+//! The proxy's own answers while no server can be reached: a handshake, and a list with one tool.
 //!
-//! What the server can do beside tools isn't known, and isn't guessed.
+//! The server's other capabilities are unknown, so only tools are announced.
 
 use crate::client::failed::sentence;
 use crate::config::ProfileName;
@@ -12,9 +12,10 @@ use crate::wire::{self, Object};
 
 /// The proxy's own tool.
 pub(super) const TOOL: &str = "sigward_sign_in";
-/// Versions with sessions, the newest first. The proxy's own answer has the one that the client asked for.
+/// Protocol versions with sessions, the newest first. The proxy's own answer uses the version that the client
+/// requested.
 const VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
-/// Of what the proxy answers in 2026-07-28: it holds for this moment, and for this client.
+/// Cache members of the proxy's answers in 2026-07-28: no caching, for this client only.
 const CACHED: &str = r#","resultType":"complete","ttlMs":0,"cacheScope":"private""#;
 
 /// The result of the tool, once the profile can sign.
@@ -25,7 +26,7 @@ pub(super) fn tool_result(call: &Request, profile: &ProfileName) -> String {
     wire::tool_text(call.id(), &text, call.is_stateless())
 }
 
-/// The list of tools while nobody else has one. It holds for no time at all.
+/// The list of tools while no other session can list them. It must not be cached.
 pub(super) fn tools(
     call: &Request,
     why: &Error,
@@ -33,7 +34,7 @@ pub(super) fn tools(
     catalog: &Catalog,
 ) -> String {
     let tool = Tool { argument: String::new(), read_only: true, headers: Vec::new() };
-    let (title, next) = match why.passes_by_itself() {
+    let (title, next) = match why.recovers_by_itself() {
         true => ("Try AWS again", "Call this to try again."),
         false => (
             "Sign in to AWS",
@@ -55,7 +56,7 @@ pub(super) fn tools(
     format!(r#"{{"tools":[{tools}]{cached}}}"#)
 }
 
-/// The answer to `initialize`.
+/// The result of `initialize`.
 pub(super) fn handshake_result(call: &Request, why: &Error) -> String {
     let params = call.params().and_then(|params| Object::parse(params).ok());
     let asked =
@@ -68,7 +69,7 @@ pub(super) fn handshake_result(call: &Request, why: &Error) -> String {
     )
 }
 
-/// The answer to `server/discover`: the version that the client speaks, and tools.
+/// The result of `server/discover`: the version that the client uses, and tools.
 pub(super) fn discovery(call: &Request, why: &Error) -> Option<String> {
     let Generation::Stateless(version) = call.generation() else { return None };
     Some(format!(
@@ -79,7 +80,7 @@ pub(super) fn discovery(call: &Request, why: &Error) -> Option<String> {
     ))
 }
 
-/// What a model reads of the proxy in place of the server.
+/// The instructions that a model gets in place of the server's.
 fn instructions(why: &Error) -> String {
     wire::quote(&format!(
         "The AWS MCP server behind this proxy can't be used yet: {} Its tools appear then.",

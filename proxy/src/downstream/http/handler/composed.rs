@@ -1,10 +1,9 @@
-//! Answers that the proxy makes out of messages: calls over the sessions of other profiles, and
-//! batches.
+//! Answers that the proxy builds from messages: for calls over the sessions of other profiles, and
+//! for batches.
 //!
-//! Their events have no ids, so that no client tries to resume here: the server's own would name events
-//! of a session that the client doesn't have, and messages would have to be kept for clients that never
-//! come back. A client whose connection breaks doesn't learn how its call ended, as with a server that
-//! names no events.
+//! Their events have no ids, so that no client tries to resume here: the server's ids would refer to events of a
+//! session that the client doesn't have, and messages would have to be kept for clients that never return. A client
+//! whose connection breaks doesn't get the result of its call, as with a server whose events have no ids.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,18 +23,19 @@ use crate::request::{Incoming, Request};
 use crate::session::Parcel;
 use crate::wire::{self, Envelope, Fault, Kind};
 
-/// Messages that wait for a client that reads slowly.
+/// The most messages that wait for a slow client.
 pub(super) const QUEUE: usize = 16;
 
-/// A call that is answered within this time, with nothing said before, is answered in JSON.
-const PROMPT: Duration = Duration::from_millis(500);
+/// A call that is answered within this time, without an earlier message, is answered with JSON
+/// instead of an event stream.
+const JSON_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// 2025-03-26, Lifecycle, "Initialization".
 const INITIALIZE: Fault = Fault::NotMessage("initialize can't be part of a batch");
 
-/// Makes a call whose answer is ours: over a session of its profile, or one that waits for a quota. With sessions it goes on
-/// when the client's connection ends: that is no cancellation (2025-11-25, Streamable HTTP, "Sending Messages"). From
-/// 2026-07-28 on it is.
+/// Answers a call over a session of its profile, or a call that waits for a quota. With sessions, the call continues if
+/// the client's connection ends, because that isn't a cancellation (2025-11-25, Streamable HTTP, "Sending Messages").
+/// From 2026-07-28 on it is a cancellation.
 pub(super) async fn call(
     registered: Registered,
     call: Request,
@@ -43,7 +43,7 @@ pub(super) async fn call(
     takes_events: bool,
 ) -> Response<Body> {
     if !takes_events {
-        // What is said before the response has nowhere to go, and questions are refused.
+        // Messages before the response can't be delivered, and requests of the server are refused.
         messages.close();
     }
     let cancel = registered.flight.cancel.clone();
@@ -62,18 +62,18 @@ pub(super) async fn call(
         Some(message) = messages.recv() => Some(message),
         response = &mut last => return match response {
             Some(response) => answer::json(StatusCode::OK, response.into_bytes()),
-            None => answer::nothing(),
+            None => answer::cancelled(),
         },
-        () = tokio::time::sleep(PROMPT), if takes_events => None,
+        () = tokio::time::sleep(JSON_TIMEOUT), if takes_events => None,
     };
-    answer::events(body::flowing(body::events(first, messages, last, held)))
+    answer::events(body::streaming(body::events(first, messages, last, held)))
 }
 
-/// Answers the messages of a batch (2025-03-26), in a stream.
+/// Answers the messages of a batch (2025-03-26) with an event stream.
 pub(super) fn batch(client: Busy, batch: &[&str], whole: &Message) -> Response<Body> {
     let mcp = Arc::clone(&client.0.mcp);
     if let Err(fault) = mcp.check_batch(batch) {
-        return answer::malformed("", &fault);
+        return answer::invalid_message("", &fault);
     }
     let (out, messages) = mpsc::channel(QUEUE);
     let (mut refused, mut calls) = (Vec::new(), Vec::<(Request, Arc<InFlight>)>::new());
@@ -125,5 +125,5 @@ pub(super) fn batch(client: Busy, batch: &[&str], whole: &Message) -> Response<B
         drop(done);
     });
     let last = async { all.await.ok().and(None) }.boxed();
-    answer::events(body::flowing(body::events(None, messages, last, ())))
+    answer::events(body::streaming(body::events(None, messages, last, ())))
 }
