@@ -227,7 +227,7 @@ async fn over_http() {
     assert_eq!(names(&list), ["sigward_sign_in"]);
 }
 
-/// AWS accepts connections and never answers: the client has its server before it gives up on it.
+/// AWS accepts connections and never answers. The handshake is answered before the client gives up.
 #[tokio::test]
 async fn an_aws_that_never_answers_does_not_hold_up_the_handshake() {
     let home = AwsHome::new();
