@@ -35,7 +35,7 @@ use tracing::Instrument;
 
 use self::announced::Announced;
 use self::call::Caller;
-pub(crate) use self::call::Passed;
+pub(crate) use self::call::Forwarding;
 pub(crate) use self::failed::{Failed, echoed, fault_response, sentence};
 use self::in_flight::AllInFlight;
 pub(crate) use self::in_flight::InFlight;
@@ -336,16 +336,16 @@ impl Client {
 
     /// Sends a call of an HTTP client with the client's headers and returns the server's answer
     /// unchanged. `on_response` gets the headers of the answer.
-    pub(crate) async fn pass(
+    pub(crate) async fn forward(
         &self,
         call: &Request,
         flight: &InFlight,
         route: &Route,
-        headers: Passed<'_>,
+        forwarding: Forwarding<'_>,
         patience: &mut Patience,
         on_response: impl Fn(&HeaderMap) -> Option<OnResponse>,
     ) -> Result<RawAnswer, Failed> {
-        self.caller.pass(call, flight, route, headers, patience, on_response).await
+        self.caller.forward(call, flight, route, forwarding, patience, on_response).await
     }
 
     /// The rest of the answer to `call`, which an HTTP client resumes after an event.

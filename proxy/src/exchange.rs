@@ -56,14 +56,14 @@ pub(crate) struct Exchange<'a> {
 }
 
 /// How the request of an HTTP client is forwarded.
-pub(crate) struct Pass<'a> {
+pub(crate) struct ForwardedRequest<'a> {
     pub(crate) call: &'a Request,
     /// The headers of the client.
     pub(crate) headers: &'a HeaderMap,
     /// The memory for the answer, if that isn't the client's.
     pub(crate) budget: Option<Budget>,
     /// Whether a throttled request is returned as [`RawBody::Throttled`].
-    pub(crate) hands_over: bool,
+    pub(crate) returns_throttled: bool,
 }
 
 /// If no frame arrives within this time, the head of the answer is forwarded without one.
@@ -168,23 +168,23 @@ impl Exchange<'_> {
 
     /// Forwards a request of an HTTP client with the client's headers. Such a client has its own session, and renews
     /// it.
-    pub(crate) async fn passed(
+    pub(crate) async fn forward(
         &self,
-        pass: Pass<'_>,
+        forwarded: ForwardedRequest<'_>,
         patience: &mut Patience,
         mut attempts: Attempts,
         on_response: impl Fn(&HeaderMap) -> OnResponse,
     ) -> Result<RawAnswer, Error> {
         loop {
-            let passing = |_: Attempt| async {
-                let answer = self.pass_once(&pass).await?;
+            let send = |_: Attempt| async {
+                let answer = self.forward_once(&forwarded).await?;
                 let audit_id = answer.audit_id.clone();
-                let tried = self.first_of(&pass, answer, &on_response).await?;
+                let tried = self.first_of(&forwarded, answer, &on_response).await?;
                 if let Tried::Throttled(_) = &tried {
                     self.session.link().throttled(audit_id.as_deref()).await;
                 }
                 match tried {
-                    Tried::Throttled(throttled) if pass.hands_over => {
+                    Tried::Throttled(throttled) if forwarded.returns_throttled => {
                         let body = RawBody::Throttled(self.held(throttled));
                         Ok(Tried::Taken(RawAnswer::placeholder(body)))
                     }
@@ -192,7 +192,7 @@ impl Exchange<'_> {
                 }
             };
             let answer =
-                match patience.until_taken(self.sending(), None, Attempt::First, passing).await {
+                match patience.until_taken(self.sending(), None, Attempt::First, send).await {
                     Ok(Outcome::Taken(answer) | Outcome::GaveUp(answer)) => answer,
                     Err(error) => {
                         attempts.after(error).await?;
@@ -209,17 +209,20 @@ impl Exchange<'_> {
         }
     }
 
-    async fn pass_once(&self, pass: &Pass<'_>) -> Result<Answer<Frames>, Error> {
+    async fn forward_once(
+        &self,
+        forwarded: &ForwardedRequest<'_>,
+    ) -> Result<Answer<Frames>, Error> {
         let (body, sent) = (self.body.clone(), self.sent.clone());
-        let (headers, endless) = (pass.headers.clone(), pass.call.is_patient());
-        let budget = pass.budget.clone();
-        self.session.link().pass(Method::POST, headers, body, endless, sent, budget).await
+        let (headers, endless) = (forwarded.headers.clone(), forwarded.call.is_patient());
+        let budget = forwarded.budget.clone();
+        self.session.link().forward(Method::POST, headers, body, endless, sent, budget).await
     }
 
     /// Reads the beginning of an answer that is forwarded.
     async fn first_of(
         &self,
-        pass: &Pass<'_>,
+        forwarded: &ForwardedRequest<'_>,
         answer: Answer<Frames>,
         on_response: impl Fn(&HeaderMap) -> OnResponse,
     ) -> Result<Tried<RawAnswer, RawAnswer>, Error> {
@@ -227,7 +230,7 @@ impl Exchange<'_> {
         let mut reading = match reply {
             Reply::Messages(frames) => {
                 let on_response = on_response(&headers);
-                FrameReading::begin(pass.call, status, frames, on_response)?
+                FrameReading::begin(forwarded.call, status, frames, on_response)?
             }
             Reply::Accepted => return Err(Error::NoAnswer),
             Reply::Failure(failure) => {
@@ -236,7 +239,7 @@ impl Exchange<'_> {
                     (throttle::is_failure(&failure), failure.retry_after);
                 let answer = RawAnswer { status, headers, body: RawBody::Failure(failure) };
                 return Ok(match is_throttled {
-                    true => Tried::Throttled(Throttled::passing(answer, retry_after)),
+                    true => Tried::Throttled(Throttled::forwarded(answer, retry_after)),
                     false => Tried::Taken(answer),
                 });
             }
@@ -247,7 +250,7 @@ impl Exchange<'_> {
         let is_throttled = reading.is_throttled_response();
         let answer = RawAnswer { status, headers, body: RawBody::Frames(Box::new(reading), begun) };
         Ok(match is_throttled {
-            true => Tried::Throttled(Throttled::passing(answer, None)),
+            true => Tried::Throttled(Throttled::forwarded(answer, None)),
             false => Tried::Taken(answer),
         })
     }

@@ -234,7 +234,7 @@ impl Upstream {
     }
 
     /// Signs and sends a request, for a client that gets the answer unchanged.
-    pub async fn pass(&self, out: Outgoing) -> Result<Answer<Frames>, Error> {
+    pub async fn forward(&self, out: Outgoing) -> Result<Answer<Frames>, Error> {
         let budget = out.budget.clone();
         let (mut response, signature) = self.signed(out).await?;
         let status = response.status();

@@ -1,18 +1,18 @@
-//! What holds for every stream of events: the fuzz target `sse` looks for one where it doesn't.
+//! Properties of every event stream, which the fuzz target `sse` tries to violate.
 //!
-//! The first two bytes of the input say how the rest is cut, and how much an event may hold.
+//! The first two bytes of the input decide how the rest is split, and the limit for an event.
 
 use sigward_proxy::sse::{Boundaries, Event, Parser, Why, event, message, with_data};
 
 /// More than any input of the fuzzer.
 const ENOUGH: usize = 1 << 20;
 
-/// Fails if something doesn't hold for `data`.
+/// Panics if a property is violated for `data`.
 pub(crate) fn check(data: &[u8]) {
     let [cut, limit, stream @ ..] = data else { return };
     let cut = usize::from(*cut);
     let whole = read(&[stream], ENOUGH);
-    assert_eq!(whole, reference(stream), "the standard reads it so");
+    assert_eq!(whole, reference(stream), "the standard reads the same");
     for limit in [ENOUGH, usize::from(*limit)] {
         let whole = read(&[stream], limit);
         let chunks: Vec<&[u8]> = stream.chunks(cut.max(1)).collect();
@@ -41,15 +41,15 @@ fn read(pieces: &[&[u8]], limit: usize) -> Read {
             assert!(!matches!(event, Event::Message(data) if data.len() > limit));
         }
         events.extend(ready);
-        // One byte marks a line that was dropped.
+        // One byte marks a skipped line.
         assert!(parser.held() <= limit.max(1), "{} bytes are held", parser.held());
     }
     let last_id = parser.last_id().map(str::to_owned);
     Read { events, last_id, retry_ms: parser.retry_ms() }
 }
 
-/// The algorithm of the standard (WHATWG HTML, 9.2.6), on the whole stream at once: what a line says goes into buffers,
-/// and counts when a blank line dispatches the event.
+/// The algorithm of the standard (WHATWG HTML, 9.2.6), applied to the whole stream: fields are stored in buffers, and
+/// become valid when a blank line dispatches the event.
 fn reference(stream: &[u8]) -> Read {
     let stream = stream.strip_prefix(b"\xef\xbb\xbf").unwrap_or(stream);
     let mut read = Read { events: Vec::new(), last_id: None, retry_ms: None };
@@ -93,7 +93,7 @@ fn reference(stream: &[u8]) -> Read {
     read
 }
 
-/// The lines that are complete.
+/// The complete lines.
 fn whole_lines(stream: &[u8]) -> Vec<Vec<u8>> {
     let mut lines = vec![Vec::new()];
     let mut bytes = stream.iter().peekable();
@@ -112,8 +112,8 @@ fn whole_lines(stream: &[u8]) -> Vec<Vec<u8>> {
     lines
 }
 
-/// The events of a stream are its bytes, and each has what the parser reads from it; with other
-/// data it has that.
+/// The frames of a stream are its bytes, and each contains what the parser reads from it; with
+/// other data, it contains that.
 fn frames(stream: &[u8], cut: usize) {
     let mut boundaries = Boundaries::default();
     let mut parser = Parser::new(ENOUGH, None);
@@ -127,7 +127,7 @@ fn frames(stream: &[u8], cut: usize) {
             assert_eq!(parser.pop(), None, "a frame is one event");
             assert_eq!(parser.held(), 0, "a frame ends with its event");
             if let Some(Event::Message(data)) = &read {
-                // A byte order mark counts at the start of a stream alone.
+                // A byte order mark counts only at the start of a stream.
                 if passed.is_empty() || !frame.starts_with(b"\xef") {
                     assert_eq!(message(&frame).as_deref(), Some(data.as_str()));
                 }
@@ -137,16 +137,16 @@ fn frames(stream: &[u8], cut: usize) {
         }
         frame.extend_from_slice(chunk);
     }
-    // The second half of a line end is no event.
+    // The second byte of a line break isn't an event.
     assert_eq!(boundaries.between_events(), matches!(&*frame, b"" | b"\n"));
     parser.push(&frame);
-    assert_eq!(parser.pop(), None, "what is left is no event");
+    assert_eq!(parser.pop(), None, "the rest is no event");
     passed.extend(frame);
     assert_eq!(passed, stream);
 }
 
 fn replaced(frame: &[u8], first: bool) {
-    // A byte order mark counts at the start of a stream alone.
+    // A byte order mark counts only at the start of a stream.
     let lead: &[u8] = if first { b"" } else { b"\n" };
     let before = read(&[lead, frame], ENOUGH);
     let after = read(&[lead, &with_data(frame, Some("{}"))], ENOUGH);
@@ -154,11 +154,11 @@ fn replaced(frame: &[u8], first: bool) {
     assert_eq!((after.last_id, after.retry_ms), (before.last_id, before.retry_ms));
 }
 
-/// An event that is put in where one may be changes no other.
+/// An event inserted at an allowed position changes no other event.
 fn interjection(stream: &[u8], at: usize) {
     let (head, tail) = stream.split_at(at);
     let mut boundaries = Boundaries::default();
-    boundaries.pass(head);
+    boundaries.advance_all(head);
     if !boundaries.between_events() || (at == 0 && tail.starts_with(b"\xef")) {
         return;
     }

@@ -1,7 +1,7 @@
-//! What holds for every input of a client on standard input: the fuzz target `stdio` looks for one
-//! where it doesn't.
+//! Properties of every input of a client on standard input, which the fuzz target `stdio` tries to
+//! violate.
 //!
-//! The first two bytes of the data say how the rest is cut, and how long a line may be.
+//! The first two bytes of the data decide how the rest is split, and the limit for a line.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use sigward_proxy::downstream::stdio::{Line, Lines};
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// Fails if something doesn't hold for `data`.
+/// Panics if a property is violated for `data`.
 pub(crate) fn check(data: &[u8]) {
     let [piece, limit, input @ ..] = data else { return };
     let (piece, limit) = (usize::from(*piece).max(1), usize::from(*limit));
@@ -27,7 +27,7 @@ pub(crate) fn check(data: &[u8]) {
     }
 }
 
-/// What one line is, whatever the others are; nothing if it is blank.
+/// The expected result of one line, whatever the others are; `None` if it is blank.
 fn one(line: &[u8], limit: usize) -> Option<Line> {
     if line.len() > limit {
         return Some(Line::TooLong);
@@ -39,7 +39,7 @@ fn one(line: &[u8], limit: usize) -> Option<Line> {
     }
 }
 
-/// A pipe that gives at most so many bytes at a time.
+/// A pipe that returns at most a given number of bytes at a time.
 struct Pieces<'a> {
     input: &'a [u8],
     piece: usize,

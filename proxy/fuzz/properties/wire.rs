@@ -1,5 +1,4 @@
-//! What holds for every text that the proxy reads as JSON and cuts: the fuzz target `wire` looks for
-//! one where it doesn't.
+//! Properties of every text that the proxy reads as JSON and edits, which the fuzz target `wire` tries to violate.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -9,14 +8,14 @@ use sigward_proxy::request::{Incoming, Request};
 use sigward_proxy::tools::Catalog;
 use sigward_proxy::wire::{self, Edits, Envelope, Object};
 
-/// Which members go, by where they stand.
+/// Bit patterns of the members that are removed, by their position.
 const CUTS: [usize; 7] = [0, 0xffff, 0x5555, 0xaaaa, 0x0001, 0xfffe, 0x0ff0];
 
 const PROFILES: [&str; 2] = ["dev", "prod"];
 const ARGUMENT: &str = "aws_profile";
 const META_KEY: &str = "sigward/profile";
 
-/// Fails if something doesn't hold for `data`.
+/// Panics if a property is violated for `data`.
 pub(crate) fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     depth(text);
@@ -44,7 +43,8 @@ fn offer() -> Offer {
     Offer::new(Profiles::new(names.collect()), argument)
 }
 
-/// Whether `text` is JSON in any spelling: depth, numbers and surrogates that no value holds too.
+/// Whether `text` is JSON in any spelling, including depths, numbers and surrogates that no `Value`
+/// can represent.
 fn is_json(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok()
 }
@@ -53,12 +53,12 @@ fn value(text: &str) -> Option<Value> {
     serde_json::from_str(text).ok()
 }
 
-/// What other parsers read (128 levels) isn't too deep for us.
+/// A text that other parsers read (128 levels) isn't too deep for the proxy.
 fn depth(text: &str) {
     assert!(wire::check_depth(text).is_ok() || value(text).is_none());
 }
 
-/// A message on one line means what it meant, and a batch is the array that it is.
+/// A message on one line has the same meaning, and a batch is its array.
 fn lines(text: &str) {
     let line = wire::one_line(text.to_owned());
     assert!(!line.contains(['\n', '\r']));
@@ -73,7 +73,7 @@ fn lines(text: &str) {
     }
 }
 
-/// The members of an object are its whole text, but for what stands between them.
+/// The members of an object are its whole text, except for the separators.
 fn spans(text: &str) {
     let trimmed = text.trim_matches([' ', '\t', '\n', '\r']);
     let Ok(object) = Object::parse(text) else {
@@ -94,13 +94,12 @@ fn spans(text: &str) {
     assert!(object.text()[at..].bytes().all(|byte| b" \t\n\r{}".contains(&byte)));
 }
 
-/// Where a span that borrows from `text` stands in it.
+/// The position of a span that borrows from `text`.
 fn offset(text: &str, span: &str) -> usize {
     span.as_ptr() as usize - text.as_ptr() as usize
 }
 
-/// Members that are cut are gone, those that are added stand at the end, and every byte of the
-/// others is where it was.
+/// Removed members are gone, added ones are at the end, and the bytes of the others are unchanged.
 fn cuts(text: &str) {
     let Ok(object) = Object::parse(text) else { return };
     for mask in CUTS {
@@ -155,7 +154,7 @@ fn array_cuts(text: &str) {
     }
 }
 
-/// What is added to `_meta` is one insertion, once, and never in the place of the client's own.
+/// Metadata is one insertion into `_meta`, and never replaces the client's own.
 fn metadata(text: &str) {
     let metadata = [("AWS_REGION".to_owned(), "\"eu-west-1\"".to_owned())];
     let out = wire::with_metadata(text.to_owned(), &metadata);
@@ -176,9 +175,10 @@ fn metadata(text: &str) {
     }
 }
 
-/// A request that is accepted says the same to a reader that isn't strict; and metadata is added to it as to a text.
+/// A lenient reader reads the same from an accepted request; and metadata is added to it as to a text.
 fn read(request: &Request, text: &str) {
-    let envelope = Envelope::parse(text).expect("what is read strictly is read");
+    let envelope =
+        Envelope::parse(text).expect("a lenient reader accepts what the strict one accepts");
     assert_eq!(request.text(), text);
     assert_eq!((Some(request.id().token()), request.method()), (envelope.id, &*envelope.method));
     assert_eq!(request.params(), envelope.params);
@@ -189,15 +189,15 @@ fn read(request: &Request, text: &str) {
     assert_eq!(finished, wire::with_metadata(text.to_owned(), &metadata));
 }
 
-/// Whether `longer` is `shorter` with something put in at one place.
+/// Whether `longer` is `shorter` with one insertion.
 fn is_insertion(shorter: &str, longer: &str) -> bool {
     let (shorter, longer) = (shorter.as_bytes(), longer.as_bytes());
     let head = shorter.iter().zip(longer).take_while(|(one, other)| one == other).count();
     longer.len() >= shorter.len() && longer.ends_with(&shorter[head..])
 }
 
-/// A call is made with the profile that it names, and what named it is gone; a call that names none
-/// is left alone; anything else is refused.
+/// A call uses the profile that it names, and the name is removed; a call that names none is
+/// unchanged; any other is refused.
 fn choice(chosen: Result<Choice, String>, request: &Request, place: &str, key: &str) {
     let text = request.text();
     let params = |text: &str| {
@@ -227,7 +227,7 @@ fn choice(chosen: Result<Choice, String>, request: &Request, place: &str, key: &
             let kept = kept.map(|member| (member.key, member.value));
             assert!(rest.members().iter().map(|member| (member.key, member.value)).eq(kept));
         }
-        // `_meta` is refused for a key in another case, too.
+        // `_meta` is also refused for a key in another case.
         Err(_) => {
             let wrong = values.iter().any(|value| named(value).is_none());
             assert!(wrong || values.len() != 1, "{text} is refused");
@@ -235,7 +235,7 @@ fn choice(chosen: Result<Choice, String>, request: &Request, place: &str, key: &
     }
 }
 
-/// The values of all members of that name.
+/// The values of all members with this name.
 fn members(object: Option<&Object<'_>>, name: &str) -> Vec<String> {
     let members = object.map(Object::members).unwrap_or_default();
     let named = members.iter().filter(|member| member.name() == name);
@@ -249,7 +249,8 @@ fn named(value: &str) -> Option<String> {
     PROFILES.contains(&name.as_str()).then_some(name)
 }
 
-/// A list of tools says the same of each tool as before, and offers the profiles besides.
+/// A rewritten list of tools has the same content for each tool, and offers the profiles in
+/// addition.
 fn listing(offer: &Offer, text: &str, stateless: bool) {
     let catalog = Catalog::new(ToolPolicy::default());
     let Some(out) = catalog.rewrite(text, stateless, offer, |_| None) else { return };
@@ -268,7 +269,7 @@ fn listing(offer: &Offer, text: &str, stateless: bool) {
             assert_eq!(was, is);
             continue;
         };
-        // Of two tools with one name, the catalog knows the later one.
+        // Of two tools with one name, the catalog has the later one.
         if before.iter().filter(|tool| tool["name"] == name).count() > 1 {
             continue;
         }

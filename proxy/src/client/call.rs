@@ -25,7 +25,8 @@ use crate::attempt::Attempt;
 use crate::budget::Message;
 use crate::error::Error;
 use crate::exchange::{
-    Attempts, Deadline, Exchange, FrameReading, Held, OnResponse, Pass, Patience, RawAnswer,
+    Attempts, Deadline, Exchange, ForwardedRequest, FrameReading, Held, OnResponse, Patience,
+    RawAnswer,
 };
 use crate::protocol::{self, Generation};
 use crate::request::Request;
@@ -167,12 +168,12 @@ impl Caller {
 
     /// Sends a call of an HTTP client with the client's headers and returns the server's answer
     /// unchanged. `on_response` gets the headers of the answer.
-    pub(super) async fn pass(
+    pub(super) async fn forward(
         &self,
         call: &Request,
         flight: &InFlight,
         route: &Route,
-        passed: Passed<'_>,
+        forwarding: Forwarding<'_>,
         patience: &mut Patience,
         on_response: impl Fn(&HeaderMap) -> Option<OnResponse>,
     ) -> Result<RawAnswer, Failed> {
@@ -189,14 +190,15 @@ impl Caller {
         };
         let attempts = Attempts::new(self.shared.retries, route.repeatable);
         let on_response = |headers: &HeaderMap| on_response(headers).unwrap_or_else(usual);
-        let Passed { headers, hands_over } = passed;
-        let pass = Pass { call, headers, budget: flight.budget.clone(), hands_over };
-        let passed = exchange.passed(pass, patience, attempts, on_response).await;
-        let is_taken = passed.as_ref().is_ok_and(|answer| answer.status.is_success());
+        let Forwarding { headers, returns_throttled } = forwarding;
+        let forwarded =
+            ForwardedRequest { call, headers, budget: flight.budget.clone(), returns_throttled };
+        let answer = exchange.forward(forwarded, patience, attempts, on_response).await;
+        let is_taken = answer.as_ref().is_ok_and(|answer| answer.status.is_success());
         if is_taken && call.is_tool_call() && !call.is_stateless() {
             session.on_call();
         }
-        Ok(passed?)
+        Ok(answer?)
     }
 
     /// The rest of the answer to `call`, which an HTTP client resumes after an event.
@@ -367,9 +369,9 @@ impl Caller {
 
 /// How a call of an HTTP client is forwarded.
 #[derive(Clone, Copy)]
-pub(crate) struct Passed<'a> {
+pub(crate) struct Forwarding<'a> {
     /// The client's headers.
     pub(crate) headers: &'a HeaderMap,
     /// Whether a throttled call is returned to the caller, because its client asked for progress.
-    pub(crate) hands_over: bool,
+    pub(crate) returns_throttled: bool,
 }

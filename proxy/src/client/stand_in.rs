@@ -304,9 +304,9 @@ async fn wait_until_open(broker: &Broker, default: &Arc<Session>) {
                         let found = list.profiles.iter().find(|it| it.name == profile);
                         let reason = found.map(|it| it.reason.as_str());
                         // Without credentials, the broker reloads nothing by itself and sends no further change.
-                        let passes = reason == Some(Reason::CredentialsUnavailable.name());
-                        signs = passes || reason == Some("");
-                        pause = if passes { CREDENTIALS_PAUSE } else { SESSION_PAUSE };
+                        let recovers = reason == Some(Reason::CredentialsUnavailable.name());
+                        signs = recovers || reason == Some("");
+                        pause = if recovers { CREDENTIALS_PAUSE } else { SESSION_PAUSE };
                     }
                     Ok(Ok(None) | Err(_)) => break,
                     // No change within the pause.

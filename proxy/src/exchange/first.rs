@@ -18,7 +18,7 @@ use crate::upstream::{Answer, Failure, Incoming, Reply};
 use crate::wire::{Envelope, Id};
 
 /// Proof that the server's first message refused a request because of its session or its rate, so that the request may
-/// be sent again. Made only by [`Unread::read`] and [`Throttled::passing`], once for each answer to a POST. The answer
+/// be sent again. Made only by [`Unread::read`] and [`Throttled::forwarded`], once for each answer to a POST. The answer
 /// to a resumption, or a message after another one, can't make one.
 #[derive(Debug)]
 pub(super) struct NotActedOn(());
@@ -54,7 +54,7 @@ impl<A> Throttled<A> {
 
 impl Throttled<RawAnswer> {
     /// A throttled request of an HTTP client. Nothing of its answer has been forwarded.
-    pub(super) fn passing(answer: RawAnswer, retry_after: Option<Duration>) -> Self {
+    pub(super) fn forwarded(answer: RawAnswer, retry_after: Option<Duration>) -> Self {
         Self { proof: NotActedOn(()), retry_after, answer }
     }
 }
@@ -80,7 +80,7 @@ pub(crate) enum RawBody {
     Frames(Box<FrameReading>, Begun),
     /// Of any other status.
     Failure(Failure),
-    /// The request was throttled, and its caller asked to get it back (`hands_over`).
+    /// The request was throttled, and its caller asked to get it back (`returns_throttled`).
     Throttled(Held),
 }
 

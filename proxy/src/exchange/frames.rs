@@ -128,8 +128,8 @@ impl FrameReading {
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             let (judge, needs_whole) = (&mut self.judge, self.on_response.needs_whole);
-            let mut passes = |beginning: &[u8]| !needs_whole && judge.passes(beginning);
-            let frame = self.frames.next(&mut passes).await?;
+            let mut may_forward = |beginning: &[u8]| !needs_whole && judge.may_forward(beginning);
+            let frame = self.frames.next(&mut may_forward).await?;
             let bytes = match frame {
                 Some(Frame::Part(part)) => Some(part),
                 Some(Frame::Whole(whole)) => self.judged(whole),

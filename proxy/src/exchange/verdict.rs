@@ -75,7 +75,7 @@ impl Judge {
     }
 
     /// Whether a message with this beginning may be forwarded before it is complete.
-    pub(super) fn passes(&mut self, beginning: &[u8]) -> bool {
+    pub(super) fn may_forward(&mut self, beginning: &[u8]) -> bool {
         match wire::peek(beginning) {
             Peek::Id(id)
                 if !self.is_answered && self.id.as_ref().is_some_and(|own| own.is_spelt(id)) =>
@@ -261,8 +261,8 @@ mod tests {
         assert_eq!(twice.message(own, &envelope), Verdict::Dropped);
         let beginning = br#"{"jsonrpc":"2.0","id":1,"result":{"text":"xxx"#;
         let mut large = judge("1");
-        assert!(large.passes(beginning));
-        assert!(!large.passes(beginning));
+        assert!(large.may_forward(beginning));
+        assert!(!large.may_forward(beginning));
         assert_eq!(large.message(own, &envelope), Verdict::Dropped);
         assert!(large.missing().is_none());
     }
@@ -270,10 +270,10 @@ mod tests {
     #[test]
     fn a_large_message_passes_by_its_beginning() {
         let mut judge = judge("1");
-        assert!(judge.passes(br#"{"jsonrpc":"2.0","id":1,"result":{"text":"xxx"#));
-        assert!(judge.passes(br#"{"method":"notifications/message","params":{"#));
-        assert!(!judge.passes(br#"{"jsonrpc":"2.0","id":2,"result":{"#));
-        assert!(!judge.passes(br#"{"result":{"id":1,"text":"xxx"#));
+        assert!(judge.may_forward(br#"{"jsonrpc":"2.0","id":1,"result":{"text":"xxx"#));
+        assert!(judge.may_forward(br#"{"method":"notifications/message","params":{"#));
+        assert!(!judge.may_forward(br#"{"jsonrpc":"2.0","id":2,"result":{"#));
+        assert!(!judge.may_forward(br#"{"result":{"id":1,"text":"xxx"#));
     }
 
     /// From 2026-07-28 on, servers send no requests.
@@ -285,7 +285,7 @@ mod tests {
         let mut verdict = |text| judge.message(text, &Envelope::parse(text).unwrap());
         assert_eq!(verdict(question), Verdict::Dropped);
         assert_eq!(verdict(note), Verdict::Other);
-        assert!(!judge.passes(br#"{"method":"roots/list","params":{"#));
+        assert!(!judge.may_forward(br#"{"method":"roots/list","params":{"#));
     }
 
     #[test]
@@ -310,8 +310,8 @@ mod tests {
         assert_eq!(verdict(r#"{"id":1,"result":{}}"#), Verdict::Dropped);
         assert_eq!(verdict(r#"{"id":null,"error":{"code":1,"message":"m"}}"#), Verdict::Dropped);
         assert_eq!(verdict(r#"{"id":1,"method":"roots/list"}"#), Verdict::Other);
-        assert!(!judge.passes(br#"{"jsonrpc":"2.0","id":1,"result":{"text":"xxx"#));
-        assert!(judge.passes(br#"{"method":"notifications/message","params":{"#));
+        assert!(!judge.may_forward(br#"{"jsonrpc":"2.0","id":1,"result":{"text":"xxx"#));
+        assert!(judge.may_forward(br#"{"method":"notifications/message","params":{"#));
         assert!(judge.missing().is_none(), "it may end at any time");
     }
 }

@@ -124,7 +124,7 @@ impl Link {
 
     /// Sends a request of an HTTP client with the client's headers; the client gets the answer unchanged. `budget` is
     /// the memory for its messages, if that isn't the link's.
-    pub(crate) async fn pass(
+    pub(crate) async fn forward(
         &self,
         method: Method,
         headers: HeaderMap,
@@ -137,7 +137,7 @@ impl Link {
         if let Some(budget) = budget {
             out.budget = budget;
         }
-        self.upstream.pass(out).await
+        self.upstream.forward(out).await
     }
 
     async fn send(

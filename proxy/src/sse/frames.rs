@@ -58,7 +58,7 @@ impl Boundaries {
     }
 
     /// Reads all of `bytes`.
-    pub fn pass(&mut self, mut bytes: &[u8]) {
+    pub fn advance_all(&mut self, mut bytes: &[u8]) {
         while let Some(end) = self.advance(bytes) {
             bytes = &bytes[end..];
         }
@@ -190,12 +190,12 @@ mod tests {
             if boundaries.between_events() {
                 between.push(at);
             }
-            boundaries.pass(&[*byte]);
+            boundaries.advance_all(&[*byte]);
         }
         // Byte 19 is within a CR LF; an additional line break isn't an event.
         assert_eq!(between, [0, 9, 19, 20]);
         assert!(boundaries.between_events());
-        boundaries.pass(b"data: cut\n");
+        boundaries.advance_all(b"data: cut\n");
         assert!(!boundaries.between_events());
     }
 

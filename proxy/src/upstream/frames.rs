@@ -87,7 +87,7 @@ enum Mode {
     /// It is held until it is complete or large.
     Hold,
     /// It is large, and is forwarded in parts.
-    Pass,
+    Forward,
     /// It is large, and must be checked as a whole.
     Collect,
 }
@@ -190,18 +190,18 @@ impl Frames {
     /// Whether the frames so far end at the end of an event.
     #[must_use]
     pub fn is_between(&self) -> bool {
-        let holds = self.format == Format::Events && self.mode != Mode::Pass;
+        let holds = self.format == Format::Events && self.mode != Mode::Forward;
         self.is_events && self.ready.is_empty() && (holds || self.boundaries.between_events())
     }
 
-    /// The next frame; `None` at the end. `passes` is called once for something large, with the
+    /// The next frame; `None` at the end. `may_forward` is called once for something large, with the
     /// beginning of its text. It decides whether it may be forwarded before it is complete.
     ///
     /// # Errors
     /// The body was cut, or has an event that is too large.
     pub async fn next(
         &mut self,
-        passes: &mut (dyn FnMut(&[u8]) -> bool + Send),
+        may_forward: &mut (dyn FnMut(&[u8]) -> bool + Send),
     ) -> Result<Option<Frame>, Error> {
         loop {
             if let Some(frame) = self.ready.pop_front() {
@@ -219,15 +219,18 @@ impl Frames {
                     }
                 }
             }
-            self.take(passes).await?;
+            self.take(may_forward).await?;
         }
     }
 
     /// Makes frames of the received bytes.
-    async fn take(&mut self, passes: &mut (dyn FnMut(&[u8]) -> bool + Send)) -> Result<(), Error> {
+    async fn take(
+        &mut self,
+        may_forward: &mut (dyn FnMut(&[u8]) -> bool + Send),
+    ) -> Result<(), Error> {
         if self.format == Format::Raw {
             let piece = std::mem::take(&mut self.pending);
-            self.boundaries.pass(&piece);
+            self.boundaries.advance_all(&piece);
             self.ready.push_back(Frame::Part(piece));
             return Ok(());
         }
@@ -238,7 +241,7 @@ impl Frames {
                 Format::Json | Format::Raw => None,
             };
             let length = end.unwrap_or(self.pending.len());
-            if self.mode != Mode::Pass {
+            if self.mode != Mode::Forward {
                 let held = self.held.len() + length;
                 if held > MAX_UPSTREAM_MESSAGE {
                     return Err(Error::TooLarge { limit: MAX_UPSTREAM_MESSAGE });
@@ -249,31 +252,31 @@ impl Frames {
             self.boundaries = boundaries;
             let part = self.pending.split_to(length);
             match self.mode {
-                Mode::Pass => self.ready.push_back(Frame::Part(part)),
+                Mode::Forward => self.ready.push_back(Frame::Part(part)),
                 Mode::Hold | Mode::Collect => self.held.extend_from_slice(&part),
             }
             if end.is_some() {
                 let mode = std::mem::replace(&mut self.mode, Mode::Hold);
-                if mode != Mode::Pass {
+                if mode != Mode::Forward {
                     let whole = self.whole();
                     self.record_id(&whole.bytes);
                     self.ready.push_back(Frame::Whole(whole));
                 }
             } else if self.mode == Mode::Hold && self.held.len() > SMALL {
-                self.decide(passes);
+                self.decide(may_forward);
             }
         }
         Ok(())
     }
 
     /// Decides how something large is handled, by its beginning.
-    fn decide(&mut self, passes: &mut (dyn FnMut(&[u8]) -> bool + Send)) {
+    fn decide(&mut self, may_forward: &mut (dyn FnMut(&[u8]) -> bool + Send)) {
         let beginning = match self.is_events {
             true => sse::beginning_of_data(&self.held),
             false => Some(self.held.as_slice()),
         };
-        if beginning.is_some_and(passes) {
-            self.mode = Mode::Pass;
+        if beginning.is_some_and(may_forward) {
+            self.mode = Mode::Forward;
             let whole = self.whole();
             self.record_id(&whole.bytes);
             self.ready.push_back(Frame::Part(whole.into_bytes()));
@@ -284,7 +287,7 @@ impl Frames {
 
     fn end(&mut self) {
         self.is_done = true;
-        if self.mode == Mode::Pass {
+        if self.mode == Mode::Forward {
             return;
         }
         let whole = self.whole();

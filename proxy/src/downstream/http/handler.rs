@@ -145,7 +145,7 @@ impl Handler {
         if client.0.mcp.is_hosted() {
             return hosted::end(&self.proxy, headers);
         }
-        let answer = self.proxy.pass(client, Method::DELETE, headers, Bytes::new()).await;
+        let answer = self.proxy.forward(client, Method::DELETE, headers, Bytes::new()).await;
         // A server may refuse DELETE (405) and end sessions by itself. The client has ended in any case.
         let is_over =
             answer.status().is_success() || answer.status() == StatusCode::METHOD_NOT_ALLOWED;
@@ -177,7 +177,7 @@ impl Handler {
         };
         let flag = registered.flight.sent.clone();
         let answer =
-            match session.link().pass(Method::GET, sent, Bytes::new(), true, flag, None).await {
+            match session.link().forward(Method::GET, sent, Bytes::new(), true, flag, None).await {
                 Ok(answer) => answer,
                 Err(error) => return answer::unreachable(&error),
             };

@@ -25,7 +25,7 @@ pub(super) fn upstream(
     cut_argument: Option<&str>,
 ) -> Result<HeaderMap, Unsignable> {
     let listed = named_by_connection(headers);
-    let mut passed = HeaderMap::with_capacity(headers.len());
+    let mut forwarded = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
         let stays = is_hop_by_hop(name)
             || listed.contains(name)
@@ -43,9 +43,9 @@ pub(super) fn upstream(
         if stays || names_profile {
             continue;
         }
-        passed.append(name, signable(name, value).ok_or_else(|| Unsignable(name.clone()))?);
+        forwarded.append(name, signable(name, value).ok_or_else(|| Unsignable(name.clone()))?);
     }
-    Ok(passed)
+    Ok(forwarded)
 }
 
 /// The headers that are forwarded with a call over a session other than the client's own: none that belong to MCP or to
@@ -77,7 +77,7 @@ pub(super) struct Unsignable(HeaderName);
 /// Cookies and transport security policies are for the server's host name, not the proxy's.
 pub(super) fn downstream(headers: &HeaderMap) -> HeaderMap {
     let listed = named_by_connection(headers);
-    let mut passed = HeaderMap::with_capacity(headers.len());
+    let mut forwarded = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
         let stays = is_hop_by_hop(name)
             || listed.contains(name)
@@ -85,10 +85,10 @@ pub(super) fn downstream(headers: &HeaderMap) -> HeaderMap {
                 .contains(name)
             || name == "alt-svc";
         if !stays {
-            passed.append(name, value.clone());
+            forwarded.append(name, value.clone());
         }
     }
-    passed
+    forwarded
 }
 
 /// RFC 9110, 7.6.1.

@@ -22,7 +22,7 @@ use super::hosted;
 use super::reverse::{ReverseProxy, session_is_lost};
 use super::stream::CallAnswer;
 use crate::budget::Message;
-use crate::client::{Failed, GRACE, Next, Passed};
+use crate::client::{Failed, Forwarding, GRACE, Next};
 use crate::error::Error;
 use crate::exchange::{Deadline, OnResponse, Patience, RawAnswer, RawBody, TooLate};
 use crate::protocol::PROTOCOL_VERSION;
@@ -69,7 +69,7 @@ impl Posts<'_> {
             return answer::accepted();
         }
         // A notification or a response for the client's own session.
-        self.proxy.pass(client, Method::POST, headers, message.into_bytes()).await
+        self.proxy.forward(client, Method::POST, headers, message.into_bytes()).await
     }
 
     async fn request(&self, client: Busy, headers: &HeaderMap, call: Request) -> Response<Body> {
@@ -168,7 +168,7 @@ impl Posts<'_> {
                     return super::composed::call(registered, call, messages, true).await;
                 }
                 Ok(Ok(answer)) => {
-                    return self.passed(answer, registered, headers, call, deadline).await;
+                    return self.forward_answer(answer, registered, headers, call, deadline).await;
                 }
                 Ok(Err(failure)) => failure,
                 Err(TooLate) => return answer::failed(late(), &call),
@@ -214,7 +214,7 @@ impl Posts<'_> {
         call: &Request,
         route: &Route,
         patience: &mut Patience,
-        hands_over: bool,
+        returns_throttled: bool,
     ) -> Result<RawAnswer, Failed> {
         if call.begins_session() {
             // No version is negotiated yet, whatever an earlier session had.
@@ -223,8 +223,8 @@ impl Posts<'_> {
         }
         let (mcp, flight) = (registered.client(), &registered.flight);
         let on_response = |answered: &HeaderMap| self.establishing(registered, call, answered);
-        let passed = Passed { headers: &headers, hands_over };
-        mcp.pass(call, flight, route, passed, patience, on_response).await
+        let forwarding = Forwarding { headers: &headers, returns_throttled };
+        mcp.forward(call, flight, route, forwarding, patience, on_response).await
     }
 
     /// Processes a handshake's response, which opens a session of this client.
@@ -257,7 +257,7 @@ impl Posts<'_> {
     }
 
     /// Forwards an answer of the server.
-    async fn passed(
+    async fn forward_answer(
         &self,
         answer: RawAnswer,
         registered: Registered,

@@ -46,7 +46,7 @@ impl ReverseProxy {
     }
 
     /// Forwards what isn't an MCP request.
-    pub(super) async fn pass(
+    pub(super) async fn forward(
         &self,
         client: Busy,
         method: Method,
@@ -72,7 +72,7 @@ impl ReverseProxy {
             Ok(sent) => sent,
             Err(why) => return Err(answer::refusal(StatusCode::BAD_REQUEST, &why.to_string())),
         };
-        match session.link().pass(method, sent, body, patient, Sent::default(), None).await {
+        match session.link().forward(method, sent, body, patient, Sent::default(), None).await {
             Ok(answer) => Ok((answer, client)),
             Err(error) => Err(answer::unreachable(&error)),
         }
