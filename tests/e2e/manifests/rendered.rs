@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 use sigward_tests::{processes, tools};
@@ -76,14 +77,17 @@ impl Rendered {
 }
 
 /// Everything that README.md and the kustomizations say one may apply.
-pub(crate) fn every_variant() -> Vec<Rendered> {
-    vec![
-        Rendered::with("pod", &[]),
-        Rendered::with("pod", &["socket"]),
-        Rendered::with("pod", &["node-agent"]),
-        Rendered::with("pod", &["socket", "node-agent"]),
-        Rendered::with("node", &[]),
-    ]
+pub(crate) fn every_variant() -> &'static [Rendered] {
+    static ALL: LazyLock<[Rendered; 5]> = LazyLock::new(|| {
+        [
+            Rendered::with("pod", &[]),
+            Rendered::with("pod", &["socket"]),
+            Rendered::with("pod", &["node-agent"]),
+            Rendered::with("pod", &["socket", "node-agent"]),
+            Rendered::with("node", &[]),
+        ]
+    });
+    &*ALL
 }
 
 /// All containers of a pod, the sidecars first.

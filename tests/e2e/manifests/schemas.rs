@@ -1,6 +1,8 @@
 //! Kubernetes takes every document: strictly by its own schemas, of the oldest version that starts sidecars by itself
 //! and of the newest.
 
+use std::slice::from_ref;
+
 use serde_json::{Value, json};
 
 use super::rendered::{Rendered, every_variant};
@@ -52,42 +54,38 @@ fn the_newest_version_is_the_newest_that_there_are_schemas_of() {
     let script = "import kubernetes_validate as it; print(it.latest_version())";
     let latest = yaml::run(script, &[], "").expect("a version");
     assert!(latest.starts_with(&format!("{NEWEST}.")), "{latest}");
-    let unknown =
-        yaml::run(VALIDATE, &["1.99"], &json!([{"kind": "Pod", "apiVersion": "v1"}]).to_string());
-    assert!(unknown.is_err(), "{unknown:?}");
+    let documents = json!([{ "kind": "Pod", "apiVersion": "v1" }]).to_string();
+    let unknown = yaml::run(VALIDATE, &["1.99"], &documents).expect_err("no schemas");
+    assert!(unknown.contains("VersionNotSupportedError"), "{unknown}");
 }
 
 /// The deny twin: one edit of a pod that is taken, and what is said about it.
 #[test]
 fn a_document_that_is_wrong_is_refused() {
     let pod = Rendered::with("pod", &[]).of_kind("Pod").next().expect("a pod").clone();
-    assert_eq!(refusals(&[pod.clone()], OLDEST), Vec::<String>::new());
-    for (parent, key, value, expected) in [
-        (
-            "/spec/initContainers/0/securityContext",
-            "readOnlyRootFileSystem",
-            json!(true),
-            "'readOnlyRootFileSystem' was unexpected",
-        ),
+    let broker = "/spec/initContainers/0/securityContext";
+    let edits = [
+        (broker, "readOnlyRootFileSystem", json!(true), "'readOnlyRootFileSystem' was unexpected"),
+        (broker, "runAsUser", json!("65532"), "'65532' is not of type 'integer'"),
         ("/spec", "serviceAcountName", json!("agent"), "'serviceAcountName' was unexpected"),
-        (
-            "/spec/initContainers/1/securityContext",
-            "runAsUser",
-            json!("65533"),
-            "'65533' is not of type 'integer'",
-        ),
         ("/spec/volumes/0", "name", Value::Null, "None is not of type 'string'"),
         ("", "kind", json!("Podd"), "Couldn't find schema for kind Podd"),
-    ] {
+    ];
+    let wrong = edits.clone().map(|(parent, key, value, _)| {
         let mut wrong = pod.clone();
         wrong.pointer_mut(parent).expect(parent)[key] = value;
-        for version in [OLDEST, NEWEST] {
-            let refused = refusals(&[pod.clone(), wrong.clone()], version);
-            assert!(refused.len() == 1 && refused[0].contains(expected), "{key}: {refused:?}");
+        wrong
+    });
+    let documents = [&wrong[..], from_ref(&pod)].concat();
+    for version in [OLDEST, NEWEST] {
+        let refused = refusals(&documents, version);
+        assert_eq!(refused.len(), wrong.len(), "{refused:#?}");
+        for (refused, (.., expected)) in refused.iter().zip(&edits) {
+            assert!(refused.contains(expected), "{expected}: {refused}");
         }
     }
-    // And the version counts: nobody knew sidecars then.
-    let refused = refusals(&[pod], "1.27");
+    // And the version counts: this one has no sidecars.
+    let refused = refusals(from_ref(&pod), "1.27");
     assert!(
         refused.len() == 1 && refused[0].contains("'restartPolicy' was unexpected"),
         "{refused:?}"
