@@ -1,6 +1,7 @@
 //! The properties of the fuzz targets (`proxy/fuzz`, `broker/fuzz`), on the corpus that is committed with them.
 
 use std::fs;
+use std::path::PathBuf;
 
 use sigward_tests::processes;
 
@@ -35,9 +36,13 @@ fn check_of(package: &str, target: &str, property: fn(&[u8])) {
     let corpus = processes::workspace().join(package).join("fuzz/corpus").join(target);
     let mut inputs: Vec<_> = fs::read_dir(corpus).unwrap().map(|it| it.unwrap().path()).collect();
     inputs.sort();
+    check_each(&inputs, property);
+}
+
+fn check_each(inputs: &[PathBuf], property: fn(&[u8])) {
     assert!(!inputs.is_empty());
     for input in inputs {
-        let data = fs::read(&input).unwrap();
+        let data = fs::read(input).unwrap();
         let outcome = std::panic::catch_unwind(|| property(&data));
         assert!(outcome.is_ok(), "{}", input.display());
     }
@@ -76,6 +81,10 @@ fn what_is_signed_stays_at_its_endpoint() {
 #[test]
 fn a_configuration_is_right_or_says_where_it_is_wrong() {
     check_of("broker", "config", config::check);
+    // Those that are shipped, too. The fuzzer gets them as a second corpus.
+    let deploy = processes::workspace().join("broker/deploy");
+    let shipped = ["broker.toml", "container/pod/broker.toml", "container/node/broker.toml"];
+    check_each(&shipped.map(|file| deploy.join(file)), config::check);
 }
 
 #[test]

@@ -75,3 +75,4 @@ mod unsolicited;
 mod versions;
 mod without_credentials;
 mod workstation;
+mod yaml;

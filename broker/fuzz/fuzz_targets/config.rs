@@ -1,3 +1,5 @@
+//! From the root of the crate, the shipped files as a second corpus: `cargo fuzz run config fuzz/corpus/config deploy`.
+
 #![no_main]
 
 #[path = "../properties/config.rs"]

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use sigward_tests::processes::{binaries, workspace};
 
 use super::podman::{Podman, succeed};
-use crate::manifests;
+use crate::manifests::rendered::directory;
 
 /// `localhost/sigward`, in the store of `podman`. Answers what it is by its contents: the digests of its configuration and
 /// of its manifest.
@@ -26,7 +26,7 @@ pub(super) fn build(podman: &Podman) -> [String; 2] {
     let mut buildah = podman.command("buildah");
     buildah.args(["bud", "--isolation", "chroot", "--tag", "sigward"]).args(reproducible());
     buildah.arg("--build-context").arg(format!("build={}", stage.display()));
-    buildah.arg("--file").arg(manifests::directory().join("Containerfile")).arg(context);
+    buildah.arg("--file").arg(directory().join("Containerfile")).arg(context);
     succeed(&mut buildah);
     ["{{.Id}}", "{{.Digest}}"].map(|what| {
         let answer = podman.run(&["image", "inspect", "--format", what, "localhost/sigward"]);
@@ -55,7 +55,7 @@ fn the_image_is_the_same_whoever_builds_it() {
 
 /// Stages the root of the image in `root`, as the build stage does.
 fn rootfs(scratch: &Path, root: &Path) {
-    let mut command = Command::new(manifests::directory().join("rootfs"));
+    let mut command = Command::new(directory().join("rootfs"));
     command.arg(root);
     for program in [&binaries().broker, &binaries().proxy] {
         // A release has no symbols.
@@ -107,7 +107,7 @@ fn the_root_holds_what_the_programs_need_and_is_reproducible() {
         }
     }
     assert_eq!(programs, ["usr/bin/sigward-broker", "usr/bin/sigward-proxy"]);
-    let bill = succeed(&mut Command::new(manifests::directory().join("sbom")));
+    let bill = succeed(&mut Command::new(directory().join("sbom")));
     let (_, _, inside) = &one[Path::new("usr/share/sigward/sbom.cdx.json")];
     assert_eq!(*inside, Sha256::digest(bill).to_vec(), "the bill of materials is another one");
     for needed in ["etc/ssl/certs/ca-certificates.crt", "etc/passwd", "etc/nsswitch.conf"] {
@@ -118,7 +118,7 @@ fn the_root_holds_what_the_programs_need_and_is_reproducible() {
 /// The bill of materials names each crate that is in the programs with the checksum of Cargo.lock, and no other.
 #[test]
 fn the_bill_of_materials_is_that_of_the_lock_file() {
-    let text = succeed(&mut Command::new(manifests::directory().join("sbom")));
+    let text = succeed(&mut Command::new(directory().join("sbom")));
     let bill: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!((&bill["bomFormat"], &bill["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
     let lock = fs::read_to_string(workspace().join("Cargo.lock")).expect("a lock file");

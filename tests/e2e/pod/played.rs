@@ -1,4 +1,4 @@
-//! pod.yaml as podman 4.3 can play it. What differs, and why:
+//! The pod of `kubectl kustomize`, as podman 4.3 can play it. What differs, and why:
 //!
 //! - its sidecars (init containers that are restarted) become containers: podman knows the others alone. The test runs
 //!   their probes, and ends them in the kubelet's order
@@ -22,8 +22,7 @@ use sigward_tests::keys::CANARY;
 use sigward_tests::upstream::{REGION, SERVICE};
 
 use super::image;
-use crate::manifests::kustomize::Kustomized;
-use crate::manifests::{self, containers};
+use crate::manifests::rendered::{Rendered, containers};
 
 /// Where the server and STS listen, on the network of the pod.
 pub(super) const PORT: u16 = 8090;
@@ -37,7 +36,7 @@ const SHIPPED: &str = "https://aws-mcp.us-east-1.api.aws/mcp";
 
 /// Writes the pod and its volumes into `scene`. Answers the file.
 pub(super) fn write(scene: &Path) -> String {
-    let base = Kustomized::load(&manifests::directory().join("pod"));
+    let base = Rendered::with("pod", &[]);
     let mut pod = base.named("Pod", "agent").clone();
     let spec = pod["spec"].take();
     let group = spec["securityContext"]["fsGroup"].as_u64().expect("a group");
@@ -64,7 +63,7 @@ pub(super) fn write(scene: &Path) -> String {
 }
 
 /// What the kubelet makes of a volume.
-fn write_volume(volumes: &Path, volume: &Value, group: u32, base: &Kustomized) {
+fn write_volume(volumes: &Path, volume: &Value, group: u32, base: &Rendered) {
     let directory = volumes.join(volume["name"].as_str().expect("a name"));
     fs::create_dir_all(&directory).expect("a directory");
     let file = |name: &str, text: &str, mode: u32| {
@@ -80,8 +79,8 @@ fn write_volume(volumes: &Path, volume: &Value, group: u32, base: &Kustomized) {
         }
     } else if let Some(name) = volume["configMap"]["name"].as_str() {
         mode = 0o2777;
-        for (name, path) in &base.config_maps[name] {
-            let text = fs::read_to_string(path).expect("a file of the ConfigMap");
+        for (name, text) in base.files(name) {
+            let text = text.as_str().expect("a text");
             let here = format!("{ENDPOINT}\"\nservice = \"{SERVICE}\"\nregion = \"{REGION}");
             let is_rate = |line: &str| line.starts_with("rate = ");
             let lines = text.replace(SHIPPED, &here);
