@@ -1,4 +1,4 @@
-//! What the README shows is what the programs take.
+//! The programs accept what the README, and those of the two crates, show.
 
 use std::ffi::OsString;
 
@@ -7,13 +7,18 @@ use sigward_proxy::environment::Environment;
 use sigward_tests::{figures, processes};
 
 const README: &str = include_str!("../../README.md");
+const READMES: [&str; 3] =
+    [README, include_str!("../../broker/README.md"), include_str!("../../proxy/README.md")];
 const CI: &str = include_str!("../../.ci/run");
 
-/// The fenced blocks of a language.
+/// The fenced blocks of a language, in all of them.
 fn blocks(language: &str) -> Vec<&'static str> {
     let fence = format!("```{language}\n");
-    let starts = README.split(fence.as_str()).skip(1);
-    starts.map(|rest| rest.split("```").next().unwrap_or_default()).collect()
+    let of = |text: &'static str| {
+        let blocks = text.split(fence.as_str()).skip(1);
+        blocks.map(|rest| rest.split("```").next().unwrap_or_default()).collect::<Vec<_>>()
+    };
+    READMES.into_iter().flat_map(of).collect()
 }
 
 #[test]
@@ -54,8 +59,9 @@ fn its_client_configurations_are_commands_that_the_proxy_takes() {
             takes(arguments.map(|argument| argument.as_str().expect(block)));
         }
     }
-    let lines = README.lines().filter_map(|line| line.strip_prefix("sigward-proxy "));
-    let commands: Vec<&str> = lines.collect();
+    let lines = READMES.into_iter().flat_map(str::lines);
+    let commands: Vec<&str> =
+        lines.filter_map(|line| line.strip_prefix("sigward-proxy ")).collect();
     assert!(!commands.is_empty());
     let is_of =
         |word: &str| commands.iter().filter(|it| it.split(' ').next() == Some(word)).count();
@@ -97,14 +103,15 @@ async fn the_options_that_it_names_exist() {
     for subcommand in subcommands {
         known.push_str(&help(&binaries.broker, subcommand).await);
     }
-    let words = README.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+    let is_end = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
+    let words = READMES.into_iter().flat_map(|text| text.split(is_end));
     let cargo = ["--release", "--bin", "--workspace", "--locked", "--path"];
     let others = ["--write", "--only", "--version", "--timestamp"];
     let is_others = |word: &&str| cargo.contains(word) || others.contains(word);
     let options: Vec<&str> = words.filter(|word| is_option(word) && !is_others(word)).collect();
     assert!(options.len() > 5);
     for option in options {
-        assert!(known.contains(option), "{option} is in the README, and in no --help");
+        assert!(known.contains(option), "{option} is in a README, and in no --help");
     }
 }
 
