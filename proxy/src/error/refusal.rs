@@ -119,19 +119,23 @@ impl Refusal {
 
     /// The command that signs in through a running broker.
     fn login_command(&self) -> String {
-        if matches!(self.broker, BrokerAddress::Tls(_)) {
-            // The command uses the default socket on that machine.
-            let profile = self.profile.as_operand();
-            return format!("`sigward-broker login {profile}` on the machine of {}", self.broker);
-        }
         let broker = match &self.broker {
             // The command finds the default sockets itself.
             BrokerAddress::Unix(path) if !path.ends_with("sigward/broker.sock") => {
                 format!("--broker {} ", shell_word(&format!("unix:{}", path.display())))
             }
-            _ => String::new(),
+            BrokerAddress::Tls(address) => format!("--broker {} ", shell_word(address)),
+            BrokerAddress::Unix(_) | BrokerAddress::Private => String::new(),
         };
-        format!("`sigward-broker login {broker}{}`", self.profile.as_operand())
+        let command = format!("`sigward-broker login {broker}{}`", self.profile.as_operand());
+        match self.broker {
+            BrokerAddress::Tls(_) => {
+                format!(
+                    "{command} with the --broker-cert, --broker-key and --broker-ca of this proxy"
+                )
+            }
+            BrokerAddress::Unix(_) | BrokerAddress::Private => command,
+        }
     }
 }
 

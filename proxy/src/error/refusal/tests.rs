@@ -257,6 +257,11 @@ fn commands_can_be_copied_into_a_shell() {
     let elsewhere = BrokerAddress::Unix("/srv/b.sock".into());
     let named = text(Reason::LoginRequired, "Zürich", elsewhere);
     assert!(named.contains("`sigward-broker login --broker unix:/srv/b.sock Zürich`"), "{named}");
+    let remote = BrokerAddress::Tls("https://broker.example.org:7443".into());
+    let remote = text(Reason::LoginRequired, "dev", remote);
+    let command = "`sigward-broker login --broker https://broker.example.org:7443 dev` with the \
+                   --broker-cert, --broker-key and --broker-ca of this proxy";
+    assert!(remote.contains(command), "{remote}");
     let files = text(Reason::ProfileMisconfigured, "$(reboot)", PRIVATE);
     assert!(files.contains("`aws configure list --profile '$(reboot)'`"), "{files}");
 }
