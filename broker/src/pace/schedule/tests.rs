@@ -264,7 +264,9 @@ fn a_slow_start_lets_few_out_until_some_are_answered() {
     assert!(schedule.due(start).is_empty());
     // Each answer makes room for two, and only those of the peer that was given the signature count.
     assert!(!schedule.ended(&PeerId::Uid(2), "40") && !schedule.ended(&PeerId::Uid(1), "0"));
-    (0..4).for_each(|waiter| drop(schedule.ask(&me, true, waiter, start)));
+    for waiter in 0..4 {
+        assert!(matches!(schedule.ask(&me, true, waiter, start), Asked::Later(_)));
+    }
     assert!(schedule.ended(&PeerId::Uid(1), "40"));
     assert!(!schedule.ended(&PeerId::Uid(1), "40"), "it is over already");
     assert_eq!(schedule.due(start).len(), 2);
