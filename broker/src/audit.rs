@@ -1,10 +1,10 @@
-//! The audit log: who asked for what, what was decided, and what became of it.
+//! The audit log: requests, decisions and their outcomes.
 //!
-//! Invariant: a record is one line of printable ASCII, whatever a caller put into the texts in it, and
-//! carries the hash of the line before (`chain`). A signature that can't be recorded isn't given out,
-//! unless the configuration says otherwise; with `sync = "batch"`, recorded means on disk.
+//! Invariant: a record is one line of printable ASCII, whatever texts a caller sends, and contains
+//! the hash of the previous line (`chain`). A signature that can't be recorded isn't returned,
+//! unless the configuration allows it; with `sync = "batch"`, recorded means on disk.
 //!
-//! A thread of its own writes, many records at a time. Its queue is bounded: where the disk hangs, the
+//! A separate thread writes many records at a time. Its queue is bounded: if the disk hangs, the
 //! queue fills and nothing more is signed, but no worker waits for the disk.
 
 mod chain;
@@ -29,53 +29,55 @@ use crate::config;
 use crate::error::{Denial, Error, Reason};
 use crate::peer::Peer;
 
-/// How long a decision waits for its record. A disk may pause for seconds; a pipe that nobody reads, for ever.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the end of the process waits for records, of decisions and then of events.
-const FAREWELL: Duration = Duration::from_millis(400);
+/// The timeout of a record before its decision is denied. A disk may pause for seconds, and a pipe
+/// without a reader for ever.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the process waits for records while it shuts down, first of decisions and then of events.
+const LAST_WAIT: Duration = Duration::from_millis(400);
 
-/// The log, whatever the configuration in force says of it.
+/// The audit log, for all configurations in turn.
 #[derive(Debug)]
 pub struct Audit {
     writer: Writer,
     flood: Mutex<Flood>,
-    /// Tells this process's records from those of others.
+    /// Distinguishes the record ids of this process from those of others.
     prefix: String,
     count: AtomicU64,
     failures: AtomicU64,
-    /// The process is about to end.
+    /// Set when the process is about to end.
     ending: watch::Sender<bool>,
 }
 
-/// A record on its way to the disk; or why it isn't. Nothing, where nothing is recorded.
+/// A record that is being written, or the reason why it can't be; `None` if the log is off.
 #[derive(Debug)]
 #[must_use = "a decision stands only with its record"]
 pub struct Submitted(Result<Option<oneshot::Receiver<io::Result<()>>>, &'static str>);
 
-/// What an operator wants to know of the log.
+/// The state of the log, for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// The hash of the last line.
     pub head: String,
-    /// How many records could not be written.
+    /// The number of records that could not be written.
     pub failures: u64,
-    /// How many wait to be written.
+    /// The number of records that wait to be written.
     pub queued: usize,
-    /// How many denials were only counted.
+    /// The number of denials that were only counted.
     pub summed_up: u64,
 }
 
 impl Audit {
-    /// Whether it could be opened. Nothing is opened, made or locked: a broker may be writing to it.
+    /// Checks whether the log could be opened, without opening, creating or locking anything: a
+    /// broker may be writing to it.
     ///
     /// # Errors
-    /// What [`Audit::open`] would fail with.
+    /// The error that [`Audit::open`] would return.
     pub fn check(config: &config::Audit) -> Result<(), Error> {
         let config::AuditTarget::File(path) = &config.target else { return Ok(()) };
         writer::check(path).map_err(|source| Error::Audit { path: path.clone(), source })
     }
 
-    /// Opens the log; `now` makes the records' ids unique.
+    /// Opens the log; `now` makes the ids of records unique.
     ///
     /// # Errors
     /// The file can't be opened, or another broker writes to it.
@@ -91,33 +93,33 @@ impl Audit {
         })
     }
 
-    /// Opens the file again, which someone may have rotated, or another one that `config` names.
+    /// Reopens the file, which may have been rotated, or opens the one in `config`.
     ///
     /// # Errors
-    /// It can't be opened; the one before is still written to.
+    /// The file can't be opened; records are still written to the previous one.
     pub async fn reopen(&self, config: Option<&config::Audit>) -> Result<(), Error> {
         let (done, opened) = oneshot::channel();
         self.writer.wait_and_send(Job::Reopen(config.cloned(), done)).await;
-        // The writer ends with the process only.
+        // The writer ends only with the process.
         opened.await.unwrap_or(Ok(()))
     }
 
-    /// Begins the record of a request: a denial without a reason, until `allow` or `deny` completes it.
+    /// Starts the record of a request: a denial without a reason, until `allow` or `deny` completes it.
     #[must_use]
     pub fn begin(&self, action: &'static str, peer: &Peer, now: SystemTime) -> Record {
         Record::new(self.next_id(), action, peer, now)
     }
 
-    /// Writes the record of a decision, and waits until it is written. Gives back why the decision can't
-    /// stand without it.
+    /// Writes the record of a decision, and waits until it is written.
     ///
     /// # Errors
-    /// AUDIT_UNAVAILABLE.
+    /// AUDIT_UNAVAILABLE: the decision must not take effect without a record.
     pub async fn write(&self, record: &Record) -> Result<(), Denial> {
         self.written(self.submit(record)).await
     }
 
-    /// Hands the record of a decision to the thread, which writes it meanwhile. It counts once [`Self::written`] says so.
+    /// Hands the record of a decision to the writing thread. The record is complete only after
+    /// [`Self::written`] succeeds.
     pub fn submit(&self, record: &Record) -> Submitted {
         if self.writer.is_off() {
             return Submitted(Ok(None));
@@ -132,10 +134,10 @@ impl Audit {
         Submitted(Ok(Some(written)))
     }
 
-    /// Waits until a record is written. Gives back why the decision can't stand without it.
+    /// Waits until a record is written.
     ///
     /// # Errors
-    /// AUDIT_UNAVAILABLE.
+    /// AUDIT_UNAVAILABLE: the decision must not take effect without a record.
     pub async fn written(&self, submitted: Submitted) -> Result<(), Denial> {
         let written = match submitted.0 {
             Ok(None) => return Ok(()),
@@ -145,7 +147,7 @@ impl Audit {
         let written = tokio::select! {
             biased;
             written = written => written,
-            () = self.patience() => return self.failed("it isn't written in time"),
+            () = self.timeout() => return self.failed("timeout"),
         };
         match written {
             Ok(Ok(())) => Ok(()),
@@ -154,8 +156,9 @@ impl Audit {
         }
     }
 
-    /// Writes the record of a denial, or counts it: a caller can't make the log grow without bound.
-    /// Whether there is a record, whose id can be quoted. `stranger`: no rule matches this peer.
+    /// Writes the record of a denial, or only counts it, so that a caller can't make the log grow
+    /// without bound. Returns whether there is a record, whose id can be sent. `stranger` is set if
+    /// no rule matches the peer.
     pub async fn write_denial(
         &self,
         record: &Record,
@@ -163,15 +166,15 @@ impl Audit {
         now: Instant,
         time: SystemTime,
     ) -> bool {
-        let noted = {
+        let is_recorded = {
             let mut flood = self.flood.lock().unwrap_or_else(PoisonError::into_inner);
             flood.note(record.peer(), stranger, record.reason(), now, time)
         };
-        // A denial is answered as it is, recorded or not.
-        noted && self.write(record).await.is_ok()
+        // A denial is sent even if its record can't be written.
+        is_recorded && self.write(record).await.is_ok()
     }
 
-    /// Records what happened by itself: a reload, a load, the end of a sign-in. Nobody waits for it.
+    /// Records an event, like a reload, a load, or the end of a sign-in, without waiting.
     pub fn event(&self, event: Event, now: SystemTime) {
         let Some(json) = record::json(&event.record(self.next_id(), now)) else { return };
         if !self.writer.send(Job::Write(json, None)) {
@@ -179,7 +182,7 @@ impl Audit {
         }
     }
 
-    /// Records how many denials were only counted since the last time.
+    /// Records how many denials were only counted since the last call.
     pub fn sum_up(&self, now: SystemTime) {
         let sums = self.flood.lock().unwrap_or_else(PoisonError::into_inner).take();
         for (peer, sum) in sums {
@@ -187,21 +190,22 @@ impl Audit {
         }
     }
 
-    /// As long as a decision waits for its record: less at the end of the process.
-    async fn patience(&self) {
+    /// Completes when a decision has waited long enough for its record: earlier while the process
+    /// shuts down.
+    async fn timeout(&self) {
         let mut ending = self.ending.subscribe();
         let ended = ending.wait_for(|ending| *ending);
-        if tokio::time::timeout(PATIENCE, ended).await.is_ok() {
-            tokio::time::sleep(FAREWELL).await;
+        if tokio::time::timeout(TIMEOUT, ended).await.is_ok() {
+            tokio::time::sleep(LAST_WAIT).await;
         }
     }
 
-    /// From now on, decisions wait for their records a moment only: the process is about to end.
+    /// Shortens the timeout of records, because the process is about to end.
     pub fn hurry(&self) {
         self.ending.send_replace(true);
     }
 
-    /// Waits, for a moment, until all records are written.
+    /// Waits until all records are written, but not longer than `LAST_WAIT`.
     pub async fn close(&self, now: SystemTime) {
         self.sum_up(now);
         let (done, written) = oneshot::channel();
@@ -209,10 +213,10 @@ impl Audit {
             self.writer.wait_and_send(Job::Flush(done)).await;
             written.await.ok();
         };
-        tokio::time::timeout(FAREWELL, last).await.ok();
+        tokio::time::timeout(LAST_WAIT, last).await.ok();
     }
 
-    /// How it stands.
+    /// The state of the log.
     #[must_use]
     pub fn health(&self) -> Health {
         let flood = self.flood.lock().unwrap_or_else(PoisonError::into_inner);
@@ -227,7 +231,7 @@ impl Audit {
     fn next_id(&self) -> String {
         let mut id = String::with_capacity(self.prefix.len() + 17);
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        // A string takes everything.
+        // Writing to a string can't fail.
         let _ = write!(id, "{}-{number:x}", self.prefix);
         id
     }

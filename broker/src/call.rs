@@ -1,8 +1,8 @@
-//! What a body asks for, read as it streams by: its hash, and the call in it.
+//! Reads a body as a stream: its hash, and the call in it.
 //!
-//! Invariant: nothing of the body is kept but what `sigward_proto::call` keeps of it, which is bounded. A
-//! [`Call`] exists only where every reader reads the same one, and its names are such that no server trims,
-//! folds, cuts or decodes them to others.
+//! Invariant: of the body, only what `sigward_proto::call` stores is kept, which is bounded. A
+//! [`Call`] exists only if all parsers read the same call, and its names are such that no server
+//! trims, folds, cuts or decodes them to others.
 
 mod headers;
 mod uri;
@@ -13,29 +13,29 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use sigward_proto::call::{self, Fault, Kind, Place, Reader, Target, Value, Want};
 
-/// What is known of a body.
+/// The result of reading a body.
 #[derive(Debug)]
 pub struct Body {
     /// Its SHA-256.
     pub sha256: [u8; 32],
-    /// What it asks for.
+    /// The call in the body.
     pub content: Content,
 }
 
-/// What a body asks for.
+/// The call in a body, if it was read.
 #[derive(Debug)]
 pub enum Content {
-    /// Nobody has read it.
+    /// The body wasn't parsed.
     Unread,
-    /// There is none: a GET or a DELETE.
+    /// There is no body: a GET or a DELETE.
     None,
-    /// One message of one meaning.
+    /// A message that all parsers read alike.
     Call(Call),
-    /// It may be read in more than one way, for this reason.
+    /// A body that parsers may read differently, and why.
     Ambiguous(Cow<'static, str>),
 }
 
-/// A message that has one meaning.
+/// A message that all parsers read alike.
 #[derive(Debug, Clone)]
 pub struct Call {
     message: call::Call,
@@ -59,13 +59,13 @@ impl Call {
         &self.method
     }
 
-    /// Request, notification or response.
+    /// Whether it is a request, notification or response.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.message.kind()
     }
 
-    /// What the method acts on.
+    /// The tool, resource, prompt or task that the method acts on.
     #[must_use]
     pub fn target(&self) -> Target<'_> {
         match &self.target {
@@ -77,7 +77,7 @@ impl Call {
         }
     }
 
-    /// The name of the target, of whatever kind.
+    /// The name of the target, of any kind.
     #[must_use]
     pub fn target_name(&self) -> Option<&str> {
         match &self.target {
@@ -89,16 +89,16 @@ impl Call {
         }
     }
 
-    /// What was looked at when it was read.
+    /// The parts that were looked at when the body was read.
     #[must_use]
     pub fn want(&self) -> &Arc<Want> {
         self.message.want()
     }
 
-    /// A value that a rule looks at.
+    /// The value at a place that a rule looks at.
     ///
     /// # Errors
-    /// Readers may disagree on it.
+    /// Parsers may read the value differently.
     pub fn value(&self, place: Place) -> Result<Option<&Value>, Fault> {
         self.message.value(place)
     }
@@ -109,21 +109,23 @@ impl Call {
         if message.kind() != Kind::Response && !call::is_name(method) {
             return Err("a method that servers may read differently".into());
         }
-        let odd = |what: &'static str| Err(Cow::Borrowed(what));
+        let ambiguous = |what: &'static str| Err(Cow::Borrowed(what));
         let target = match message.target().map_err(fault)? {
             Target::None => OwnedTarget::None,
             Target::Tool(name) if call::is_name(name) => OwnedTarget::Tool(name.to_owned()),
             Target::Prompt(name) if call::is_name(name) => OwnedTarget::Prompt(name.to_owned()),
             Target::Resource(uri) if uri::is_clear(uri) => OwnedTarget::Resource(uri.to_owned()),
             Target::Task(id) if is_printable(id) => OwnedTarget::Task(id.to_owned()),
-            Target::Tool(_) => return odd("the name of a tool that servers may read differently"),
+            Target::Tool(_) => {
+                return ambiguous("the name of a tool that servers may read differently");
+            }
             Target::Prompt(_) => {
-                return odd("the name of a prompt that servers may read differently");
+                return ambiguous("the name of a prompt that servers may read differently");
             }
             Target::Resource(_) => {
-                return odd("a resource's URI that servers may read differently");
+                return ambiguous("a resource's URI that servers may read differently");
             }
-            Target::Task(_) => return odd("a task's id that servers may read differently"),
+            Target::Task(_) => return ambiguous("a task's id that servers may read differently"),
         };
         let call = Self { method: method.to_owned(), target, message };
         headers::agree(headers, call.method(), call.target_name())?;
@@ -145,20 +147,20 @@ pub struct BodyReader {
 
 #[derive(Debug)]
 enum Reading {
-    /// Nobody looks at it.
+    /// No rule looks at the body.
     No,
     Yes(Box<Reader>),
     Ambiguous(Cow<'static, str>),
 }
 
 impl BodyReader {
-    /// One that only hashes.
+    /// A reader that only computes the hash.
     #[must_use]
     pub fn hashing() -> Self {
         Self { hash: Sha256::new(), reading: Reading::No, empty: true }
     }
 
-    /// One that reads the call too.
+    /// A reader that also reads the call.
     #[must_use]
     pub fn reading(want: Arc<Want>, headers: &[(String, String)]) -> Self {
         let reading = match headers::content(headers) {
@@ -168,7 +170,7 @@ impl BodyReader {
         Self { reading, ..Self::hashing() }
     }
 
-    /// Reads on.
+    /// Reads the next chunk.
     pub fn push(&mut self, chunk: &[u8]) {
         self.empty &= chunk.is_empty();
         self.hash.update(chunk);
@@ -179,7 +181,7 @@ impl BodyReader {
         }
     }
 
-    /// How many bytes of the body are kept.
+    /// The bytes of the body that are stored.
     #[must_use]
     pub fn held(&self) -> usize {
         match &self.reading {
@@ -188,13 +190,13 @@ impl BodyReader {
         }
     }
 
-    /// Whether nothing has come.
+    /// Whether no bytes were read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.empty
     }
 
-    /// The body, when all of it has come.
+    /// The result, after the last chunk.
     #[must_use]
     pub fn finish(self, headers: &[(String, String)]) -> Body {
         let content = match self.reading {
@@ -213,13 +215,13 @@ impl BodyReader {
 }
 
 impl Body {
-    /// The body of a request that has none.
+    /// The result for a request without a body.
     #[must_use]
     pub fn none() -> Self {
         Self { sha256: Sha256::digest([]).into(), content: Content::None }
     }
 
-    /// A body of which only the hash has come.
+    /// The result for a body of which only the hash was sent.
     #[must_use]
     pub fn unread(sha256: [u8; 32]) -> Self {
         Self { sha256, content: Content::Unread }

@@ -1,4 +1,5 @@
-//! The command line: serve, check, status, health, login, explain, audit. The only place that reads the environment.
+//! The command line: serve, check, status, health, login, explain, audit. Only this module reads
+//! the environment.
 
 mod audit;
 mod check;
@@ -30,7 +31,7 @@ use crate::process::{self, Supervisor};
 use crate::profile::Surroundings;
 use crate::server::{self, Reread, Sockets, Termination};
 
-/// Keeps AWS credentials, and signs HTTP requests for those who may not hold them.
+/// Keeps AWS credentials, and signs HTTP requests for callers that must not have them.
 #[derive(Debug, Parser)]
 #[command(name = "sigward-broker", version = crate::VERSION)]
 struct Options {
@@ -42,11 +43,12 @@ struct Options {
 enum Command {
     /// Serve signatures on a Unix socket, and over TLS
     Serve(Serve),
-    /// Validate a configuration, report what would keep serve from starting, load each profile and show its AWS identity
+    /// Validate a configuration, report what prevents serve from starting, load each profile and
+    /// show its AWS identity
     Check(Check),
     /// Show the profiles of a running broker: state, source, time left, last error
     Status(status::Options),
-    /// Report by exit code whether a broker accepts calls (0: it does), for container health probes
+    /// Report by exit code whether a broker accepts calls (0: yes), for container health probes
     Health(health::Options),
     /// Sign in to IAM Identity Center through a running broker
     Login(login::Options),
@@ -56,7 +58,8 @@ enum Command {
     Profiles,
     /// Check an audit log
     Audit(audit::Options),
-    /// Set up a broker for one user of this machine, under a user of its own, and move the keys out of that user's home
+    /// Set up a broker for one user of this machine, under a separate user, and move the keys out
+    /// of that user's home
     Setup(setup::Options),
 }
 
@@ -67,16 +70,16 @@ struct Serve {
     /// Unix socket to listen on [default: $XDG_RUNTIME_DIR/sigward/broker.sock, else /run/sigward/broker.sock]
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
     socket: Option<PathBuf>,
-    /// Serve the one connection that standard input is, and end with it
+    /// Serve the single connection on standard input, and exit when it is closed
     #[arg(long, hide = true, conflicts_with = "socket")]
     connection_on_stdin: bool,
-    /// Ask AWS once for each key whose it is, for the check of a proxy
+    /// Ask AWS once for the identity of each key, for the check of a proxy
     #[arg(long, hide = true, conflicts_with = "config")]
     identity: bool,
     /// Where to write the audit log: stderr, none, or a file [default: stderr, or as configured]
     #[arg(long, value_name = "stderr|none|PATH", value_parser = audit_target)]
     audit: Option<AuditTarget>,
-    /// Least severe level of the log lines
+    /// Lowest severity of the log lines
     #[arg(long, value_enum, ignore_case = true, default_value = "INFO")]
     log_level: LogLevel,
     /// Format of the log lines
@@ -90,7 +93,7 @@ struct Check {
     what: What,
 }
 
-/// A configuration file, or the same by flags.
+/// A configuration file, or the equivalent flags.
 #[derive(Debug, Args)]
 struct What {
     /// Configuration file, in TOML
@@ -102,21 +105,22 @@ struct What {
     /// URLs of the endpoints to sign requests for
     #[arg(long, value_name = "URL", num_args = 1.., conflicts_with = "config")]
     endpoint: Vec<String>,
-    /// Service to sign for, where it doesn't follow from the endpoint's host
+    /// Service to sign for, if it doesn't follow from the endpoint's host
     #[arg(long, conflicts_with = "config")]
     service: Option<String>,
-    /// Region to sign for, where it doesn't follow from the endpoint's host
+    /// Region to sign for, if it doesn't follow from the endpoint's host
     #[arg(long, conflicts_with = "config")]
     region: Option<String>,
 }
 
-/// One may be busy with a large body while the others answer. More than there are processors would only wake each other.
+/// With two threads, one may process a large body while the other answers. More than there are
+/// processors would only compete.
 const WORKERS: RangeInclusive<usize> = 2..=4;
-/// A private broker has one client, and no rules that look at bodies: threads that wake each other cost
-/// a signature more than it takes, and memory.
+/// A private broker has one client, and no rules that look at bodies: waking a second thread would
+/// cost more than a signature, and memory.
 const WORKERS_OF_ONE_CLIENT: usize = 1;
-/// How long the end of the process waits for blocking calls.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long the process waits for blocking calls on exit.
+const EXIT_WAIT: Duration = Duration::from_millis(200);
 
 /// All commands and options, for man pages and completions.
 #[must_use]
@@ -127,7 +131,7 @@ pub fn command() -> clap::Command {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Before options are parsed, before there is a thread: from here on the memory is closed.
+    // Protects the memory before options are parsed and threads are started.
     let outcome = process::harden().and_then(|()| match Options::parse().command {
         Command::Serve(serve) => run_serve(serve),
         Command::Check(check) => run_check(&check),
@@ -153,7 +157,7 @@ pub fn main() -> ExitCode {
 
 fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     let [default_socket, ..] = default_sockets();
-    // Before there is another thread.
+    // Before other threads are started.
     let sockets = Sockets::take(default_socket);
     let stdin = process::take_stdin()?;
     let environment = Environment::read();
@@ -171,10 +175,11 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     };
     let text = path.as_deref().map(config::read_text).transpose()?;
     let config = parse(text.as_deref().unwrap_or_default())?;
-    // Its certificates may be where the confined process reads nothing.
+    // The certificates for traces may be where the confined process can't read.
     let traces = TraceSettings::read(|name| surroundings.variable(name).map(str::to_owned));
     let bound = sockets.bound(&config.listen).filter(|_| !connection_on_stdin);
-    // Before there is another thread, which would not be, but for the one that is to stay outside.
+    // Before other threads are started: they wouldn't be confined, except for the one that must
+    // stay outside.
     let confined = confine::confine(&config, path.as_deref(), bound, &surroundings);
     let (traces, no_traces) = match traces.map_err(TracesError::from).and_then(start_traces) {
         Ok(traces) => (traces, None),
@@ -183,7 +188,7 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Error> {
     let _log = start_log(log_level, log_format, traces)?;
     confine::log(&confined);
     if let Some(error) = no_traces {
-        // No reason to sign nothing.
+        // Signatures are served without traces.
         tracing::error!("no traces are exported: {error}");
     }
     let reread = path.zip(text).map(|(path, text)| Reread {
@@ -229,7 +234,7 @@ fn run_check(check: &Check) -> Result<ExitCode, Error> {
     block_on(check::run(&config, &environment.surroundings()?, &default_socket))
 }
 
-/// A signature takes microseconds; loads wait for the network. More threads would only wait.
+/// A signature takes microseconds, and loads wait for the network. More threads would only be idle.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Error> {
     block_on_with(workers(), work)
 }
@@ -244,9 +249,9 @@ fn block_on_with<T>(workers: usize, work: impl Future<Output = T>) -> Result<T, 
         tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
     let runtime = runtime.map_err(|source| Error::Process { what: "start the runtime", source })?;
     let outcome = runtime.block_on(work);
-    // What still runs is dropped, and a credential_process ended with that. What hangs in a blocking call isn't
+    // Running tasks are dropped, which ends credential processes. Hanging blocking calls aren't
     // waited for.
-    runtime.shutdown_timeout(LAST_WORDS);
+    runtime.shutdown_timeout(EXIT_WAIT);
     Ok(outcome)
 }
 
@@ -256,7 +261,7 @@ impl What {
         self.parse(text.as_deref().unwrap_or_default(), environment, None)
     }
 
-    /// The configuration that `text` of the file means, or the flags.
+    /// Parses the text of the file, or the flags.
     fn parse(
         &self,
         text: &str,
@@ -288,18 +293,18 @@ fn audit_target(text: &str) -> Result<AuditTarget, String> {
     }
 }
 
-/// What no child is to see, whatever the configuration passes on.
+/// Variables that no child process gets, even if the configuration passes them on.
 const KEYS: [&str; 6] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECURITY_TOKEN",
-    // The SDK takes it for the secret key too.
+    // The SDK also reads the secret key from this variable.
     "SECRET_ACCESS_KEY",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
 ];
 
-/// What the environment says.
+/// The values of the environment.
 struct Environment(Surroundings);
 
 impl Environment {
@@ -307,7 +312,7 @@ impl Environment {
     fn read() -> Self {
         let variables = std::env::vars_os();
         let variables = variables.filter(|(name, _)| !KEYS.iter().any(|key| name == key));
-        // By `HOME`, else by the user database, as the AWS CLI finds it.
+        // From `HOME`, else from the user database, like the AWS CLI.
         let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
         Self(Surroundings { home, variables: variables.collect() })
     }
@@ -317,15 +322,15 @@ impl Environment {
         region.map(str::to_owned)
     }
 
-    /// All of it, for the profiles.
+    /// The whole environment, for the profiles.
     fn surroundings(&self) -> Result<Surroundings, Error> {
         self.0.check().map_err(Error::Usage)?;
         Ok(self.0.clone())
     }
 }
 
-/// Where a broker listens by default, and where others look for one: the user's own, then the one that the machine keeps
-/// for that user, then the machine's.
+/// The default sockets, in the order in which clients try them: the user's own, the machine's for
+/// that user, and the machine's.
 #[allow(clippy::disallowed_methods, reason = "this is the module that reads it")]
 fn default_sockets() -> [PathBuf; 3] {
     let machine = PathBuf::from(sockets::OF_THE_MACHINE);
@@ -335,8 +340,8 @@ fn default_sockets() -> [PathBuf; 3] {
     [user.unwrap_or_else(|| machine.clone()), kept, machine]
 }
 
-/// An error for the person at the terminal.
+/// Prints an error for the person at the terminal.
 fn report(error: &Error) {
-    // Nobody is left to tell if standard error is gone.
+    // If standard error is closed, there is no other output.
     drop(writeln!(std::io::stderr(), "sigward-broker: {}", in_words(error)));
 }

@@ -1,20 +1,20 @@
-//! The one place that reads the wall clock. Everything below the edges gets the time as an argument,
-//! or a [`Clock`] where it has to look again later, so that expiry, midnight and clocks that step are
-//! tested without waiting for them.
+//! The only module that reads the wall clock. Other code gets the time as an argument, or a
+//! [`Clock`] if it has to read it again later, so that expiry, midnight and clock steps are tested
+//! without waiting for them.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// The time now.
+/// The current time.
 #[must_use]
 #[allow(clippy::disallowed_methods, reason = "this is the edge")]
 pub fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// A wall clock, and the chance that keeps brokers from doing the same at the same moment.
+/// A wall clock, and the random numbers that keep brokers from acting at the same moment.
 #[derive(Clone)]
 pub struct Clock {
     now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
@@ -22,25 +22,25 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The machine's.
+    /// The machine's clock.
     #[must_use]
     pub fn system() -> Self {
         Self { now: Arc::new(now), chance }
     }
 
-    /// Another one, for tests: its chance is always 0.
+    /// Another clock, for tests: its random number is always 0.
     #[must_use]
     pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self { now: Arc::new(now), chance: || 0.0 }
     }
 
-    /// The time now.
+    /// The current time.
     #[must_use]
     pub fn now(&self) -> SystemTime {
         (self.now)()
     }
 
-    /// A number from 0 to 1.
+    /// A random number from 0 to 1.
     #[must_use]
     pub fn chance(&self) -> f64 {
         (self.chance)()
@@ -53,7 +53,7 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// The standard library seeds its hashers by chance; nothing here has to be secret.
+/// The standard library seeds its hashers randomly; nothing here has to be secret.
 fn chance() -> f64 {
     let bits = RandomState::new().hash_one(());
     f64::from((bits >> 32) as u32) / f64::from(u32::MAX)

@@ -1,8 +1,8 @@
 //! The configuration: a file, or the flags of `serve`.
 //!
-//! Invariant: a [`Config`] is consistent. Every name that it mentions exists, every value was
-//! checked, and no setting is ignored: what this version can't do is an error. Parsing
-//! touches neither the network nor the AWS files.
+//! Invariant: a [`Config`] is consistent. Every name that it refers to exists, every value was
+//! checked, and no setting is ignored: a setting that this version doesn't support is an error.
+//! Parsing accesses neither the network nor the AWS files.
 
 mod agent;
 mod file;

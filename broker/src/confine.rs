@@ -1,8 +1,9 @@
-//! What a broker may open once its configuration has been read: its own files, the AWS files that are named to it, what
-//! the system needs for name resolution and trust, and nothing else. Even code that takes the process over can't open the
-//! user's other files.
+//! The files that a broker may open after its configuration was read: its own files, the AWS files
+//! that the configuration names, and what the system needs for name resolution and trust. Even code
+//! that takes over the process can't open the user's other files.
 //!
-//! The programs of a `credential_process` are run outside of it ([`process::outside`]): they open files of their own.
+//! The programs of a `credential_process` run outside of the confinement ([`process::outside`]),
+//! because they open files of their own.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -15,13 +16,14 @@ use crate::config::{AuditTarget, Config};
 use crate::process::{self, Access, Confinement};
 use crate::profile::{self, Surroundings};
 
-/// A disk that takes longer to say what the AWS files name is taken for one that hangs.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The time for finding the paths in the AWS files, after which the disk is assumed to hang.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What every program of the system reads: names, certificate authorities, libraries, processes.
+/// The paths that every program of the system reads: names, certificate authorities, libraries,
+/// processes.
 const SYSTEM: [&str; 8] =
     ["/etc", "/usr", "/lib", "/lib64", "/proc", "/nix/store", "/dev/urandom", "/sys/fs/cgroup"];
-/// What of it may be a link to elsewhere, which is replaced now and then.
+/// Those that may be links to elsewhere, and are replaced now and then.
 const LINKS: [&str; 5] = [
     "/etc/resolv.conf",
     "/etc/hosts",
@@ -30,7 +32,7 @@ const LINKS: [&str; 5] = [
     "/etc/ssl/certs/ca-bundle.crt",
 ];
 
-/// Confines the thread that calls it, and all that it starts. `socket` is what it will bind.
+/// Confines the calling thread and the threads that it starts. `socket` is the path that it will bind.
 pub(crate) fn confine(
     config: &Config,
     file: Option<&Path>,
@@ -40,7 +42,7 @@ pub(crate) fn confine(
     process::confine(&access(config, file, socket, in_time(config, surroundings)))
 }
 
-/// Says to the operator what came of it.
+/// Logs the result for the operator.
 pub(crate) fn log(outcome: &Confinement) {
     match outcome {
         Confinement::Full => tracing::info!("confined to its own files by Landlock"),
@@ -55,19 +57,20 @@ pub(crate) fn log(outcome: &Confinement) {
     }
 }
 
-/// What the AWS files and the environment name. Where they hang, what they name isn't known, and stays closed.
+/// The paths that the AWS files and the environment name. If the disk hangs, they aren't known, and
+/// can't be opened.
 fn in_time(config: &Config, surroundings: &Surroundings) -> profile::Named {
     let (sender, named) = mpsc::channel();
     let profiles: Vec<_> = config.profiles.iter().map(|profile| profile.from.clone()).collect();
     let (files, surroundings) = (config.aws.clone(), surroundings.clone());
-    // It is there from before, and isn't confined: it ends with the reading.
+    // This thread was started before, and isn't confined: it ends after reading.
     let reading = move || {
         let mut named = profile::named(&files, &profiles, &surroundings);
         named.caches.retain(|cache| make(cache).is_ok());
         drop(sender.send(named));
     };
     let begun = std::thread::Builder::new().name("files".to_owned()).spawn(reading);
-    let named = begun.ok().and_then(|_| named.recv_timeout(PATIENCE).ok());
+    let named = begun.ok().and_then(|_| named.recv_timeout(TIMEOUT).ok());
     named.unwrap_or_default()
 }
 
@@ -95,31 +98,32 @@ fn access(
     Access { read, write }
 }
 
-/// Makes a cache of tokens where there is none yet: to make it later, all that it will lie in would have to be open, and
-/// for a first sign-in that is the whole home. Where it isn't ours to make, tokens are kept in memory alone.
+/// Creates a missing token cache: creating it later would need access to its parent directory,
+/// which before the first sign-in is the whole home. If the home belongs to another user, tokens
+/// are kept only in memory.
 fn make(cache: &Path) -> io::Result<()> {
     if cache.is_dir() {
         return Ok(());
     }
-    // The attack on the user: what root makes in somebody's home, that user's programs can't write to.
+    // A directory that root creates in a user's home couldn't be written by that user's programs.
     if nearest(cache).metadata()?.uid() != rustix::process::geteuid().as_raw() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     DirBuilder::new().recursive(true).mode(0o700).create(cache)
 }
 
-/// The directory of a file, in which it may be replaced, and that of the file behind a link.
+/// The directory of a file, in which it may be replaced, and the directory of the file behind a link.
 fn places(file: &Path) -> impl Iterator<Item = PathBuf> {
     let directory = |file: &Path| {
         let directory = file.parent().unwrap_or(Path::new("/"));
-        // That of a name alone is where we are.
+        // The directory of a plain name is the current one.
         nearest(if directory.as_os_str().is_empty() { Path::new(".") } else { directory })
     };
     let target = file.canonicalize().ok().map(|file| directory(&file));
     [directory(file)].into_iter().chain(target)
 }
 
-/// The directory, or the one in which it will be made.
+/// The directory, or the nearest existing one above it.
 fn nearest(directory: &Path) -> PathBuf {
     let there = directory.ancestors().find(|directory| directory.is_dir());
     there.unwrap_or(Path::new("/")).to_owned()

@@ -2,15 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-/// Longer than anything may take that should be immediate, on a busy machine.
+/// More time than an immediate operation may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The output of what should come soon, by the time of the runtime: a paused one that is idle gets there at once.
+/// The output of a future that should complete soon, by the runtime's clock: a paused and idle
+/// runtime reaches the deadline at once.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.expect("it comes in time")
 }
 
-/// Lets the others run until something is reached, by the time of the machine.
+/// Lets other tasks run until a condition is met, by the machine's clock.
 pub(crate) async fn until(mut reached: impl FnMut() -> bool) {
     let started = Instant::now();
     while !reached() {

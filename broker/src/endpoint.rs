@@ -1,9 +1,9 @@
-//! Where signatures may go: an endpoint's URL, and the service and the regions that signatures for it
-//! are scoped to.
+//! The endpoints that signatures may be used for: an endpoint's URL, and the service and regions in
+//! the scope of its signatures.
 //!
 //! Invariant: an [`EndpointUrl`] is `https`, or `http` on loopback; it has no user info, query or
-//! fragment, and its path has no dot segments. What a client puts into the `Host` header follows
-//! from it, never from a caller.
+//! fragment, and its path has no dot segments. The `Host` header of a client is derived from it,
+//! never from a caller's data.
 
 mod scope;
 
@@ -12,26 +12,26 @@ use std::net::IpAddr;
 
 pub use self::scope::{Region, RegionSet, Regions, Scope, Service, scope_of_host};
 
-/// Which paths of its host belong to an endpoint. MCP has one URL for everything.
+/// The paths of its host that belong to an endpoint. MCP has one URL for everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Paths {
-    /// That of its URL.
+    /// Only the path of its URL.
     #[default]
     Exact,
-    /// That of its URL, and those below.
+    /// The path of its URL, and all paths below.
     Prefix,
 }
 
-/// One place that signatures may go to.
+/// A target of signatures.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// What rules and profiles call it.
+    /// The name in rules and profiles.
     pub name: String,
-    /// Where it is.
+    /// The URL.
     pub url: EndpointUrl,
-    /// Which paths belong to it.
+    /// The paths that belong to it.
     pub paths: Paths,
-    /// What its signatures are scoped to.
+    /// The scope of its signatures.
     pub scope: Scope,
 }
 
@@ -41,7 +41,7 @@ pub struct EndpointUrl {
     https: bool,
     host: String,
     port: u16,
-    /// What an HTTP client puts into `Host`.
+    /// The value of `Host` that an HTTP client sends.
     authority: String,
     path: String,
 }
@@ -50,7 +50,7 @@ impl EndpointUrl {
     /// Checks a URL.
     ///
     /// # Errors
-    /// What is wrong with it and what to write instead.
+    /// The error, and what to write instead.
     pub fn parse(text: &str) -> Result<Self, String> {
         let url = url::Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
         let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
@@ -60,14 +60,16 @@ impl EndpointUrl {
             "https" => true,
             "http" if is_loopback(host) => false,
             "http" => {
-                return Err("is http:// to another machine, where anyone on the way reads and \
-                            repeats the signed requests: write https://"
-                    .to_owned());
+                return Err(
+                    "is http:// to another machine, where others on the network can read and \
+                            repeat the signed requests: write https://"
+                        .to_owned(),
+                );
             }
             scheme => return Err(format!("has the scheme {scheme}: write https://")),
         };
         if !url.username().is_empty() || url.password().is_some() {
-            // It would end in the signed host.
+            // User info would be part of the signed host.
             return Err("has user info before the host: leave it out".to_owned());
         }
         if url.query().is_some() {
@@ -80,7 +82,7 @@ impl EndpointUrl {
             return Err("has a host with a dot at its end: leave the dot out".to_owned());
         }
         let path = url.path();
-        // The parser has already resolved `/a/../b`: what it changed isn't what was written.
+        // The parser has already resolved `/a/../b`: a path that it changed wasn't in normal form.
         let written =
             text.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..]));
         if written.is_some_and(|written| written != path) {
@@ -115,19 +117,19 @@ impl EndpointUrl {
         self.port
     }
 
-    /// The path, `/` at least, encoded as it is sent.
+    /// The path, at least `/`, encoded as it is sent.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Whether the host is an address of another machine: it says nothing about a service.
+    /// Whether the host is an IP address of another machine, which doesn't tell the service.
     #[must_use]
     pub fn is_foreign_address(&self) -> bool {
         address(&self.host).is_some() && !is_loopback(&self.host)
     }
 
-    /// What an HTTP client puts into `Host`: the port only where it isn't the scheme's own.
+    /// The value of `Host` that an HTTP client sends: without the scheme's default port.
     #[must_use]
     pub fn authority(&self) -> &str {
         &self.authority

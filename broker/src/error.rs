@@ -1,9 +1,9 @@
-//! What can go wrong, by who has to act on it: [`Error`] is for the person who runs the broker,
-//! [`Denial`] for the caller who asked for a signature.
+//! Errors, by who has to act on them: [`Error`] is for the person who runs the broker, [`Denial`]
+//! for the caller that asked for a signature.
 //!
-//! Invariant: a caller gets the reason, a constant sentence and AWS's error code. A denial's detail and AWS's message go
-//! to the log, to `sigward-broker check`, and to callers of the broker's own user, who could read the AWS files anyway.
-//! No key, token or signature is in either.
+//! Invariant: a caller gets the reason, a constant sentence and AWS's error code. A denial's detail
+//! and AWS's message go to the log, to `sigward-broker check`, and to callers of the broker's own
+//! user, who could read the AWS files anyway. Neither contains a key, token or signature.
 
 mod aws;
 mod reason;
@@ -19,78 +19,78 @@ use std::time::Duration;
 pub use self::aws::{AwsError, shown};
 pub use self::reason::Reason;
 
-/// Why the broker can't start, or a command can't do its work.
+/// The reason why the broker can't start, or a command fails.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The options on the command line don't make a configuration.
+    /// The options on the command line don't form a configuration.
     #[error("{0}")]
     Usage(String),
     /// The configuration file can't be read.
     #[error("cannot read the configuration {path}")]
     ReadConfig {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of reading it.
         #[source]
         source: io::Error,
     },
-    /// The configuration has errors: all of them.
+    /// The configuration has errors; contains all of them.
     #[error("{0}")]
     Config(Faults),
-    /// The socket can't be made or taken over.
+    /// The socket can't be created or inherited.
     #[error("cannot listen on {socket}: {why}")]
     Listen {
-        /// The socket.
+        /// The path of the socket, or a description.
         socket: String,
-        /// What stands in the way, and what to do.
+        /// The cause, and what to do.
         why: String,
-        /// The system's error, where there is one.
+        /// The system's error, if there is one.
         #[source]
         source: Option<io::Error>,
     },
     /// The audit log can't be opened.
     #[error("cannot open the audit log {path}")]
     Audit {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of opening it.
         #[source]
         source: io::Error,
     },
-    /// The process can't protect itself, or its runtime doesn't start.
+    /// The process can't protect itself, or its runtime can't start.
     #[error("cannot {what}")]
     Process {
-        /// What failed.
+        /// The operation that failed.
         what: &'static str,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The running broker that `status` and `login` ask doesn't answer, or refuses.
+    /// The running broker doesn't answer `status` or `login`, or refuses.
     #[error("{0}")]
     Broker(String),
-    /// The server stopped by itself.
+    /// The server stopped unexpectedly.
     #[error("the server failed")]
     Serve(#[from] tonic::transport::Error),
 }
 
-/// One error of a configuration.
+/// An error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The line, from 1.
+    /// The line number, from 1.
     pub line: usize,
-    /// The key path: `endpoint[1].url`.
+    /// The key path, like `endpoint[1].url`.
     pub key: String,
-    /// What is wrong and what to do about it.
+    /// The error, and what to do about it.
     pub message: String,
 }
 
-/// All errors of one configuration, in the order of its lines.
+/// All errors of a configuration, in the order of its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Faults {
-    /// The file.
+    /// The path of the file.
     pub file: PathBuf,
-    /// At least one.
+    /// The errors, at least one.
     pub faults: Vec<Fault>,
 }
 
@@ -110,7 +110,7 @@ impl fmt::Display for Faults {
     }
 }
 
-/// Why a caller gets no signature.
+/// The reason why a caller gets no signature.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}: {detail}", reason.name())]
 pub struct Denial {
@@ -127,50 +127,50 @@ impl Denial {
         Self { reason, detail: detail.into(), aws: None, retry_after: None, action: None }
     }
 
-    /// A denial by AWS, which refused an operation.
+    /// A denial because AWS refused an operation.
     pub fn by_aws(reason: Reason, operation: &str, error: AwsError) -> Self {
         let detail = format!("{operation}: {error}").into();
         Self { reason, detail, aws: Some(Box::new(error)), retry_after: None, action: None }
     }
 
-    /// The same, and when to ask again.
+    /// Adds the time after which the caller may try again.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
     }
 
-    /// The same, where AWS refused an action that a role's trust policy must allow.
+    /// Adds the action that AWS refused, which a role's trust policy must allow.
     #[must_use]
     pub fn of_action(self, action: &'static str, role: &str) -> Self {
         let detail = format!("{}: the trust policy of {role} must allow {action}", self.detail);
         Self { detail: detail.into(), action: Some(action), ..self }
     }
 
-    /// The action that a role's trust policy must allow beside `sts:AssumeRole`.
+    /// The action that a role's trust policy must allow in addition to `sts:AssumeRole`.
     #[must_use]
     pub fn action(&self) -> Option<&'static str> {
         self.action
     }
 
-    /// When to ask again, where it is known.
+    /// The time after which the caller may try again, if it is known.
     #[must_use]
     pub fn wait(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// The code that the caller gets.
+    /// The reason code for the caller.
     #[must_use]
     pub fn reason(&self) -> Reason {
         self.reason
     }
 
-    /// For the log and for the broker's own user. Never for other callers.
+    /// The detail, for the log and for the broker's own user. It must not be sent to other callers.
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// What AWS said, where it was AWS that refused.
+    /// The error of AWS, if AWS refused the operation.
     #[must_use]
     pub fn aws(&self) -> Option<&AwsError> {
         self.aws.as_deref()
@@ -187,13 +187,13 @@ pub fn causes<'e>(
     iter::successors(Some(error), cause)
 }
 
-/// An error and its causes in their own words. The AWS SDK's way to show them would add their `Debug`:
-/// that prints whole answers of servers, with the credentials in them.
+/// An error and its causes as text. The AWS SDK's own formatting would add `Debug` output, which
+/// contains whole server responses, with the credentials in them.
 #[must_use]
 pub fn in_words(error: &(dyn StdError + 'static)) -> String {
     let mut words: Vec<String> = Vec::new();
     for text in causes(error).map(ToString::to_string) {
-        // Some repeat the text of their cause.
+        // Some errors repeat the text of their cause.
         if !words.last().is_some_and(|last| last.ends_with(&text)) {
             words.push(text);
         }

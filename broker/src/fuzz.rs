@@ -1,7 +1,7 @@
-//! The parsers of this crate that are private, for `broker/fuzz` and for the tests of its corpus. Hidden, because nobody
-//! else may depend on it: a broker is a program.
+//! The private parsers of this crate, for `broker/fuzz` and for the tests of its corpus. It is
+//! hidden, because no other crate may depend on it: a broker is a program.
 //!
-//! Each function is a parser as the broker calls it, and gives what it made of its input in public types, without
+//! Each function calls a parser as the broker does, and returns the result in public types, without
 //! secrets.
 
 use std::convert::Infallible;
@@ -23,7 +23,8 @@ use crate::request::Head;
 use crate::service::budget::{Budget, Share};
 use crate::service::message::{self, Incoming};
 
-/// A Sign message that comes in these pieces, with the hash of its body in place of the body. None: it is refused.
+/// A Sign message in these pieces, with the hash of its body in place of the body; `None` if it is
+/// refused.
 pub async fn sign_message(pieces: Vec<Bytes>) -> Option<SignRequest> {
     let frames = stream::iter(pieces).map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
     let mut share = Share::new(&Arc::new(Budget::default()), PeerId::Uid(1));
@@ -42,8 +43,8 @@ pub async fn sign_message(pieces: Vec<Bytes>) -> Option<SignRequest> {
     Some(SignRequest { profile, method, uri, headers, payload })
 }
 
-/// The path and query and the headers that would be signed, for an endpoint at `endpoint` and, if `prefix`, below.
-/// None: it is refused, or there can't be such an endpoint.
+/// The path and query and the headers that would be signed, for an endpoint at `endpoint` and, with
+/// `prefix`, below it; `None` if they are refused, or the endpoint is invalid.
 pub fn head(
     endpoint: &str,
     prefix: bool,
@@ -59,8 +60,8 @@ pub fn head(
     Some((head.path_and_query().to_owned(), head.headers().to_vec()))
 }
 
-/// These settings of these profiles in AWS's files, one profile after the other; or what is wrong with the files, or with
-/// a setting.
+/// These settings of these profiles in AWS's files, one profile after the other, or the error of
+/// the files or of a setting.
 #[must_use]
 pub fn aws_settings(
     config: &str,
@@ -71,24 +72,24 @@ pub fn aws_settings(
     profile::settings(config, credentials, profiles, keys)
 }
 
-/// The expiry of a token of IAM Identity Center.
+/// The expiry of an IAM Identity Center token.
 #[must_use]
 pub fn sso_token(json: &[u8]) -> Option<SystemTime> {
     profile::sso_token(json)
 }
 
-/// The expiry of a session of `aws login`.
+/// The expiry of an `aws login` session.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The error of the token.
 pub fn login_token(json: &[u8]) -> Result<SystemTime, String> {
     profile::login_token(json)
 }
 
-/// The key id and the expiry that a `credential_process` printed.
+/// The key id and the expiry in the output of a `credential_process`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The error of the output.
 pub fn process_output(text: &str) -> Result<(String, Option<SystemTime>), &'static str> {
     profile::process_output(text)
 }

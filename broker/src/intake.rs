@@ -1,9 +1,9 @@
-//! Between the socket and the RPCs: admission, and the limits of each caller. All limits on callers live
-//! here, except the memory of a request for a signature (`service::budget`).
+//! Admission of connections and calls, and the limits of each caller. All limits on callers are in
+//! this module, except the memory of a request for a signature (`service::budget`).
 //!
-//! Invariant: what a caller can make the broker hold is bounded by a constant, for each peer and in all, from
-//! the moment when its connection is accepted. A stranger (a peer that no rule matches) gets a moment to
-//! receive the refusal, and nothing else.
+//! Invariant: what a caller can make the broker hold is bounded by a constant, for each peer and in
+//! total, from the moment when its connection is accepted. A stranger (a peer that no rule matches)
+//! has a moment to receive the refusal, and nothing else.
 
 pub(crate) mod accept;
 mod calls;
@@ -30,66 +30,72 @@ use self::connection::Admitted;
 pub(crate) use self::connection::Connection;
 use self::counts::{Count, Limits, Place};
 pub(crate) use self::gate::Gate;
-use self::tls::{Door, TlsSocket};
+use self::tls::{Admission, TlsSocket};
 use crate::metrics::Metrics;
 use crate::peer::{Peer, UnixPeer};
 use crate::process;
 use crate::service::Current;
 
-/// What one HTTP/2 connection may have in progress; more waits at the caller. More than a client may send before it has
-/// read the settings (100 for hyper), since those would be refused; and a profile whose credentials take long to load
-/// holds up no other one.
+/// The most streams of one HTTP/2 connection; further requests wait at the client. It is larger
+/// than the number of requests that a client may send before it has read the settings (100 for
+/// hyper), because those would be refused, and large enough that calls of a profile whose
+/// credentials load slowly don't block other profiles.
 pub(crate) const MAX_STREAMS: u32 = 224;
-/// The same over TLS, where there may be more connections: our own proxy sends no more before it has read the settings.
+/// The same over TLS, where more connections are allowed: the proxy sends no more before it has
+/// read the settings.
 pub(crate) const MAX_STREAMS_OVER_TLS: u32 = sigward_proto::STREAMS_OVER_TLS;
-/// The head of a gRPC request: names, a path and a trace.
+/// The largest header block of a gRPC request in bytes: names, a path and a trace.
 pub(crate) const MAX_HEAD: u32 = 2 << 10;
-/// The longest frame. A body of a megabyte in frames of the usual 16 KiB costs as much for its frames as for its bytes.
+/// The largest frame in bytes. A body of 1 MB in frames of the usual 16 KiB costs as much for its
+/// frames as for its bytes.
 pub(crate) const MAX_FRAME: u32 = 64 << 10;
-/// The same over TLS, whose records are no longer.
+/// The same over TLS, whose records aren't longer.
 pub(crate) const MAX_FRAME_OVER_TLS: u32 = 16 << 10;
-/// What a connection may send before the broker has read it; of one stream, and of all.
+/// The flow control windows in bytes: what a stream, and a connection, may send before the broker
+/// has read it.
 pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
 pub(crate) const CONNECTION_WINDOW: u32 = 512 << 10;
-/// Malformed requests of one connection; more and it is closed (RUSTSEC-2024-0003).
+/// The most malformed requests of one connection; then it is closed (RUSTSEC-2024-0003).
 pub(crate) const MAX_RESETS: usize = 256;
-/// After so long without a word, a connection is asked whether anybody is there; and gets so long to answer.
+/// A silent connection gets a ping after `KEEPALIVE`, and is closed without an answer after
+/// `KEEPALIVE_TIMEOUT`.
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(30);
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Messages of all calls but `Sign`: names.
+/// The largest message in bytes, of all calls but `Sign`: they contain names.
 pub(crate) const MAX_MESSAGE: usize = 8 << 10;
 
-/// Connections of one user, and of all. Where descriptors are scarce, a quarter of them.
+/// Connections of one user, and of all. At most a quarter of the file descriptors.
 const CONNECTIONS: Limits = Limits { each: 48, all: 96 };
-/// The same over TLS, for the proxies of a node and more. Where descriptors are scarce, a quarter of them.
+/// The same over TLS, for the proxies of a node and more. At most a quarter of the file descriptors.
 const CONNECTIONS_OVER_TLS: Limits = Limits { each: 48, all: 1536 };
-/// Handshakes of TLS in progress, of everybody. Where descriptors are scarce, a quarter of them.
+/// TLS handshakes in progress, of all callers. At most a quarter of the file descriptors.
 const HANDSHAKES: usize = 1024;
-/// What all callers together may make the broker hold. The attack: heads on all streams of all connections, which are
-/// read before any call is counted, and on each a frame that never ends.
+/// The most bytes that all callers together may make the broker hold. The attack: header blocks on
+/// all streams of all connections, which are read before any call is counted, and on each
+/// connection a frame that never ends.
 const MOST: usize = 48 << 20;
 const _: () = assert!(
     CONNECTIONS.all * (MAX_STREAMS as usize * MAX_HEAD as usize + MAX_FRAME as usize) <= MOST
 );
-/// The same of those over TLS, who are known by name and many.
+/// The same for callers over TLS, which are authenticated and many.
 const MOST_OVER_TLS: usize = 120 << 20;
 const _: () = assert!(
     CONNECTIONS_OVER_TLS.all
         * (MAX_STREAMS_OVER_TLS as usize * MAX_HEAD as usize + MAX_FRAME_OVER_TLS as usize)
         <= MOST_OVER_TLS
 );
-/// Those of strangers, all of which end within a moment.
+/// Connections of strangers, all of which are closed after a moment.
 const STRANGERS: Limits = Limits { each: 4, all: 16 };
 /// Calls in progress.
 const CALLS: Limits = Limits { each: 512, all: 2048 };
 
-/// What is in progress, by peer.
+/// Counts connections and calls in progress, by peer.
 pub(crate) struct Intake {
     current: Arc<Current>,
     connections: Arc<Count>,
     connections_over_tls: Arc<Count>,
     strangers: Arc<Count>,
-    /// Of their own: those of one door don't shut the other one.
+    /// A count of their own: strangers on one socket must not lock out those on the other.
     strangers_over_tls: Arc<Count>,
     calls: Arc<Calls>,
 }
@@ -114,23 +120,24 @@ impl Intake {
         })
     }
 
-    /// Phases *accept* and *identify*. None: it is closed, for there are too many.
+    /// The phases *accept* and *identify*. Returns `None` if there are too many connections; the
+    /// connection is then closed.
     pub(crate) fn accept(
         &self,
         stream: UnixStream,
         open: Option<mpsc::Sender<()>>,
     ) -> Option<Connection<Local>> {
-        // SO_PEERCRED may be missing, or name a user that isn't one of ours: then there is no peer.
+        // SO_PEERCRED may be missing, or have a user outside the user namespace: then there is no peer.
         let credentials = stream.peer_cred().ok();
         let peer = credentials.and_then(|it| UnixPeer::new(it.uid(), it.gid(), it.pid()));
         let peer = peer.map(|peer| Arc::new(Peer::Unix(peer)));
         let (known, place) = self.place(peer.as_deref(), &self.connections, &self.strangers)?;
-        // It fails where the kernel has no room for it: then there are too many.
+        // This fails if the kernel has no resources for it, which counts as too many connections.
         let stream = Local::new(stream).ok()?;
         Some(Connection::new(stream, Admitted::new(peer, known, place, self.current.paces(), open)))
     }
 
-    /// The connections over TLS of those who may come in.
+    /// The admitted connections over TLS.
     pub(crate) fn over_tls(
         self: &Arc<Self>,
         listener: tls::Listener,
@@ -138,7 +145,7 @@ impl Intake {
         listener.incoming(Arc::clone(self), HANDSHAKES.min(quarter()))
     }
 
-    /// Whether a rule matches the peer, and its place; none, where there are too many.
+    /// Whether a rule matches the peer, and its place; `None` if there are too many connections.
     fn place(
         &self,
         peer: Option<&Peer>,
@@ -151,17 +158,18 @@ impl Intake {
         let place = count.enter(id.clone());
         if place.is_none() {
             self.current.metrics().refused("connection");
-            tracing::debug!(?id, "a connection is closed: there are too many");
+            tracing::debug!(?id, "too many connections: one is closed");
         }
         Some((known, place?))
     }
 
-    /// Waits until the calls in progress are over. While the broker drains it takes no others, but says of its health.
+    /// Waits until the calls in progress have ended. While the broker drains, it accepts only
+    /// health checks.
     pub(crate) async fn idle(&self) {
         self.calls.idle().await;
     }
 
-    /// What all calls pass.
+    /// The layer that all calls pass through.
     pub(crate) fn gate(&self) -> Gate {
         Gate::new(&self.calls)
     }
@@ -171,7 +179,7 @@ impl Intake {
     }
 }
 
-impl Door for Intake {
+impl Admission for Intake {
     fn admit(
         &self,
         socket: TlsSocket,
@@ -190,7 +198,7 @@ impl Door for Intake {
     }
 }
 
-/// Of the descriptors that this process may have.
+/// A quarter of the file descriptors that this process may open.
 fn quarter() -> usize {
     usize::try_from(process::descriptors() / 4).unwrap_or(usize::MAX)
 }

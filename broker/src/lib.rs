@@ -1,4 +1,4 @@
-//! `sigward-broker` keeps AWS credentials and signs HTTP requests for callers who may not hold them.
+//! `sigward-broker` keeps AWS credentials and signs HTTP requests for callers that must not have them.
 //!
 //! The life of a signature:
 //!
@@ -7,14 +7,15 @@
 //!             intake     peer         request   policy        profile     sign     audit     service
 //! ```
 //!
-//! What it trusts: its configuration, its own user's AWS files, and what the kernel reports about the peer.
-//! What it doesn't: anything that a caller sends. A caller chooses a profile and a request; the host,
-//! service, region, time and encoding of a signature come from the broker's configuration and clock.
+//! It trusts its configuration, the AWS files of its own user, and what the kernel reports about
+//! the peer. It doesn't trust anything that a caller sends. A caller chooses a profile and a
+//! request; the host, service, region, time and encoding of a signature come from the broker's
+//! configuration and clock.
 //!
-//! The modules stand in the order in which data flows, and import only what stands below them (the
-//! blank lines keep the formatter from sorting them).
+//! The modules are listed in the order of the data flow, and import only modules listed below them
+//! (the blank lines keep the formatter from sorting them).
 
-// Hidden: through it the fuzz targets (broker/fuzz) reach parsers that are private.
+// Hidden: gives the fuzz targets (broker/fuzz) access to private parsers.
 #[doc(hidden)]
 pub mod fuzz;
 
@@ -67,5 +68,5 @@ pub mod memory;
 #[cfg(test)]
 mod deadline;
 
-/// What `--version` says, and what proxies are told: the version, the commit and the date.
+/// The version, the commit and the date, for `--version` and for proxies.
 pub const VERSION: &str = env!("SIGWARD_VERSION");

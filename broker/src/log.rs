@@ -1,7 +1,7 @@
 //! The log: lines on standard error, for people or for collectors.
 //!
-//! Invariant: nothing below ERROR is taken from the AWS crates. They log access key ids at INFO, and
-//! at WARN what a `credential_process` wrote to standard error. Nobody who logs waits (`writer`).
+//! Invariant: from the AWS crates only ERROR is logged. They log access key ids at INFO, and at
+//! WARN what a `credential_process` wrote to standard error. Logging never blocks (`writer`).
 
 mod format;
 mod time;
@@ -23,10 +23,10 @@ pub use self::time::{timestamp, timestamp_compact, timestamp_millis};
 use self::writer::Queue;
 use crate::clock;
 
-/// How long the end of the process waits for the last lines to be read.
-const FAREWELL: Duration = Duration::from_millis(200);
+/// How long the process waits on exit until the last lines are read.
+const FLUSH_WAIT: Duration = Duration::from_millis(200);
 
-/// How much is logged; the names are those of mcp-proxy-for-aws.
+/// The lowest severity to log; the names are those of mcp-proxy-for-aws.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[value(rename_all = "UPPER")]
 pub enum LogLevel {
@@ -42,7 +42,7 @@ pub enum LogLevel {
     Critical,
 }
 
-/// How lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum LogFormat {
     /// For people
@@ -51,7 +51,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// The log of the process, and the export of its traces; the last spans and lines are written when it is dropped.
+/// The log of the process, and the export of its traces; dropping it writes the last spans and lines.
 #[derive(Debug)]
 #[must_use]
 pub struct Log {
@@ -59,10 +59,10 @@ pub struct Log {
     traces: Option<Traces>,
 }
 
-/// Starts the log, and the spans of the traces beside it. Panics go there too: the usual way would hold a worker.
+/// Starts the log and the traces. Panics are logged too: the default hook would block a worker.
 ///
 /// # Errors
-/// It can't have a thread, or was started before.
+/// The thread can't be started, or the log was started before.
 pub fn start(level: LogLevel, format: LogFormat, traces: Option<Traces>) -> io::Result<Log> {
     let level = match level {
         LogLevel::Debug => LevelFilter::DEBUG,
@@ -92,7 +92,7 @@ pub fn start(level: LogLevel, format: LogFormat, traces: Option<Traces>) -> io::
 
 fn subscribe(lines: impl Layer<Registry> + Send + Sync, traces: Option<&Traces>) -> io::Result<()> {
     let registry = tracing_subscriber::registry().with(lines);
-    // An optional layer would have each event and span that is off asked about again.
+    // An optional layer would be queried for each disabled event and span.
     match traces {
         None => registry.try_init(),
         Some(traces) => registry.with(traces.layer()).try_init(),
@@ -102,13 +102,13 @@ fn subscribe(lines: impl Layer<Registry> + Send + Sync, traces: Option<&Traces>)
 
 impl Drop for Log {
     fn drop(&mut self) {
-        // It may log what was lost.
+        // Stopping the export may log what was lost.
         drop(self.traces.take());
-        self.queue.flush(FAREWELL);
+        self.queue.flush(FLUSH_WAIT);
     }
 }
 
-const DROPPED: &str = "lines of the log were dropped: nobody read them in time";
+const DROPPED: &str = "log lines were dropped: they weren't read in time";
 
 fn text_notice(dropped: u64) -> String {
     let (time, target) = (timestamp(clock::now(), " "), module_path!());

@@ -1,4 +1,4 @@
-//! The broker's process. What it does is in [`sigward_broker`].
+//! The entry point of the broker process; see [`sigward_broker`].
 
 #[global_allocator]
 static ALLOCATOR: sigward_broker::memory::ZeroOnFree = sigward_broker::memory::ZeroOnFree;

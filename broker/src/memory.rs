@@ -1,18 +1,18 @@
-//! Memory that held keys is zeroed when it is given back: by a global allocator.
+//! Zeroes memory that contained keys when it is freed: with a global allocator.
 //!
 //! Credentials are zeroed on drop, but the libraries around them leave copies: each signature a
-//! formatted `AWS4` + secret, a profile file two, an answer of STS one. Against a reader of this
-//! process's memory (a core dump, a swapped page, a heap overread) that is all the difference.
+//! formatted `AWS4` + secret, a profile file two, an STS response one. This protects against anyone
+//! who reads this process's memory (a core dump, a swapped page, a heap overread).
 //!
-//! The allocator is installed by `main.rs` alone, so that whoever links this crate as a library keeps
-//! their own. It doesn't reach the stack, where a hash function keeps the last block of what it hashes,
-//! in a frame that nobody uses any more. The signer leaves no key there (its tests look); where we hash
-//! one ourselves, `wiped` does the same for the stack.
+//! Only `main.rs` installs the allocator, so that programs which link this crate as a library keep
+//! their own. It doesn't cover the stack, where a hash function leaves the last block of its input
+//! in a frame that is no longer used. The signer leaves no key there (its tests check that); where
+//! this crate hashes a key itself, `wiped` does the same for the stack.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
-/// The system's allocator, with every block zeroed before it goes back. `realloc` is left to the
-/// trait's own: a new block, a copy, and the old one freed here.
+/// The system's allocator, which zeroes every block before it is freed. `realloc` uses the trait's
+/// default: a new block, a copy, and freeing the old one here.
 #[derive(Debug)]
 pub struct ZeroOnFree;
 
@@ -42,11 +42,11 @@ unsafe impl GlobalAlloc for ZeroOnFree {
     }
 }
 
-/// As deep as the hash of a text goes, with room to spare.
+/// More than the stack depth of hashing a text, in bytes.
 const DEPTH: usize = 16 * 1024;
 
-/// Does work that may leave keys in its frames, and zeroes the stack that it used. What the work gives
-/// back is the caller's to look after.
+/// Runs work that may leave keys in its stack frames, and zeroes the stack that it used. The caller
+/// is responsible for the result.
 pub(crate) fn wiped<T>(work: impl FnOnce() -> T) -> T {
     /// Its frames begin where that of `wipe` does.
     #[inline(never)]
@@ -56,7 +56,7 @@ pub(crate) fn wiped<T>(work: impl FnOnce() -> T) -> T {
 
     #[inline(never)]
     fn wipe() {
-        // On the stack: a constant alone would be put elsewhere.
+        // This must be on the stack: a constant alone would be placed elsewhere.
         let zeros = [0_u8; DEPTH];
         zeroize::optimization_barrier(&zeros);
     }

@@ -1,8 +1,9 @@
-//! What the broker counts, as Prometheus reads it.
+//! The metrics of the broker, in the format of Prometheus.
 //!
-//! Invariant: labels are names of the configuration in force and of the contract. What a caller sends is never
-//! one: it could fill the memory of whoever collects. Names that only an earlier configuration had are dropped. A peer is
-//! a label while it is connected, if a rule matches it: of those there is a bounded number.
+//! Invariant: labels are names in the current configuration and in the contract. A caller's text is
+//! never a label, because it could fill the collector's memory. Names that only an earlier
+//! configuration had are dropped. A peer is a label while it is connected, if a rule matches it:
+//! their number is bounded.
 
 mod audit;
 mod outcomes;
@@ -35,7 +36,7 @@ use crate::error::Denial;
 use crate::pace;
 use crate::profile::View;
 
-/// What a decision is counted as that brought a signature.
+/// The outcome of a decision with a signature.
 const SIGNED: &str = "signed";
 
 /// All metrics of a process; they outlive reloads.
@@ -52,14 +53,14 @@ pub struct Metrics {
     audit: Audit,
     /// Connections of callers that a rule matches.
     pub connections: Gauge,
-    /// The same by peer.
+    /// The same connections by peer.
     pub peers: Peers,
     tls: Tls,
-    /// Connections of others.
+    /// Connections of other callers.
     pub strangers: Gauge,
     /// Calls in progress.
     pub calls: Gauge,
-    /// One collector at a time: each fills in what the profiles are now.
+    /// Allows one collector at a time, because each one fills in the current profiles.
     collecting: Mutex<()>,
 }
 
@@ -67,7 +68,7 @@ pub struct Metrics {
 struct Decision {
     profile: String,
     rule: String,
-    /// That of the rule.
+    /// The agent of the rule.
     agent: String,
     outcome: &'static str,
 }
@@ -85,11 +86,11 @@ struct Build {
 /// The names of a configuration that are labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
-    /// Of its profiles.
+    /// The profiles.
     pub profiles: BTreeSet<String>,
-    /// Of its rules, each with its agent, which may be empty.
+    /// The rules, each with its agent, which may be empty.
     pub rules: BTreeSet<(String, String)>,
-    /// Of its endpoints.
+    /// The endpoints.
     pub endpoints: BTreeSet<String>,
 }
 
@@ -108,15 +109,14 @@ impl Default for Metrics {
         registry.register("signatures", help, signatures.clone());
         let phases = Phases::register(&mut registry);
         let profiles = Profiles::register(&mut registry);
-        let help = "1 while the configuration file has errors and the previous one is in force";
+        let help = "1 while the configuration file has errors and the previous one is in effect";
         let rejected = gauge(&mut registry, "config_rejected", help);
         let refused = Family::default();
-        let help =
-            "What the intake refused because there was too much of it, by what: connection or call";
+        let help = "Connections and calls that the intake refused because of their number, by what: connection or call";
         registry.register("intake_refused", help, refused.clone());
         let paces = Paces::register(&mut registry);
         let help =
-            "When the configuration in force was last reloaded, as a Unix timestamp in seconds";
+            "When the configuration in effect was last reloaded, as a Unix timestamp in seconds";
         let reloaded = gauge(&mut registry, "config_reloaded_timestamp_seconds", help);
         let audit = Audit::register(&mut registry);
         let help = "Connections of callers that a rule matches";
@@ -129,7 +129,7 @@ impl Default for Metrics {
         let strangers = gauge(&mut registry, "stranger_connections", help);
         let calls = gauge(&mut registry, "calls", "Calls in progress");
         let build = Family::<Build, Gauge>::default();
-        registry.register("build_info", "1 for the version that runs", build.clone());
+        registry.register("build_info", "1 for the running version", build.clone());
         build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
         Self {
             registry,
@@ -152,8 +152,8 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts a decision. `profile` is one of the configuration; empty if the caller named no such. `agent` is that of the
-    /// rule that decided; either may be empty.
+    /// Counts a decision. `profile` is a configured one; empty if the caller named none of those.
+    /// `agent` is that of the deciding rule; either may be empty.
     pub fn decided(
         &self,
         profile: &str,
@@ -166,17 +166,17 @@ impl Metrics {
         self.signatures.get_or_create(&decision).inc();
     }
 
-    /// Counts how long a call for a signature was in a phase.
+    /// Counts the time of a call in a phase.
     pub fn passed(&self, phase: Phase, took: Duration) {
         self.phases.passed(phase, took);
     }
 
-    /// Counts a load of the credentials of a profile of the configuration.
+    /// Counts a load of credentials. `profile` is a configured one.
     pub fn loaded(&self, profile: &str, took: Duration, outcome: Result<(), &Denial>) {
         self.profiles.loaded(profile, took, outcome);
     }
 
-    /// Counts something that there was too much of.
+    /// Counts a refusal because of a limit.
     pub fn refused(&self, what: &'static str) {
         self.refused.get_or_create(&Refusal { what }).inc();
     }
@@ -186,18 +186,18 @@ impl Metrics {
         self.tls.shook_hands(outcome);
     }
 
-    /// Takes note of the files of TLS: when the broker's certificate expires, or that new files have errors.
+    /// Records the expiry of the broker's certificate, or that new TLS files have errors.
     pub fn tls_files(&self, expiry: Option<SystemTime>) {
         self.tls.files(expiry);
     }
 
-    /// Drops the series of names that a configuration no longer has. A call that was in flight meanwhile may bring one
-    /// back; it goes with a later reload of that name.
+    /// Drops the series of names that the configuration no longer has. A call in flight may create
+    /// one again; it is dropped by a later reload that removes the name.
     pub fn forget(&self, before: &Names, now: &Names) {
         let profiles: Vec<String> =
             before.profiles.iter().cloned().chain([String::new()]).collect();
-        let nobody = (String::new(), String::new());
-        let rules: Vec<_> = before.rules.iter().chain([&nobody]).collect();
+        let no_rule = (String::new(), String::new());
+        let rules: Vec<_> = before.rules.iter().chain([&no_rule]).collect();
         let drop_decisions = |profile: &String, (rule, agent): &(String, String)| {
             for outcome in outcomes::all(SIGNED) {
                 let (profile, rule, agent) = (profile.clone(), rule.clone(), agent.clone());
@@ -214,13 +214,13 @@ impl Metrics {
         }
     }
 
-    /// Takes note of a reload.
+    /// Records a reload.
     pub fn reloaded(&self, now: SystemTime) {
         let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         self.reloaded.set(seconds.try_into().unwrap_or(i64::MAX));
     }
 
-    /// The text for a collector, with the profiles as they are now.
+    /// The text for a collector, with the current state of the profiles.
     #[must_use]
     pub fn text(
         &self,
@@ -235,7 +235,7 @@ impl Metrics {
         self.profiles.fill_in(profiles);
         self.paces.fill_in(paces);
         let mut text = String::new();
-        // Writing to a text can't fail.
+        // Writing to a string can't fail.
         let _ = text::encode(&mut text, &self.registry);
         text
     }

@@ -1,16 +1,20 @@
-//! The quotas of servers, which all callers of the broker share: signatures for an endpoint and account are given by turns,
-//! as fast as the configuration says (`pace`), or as the server turns out to take them.
+//! Shares the quotas of servers between all callers of the broker: signatures for an endpoint and
+//! account are given in turns, at the rate in the configuration (`pace`), or at the rate that the
+//! server proves to accept.
 //!
-//! Invariant: an endpoint that isn't paced costs one atomic load, once it is known that its server takes many requests at
-//! a time ([`slow_start`]). A signature that waits holds no worker and no key, and its turn goes to others when its caller
-//! goes away. Who may have a signature at all is the policy's to say, before and after.
+//! Invariant: an endpoint that isn't paced costs one atomic load, once it is known that its server
+//! accepts many requests at a time ([`slow_start`]). A waiting signature holds no worker and no
+//! key, and its turn goes to others if its caller goes away. Only the policy decides who may have a
+//! signature, before and after the wait.
 //!
-//! What a caller who lies can do: report throttling that there wasn't, for an account that it may have things signed for.
-//! That has the broker begin to pace it: one signature a second, twice as many each second. From then on a report counts
-//! only for a signature that the peer was given, once, and not below one in two seconds; and turns are fair. So a liar
-//! slows others down as long as it lies, by turns, and starves nobody; the log and the metrics show it. Where `pace`
-//! gives the numbers, a report takes back saved tokens, and changes no rate. And it can keep places of `in_flight`: those
-//! of signatures that it was given, until its connection ends or for a quarter of an hour.
+//! The attack: a caller reports throttling that didn't happen, for an account that it may have
+//! requests signed for. The first report makes the broker pace the account: one signature per
+//! second, doubling every second. From then on a report counts only once, for a signature that the
+//! peer was given, and the rate stays above one in two seconds; turns are fair. So false reports
+//! slow others down only while they continue, and starve no caller; they are visible in the log and
+//! the metrics. With a configured `pace`, a report only removes saved tokens, and doesn't change
+//! the rate. A caller can also keep places of `in_flight`: those of its own signatures, until its
+//! connection is closed or for 15 minutes.
 
 mod adaptive;
 mod bucket;
@@ -33,19 +37,19 @@ use crate::config::{Config, Pace};
 use crate::error::{Denial, Reason};
 use crate::peer::{ConnectionId, PeerId};
 
-/// How long a signature waits where nobody has given a pace: as long as the calls of most clients last.
+/// How long a signature waits without a configured pace: the usual timeout of clients.
 const WAIT: Duration = Duration::from_secs(300);
-/// Accounts of one endpoint, before those are forgotten that nothing is kept for.
+/// The most accounts of one endpoint; unused ones are dropped first.
 const MAX_ACCOUNTS: usize = 64;
 
-/// Every endpoint that there is or was. Reloads change the numbers, and nobody's place in the queue.
+/// The paces of all endpoints in use. Reloads change the rates, and keep the queues.
 #[derive(Debug, Default)]
 pub(crate) struct Paces {
     lanes: Mutex<HashMap<String, Arc<Lane>>>,
     open: Mutex<HashSet<ConnectionId>>,
 }
 
-/// One endpoint.
+/// The pace of one endpoint, for all its accounts.
 #[derive(Debug)]
 pub(crate) struct Lane {
     is_limited: AtomicBool,
@@ -58,83 +62,84 @@ pub(crate) struct Lane {
 struct Accounts {
     pace: Option<Pace>,
     lines: HashMap<String, Arc<Line>>,
-    /// Of all accounts that have no line of their own, until it is known whether the server throttles.
+    /// Counts the unanswered signatures of all accounts, until it is known whether the server
+    /// throttles.
     start: Option<Arc<Line>>,
-    /// The start that is over, for as long as there are exchanges of it whose end will be reported.
+    /// The previous `start`, while exchanges of it may still be reported.
     started: Option<Arc<Line>>,
 }
 
-/// One endpoint and account.
+/// The queue of one endpoint and account.
 struct Line {
     schedule: Mutex<Schedule<oneshot::Sender<()>>>,
-    /// Whether a task gives the turns; there is one while somebody waits.
+    /// Whether a task gives the turns; it runs while callers wait.
     is_driven: AtomicBool,
-    /// Tells it to look again.
+    /// Wakes the task.
     changed: Notify,
 }
 
-/// What came of asking for a turn.
+/// The result of asking for a turn.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// Nothing limits it.
+    /// No turn is needed.
     Free,
-    /// It is there.
+    /// The turn was given at once.
     Now(Turn),
-    /// It comes.
+    /// The caller has to wait.
     Later(Waiting),
 }
 
-/// A turn that comes. Whoever drops it doesn't wait any more.
+/// A waiting turn. Dropping it leaves the queue.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     turn: Turn,
-    comes: oneshot::Receiver<()>,
+    ready: oneshot::Receiver<()>,
     limit: Duration,
 }
 
-/// A turn that came. Dropped before its signature is made, it goes to others.
+/// A turn that was given. If it is dropped before a signature is made, it goes to others.
 #[derive(Debug)]
 pub(crate) struct Turn {
     ticket: Ticket,
 }
 
-/// A place in the queue, and then the turn; whoever drops it loses it.
+/// A place in the queue, and then the turn; dropping it gives up both.
 struct Ticket {
     line: Arc<Line>,
     who: Who,
     number: u64,
 }
 
-/// What came of a report of throttling.
+/// The result of reporting throttling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Throttled {
-    /// The endpoint is paced from now on.
+    /// The account is paced from now on.
     Begins,
-    /// It is paced already.
+    /// The account was already paced.
     Known,
-    /// The peer wasn't given that signature lately, while signatures were by turns.
+    /// The endpoint has been paced, and the peer wasn't given that signature recently.
     NotYours,
 }
 
-/// How an endpoint is paced, all accounts together.
+/// How an endpoint is paced, over all accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct View {
-    /// Whether signatures are by turns.
+    /// Whether signatures are given in turns.
     pub is_paced: bool,
-    /// Signatures a second, of the slowest account; none where only the number in flight is limited.
+    /// Signatures per second, of the slowest account; `None` if only the number in flight is limited.
     pub per_second: Option<f64>,
-    /// Signatures that wait for their turn.
+    /// The number of signatures that wait for their turn.
     pub waiting: usize,
-    /// Places that are taken.
+    /// The number of places in use.
     pub in_flight: u32,
-    /// Requests that the server throttled, since the start.
+    /// The number of throttled requests since the start.
     pub throttled: u64,
-    /// Signatures that had to wait, since the start.
+    /// The number of signatures that had to wait since the start.
     pub waited: u64,
 }
 
 impl Paces {
-    /// Those of the endpoints of a configuration, in their order, with its numbers.
+    /// The lanes of the configured endpoints, in their order, with the configured paces.
     pub(crate) fn lanes(&self, config: &Config) -> Vec<Arc<Lane>> {
         let mut known = lock(&self.lanes);
         let mut lanes = HashMap::new();
@@ -150,19 +155,20 @@ impl Paces {
         in_order
     }
 
-    /// A connection is open, until [`Paces::closed`].
+    /// Records that a connection is open, until [`Paces::closed`].
     pub(crate) fn opened(&self, connection: ConnectionId) {
         lock(&self.open).insert(connection);
     }
 
-    /// A signature was given over a connection: if that was closed meanwhile, its place is free.
+    /// Records a signature given over a connection, and frees its place if the connection has been
+    /// closed.
     pub(crate) fn given(&self, connection: ConnectionId) {
         if !lock(&self.open).contains(&connection) {
             self.closed(connection);
         }
     }
 
-    /// A connection is closed: its places are free.
+    /// Frees the places of a closed connection.
     pub(crate) fn closed(&self, connection: ConnectionId) {
         lock(&self.open).remove(&connection);
         for lane in lock(&self.lanes).values().filter(|lane| lane.is_limited()) {
@@ -188,19 +194,19 @@ impl Lane {
         })
     }
 
-    /// Whether a signature may have to wait: the one question that every signature asks.
+    /// Whether a signature may have to wait. Every signature calls this.
     pub(crate) fn is_limited(&self) -> bool {
         self.is_limited.load(Ordering::Relaxed)
     }
 
-    /// Asks for a turn; `place`: of those that may be in flight at the same time.
+    /// Asks for a turn. With `place`, it takes one of the places in flight.
     ///
     /// # Errors
     /// RATE_LIMITED: too many accounts are in use.
     pub(crate) fn ask(&self, account: &str, who: Who, place: bool) -> Result<Asked, Denial> {
         let now = Instant::now();
         let Some(line) = self.line(account, place, now)? else { return Ok(Asked::Free) };
-        let (send, comes) = oneshot::channel();
+        let (send, ready) = oneshot::channel();
         let (asked, limit) = {
             let mut schedule = line.schedule();
             (schedule.ask(&who, place, send, now), schedule.wait().unwrap_or(WAIT))
@@ -211,13 +217,13 @@ impl Lane {
             schedule::Asked::Later(number) => {
                 self.waited.fetch_add(1, Ordering::Relaxed);
                 drive(&line);
-                Asked::Later(Waiting { turn: turn(number), comes, limit })
+                Asked::Later(Waiting { turn: turn(number), ready, limit })
             }
         })
     }
 
-    /// A server throttled a request for this account that was signed under this id. Whether the peer may have things
-    /// signed for it was decided before.
+    /// Records that the server throttled a request with this id for this account. The caller must
+    /// have checked that the peer may use the account.
     pub(crate) fn throttled(&self, account: &str, peer: &PeerId, audit_id: &str) -> Throttled {
         let now = Instant::now();
         let is_known = self.lines().iter().any(|line| {
@@ -227,7 +233,7 @@ impl Lane {
         });
         let throttled = match is_known {
             true => Throttled::Known,
-            // What was signed before the first report isn't remembered.
+            // Signatures before the first report aren't stored.
             false if self.begin(account, now) => Throttled::Begins,
             false => return Throttled::NotYours,
         };
@@ -235,7 +241,8 @@ impl Lane {
         throttled
     }
 
-    /// The exchange of a signature with this id is over. False if the peer wasn't given that, or it was over.
+    /// Records that the exchange of the signature with this id has ended. Returns false if it isn't
+    /// the peer's, or has already ended.
     pub(crate) fn ended(&self, peer: &PeerId, audit_id: &str) -> bool {
         let ended = self.lines_and_starts().iter().any(|line| {
             let ended = line.schedule().ended(peer, audit_id);
@@ -248,7 +255,7 @@ impl Lane {
         ended
     }
 
-    /// How it is now.
+    /// The current state.
     pub(crate) fn view(&self) -> View {
         let (configured, is_paced) = {
             let state = lock(&self.state);
@@ -289,7 +296,8 @@ impl Lane {
                 line.schedule().configure(pace, Instant::now());
                 line.changed.notify_one();
             }
-            // From now on there is no limit until the server throttles. Whoever waits has its turn.
+            // Without a pace there is no limit until the server throttles. Waiting callers get
+            // their turns.
             if pace.is_none() {
                 state.lines.clear();
             }
@@ -298,7 +306,8 @@ impl Lane {
         self.is_limited.store(state.is_limited(), Ordering::Relaxed);
     }
 
-    /// Begins to pace an account whose server has throttled; false where it is paced, or there are too many.
+    /// Starts to pace an account whose server has throttled; returns false if it is already paced,
+    /// or there are too many.
     fn begin(&self, account: &str, now: Instant) -> bool {
         let mut state = lock(&self.state);
         state.forget(now);
@@ -312,7 +321,7 @@ impl Lane {
         true
     }
 
-    /// The line of an account; none where nothing limits it.
+    /// The queue of an account; `None` if it isn't limited.
     fn line(&self, account: &str, place: bool, now: Instant) -> Result<Option<Arc<Line>>, Denial> {
         let mut state = lock(&self.state);
         if state.pace.is_none() || state.lines.len() >= MAX_ACCOUNTS {
@@ -323,7 +332,7 @@ impl Lane {
             return Ok(Some(Arc::clone(line)));
         }
         let Some(pace) = state.pace else {
-            // What takes no place isn't counted.
+            // Requests that take no place aren't counted.
             return Ok(state.start.as_ref().filter(|_| place).map(Arc::clone));
         };
         if state.lines.len() >= MAX_ACCOUNTS {
@@ -355,7 +364,7 @@ impl Accounts {
         self.is_paced() || self.start.is_some()
     }
 
-    /// Drops those for which nothing has to be kept.
+    /// Drops the accounts that are no longer needed.
     fn forget(&mut self, now: Instant) {
         self.lines.retain(|_, line| !line.schedule().is_over(now));
         if self.start.as_ref().is_some_and(|line| line.schedule().is_over(now)) {
@@ -363,7 +372,7 @@ impl Accounts {
         }
     }
 
-    /// Enough is known of the server: those who wait at the start ask again.
+    /// Ends the slow start: the signatures that wait in it ask again.
     fn end_start(&mut self) {
         if let Some(line) = self.start.take() {
             let mut schedule = line.schedule();
@@ -377,13 +386,14 @@ impl Accounts {
 }
 
 impl Waiting {
-    /// Waits for the turn. None: it has to be asked for again, since other limits hold now.
+    /// Waits for the turn. Returns `None` if it has to be asked for again, because the limits have
+    /// changed.
     ///
     /// # Errors
-    /// RATE_LIMITED: it didn't come in time.
+    /// RATE_LIMITED: timeout.
     pub(crate) async fn turn(self) -> Result<Option<Turn>, Denial> {
-        let Self { turn, comes, limit } = self;
-        match tokio::time::timeout(limit, comes).await {
+        let Self { turn, ready, limit } = self;
+        match tokio::time::timeout(limit, ready).await {
             Ok(Ok(())) => Ok(Some(turn)),
             Ok(Err(_)) => Ok(None),
             Err(_) => {
@@ -408,7 +418,7 @@ impl Line {
     }
 }
 
-/// Sees to it that a task gives the turns, for as long as somebody waits.
+/// Starts the task that gives the turns, if it isn't running. It runs while callers wait.
 fn drive(line: &Arc<Line>) {
     if line.is_driven.swap(true, Ordering::AcqRel) {
         line.changed.notify_one();
@@ -421,11 +431,11 @@ fn drive(line: &Arc<Line>) {
                 let mut schedule = line.schedule();
                 let now = Instant::now();
                 for waiter in schedule.due(now) {
-                    // Whoever is gone gives the turn back by itself.
+                    // A dropped receiver gives its turn back by itself.
                     let _ = waiter.send(());
                 }
                 if schedule.waiting() == 0 {
-                    // Under the lock: whoever asks next finds that nobody drives.
+                    // Stored under the lock, so that the next caller starts a new task.
                     line.is_driven.store(false, Ordering::Release);
                     return;
                 }
@@ -440,7 +450,7 @@ fn drive(line: &Arc<Line>) {
 }
 
 impl Turn {
-    /// It is signed, under this audit id.
+    /// Uses the turn for the signature with this audit id.
     pub(crate) fn signed(self, audit_id: &str) -> Terms {
         let ticket = &self.ticket;
         ticket.line.schedule().signed(ticket.number, audit_id, Instant::now())
@@ -448,7 +458,7 @@ impl Turn {
 }
 
 impl Drop for Ticket {
-    /// A turn that was used isn't there any more.
+    /// After use, this changes nothing.
     fn drop(&mut self) {
         self.line.schedule().leave(&self.who, self.number);
         self.line.changed.notify_one();

@@ -1,8 +1,8 @@
-//! Who is at the other end of a connection: a process, as the kernel reports it, or the holder of a certificate, by the
-//! word of an authority.
+//! The identity of a connection's other end: a process, as the kernel reports it, or the holder of
+//! a certificate, as an authority has signed it.
 //!
-//! Invariant: what names one kind of peer never matches the other. A connection whose other end isn't known has no peer,
-//! and no peer is denied.
+//! Invariant: a pattern for one kind of peer never matches the other kind. A connection whose other
+//! end isn't known has no peer, and is denied.
 
 mod unix;
 
@@ -17,32 +17,35 @@ use sigward_proto::spiffe::SpiffePattern;
 pub use self::unix::{UnixPattern, UnixPeer, is_unmapped_gid, is_unmapped_uid};
 use crate::error::Denial;
 
-/// Who opened a connection.
+/// The peer that opened a connection.
 #[derive(Debug, Clone)]
 pub enum Peer {
-    /// A process of this machine, as it was then.
+    /// A process of this machine, as it was when it connected.
     Unix(UnixPeer),
     /// The holder of a certificate.
     Tls(TlsPeer),
 }
 
-/// The holder of a certificate that an authority of the configuration vouches for.
+/// The holder of a certificate that a configured authority has signed.
 #[derive(Debug, Clone)]
 pub struct TlsPeer {
-    /// Who that is.
+    /// The name in the certificate.
     pub name: Name,
-    /// Whether it still is.
+    /// Tells whether the certificate is still valid.
     pub standing: Arc<dyn Standing>,
 }
 
-/// Whether a certificate that was good when the connection began is good now.
+/// Tells whether a certificate that was valid when the connection was opened is still valid.
 pub trait Standing: fmt::Debug + Send + Sync {
+    /// Checks the certificate.
+    ///
     /// # Errors
-    /// PEER_UNKNOWN: it has expired, or nobody vouches for it any more.
+    ///
+    /// PEER_UNKNOWN: it has expired, or is no longer trusted.
     fn check(&self, now: SystemTime) -> Result<(), Denial>;
 }
 
-/// A peer whose limits are its own, whatever number of connections it has.
+/// The identity that limits are counted for, over all its connections.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PeerId {
     /// A user of this machine.
@@ -51,21 +54,21 @@ pub enum PeerId {
     Name(Name),
 }
 
-/// Who is at the other end of a connection, as its calls see it; nobody, where that isn't known.
+/// The caller of an RPC; without a peer if the other end isn't known.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The peer.
     pub peer: Option<Arc<Peer>>,
-    /// Over which connection.
+    /// The connection of the call.
     pub connection: ConnectionId,
 }
 
-/// One connection of this process's life.
+/// The id of a connection, unique in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionId(pub(crate) u64);
 
 impl ConnectionId {
-    /// One that no other connection has.
+    /// A new id.
     #[must_use]
     pub fn next() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -73,19 +76,19 @@ impl ConnectionId {
     }
 }
 
-/// What a rule says about peers.
+/// The peer of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerPattern {
     /// Processes of this machine.
     Unix(UnixPattern),
     /// Workloads of a trust domain.
     SpiffeId(SpiffePattern),
-    /// Whoever has this DNS name, in lower case, and no SPIFFE id.
+    /// Holders of certificates with this DNS name, in lower case, and without a SPIFFE id.
     Dns(String),
 }
 
 impl Peer {
-    /// Whose limits count for it.
+    /// The identity that limits are counted for.
     #[must_use]
     pub fn id(&self) -> PeerId {
         match self {
@@ -102,7 +105,8 @@ impl Peer {
         }
     }
 
-    /// Whether it is the user that the broker runs as, or root: what either is told of the broker, it could find out.
+    /// Whether it is the user that the broker runs as, or root: both can find out anything about
+    /// the broker.
     pub(crate) fn is_operator(&self) -> bool {
         match self {
             Self::Unix(peer) => peer.is_own_user() || peer.uid == 0,
@@ -110,10 +114,10 @@ impl Peer {
         }
     }
 
-    /// Whether it still is who it was when it connected.
+    /// Checks whether the identity from the start of the connection is still valid.
     ///
-    /// The attack: a certificate is short-lived so that a stolen key is soon worth nothing; a connection that was opened
-    /// before would be worth something for ever.
+    /// The attack: certificates are short-lived so that a stolen key soon becomes useless; on a
+    /// connection that was opened before, it would stay useful for ever.
     ///
     /// # Errors
     /// PEER_UNKNOWN.
@@ -126,7 +130,7 @@ impl Peer {
 }
 
 impl PeerPattern {
-    /// Whether the peer is one of those meant.
+    /// Whether the pattern matches the peer.
     #[must_use]
     pub fn matches(&self, peer: &Peer) -> bool {
         match (self, peer) {
@@ -141,7 +145,8 @@ impl PeerPattern {
         }
     }
 
-    /// Whether one peer may be meant by both. That one process has two groups, or one certificate two names, is left out.
+    /// Whether one peer may match both patterns, except a process with two groups, or a certificate
+    /// with two names.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
@@ -168,11 +173,11 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A certificate that never stops being good.
+    /// A certificate that is always valid.
     #[derive(Debug)]
-    struct Good;
+    struct AlwaysValid;
 
-    impl Standing for Good {
+    impl Standing for AlwaysValid {
         fn check(&self, _: SystemTime) -> Result<(), Denial> {
             Ok(())
         }
@@ -183,18 +188,18 @@ pub(crate) mod tests {
         Peer::Unix(UnixPeer { uid, gid: 100, groups: Vec::new(), pid: Some(7), exe: None })
     }
 
-    /// The holder of a certificate.
+    /// The holder of a certificate with this SPIFFE id.
     pub(crate) fn workload(id: &str) -> Peer {
         tls(Name::SpiffeId(SpiffeId::parse(id).expect("an id")))
     }
 
-    /// The same, by a DNS name.
+    /// The holder of a certificate with this DNS name.
     pub(crate) fn machine(name: &str) -> Peer {
         tls(Name::Dns([name.to_owned()].into()))
     }
 
     fn tls(name: Name) -> Peer {
-        Peer::Tls(TlsPeer { name, standing: Arc::new(Good) })
+        Peer::Tls(TlsPeer { name, standing: Arc::new(AlwaysValid) })
     }
 
     #[test]

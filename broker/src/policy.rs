@@ -1,11 +1,11 @@
-//! Who may have what signed. Deny by default.
+//! Decides which peer may have which requests signed. Deny by default.
 //!
-//! Invariant: [`Matched::decide`] is the only maker of a [`Grant`], and a grant is the only way to a
-//! profile's credentials and to a signature: skipping the policy doesn't compile.
+//! Invariant: only [`Matched::decide`] makes a [`Grant`], and a profile's credentials and
+//! signatures are accessible only with a grant: code that skips the policy doesn't compile.
 //!
-//! A request is decided in two steps. [`Policy::match_rules`] finds the rules that match its peer,
-//! profile and endpoint, before anything of the body is read; it says whether any of them looks at the body.
-//! [`Matched::decide`] then asks them about what the body calls.
+//! A request is decided in two steps. [`Policy::match_rules`] finds the rules that match its peer, profile and
+//! endpoint, before the body is read, and whether any of them looks at the body. [`Matched::decide`] then applies them to
+//! the call in the body.
 
 mod rate;
 mod rule;
@@ -26,17 +26,17 @@ use crate::error::{Denial, Reason};
 use crate::peer::{Peer, PeerId};
 use crate::request::{CheckedRequest, Head};
 
-/// The rules, ready to be asked.
+/// The rules, compiled.
 #[derive(Debug)]
 pub struct Policy {
     rules: Vec<Rule>,
-    /// What they look at in a body.
+    /// The parts of a body that the rules look at.
     want: Arc<Want>,
-    /// Which endpoints each profile may go to at all.
+    /// The endpoints that each profile may be used with.
     profiles: HashMap<ProfileName, Vec<String>>,
 }
 
-/// The permit to sign a person in for a profile.
+/// The permit to start a sign-in for a profile.
 #[derive(Debug)]
 pub struct LoginGrant {
     profile: ProfileName,
@@ -44,7 +44,7 @@ pub struct LoginGrant {
 }
 
 impl LoginGrant {
-    /// Whose sign-in it is.
+    /// The profile to sign in.
     #[must_use]
     pub fn profile(&self) -> &ProfileName {
         &self.profile
@@ -66,26 +66,26 @@ pub struct Grant<'r> {
 }
 
 impl<'r> Grant<'r> {
-    /// Whose credentials it gives access to.
+    /// The profile whose credentials the grant gives access to.
     #[must_use]
     pub fn profile(&self) -> &ProfileName {
         &self.profile
     }
 
-    /// Who the peer is to AWS with them; none where the rule doesn't say.
+    /// The peer's identity at AWS with these credentials; `None` if the rule names no agent.
     #[must_use]
     pub fn agent(&self) -> Option<&Agent> {
         self.agent.as_deref()
     }
 
-    /// What may be signed with them.
+    /// The request that may be signed.
     #[must_use]
     pub fn request(&self) -> &'r CheckedRequest {
         self.request
     }
 }
 
-/// The rules that are about a request, before its body is read. There is at least one.
+/// The rules that match a request, before its body is read; at least one.
 #[derive(Debug)]
 pub struct Matched<'p> {
     policy: &'p Policy,
@@ -94,34 +94,34 @@ pub struct Matched<'p> {
     peer: PeerId,
 }
 
-/// What the policy says to a request.
+/// The policy's decision about a request.
 #[derive(Debug)]
 pub struct Decision<'r> {
-    /// The rule that decided, by name; none where no rule permits it.
+    /// The name of the deciding rule; `None` if no rule permits the request.
     pub rule: Option<String>,
-    /// Who the peer is to AWS by that rule.
+    /// The peer's identity at AWS by that rule.
     pub agent: Option<Arc<Agent>>,
-    /// The permit, or the reason why there is none.
+    /// The permit, or the reason of the denial.
     pub outcome: Result<Grant<'r>, Denial>,
 }
 
-/// Why a rule decides a request, or doesn't.
+/// The reason why a rule decides a request, or doesn't.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
-    /// It is about another peer.
+    /// The rule has another peer.
     Peer,
-    /// It lists other profiles.
+    /// The rule lists other profiles.
     Profile,
-    /// It lists other endpoints.
+    /// The rule lists other endpoints.
     Endpoint,
-    /// It says this to the call.
+    /// The rule's verdict on the call.
     Call(Verdict),
-    /// It says nothing of what a body asks for.
+    /// The rule has no conditions on the body.
     AnyCall,
 }
 
 impl Policy {
-    /// The policy that a configuration means.
+    /// Compiles the rules of a configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let (rules, want) = rule::rules(&config.rules);
@@ -133,14 +133,15 @@ impl Policy {
         }
     }
 
-    /// The names of the rules, each with that of its agent, which is empty where it has none.
+    /// The names of the rules, each with the name of its agent, which is empty if it has none.
     pub(crate) fn rules_with_agents(&self) -> impl Iterator<Item = (&str, &str)> {
         self.rules
             .iter()
             .map(|rule| (rule.name.as_str(), rule.agent.as_deref().map_or("", Agent::name)))
     }
 
-    /// Whether any rule matches this peer: others are turned away before their request is read.
+    /// Checks whether any rule matches the peer. Requests of other peers are refused before they
+    /// are read.
     ///
     /// # Errors
     /// PEER_NOT_ALLOWED.
@@ -154,13 +155,13 @@ impl Policy {
         })
     }
 
-    /// The endpoints of the profile, whoever may use it.
+    /// The endpoints of a profile, for any peer.
     #[must_use]
     pub fn endpoints_configured(&self, profile: &ProfileName) -> &[String] {
         self.profiles.get(profile).map_or(&[], Vec::as_slice)
     }
 
-    /// The endpoints at which the peer may use the profile; none means that it may not use it.
+    /// The endpoints at which the peer may use the profile; empty if it may not use the profile.
     #[must_use]
     pub fn endpoints_of(&self, peer: &Peer, profile: &ProfileName) -> Vec<&str> {
         let Some(endpoints) = self.profiles.get(profile) else { return Vec::new() };
@@ -171,8 +172,8 @@ impl Policy {
         allowed.map(String::as_str).collect()
     }
 
-    /// Who the peer may be to AWS with the profile, in the order of the rules: none stands for the profile's own
-    /// credentials. A peer that may not use the profile is nobody.
+    /// The agents that the peer may be with the profile, in the order of the rules; `None` stands
+    /// for the profile's own credentials. Empty if the peer may not use the profile.
     #[must_use]
     pub fn agents_of(&self, peer: &Peer, profile: &ProfileName) -> Vec<Option<&Agent>> {
         let Some(endpoints) = self.profiles.get(profile) else { return Vec::new() };
@@ -193,17 +194,17 @@ impl Policy {
         self.rules_about(peer, profile).any(Rule::reads_the_body)
     }
 
-    /// What the rules look at in a body.
+    /// The parts of a body that the rules look at.
     #[must_use]
     pub fn want(&self) -> &Arc<Want> {
         &self.want
     }
 
-    /// The rules that are about a request.
+    /// Finds the rules that match a request.
     ///
     /// # Errors
-    /// The reason. A profile that doesn't exist is refused in the same words as one that isn't allowed:
-    /// callers can't probe for names.
+    /// The reason of the denial. An unknown profile is refused with the same text as one that isn't
+    /// allowed: the attack is to probe for names.
     pub fn match_rules(&self, peer: &Peer, head: &Head) -> Result<Matched<'_>, Denial> {
         self.admit(peer)?;
         let no_profile = || Denial::new(Reason::ProfileNotAllowed, "no rule allows the profile");
@@ -222,13 +223,13 @@ impl Policy {
         Ok(Matched { policy: self, profile, rules, peer: peer.id() })
     }
 
-    /// Decides whether the peer may sign a person in for a profile.
+    /// Decides whether the peer may start a sign-in for a profile.
     ///
-    /// The attack: whoever can start a sign-in can send its code to a person who trusts the page of
-    /// AWS, and gets the profile signed in as that person.
+    /// The attack: a peer starts a sign-in, sends the code to a person who trusts AWS's page, and
+    /// gets the profile signed in as that person.
     ///
     /// # Errors
-    /// The reason. A profile that the peer can't use is refused as one that doesn't exist.
+    /// The reason of the denial. A profile that the peer can't use is refused like an unknown one.
     pub fn authorize_login(&self, peer: &Peer, profile: &str) -> Result<LoginGrant, Denial> {
         self.admit(peer)?;
         let no_profile = || Denial::new(Reason::ProfileNotAllowed, "no rule allows the profile");
@@ -244,7 +245,7 @@ impl Policy {
         Ok(LoginGrant { profile, rule })
     }
 
-    /// What each rule says to a request, in their order: for the person who writes them.
+    /// The verdict of each rule on a request, in order, for the author of the rules.
     #[must_use]
     pub fn explain(
         &self,
@@ -281,17 +282,17 @@ impl Policy {
 }
 
 impl Matched<'_> {
-    /// What the body must be read for, if a rule looks at it.
+    /// The parts of the body to read, if a rule looks at it.
     #[must_use]
     pub fn want(&self) -> Option<&Arc<Want>> {
         let reads = self.rules.iter().any(|rule| rule.reads_the_body());
         reads.then_some(&self.policy.want)
     }
 
-    /// Whether the rules leave the peer a request at all, before its body is read.
+    /// Checks before the body is read whether any rule's rate leaves room for the request.
     ///
     /// # Errors
-    /// RATE_LIMITED: all of them have a rate that is used up.
+    /// RATE_LIMITED: the rates of all matching rules are used up.
     pub fn check_rate(&self, rates: &Rates, now: Instant) -> Result<(), Denial> {
         let mut shortest = None;
         for rule in &self.rules {
@@ -306,8 +307,8 @@ impl Matched<'_> {
         Err(denial.retry_after(shortest.unwrap_or_default()))
     }
 
-    /// Decides about the request, without its rate. The first rule that permits it decides; what any
-    /// matching rule denies is denied.
+    /// Decides about the request, except its rate. A request that any matching rule denies is
+    /// denied; otherwise the first rule that permits it decides.
     #[must_use]
     pub fn decide<'r>(&self, request: &'r CheckedRequest) -> Decision<'r> {
         let permit = |rule: &Rule| Decision {
@@ -328,12 +329,12 @@ impl Matched<'_> {
             _ if self.want().is_none() => None,
             Content::None => None,
             Content::Call(call) if self.reads(call) => Some(call),
-            // The rules were changed while it came, and look at other arguments now.
+            // The rules were changed while the body was read, and look at other arguments now.
             Content::Call(_) => {
-                let changed = "the rules look at other arguments than when the body came";
+                let changed = "the rules were changed while the body was read";
                 return refuse(None, Denial::new(Reason::BodyRequired, changed));
             }
-            // A hash says nothing about the call, and what the caller claims would be no check.
+            // A hash tells nothing about the call, and a caller's claim about it can't be trusted.
             Content::Unread => {
                 return refuse(None, Denial::new(Reason::BodyRequired, "a rule looks at the body"));
             }
@@ -366,12 +367,14 @@ impl Matched<'_> {
         }
     }
 
-    /// Whether a call was read for these rules: the places of others mean something else.
+    /// Whether the call was read for these rules: places are valid only for the rules that they
+    /// were made for.
     fn reads(&self, call: &Call) -> bool {
         Arc::ptr_eq(call.want(), &self.policy.want) || **call.want() == *self.policy.want
     }
 
-    /// Has a decision paid for: the rule that permits it by its rate, and for what is refused, the first.
+    /// Charges the rate of the rule that permits the request, or for a refused request, of the
+    /// deciding or first rule.
     ///
     /// # Errors
     /// RATE_LIMITED.

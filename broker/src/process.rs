@@ -1,8 +1,9 @@
-//! What the process does to itself before anything else: the first lines of `main`.
+//! Protects the process before anything else: the first lines of `main`.
 //!
-//! `no_new_privs` is left to whoever starts the broker (systemd's `NoNewPrivileges=`): children inherit
-//! it, and a `credential_process` may well be set-gid (1Password's `op` is) or run through `sudo`. A confined thread has it;
-//! those programs are run by one that isn't.
+//! `no_new_privs` must be set by the process that starts the broker (systemd's `NoNewPrivileges=`):
+//! children inherit it, and a `credential_process` may be set-gid (1Password's `op` is) or run
+//! through `sudo`. A confined thread has it; those programs are run by a thread that isn't
+//! confined.
 
 #[cfg(target_os = "linux")]
 mod landlock;
@@ -19,18 +20,19 @@ use rustix::process::{Resource, Rlimit};
 pub use self::supervisor::Supervisor;
 use crate::error::Error;
 
-/// Closes the doors to this process's memory and to the files that it makes.
+/// Denies other processes access to this process's memory and to the files that it creates.
 ///
 /// # Errors
 /// The kernel refused; a broker that can't protect its memory doesn't start.
 pub fn harden() -> Result<(), Error> {
-    // Whatever is made from here on is for this user alone until someone widens it on purpose.
+    // New files are private to this user unless the permissions are widened explicitly.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    // Another process of the same user could read the keys from /proc/PID/mem, or attach a debugger.
+    // The attack: another process of the same user reads the keys from /proc/PID/mem, or attaches a
+    // debugger.
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|source| failed("make the process undumpable", source))?;
-    // A core file would hold them.
+    // A core file would contain the keys.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none)
         .map_err(|source| failed("switch off core files", source))?;
@@ -38,28 +40,28 @@ pub fn harden() -> Result<(), Error> {
     Ok(())
 }
 
-/// More connections than the limits of the intake allow, and descriptors for files and children beside.
+/// More than the connections that the intake allows, with descriptors for files and children.
 const DESCRIPTORS: u64 = 16_384;
 
-/// The usual soft limit of 1024 is for programs that use select(2). Where the hard limit is lower than we
-/// would like, the intake takes fewer connections.
+/// Raises the usual soft limit of 1024, which is for programs that use select(2). If the hard limit
+/// is lower than `DESCRIPTORS`, the intake accepts fewer connections.
 fn raise_descriptors() {
     let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
     let wanted = maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));
     if current.is_some_and(|current| current < wanted) {
         let raised = Rlimit { current: Some(wanted), maximum };
-        // Where the kernel refuses, the limit of before holds, and the intake goes by that.
+        // If the kernel refuses, the previous limit stays, and the intake uses that.
         rustix::process::setrlimit(Resource::Nofile, raised).ok();
     }
 }
 
-/// How many descriptors this process may have.
+/// The number of file descriptors that this process may open.
 pub fn descriptors() -> u64 {
     rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(DESCRIPTORS)
 }
 
-/// Takes what standard input is and leaves `/dev/null` in its place: a `credential_process` inherits
-/// our standard input, and would read from it what was meant for us.
+/// Takes standard input, and replaces it with `/dev/null`: a `credential_process` inherits standard
+/// input, and could read what is sent to the broker.
 ///
 /// # Errors
 /// There is no standard input, or no `/dev/null`.
@@ -74,28 +76,29 @@ pub fn take_stdin() -> Result<OwnedFd, Error> {
     Ok(duplicate)
 }
 
-/// What a process may open: what isn't there may be missing.
+/// The paths that a process may open; paths may be missing.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Access {
-    /// Files, and directories with all that is in them, to be read.
+    /// Files, and directories with their contents, to be read.
     pub(crate) read: Vec<PathBuf>,
     /// The same, to be written too.
     pub(crate) write: Vec<PathBuf>,
 }
 
-/// What came of a confinement.
+/// The result of a confinement.
 #[derive(Debug)]
 pub(crate) enum Confinement {
-    /// It holds.
+    /// The confinement is complete.
     Full,
-    /// The kernel knows only a part of it.
+    /// The kernel supports only a part of it.
     Partial,
-    /// The kernel doesn't know it, or refuses.
+    /// The kernel doesn't support it, or refuses.
     None(io::Error),
 }
 
-/// Closes all files to this thread, and to those that it starts, but the ones that are allowed: also to what an attacker
-/// makes them run. As far as the kernel can. One thread stays [`outside`].
+/// Denies this thread, and the threads and programs that it starts, access to all files but the
+/// allowed ones, as far as the kernel supports it, even if an attacker takes them over. One thread
+/// stays [`outside`].
 pub(crate) fn confine(allowed: &Access) -> Confinement {
     if let Err(error) = outside::start() {
         return Confinement::None(error);
@@ -112,11 +115,11 @@ pub(crate) fn confine(allowed: &Access) -> Confinement {
     #[cfg(not(target_os = "linux"))]
     {
         let Access { read: _, write: _ } = allowed;
-        Confinement::None(io::Error::other("only Linux does it"))
+        Confinement::None(io::Error::other("only Linux supports it"))
     }
 }
 
-/// Whether files that weren't named at the start are closed to this process.
+/// Whether this process can open only files that were named at the start.
 pub(crate) fn is_confined() -> bool {
     #[cfg(target_os = "linux")]
     return landlock::is_confined();
@@ -124,7 +127,7 @@ pub(crate) fn is_confined() -> bool {
     return false;
 }
 
-/// An error of a file, with what to do where it may be closed to this process for being named too late.
+/// Adds to an error of a file that it may have been named after the confinement, and what to do.
 pub(crate) fn explained(error: io::Error) -> io::Error {
     if error.kind() != io::ErrorKind::PermissionDenied || !is_confined() {
         return error;
@@ -134,7 +137,7 @@ pub(crate) fn explained(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{error}: {hint}"))
 }
 
-/// Whether this process may make a file of its own one of this group.
+/// Whether this process may set this group on its own files.
 pub(crate) fn may_give_to(gid: u32) -> bool {
     let is_member = |groups: Vec<rustix::process::Gid>| groups.iter().any(|it| it.as_raw() == gid);
     rustix::process::geteuid().is_root()

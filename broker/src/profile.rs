@@ -1,7 +1,8 @@
-//! The profiles: whose credentials sign, and what state they are in.
+//! The profiles: their credentials, and the state of these.
 //!
-//! Invariant: credentials leave this module only against a [`Grant`]. `source` makes them, anew for
-//! each load; an `actor` for each profile keeps them fresh, and its state is read without a lock and without a file.
+//! Invariant: credentials leave this module only for a [`Grant`]. `source` loads them, from the
+//! beginning each time; an `actor` for each profile keeps them fresh, and its state is read without
+//! locks and files.
 
 mod actor;
 mod agents;
@@ -71,7 +72,7 @@ use crate::secret::Credentials;
 pub struct Profiles {
     profiles: Vec<Arc<Entry>>,
     by_name: HashMap<ProfileName, usize>,
-    /// Which AWS files they are of.
+    /// The configured AWS files.
     given: AwsFiles,
     home: Arc<Home>,
     survey: OnceLock<Survey>,
@@ -82,20 +83,20 @@ pub struct Profiles {
     watch: OnceLock<Watch>,
 }
 
-/// A sign-in that may begin.
+/// A sign-in that can be started.
 #[derive(Debug)]
 pub struct SignIn {
     session: Session,
     config: SdkConfig,
     home: Arc<Home>,
     logins: Arc<Logins>,
-    /// All profiles, some of which are of the same session.
+    /// All profiles; some of them use the same session.
     all: Vec<(Weak<Source>, Vec<Weak<Actor>>)>,
 }
 
 impl SignIn {
-    /// Begins it, or joins the one of the same session that is under way. Once that is done, all profiles of the session
-    /// are loaded anew.
+    /// Starts the sign-in, or joins the one in progress for the same session. Afterwards all
+    /// profiles of the session are reloaded.
     #[must_use]
     pub fn begin(self) -> Arc<Login> {
         let Self { session, config, home, logins, all } = self;
@@ -113,7 +114,7 @@ impl SignIn {
 }
 
 impl Profiles {
-    /// The profiles of a configuration. Nothing is loaded yet; `observer` is called after each load.
+    /// The profiles of a configuration. Nothing is loaded; `observer` is called after each load.
     #[must_use]
     pub fn new(config: &Config, surroundings: &Surroundings, observer: Arc<dyn Observer>) -> Self {
         let tokens = Arc::new(Tokens::new(surroundings.home.as_deref()));
@@ -134,8 +135,8 @@ impl Profiles {
         empty.next(config, surroundings)
     }
 
-    /// Those of the configuration that follows. A profile whose credentials come from where they came
-    /// from before keeps them.
+    /// The profiles of the next configuration. A profile keeps its credentials if their source
+    /// hasn't changed.
     #[must_use]
     pub fn next(&self, config: &Config, surroundings: &Surroundings) -> Self {
         let home = if self.given == config.aws {
@@ -164,7 +165,7 @@ impl Profiles {
                 known.cloned().unwrap_or_else(new)
             });
             let agents = agents.collect();
-            // Keys that nobody may sign with any more aren't taken over.
+            // Keys that no one may use any more aren't kept.
             let known = before.filter(|before| is_shared || !before.is_shared);
             let actor = known.map_or_else(
                 || Arc::new(Actor::new(Arc::new(load), changes, Clock::system())),
@@ -200,13 +201,13 @@ impl Profiles {
         }
     }
 
-    /// Takes over from the profiles of the configuration before: keys that nobody may use any more are
-    /// dropped, and what was in use under the same name is loaded.
+    /// Replaces the profiles of the previous configuration: drops keys that no one may use any
+    /// more, and loads those that replace used ones.
     pub fn succeed(&self, before: &Self) {
         for old in &before.profiles {
             let new = self.find(&old.name).ok();
             let replaced = |old: &Arc<Actor>, new: Option<&Arc<Actor>>| {
-                // Whoever used the keys goes on with those in their place.
+                // Keys that replace used ones are loaded in advance.
                 if let Some(new) = new.filter(|_| old.is_touched()) {
                     new.start();
                 }
@@ -234,15 +235,15 @@ impl Profiles {
         self.announce();
     }
 
-    /// Wakes up whoever waits for changes.
+    /// Wakes all that wait for changes.
     pub fn announce(&self) {
         self.changes.send_replace(());
     }
 
-    /// Fresh credentials of the profile that the grant is for.
+    /// Valid credentials of the grant's profile.
     ///
     /// # Errors
-    /// Why there are none.
+    /// The reason why there are none.
     pub async fn credentials(
         &self,
         grant: &Grant<'_>,
@@ -251,10 +252,11 @@ impl Profiles {
         self.actor(grant.profile(), grant.agent())?.credentials(now).await
     }
 
-    /// Takes note that upstream refused a signature of this generation of an agent's credentials, and loads once.
+    /// Records that upstream refused a signature of this generation of an agent's credentials, and
+    /// reloads them once.
     ///
     /// # Errors
-    /// Why that load failed.
+    /// The reason why the load failed.
     pub async fn reject(
         &self,
         name: &ProfileName,
@@ -264,10 +266,10 @@ impl Profiles {
         self.actor(name, agent)?.reject(generation).await
     }
 
-    /// A sign-in of a person for the profile that the grant is for. Until it begins, AWS isn't asked for anything.
+    /// A sign-in for the grant's profile. AWS isn't called before it is started.
     ///
     /// # Errors
-    /// NOT_A_LOGIN_PROFILE, or what is wrong with the profile.
+    /// NOT_A_LOGIN_PROFILE, or the error of the profile.
     pub async fn sign_in(&self, grant: &LoginGrant) -> Result<SignIn, Denial> {
         let profile = self.find(grant.profile())?;
         let session = profile.source.session().await?;
@@ -282,14 +284,14 @@ impl Profiles {
         Ok(SignIn { session, config, home, logins, all })
     }
 
-    /// Starts to load the first profile, which a private broker is about to be asked for.
+    /// Starts to load the first profile, which a private broker will need first.
     pub fn prefetch(&self) {
         if let Some(profile) = self.profiles.first() {
             profile.actor.start();
         }
     }
 
-    /// Starts to load the profiles that the configuration says to load at the start.
+    /// Starts to load the profiles that are configured to be loaded on start.
     pub fn preload(&self) {
         for profile in self.profiles.iter().filter(|profile| profile.preload) {
             if profile.is_shared {
@@ -299,7 +301,7 @@ impl Profiles {
         }
     }
 
-    /// Begins to pick up changes of the AWS files and of the SSO cache.
+    /// Starts to watch the AWS files and the SSO cache for changes.
     pub fn watch(&self) {
         self.survey();
         self.watch.get_or_init(|| {
@@ -308,7 +310,7 @@ impl Profiles {
         });
     }
 
-    /// Reads the files once for all profiles that nobody has read them for.
+    /// Reads the files once, for all profiles that they haven't been read for.
     fn survey(&self) -> &Survey {
         self.survey.get_or_init(|| {
             let home = Arc::clone(&self.home);
@@ -321,16 +323,16 @@ impl Profiles {
         self.profiles.iter().map(|profile| &profile.name)
     }
 
-    /// The profile's name, if there is a profile of that name.
+    /// The name of the profile, if it exists.
     pub(crate) fn name<'n>(&self, name: &'n str) -> Option<&'n str> {
         self.by_name.contains_key(name).then_some(name)
     }
 
-    /// What can be told about a profile now, or about an agent's credentials with it, from memory. The first calls wait
-    /// for the files to be read, for so long as a disk takes that doesn't hang.
+    /// The current state of a profile, or of an agent's credentials with it, from memory. The first
+    /// calls wait until the files are read, but not for a hanging disk.
     ///
     /// # Errors
-    /// There is no such profile, or agent.
+    /// There is no such profile or agent.
     pub async fn view(
         &self,
         name: &ProfileName,
@@ -343,7 +345,7 @@ impl Profiles {
         Ok(View::of(profile, holder.map(AsRef::as_ref), now))
     }
 
-    /// The same about the credentials of the profile that are in use, those with the worst state.
+    /// The same for the profile's credentials in use with the worst state.
     ///
     /// # Errors
     /// There is no such profile.
@@ -356,8 +358,8 @@ impl Profiles {
         Ok(of_agents.fold(own, |worst, view| if view.is_worse(&worst) { view } else { worst }))
     }
 
-    /// Whose quotas a profile's calls count for: the account, as far as anything tells it; else the key, where it stays
-    /// the same, or the profile.
+    /// The key of the quotas of a profile's calls: the account, if it is known; else the access key
+    /// if it never changes, or the profile.
     #[must_use]
     pub fn account(&self, name: &ProfileName) -> String {
         let of_profile = || format!("profile {name}");
@@ -366,7 +368,8 @@ impl Profiles {
         known.or_else(|| profile.actor.lasting_key()).unwrap_or_else(of_profile)
     }
 
-    /// The agents whose credentials a profile has, in the order of the rules; none stands for the profile's own.
+    /// The agents of a profile, in the order of the rules; `None` stands for the profile's own
+    /// credentials.
     ///
     /// # Errors
     /// There is no such profile.
@@ -377,10 +380,10 @@ impl Profiles {
         Ok(own.into_iter().chain(agents).collect())
     }
 
-    /// Whose identity the credentials are, by `sts:GetCallerIdentity`.
+    /// The identity of the credentials, by `sts:GetCallerIdentity`.
     ///
     /// # Errors
-    /// Why they can't be had, or AWS doesn't accept them.
+    /// The credentials can't be loaded, or AWS doesn't accept them.
     pub async fn identity(
         &self,
         name: &ProfileName,
@@ -392,13 +395,13 @@ impl Profiles {
         identity::ask(self.find(name)?.source.client().await?, keys).await
     }
 
-    /// Wakes up after each change of any profile's state.
+    /// A receiver that is notified of each change of any profile's state.
     #[must_use]
     pub fn changes(&self) -> tokio::sync::watch::Receiver<()> {
         self.changes.subscribe()
     }
 
-    /// Who has the credentials of an agent with a profile, or the profile's own.
+    /// The actor for an agent's credentials with a profile, or for the profile's own.
     fn actor(&self, name: &ProfileName, agent: Option<&Agent>) -> Result<&Arc<Actor>, Denial> {
         let profile = self.find(name)?;
         match agent {
@@ -417,7 +420,7 @@ impl Profiles {
     }
 }
 
-/// There is no such agent of the profile.
+/// The error for an unknown agent of the profile.
 fn changed() -> Denial {
     Denial::new(Reason::CredentialsUnavailable, "the rules have just changed")
 }

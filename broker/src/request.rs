@@ -1,9 +1,9 @@
-//! From what a caller sent to a [`CheckedRequest`]: the only thing that is ever signed.
+//! Checks a caller's request, and yields a [`CheckedRequest`]: only checked requests are signed.
 //!
 //! Invariant: the host of a checked request is the endpoint's, its path is the endpoint's or below,
-//! its query is in canonical form, and its headers say the same before and after SigV4's
-//! canonicalisation. What an HTTP client sends is therefore what was signed, and nothing that the
-//! caller chose decides where the signature is valid.
+//! its query is in canonical form, and its headers are unchanged by SigV4's canonicalisation. So an
+//! HTTP client sends what was signed, and nothing that the caller chose determines where the
+//! signature is valid.
 
 mod headers;
 mod uri;
@@ -20,23 +20,23 @@ use crate::error::{Denial, Reason};
 /// The methods of MCP over HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// A message.
+    /// Sends a message.
     Post,
-    /// A stream of messages.
+    /// Opens a stream of messages.
     Get,
-    /// The end of a session.
+    /// Ends a session.
     Delete,
 }
 
-/// The endpoint that an absolute URI belongs to.
+/// Finds the endpoint that an absolute URI belongs to.
 ///
 /// # Errors
-/// It belongs to none, or can't be signed.
+/// The URI belongs to no endpoint, or can't be signed.
 pub fn endpoint_of(uri: &str, endpoints: &[Arc<Endpoint>]) -> Result<Arc<Endpoint>, Denial> {
     uri::check(uri, endpoints).map(|(endpoint, _)| endpoint)
 }
 
-/// All of a request but its body, checked.
+/// The checked parts of a request before its body.
 #[derive(Debug)]
 pub struct Head {
     profile: String,
@@ -46,7 +46,7 @@ pub struct Head {
     headers: Vec<(String, String)>,
 }
 
-/// A request that may be signed, if the policy allows it.
+/// A checked request, which may be signed if the policy allows it.
 #[derive(Debug)]
 pub struct CheckedRequest {
     head: Head,
@@ -54,10 +54,10 @@ pub struct CheckedRequest {
 }
 
 impl Head {
-    /// Checks the head of a request against the endpoints there are.
+    /// Checks the head of a request against the configured endpoints.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first violation.
     pub fn check(
         profile: String,
         method: &str,
@@ -71,37 +71,37 @@ impl Head {
         Ok(Self { profile, endpoint, method, path_and_query, headers })
     }
 
-    /// The profile that was asked for; nobody has looked yet whether there is one.
+    /// The requested profile, which may not exist.
     #[must_use]
     pub fn profile(&self) -> &str {
         &self.profile
     }
 
-    /// Where it goes.
+    /// The endpoint of the request.
     #[must_use]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
 
-    /// Its method.
+    /// The HTTP method.
     #[must_use]
     pub fn method(&self) -> Method {
         self.method
     }
 
-    /// What must stand in the request line.
+    /// The path and query to send, exactly as signed.
     #[must_use]
     pub fn path_and_query(&self) -> &str {
         &self.path_and_query
     }
 
-    /// The headers to sign beside the broker's own, names in lower case, in the caller's order.
+    /// The caller's headers to sign, with names in lower case, in the caller's order.
     #[must_use]
     pub fn headers(&self) -> &[(String, String)] {
         &self.headers
     }
 
-    /// A reader for the body that comes. `want` says what a rule looks at, if any does.
+    /// A reader for the body. `want` is what the rules look at, if any rule looks at the body.
     #[must_use]
     pub fn body_reader(&self, want: Option<&Arc<Want>>) -> BodyReader {
         match want {
@@ -112,10 +112,10 @@ impl Head {
         }
     }
 
-    /// The request with the body that came.
+    /// The request with a complete body.
     ///
     /// # Errors
-    /// A GET or DELETE has one: a server may well read it, and no rule would have seen it.
+    /// A GET or DELETE has a body: a server may read it although no rule has seen it.
     pub fn with_body(self, reader: BodyReader) -> Result<CheckedRequest, Denial> {
         if self.method == Method::Post {
             let body = reader.finish(&self.headers);
@@ -124,10 +124,10 @@ impl Head {
         if reader.is_empty() { self.without_body() } else { Err(body_not_allowed()) }
     }
 
-    /// The request with the hash of a body that didn't come.
+    /// The request with the hash of a body that wasn't sent to the broker.
     ///
     /// # Errors
-    /// It isn't a hash (the signer takes any text for it), or a GET or DELETE has a body.
+    /// It isn't a SHA-256 (the signer accepts any text), or a GET or DELETE has a body.
     pub fn with_hash(self, hash: &[u8]) -> Result<CheckedRequest, Denial> {
         let hash: [u8; 32] =
             hash.try_into().map_err(|_| Denial::new(Reason::InvalidBodyHash, "not 32 bytes"))?;
@@ -137,10 +137,10 @@ impl Head {
         if hash == Body::none().sha256 { self.without_body() } else { Err(body_not_allowed()) }
     }
 
-    /// The request where nothing was said of a body.
+    /// The request without a payload.
     ///
     /// # Errors
-    /// A POST needs one.
+    /// A POST needs a body.
     pub fn without_body(self) -> Result<CheckedRequest, Denial> {
         if self.method == Method::Post {
             return Err(Denial::new(Reason::BodyRequired, "a POST without a body or its hash"));
@@ -154,7 +154,7 @@ fn body_not_allowed() -> Denial {
 }
 
 impl CheckedRequest {
-    /// All of it but the body.
+    /// The checked parts before the body.
     #[must_use]
     pub fn head(&self) -> &Head {
         &self.head
@@ -166,7 +166,7 @@ impl CheckedRequest {
         &self.body.sha256
     }
 
-    /// What is known of what the body asks for.
+    /// The call in the body, if it was read.
     #[must_use]
     pub fn content(&self) -> &Content {
         &self.body.content
@@ -174,7 +174,7 @@ impl CheckedRequest {
 }
 
 impl Method {
-    /// As it stands in the request line.
+    /// The method as in the request line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -185,7 +185,8 @@ impl Method {
     }
 }
 
-/// The signer takes any text for a method: `POST /x\nhost:evil` would sign another request.
+/// Parses a method. The attack: the signer accepts any text, so `POST /x\nhost:evil` would sign
+/// another request.
 fn checked_method(text: &str) -> Result<Method, Denial> {
     match text {
         "POST" => Ok(Method::Post),
@@ -194,7 +195,7 @@ fn checked_method(text: &str) -> Result<Method, Denial> {
         _ if headers::is_token(text.as_bytes()) => {
             Err(Denial::new(Reason::MethodNotAllowed, "not POST, GET or DELETE"))
         }
-        _ => Err(Denial::new(Reason::InvalidMethod, "not a token")),
+        _ => Err(Denial::new(Reason::InvalidMethod, "the method isn't a token")),
     }
 }
 

@@ -1,9 +1,9 @@
-//! The types that hold keys and tokens.
+//! The types for keys and tokens.
 //!
 //! Invariant: [`Credentials`] has no `Display`, no `Serialize` and no `Clone`, its `Debug` shows no
-//! key, and its strings are zeroed on drop (the inner type of the AWS SDK does that; copies that
-//! libraries leave on the heap are zeroed by [`crate::memory`]). The places that see a key are found
-//! by looking for `expose`.
+//! key, and its strings are zeroed on drop (by the inner type of the AWS SDK; copies that libraries
+//! leave on the heap are zeroed by [`crate::memory`]). Code that accesses a key can be found by
+//! searching for `expose`.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -11,10 +11,10 @@ use std::time::{Duration, SystemTime};
 use aws_smithy_runtime_api::client::identity::Identity;
 use zeroize::Zeroizing;
 
-/// Credentials in the last seconds of their life sign nothing: the request may arrive after the end.
+/// Credentials aren't used in their last seconds: the request may arrive after the expiry.
 const LAST_SECONDS: Duration = Duration::from_secs(15);
 
-/// One profile's credentials, as one load brought them.
+/// The credentials of one profile, as loaded once.
 pub struct Credentials {
     keys: aws_credential_types::Credentials,
     identity: Identity,
@@ -23,7 +23,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Takes over what a provider answered, at the time `loaded`.
+    /// Wraps a provider's response, which was loaded at the time `loaded`.
     pub(crate) fn new(
         keys: aws_credential_types::Credentials,
         loaded: SystemTime,
@@ -33,58 +33,58 @@ impl Credentials {
         Self { keys, identity, loaded, generation }
     }
 
-    /// The public half of the key.
+    /// The access key id.
     #[must_use]
     pub fn access_key_id(&self) -> &str {
         self.keys.access_key_id()
     }
 
-    /// The account that they belong to, where whoever gave them said so.
+    /// The account of the credentials, if the provider returned it.
     #[must_use]
     pub fn account(&self) -> Option<&str> {
         self.keys.account_id().map(|account| account.as_str())
     }
 
-    /// When they end, if they do.
+    /// The expiry, if there is one.
     #[must_use]
     pub fn expiry(&self) -> Option<SystemTime> {
         self.keys.expiry()
     }
 
-    /// Grows whenever a load brings other credentials.
+    /// The generation, which increases with each load of different credentials.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Whether they may sign at `now`.
+    /// Whether they may be used at `now`.
     #[must_use]
     pub fn usable(&self, now: SystemTime) -> bool {
         self.expiry().is_none_or(|expiry| now + LAST_SECONDS < expiry)
     }
 
-    /// How long they live from their load on, where they end.
+    /// The lifetime from the load to the expiry, if there is one.
     pub(crate) fn life(&self) -> Option<Duration> {
         self.expiry().map(|expiry| expiry.duration_since(self.loaded).unwrap_or_default())
     }
 
-    /// When they were loaded.
+    /// The time of the load.
     pub(crate) fn loaded(&self) -> SystemTime {
         self.loaded
     }
 
-    /// The keys, for AWS's signer alone.
+    /// The keys, only for AWS's signer.
     pub(crate) fn expose_identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// The keys, for the signature, and to compare them with those of another load.
+    /// The keys, for the signature, and for comparison with those of another load.
     pub(crate) fn expose_keys(&self) -> &aws_credential_types::Credentials {
         &self.keys
     }
 }
 
-/// A token, or another text that isn't to be shown; zeroed on drop.
+/// A token, or another text that must not be shown; zeroed on drop.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(Zeroizing<String>);
 
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_seconds_sign_nothing() {
+    fn credentials_are_unusable_in_their_last_seconds() {
         let expiry = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
         let keys = aws_credential_types::Credentials::new("A", "s", None, Some(expiry), "test");
         let credentials = Credentials::new(keys, SystemTime::UNIX_EPOCH, 1);

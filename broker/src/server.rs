@@ -1,4 +1,4 @@
-//! The broker from start to end: bind, assemble, serve, reload, drain.
+//! The life of the broker: bind, assemble, serve, reload, drain.
 
 mod obstacles;
 mod reload;
@@ -41,19 +41,19 @@ use crate::process::Supervisor;
 use crate::profile::{Profiles, Surroundings};
 use crate::service::{Current, Recorder, Service, State};
 
-/// After a signal, calls in flight get so long to end: none of them waits for anything by then (`Current::unless_ending`),
-/// so what is left are answers that nobody reads.
+/// How long calls in flight may take after a signal. None of them waits for anything by then
+/// (`Current::unless_ending`), so only answers remain that callers don't read.
 const DRAIN: Duration = Duration::from_secs(2);
-/// With the last of them over, connections get so long to end: a caller that has stopped says no goodbye.
-const GOODBYE: Duration = Duration::from_secs(1);
-/// How often denials that were only counted are recorded, in one line for each user.
+/// How long connections may stay open after the last call: a stopped caller doesn't close its own.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// The interval of recording denials that were only counted, in one line for each user.
 const SUM_UP: Duration = Duration::from_secs(10);
 
-/// Serves on a Unix socket until `shutdown`, then drains. With `reread`, SIGHUP and a change of the
-/// configuration file put the new configuration in force.
+/// Serves on a Unix socket until `shutdown`, then drains. With `reread`, SIGHUP and changes of the
+/// configuration file reload the configuration.
 ///
 /// # Errors
-/// It can't listen, or can't open its audit log.
+/// The broker can't listen, or can't open its audit log.
 pub async fn serve(
     config: Config,
     surroundings: &Surroundings,
@@ -66,7 +66,7 @@ pub async fn serve(
     let current = assemble(&config, surroundings, draining)?;
     current.state().profiles.watch();
     current.state().profiles.preload();
-    // Before anyone can know that we are here.
+    // Before any process can know about this one.
     let hangups = reload::hangups();
     let over_tls = tls::Listener::open(&config.listen).await?;
     let socket = unix::Socket::open(&config.listen, sockets)?;
@@ -128,9 +128,9 @@ pub async fn serve(
         health.set_not_serving::<BrokerServer<Service>>().await;
         health.set_service_status("", ServingStatus::NotServing).await;
         drain.send_replace(true);
-        // Nobody listens any more if everything has ended already.
+        // This fails only if serving has already ended.
         started.send(()).ok();
-        // HTTP/2 says goodbye to its callers with this: until then they learn of the health.
+        // hyper sends GOAWAY when this future ends: until then callers can query the health.
         calls.idle().await;
     };
     let over_unix = router.serve_with_incoming_shutdown(incoming, shutdown);
@@ -141,10 +141,10 @@ pub async fn serve(
             pending::<()>().await;
         }
         if tokio::time::timeout(DRAIN, last_calls.idle()).await.is_err() {
-            tracing::warn!("calls were still in flight when the time to drain was over");
+            tracing::warn!("calls were still in flight at the end of the drain timeout");
             return;
         }
-        tokio::time::sleep(GOODBYE).await;
+        tokio::time::sleep(CLOSE_WAIT).await;
     };
     tokio::select! {
         served = serving => served?,
@@ -156,7 +156,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// The next connection of someone who may come in.
+/// Accepts the next admitted connection.
 async fn accept_unix(
     (listener, intake): (UnixListener, Arc<Intake>),
 ) -> Option<(io::Result<Connection<Local>>, (UnixListener, Arc<Intake>))> {
@@ -173,7 +173,7 @@ async fn accept_unix(
     }
 }
 
-/// Records every now and then what was only counted.
+/// Periodically records the denials that were only counted.
 async fn sum_up(current: Arc<Current>) {
     let mut ticks = tokio::time::interval(SUM_UP);
     loop {
@@ -182,10 +182,10 @@ async fn sum_up(current: Arc<Current>) {
     }
 }
 
-/// Serves the one connection that standard input was, until it ends or until `shutdown`.
+/// Serves the single connection on standard input, until it is closed or until `shutdown`.
 ///
 /// # Errors
-/// Standard input wasn't a Unix socket, or the audit log can't be opened.
+/// Standard input isn't a Unix socket, or the audit log can't be opened.
 pub async fn serve_connection(
     config: Config,
     surroundings: &Surroundings,
@@ -199,7 +199,7 @@ pub async fn serve_connection(
     let (open, mut closed) = mpsc::channel(1);
     let intake = Intake::new(Arc::clone(&current));
     let connection = intake.accept(stream, Some(open));
-    // The first signature is about to be asked for.
+    // The first signature will be requested soon.
     current.state().profiles.prefetch();
     current.state().profiles.watch();
     let incoming = stream::iter(connection.map(Ok::<_, io::Error>));
@@ -215,11 +215,11 @@ pub async fn serve_connection(
     Ok(())
 }
 
-/// SIGTERM and SIGINT, counted: the first begins the end, the second doesn't wait for it.
+/// SIGTERM and SIGINT, counted: the first starts the shutdown, the second ends it at once.
 pub struct Termination(watch::Receiver<u32>);
 
 impl Termination {
-    /// Listens for the signals from now on.
+    /// Starts to listen for the signals.
     ///
     /// # Errors
     /// The signals can't be listened for.
@@ -242,11 +242,11 @@ impl Termination {
         Ok(Self(counted))
     }
 
-    /// Ends with signal number `count`.
+    /// Completes at signal number `count`.
     pub fn signal(&self, count: u32) -> impl Future<Output = ()> + use<> {
         let mut counted = self.0.clone();
         async move {
-            // It fails only where nobody counts any more: at the end of the runtime.
+            // This fails only at the end of the runtime.
             counted.wait_for(|counted| *counted >= count).await.ok();
         }
     }
@@ -269,7 +269,7 @@ fn assemble(
     Ok(Current::new(state, paces, recorder, draining))
 }
 
-/// What one connection may have in progress, and the length of a frame.
+/// The limits of one connection: concurrent streams, and the frame size in bytes.
 struct OfConnection {
     streams: u32,
     frame: u32,
@@ -280,7 +280,7 @@ const OVER_UNIX: OfConnection =
 const OVER_TLS: OfConnection =
     OfConnection { streams: intake::MAX_STREAMS_OVER_TLS, frame: intake::MAX_FRAME_OVER_TLS };
 
-/// What says whether the broker serves, for all of its listeners.
+/// The health service, which all listeners share.
 async fn health() -> (HealthReporter, HealthServer<impl Health>) {
     let (health, service) = tonic_health::server::health_reporter();
     health.set_serving::<BrokerServer<Service>>().await;
@@ -294,7 +294,7 @@ fn router(
 ) -> Router<Stack<Gate, Identity>> {
     let service = BrokerServer::new(Service::new(Arc::clone(intake.current())))
         .max_decoding_message_size(intake::MAX_MESSAGE);
-    // Every limit is written down: what isn't set here, the libraries don't limit.
+    // All limits are set here, because the libraries have no limits by default.
     Server::builder()
         .layer(intake.gate())
         .max_concurrent_streams(limits.streams)

@@ -1,7 +1,7 @@
 //! The RPCs. A signature's life, phase by phase: *accept* and *identify* (in [`crate::intake`]), *parse*,
 //! *authorize*, *resolve*, *sign*, *audit*, *reply* (in [`sign`]).
 //!
-//! Invariant: every decision about a signature has its record before it is answered, and callers get
+//! Invariant: every decision about a signature is recorded before it is answered, and callers get
 //! constant texts.
 
 mod answer;
@@ -53,7 +53,8 @@ impl Service {
 
 #[tonic::async_trait]
 impl Broker for Service {
-    /// The intake answers it before it comes here, with [`sign`]: a decoded message would hold the whole body.
+    /// The intake answers this call with [`sign`] before it gets here: a decoded message would hold
+    /// the whole body.
     async fn sign(
         &self,
         _request: Request<v1::SignRequest>,
@@ -96,7 +97,7 @@ impl Broker for Service {
                         let profiles = current.state().visible_profiles(&peer, clock::now()).await;
                         let config_rejected = current.rejected();
                         let list = v1::WatchProfilesResponse { profiles, config_rejected };
-                        // A change of a profile that this caller doesn't see is none.
+                        // Changes of profiles that this caller doesn't see aren't sent.
                         if last.as_ref() != Some(&list) {
                             return Some((Ok(list.clone()), (current, changes, Some(list))));
                         }
@@ -135,25 +136,25 @@ impl Broker for Service {
             Err(denial) => {
                 record.deny(&denial);
                 tracing::info!(peer = %peer.id(), id = record.id(), %denial, "sign-in denied");
-                let noted = current.note_denial(&record, false).await;
-                let id = noted.then(|| record.id());
+                let is_recorded = current.record_denial(&record, false).await;
+                let id = is_recorded.then(|| record.id());
                 return Err(status::of_credentials(&denial, own_user, id));
             }
         };
-        tracing::info!(peer = %peer.id(), id = record.id(), profile, "a sign-in begins");
+        tracing::info!(peer = %peer.id(), id = record.id(), profile, "a sign-in started");
         let end = LoginEnd { current: Arc::clone(current), of: record.id().to_owned(), profile };
         let draining = current.draining.clone();
         let state = Some((login.stage(), draining, None, login, end));
         let events = stream::unfold(state, move |state| async move {
             let (mut stage, mut draining, shown, login, end) = state?;
-            // Whoever joins gets the prompt that is there.
-            let news = |stage: &Stage| match stage {
+            // A caller that joins a sign-in gets the existing prompt.
+            let is_new = |stage: &Stage| match stage {
                 Stage::Asking => false,
                 Stage::Prompted(prompt) => shown.as_ref() != Some(prompt),
                 Stage::Over(_) => true,
             };
             let next = tokio::select! {
-                next = stage.wait_for(news) => next.ok()?.clone(),
+                next = stage.wait_for(is_new) => next.ok()?.clone(),
                 _ = draining.wait_for(|draining| *draining) => return None,
             };
             match next {
@@ -184,7 +185,7 @@ impl Broker for Service {
         let rejection = state.reject(&peer, &rejected);
         let outcome = self.current.unless_ending(rejection).await;
         let generation = outcome.map_err(|denial| {
-            tracing::info!(peer = %peer.id(), %denial, "no other credentials after a rejection");
+            tracing::info!(peer = %peer.id(), %denial, "no new credentials after a rejection");
             status::of_credentials(&denial, peer.is_own_user(), None)
         })?;
         let answer = v1::ReportRejectionResponse { credential_generation: generation };
@@ -200,8 +201,9 @@ impl Broker for Service {
             request.into_inner();
         let report = Report { profile, uri, audit_id };
         let state = self.current.state();
-        // What is about a signature that the peer was given was paid for with that, and counts once. A server that begins
-        // to throttle may have many reported at once that were signed before: those aren't worth a record each.
+        // A report about a signature that the peer was given was charged with that signature, and
+        // counts once. When a server begins to throttle, many older signatures may be reported at
+        // once; such reports aren't recorded one by one.
         let of_end = ended && state.ended(&peer, &report);
         let of_throttling = if throttled { state.throttled(&peer, &report) } else { Ok(false) };
         let refused = |denial: Denial| status::of(&denial, None);
@@ -215,7 +217,7 @@ impl Broker for Service {
     }
 }
 
-/// What a caller says of an exchange that it had a signature for.
+/// A caller's report about an exchange that it had a signature for.
 struct Report {
     profile: String,
     uri: String,
@@ -224,21 +226,22 @@ struct Report {
 
 /// How often one peer may ask for lists, watch, report and sign in.
 const ASKING: Bucket = ("\0asking", Rate { per_second: 50, burst: 200 });
-/// And how often sign in: each that begins asks AWS for a code, also where nobody waits for it.
+/// How often one peer may start a sign-in: each one requests a code from AWS, even if the caller
+/// hangs up.
 const SIGNING_IN: Bucket = ("\0signing in", Rate { per_second: 1, burst: 20 });
 
-/// A rate, under a name that no rule can have: there is no control character in those.
+/// A rate, under a name that no rule can have, because rule names contain no control characters.
 type Bucket = (&'static str, Rate);
 
 impl Service {
-    /// Whom the intake let in, and who doesn't ask too often.
+    /// The admitted peer of a request, after charging it.
     async fn admit<T>(&self, request: &Request<T>) -> Result<Arc<Peer>, Status> {
         let peer = peer_of(request)?;
         self.charge(&peer, ASKING).await?;
         Ok(peer)
     }
 
-    /// Has a call paid for.
+    /// Charges a call to its peer's rate.
     async fn charge(&self, peer: &Peer, (name, rate): Bucket) -> Result<(), Status> {
         match self.current.rates.take_for(name, peer.id(), rate, Instant::now()) {
             Ok(()) => Ok(()),
@@ -246,7 +249,7 @@ impl Service {
         }
     }
 
-    /// Begins a sign-in, or joins the one of the same session.
+    /// Starts a sign-in, or joins the one in progress for the same session.
     async fn begin_login(
         &self,
         peer: &Peer,
@@ -258,19 +261,19 @@ impl Service {
             let state = current.state();
             let grant = state.policy.authorize_login(peer, profile)?;
             let sign_in = current.unless_ending(state.profiles.sign_in(&grant)).await?;
-            // The files may be long in coming, and the rules other ones by then.
+            // The files may be read slowly, and the rules may have changed since.
             if Arc::ptr_eq(&state, &current.state()) {
                 record.allow_login(&grant);
                 break sign_in;
             }
         };
-        // As with signatures: what can't be recorded doesn't happen, and AWS hears nothing of it.
+        // As with signatures, the record comes first: without it nothing is sent to AWS.
         current.audit.write(record).await?;
         Ok(sign_in.begin())
     }
 }
 
-/// Records how a sign-in ended, once; for whoever hangs up, that nobody waited for it.
+/// Records once how a sign-in ended; if it is dropped before, that the caller hung up.
 struct LoginEnd {
     current: Arc<Current>,
     of: String,
@@ -298,7 +301,7 @@ impl Drop for LoginEnd {
     }
 }
 
-/// Whom the intake let in.
+/// The peer that the intake has admitted.
 fn peer_of<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
     let caller = request.extensions().get::<Caller>();
     caller.and_then(|caller| caller.peer.clone()).ok_or_else(|| {
@@ -308,8 +311,8 @@ fn peer_of<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
 }
 
 impl State {
-    /// The pace of the endpoint that a report is about, if the peer may use it with the profile: whoever may have nothing
-    /// signed for it slows nobody down.
+    /// The profile and the index of the endpoint that a report is about, if the peer may use both.
+    /// The attack: a peer that can't get signatures for an endpoint slows others down with reports.
     fn reported(&self, peer: &Peer, report: &Report) -> Result<(ProfileName, usize), Denial> {
         let not_allowed = || Denial::new(Reason::ProfileNotAllowed, "no rule allows the profile");
         let profile = ProfileName::parse(&report.profile).map_err(|_| not_allowed())?;
@@ -324,14 +327,15 @@ impl State {
             .ok_or_else(|| Denial::new(Reason::EndpointNotAllowed, "no rule allows the endpoint"))
     }
 
-    /// Frees the place of an exchange that is over. False if the peer had none.
+    /// Frees the place of an exchange that has ended. Returns false if the peer had none.
     fn ended(&self, peer: &Peer, report: &Report) -> bool {
         let reported = self.reported(peer, report).ok();
         let lane = reported.and_then(|(_, at)| self.lanes.get(at));
         lane.is_some_and(|lane| lane.ended(&peer.id(), &report.audit_id))
     }
 
-    /// Takes note that the server of an endpoint throttled a request. False where that counts for nothing.
+    /// Records that the server of an endpoint throttled a request. Returns false if the report has
+    /// no effect.
     fn throttled(&self, peer: &Peer, report: &Report) -> Result<bool, Denial> {
         let (profile, at) = self.reported(peer, report)?;
         let (Some(lane), Some(endpoint)) = (self.lanes.get(at), self.endpoints.get(at)) else {
@@ -342,19 +346,19 @@ impl State {
         let throttled = lane.throttled(&account, &peer, &report.audit_id);
         match throttled {
             Throttled::Begins => {
-                tracing::info!(%peer, %profile, endpoint, "the server throttles: callers now take turns for its signatures");
+                tracing::info!(%peer, %profile, endpoint, "the server throttles: its signatures are now paced");
                 self.profiles.announce();
             }
             Throttled::Known => tracing::debug!(%peer, %profile, endpoint, "the server throttles"),
             Throttled::NotYours => {
-                tracing::debug!(%peer, %profile, endpoint, "a throttling report for a signature that the peer didn't get lately");
+                tracing::debug!(%peer, %profile, endpoint, "a throttling report without a recent signature of the peer");
             }
         }
         Ok(throttled != Throttled::NotYours)
     }
 
-    /// The attack: a caller has the credentials of another's agent loaded again and again. It may name those that it
-    /// signs with.
+    /// Loads the credentials again that AWS rejected. The attack: a caller has the credentials of
+    /// other callers' agents reloaded again and again. It may name only those that it signs with.
     async fn reject(
         &self,
         peer: &Peer,

@@ -1,11 +1,11 @@
-//! The signature: SigV4, or SigV4a for a set of regions, as a pure function of a grant, credentials and
-//! a time.
+//! Signs requests with SigV4, or with SigV4a for a set of regions; a pure function of a grant,
+//! credentials and a time.
 //!
-//! Invariant: what is signed is the request inside the grant, for the endpoint's own host, service
-//! and regions. There is no clock and no I/O here.
+//! Invariant: only the request in the grant is signed, for the endpoint's own host, service and
+//! regions. This module uses no clock and no I/O.
 //!
-//! The signers themselves check nothing (the URI of AWS's may panic, its method and hash may be any text); that is
-//! what [`crate::request`] is for.
+//! The signers check nothing (AWS's may panic on a URI, and accepts any text as method and hash);
+//! [`crate::request`] checks the request before.
 
 mod v4;
 
@@ -27,9 +27,9 @@ use crate::policy::Grant;
 use crate::request::Head;
 use crate::secret::Credentials;
 
-/// What to add to a request so that AWS takes it.
+/// The headers that authenticate a request to AWS.
 pub struct Signature {
-    /// `x-amz-date`, `authorization`, `x-amz-security-token` where the credentials have one, and
+    /// `x-amz-date`, `authorization`, `x-amz-security-token` if the credentials have one, and
     /// `x-amz-region-set` for a set of regions.
     pub headers: Vec<(&'static str, String)>,
 }
@@ -41,10 +41,10 @@ impl fmt::Debug for Signature {
     }
 }
 
-/// Signs the request that the grant is for.
+/// Signs the request of a grant.
 ///
 /// # Errors
-/// The signer refused what passed our checks: a bug of ours.
+/// The signer refused a request that passed the checks: a bug.
 pub fn sign(
     grant: &Grant<'_>,
     credentials: &Credentials,
@@ -86,8 +86,8 @@ pub fn sign(
     Ok(Signature { headers })
 }
 
-/// `20261123/us-east-1/aws-mcp/aws4_request`; for a set of regions without one:
-/// `20261123/aws-mcp/aws4_request`.
+/// The credential scope, like `20261123/us-east-1/aws-mcp/aws4_request`; for a set of regions it
+/// has no region: `20261123/aws-mcp/aws4_request`.
 #[must_use]
 pub fn credential_scope(scope: &Scope, time: SystemTime) -> String {
     let service = scope.service.as_str();
@@ -96,7 +96,7 @@ pub fn credential_scope(scope: &Scope, time: SystemTime) -> String {
         Regions::Set(_) => None,
     };
     let mut text = timestamp_compact(time);
-    // Its day; and room for all at once.
+    // Keeps the date, and reserves space for the rest.
     text.truncate(8);
     text.reserve(service.len() + region.map_or(0, str::len) + "//aws4_request/".len());
     for part in region.into_iter().chain([service, "aws4_request"]) {
@@ -106,11 +106,11 @@ pub fn credential_scope(scope: &Scope, time: SystemTime) -> String {
     text
 }
 
-/// The request as AWS's signer takes it.
+/// The request in the form that AWS's signer takes.
 fn signable(head: &Head, body_sha256: String) -> Result<SignableRequest<'_>, String> {
     let url = &head.endpoint().url;
-    // A `Host` header of our own would be taken over as it is; without one the signer derives it from
-    // the URI, as an HTTP client does.
+    // An explicit `Host` header would be used unchanged; without one the signer derives it from the
+    // URI, as an HTTP client does.
     let uri = format!("{}://{}{}", url.scheme(), url.authority(), head.path_and_query());
     let headers = head.headers().iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let body = SignableBody::Precomputed(body_sha256);
@@ -148,8 +148,9 @@ fn added(
     Ok(headers.into_iter().map(|header| (header.name(), header.value().to_owned())).collect())
 }
 
-/// All services but S3 decode the path once more before they check the signature: `%3A` is signed as
-/// `%253A`. S3 takes the path as it is, and wants the body's hash in a header.
+/// Whether the service is S3. All services but S3 encode the path once more before they check the
+/// signature: `%3A` is signed as `%253A`. S3 uses the path unchanged, and requires the body's hash
+/// in a header.
 fn is_s3(scope: &Scope) -> bool {
     scope.service.as_str() == "s3"
 }

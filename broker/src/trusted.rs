@@ -1,18 +1,22 @@
-//! Paths that nobody but root and the broker's own user can change: its configuration, audit log, socket
-//! directory, lock file and token caches.
+//! Checks that only root and the broker's own user can change a path: of the configuration, audit
+//! log, socket directory, lock file and token caches.
 //!
-//! The rule is that of sshd's `StrictModes`, for every directory from `/` on, every link on the way, and the file:
+//! The rule is that of sshd's `StrictModes`, for every directory from `/` on, every followed link,
+//! and the file:
 //!
 //! - its owner is root or the broker's own user
-//! - it isn't writable by others, nor by its group, unless that is the private group of its user: the group and the
-//!   user have one name, and nobody else is in it
-//! - a directory that others write to must be sticky, as `/tmp` is: nobody there removes or renames what isn't theirs,
-//!   and what the broker uses in it has to pass the same check
-//! - a link is followed if its owner is trusted; where the broker makes the file, never
-//! - in a directory that others write to, the file has no second name, which would be someone else's hard link
+//! - it isn't writable by others, nor by its group, unless that is the private group of its user:
+//!   the group and the user have the same name, and the group has no other member
+//! - a directory that others can write to must be sticky, like `/tmp`: others can't remove or
+//!   rename files that aren't theirs, and the files that the broker uses in it must pass the same
+//!   check
+//! - a link is followed if its owner is trusted, but never if the broker creates the file
+//! - in a directory that others can write to, the file has only one name: a second one would be
+//!   another user's hard link
 //!
-//! Invariant: [`Trusted`] holds a path without links. As long as the machine has one root, what it leads to can't be
-//! replaced between the check and the use. An owner that a user namespace doesn't map is nobody, and not trusted.
+//! Invariant: [`Trusted`] contains a path without links. Unless root acts, its target can't be
+//! replaced between the check and the use. An owner that the user namespace doesn't map isn't
+//! trusted.
 
 mod group;
 
@@ -25,34 +29,34 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-/// As many as the kernel follows (path_resolution(7)).
+/// The limit of the kernel (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
 const STICKY: u32 = 0o1000;
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 
-/// A path that passed the check: absolute and without links. What it leads to may be missing.
+/// A path that passed the check: absolute and without links. Its target may be missing.
 #[derive(Debug)]
 pub(crate) struct Trusted {
     path: PathBuf,
     found: Option<Metadata>,
 }
 
-/// What is done where the path ends.
+/// The expected target of the path.
 #[derive(Clone, Copy, PartialEq)]
 enum End {
-    /// It is read, through links.
+    /// A file to read, through links.
     Read,
-    /// It is made or replaced, and is no link.
+    /// A file to create or replace, which must not be a link.
     Make,
-    /// It is a directory, made where it is missing.
+    /// A directory, created if it is missing.
     Directory,
-    /// It is a directory, which would be made where it is missing.
+    /// A directory, which would be created if it is missing.
     DirectoryToBe,
 }
 
 impl Trusted {
-    /// The way to a file that is read.
+    /// The path of a file to read.
     ///
     /// # Errors
     /// It is missing, or others can change it: `PermissionDenied`, with the command that repairs that.
@@ -62,7 +66,7 @@ impl Trusted {
         if trusted.found.is_some() { Ok(trusted) } else { Err(missing()) }
     }
 
-    /// The way to a file that is there, or will be made, in a directory that is there.
+    /// The path of a file that exists or will be created, in an existing directory.
     ///
     /// # Errors
     /// The directory is missing, others can change it or the file, or the file is a link.
@@ -70,15 +74,16 @@ impl Trusted {
         walk(path, End::Make)
     }
 
-    /// The way to a directory, which is made for the broker's user alone where it is missing.
+    /// The path of a directory, which is created if it is missing, with access only for the
+    /// broker's user.
     ///
     /// # Errors
-    /// It can't be made, or others can change it.
+    /// It can't be created, or others can change it.
     pub(crate) fn directory(path: &Path) -> io::Result<Self> {
         walk(path, End::Directory)
     }
 
-    /// The way to a directory that is there, or would be made.
+    /// The path of a directory that exists or would be created.
     ///
     /// # Errors
     /// Others can change it.
@@ -86,10 +91,11 @@ impl Trusted {
         walk(path, End::DirectoryToBe)
     }
 
-    /// Whether this process may write to what is there, or make what is missing. Nothing is opened or made.
+    /// Checks whether this process may write to the target, or create it if it is missing, without
+    /// opening or creating anything.
     ///
     /// # Errors
-    /// It may not, with the path that is in the way.
+    /// It may not; the error names the path that prevents it.
     pub(crate) fn check_writable(&self) -> io::Result<()> {
         use rustix::fs::{Access, AtFlags, CWD};
 
@@ -111,15 +117,16 @@ impl Trusted {
         &self.path
     }
 
-    /// What is there, if anything is.
+    /// The metadata of the target, if it exists.
     pub(crate) fn found(&self) -> Option<&Metadata> {
         self.found.as_ref()
     }
 
-    /// Opens the file, and checks what was opened: in a sticky directory someone may have made it since.
+    /// Opens the file, and checks the open file: in a sticky directory another user may have
+    /// created it after the check.
     ///
     /// # Errors
-    /// Those of opening it, or others can change it.
+    /// The error of opening it, or others can change it.
     pub(crate) fn open(&self, options: &mut OpenOptions, flags: OFlags) -> io::Result<File> {
         let flags = flags | OFlags::NOFOLLOW;
         let file = options.custom_flags(flags.bits().cast_signed()).open(&self.path)?;
@@ -131,8 +138,8 @@ impl Trusted {
     }
 }
 
-/// Resolves a path as the kernel does, and checks each step. A step is looked at when everything above it is known to
-/// be out of reach of others, so it can't be replaced afterwards.
+/// Resolves a path like the kernel, and checks each step. A step is checked only after all
+/// directories above it are known to be trusted, so it can't be replaced afterwards.
 fn walk(path: &Path, end: End) -> io::Result<Trusted> {
     let mut real = PathBuf::from("/");
     let mut directory = std::fs::symlink_metadata(&real)?;
@@ -153,7 +160,7 @@ fn walk(path: &Path, end: End) -> io::Result<Trusted> {
         let is_missing = about.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         if is_missing && end == End::Directory {
             match DirBuilder::new().mode(0o700).create(&next) {
-                // Another broker that starts at the same time.
+                // Another broker that starts at the same time has created it.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => made?,
             }
@@ -199,7 +206,7 @@ fn steps(path: &Path) -> VecDeque<OsString> {
         .collect()
 }
 
-/// Refuses what others own, and what they may write to.
+/// Refuses files of other owners, and files that others can write to.
 fn check(path: &Path, found: &Metadata) -> io::Result<()> {
     let user = rustix::process::geteuid().as_raw();
     let (mode, shown) = (found.mode(), path.display());
@@ -214,7 +221,7 @@ fn check(path: &Path, found: &Metadata) -> io::Result<()> {
             format!("its owner is uid {owner}, neither root nor the broker's own user {user}");
         return Err(refused(path, mode, &why, &repair));
     }
-    // The mode of a link, a device or a socket doesn't say who can change what it is.
+    // The mode of a link, a device or a socket doesn't determine who can change it.
     if !found.is_file() && !found.is_dir() && !found.file_type().is_fifo() {
         return Ok(());
     }
@@ -235,7 +242,8 @@ fn check(path: &Path, found: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// The attack: in `/tmp`, a second name for another file of the broker's user, which would then be written to.
+/// The attack: in `/tmp`, a second name for another file of the broker's user, to which the broker
+/// would then write.
 fn check_names(path: &Path, found: &Metadata, directory: &Metadata) -> io::Result<()> {
     let shared = directory.mode() & (OTHERS_WRITE | GROUP_WRITES) != 0;
     if shared && !found.is_dir() && found.nlink() > 1 {

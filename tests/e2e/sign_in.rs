@@ -249,7 +249,7 @@ async fn a_login_session_names_its_command() {
     let key = Key::role("Console", "person");
     world.home.keys().insert(key.clone());
     aws::login(&world.home, &key);
-    broker.logged("changed: its credentials are loaded again").await;
+    broker.logged("changed: its credentials are reloaded").await;
     fresh(&mut connect(&world.socket()).await, 1).await;
     let called = shared.request("tools/call", &whoami()).await;
     assert_eq!(text(&called), key.identity);
@@ -332,7 +332,7 @@ async fn a_revoked_session_works_again_after_a_sign_in() {
                 // sight of the new token has to do.
                 end_session(&world.home, &aws, &key);
                 aws.sign_in_again(&world.home);
-                broker.logged("changed: its credentials are loaded again").await;
+                broker.logged("changed: its credentials are reloaded").await;
                 let mut broker = connect(&world.socket()).await;
                 fresh(&mut broker, 3).await;
             }

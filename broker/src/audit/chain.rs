@@ -1,19 +1,19 @@
-//! The chain: each line carries the SHA-256 of the line before, over files and processes too.
+//! The hash chain: each line contains the SHA-256 of the previous line, across files and processes.
 //!
-//! So a record that was changed, removed or moved shows at the next one. Only the last has no successor: the
-//! head of the chain is among the metrics, and `audit verify --head` compares it.
+//! So a record that was changed, removed or moved is detected at the next one. Only the last has no
+//! successor: the head of the chain is among the metrics, and `audit verify --head` compares it.
 
 use std::io::{self, BufRead};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-/// The hash of a line, without its end.
+/// The hash of a line, without its line break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hash([u8; 32]);
 
 impl Hash {
-    /// Before the first line there ever was.
+    /// The predecessor of the very first line.
     pub(super) const NONE: Self = Self([0; 32]);
 
     pub(super) fn of(line: &[u8]) -> Self {
@@ -25,22 +25,22 @@ impl Hash {
     }
 }
 
-/// Puts a record behind a line: the line to write, without its end.
+/// Links a record to the line before; returns the line to write, without its line break.
 pub(super) fn link(before: Hash, record: &str) -> String {
     let members = record.strip_prefix('{').unwrap_or(record);
     format!("{{\"prev\":\"{}\",{members}", before.hex())
 }
 
-/// What was found in a file.
+/// The result of verifying a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// How many records it has.
+    /// The number of records.
     pub records: u64,
-    /// What the first one says of the line before it: the head of the file before.
+    /// The predecessor of the first record: the head of the previous file.
     pub first: String,
-    /// The hash of the last one.
+    /// The hash of the last record.
     pub head: String,
-    /// Where the chain is broken, in words.
+    /// The breaks of the chain, as texts for people.
     pub faults: Vec<String>,
 }
 
@@ -49,12 +49,12 @@ struct Link {
     prev: String,
 }
 
-/// Goes along the chain of a file.
+/// Verifies the chain of a file.
 ///
 /// # Errors
-/// It can't be read.
+/// The file can't be read.
 pub fn verify(mut file: impl BufRead) -> io::Result<Report> {
-    /// More are the same fault over and over.
+    /// Further faults are usually consequences of the same cause.
     const MAX_FAULTS: usize = 20;
 
     let mut report =
@@ -70,8 +70,8 @@ pub fn verify(mut file: impl BufRead) -> io::Result<Report> {
         let whole = line.last() == Some(&b'\n');
         let text = if whole { &line[..line.len() - 1] } else { &line[..] };
         let fault = match serde_json::from_slice::<Link>(text) {
-            _ if !whole => Some("is cut: it has no end".to_owned()),
-            Err(_) => Some("is no record".to_owned()),
+            _ if !whole => Some("is incomplete: it has no line break".to_owned()),
+            Err(_) => Some("isn't a record".to_owned()),
             Ok(link) if report.records == 0 => {
                 report.first = link.prev;
                 None
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_shows() {
+    fn every_change_is_detected() {
         let lines = chained(&[r#"{"a":1}"#, r#"{"a":2}"#, r#"{"a":3}"#, r#"{"a":4}"#]);
         assert_eq!(faults(&lines), [""; 0]);
         let mut changed = lines.clone();
@@ -133,8 +133,8 @@ mod tests {
         assert_eq!(faults(&other).len(), 2);
         let whole = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
         let cut = verify(&whole.as_bytes()[..whole.len() - 5]).expect("readable");
-        assert_eq!(cut.faults, ["line 4 is cut: it has no end"]);
-        // Whole lines that are gone from the end show at the head alone.
+        assert_eq!(cut.faults, ["line 4 is incomplete: it has no line break"]);
+        // Complete lines that are missing at the end are detected only by the head.
         let report = verify(whole.as_bytes()).expect("readable");
         let shorter: String = lines[..3].iter().map(|line| format!("{line}\n")).collect();
         let tail = verify(shorter.as_bytes()).expect("readable");

@@ -1,19 +1,19 @@
-//! How many denials of a peer have records of their own. The rest is counted, and one record says how many
-//! there were.
+//! Limits how many denials of a peer have records of their own. Further denials are counted, and
+//! one record has their number.
 //!
-//! The attack: denials are free for whoever sends them, and each is a line: a stranger fills the disk, and
-//! then nobody gets a signature.
+//! The attack: denials cost the sender nothing, and each is a line: a stranger fills the disk, and
+//! then no signature can be recorded.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::peer::PeerId;
 
-/// A stranger's denials that have records: so many at once, and so many a second.
+/// A stranger's recorded denials: the burst, and the interval at which the allowance refills.
 const STRANGER: Allowance = Allowance { burst: 20, interval: Duration::from_millis(500) };
-/// Those of a peer that a rule matches.
+/// The same for a peer that a rule matches.
 const KNOWN: Allowance = Allowance { burst: 500, interval: Duration::from_millis(10) };
-/// More peers than this at a time are counted together.
+/// The most peers with counts of their own; further peers are counted together.
 const MAX_PEERS: usize = 1024;
 
 #[derive(Debug, Clone, Copy)]
@@ -22,28 +22,28 @@ struct Allowance {
     interval: Duration,
 }
 
-/// Denials that have no records.
+/// Denials without records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sum {
-    /// How many.
+    /// The number of denials.
     pub count: u64,
-    /// By reason.
+    /// The number by reason.
     pub reasons: BTreeMap<&'static str, u64>,
-    /// When the first was.
+    /// The time of the first denial.
     pub since: SystemTime,
 }
 
-/// What each peer was denied lately.
+/// The recent denials of each peer.
 #[derive(Debug, Default)]
 pub(super) struct Flood {
-    /// When a peer's allowance is whole again.
-    whole_at: HashMap<Option<PeerId>, Instant>,
+    /// When a peer's allowance is full again.
+    full_at: HashMap<Option<PeerId>, Instant>,
     sums: HashMap<Option<PeerId>, Sum>,
     summed_up: u64,
 }
 
 impl Flood {
-    /// Takes note of a denial: whether it gets a record.
+    /// Counts a denial. Returns whether it gets a record.
     pub(super) fn note(
         &mut self,
         peer: Option<PeerId>,
@@ -53,15 +53,15 @@ impl Flood {
         time: SystemTime,
     ) -> bool {
         let allowance = if stranger { STRANGER } else { KNOWN };
-        if self.whole_at.len() >= MAX_PEERS {
-            self.whole_at.retain(|_, whole_at| *whole_at > now);
+        if self.full_at.len() >= MAX_PEERS {
+            self.full_at.retain(|_, full_at| *full_at > now);
         }
-        let room = self.whole_at.len() < MAX_PEERS || self.whole_at.contains_key(&peer);
+        let room = self.full_at.len() < MAX_PEERS || self.full_at.contains_key(&peer);
         let peer = if room { peer } else { None };
-        let whole_at = self.whole_at.entry(peer.clone()).or_insert(now);
-        let next = (*whole_at).max(now) + allowance.interval;
+        let full_at = self.full_at.entry(peer.clone()).or_insert(now);
+        let next = (*full_at).max(now) + allowance.interval;
         if next.saturating_duration_since(now) <= allowance.interval * allowance.burst {
-            *whole_at = next;
+            *full_at = next;
             return true;
         }
         self.summed_up += 1;
@@ -77,7 +77,7 @@ impl Flood {
         false
     }
 
-    /// What was only counted since the last time.
+    /// The denials that were only counted since the last call.
     pub(super) fn take(&mut self) -> Vec<(Option<PeerId>, Sum)> {
         self.sums.drain().collect()
     }
@@ -99,10 +99,10 @@ mod tests {
             let now = start + Duration::from_millis(millis);
             flood.note(Some(PeerId::Uid(uid)), stranger, "PEER_NOT_ALLOWED", now, time)
         };
-        // 20,000 in two seconds.
+        // 20,000 denials in two seconds.
         let recorded = (0..20_000).filter(|n| note(7, true, n / 10)).count();
         assert_eq!(recorded, 20 + 3);
-        // Others have their own, and a peer with a rule has more.
+        // Other peers have allowances of their own, and known peers larger ones.
         assert!(note(8, true, 0));
         assert_eq!((0..1000).filter(|_| note(9, false, 0)).count(), 500);
         assert!(note(7, true, 3000));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn stored_peers_are_bounded() {
         let mut flood = Flood::default();
         let now = Instant::now();
         for uid in 0..100_000 {
@@ -128,6 +128,6 @@ mod tests {
                 SystemTime::UNIX_EPOCH,
             );
         }
-        assert!(flood.whole_at.len() <= MAX_PEERS + 1 && flood.sums.len() <= MAX_PEERS + 1);
+        assert!(flood.full_at.len() <= MAX_PEERS + 1 && flood.sums.len() <= MAX_PEERS + 1);
     }
 }

@@ -1,5 +1,5 @@
-//! What a record says, as JSON. `broker/deploy/audit.schema.json` describes it, and a test holds both
-//! together.
+//! The records as JSON. `broker/deploy/audit.schema.json` describes them, and a test checks that
+//! they agree.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,23 +18,24 @@ use crate::policy::{Grant, LoginGrant};
 use crate::request::Head;
 use crate::secret::Credentials;
 
-/// More of a caller's text than this isn't recorded; a mark says so.
+/// Longer texts of callers are cut, in characters, with a mark.
 pub(super) const MAX_CHARS: usize = 512;
 
 /// The version of the format.
 const VERSION: u32 = 2;
 
-/// One decision, as far as it got; or an event.
+/// The record of a decision, with what was known then, or of an event.
 #[derive(Debug, Default, Serialize)]
 pub struct Record {
     v: u32,
     id: String,
     time: String,
-    /// `sign`, `login`, `call` where nothing was read of it; `login_end`, `reload`, `load`, `denials`, `open`.
+    /// `sign`, `login`, or `call` if it was refused unread; for events `login_end`, `reload`,
+    /// `load`, `denials`, `open`.
     action: &'static str,
     #[serde(flatten)]
     fields: Fields,
-    /// Whom it is about.
+    /// The peer that the record is about.
     #[serde(skip)]
     peer: Option<PeerId>,
 }
@@ -50,10 +51,10 @@ struct Fields {
     pid: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exe: Option<String>,
-    /// Who a certificate is issued to.
+    /// The name in a certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     spiffe_id: Option<String>,
-    /// The same, by names.
+    /// The user and groups by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     dns: Vec<String>,
     /// The `traceparent` of the request to be signed.
@@ -61,7 +62,7 @@ struct Fields {
     traceparent: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<String>,
-    /// Who the peer is to AWS, where the rule says so.
+    /// The peer's identity at AWS, if the rule names an agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +73,7 @@ struct Fields {
     http_method: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
-    /// Of JSON-RPC, where a rule looked at it.
+    /// The call in the body, if a rule looked at it.
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,7 +90,7 @@ struct Fields {
     scope: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     generation: Option<u64>,
-    /// The record that this one is about.
+    /// The record that this one refers to.
     #[serde(skip_serializing_if = "Option::is_none")]
     of: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,7 +103,7 @@ struct Fields {
     since: Option<String>,
 }
 
-/// What happens by itself, and is recorded.
+/// An event to record.
 #[derive(Debug)]
 pub enum Event {
     /// A configuration took effect, or was rejected.
@@ -112,27 +113,27 @@ pub enum Event {
     },
     /// A sign-in has ended.
     LoginEnd {
-        /// The record that it began with.
+        /// The id of the record of its start.
         of: String,
-        /// Whose it was.
+        /// The profile.
         profile: String,
-        /// Why there is no token.
+        /// The reason why there is no token.
         outcome: Result<(), Denial>,
     },
     /// The credentials of a profile were loaded, or couldn't be.
     Load {
-        /// Whose.
+        /// The profile.
         profile: String,
-        /// Of which agent, where they carry its name.
+        /// The agent, if the credentials belong to one.
         agent: Option<String>,
-        /// The key and the generation, or why there are none.
+        /// The access key id and the generation, or the reason of the failure.
         outcome: Result<(String, u64), Denial>,
     },
     /// Denials of one peer that have no records.
     Denials {
-        /// The peer; none where there were too many peers.
+        /// The peer; `None` if there were too many peers.
         peer: Option<PeerId>,
-        /// How many, and why.
+        /// The numbers and reasons.
         sum: Sum,
     },
 }
@@ -150,13 +151,13 @@ impl Record {
         Self { v: VERSION, id, time, action, fields, peer: Some(id_of_peer) }
     }
 
-    /// A record of the log itself.
+    /// The record of opening a file.
     pub(super) fn opened(now: SystemTime) -> Self {
         let time = log::timestamp_millis(now);
         Self { v: VERSION, time, action: "open", ..Self::default() }
     }
 
-    /// Names the decision, in the answer too.
+    /// The id of the decision, which is also in the answer.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
@@ -176,7 +177,7 @@ impl Record {
         self.fields.traceparent.as_deref()
     }
 
-    /// The profile that was asked for.
+    /// The requested profile.
     #[must_use]
     pub fn profile(&self) -> Option<&str> {
         self.fields.profile.as_deref()
@@ -188,13 +189,13 @@ impl Record {
         self.fields.endpoint.as_deref()
     }
 
-    /// What was asked for, before anything is checked.
+    /// Sets the requested profile and method, before they are checked.
     pub fn asked(&mut self, profile: &str, http_method: Option<&str>) {
         self.fields.profile = Some(short(profile));
         self.fields.http_method = http_method.map(short);
     }
 
-    /// Where the request is to go.
+    /// Sets the checked head.
     pub fn head(&mut self, head: &Head) {
         self.fields.endpoint = Some(head.endpoint().name.clone());
         self.fields.path = Some(short(head.path_and_query()));
@@ -202,7 +203,7 @@ impl Record {
         self.fields.traceparent = trace.map(|(_, value)| short(value));
     }
 
-    /// What the body asks for.
+    /// Sets the hash and call of the body.
     pub fn body(&mut self, sha256: &[u8; 32], content: &Content) {
         self.fields.body_sha256 = Some(hex::encode(sha256));
         if let Content::Call(call) = content {
@@ -211,25 +212,25 @@ impl Record {
         }
     }
 
-    /// The rule that decided.
+    /// Sets the deciding rule.
     pub fn rule(&mut self, rule: Option<&str>) {
         self.fields.rule = rule.map(str::to_owned);
     }
 
-    /// It was denied.
+    /// Sets a denial.
     pub fn deny(&mut self, denial: &Denial) {
         self.fields.decision = Some("deny");
         self.fields.reason = Some(denial.reason().name());
     }
 
-    /// The peer may sign a person in.
+    /// Sets the grant of a sign-in.
     pub fn allow_login(&mut self, grant: &LoginGrant) {
         self.fields.profile = Some(grant.profile().to_string());
         self.fields.rule = Some(grant.rule().to_owned());
         self.fields.decision = Some("allow");
     }
 
-    /// It is signed, for the credential scope `scope`.
+    /// Sets the grant of a signature for the credential scope `scope`.
     pub fn allow(&mut self, grant: &Grant<'_>, credentials: &Credentials, scope: &str) {
         self.fields.profile = Some(grant.profile().to_string());
         self.fields.agent = grant.agent().map(|agent| agent.name().to_owned());
@@ -284,7 +285,7 @@ impl Event {
 }
 
 impl Fields {
-    /// Those that name a peer.
+    /// The fields that name a peer.
     fn of(peer: Option<&PeerId>) -> Self {
         match peer {
             None => Self::default(),
@@ -311,8 +312,8 @@ fn short(text: &str) -> String {
     }
 }
 
-/// Escapes everything beyond printable ASCII: a C1 control or a bidirectional mark in a tool's name could
-/// rewrite the line on the terminal of whoever reads the log.
+/// Escapes everything but printable ASCII. The attack: a C1 control or a bidirectional mark in a
+/// tool's name could rewrite the line on the terminal of someone who reads the log.
 struct Ascii;
 
 impl Formatter for Ascii {

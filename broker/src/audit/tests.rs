@@ -22,7 +22,7 @@ fn open(path: &Path) -> Audit {
     Audit::open(&settings(path), NOW).expect("a log")
 }
 
-/// The lock goes with the thread of the one before, a moment after its last sender.
+/// The lock of the previous log is released with its thread, a moment after its last sender.
 async fn open_when_free(path: &Path) -> Audit {
     let mut opened = None;
     crate::deadline::until(|| {
@@ -89,7 +89,7 @@ async fn a_long_text_is_cut_with_a_mark() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn what_cannot_be_recorded_is_denied_unless_told_otherwise() {
+async fn a_decision_without_a_record_is_denied_unless_configured_otherwise() {
     let full = Path::new("/dev/full");
     let strict = open(full);
     let record = strict.begin("sign", &peer(), NOW);
@@ -102,7 +102,7 @@ async fn what_cannot_be_recorded_is_denied_unless_told_otherwise() {
 }
 
 #[test]
-fn a_log_that_cannot_be_opened_is_an_error_at_the_start() {
+fn a_log_that_cannot_be_opened_is_an_error_on_start() {
     let path = Path::new("/no/such/directory/a");
     let error = Audit::open(&settings(path), NOW).expect_err("no directory");
     assert!(error.to_string().contains("/no/such/directory/a"));
@@ -110,16 +110,16 @@ fn a_log_that_cannot_be_opened_is_an_error_at_the_start() {
     let path = directory.path().join("a");
     let _first = open(&path);
     assert!(Audit::open(&settings(&path), NOW).is_err(), "one process writes to a file");
-    // The attack: whoever may write to the directory has the records go elsewhere.
+    // The attack: a user with write access to the directory redirects the records.
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(directory.path().join("target"), &link).expect("a link");
     assert!(Audit::open(&settings(&link), NOW).is_err(), "a link");
 }
 
-/// The chain goes on over the end of a process, and a record that was cut by a crash shows, but takes no other
-/// with it.
+/// The chain continues across a restart; a record that was cut by a crash is reported, and doesn't
+/// damage others.
 #[tokio::test]
-async fn the_chain_goes_on_after_a_restart() {
+async fn the_chain_continues_after_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("a");
     for n in 0..3 {
@@ -137,7 +137,7 @@ async fn the_chain_goes_on_after_a_restart() {
     let cut = report(&path);
     assert_eq!(
         (cut.records, cut.faults.as_slice()),
-        (4, ["line 3 is no record".to_owned()].as_slice())
+        (4, ["line 3 isn't a record".to_owned()].as_slice())
     );
     let text = std::fs::read_to_string(&path).expect("a log");
     let last: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("a record");
@@ -145,7 +145,7 @@ async fn the_chain_goes_on_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_rotated_log_is_begun_again_and_follows_the_one_before() {
+async fn a_rotated_log_is_reopened_and_continues_the_chain() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("a");
     let audit = open(&path);
@@ -159,7 +159,7 @@ async fn a_rotated_log_is_begun_again_and_follows_the_one_before() {
     assert_eq!((after.first.as_str(), after.faults.len()), (before.head.as_str(), 0));
     let actions: Vec<Value> = lines(&path).iter().map(|line| line["action"].clone()).collect();
     assert_eq!(actions, ["open", "sign"]);
-    // Where nothing was rotated, nothing happens.
+    // Without rotation, reopening changes nothing.
     audit.reopen(None).await.expect("reopened");
     assert_eq!(lines(&path).len(), 2);
 }
@@ -185,7 +185,7 @@ async fn a_large_log_rotates_itself() {
 }
 
 #[tokio::test]
-async fn many_at_once_are_all_there_and_in_one_chain() {
+async fn concurrent_records_are_all_written_in_one_chain() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("a");
     let audit = open(&path);
@@ -204,22 +204,22 @@ async fn a_flood_of_denials_is_summed_up() {
     let now = Instant::now();
     let mut record = audit.begin("call", &peer(), NOW);
     record.deny(&Denial::new(Reason::PeerNotAllowed, "no rule"));
-    let mut noted = 0;
+    let mut recorded = 0;
     for _ in 0..1000 {
-        noted += usize::from(audit.write_denial(&record, true, now, NOW).await);
+        recorded += usize::from(audit.write_denial(&record, true, now, NOW).await);
     }
     audit.close(NOW).await;
     let lines = lines(&path);
-    assert_eq!(lines.len(), noted + 1);
-    let sum = &lines[noted];
+    assert_eq!(lines.len(), recorded + 1);
+    let sum = &lines[recorded];
     assert_eq!((&sum["action"], &sum["uid"]), (&"denials".into(), &1000.into()));
-    assert_eq!(sum["reasons"]["PEER_NOT_ALLOWED"], 1000 - noted);
-    assert_eq!(audit.health().summed_up, 1000 - noted as u64);
+    assert_eq!(sum["reasons"]["PEER_NOT_ALLOWED"], 1000 - recorded);
+    assert_eq!(audit.health().summed_up, 1000 - recorded as u64);
 }
 
-/// Every kind of record is what the schema says, and nothing else.
+/// Every kind of record agrees with the schema, which allows nothing else.
 #[tokio::test]
-async fn records_are_what_the_schema_says() {
+async fn records_agree_with_the_schema() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("a");
     let audit = open(&path);
@@ -264,7 +264,7 @@ async fn records_are_what_the_schema_says() {
     assert_eq!(schema::violations(&schema, &wrong).len(), 3);
 }
 
-/// As much of JSON Schema as the schema of the records uses.
+/// The subset of JSON Schema that the schema of records uses.
 mod schema {
     use serde_json::Value;
 

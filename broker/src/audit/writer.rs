@@ -1,7 +1,8 @@
-//! The thread that writes: many records with one write, and one `fdatasync` for all of them.
+//! The writing thread: many records with one write, and one `fdatasync` for all of them.
 //!
-//! Invariant: what is in the file are whole lines. A write that fails is taken back, or, where that can't be
-//! done, ended, so that it never swallows the next record. One process writes to a file: it holds a lock.
+//! Invariant: the file consists of complete lines. A failed write is undone, or, if that fails,
+//! terminated by a line break, so that it never swallows the next record. Only one process writes
+//! to a file: it holds a lock.
 
 use std::collections::VecDeque;
 use std::fs::{File, Metadata};
@@ -23,25 +24,25 @@ use crate::config::{self, AuditTarget, Rotate, Sync};
 use crate::error::Error;
 use crate::trusted::Trusted;
 
-/// As many decisions as can wait for the disk at once; beyond, nothing is signed.
+/// The number of records that can wait for the disk; if the queue is full, nothing is signed.
 const QUEUE: usize = 1024;
-/// As many records as are written with one write.
+/// The most records of one write.
 const BATCH: usize = 256;
-/// The last line of a file is looked for within this.
+/// The longest tail that is searched for the last line of a file, in bytes.
 const MAX_LINE: u64 = 64 << 10;
 
-/// Something for the thread to do.
+/// A job of the writing thread.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// A record, and who waits for it.
+    /// Writes a record, and reports the result to the waiting decision.
     Write(String, Option<oneshot::Sender<io::Result<()>>>),
-    /// Open the file again, or another one.
+    /// Reopens the file, or opens another one.
     Reopen(Option<config::Audit>, oneshot::Sender<Result<(), Error>>),
-    /// Say when everything before is written.
+    /// Reports when all previous records are written.
     Flush(oneshot::Sender<()>),
 }
 
-/// The way to the thread.
+/// A handle to the writing thread.
 #[derive(Debug)]
 pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
@@ -52,9 +53,9 @@ pub(super) struct Writer {
 struct Shared {
     head: Mutex<Hash>,
     sign_unrecorded: AtomicBool,
-    /// Nothing is recorded.
+    /// The log is off.
     off: AtomicBool,
-    /// Records that nobody waited for, and that could not be written.
+    /// The number of events that could not be written.
     failures: AtomicU64,
 }
 
@@ -73,20 +74,17 @@ impl Writer {
         thread::Builder::new()
             .name("audit".to_owned())
             .spawn(move || work(queue, &mut log, &mut config, &of_thread))
-            .map_err(|source| Error::Process {
-                what: "start the thread of the audit log",
-                source,
-            })?;
+            .map_err(|source| Error::Process { what: "start the audit log's thread", source })?;
         Ok(Self { jobs, shared })
     }
 
-    /// Whether there was room for it.
+    /// Queues a job. Returns false if there is no room.
     pub(super) fn send(&self, job: Job) -> bool {
         self.jobs.try_send(job).is_ok()
     }
 
     pub(super) async fn wait_and_send(&self, job: Job) {
-        // The thread ends with the last sender only.
+        // The thread ends only with the last sender.
         self.jobs.send(job).await.ok();
     }
 
@@ -111,7 +109,7 @@ impl Writer {
     }
 }
 
-/// The thread's life: as long as there is someone to send it work.
+/// Runs the writing thread, until the last sender is dropped.
 fn work(
     mut queue: mpsc::Receiver<Job>,
     log: &mut Log,
@@ -142,7 +140,7 @@ fn work(
                         Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
                     };
                     match waiting {
-                        // Nobody is there any more where the caller hung up.
+                        // The receiver is dropped if the caller hung up.
                         Some(waiting) => drop(waiting.send(outcome)),
                         None if outcome.is_err() => {
                             shared.failures.fetch_add(1, Ordering::Relaxed);
@@ -167,7 +165,7 @@ fn work(
     }
 }
 
-/// The log as the thread sees it.
+/// The log's target and chain, owned by the thread.
 struct Log {
     target: Target,
     head: Hash,
@@ -184,10 +182,11 @@ struct Output {
     path: PathBuf,
     file: File,
     identity: (u64, u64),
-    /// A regular file: it can be locked, cut, synced and rotated.
+    /// Whether it is a regular file, which can be locked, truncated, synced and rotated.
     regular: bool,
     length: u64,
-    /// The last write failed and couldn't be taken back: the next one must end its line first.
+    /// Whether the last write failed and couldn't be undone: the next one must terminate its line
+    /// first.
     cut: bool,
 }
 
@@ -202,7 +201,7 @@ impl Log {
                 (Target::File(output), last)
             }
         };
-        // The file goes on where it ended, whoever wrote it.
+        // The chain continues at the end of the file, whichever process wrote it.
         let mut log = Self { target, head: last.unwrap_or(before) };
         if last.is_none() && before != Hash::NONE {
             log.begin(config, now);
@@ -210,7 +209,7 @@ impl Log {
         Ok(log)
     }
 
-    /// A new file says what came before it.
+    /// Writes the first record of a new file, which continues the chain.
     fn begin(&mut self, config: &config::Audit, now: SystemTime) {
         let Some(record) = record::json(&Record::opened(now)) else { return };
         if let Err(error) = self.write([record.as_str()].into_iter(), config) {
@@ -233,7 +232,7 @@ impl Log {
         }
         match &mut self.target {
             Target::None => return Ok(()),
-            // One write call: lines of the log don't come between.
+            // A single write call, so that log lines don't interleave.
             Target::Stderr => io::stderr().lock().write_all(text.as_bytes())?,
             Target::File(output) => output.write(text.as_bytes(), config.sync)?,
         }
@@ -259,7 +258,7 @@ impl Log {
         Ok(())
     }
 
-    /// Begins a new file where this one has become too large.
+    /// Starts a new file if this one has become too large.
     fn rotate(&mut self, config: &config::Audit) {
         let (Target::File(output), Some(Rotate { bytes, keep })) = (&self.target, config.rotate)
         else {
@@ -275,31 +274,31 @@ impl Log {
             PathBuf::from(name)
         };
         for number in (1..keep).rev() {
-            // Not all of them are there.
+            // Missing numbers are normal.
             std::fs::rename(numbered(number), numbered(number + 1)).ok();
         }
         let moved = std::fs::rename(&path, numbered(1));
         let opened = moved.map_err(|source| Error::Audit { path: path.clone(), source });
         match opened.and_then(|()| Self::open(config, self.head, clock::now())) {
             Ok(log) => *self = log,
-            // It goes on where it was.
+            // Records are still written to the same file.
             Err(error) => tracing::error!(%error, "the audit log can't be rotated"),
         }
     }
 }
 
 impl Output {
-    /// The file, and the hash of its last line.
+    /// Opens the file; returns the hash of its last line, too.
     fn open(path: &Path) -> io::Result<(Self, Option<Hash>)> {
-        // The attack: whoever may change the file or its directory changes what was recorded, or has a link there
-        // lead to a file of ours.
+        // The attack: a user who can change the file or its directory changes records, or redirects
+        // them with a link to another file of the broker's user.
         let place = Trusted::place(path)?;
         let mut options = File::options();
         options.read(true).append(true).create(true).mode(0o600);
         let none = OFlags::empty();
         let mut file =
             place.open(&mut options, none).or_else(|error| match error.raw_os_error() {
-                // A pipe, or a device that can't be read.
+                // The path is a pipe, or a device that can't be read.
                 Some(code) if code == rustix::io::Errno::ACCESS.raw_os_error() => {
                     place.open(File::options().append(true), none)
                 }
@@ -308,7 +307,9 @@ impl Output {
         let about = file.metadata()?;
         let regular = about.is_file();
         if regular && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(io::Error::other("another broker writes to it: give each its own file"));
+            return Err(io::Error::other(
+                "another broker writes to it; configure a different file for each",
+            ));
         }
         let (last, cut) = if regular { last_line(&mut file, about.size())? } else { (None, false) };
         let output = Self {
@@ -339,7 +340,7 @@ impl Output {
         });
         match outcome {
             Ok(()) => self.length += text.len() as u64,
-            // A part of it may be there, after which the next record would be unreadable.
+            // A part of the text may have been written, which would make the next record unreadable.
             Err(_) if self.regular => self.cut = self.file.set_len(self.length).is_err(),
             Err(_) => {}
         }
@@ -347,7 +348,7 @@ impl Output {
     }
 }
 
-/// Whether a log at this path could be opened.
+/// Checks whether a log at this path could be opened.
 pub(super) fn check(path: &Path) -> io::Result<()> {
     let place = Trusted::place(path)?;
     if place.found().is_some_and(Metadata::is_dir) {
@@ -356,7 +357,7 @@ pub(super) fn check(path: &Path) -> io::Result<()> {
     place.check_writable()
 }
 
-/// The hash of the last line, if there is one, and whether it lacks its end.
+/// The hash of the last line, if there is one, and whether its line break is missing.
 fn last_line(file: &mut File, size: u64) -> io::Result<(Option<Hash>, bool)> {
     if size == 0 {
         return Ok((None, false));

@@ -1,23 +1,23 @@
-//! The headers that say something of the body: how to read it, and what it asks for.
+//! Checks the headers that describe the body: how to decode it, and which call it contains.
 //!
-//! What is left: a caller may send more headers than it had signed, and SigV4 can't forbid that. A server
-//! that decodes a body by an unsigned `Content-Encoding`, or a gateway that routes by an unsigned
-//! `Mcp-Name`, is deceived all the same.
+//! A known limit: a caller may send more headers than it had signed, and SigV4 can't prevent that.
+//! A server that decodes a body by an unsigned `Content-Encoding`, or a gateway that routes by an
+//! unsigned `Mcp-Name`, is deceived nevertheless.
 
 use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// Whether a server reads the body as JSON in UTF-8. The content type must be signed: one that is added
-/// later could name another character set (in UTF-7, `+ACI-` is a quotation mark).
+/// Checks that servers read the body as JSON in UTF-8. The content type must be signed: an unsigned
+/// one could name another character set (in UTF-7, `+ACI-` is a quotation mark).
 pub(super) fn content(headers: &[(String, String)]) -> Result<(), &'static str> {
     if values(headers, "content-encoding").next().is_some() {
         return Err("it has a content encoding");
     }
     let mut types = values(headers, "content-type");
     let (Some(content_type), None) = (types.next(), types.next()) else {
-        return Err("not one signed content type");
+        return Err("there isn't exactly one signed content type");
     };
     let plain = content_type.to_ascii_lowercase().replace([' ', '"'], "");
     match plain.as_str() {
@@ -26,7 +26,7 @@ pub(super) fn content(headers: &[(String, String)]) -> Result<(), &'static str> 
     }
 }
 
-/// Whether the headers of MCP (2026-07-28) say what the body says: gateways may route by them.
+/// Checks that the headers of MCP (2026-07-28) agree with the body: gateways may route by them.
 pub(super) fn agree(
     headers: &[(String, String)],
     body_method: &str,
@@ -38,13 +38,13 @@ pub(super) fn agree(
         }
     }
     for name in values(headers, "mcp-name") {
-        let name = decoded(name).ok_or("Mcp-Name isn't in base64, as it says")?;
+        let name = decoded(name).ok_or("Mcp-Name isn't valid base64")?;
         if Some(&*name) != body_target {
             return Err("Mcp-Name isn't the name in the body".into());
         }
     }
     if values(headers, "mcp-method").count() > 1 || values(headers, "mcp-name").count() > 1 {
-        return Err("Mcp-Method or Mcp-Name is there twice".into());
+        return Err("Mcp-Method or Mcp-Name is repeated".into());
     }
     Ok(())
 }
@@ -56,7 +56,7 @@ fn values<'h>(
     headers.iter().filter(move |(name, _)| name == wanted).map(|(_, value)| value.as_str())
 }
 
-/// `=?base64?…?=` is how MCP writes what can't stand in a header.
+/// Decodes `=?base64?…?=`, which MCP uses for values that headers can't contain.
 fn decoded(value: &str) -> Option<Cow<'_, str>> {
     let Some(coded) = value.strip_prefix("=?base64?") else { return Some(value.into()) };
     let bytes = STANDARD.decode(coded.strip_suffix("?=")?).ok()?;

@@ -51,7 +51,7 @@ fn the_call_of_a_body_is_read() {
 }
 
 #[test]
-fn what_two_readers_read_differently_is_ambiguous() {
+fn a_body_that_parsers_read_differently_is_ambiguous() {
     for body in [
         r#"{"method":"ping","method":"tools/call","params":{"name":"t"}}"#,
         r#"{"method":"tools/call","params":{"name":"a","NAME":"b"}}"#,
@@ -90,9 +90,9 @@ fn a_body_that_the_server_decodes_first_is_ambiguous() {
     }
 }
 
-/// A gateway may route by these.
+/// A gateway may route by these headers.
 #[test]
-fn headers_of_mcp_say_what_the_body_says() {
+fn mcp_headers_must_agree_with_the_body() {
     let body = r#"{"id":1,"method":"tools/call","params":{"name":"t"}}"#;
     let with =
         |more: &[(&'static str, &'static str)]| target(body, &[JSON, more].concat()).is_some();

@@ -1,9 +1,9 @@
-//! Which URIs of resources everybody reads alike.
+//! Checks that all parsers read a resource's URI alike.
 
-/// The longest that a rule may look at.
+/// The longest URI that a rule may look at, in bytes.
 const MAX_URI: usize = 2048;
 
-/// Whether a URI is written in the one form that no server changes: `docs://a/../secret`,
+/// Whether a URI is in the one form that no server normalises: `docs://a/../secret`,
 /// `docs://s%65cret` and `DOCS://secret` would pass a rule that denies `docs://secret`.
 pub(super) fn is_clear(uri: &str) -> bool {
     let printable = uri.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
@@ -24,7 +24,8 @@ pub(super) fn is_clear(uri: &str) -> bool {
     scheme_is_lower && authority_is_lower && stays && escapes_are_needed(rest)
 }
 
-/// Whether each `%` encodes, in upper case, what can't stand for itself: not a letter, a dot or a slash.
+/// Whether each `%` is an upper case escape of a character that must be escaped: not a letter, a
+/// dot or a slash.
 fn escapes_are_needed(text: &str) -> bool {
     text.split('%').skip(1).all(|after| {
         let Some(digits) = after.get(..2) else { return false };

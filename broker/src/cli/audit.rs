@@ -1,4 +1,4 @@
-//! `audit verify`: whether the chain of an audit log is whole.
+//! `audit verify`: checks whether the hash chain of an audit log is intact.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -27,13 +27,13 @@ enum Command {
 struct Verify {
     /// Audit log, as the broker writes it
     file: PathBuf,
-    /// SHA-256 of the last line, from the metric sigward_audit_head; without it, records that were removed from the
-    /// end aren't noticed
+    /// SHA-256 of the last line, from the metric sigward_audit_head; without it, records removed
+    /// from the end aren't detected
     #[arg(long, value_name = "SHA256")]
     head: Option<String>,
 }
 
-/// Prints what was found. Success means that the chain is whole.
+/// Prints the result. Succeeds if the chain is intact.
 pub(super) fn run(options: &Options) -> Result<ExitCode, Error> {
     let Command::Verify(Verify { file, head }) = &options.command;
     let failed = |source| Error::Audit { path: file.clone(), source };
@@ -64,14 +64,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cut_tail_shows_at_the_head() {
+    fn a_cut_tail_is_detected_by_the_head() {
         let report =
             Report { records: 2, first: "0".to_owned(), head: "AB".to_owned(), faults: Vec::new() };
         assert!(describe(&report, None).1 && describe(&report, Some("ab")).1);
         let (text, whole) = describe(&report, Some("cd"));
         assert!(!whole && text.contains("records are missing"), "{text}");
-        let broken = Report { faults: vec!["line 2 is no record".to_owned()], ..report };
+        let broken = Report { faults: vec!["line 2 isn't a record".to_owned()], ..report };
         let (text, whole) = describe(&broken, Some("AB"));
-        assert!(!whole && text.contains("line 2 is no record\nThe chain is broken."), "{text}");
+        assert!(!whole && text.contains("line 2 isn't a record\nThe chain is broken."), "{text}");
     }
 }

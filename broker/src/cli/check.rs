@@ -1,6 +1,7 @@
-//! `check`: is the configuration right, could `serve` start with it, does each profile load, and whose identity is it?
+//! `check`: validates the configuration, checks whether `serve` could start with it, loads each
+//! profile, and shows its identity.
 //!
-//! It disturbs no broker that runs with the same configuration.
+//! It doesn't disturb a broker that runs with the same configuration.
 
 mod agents;
 
@@ -18,8 +19,7 @@ use crate::error::{Denial, Reason, in_words};
 use crate::profile::{Profiles, Surroundings};
 use crate::server::{self, Obstacles};
 
-/// Checks every profile; one that fails doesn't hide the others. The exit code says whether all are
-/// right.
+/// Checks every profile; a failure doesn't hide others. The exit code is 0 if all succeed.
 pub(super) async fn run(
     config: &Config,
     surroundings: &Surroundings,
@@ -94,7 +94,7 @@ pub(super) async fn run(
     }
 }
 
-/// The session policies that `access` and `only_via_mcp` of a profile mean.
+/// The session policies that `access` and `only_via_mcp` of a profile stand for.
 fn limits(profile: &Profile) -> Option<String> {
     let role = profile.role.as_ref().map_or("", |role| role.arn.as_str());
     let policies = profile.guard_rails.as_ref()?.policies(partition(role));
@@ -107,7 +107,7 @@ fn limits(profile: &Profile) -> Option<String> {
     ))
 }
 
-/// A service or a region that isn't the one of the host's name: a line for each.
+/// A line for each service or region that contradicts the host's name.
 fn contradictions(endpoint: &Endpoint) -> Vec<String> {
     let Some(known) = scope_of_host(endpoint.url.host()) else { return Vec::new() };
     let (given, name) = (&endpoint.scope, &endpoint.name);
@@ -126,7 +126,8 @@ fn contradictions(endpoint: &Endpoint) -> Vec<String> {
         .collect()
 }
 
-/// What failed, and what to do next. The detail is shown: whoever runs `check` could read it anyway.
+/// The failure, and what to do next. The detail is shown, because the user who runs `check` could
+/// read it anyway.
 fn explain(profile: &Profile, agent: Option<&Agent>, source: &str, denial: &Denial) -> String {
     let name = match &profile.from {
         CredentialsFrom::AwsProfile(name) => quoted(name),

@@ -14,10 +14,10 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::error::{Error, in_words};
 
-/// A broker answers in microseconds.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of a broker, which usually answers in microseconds.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Which broker to ask, with the same options as those of the proxy.
+/// Selects the broker, with the same options as those of the proxy.
 #[derive(Debug, Default, Args)]
 #[group(skip)]
 pub(super) struct Which {
@@ -35,7 +35,7 @@ fn address(text: &str) -> Result<Address, String> {
 }
 
 impl Which {
-    /// A connection to the broker that is named, and where it is; none, if none is named.
+    /// A connection to the named broker, and its address; `None` if none is named.
     pub(super) async fn named(self) -> Result<Option<(Channel, String)>, Error> {
         let Self { broker, given } = self;
         let Some(Address::Https { host, port }) = broker else {
@@ -47,8 +47,8 @@ impl Which {
         let broker = given.broker_at(host, port).map_err(Error::Usage)?;
         let url = broker.url();
         let failed = |why: String| Error::Broker(format!("{url}: {why}"));
-        let connecting = async { heard(broker.connect(|_| ()).await?).await };
-        let stream = tokio::time::timeout(PATIENCE, connecting).await;
+        let connecting = async { first_bytes(broker.connect(|_| ()).await?).await };
+        let stream = tokio::time::timeout(TIMEOUT, connecting).await;
         let stream = stream.map_err(|_| failed("it doesn't answer".to_owned()))?;
         let stream = stream.map_err(|error| failed(error.to_string()))?;
         let channel = over(stream).await.map_err(failed)?;
@@ -56,7 +56,7 @@ impl Which {
     }
 }
 
-/// The broker that is named, else the first of the sockets that one listens on.
+/// A connection to the named broker, else to the first socket on which one listens.
 pub(super) async fn connect(
     which: Which,
     sockets: &[PathBuf],
@@ -72,8 +72,8 @@ pub(super) async fn connect(
     found.map(|(channel, _)| BrokerClient::new(channel))
 }
 
-/// A connection to the first of the sockets on which anything listens, and which that is; or why there is none, each
-/// reason once: two of them may be one.
+/// A connection to the first socket on which a process listens, and its path; or the errors, each
+/// once, because two sockets may be the same.
 pub(super) async fn first(sockets: &[PathBuf]) -> Result<(Channel, &Path), Vec<String>> {
     let mut tried = Vec::new();
     for socket in sockets {
@@ -86,16 +86,19 @@ pub(super) async fn first(sockets: &[PathBuf]) -> Result<(Channel, &Path), Vec<S
     Err(tried)
 }
 
-/// A connection to whatever listens on a socket.
+/// A connection to the process that listens on a socket.
 async fn channel(path: &Path) -> Result<Channel, Error> {
     let failed = |why: String| Error::Broker(format!("{}: {why}", path.display()));
     let stream = UnixStream::connect(path).await.map_err(|error| failed(error.to_string()))?;
     over(stream).await.map_err(failed)
 }
 
-/// The stream once the broker has said something: the first of it are the settings of HTTP/2, or why it refuses the
-/// certificate, which it looks at when the handshake is over for us. A call that is begun before may fail without a reason.
-async fn heard<S>(stream: S) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>
+/// Waits for the first bytes of the broker: its HTTP/2 settings, or the reason why it refuses the
+/// certificate, which it checks after the client's side of the handshake is complete. A call that
+/// starts earlier may fail without a reason.
+async fn first_bytes<S>(
+    stream: S,
+) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -109,7 +112,7 @@ where
     Ok(tokio::io::join(first.chain(reading), writing))
 }
 
-/// The channel over a connection that is there.
+/// The channel over an open connection.
 async fn over<S>(stream: S) -> Result<Channel, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -119,23 +122,24 @@ where
         let stream = stream.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
         async move { stream.map(TokioIo::new) }
     });
-    // The URI is only a name.
+    // The URI isn't used.
     let channel = Endpoint::from_static("http://broker").connect_with_connector(connector).await;
     channel.map_err(|error| in_words(&error))
 }
 
-/// A socket may accept and never answer: a broker that is stopped, or something else.
+/// A timeout: a socket may accept and never answer, if its broker is stopped, or another program
+/// listens.
 pub(super) async fn in_time<T>(
     call: impl Future<Output = Result<T, tonic::Status>>,
 ) -> Result<T, Error> {
-    tokio::time::timeout(PATIENCE, call).await.map_err(|_| late())?.map_err(refused)
+    tokio::time::timeout(TIMEOUT, call).await.map_err(|_| late())?.map_err(refused)
 }
 
 pub(super) fn late() -> Error {
     Error::Broker("the broker doesn't answer: is it stopped?".to_owned())
 }
 
-/// What the broker said; and where it is the connection that failed, why.
+/// The broker's message, or the cause if the connection failed.
 pub(super) fn refused(status: tonic::Status) -> Error {
     match std::error::Error::source(&status) {
         Some(cause) => Error::Broker(format!("the connection failed: {}", in_words(cause))),

@@ -1,7 +1,7 @@
-//! `explain`: which rule decides a call, and why the others don't.
+//! `explain`: shows which rule decides a call, and why the others don't.
 //!
-//! It asks the policy that signs, about a message that the same strict reader has read: what it says is what
-//! the broker does.
+//! It applies the broker's own policy to a message that was parsed by the same strict parser, so
+//! its result is the broker's decision.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ use crate::peer::{Peer, Standing, TlsPeer, UnixPeer};
 use crate::policy::{Grant, Policy, Why};
 use crate::request::Head;
 
-/// Says which rule of a configuration decides a call, and why the others don't.
+/// Shows which rule of a configuration decides a call, and why the others don't.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// Configuration file, in TOML
@@ -35,7 +35,7 @@ pub(super) struct Options {
     /// Executable of the caller
     #[arg(long, value_name = "PATH", requires = "uid")]
     exe: Option<PathBuf>,
-    /// Profile that the caller asks for
+    /// Profile that the caller requests
     #[arg(long, value_name = "NAME")]
     profile: String,
     /// Endpoint that the caller sends to [default: the profile's first]
@@ -58,7 +58,7 @@ pub(super) struct Options {
     arguments: Option<String>,
 }
 
-/// Who calls.
+/// The caller to explain for.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Caller {
@@ -77,7 +77,7 @@ fn name(text: &str) -> Result<String, &'static str> {
     dns_name(text).ok_or("must be a DNS name without wildcards")
 }
 
-/// The certificate of a caller that is only thought of.
+/// The certificate of an assumed caller.
 #[derive(Debug)]
 struct Assumed;
 
@@ -87,7 +87,7 @@ impl Standing for Assumed {
     }
 }
 
-/// Prints the decision. Success means that it would be signed.
+/// Prints the decision. Succeeds if the request would be signed.
 pub(super) fn run(options: &Options, config: &Config) -> Result<ExitCode, Error> {
     let peer = options.peer();
     let endpoint = endpoint(options, config)?;
@@ -146,10 +146,10 @@ impl Options {
         }
     }
 
-    /// The message that would call it; none where nothing is said of the call.
+    /// The message of the call; `None` if the options describe no call.
     fn message(&self) -> Result<Option<String>, Error> {
         let arguments = self.arguments.as_deref().unwrap_or("{}");
-        // As it is written: a key that is there twice must stay that.
+        // The text is kept, so that duplicate keys are detected.
         if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(arguments) {
             return Err(Error::Usage(format!("--arguments isn't JSON: {error}")));
         }
@@ -210,7 +210,7 @@ fn permitted(grant: &Grant<'_>, rule: Option<&str>) -> String {
 
 fn denied(rule: Option<&str>, denial: &Denial) -> String {
     let reason = match denial.reason() {
-        // What a caller is told in one way has two causes, and the reader of this may know.
+        // Callers get the same reason for two causes; the user of this command may know both.
         Reason::ProfileNotAllowed => "PROFILE_NOT_ALLOWED (no such profile, or no rule with it)",
         other => other.name(),
     };

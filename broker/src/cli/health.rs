@@ -1,7 +1,7 @@
-//! `health`: whether a running broker takes calls, for probes of containers that have no shell.
+//! `health`: checks whether a running broker accepts calls, for probes of containers without a shell.
 //!
-//! Anyone who reaches the socket may ask (`grpc.health.v1`), so that a probe needs no rule. Silent where all is well;
-//! else one line says why, and the exit code is 1.
+//! Any process that reaches the socket may query it (`grpc.health.v1`), so a probe needs no rule.
+//! It prints nothing on success; otherwise one line with the cause, and the exit code is 1.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,8 +16,9 @@ use tonic_health::pb::health_client::HealthClient;
 use super::connection::{Which, first, late, refused};
 use crate::error::Error;
 
-/// Probes come every few seconds: a broker that takes longer is not well.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The timeout of a probe. Probes come every few seconds, so a broker that takes longer counts as
+/// failed.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -26,12 +27,12 @@ pub(super) struct Options {
 }
 
 pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCode, Error> {
-    let asked = tokio::time::timeout(PATIENCE, ask_first(options.broker, sockets)).await;
+    let asked = tokio::time::timeout(TIMEOUT, ask_first(options.broker, sockets)).await;
     asked.unwrap_or_else(|_| Err(late()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks the broker that is named, else the one at the first of the sockets where anything listens.
+/// Queries the named broker, else the one at the first socket on which a process listens.
 async fn ask_first(which: Which, sockets: &[PathBuf]) -> Result<(), Error> {
     if let Some((channel, address)) = which.named().await? {
         return ask(HealthClient::new(channel), &address).await;
@@ -63,7 +64,7 @@ mod tests {
 
     use super::*;
 
-    /// A broker's health at `socket`, as `status` says.
+    /// A service at `socket` that reports `status`.
     fn serve(socket: &Path, status: ServingStatus) {
         let listener = UnixListener::bind(socket).expect("a socket");
         let connections = futures_util::stream::unfold(listener, async |listener| {
@@ -84,23 +85,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_broker_that_serves_is_well_and_one_that_drains_is_not() {
+    async fn a_serving_broker_is_healthy_and_a_draining_one_is_not() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = |name: &str| directory.path().join(name);
         let (well, drains, absent) = (path("well"), path("drains"), path("absent"));
         serve(&well, ServingStatus::Serving);
         serve(&drains, ServingStatus::NotServing);
         assert_eq!(health(&[absent.clone(), well.clone()]).await, Ok(ExitCode::SUCCESS));
-        // The first that answers is the one that is meant.
+        // The first one that answers is used.
         let why = health(&[drains.clone(), well]).await.expect_err("it takes no calls");
         assert_eq!(why, format!("{}: the broker accepts no calls now", drains.display()));
-        let why = health(&[absent.clone(), absent.clone()]).await.expect_err("nobody is there");
+        let why = health(&[absent.clone(), absent.clone()]).await.expect_err("no server answers");
         assert_eq!(why, format!("{}: No such file or directory (os error 2)", absent.display()));
     }
 
-    /// A broker that is stopped, or stuck: the kernel still takes connections for it.
+    /// A stopped or blocked broker: the kernel still accepts connections for it.
     #[tokio::test(start_paused = true)]
-    async fn one_that_never_answers_is_not_well() {
+    async fn a_broker_that_never_answers_is_unhealthy() {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("silent");
         let _listener = UnixListener::bind(&socket).expect("a socket");

@@ -10,7 +10,7 @@ use sigward_proto::v1::{ListProfilesRequest, LoginDone, LoginPrompt, LoginReques
 use tonic::Status;
 use tonic_types::StatusExt;
 
-use super::connection::{PATIENCE, Which, connect, in_time, late, refused};
+use super::connection::{TIMEOUT, Which, connect, in_time, late, refused};
 use super::table::{print, shown, time_left};
 use crate::clock;
 use crate::error::Error;
@@ -23,13 +23,13 @@ pub(super) struct Options {
     broker: Which,
 }
 
-/// Shows the code, and waits until the person is done.
+/// Shows the code, and waits until the sign-in has ended.
 pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCode, Error> {
     let Options { profile, broker } = options;
     let mut broker = connect(broker, sockets).await?;
     let failed = |status: Status| Error::Broker(explain(&profile, &status));
     let request = LoginRequest { profile: profile.clone() };
-    let begun = tokio::time::timeout(PATIENCE, broker.login(request)).await.map_err(|_| late())?;
+    let begun = tokio::time::timeout(TIMEOUT, broker.login(request)).await.map_err(|_| late())?;
     let mut events = begun.map_err(failed)?.into_inner();
     while let Some(message) = events.message().await.map_err(failed)? {
         match message.event {
@@ -46,7 +46,7 @@ pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCod
                 print(&report(&profile, &done, identity.as_deref(), clock::now()));
                 return Ok(ExitCode::SUCCESS);
             }
-            // Of a newer broker.
+            // A message of a newer broker.
             None => {}
         }
     }
@@ -80,7 +80,7 @@ fn report(profile: &str, done: &LoginDone, identity: Option<&str>, now: SystemTi
     text
 }
 
-/// What failed, and what to do next.
+/// The failure, and what to do next.
 fn explain(profile: &str, status: &Status) -> String {
     let details = status.get_error_details();
     let reason = details.error_info().and_then(|info| Reason::from_name(&info.reason));
@@ -94,16 +94,16 @@ fn explain(profile: &str, status: &Status) -> String {
         }
         Some(Reason::NotALoginProfile) => {
             format!(
-                "nobody can sign in for {profile} here: its credentials don't come from IAM Identity Center. If it has a \
+                "sign-ins for {profile} aren't possible here: its credentials don't come from IAM Identity Center. If it has a \
                  login_session, run aws login as the broker's user"
             )
         }
         Some(Reason::LoginDenied) => "the sign-in was declined".to_owned(),
         Some(Reason::LoginExpired) => {
-            format!("nobody signed in before the code expired; for a new one: sigward-broker login {profile}")
+            format!("the code expired before anyone signed in; for a new one: sigward-broker login {profile}")
         }
         Some(Reason::ProfileMisconfigured) => format!(
-            "nobody can sign in for the profile {profile}: check its sso_session, sso_start_url and sso_region; the \
+            "sign-ins for the profile {profile} aren't possible: check its sso_session, sso_start_url and sso_region; the \
              broker's log says more"
         ),
         Some(Reason::CredentialsUnavailable) => {
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prompt_says_where_and_what() {
+    fn a_prompt_has_the_url_and_the_code() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let prompt = LoginPrompt {
             verification_uri: "https://x/device".to_owned(),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_says_until_when_and_where_the_token_is() {
+    fn the_result_has_the_expiry_and_where_the_token_is_kept() {
         let now = SystemTime::UNIX_EPOCH;
         let expiry = Some((now + Duration::from_secs(3600)).into());
         let shared = report("dev", &LoginDone { expiry, in_memory: false }, Some("arn:x"), now);

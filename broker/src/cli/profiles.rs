@@ -1,6 +1,7 @@
-//! `profiles`: the names of the profiles in the AWS files, for a program that writes a configuration with them.
+//! `profiles`: prints the names of the profiles in the AWS files, for programs that write a
+//! configuration.
 //!
-//! `sigward-proxy config` asks for them, since it opens no AWS file itself. No credentials are loaded.
+//! `sigward-proxy config` runs it, because the proxy opens no AWS file. No credentials are loaded.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,8 @@
-//! `setup`: a separate broker for one user of this machine. It moves the AWS files out of the user's home, so that no
-//! program of the user can read a key, and it can move them back.
+//! `setup`: sets up a separate broker for one user of this machine. It moves the AWS files out of
+//! the user's home, so that no program of the user can read a key, and it can move them back.
 //!
-//! Invariant: without `--apply` nothing is changed, and the printed steps are exactly those of `--apply`.
+//! Invariant: without `--apply` nothing is changed, and the printed steps are exactly those that
+//! `--apply` carries out.
 
 mod home;
 mod plan;
@@ -21,7 +22,7 @@ use crate::error::Error;
 use crate::profile::{Listed, listed};
 use crate::trusted::Trusted;
 
-/// The endpoint that most agents use; `--endpoint` names another one.
+/// The default endpoint, which most agents use.
 const ENDPOINT: &str = "https://aws-mcp.us-east-1.api.aws/mcp";
 
 #[derive(Debug, Args)]
@@ -89,7 +90,7 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The attack: a program in the user's home, which the user replaces by one that shows the keys.
+/// The attack: a program in the user's home, which the user replaces with one that shows the keys.
 fn trust(program: &Path) -> Result<(), Error> {
     Trusted::existing(program).map(drop).map_err(|why| {
         Error::Usage(format!(
@@ -120,10 +121,10 @@ fn apply(plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// The user as the system's user database has it: local files and directory services alike.
+/// The user from the system's user database, which includes directory services.
 fn person(name: &str) -> Result<Person, Error> {
     let wrong = |why: &str| Error::Usage(format!("--for {name}: {why}"));
-    // The attack: a name that getent(1) takes for an option.
+    // The attack: a name that getent(1) parses as an option.
     if name.is_empty() || name.starts_with('-') || name.chars().any(char::is_control) {
         return Err(wrong("isn't a valid user name"));
     }
@@ -139,7 +140,8 @@ fn person(name: &str) -> Result<Person, Error> {
     Ok(Person { name: name.to_owned(), uid, gid, home })
 }
 
-/// The profiles of the files where they are now: in the person's home, or with the broker after an earlier run.
+/// The profiles of the files in their current place: in the person's home, or with the broker after
+/// an earlier run.
 fn profiles(facts: &Facts) -> Result<Vec<Listed>, Error> {
     let person = &facts.person;
     let places = [(person.home.clone(), person.uid), (facts.state(), facts.broker_uid())];

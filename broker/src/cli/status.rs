@@ -1,4 +1,4 @@
-//! `status`: what a running broker says about its profiles, and to an operator about its callers.
+//! `status`: shows the state of a running broker's profiles, and for operators its callers.
 
 mod answer;
 mod json;
@@ -20,12 +20,12 @@ use tonic_types::StatusExt as _;
 use self::answer::Answer;
 use self::json::json;
 use self::text::table;
-use super::connection::{PATIENCE, Which, connect, in_time, late, refused};
+use super::connection::{TIMEOUT, Which, connect, in_time, late, refused};
 use super::table::{print, reader_gone};
 use crate::clock;
 use crate::error::Error;
 
-/// How often a table on a terminal is drawn again, for the time that is left.
+/// The interval of redrawing a table on a terminal, because it shows the time left.
 const REDRAW: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
@@ -38,19 +38,20 @@ pub(super) struct Options {
     /// Print again after each change of a profile that you may use, or of the pace of its endpoints
     #[arg(long)]
     watch: bool,
-    /// Show every profile, whoever may use it; only for the broker's own user and root
+    /// Show every profile, even if no rule allows you to use it; only for the broker's own user and
+    /// root
     #[arg(long, conflicts_with = "watch")]
     all: bool,
 }
 
-/// Prints the caller's profiles, and for an operator the callers; with `--watch` the profiles until the broker ends. An
-/// operator whom no rule gives a profile sees all of them.
+/// Prints the caller's profiles, and for an operator the callers; with `--watch` the profiles until
+/// the broker ends. An operator who has no profile sees all of them.
 pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCode, Error> {
     let mut broker = connect(options.broker, sockets).await?;
     let redraws = options.watch && !options.json && std::io::stdout().is_terminal();
     let show = |answer: &Answer| {
         let text = if options.json { json(answer) } else { table(answer, clock::now()) };
-        // Home, and clear to the end: no flicker.
+        // Moves to the top and clears to the end, which doesn't flicker.
         print(&if redraws { format!("\x1b[H\x1b[J{text}") } else { text })
     };
     if !options.watch {
@@ -62,7 +63,7 @@ pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCod
     let mut shown: Option<Answer> = None;
     let mut gone = std::pin::pin!(reader_gone());
     loop {
-        // Time goes on between two changes.
+        // The time left changes between two updates.
         let change = tokio::select! {
             change = tokio::time::timeout(REDRAW, changes.message()) => change,
             () = &mut gone => break,
@@ -72,7 +73,7 @@ pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCod
                 Some(change) => shown = Some(change.into()),
                 None => break,
             },
-            // The broker reports that an endpoint is paced, and not each number of it.
+            // The broker reports that an endpoint is paced, but not each change of its numbers.
             Err(_) if shown.as_ref().is_some_and(Answer::is_paced) => {
                 let now = Some(own_profiles(&mut broker).await?);
                 if now == shown && !redraws {
@@ -90,9 +91,9 @@ pub(super) async fn run(options: Options, sockets: &[PathBuf]) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks for what an operator may see; others get their own profiles, unless that isn't what they want.
+/// Queries the overview for operators; others get their own profiles, except with `--all`.
 async fn ask(broker: &mut BrokerClient<Channel>, all: bool) -> Result<Answer, Error> {
-    let asked = tokio::time::timeout(PATIENCE, broker.overview(OverviewRequest { all })).await;
+    let asked = tokio::time::timeout(TIMEOUT, broker.overview(OverviewRequest { all })).await;
     match asked.map_err(|_| late())? {
         Ok(overview) => {
             let overview = overview.into_inner();
@@ -105,14 +106,15 @@ async fn ask(broker: &mut BrokerClient<Channel>, all: bool) -> Result<Answer, Er
     }
 }
 
-/// What everybody may ask: which profiles are the caller's.
+/// Queries the caller's own profiles, which every caller may do.
 async fn own_profiles(broker: &mut BrokerClient<Channel>) -> Result<Answer, Error> {
     let own = in_time(broker.list_profiles(ListProfilesRequest {})).await?.into_inner();
     let (profiles, config_rejected) = (own.profiles, own.config_rejected);
     Ok(Answer { profiles, config_rejected, callers: None })
 }
 
-/// Whether only operators are told, or nobody by an older broker; the refusal of a caller has details.
+/// Whether the overview is refused because the caller isn't an operator, or isn't known to an older
+/// broker. A refused peer's status has details.
 fn is_for_others(status: &Status) -> bool {
     let has_details = status.get_details_error_info().is_some();
     status.code() == Code::Unimplemented

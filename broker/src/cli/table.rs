@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
-/// Rows under a heading, the columns as wide as they need to be.
+/// Rows under a heading, with columns as wide as necessary.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
 }
@@ -36,34 +36,35 @@ impl Table {
     }
 }
 
-/// Writes to standard output, and says whether there is a reader: one that went away (`| head`) is no
-/// error, and the end of a command that goes on for ever.
+/// Writes to standard output, and returns whether there is a reader: a closed reader (`| head`)
+/// isn't an error, and ends a command that runs for ever.
 pub(super) fn print(text: &str) -> bool {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }
 
-/// Ends when standard output has no reader any more: a command that has nothing to write wouldn't notice.
+/// Completes when the reader of standard output is closed, which a command that writes nothing
+/// wouldn't notice.
 pub(super) async fn reader_gone() {
     use rustix::event::{PollFd, PollFlags, poll};
 
     let gone = tokio::task::spawn_blocking(|| {
         let out = io::stdout();
-        // No event is asked for; that the other end is closed is always reported. Files and terminals wait
-        // for ever.
+        // No event is requested; the closing of the other end is always reported. For files and
+        // terminals this waits for ever.
         let mut fds = [PollFd::new(&out, PollFlags::empty())];
         while poll(&mut fds, None).is_err_and(|error| error == rustix::io::Errno::INTR) {}
     });
-    // It fails only at the end of the runtime.
+    // This fails only at the end of the runtime.
     gone.await.ok();
 }
 
-/// A text of a server or of a file, on a terminal: without controls that could rewrite what stands there.
+/// A text of a server or a file, without control characters that could rewrite the terminal.
 pub(super) fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 
-/// A name for a command that a person is asked to type: as it is, or in quotes for the shell.
+/// A name in a suggested command: unchanged, or quoted for the shell.
 pub(super) fn quoted(name: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@+,=%".contains(c);
     if !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {
@@ -72,12 +73,12 @@ pub(super) fn quoted(name: &str) -> Cow<'_, str> {
     Cow::Owned(format!("'{}'", shown(name).replace('\'', "'\\''")))
 }
 
-/// `-` for nothing, so that no column is empty.
+/// `-` for an empty text, so that no column is empty.
 pub(super) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
-/// How long credentials still live: `59m`, `3h 07m`; `never` where they don't expire.
+/// The time left for credentials, like `59m` or `3h 07m`; `never` if they don't expire.
 pub(super) fn time_left(expiry: Option<SystemTime>, now: SystemTime) -> String {
     let Some(expiry) = expiry else { return "never".to_owned() };
     let left = expiry.duration_since(now).unwrap_or(Duration::ZERO).as_secs();

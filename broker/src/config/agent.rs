@@ -1,6 +1,7 @@
-//! The name under which the peers of a rule act in AWS: `agent` and `attribution`.
+//! The names under which the peers of a rule act in AWS: `agent` and `attribution`.
 //!
-//! Invariant: each pair of a profile and an agent has a role session name of its own, so CloudTrail tells them apart.
+//! Invariant: each pair of a profile and an agent has a unique role session name, so CloudTrail
+//! tells them apart.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,12 +13,12 @@ use super::reader::Table;
 
 /// The key of the session tag.
 pub const AGENT_TAG: &str = "sigward:agent";
-/// What STS allows in a role session name, in characters.
+/// The longest role session name that STS allows, in characters.
 const MAX_SESSION_NAME: usize = 64;
-/// The characters of a role session name that are a part of its hash, where it was cut.
+/// The characters of the hash at the end of a role session name that was cut.
 const HASH: usize = 8;
 
-/// Who the peers of a rule are to AWS.
+/// The identity of a rule's peers at AWS.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Agent {
     name: Arc<str>,
@@ -26,10 +27,11 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Checks a name: what a role session name, a session tag and a source identity can all hold.
+    /// Checks a name, which must be valid as part of a role session name, as a session tag and as a
+    /// source identity.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The error.
     pub fn parse(name: &str) -> Result<Self, String> {
         let fits = (2..=MAX_SESSION_NAME).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=.@-".contains(&b));
@@ -37,26 +39,27 @@ impl Agent {
             .ok_or_else(|| "must be 2 to 64 letters, digits or any of _+=.@-".to_owned())
     }
 
-    /// Its name.
+    /// The name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether its name is a session tag too.
+    /// Whether the name is also set as a session tag.
     #[must_use]
     pub fn is_tag(&self) -> bool {
         self.tag
     }
 
-    /// Whether its name is the source identity too.
+    /// Whether the name is also set as the source identity.
     #[must_use]
     pub fn is_source_identity(&self) -> bool {
         self.source_identity
     }
 
-    /// The role session name of its credentials: `sigward-PROFILE-AGENT`, the same in each load. Characters that STS
-    /// doesn't take are replaced; where that is too long, it is cut, with a hash at its end.
+    /// The role session name of its credentials: `sigward-PROFILE-AGENT`, the same in each load.
+    /// Characters that STS doesn't allow are replaced; a too long name is cut, with a hash at its
+    /// end.
     #[must_use]
     pub fn session_name(&self, profile: &ProfileName) -> String {
         let (profile_part, name) = (session_characters(profile.as_str()), self.name());
@@ -67,21 +70,21 @@ impl Agent {
         let hash = Sha256::new_with_prefix(profile.as_str()).chain_update([0]).chain_update(name);
         let hash = &hex::encode(hash.finalize())[..HASH];
         let room = MAX_SESSION_NAME - "sigward---".len() - HASH;
-        // Of two that are too long, each gets half.
+        // If both parts are too long, each gets half.
         let of_name = name.len().min(room - profile_part.len().min(room / 2));
         let of_profile = profile_part.len().min(room - of_name);
         format!("sigward-{}-{}-{hash}", &profile_part[..of_profile], &name[..of_name])
     }
 }
 
-/// A text with `-` in place of what STS doesn't take in a role session name.
+/// A text with `-` in place of the characters that STS doesn't allow in a role session name.
 #[must_use]
 pub fn session_characters(text: &str) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
     text.chars().map(|c| if allowed(c) { c } else { '-' }).collect()
 }
 
-/// What the table of a rule says of its agent.
+/// The agent in a rule's table.
 pub(super) fn agent(table: &Table<'_>) -> Option<Agent> {
     let agent = table.text("agent").and_then(|text| text.parse(Agent::parse));
     let (mut tag, mut source_identity) = (false, false);
@@ -108,17 +111,17 @@ pub(super) fn agent(table: &Table<'_>) -> Option<Agent> {
     Some(Agent { tag, source_identity, ..agent?.value })
 }
 
-/// The agents of the rules so far, for what contradicts them.
+/// The agents of the rules so far, to detect contradictions.
 #[derive(Debug, Default)]
 pub(super) struct Agents {
-    /// The rule that named each first.
+    /// Each agent, and the rule that named it first.
     by_name: HashMap<Arc<str>, (Agent, String)>,
-    /// Whose each role session name is.
+    /// The profile and agent of each role session name.
     sessions: HashMap<String, (ProfileName, Agent)>,
 }
 
 impl Agents {
-    /// Adds the agent of a rule for these profiles; an error says what it contradicts.
+    /// Adds the agent of a rule for these profiles; the error describes a contradiction.
     pub(super) fn add<'p>(
         &mut self,
         agent: &Agent,
@@ -169,7 +172,7 @@ mod tests {
         assert_eq!(session("my profile/é", "a.b@c"), "sigward-my-profile---a.b@c");
     }
 
-    /// What STS takes, the same each time, and another one for each pair.
+    /// The name is allowed by STS, the same each time, and unique for each pair.
     #[test]
     fn a_session_name_that_would_be_too_long_is_cut_and_hashed() {
         let long = "p".repeat(256);
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_what_a_tag_and_a_source_identity_can_hold() {
+    fn a_name_is_valid_as_a_tag_and_as_a_source_identity() {
         for good in ["ab", "Build_Bot+1=2.3@4-5", &"x".repeat(64)] {
             assert!(Agent::parse(good).is_ok(), "{good}");
         }

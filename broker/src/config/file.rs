@@ -1,4 +1,4 @@
-//! The configuration file: TOML to [`Config`], with all errors at once.
+//! The configuration file: parses TOML to a [`Config`], and reports all errors at once.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -29,8 +29,8 @@ use crate::trusted::Trusted;
 pub(super) const NO_USER: &str = "without a rule only the broker's own user is allowed, and this one is the user \
      that the kernel can't name: run the broker as a user of its own, or write a [[rule]]";
 
-/// Reads a configuration file. `uid` is the broker's own user, who may use everything where no rule
-/// is written.
+/// Reads a configuration file. `uid` is the broker's own user, who may use everything if there is
+/// no rule.
 ///
 /// # Errors
 /// The file can't be read, or has errors.
@@ -40,26 +40,26 @@ pub fn read(path: &Path, uid: u32) -> Result<Config, Error> {
 
 /// The text of a configuration file.
 ///
-/// The attack: whoever may write the file gives themselves a rule, which is in force within a second.
+/// The attack: a user who can write the file adds a rule, which takes effect within a second.
 ///
 /// # Errors
-/// The file can't be read, or others may change it.
+/// The file can't be read, or others can change it.
 pub fn read_text(path: &Path) -> Result<String, Error> {
     trusted_text(path).map_err(|source| Error::ReadConfig { path: path.to_owned(), source })
 }
 
 fn trusted_text(path: &Path) -> io::Result<String> {
-    // Nobody else can place a link on the way: config maps of Kubernetes are links.
+    // Links are followed, because other users can't change them: config maps of Kubernetes are links.
     let mut file = Trusted::existing(path)?.open(File::options().read(true), OFlags::empty())?;
     let mut text = String::new();
     file.read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// Parses a configuration; `path` is for the faults.
+/// Parses a configuration; `path` is for the errors.
 ///
 /// # Errors
-/// All of its faults.
+/// All of its errors.
 pub fn parse(text: &str, path: &Path, uid: u32) -> Result<Config, Faults> {
     let reader = Reader::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);
@@ -67,7 +67,7 @@ pub fn parse(text: &str, path: &Path, uid: u32) -> Result<Config, Faults> {
         let at = error.span().map_or(0, |span| span.start);
         reader.fault(at, "", error.message());
     }
-    // What the parser guessed behind a syntax error would only give faults that aren't there.
+    // Behind a syntax error, the parser's guesses would cause wrong errors.
     reader.finish(path)?;
 
     let root = reader.root(&document);
@@ -116,15 +116,15 @@ fn aws_files(table: Table<'_>) -> AwsFiles {
     AwsFiles { config, credentials, process_environment, identity }
 }
 
-/// A list of declared things, and every name that was declared: also those whose declaration has
-/// faults, so that a reference to them isn't a fault of its own.
+/// A list of declared items, and all declared names: a reference to an item whose declaration has
+/// errors isn't reported as another error.
 struct Declared<'a, T> {
     list: Vec<T>,
     names: Vec<&'a str>,
 }
 
 impl<'a, T> Declared<'a, T> {
-    /// Takes note of a table's name, which must be new.
+    /// Records a table's name, which must be unique.
     fn name(&mut self, table: &Table<'a>) -> Option<&'a str> {
         let name = required(table, "name", "is missing: say what rules and callers call it")?;
         if self.names.contains(&name.value) {
@@ -187,7 +187,7 @@ fn endpoints<'a>(root: &Table<'a>) -> (Declared<'a, Arc<Endpoint>>, HashMap<Stri
     (endpoints, paces)
 }
 
-/// `region`: the name of one, for which SigV4 signs; `"*"` or a list, for which SigV4a does.
+/// Parses `region`: one name for SigV4, or `"*"` or a list for SigV4a.
 fn regions(table: &Table<'_>) -> Option<Regions> {
     if !table.is_list("region") {
         let regions = table.text("region").and_then(|text| text.parse(Regions::parse));
@@ -282,7 +282,7 @@ fn audit(table: Option<Table<'_>>) -> Audit {
 fn rotate(table: Table<'_>) -> Rotate {
     let mib = table.number("mib", 1..1_000_001).map(|number| u64::from(number.value));
     if mib.is_none() && !table.has("mib") {
-        table.missing("mib", "is missing: say at how many MiB a new file is begun");
+        table.missing("mib", "is missing: set the size in MiB at which a new file is started");
     }
     let keep = table.number("keep", 1..1001).map_or(10, |number| number.value);
     table.done();

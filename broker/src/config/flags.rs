@@ -1,4 +1,4 @@
-//! A configuration from the flags of `serve`: the broker's own user may use all profiles at all
+//! The configuration from the flags of `serve`: the broker's own user may use all profiles at all
 //! endpoints.
 
 use std::collections::HashMap;
@@ -13,10 +13,10 @@ use crate::endpoint::{
 use crate::error::Error;
 use crate::peer;
 
-/// What the command line and the environment say.
+/// The values of the command line and the environment.
 #[derive(Debug, Default)]
 pub struct Flags {
-    /// `--profile`; none is the SDK's default chain, under the name `default`.
+    /// `--profile`; empty for the SDK's default chain, under the name `default`.
     pub profiles: Vec<String>,
     /// `--endpoint`.
     pub endpoints: Vec<String>,
@@ -24,17 +24,17 @@ pub struct Flags {
     pub service: Option<String>,
     /// `--region`, for all endpoints.
     pub region: Option<String>,
-    /// `AWS_REGION`, where neither the flag nor the host names a region.
+    /// `AWS_REGION`, if neither the flag nor the host names a region.
     pub aws_region: Option<String>,
     /// `--socket`.
     pub socket: Option<PathBuf>,
 }
 
 impl Flags {
-    /// The configuration that they mean, for the user `uid`.
+    /// The configuration for the user `uid`.
     ///
     /// # Errors
-    /// Every fault, in one text.
+    /// All errors, in one text.
     pub fn into_config(self, uid: u32) -> Result<Config, Error> {
         let mut faults = Vec::new();
         let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
@@ -96,7 +96,7 @@ impl Flags {
             (None, None) if url.is_foreign_address() => {
                 return Err("its host doesn't tell the service: give --service".to_owned());
             }
-            // What mcp-proxy-for-aws does with hosts that it doesn't know: `localhost`, `127`, `::1`.
+            // Like mcp-proxy-for-aws for unknown hosts: `localhost`, `127`, `::1`.
             (None, None) => {
                 let host = url.host().trim_matches(['[', ']']);
                 Service::parse(host.split('.').next().unwrap_or_default())

@@ -1,17 +1,19 @@
-//! `access` and `only_via_mcp` of a profile: what its credentials may do at most, as session policies of the role that the
-//! broker assumes. They need no change of the role.
+//! `access` and `only_via_mcp` of a profile: limits of its credentials, as session policies of the
+//! role that the broker assumes. The role itself isn't changed.
 //!
-//! The rules of IAM that they rest on: a session has what its role and its session policies both allow; several session
-//! policies add up; what one of them denies is denied.
+//! They rely on these rules of IAM: a session has the permissions that its role and its session
+//! policies both allow; several session policies add up; an action that one of them denies is
+//! denied.
 
 use serde_json::{Value, json};
 
 use super::reader::Table;
 use crate::endpoint::Endpoint;
 
-/// What STS takes of inline and managed session policies together, in characters.
+/// The maximum size of inline and managed session policies together in STS, in characters.
 const MAX_POLICIES: usize = 2048;
-/// A long partition, for that check: the role's isn't known before the AWS files are read.
+/// A long partition name for that check: the role's partition isn't known before the AWS files are
+/// read.
 const LONGEST_PARTITION: &str = "aws-us-gov";
 
 /// The limits of a profile.
@@ -19,23 +21,23 @@ const LONGEST_PARTITION: &str = "aws-us-gov";
 pub struct GuardRails {
     read_only: bool,
     only_via_mcp: bool,
-    /// The configuration has managed session policies of its own, which say what is permitted.
+    /// Whether the configuration has managed session policies of its own, which define the permissions.
     has_managed: bool,
-    /// The actions that a call of its endpoints itself takes.
+    /// The actions that calls to its endpoints themselves need.
     actions: Vec<&'static str>,
 }
 
-/// The session policies that mean the limits.
+/// The session policies for the limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionPolicies {
-    /// Inline, JSON.
+    /// The inline policy, in JSON.
     pub policy: Option<String>,
-    /// Managed.
+    /// The ARNs of managed policies.
     pub arns: Vec<String>,
 }
 
 impl GuardRails {
-    /// What the policies are, for a role of a partition (`aws`, `aws-cn`).
+    /// The policies for a role of a partition (`aws`, `aws-cn`).
     #[must_use]
     pub fn policies(&self, partition: &str) -> SessionPolicies {
         let mut statements = Vec::new();
@@ -45,7 +47,7 @@ impl GuardRails {
             statements.push(json!({"Effect": "Allow", "Action": self.actions, "Resource": "*"}));
         }
         if self.only_via_mcp {
-            // `IfExists`: a call that doesn't come through the server has no such key at all.
+            // `IfExists`: a call that isn't made by the server doesn't have the key.
             let (key, actions): (_, Value) = match self.actions.as_slice() {
                 [] => ("Action", "*".into()),
                 actions => ("NotAction", actions.into()),
@@ -64,13 +66,13 @@ impl GuardRails {
     }
 }
 
-/// The partition of an ARN, where it is one.
+/// The partition of an ARN; `aws` if it isn't one.
 #[must_use]
 pub fn partition(arn: &str) -> &str {
     arn.split(':').nth(1).filter(|partition| partition.starts_with("aws")).unwrap_or("aws")
 }
 
-/// What the table of a profile says of them; `endpoints` are those of the profile.
+/// The limits in the table of a profile; `endpoints` are those of the profile.
 pub(super) fn guard_rails<'e>(
     table: &Table<'_>,
     endpoints: impl Iterator<Item = &'e Endpoint>,
@@ -127,7 +129,8 @@ pub(super) fn guard_rails<'e>(
     Some(rails)
 }
 
-/// The IAM actions that a signed request to an endpoint of the service takes; none where the service has none.
+/// The IAM actions that a signed request to an endpoint of the service needs; `None` if they aren't
+/// known.
 fn of_service(service: &str, read_only: bool) -> Option<Vec<&'static str>> {
     let actions: &[&str] = match (service, read_only) {
         // Its own actions have had no effect since 2026.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::model::{Group, Listen, Tcp, TlsFiles};
 use super::reader::{Table, absolute};
 
-const NO_TLS: &str = "needs tls: without client certificates nobody would know who calls. Write \
+const NO_TLS: &str = "needs tls: without client certificates callers couldn't be identified. Write \
      tls = { cert = \"/…\", key = \"/…\", client_ca = \"/…\" }, PEM files, or leave tcp out and share the Unix socket";
 const NO_TCP: &str = "needs tcp: say where TLS is served, \"0.0.0.0:7443\"";
 
@@ -41,15 +41,16 @@ fn tls(table: Table<'_>) -> Option<TlsFiles> {
     let key = file("key", "is missing: the PEM file of the certificate's private key");
     let client_ca = file(
         "client_ca",
-        "is missing: the PEM file of the authorities that may vouch for callers; without it \
-         everybody would be let in",
+        "is missing: the PEM file of the authorities that may sign callers' certificates; without it \
+         all callers would be accepted",
     );
     table.done();
     Some(TlsFiles { cert: cert?, key: key?, client_ca: client_ca? })
 }
 
-/// A socket's permissions in octal. What is open to all is refused: on a machine with other users
-/// anyone could fill the connection table, and the peer's uid would be the only lock left.
+/// Parses a socket's permissions in octal. Permissions for all users are refused: on a machine with
+/// other users anyone could fill the connection table, and the peer's uid would be the only
+/// remaining check.
 fn mode(text: &str) -> Result<u32, String> {
     let number = u32::from_str_radix(text, 8).ok().filter(|_| (3..=4).contains(&text.len()));
     match number {
@@ -61,7 +62,7 @@ fn mode(text: &str) -> Result<u32, String> {
     }
 }
 
-/// A group by number or by its name in /etc/group.
+/// Parses a group, by number or by its name in /etc/group.
 fn group(text: &str) -> Result<Group, String> {
     if let Ok(gid) = text.parse() {
         return Ok(Group(gid));
@@ -72,6 +73,6 @@ fn group(text: &str) -> Result<Group, String> {
         (fields.next()? == text).then(|| fields.nth(1)?.parse().ok())?
     });
     gid.map(Group).ok_or_else(|| {
-        "is not a group of /etc/group: make it (groupadd), or write its number".to_owned()
+        "is not a group of /etc/group: create it (groupadd), or write its number".to_owned()
     })
 }

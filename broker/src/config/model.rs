@@ -14,101 +14,102 @@ use super::pace::Pace;
 use crate::endpoint::Endpoint;
 use crate::peer::{PeerPattern, UnixPattern};
 
-/// The name under which callers ask for a profile.
+/// The name under which callers request a profile.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProfileName(Arc<str>);
 
-/// Everything that the broker is told.
+/// The whole configuration.
 #[derive(Debug)]
 pub struct Config {
-    /// Where it listens.
+    /// The addresses to listen on.
     pub listen: Listen,
-    /// Which AWS files it reads.
+    /// The AWS files to read.
     pub aws: AwsFiles,
-    /// Where signatures may go.
+    /// The allowed targets of signatures.
     pub endpoints: Vec<Arc<Endpoint>>,
-    /// How fast, by the name of the endpoint. Not a part of the endpoint: another pace makes it no other place.
+    /// The pace of each endpoint, by its name. It isn't a part of the endpoint, because another
+    /// pace doesn't make it another target.
     pub paces: HashMap<String, Pace>,
-    /// What callers may ask for, in this order.
+    /// The profiles that callers may request, in order.
     pub profiles: Vec<Profile>,
-    /// Who may ask for what. Nothing is allowed beside these.
+    /// The rules. Nothing else is allowed.
     pub rules: Vec<Rule>,
-    /// Where decisions are recorded.
+    /// The audit log.
     pub audit: Audit,
-    /// Where metrics are served; nowhere if not given.
+    /// The address of the metrics; `None` if they aren't served.
     pub metrics: Option<SocketAddr>,
 }
 
-/// The Unix socket, and where TLS is served.
+/// The Unix socket, and the address for TLS.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Listen {
-    /// The socket's path; the default one if none is given.
+    /// The socket's path; `None` for the default.
     pub unix: Option<PathBuf>,
-    /// Its permissions.
+    /// The permissions of the socket.
     pub mode: Option<u32>,
-    /// Its group.
+    /// The group of the socket.
     pub group: Option<Group>,
     /// TLS for callers with certificates.
     pub tcp: Option<Tcp>,
 }
 
-/// Where TLS is served, and with what.
+/// The address for TLS, and its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tcp {
     /// The address and port.
     pub address: SocketAddr,
-    /// Its files, all in PEM.
+    /// The files, all in PEM.
     pub tls: TlsFiles,
 }
 
-/// The files of TLS: read again when they change.
+/// The TLS files, which are reread when they change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The broker's certificate, and those between it and its authority.
+    /// The broker's certificate, and intermediate certificates.
     pub cert: PathBuf,
     /// The certificate's private key.
     pub key: PathBuf,
-    /// The authorities that may vouch for callers.
+    /// The authorities that may sign callers' certificates.
     pub client_ca: PathBuf,
 }
 
-/// A group, as it was looked up when the configuration was read.
+/// A group id, as it was looked up when the configuration was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Group(pub u32);
 
-/// AWS files in place of those of the environment.
+/// AWS files that replace those of the environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AwsFiles {
-    /// In place of `~/.aws/config`.
+    /// Replaces `~/.aws/config`.
     pub config: Option<PathBuf>,
-    /// In place of `~/.aws/credentials`.
+    /// Replaces `~/.aws/credentials`.
     pub credentials: Option<PathBuf>,
-    /// What a `credential_process` gets of the environment, beside the usual.
+    /// Additional variables that a `credential_process` gets.
     pub process_environment: Vec<String>,
-    /// Whether to ask AWS whose credentials they are, for `status`.
+    /// Whether to ask AWS for the identity of credentials, for `status`.
     pub identity: bool,
 }
 
-/// A profile that callers may ask for.
+/// A profile that callers may request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
-    /// What callers call it.
+    /// The name for callers.
     pub name: ProfileName,
-    /// Where its credentials come from.
+    /// The source of its credentials.
     pub from: CredentialsFrom,
-    /// Shown to people and models.
+    /// The description for people and models.
     pub description: String,
-    /// Where its signatures may go: names of endpoints, at least one.
+    /// The names of the endpoints that it may be used with, at least one.
     pub endpoints: Vec<String>,
-    /// A narrower role on top.
+    /// A narrower role to assume with the credentials.
     pub role: Option<Role>,
-    /// What its credentials may do at most, whatever its role may.
+    /// The limits of its credentials, whatever its role allows.
     pub guard_rails: Option<GuardRails>,
-    /// Whether its credentials are loaded at the start, so that the first caller doesn't wait for them.
+    /// Whether its credentials are loaded on start, so that the first caller doesn't wait for them.
     pub preload: bool,
 }
 
-/// Where a profile's credentials come from.
+/// The source of a profile's credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CredentialsFrom {
     /// A profile of the AWS files.
@@ -117,93 +118,94 @@ pub enum CredentialsFrom {
     DefaultChain,
 }
 
-/// A role to assume with a profile's credentials, so that callers get less than the profile may do.
+/// A role to assume with a profile's credentials, so that callers get fewer permissions than the
+/// profile has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Role {
-    /// Which.
+    /// The role's ARN.
     pub arn: String,
-    /// An inline session policy, JSON.
+    /// An inline session policy, in JSON.
     pub session_policy: Option<String>,
-    /// Managed session policies.
+    /// The ARNs of managed session policies.
     pub session_policy_arns: Vec<String>,
-    /// How long its credentials live.
+    /// The lifetime of its credentials.
     pub duration: Option<Duration>,
-    /// What the role's owner asks for.
+    /// The external id that the role's owner requires.
     pub external_id: Option<String>,
-    /// In place of `sigward-` and the profile's name.
+    /// The role session name, instead of `sigward-` and the profile's name.
     pub session_name: Option<String>,
 }
 
-/// One rule.
+/// A rule.
 #[derive(Debug)]
 pub struct Rule {
-    /// What the audit log and `explain` call it; unique.
+    /// The name in the audit log and in `explain`; unique.
     pub name: String,
-    /// Whom it is about.
+    /// The matching peers.
     pub peer: PeerPattern,
-    /// Which profiles it allows.
+    /// The allowed profiles.
     pub profiles: Names,
-    /// Which endpoints it allows.
+    /// The allowed endpoints.
     pub endpoints: Names,
-    /// Which JSON-RPC methods it permits, beside those that open and keep a session.
+    /// The permitted JSON-RPC methods, in addition to those that open and maintain a session.
     pub methods: Option<Globs>,
-    /// Which tools it permits to call.
+    /// The permitted tools.
     pub tools: Option<Globs>,
-    /// Which resources it permits to read, by URI.
+    /// The permitted resources, by URI.
     pub resources: Option<Globs>,
-    /// Which prompts it permits to get.
+    /// The permitted prompts.
     pub prompts: Option<Globs>,
-    /// What the arguments of tools must be.
+    /// The conditions on arguments of tools.
     pub arguments: Vec<Argument>,
-    /// How often.
+    /// The rate limit.
     pub rate: Option<Rate>,
-    /// Whether it allows to sign a person in.
+    /// Whether the rule allows sign-ins.
     pub login: bool,
-    /// Who its peers are to AWS; none where all share the profile's own credentials.
+    /// The identity of its peers at AWS; `None` if all share the profile's own credentials.
     pub agent: Option<Arc<Agent>>,
 }
 
-/// A choice of names.
+/// A selection of names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Names {
-    /// Every one there is.
+    /// All names.
     All,
-    /// These.
+    /// Only these names.
     Only(Vec<String>),
 }
 
-/// Names by glob. A deny wins over every allow.
+/// Names by glob. A deny has priority over every allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Globs {
-    /// What is permitted. Where it is absent: every tool, resource or prompt, but no method.
+    /// The permitted names. If it is absent: every tool, resource or prompt, but no method.
     pub allow: Option<Vec<String>>,
-    /// What isn't.
+    /// The denied names.
     pub deny: Vec<String>,
 }
 
-/// What an argument of a tool must be.
+/// A condition on an argument of a tool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Argument {
-    /// The tools that it is about, by glob.
+    /// The tools that it applies to, as a glob.
     pub tool: String,
     /// A JSON pointer into `params.arguments`.
     pub path: String,
-    /// What must stand there.
+    /// The condition on the value there.
     pub must: Must,
 }
 
 /// A condition on a value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Must {
-    /// One of these.
+    /// The value is one of these.
     BeIn(Vec<Scalar>),
-    /// A text that matches one of these globs.
+    /// The value is a text that matches one of these globs.
     Match(Vec<String>),
-    /// Nothing.
+    /// There is no value.
     BeAbsent,
 }
 
-/// A value that an argument is compared with.
+/// A value to compare an argument with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scalar {
     /// A string.
@@ -217,45 +219,45 @@ pub enum Scalar {
 /// A token bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Tokens a second, at least one.
+    /// Tokens per second, at least one.
     pub per_second: u32,
     /// The bucket's size, at least one.
     pub burst: u32,
 }
 
-/// Where decisions are recorded, and what happens when that fails.
+/// The audit log, and what happens if a record can't be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
-    /// Where.
+    /// The target of the records.
     pub target: AuditTarget,
-    /// Whether a signature goes out that couldn't be recorded.
+    /// Whether signatures are returned even if they can't be recorded.
     pub sign_unrecorded: bool,
     /// When a record counts as written.
     pub sync: Sync,
-    /// When a new file is begun, beside SIGHUP.
+    /// When a new file is started, in addition to SIGHUP.
     pub rotate: Option<Rotate>,
 }
 
 /// When a record counts as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sync {
-    /// When it is on disk, with those that came at the same time.
+    /// When it is on disk, together with concurrent records.
     Batch,
     /// When the kernel has it: a crash of the machine may lose it.
     None,
 }
 
-/// When a new file of the audit log is begun.
+/// When a new file of the audit log is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rotate {
-    /// At this size.
+    /// The size in bytes at which a new file is started.
     pub bytes: u64,
-    /// How many old ones are kept.
+    /// The number of old files to keep.
     pub keep: u32,
 }
 
 impl TlsFiles {
-    /// All of them.
+    /// The paths of all files.
     #[must_use]
     pub fn paths(&self) -> [&Path; 3] {
         [&self.cert, &self.key, &self.client_ca]
@@ -263,7 +265,7 @@ impl TlsFiles {
 }
 
 impl Audit {
-    /// Where nobody said anything: on standard error.
+    /// The default: standard error.
     pub(super) fn unconfigured() -> Self {
         Self {
             target: AuditTarget::Stderr,
@@ -274,19 +276,19 @@ impl Audit {
     }
 }
 
-/// Where decisions are recorded.
+/// The target of the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuditTarget {
-    /// On standard error, between the log lines.
+    /// Standard error, between the log lines.
     Stderr,
-    /// Appended to a file.
+    /// A file, to which records are appended.
     File(PathBuf),
-    /// Nowhere.
+    /// Nothing is recorded.
     None,
 }
 
 impl Names {
-    /// Whether the name is among them.
+    /// Whether the name is selected.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         match self {
@@ -297,7 +299,7 @@ impl Names {
 }
 
 impl Rule {
-    /// Whether it says anything of what a body asks for.
+    /// Whether the rule has conditions on the body.
     pub(crate) fn reads_the_body(&self) -> bool {
         self.methods.is_some()
             || self.tools.is_some()
@@ -306,8 +308,8 @@ impl Rule {
             || !self.arguments.is_empty()
     }
 
-    /// What holds where nobody wrote a rule: whoever runs the broker could read its files anyway. No certificate is that
-    /// user's.
+    /// The rule that applies if there are no others: the user who runs the broker could read its
+    /// files anyway. It matches no certificate.
     pub(super) fn broker_user(uid: u32) -> Self {
         Self {
             name: "the broker's own user".to_owned(),
@@ -327,21 +329,22 @@ impl Rule {
 }
 
 impl ProfileName {
-    /// What the SDK's default chain is called where nobody named a profile.
+    /// The name of the SDK's default chain if no profile is named.
     pub(super) fn default_chain() -> Self {
         Self("default".into())
     }
 
-    /// Checks a name. The AWS files allow any text; what can't stand in a line of a table or a log isn't taken.
+    /// Checks a name. The AWS files allow any text; characters that would break a line of a table
+    /// or a log are refused.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The error.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.len() > 256 {
             return Err("must be 1 to 256 bytes long".to_owned());
         }
         if text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
-            return Err("must not hold line ends or other control characters".to_owned());
+            return Err("must not contain line breaks or other control characters".to_owned());
         }
         Ok(Self(text.into()))
     }
@@ -353,7 +356,7 @@ impl ProfileName {
     }
 }
 
-/// So that a map of names is asked with any text, of which nothing is made.
+/// Allows lookups in maps by `&str`, without creating a name.
 impl Borrow<str> for ProfileName {
     fn borrow(&self) -> &str {
         &self.0

@@ -1,39 +1,39 @@
-//! `pace` of an endpoint: the numbers of a quota that all callers share.
+//! `pace` of an endpoint: the limits of a quota that all callers share.
 //!
-//! Numbers without a use are errors: a rate of zero, or a wait longer than any caller waits.
+//! Useless numbers are errors: a rate of zero, or a wait longer than any caller waits.
 
 use std::time::Duration;
 
 use super::reader::Table;
 
-/// What a signature waits for at most, where nobody says so: as long as the tools of most servers take.
+/// The default timeout of a waiting signature: as long as most servers' tools take.
 const WAIT: Duration = Duration::from_secs(60);
 const RATES: std::ops::RangeInclusive<f64> = 0.01..=1_000_000.0;
 const BURSTS: std::ops::Range<u32> = 1..1_000_001;
-/// No more than all callers together may have in progress at the broker.
+/// No more than the calls that all callers together may have in progress at the broker.
 const PLACES: std::ops::Range<u32> = 1..2049;
 
-/// How fast the signatures for an endpoint are given, all callers together, for each account.
+/// The pace of an endpoint's signatures, for all callers together, for each account.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pace {
-    /// How many a second, and how many at once.
+    /// The rate and the burst.
     pub rate: Option<PaceRate>,
-    /// How many requests are unanswered at the same time.
+    /// The most requests that may be in flight.
     pub in_flight: Option<u32>,
-    /// How long a signature waits for its turn.
+    /// The timeout of a signature that waits for its turn.
     pub wait: Duration,
 }
 
 /// A token bucket.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PaceRate {
-    /// Tokens a second.
+    /// Tokens per second.
     pub per_second: f64,
     /// The bucket's size, at least one.
     pub burst: f64,
 }
 
-/// `pace` of an endpoint's table.
+/// Parses `pace` of an endpoint's table.
 pub(super) fn pace(table: Table<'_>) -> Option<Pace> {
     let per_second = table.decimal("per_second", RATES).map(|number| number.value);
     let burst = table.number("burst", BURSTS).map(|number| f64::from(number.value));
@@ -57,7 +57,8 @@ pub(super) fn pace(table: Table<'_>) -> Option<Pace> {
         .filter(|pace| pace.rate.is_some() || pace.in_flight.is_some())
 }
 
-/// `"20s"`, `"500ms"`, `"2m"`: up to five minutes, which is what a call of a tool has.
+/// Parses times like `"20s"`, `"500ms"` or `"2m"`, up to five minutes, the usual timeout of a tool
+/// call.
 fn wait(text: &str) -> Result<Duration, String> {
     let unit = |suffix, milliseconds: u64| {
         let number: u64 = text.strip_suffix(suffix)?.parse().ok()?;
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_numbers_of_a_quota() {
+    fn a_pace_is_parsed() {
         let all = pace("{ per_second = 3, burst = 6, in_flight = 20, wait = \"20s\" }");
         let rate = PaceRate { per_second: 3.0, burst: 6.0 };
         let wait = Duration::from_secs(20);
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_an_error_with_its_key_and_line() {
+    fn useless_values_are_errors_with_key_and_line() {
         for (text, key) in [
             ("{}", "per_second"),
             ("{ wait = \"1s\" }", "per_second"),

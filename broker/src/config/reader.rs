@@ -1,7 +1,7 @@
-//! Walks a TOML document and collects every error, instead of stopping at the first.
+//! Reads a TOML document and collects all errors, instead of stopping at the first.
 //!
-//! A [`Table`] remembers the keys that were asked for; [`Table::done`] reports those that nobody
-//! asked for. So the list of known keys is the code that reads them.
+//! A [`Table`] records the keys that were read; [`Table::done`] reports all others as unknown. So
+//! the list of known keys is the code that reads them.
 
 use std::cell::RefCell;
 use std::ops::{Range, RangeInclusive};
@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::error::{Fault, Faults};
 
-/// The document, and the faults found so far.
+/// The document, and the errors so far.
 pub(super) struct Reader<'a> {
     text: &'a str,
     faults: RefCell<Vec<Fault>>,
@@ -24,10 +24,10 @@ pub(super) struct Table<'a> {
     entries: &'a DeTable<'a>,
     path: String,
     span: Range<usize>,
-    asked: RefCell<Vec<&'static str>>,
+    known_keys: RefCell<Vec<&'static str>>,
 }
 
-/// A value, and where it stands.
+/// A value, and its position.
 pub(super) struct Value<'a, T> {
     reader: &'a Reader<'a>,
     path: String,
@@ -40,25 +40,25 @@ impl<'a> Reader<'a> {
         Self { text, faults: RefCell::default() }
     }
 
-    /// The document's own table.
+    /// The root table of the document.
     pub(super) fn root(&'a self, document: &'a Spanned<DeTable<'a>>) -> Table<'a> {
         Table {
             reader: self,
             entries: document.get_ref(),
             path: String::new(),
             span: 0..0,
-            asked: RefCell::default(),
+            known_keys: RefCell::default(),
         }
     }
 
-    /// Adds a fault.
+    /// Adds an error.
     pub(super) fn fault(&self, at: usize, key: &str, message: impl Into<String>) {
         let line = 1 + self.text.bytes().take(at).filter(|byte| *byte == b'\n').count();
         let fault = Fault { line, key: key.to_owned(), message: message.into() };
         self.faults.borrow_mut().push(fault);
     }
 
-    /// All faults, by line; none is `Ok`.
+    /// Returns all errors, by line, or `Ok` if there are none.
     pub(super) fn finish(&self, file: &Path) -> Result<(), Faults> {
         let mut faults = self.faults.take();
         if faults.is_empty() {
@@ -76,7 +76,7 @@ impl<'a> Table<'a> {
     }
 
     fn entry(&self, key: &'static str) -> Option<Value<'a, &'a DeValue<'a>>> {
-        self.asked.borrow_mut().push(key);
+        self.known_keys.borrow_mut().push(key);
         let value = self.entries.get(key)?;
         Some(Value {
             reader: self.reader,
@@ -86,27 +86,27 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// Whether the key is there, whatever it says.
+    /// Whether the key exists, with any value.
     pub(super) fn has(&self, key: &'static str) -> bool {
         self.entry(key).is_some()
     }
 
-    /// Whether the key is there and says a list.
+    /// Whether the key exists and its value is a list.
     pub(super) fn is_list(&self, key: &'static str) -> bool {
         self.entry(key).is_some_and(|entry| entry.value.as_array().is_some())
     }
 
-    /// A text.
+    /// Reads a text.
     pub(super) fn text(&self, key: &'static str) -> Option<Value<'a, &'a str>> {
         self.entry(key)?.typed("a text in quotes", |value| value.as_str())
     }
 
-    /// Yes or no.
+    /// Reads a boolean.
     pub(super) fn flag(&self, key: &'static str) -> Option<Value<'a, bool>> {
         self.entry(key)?.typed("true or false", |value| value.as_bool())
     }
 
-    /// A whole number of the range.
+    /// Reads a whole number in the range.
     pub(super) fn number(&self, key: &'static str, range: Range<u32>) -> Option<Value<'a, u32>> {
         let what = format!("a whole number from {} to {}", range.start, range.end - 1);
         self.entry(key)?.typed(&what, |value| {
@@ -116,7 +116,7 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// A number of the range, whole or not.
+    /// Reads a number in the range, whole or not.
     pub(super) fn decimal(
         &self,
         key: &'static str,
@@ -134,7 +134,7 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// A list of texts.
+    /// Reads a list of texts.
     pub(super) fn texts(&self, key: &'static str) -> Option<Vec<Value<'a, &'a str>>> {
         let list =
             self.entry(key)?.typed("a list of texts: [\"…\"]", |value| value.as_array())?;
@@ -150,12 +150,12 @@ impl<'a> Table<'a> {
         Some(texts.collect())
     }
 
-    /// A table.
+    /// Reads a table.
     pub(super) fn table(&self, key: &'static str) -> Option<Table<'a>> {
         self.entry(key)?.typed("a table", |value| value.as_table()).map(Table::from)
     }
 
-    /// Every value of a list.
+    /// Reads all values of a list.
     pub(super) fn values(&self, key: &'static str) -> Option<Vec<Value<'a, &'a DeValue<'a>>>> {
         let list = self.entry(key)?.typed("a list", |value| value.as_array())?;
         let values = list.value.iter().enumerate().map(|(index, item)| Value {
@@ -167,12 +167,12 @@ impl<'a> Table<'a> {
         Some(values.collect())
     }
 
-    /// A value of any type.
+    /// Reads a value of any type.
     pub(super) fn value(&self, key: &'static str) -> Option<Value<'a, &'a DeValue<'a>>> {
         self.entry(key)
     }
 
-    /// Every table of an array of tables: `[[key]]`.
+    /// Reads all tables of an array of tables: `[[key]]`.
     pub(super) fn tables(&self, key: &'static str) -> Vec<Table<'a>> {
         let Some(list) = self
             .entry(key)
@@ -197,19 +197,19 @@ impl<'a> Table<'a> {
         self.reader.fault(self.span.start, &self.path_of(key), message);
     }
 
-    /// Reports a fault at a key that is there.
+    /// Reports an error at an existing key.
     pub(super) fn fault(&self, key: &'static str, message: &str) {
         if let Some(entry) = self.entry(key) {
             entry.fault(message);
         }
     }
 
-    /// Reports every key that nobody asked for.
+    /// Reports every unknown key.
     pub(super) fn done(self) {
-        let asked = self.asked.into_inner();
+        let known_keys = self.known_keys.into_inner();
         for key in self.entries.keys() {
             let name = key.get_ref().as_ref();
-            if asked.contains(&name) {
+            if known_keys.contains(&name) {
                 continue;
             }
             let path = if self.path.is_empty() {
@@ -217,8 +217,10 @@ impl<'a> Table<'a> {
             } else {
                 format!("{}.{name}", self.path)
             };
-            let message =
-                format!("is not a key of this table{}", did_you_mean(name, asked.iter().copied()));
+            let message = format!(
+                "is not a key of this table{}",
+                did_you_mean(name, known_keys.iter().copied())
+            );
             self.reader.fault(key.span().start, &path, message);
         }
     }
@@ -227,17 +229,17 @@ impl<'a> Table<'a> {
 impl<'a> From<Value<'a, &'a DeTable<'a>>> for Table<'a> {
     fn from(from: Value<'a, &'a DeTable<'a>>) -> Self {
         let Value { reader, path, span, value: entries } = from;
-        Self { reader, entries, path, span, asked: RefCell::default() }
+        Self { reader, entries, path, span, known_keys: RefCell::default() }
     }
 }
 
 impl<'a, T> Value<'a, T> {
-    /// Reports a fault at this value.
+    /// Reports an error at this value.
     pub(super) fn fault(&self, message: impl Into<String>) {
         self.reader.fault(self.span.start, &self.path, message);
     }
 
-    /// The value in another form, or a fault that says why not.
+    /// Converts the value, or reports an error.
     pub(super) fn parse<U>(self, parse: impl FnOnce(T) -> Result<U, String>) -> Option<Value<'a, U>>
     where
         T: Copy,
@@ -261,7 +263,7 @@ impl<'a, T> Value<'a, T> {
     }
 }
 
-/// An absolute path.
+/// Reads an absolute path.
 pub(super) fn absolute(text: Value<'_, &str>) -> Option<PathBuf> {
     let absolute = |text: &str| {
         let path = PathBuf::from(text);
@@ -270,7 +272,7 @@ pub(super) fn absolute(text: Value<'_, &str>) -> Option<PathBuf> {
     text.parse(absolute).map(|path| path.value)
 }
 
-/// Checks references to names that were declared.
+/// Checks references to declared names.
 pub(super) fn references<'a>(
     texts: Vec<Value<'a, &'a str>>,
     declared: &[&'a str],
@@ -290,7 +292,7 @@ pub(super) fn references<'a>(
     found
 }
 
-/// `: did you mean "x"?`, if one of the candidates is near enough.
+/// The hint `: did you mean "x"?`, if one of the candidates is similar enough.
 pub(super) fn did_you_mean<'c>(given: &str, known: impl Iterator<Item = &'c str>) -> String {
     known
         .map(|candidate| (distance(given, candidate), candidate))
@@ -300,7 +302,7 @@ pub(super) fn did_you_mean<'c>(given: &str, known: impl Iterator<Item = &'c str>
         .unwrap_or_default()
 }
 
-/// The number of characters to insert, delete or replace (Levenshtein).
+/// The number of characters to insert, delete or replace (Levenshtein distance).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,12 +1,12 @@
-//! The narrower role of a profile, checked by what STS allows: an error here names its line, an error of STS would be a profile that
-//! doesn't work.
+//! The narrower role of a profile, checked against the limits of STS: an error here has a line
+//! number; an error of STS would only be a profile that doesn't work.
 
 use std::time::Duration;
 
 use super::model::Role;
 use super::reader::Table;
 
-/// The narrower role on top, where there is a `role_arn`.
+/// The narrower role, if there is a `role_arn`.
 pub(super) fn role(table: &Table<'_>) -> Option<Role> {
     let arn = table.text("role_arn").and_then(|text| {
         text.parse(|arn| {
@@ -48,7 +48,7 @@ pub(super) fn role(table: &Table<'_>) -> Option<Role> {
     })
 }
 
-/// `"15m"`, `"1h"`: what STS allows, 15 minutes to 12 hours.
+/// Parses times like `"15m"` or `"1h"`, from 15 minutes to 12 hours as STS allows.
 fn duration(text: &str) -> Result<Duration, String> {
     let unit = |suffix, seconds: u64| {
         let number: u64 = text.strip_suffix(suffix)?.parse().ok()?;
@@ -62,7 +62,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be a time from \"15m\" to \"12h\"".to_owned())
 }
 
-/// A managed policy of AWS or of an account.
+/// Checks the ARN of a managed policy of AWS or of an account.
 fn policy_arn(text: &str) -> Result<String, String> {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     matches!(parts.as_slice(), ["arn", _, "iam", "", _, policy] if policy.starts_with("policy/"))
@@ -70,7 +70,7 @@ fn policy_arn(text: &str) -> Result<String, String> {
         .ok_or_else(|| "must be a policy's ARN: arn:aws:iam::aws:policy/NAME".to_owned())
 }
 
-/// What STS allows in an external id.
+/// Checks the characters that STS allows in an external id.
 fn external_id(text: &str) -> Result<String, String> {
     let fits = (2..=1224).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&b));
@@ -78,7 +78,7 @@ fn external_id(text: &str) -> Result<String, String> {
         .ok_or_else(|| "must be 2 to 1224 letters, digits or any of _+=,.@:/-".to_owned())
 }
 
-/// What STS allows in a role session name.
+/// Checks the characters that STS allows in a role session name.
 fn session_name(text: &str) -> Result<String, String> {
     let fits = (2..=64).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b));

@@ -1,4 +1,4 @@
-//! The rules: which callers they match, and what of MCP they permit.
+//! The rules: which callers they match, and which MCP calls they permit.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::model::{Argument, Globs, Must, Names, Rate, Rule, Scalar};
 use super::reader::{Table, Value, absolute, references};
 use crate::peer::{self, PeerPattern, UnixPattern};
 
-/// More conditions than anybody reads; each costs a little of every call.
+/// The most conditions of a rule; each costs a little of every call.
 const MAX_ARGUMENTS: usize = 64;
 
 /// The rules of a configuration, `[[rule]]`.
@@ -52,7 +52,8 @@ pub(super) fn rules<'a>(
         let methods = globs_of("methods");
         let others = ["tools", "resources", "prompts"].iter().any(|key| table.has(key));
         if methods.as_ref().is_some_and(|methods| methods.allow.is_none()) && !others {
-            // Where a new method is allowed unless someone thought of it, the next version of MCP opens a hole.
+            // The attack: if new methods were allowed by default, the next version of MCP would
+            // open a hole.
             table.missing("methods", "permits nothing: name what it allows, or allow = [\"*\"]");
         }
         let arguments = arguments(&table);
@@ -85,7 +86,7 @@ pub(super) fn rules<'a>(
     rules.collect()
 }
 
-/// `rule 1` where it has none: by what the audit log calls it, people find it.
+/// The name, by default `rule 1` and so on: the audit log refers to it.
 fn rule_name(table: &Table<'_>, index: usize, known: &mut Vec<String>) -> String {
     let given = table.text("name");
     let name =
@@ -125,9 +126,10 @@ fn peer_pattern(table: Table<'_>, serves_tls: bool) -> PeerPattern {
     let is_unix = ["uid", "gid", "exe"].iter().any(|key| table.has(key));
     let kinds = [is_unix, table.has("spiffe_id"), table.has("dns")];
     match kinds.into_iter().filter(|it| *it).count() {
-        0 => {
-            table.missing("uid", "is missing: a peer is told by uid or gid, by spiffe_id or by dns")
-        }
+        0 => table.missing(
+            "uid",
+            "is missing: a peer is identified by uid or gid, by spiffe_id or by dns",
+        ),
         1 => {}
         _ => {
             let key = if table.has("spiffe_id") { "spiffe_id" } else { "dns" };
@@ -139,12 +141,12 @@ fn peer_pattern(table: Table<'_>, serves_tls: bool) -> PeerPattern {
     by_certificate.unwrap_or(PeerPattern::Unix(unix))
 }
 
-/// Those who come over the Unix socket.
+/// The pattern for peers on the Unix socket.
 fn unix_pattern(table: &Table<'_>) -> UnixPattern {
     let uid = table.number("uid", 0..u32::MAX);
     let gid = table.number("gid", 0..u32::MAX);
-    // The attack: in a user namespace every stranger has this number.
-    let unmapped = "is the number that the kernel gives to users it can't name: it is nobody's";
+    // The attack: in a user namespace every unmapped user has this number.
+    let unmapped = "is the number that the kernel gives to unmapped users: it identifies no one";
     if let Some(uid) = uid.as_ref().filter(|uid| peer::is_unmapped_uid(uid.value)) {
         uid.fault(unmapped);
     }
@@ -154,14 +156,14 @@ fn unix_pattern(table: &Table<'_>) -> UnixPattern {
     let (uid, gid) = (uid.map(|uid| uid.value), gid.map(|gid| gid.value));
     let exe: Option<PathBuf> = table.text("exe").and_then(absolute);
     if exe.is_some() && !table.has("uid") && !table.has("gid") {
-        // What a process was started from says nothing about who runs it.
+        // The executable of a process doesn't identify the user who runs it.
         table
             .missing("uid", "is missing: exe narrows a uid or a gid, and is no identity by itself");
     }
     UnixPattern { uid, gid, exe }
 }
 
-/// Those who come over TLS.
+/// The pattern for peers over TLS.
 fn certificate_pattern(table: &Table<'_>, serves_tls: bool) -> Option<PeerPattern> {
     let spiffe_id = table.text("spiffe_id").and_then(|text| {
         text.parse(|text| SpiffePattern::parse(text).map_err(|why| why.to_string()))
@@ -243,7 +245,7 @@ fn argument(table: Table<'_>) -> Option<Argument> {
 const POINTER: &str =
     "must be a JSON pointer into the arguments, like \"/region\" (~1 for a slash)";
 
-/// One glob, or a list of them.
+/// Reads one glob, or a list of them.
 fn globs_of_text(table: &Table<'_>) -> Option<Vec<String>> {
     let is_list = table.value("matches").is_some_and(|value| value.value.as_array().is_some());
     if is_list {

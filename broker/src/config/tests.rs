@@ -19,14 +19,14 @@ fn parsed(text: &str) -> Result<Config, Faults> {
     parse(text, Path::new("broker.toml"), 1000)
 }
 
-/// The faults of the minimal configuration with something added: line, key and message.
+/// The errors of the minimal configuration with an addition: line, key and message.
 fn faults(added: &str) -> Vec<(usize, String, String)> {
     let faults = parsed(&format!("{MINIMAL}{added}")).expect_err(added).faults;
     faults.into_iter().map(|fault| (fault.line, fault.key, fault.message)).collect()
 }
 
 #[test]
-fn the_annotated_file_is_valid_and_says_what_it_says() {
+fn the_annotated_file_is_valid_and_parsed_as_documented() {
     let config = parsed(include_str!("../../deploy/broker.toml")).expect("valid");
     assert_eq!(config.endpoints.len(), 2);
     assert_eq!(config.profiles.len(), 2);
@@ -57,15 +57,15 @@ fn without_a_rule_the_own_user_may_use_all() {
     let [rule] = config.rules.as_slice() else { panic!("{:?}", config.rules) };
     assert_eq!(rule.peer, user(1000));
     assert_eq!(rule.profiles, Names::All);
-    // An empty list of rules isn't "no rule was written": it allows nothing.
+    // An empty list of rules differs from no list: it allows nothing.
     let config = parsed(&format!("rule = []\n{MINIMAL}")).expect("valid");
     assert!(config.rules.is_empty());
 }
 
-/// The attack: in a user namespace every user of the host whom it doesn't map has this uid, and the broker may have it
-/// too.
+/// The attack: in a user namespace every unmapped user of the host has this uid, and the broker may
+/// have it too.
 #[test]
-fn a_broker_whose_user_has_no_name_needs_a_rule() {
+fn a_broker_with_an_unmapped_user_needs_a_rule() {
     const OVERFLOW: u32 = 65534;
     let parsed = |text: &str| parse(text, Path::new("broker.toml"), OVERFLOW);
     let faults = parsed(MINIMAL).expect_err("any unmapped user would be the broker's own");
@@ -78,7 +78,7 @@ fn a_broker_whose_user_has_no_name_needs_a_rule() {
 }
 
 #[test]
-fn five_faults_are_five_reports() {
+fn all_errors_are_reported() {
     let text = r#"
 [listen]
 gruop = "mcp"
@@ -120,7 +120,7 @@ fn every_syntax_error_has_its_line() {
 }
 
 #[test]
-fn each_fault_says_where_and_what() {
+fn each_error_has_its_key_and_cause() {
     for (added, key, message) in [
         ("[listen]\nunix = \"x/y.sock\"", "listen.unix", "absolute"),
         ("[listen]\nmode = \"0666\"", "listen.mode", "every user"),
@@ -152,7 +152,7 @@ fn each_fault_says_where_and_what() {
         (
             "[listen]\ntcp = \"0.0.0.0:1\"\ntls = { cert = \"/c\", key = \"/k\" }",
             "listen.tls.client_ca",
-            "everybody",
+            "all callers",
         ),
         (
             "[listen]\ntcp = \"0.0.0.0:1\"\ntls = { cert = \"/c\", key = \"/k\", client_ca = \"/a\", ca = 1 }",
@@ -304,8 +304,16 @@ fn each_fault_says_where_and_what() {
             "rule[0].peer.uid",
             "no identity",
         ),
-        ("[[rule]]\npeer = { uid = 65534 }\nprofiles = [\"dev\"]", "rule[0].peer.uid", "nobody's"),
-        ("[[rule]]\npeer = { gid = 65534 }\nprofiles = [\"dev\"]", "rule[0].peer.gid", "nobody's"),
+        (
+            "[[rule]]\npeer = { uid = 65534 }\nprofiles = [\"dev\"]",
+            "rule[0].peer.uid",
+            "identifies no one",
+        ),
+        (
+            "[[rule]]\npeer = { gid = 65534 }\nprofiles = [\"dev\"]",
+            "rule[0].peer.gid",
+            "identifies no one",
+        ),
         (
             "[[rule]]\nname = \"a\"\npeer = { uid = 1 }\nprofiles = [\"dev\"]\n\
              [[rule]]\nname = \"a\"\npeer = { uid = 1 }\nprofiles = [\"dev\"]",
@@ -386,7 +394,7 @@ fn role_keys_are_checked() {
 }
 
 #[test]
-fn a_file_that_everybody_may_write_is_not_read() {
+fn a_file_writable_by_all_is_not_read() {
     use std::os::unix::fs::PermissionsExt;
 
     let directory = tempfile::tempdir().expect("a directory");
@@ -410,7 +418,7 @@ fn user(uid: u32) -> PeerPattern {
 }
 
 #[test]
-fn certificates_are_told_by_id_or_by_name() {
+fn certificates_are_identified_by_id_or_by_name() {
     let text = format!(
         "[listen]\ntcp = \"[::]:7443\"\ntls = {{ cert = \"/c\", key = \"/k\", client_ca = \"/a\" }}\n{MINIMAL}\
          [[rule]]\npeer = {{ spiffe_id = \"spiffe://a/ns/*/sa/b\" }}\nprofiles = [\"dev\"]\n\

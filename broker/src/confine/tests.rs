@@ -19,7 +19,7 @@ fn home() -> (tempfile::TempDir, Surroundings) {
 }
 
 #[test]
-fn what_is_named_is_open_and_what_is_not_is_closed() {
+fn only_named_paths_can_be_opened() {
     let (home, surroundings) = home();
     let at = home.path();
     for directory in ["etc", "audit", "elsewhere", "tokens", "secret", "run"] {
@@ -43,7 +43,7 @@ fn what_is_named_is_open_and_what_is_not_is_closed() {
     }
     assert!(reads(""), "where the directory of the CA bundle would be made");
     let writes = |path: &str| access.write.contains(&at.join(path));
-    // The cache of `aws login` wasn't there before.
+    // The cache of `aws login` didn't exist before.
     for path in ["audit", ".aws/sso/cache", ".aws/login/cache", "run"] {
         assert!(writes(path), "{path}: {access:?}");
     }
@@ -55,10 +55,10 @@ fn what_is_named_is_open_and_what_is_not_is_closed() {
     assert!(!access.read.contains(&root) && !access.write.contains(&root));
 }
 
-/// The attack: the broker of someone who has never signed in may write to all of the home, and put its own code into a
-/// shell's start file.
+/// The attack: the broker of a user who has never signed in can write to the whole home, and puts
+/// its own code into a shell's startup file.
 #[test]
-fn without_aws_files_the_home_stays_closed() {
+fn without_aws_files_the_home_is_not_accessible() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let home = tempfile::tempdir().expect("a home");
@@ -78,7 +78,8 @@ fn without_aws_files_the_home_stays_closed() {
         assert_eq!(mode & 0o777, 0o700);
         assert!(first.write.contains(&cache), "{first:?}");
     }
-    // A home that isn't ours, as that of the machine's root is none of an ordinary user's, has nothing made in it.
+    // In a home of another user, such as an ordinary user's home for a broker that runs as root,
+    // nothing is created.
     let file = at.join("file");
     std::fs::write(&file, "").expect("a file");
     surroundings.home = Some(file);

@@ -1,39 +1,39 @@
-//! What a signature is scoped to: a service, and one region (SigV4) or a set of them (SigV4a).
+//! The scope of a signature: a service, and one region (SigV4) or a set of them (SigV4a).
 
 use sigward_proto::host::HostScope;
 
-/// So many names are in a set at most. AWS has fewer than 50 regions.
+/// The most names in a set. AWS has fewer than 50 regions.
 const MAX_REGIONS: usize = 64;
 
-/// A service's signing name: `aws-mcp`.
+/// A service's signing name, like `aws-mcp`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service(String);
 
-/// An AWS region: `eu-west-1`.
+/// An AWS region, like `eu-west-1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Region(String);
 
-/// The regions of a SigV4a signature: `*`, or several names with commas between them.
+/// The regions of a SigV4a signature: `*`, or several names separated by commas.
 ///
-/// Source: the header `X-Amz-Region-Set` of "AWS Signature Version 4A".
+/// Source: the header `X-Amz-Region-Set` in "AWS Signature Version 4A".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegionSet(String);
 
-/// Where a signature is valid.
+/// The regions in which a signature is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Regions {
-    /// In one region: SigV4.
+    /// One region: SigV4.
     One(Region),
-    /// In each of a set: SigV4a.
+    /// Each region of a set: SigV4a.
     Set(RegionSet),
 }
 
-/// What a signature is valid for, beside the day.
+/// The scope of a signature, without the date.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
     /// The signing name.
     pub service: Service,
-    /// The endpoint's, never the profile's.
+    /// The endpoint's regions, never the profile's.
     pub regions: Regions,
 }
 
@@ -41,14 +41,14 @@ impl Service {
     /// Checks a signing name: letters, digits and `.-_`, and `:` for `::1`.
     ///
     /// # Errors
-    /// What is wrong with it. It ends in the credential scope, where a `/` would move the borders.
+    /// The error. The name becomes part of the credential scope, in which a `/` would shift the parts.
     pub fn parse(text: &str) -> Result<Self, String> {
         scope_part(text, |b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
             .map(Self)
             .ok_or_else(|| "is not a signing name like \"aws-mcp\"".to_owned())
     }
 
-    /// As it stands in the credential scope.
+    /// The text in the credential scope.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -59,14 +59,14 @@ impl Region {
     /// Checks a region: lower case letters, digits and `-`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The error.
     pub fn parse(text: &str) -> Result<Self, String> {
         scope_part(text, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             .map(Self)
             .ok_or_else(|| "is not a region like \"us-east-1\"".to_owned())
     }
 
-    /// As it stands in the credential scope.
+    /// The text in the credential scope.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -83,7 +83,7 @@ impl RegionSet {
     /// The regions of a list.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The error.
     pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let mut regions: Vec<&str> = Vec::new();
         for name in names {
@@ -96,7 +96,7 @@ impl RegionSet {
             regions.push(name);
         }
         match regions.as_slice() {
-            [] => Err("is empty: name a region, or all of them by \"*\"".to_owned()),
+            [] => Err("is empty: name a region, or all of them with \"*\"".to_owned()),
             [_, ..] if regions.len() > 1 && regions.contains(&"*") => {
                 Err("has \"*\" beside other names: that means all regions by itself".to_owned())
             }
@@ -107,7 +107,7 @@ impl RegionSet {
         }
     }
 
-    /// As it stands in `X-Amz-Region-Set`.
+    /// The value of `X-Amz-Region-Set`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -115,10 +115,10 @@ impl RegionSet {
 }
 
 impl Regions {
-    /// Reads one text: a region, `*`, or several with commas between them.
+    /// Parses a text: a region, `*`, or several separated by commas.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The error.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "*" || text.contains(',') {
             return RegionSet::of(text.split(',').map(str::trim)).map(Self::Set);
@@ -126,7 +126,7 @@ impl Regions {
         Region::parse(text).map(Self::One)
     }
 
-    /// As it is shown, and as [`Self::parse`] reads it.
+    /// The text form, which [`Self::parse`] reads.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -135,7 +135,7 @@ impl Regions {
         }
     }
 
-    /// The first region that has a name: where AWS is asked for credentials when nobody says where.
+    /// The first named region, where AWS is asked for credentials if no other region is given.
     #[must_use]
     pub fn first(&self) -> Option<&str> {
         let first = self.as_str().split(',').next()?;
@@ -148,7 +148,7 @@ fn scope_part(text: &str, allowed: impl Fn(u8) -> bool) -> Option<String> {
     fits.then(|| text.to_owned())
 }
 
-/// Service and regions of an AWS host, by the forms that AWS documents.
+/// The service and regions of an AWS host, by the forms that AWS documents.
 #[must_use]
 pub fn scope_of_host(host: &str) -> Option<Scope> {
     let known = HostScope::of(host)?;

@@ -20,7 +20,7 @@ fn regions_are_one_or_a_set() {
         assert_eq!(matches!(regions, Regions::Set(_)), first != Some(text), "{text}");
     }
     assert_eq!(Regions::parse("a-1, b-2").expect("a set").as_str(), "a-1,b-2");
-    // A list of one is a set all the same: SigV4a signs.
+    // A list with one region is a set nevertheless: SigV4a signs.
     assert_eq!(RegionSet::of(["us-east-1"]).expect("a set").as_str(), "us-east-1");
     for (names, why) in [
         (&[][..], "empty"),
@@ -41,11 +41,11 @@ fn regions_are_one_or_a_set() {
     assert!(RegionSet::of(many.iter().map(String::as_str)).is_err());
 }
 
-/// More than a set may have.
+/// More regions than a set may have.
 const MANY: usize = 64;
 
 #[test]
-fn a_url_is_taken_as_written_or_refused() {
+fn a_url_is_accepted_unchanged_or_refused() {
     for (url, authority, path) in [
         ("https://aws-mcp.us-east-1.api.aws/mcp", "aws-mcp.us-east-1.api.aws", "/mcp"),
         ("https://h.example:443/mcp", "h.example", "/mcp"),

@@ -1,26 +1,30 @@
-//! What AWS said when it refused: a code and a message, fit to be shown.
+//! An error of AWS: a code and a message that can be shown safely.
 //!
-//! Invariant: no key, token or signature is in it, whatever AWS's answer held, and it is one line of bounded length.
+//! Invariant: they contain no key, token or signature, whatever the response contained, and are one
+//! line of bounded length.
 
 use std::fmt;
 
-/// Longer messages are cut: an encoded authorization message has kilobytes.
+/// The longest message in characters; longer ones are cut, because an encoded authorization message
+/// has kilobytes.
 const MAX_MESSAGE: usize = 500;
 const MAX_CODE: usize = 64;
-/// Of a foreign text, no more is looked at. White space and what is left out shorten it to what is shown.
+/// The most bytes of a foreign text that are examined. White space and removed parts reduce it to
+/// what is shown.
 const MAX_READ: usize = 64 << 10;
-/// A given secret that is shorter is none: AWS's access key ids have 16 characters at least.
+/// Shorter strings aren't treated as given secrets: AWS's access key ids have at least 16 characters.
 const MIN_GIVEN: usize = 8;
-/// The shortest run of characters that may be a secret key, a signature or a token: AWS's secret keys have 40.
+/// The shortest run of characters that may be a secret key, a signature or a token: AWS's secret
+/// keys have 40.
 const MIN_SECRET: usize = 36;
 /// The same in an ARN, where names are long, without the characters that separate words.
 const MIN_IN_ARN: usize = 32;
-/// What the ids of access keys begin with, and how long they are at least.
+/// The prefixes of access key ids, and their minimum length.
 const KEY_IDS: ([&str; 2], usize) = (["AKIA", "ASIA"], 16);
-/// What stands for something that was left out.
-const LEFT_OUT: &str = "…";
+/// The replacement for removed parts.
+const REMOVED: &str = "…";
 
-/// AWS's own words.
+/// AWS's error code and message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwsError {
     code: String,
@@ -28,26 +32,26 @@ pub struct AwsError {
 }
 
 impl AwsError {
-    /// Takes over an answer to a request that was made with `secrets`.
+    /// Sanitizes the response to a request that was made with `secrets`.
     #[must_use]
     pub fn new(code: Option<&str>, message: Option<&str>, secrets: &[&str]) -> Self {
         let sound = |code: &&str| {
             let known = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
             (1..=MAX_CODE).contains(&code.len()) && code.chars().all(known)
-            // The attack: a server that puts the key where the code belongs. Every caller learns the code.
+            // The attack: a server that puts a key in place of the code, which every caller gets.
                 && shown(code, secrets) == **code
         };
         let code = code.filter(sound).unwrap_or("an unreadable error code");
         Self { code: code.to_owned(), message: shown(message.unwrap_or_default(), secrets) }
     }
 
-    /// `AccessDenied`, `ExpiredToken`, …
+    /// The error code, like `AccessDenied` or `ExpiredToken`.
     #[must_use]
     pub fn code(&self) -> &str {
         &self.code
     }
 
-    /// What AWS says about it; may be empty.
+    /// AWS's message; may be empty.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -63,19 +67,19 @@ impl fmt::Display for AwsError {
     }
 }
 
-/// A foreign text as one line without secrets: those that are given, and what may be one.
+/// A foreign text as one line without secrets: the given ones, and anything that may be one.
 #[must_use]
 pub fn shown(text: &str, secrets: &[&str]) -> String {
     let mut text = beginning(text).to_owned();
     let secrets = secrets.iter().map(|secret| secret.trim());
     let secrets: Vec<_> = secrets.filter(|secret| secret.len() >= MIN_GIVEN).collect();
     for secret in &secrets {
-        text = text.replace(secret, LEFT_OUT);
+        text = text.replace(secret, REMOVED);
     }
-    // In another spelling: nothing of it is worth the risk.
+    // The secret appears in another encoding: the whole text is removed.
     let plain = unescaped(&text);
     if secrets.iter().any(|secret| plain.contains(secret)) {
-        return LEFT_OUT.to_owned();
+        return REMOVED.to_owned();
     }
     let words = text.split(|c: char| c.is_whitespace() || c.is_control() || is_invisible(c));
     let words = words.filter(|word| !word.is_empty()).map(without_secrets);
@@ -96,8 +100,8 @@ pub fn shown(text: &str, secrets: &[&str]) -> String {
     line
 }
 
-/// As much of a text as is looked at. A word that the cut goes through is left out whole: of a secret, a part is as
-/// bad, and isn't found.
+/// The part of a text that is examined. A word that the limit cuts is removed as a whole: a part of
+/// a secret is as bad, and wouldn't be recognised.
 fn beginning(text: &str) -> &str {
     if text.len() <= MAX_READ {
         return text;
@@ -106,7 +110,8 @@ fn beginning(text: &str) -> &str {
     text.rfind(char::is_whitespace).map_or("", |end| &text[..end])
 }
 
-/// The escapes of JSON (`\/`, `\u002F`) and of URLs (`%2F`) for ASCII resolved: tokens are full of slashes.
+/// Resolves the escapes of JSON (`\/`, `\u002F`) and of URLs (`%2F`) for ASCII: tokens often
+/// contain slashes.
 fn unescaped(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
@@ -130,12 +135,12 @@ fn unescaped(text: &str) -> String {
     plain
 }
 
-/// What changes how the text around it is shown.
+/// Whether a character changes how the text around it is displayed.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// A word, with what may be a key or a token left out.
+/// A word, without anything that may be a key or a token.
 fn without_secrets(word: &str) -> String {
     let of_secret = |c: char| c.is_ascii_alphanumeric() || "+/=_-%.".contains(c);
     let mut shown = String::new();
@@ -144,9 +149,9 @@ fn without_secrets(word: &str) -> String {
     while !rest.is_empty() {
         let length = rest.find(|c| !of_secret(c)).unwrap_or(rest.len());
         let (run, next) = rest.split_at(length);
-        // ARNs hold long names, and no secret; what comes behind one in the same word may be anything.
+        // ARNs contain long names, and no secret; text after an ARN in the same word may be anything.
         let secret = if in_arn { may_be_secret_in_arn(run) } else { may_be_secret(run) };
-        shown.push_str(if secret || holds_key_id(run) { LEFT_OUT } else { run });
+        shown.push_str(if secret || contains_key_id(run) { REMOVED } else { run });
         in_arn = next.starts_with([':', '@', '*']) && (in_arn || run.ends_with("arn"));
         let mut others = next.chars();
         shown.extend(others.next());
@@ -155,8 +160,9 @@ fn without_secrets(word: &str) -> String {
     shown
 }
 
-/// `AKIA…`, `ASIA…`: not secret by itself, and no part of an explanation.
-fn holds_key_id(run: &str) -> bool {
+/// Whether a run contains an access key id (`AKIA…`, `ASIA…`), which isn't secret, but doesn't
+/// explain anything.
+fn contains_key_id(run: &str) -> bool {
     let (prefixes, length) = KEY_IDS;
     let of_id = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
     prefixes.iter().any(|prefix| {
@@ -175,7 +181,7 @@ fn may_be_secret(run: &str) -> bool {
     run.len() >= MIN_SECRET && has_letters_and_digits(run)
 }
 
-/// The signature of a request, or a token: names are made of shorter words.
+/// Whether a run may be a signature or a token: names consist of shorter words.
 fn may_be_secret_in_arn(run: &str) -> bool {
     run.split(|c: char| !c.is_ascii_alphanumeric())
         .any(|word| word.len() >= MIN_IN_ARN && has_letters_and_digits(word))
@@ -201,8 +207,8 @@ mod tests {
             let error = AwsError::new(Some("AccessDenied"), Some(message), &["token"; 0]);
             assert_eq!(error.message(), message);
         }
-        let told = AwsError::new(Some("AccessDenied"), Some("no"), &[]).to_string();
-        assert_eq!(told, "AccessDenied: no");
+        let text = AwsError::new(Some("AccessDenied"), Some("no"), &[]).to_string();
+        assert_eq!(text, "AccessDenied: no");
         assert_eq!(AwsError::new(Some("AccessDenied"), None, &[]).to_string(), "AccessDenied");
     }
 
@@ -265,7 +271,7 @@ mod tests {
 
     #[test]
     fn no_part_of_a_secret_is_shown_where_a_text_is_cut() {
-        // White space is nothing where a text is shown: what comes far behind may be shown too.
+        // White space is dropped from shown texts, so text from far behind may be shown too.
         for before in [499, 1990, MAX_READ - 10] {
             for filling in [" ", "x "] {
                 let before = filling.repeat(before / filling.len());

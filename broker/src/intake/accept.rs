@@ -1,12 +1,12 @@
-//! What a listener does when no connection can be accepted.
+//! The behaviour of a listener while connections can't be accepted.
 
 use std::io;
 use std::time::Duration;
 
-/// After a failed accept (no file descriptors left), before the next.
+/// The pause after a failed accept (no file descriptors left).
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Says so once, and not twenty times a second, and waits.
+/// Logs the first of consecutive failures, not each of twenty per second, and waits.
 pub(crate) async fn pause(error: &io::Error, failing: &mut bool) {
     if !*failing {
         tracing::warn!(%error, "connections can't be accepted");

@@ -1,4 +1,4 @@
-//! The calls in progress: who may make one, and which callers there are.
+//! The calls in progress: who may make one, and the list of callers for operators.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::error::{Denial, Reason};
 use crate::peer::{Peer, PeerId};
 use crate::service::{Callers, Current};
 
-/// After this, there may be room again.
+/// The advised wait until a place may be free.
 const ROOM: Duration = Duration::from_secs(1);
-/// Callers that an operator sees by name, and the longest name, in characters: a certificate may have many names.
-/// Together less than the largest message of gRPC.
+/// The most callers in an operator's list, and the longest name in characters: a certificate may
+/// have many names. Together they are smaller than the largest gRPC message.
 const NAMED: usize = 200;
 const LONGEST_NAME: usize = 300;
 
@@ -23,7 +23,7 @@ const LONGEST_NAME: usize = 300;
 pub(crate) struct Calls {
     current: Arc<Current>,
     calls: Arc<Count>,
-    /// Over a Unix socket, and over TLS.
+    /// Over Unix sockets, and over TLS.
     connections: [Arc<Count>; 2],
 }
 
@@ -40,8 +40,8 @@ impl Calls {
         &self.current
     }
 
-    /// Whether a call may come in: anyone may ask for the health, operators for an overview, and those that a rule matches
-    /// for the rest.
+    /// Whether a peer may make a call: health checks are open to all, overviews to operators, and
+    /// everything else to peers that a rule matches.
     pub(super) fn identify(&self, peer: Option<&Peer>, needs_rule: bool) -> Result<(), Denial> {
         if needs_rule {
             let unknown = "the connection has no peer credentials";
@@ -55,7 +55,7 @@ impl Calls {
         Ok(())
     }
 
-    /// A place for one more call, unless there are too many.
+    /// Takes a place for a call, if there is one.
     pub(super) fn enter(&self, peer: Option<&Peer>) -> Result<Place, Denial> {
         self.calls.enter(peer.map(Peer::id)).ok_or_else(|| {
             self.current.metrics().refused("call");
@@ -63,12 +63,12 @@ impl Calls {
         })
     }
 
-    /// Waits until the calls in progress are over.
+    /// Waits until the calls in progress have ended.
     pub(super) async fn idle(&self) {
         self.calls.empty().await;
     }
 
-    /// Who has connections and calls in progress, the busiest first. Strangers aren't among them.
+    /// The callers with connections or calls in progress, the busiest first, without strangers.
     pub(super) fn callers(&self) -> Callers {
         let mut callers: HashMap<PeerId, [usize; 2]> = HashMap::new();
         let [over_unix, over_tls] = &self.connections;

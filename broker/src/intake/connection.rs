@@ -1,4 +1,4 @@
-//! One caller's connection, with the peer that was identified when it was accepted, if any.
+//! One caller's connection, with the peer that was identified on accept, if any.
 
 use std::io;
 use std::pin::Pin;
@@ -16,28 +16,28 @@ use super::guarded::{Guard, Guarded};
 use crate::pace::Paces;
 use crate::peer::{Caller, ConnectionId, Peer};
 
-/// How long a connection may stay silent at first: HTTP/2 begins with 24 bytes of its client.
+/// How long a new connection may be silent: HTTP/2 begins with 24 bytes from the client.
 const OPENING: Duration = Duration::from_secs(10);
 const PREFACE: usize = 24;
-/// A stranger's connection lives so long, and is read so far: one call of any size can be refused.
+/// The time and bytes that a stranger's connection gets: enough to refuse one call of any size.
 const STRANGER_LIFE: Duration = Duration::from_secs(2);
 const STRANGER_BYTES: usize = 384 << 10;
 
 /// One caller's connection.
 pub(crate) type Connection<S> = Guarded<S, Admitted>;
 
-/// Who it is, and how long it is read.
+/// The caller of a connection, and the limits of reading from it.
 pub(crate) struct Admitted {
     caller: Caller,
-    /// When it ends, unless it has said enough by then.
+    /// When the connection is closed, unless enough bytes were read by then.
     deadline: Option<Pin<Box<Sleep>>>,
     stranger: bool,
     read: usize,
-    /// When it ends whatever it says: its peer isn't known any more.
+    /// Closes the connection in any case: its peer is no longer authenticated.
     ended: Option<BoxFuture<'static, ()>>,
     _place: Place,
     _departure: Departure,
-    /// Dropped with the connection: how the private broker learns that its proxy is gone.
+    /// Dropped with the connection, which tells the private broker that its proxy is gone.
     _open: Option<mpsc::Sender<()>>,
 }
 
@@ -64,7 +64,7 @@ impl Admitted {
         }
     }
 
-    /// The same, until `ended`.
+    /// Closes the connection when `ended` completes.
     pub(super) fn until(self, ended: BoxFuture<'static, ()>) -> Self {
         Self { ended: Some(ended), ..self }
     }
@@ -75,7 +75,8 @@ impl Admitted {
     }
 }
 
-/// Gives back what a connection's other end has in flight: whoever died there reports nothing any more.
+/// Releases the exchanges in flight of a closed connection: a caller that has died can't report
+/// their end.
 struct Departure {
     paces: Arc<Paces>,
     connection: ConnectionId,

@@ -1,4 +1,4 @@
-//! How many of something there are, by peer.
+//! Counters of connections and calls, by peer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use crate::metrics::Peers;
 use crate::peer::PeerId;
 
-/// How many there may be.
+/// The limits of each peer, and of all together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) each: usize,
@@ -19,11 +19,11 @@ pub(super) struct Limits {
 #[derive(Debug)]
 pub(super) struct Count {
     limits: Limits,
-    /// What an operator sees of it.
+    /// The total, as a metric for operators.
     gauge: Gauge,
-    /// Told when the last one goes.
+    /// Notified when the count reaches zero.
     empty: Notify,
-    /// The same by peer.
+    /// The counts by peer, as metrics.
     peers: Option<Peers>,
     now: Mutex<Now>,
 }
@@ -34,7 +34,7 @@ struct Now {
     each: HashMap<Option<PeerId>, usize>,
 }
 
-/// One of them, as long as it lives.
+/// A counted connection or call, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     count: Arc<Count>,
@@ -46,7 +46,7 @@ impl Count {
         Self::with(limits, gauge, None)
     }
 
-    /// One of which an operator sees who they are: only for peers that a rule matches.
+    /// A count with metrics by peer: only for peers that a rule matches.
     pub(super) fn of_peers(limits: Limits, gauge: &Gauge, peers: &Peers) -> Arc<Self> {
         Self::with(limits, gauge, Some(peers.clone()))
     }
@@ -56,12 +56,12 @@ impl Count {
         Arc::new(Self { limits, gauge, empty, peers, now })
     }
 
-    /// Waits until there is none.
+    /// Waits until the count is zero.
     pub(super) async fn empty(&self) {
         loop {
             let gone = self.empty.notified();
             tokio::pin!(gone);
-            // From here on it is told.
+            // From here on no notification is missed.
             gone.as_mut().enable();
             if self.now.lock().unwrap_or_else(PoisonError::into_inner).all == 0 {
                 return;
@@ -70,13 +70,13 @@ impl Count {
         }
     }
 
-    /// How many each peer has now. Those that nobody knows have no name.
+    /// The count of each peer, without unidentified ones.
     pub(super) fn each(&self) -> Vec<(PeerId, usize)> {
         let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         now.each.iter().filter_map(|(peer, count)| Some((peer.clone()?, *count))).collect()
     }
 
-    /// A place for one more of a peer, if there is one. Those that nobody knows share theirs.
+    /// A place for one more of a peer, if there is one. Unidentified peers share their limit.
     pub(super) fn enter(self: &Arc<Self>, peer: Option<PeerId>) -> Option<Place> {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = now.each.get(&peer).copied().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What every call passes before anything of its message is read: who calls, whether a rule matches them,
-//! and how many calls they have in progress.
+//! The checks of every call before its message is read: who calls, whether a rule matches the
+//! caller, and how many calls it has in progress.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,7 +24,7 @@ const SIGN: &str = "/sigward.broker.v1.Broker/Sign";
 const OVERVIEW: &str = "/sigward.broker.v1.Broker/Overview";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
-/// Puts the gate in front of all services.
+/// A layer in front of all services.
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<Calls>);
 
@@ -34,7 +34,7 @@ impl Gate {
     }
 }
 
-/// The services behind it.
+/// The services behind the gate.
 #[derive(Clone)]
 pub(crate) struct Gated<S> {
     inner: S,
@@ -91,7 +91,8 @@ where
                 drop(place);
                 Ok(response)
             }),
-            // Every watcher would hold a stream, and keep the broker from draining. Callers fall back to `Check`.
+            // Each health watcher would hold a stream, and keep the broker from draining. Clients
+            // fall back to `Check`.
             (path, _) if path.starts_with("/grpc.health.v1.") && path != HEALTH => {
                 Box::pin(async { Ok(Status::unimplemented("use Check").into_http()) })
             }
@@ -104,9 +105,10 @@ where
                 Box::pin(async move {
                     let answer = async { Ok(answer.await) };
                     match current.unless_ending(answer).await {
-                        // A stream of answers is in progress as long as it lasts.
+                        // A streaming call is in progress until its response ends.
                         Ok(Ok(response)) => {
-                            Ok(response.map(|inner| Body::new(Held { inner, _place: place })))
+                            Ok(response
+                                .map(|inner| Body::new(AdmittedBody { inner, _place: place })))
                         }
                         Err(denial) => refuse(current, peer, denial).await,
                     }
@@ -116,7 +118,7 @@ where
     }
 }
 
-/// Turns a call away.
+/// Refuses a call.
 async fn refuse(
     current: Arc<Current>,
     peer: Option<Arc<Peer>>,
@@ -127,12 +129,12 @@ async fn refuse(
 }
 
 /// A body that keeps its place until it is sent.
-struct Held {
+struct AdmittedBody {
     inner: Body,
     _place: Place,
 }
 
-impl http_body::Body for Held {
+impl http_body::Body for AdmittedBody {
     type Data = <Body as http_body::Body>::Data;
     type Error = Status;
 

@@ -1,7 +1,7 @@
 //! A stream whose reads are observed: before each read, and how many bytes it returned. Writes pass through.
 //!
-//! It doesn't write several pieces at once: then h2 collects them, and the head, the message and the trailers of an answer
-//! are one write, for which the caller wakes once.
+//! Vectored writes aren't offered, so that h2 collects the headers, the message and the trailers of
+//! a response in one write, for which the caller wakes once.
 
 use std::io;
 use std::pin::Pin;
@@ -9,19 +9,19 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What decides whether a stream is read on.
+/// Decides whether a stream is read further.
 pub(crate) trait Guard: Unpin {
-    /// Before a read; it is polled like one.
+    /// Checks before a read; it is polled like one.
     ///
     /// # Errors
-    /// Nothing more is read.
+    /// After an error, nothing more is read.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()>;
 
-    /// A read has brought so many bytes.
+    /// Records that a read has returned `count` bytes.
     fn has_read(&mut self, count: usize);
 }
 
-/// The stream, and what watches it.
+/// A stream and its guard.
 #[derive(Debug)]
 pub(crate) struct Guarded<S, G> {
     stream: S,

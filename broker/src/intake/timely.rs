@@ -1,6 +1,6 @@
-//! The message of a call other than `Sign`, which the gRPC library reads: it must be complete within a deadline.
+//! A deadline for the messages of calls other than `Sign`, which the gRPC library reads.
 //!
-//! The attack: calls whose message never ends, until no slot is left for those of others.
+//! The attack: calls whose message never ends, until all places are taken.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,10 +11,10 @@ use tokio::time::Sleep;
 use tonic::Status;
 use tonic::body::Body;
 
-/// From the head of a call to the end of its message.
+/// The time from the headers of a call to the end of its message.
 const WHOLE: Duration = Duration::from_secs(10);
 
-/// A message that is refused where it isn't there in time.
+/// A body that is refused if it isn't complete in time.
 pub(super) struct Timely {
     inner: Body,
     late: Pin<Box<Sleep>>,
@@ -37,7 +37,7 @@ impl http_body::Body for Timely {
         if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) {
             return Poll::Ready(frame);
         }
-        let late = || Some(Err(Status::deadline_exceeded("the message came too slowly")));
+        let late = || Some(Err(Status::deadline_exceeded("the message was sent too slowly")));
         self.late.as_mut().poll(context).map(|()| late())
     }
 
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_that_does_not_end_is_refused_however_often_a_piece_comes() {
+    async fn an_endless_message_is_refused_though_pieces_arrive() {
         let pieces = stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_secs(3)).await;
             Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))), ()))
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_that_ends_in_time_is_what_it_was() {
+    async fn a_message_that_ends_in_time_is_unchanged() {
         let mut body =
             Timely::new(Body::new(http_body_util::Full::new(Bytes::from_static(b"all"))));
         tokio::time::sleep(2 * WHOLE).await;

@@ -1,12 +1,12 @@
-//! TLS for callers with certificates: the address, the handshakes, and who came in.
+//! TLS for callers with certificates: the address, the handshakes, and the callers' identities.
 //!
-//! Invariant: no connection comes out of here whose other end isn't named by a certificate that an authority of the
-//! configuration vouches for ([`verifier`]), over TLS 1.3, in a handshake of its own: there are no tickets and no cached
-//! sessions, so an identity is never older than its connection. It is looked at again with each call ([`standing`]).
-//!
+//! Invariant: the other end of each connection is named by a certificate that a configured
+//! authority has signed ([`verifier`]), over TLS 1.3 and in a full handshake: there are no tickets
+//! and no cached sessions, so an identity is never older than its connection. It is checked again
+//! with each call ([`standing`]).
 //! The number of handshakes is bounded. The attack: hundreds of connections that send nothing, or a byte now and then.
-//! Each has a few seconds and a few kilobytes; beyond the bound, the oldest of the address that has the most is closed,
-//! so that a caller that completes its handshake at once gets in.
+//! Each has a few seconds and a few kilobytes; beyond the bound, the oldest handshake of the network with the most is
+//! closed, so that a caller that completes its handshake at once gets in.
 
 mod files;
 mod handshakes;
@@ -40,18 +40,19 @@ use crate::metrics::{Handshake, Metrics};
 use crate::peer::{Peer, TlsPeer};
 use crate::profile::Mark;
 
-/// How long a handshake may take.
+/// The timeout of a handshake.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a caller has to hear why not.
-const FAREWELL: Duration = Duration::from_millis(500);
-/// Between two looks at the files. They are read once they have stood still for one.
-const LOOK: Duration = Duration::from_millis(300);
-/// So many looks after which files with errors are read again, though they look the same: the reason may be elsewhere.
+/// How long a connection stays open after an alert, so that the caller can read it.
+const LINGER: Duration = Duration::from_millis(500);
+/// The interval of checking the files. They are read when they haven't changed for one interval.
+const INTERVAL: Duration = Duration::from_millis(300);
+/// The number of intervals after which files with errors are read again though they look unchanged:
+/// the cause may be elsewhere.
 const RETRY: u32 = 10;
 
-/// Who lets peers in, once they are known.
-pub(super) trait Door: Send + Sync + 'static {
-    /// A connection of the peer, until `ended`; none, where there are too many.
+/// Admits peers whose handshake is complete.
+pub(super) trait Admission: Send + Sync + 'static {
+    /// The connection of a peer, until `ended`; `None` if there are too many.
     fn admit(
         &self,
         socket: TlsSocket,
@@ -59,11 +60,11 @@ pub(super) trait Door: Send + Sync + 'static {
         ended: BoxFuture<'static, ()>,
     ) -> Option<Connection<TlsSocket>>;
 
-    /// What counts the handshakes.
+    /// The metrics that count handshakes.
     fn metrics(&self) -> &Metrics;
 }
 
-/// What TLS goes by now, and where that was read.
+/// The TLS material in use, and the files that it was read from.
 #[derive(Debug)]
 pub(crate) struct Tls {
     files: TlsFiles,
@@ -77,20 +78,22 @@ pub(crate) struct Listener {
     tls: Arc<Tls>,
 }
 
-/// Whether the files can be used.
+/// Checks whether the files can be used.
 ///
 /// # Errors
-/// What is wrong with which.
+///
+/// The file that can't be used, and why.
 pub(crate) fn check(listen: &Listen) -> Result<(), Error> {
     let Some(tcp) = &listen.tcp else { return Ok(()) };
     load(&tcp.tls, 0).map(drop).map_err(|error| error.of(tcp))
 }
 
 impl Listener {
-    /// Reads the files and binds the address, if the configuration has one.
+    /// Reads the files and binds the address, if one is configured.
     ///
     /// # Errors
-    /// It can't; which file or what address, and why.
+    ///
+    /// The file that can't be used or the address that can't be bound, and why.
     pub(crate) async fn open(listen: &Listen) -> Result<Option<Self>, Error> {
         let Some(Tcp { address, tls: files }) = &listen.tcp else { return Ok(None) };
         let of_load = files.clone();
@@ -108,32 +111,35 @@ impl Listener {
         Ok(Some(Self { tcp, tls: Arc::new(tls) }))
     }
 
-    /// Where it listens.
+    /// The bound address.
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
 
-    /// What it goes by.
+    /// The TLS material in use.
     pub(crate) fn tls(&self) -> &Arc<Tls> {
         &self.tls
     }
 
-    /// The connections of those who may come in. To drop it is to end all handshakes.
+    /// The admitted connections. Dropping the stream ends all handshakes.
     pub(super) fn incoming(
         self,
-        door: Arc<impl Door>,
+        admission: Arc<impl Admission>,
         pending: usize,
     ) -> impl Stream<Item = io::Result<Connection<TlsSocket>>> {
         let handshakes = Handshakes::new(pending);
-        stream::unfold((self, door, handshakes), async |(listener, door, mut handshakes)| {
-            let connection = listener.next(&door, &mut handshakes).await;
-            Some((Ok(connection), (listener, door, handshakes)))
-        })
+        stream::unfold(
+            (self, admission, handshakes),
+            async |(listener, admission, mut handshakes)| {
+                let connection = listener.next(&admission, &mut handshakes).await;
+                Some((Ok(connection), (listener, admission, handshakes)))
+            },
+        )
     }
 
     async fn next(
         &self,
-        door: &Arc<impl Door>,
+        admission: &Arc<impl Admission>,
         handshakes: &mut Handshakes,
     ) -> Connection<TlsSocket> {
         let mut failing = false;
@@ -147,10 +153,10 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, origin)) => {
-                    let (tls, of_task) = (Arc::clone(&self.tls), Arc::clone(door));
-                    let handshake = async move { tls.shake_hands(stream, &*of_task).await };
+                    let (tls, of_task) = (Arc::clone(&self.tls), Arc::clone(admission));
+                    let handshake = async move { tls.handshake_of(stream, &*of_task).await };
                     if handshakes.begin(origin.ip(), handshake) {
-                        door.metrics().shook_hands(Handshake::MadeRoom);
+                        admission.metrics().shook_hands(Handshake::MadeRoom);
                     }
                 }
                 Err(error) => pause(&error, &mut failing).await,
@@ -160,9 +166,10 @@ impl Listener {
 }
 
 impl Tls {
-    /// A handshake, from the first byte to the connection of a known peer.
-    async fn shake_hands(&self, stream: TcpStream, door: &impl Door) -> Done {
-        // Answers are small, and each is a piece of its own. It fails where the connection is gone already.
+    /// Performs a handshake, from the first byte to the connection of an authenticated peer.
+    async fn handshake_of(&self, stream: TcpStream, admission: &impl Admission) -> Done {
+        // Responses are small, and each is a packet of its own. This fails if the connection is
+        // already closed.
         stream.set_nodelay(true).ok();
         let material = Arc::clone(&self.material.borrow());
         let acceptor = TlsAcceptor::from(Arc::clone(&material.config));
@@ -170,10 +177,10 @@ impl Tls {
         let outcome = match tokio::time::timeout(PATIENCE, shaking).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err((error, stream))) => {
-                say_goodbye(stream).await;
+                linger(stream).await;
                 Err((Handshake::Refused, in_words(&error)))
             }
-            Err(_) => Err((Handshake::Late, "it took too long".to_owned())),
+            Err(_) => Err((Handshake::Late, "timeout".to_owned())),
         };
         let outcome = outcome.and_then(|stream| {
             let certificate = Certificate::of(stream.get_ref().1, self.material.subscribe());
@@ -183,41 +190,42 @@ impl Tls {
         match outcome {
             Ok((mut stream, certificate)) => {
                 stream.get_mut().0.guard.lift();
-                door.metrics().shook_hands(Handshake::Done);
+                admission.metrics().shook_hands(Handshake::Done);
                 let standing = Arc::new(certificate);
                 let peer = TlsPeer { name: standing.name().clone(), standing: standing.clone() };
-                door.admit(stream, Peer::Tls(peer), Box::pin(standing.ended()))
+                admission.admit(stream, Peer::Tls(peer), Box::pin(standing.ended()))
             }
             Err((outcome, why)) => {
-                door.metrics().shook_hands(outcome);
+                admission.metrics().shook_hands(outcome);
                 tracing::debug!(why, "a TLS handshake failed");
                 None
             }
         }
     }
 
-    /// Follows the files, for ever: what changes is put in place as a whole, or not at all. Connections stay; those whose
-    /// certificate nobody vouches for any more are refused by their [`standing`].
+    /// Watches the files, for ever: changes take effect as a whole or not at all. Connections stay
+    /// open; those whose certificate no authority has signed any more are refused by their
+    /// [`standing`].
     pub(crate) async fn follow(&self, metrics: &Metrics) {
         metrics.tls_files(Some(self.material.borrow().expiry));
         let mut last = None;
-        // They may have changed since they were read.
-        let (mut moved, mut looks) = (true, 0);
+        // The files may have changed since they were read.
+        let (mut moved, mut checks) = (true, 0);
         let mut error = None;
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(INTERVAL).await;
             let files = self.files.clone();
             let marked = tokio::task::spawn_blocking(move || files.paths().map(Mark::of)).await;
-            // It fails only at the end of the runtime.
+            // This fails only when the runtime shuts down.
             let Ok(now) = marked else { return };
             let still = last.as_ref() == Some(&now);
             last = Some(now);
-            looks = if error.is_some() { looks + 1 } else { 0 };
-            if !(still && (moved || looks >= RETRY)) {
+            checks = if error.is_some() { checks + 1 } else { 0 };
+            if !(still && (moved || checks >= RETRY)) {
                 moved |= !still;
                 continue;
             }
-            (moved, looks) = (false, 0);
+            (moved, checks) = (false, 0);
             let held = Arc::clone(&self.material.borrow());
             let files = self.files.clone();
             let load = move || {
@@ -234,7 +242,8 @@ impl Tls {
                     let generation = material.generation;
                     metrics.tls_files(Some(material.expiry));
                     self.material.send_replace(Arc::new(material));
-                    // The log says what is so already: who reads it may ask for the metrics at once.
+                    // The state is updated before the log line: a reader of the log may query the
+                    // metrics at once.
                     tracing::info!(generation, "the TLS files were reloaded");
                     error = None;
                 }
@@ -259,14 +268,14 @@ impl Tls {
     }
 }
 
-/// Reads a little of what comes after an alert: to close at once would reset the connection, and the caller might never
-/// learn what is wrong.
-async fn say_goodbye(mut stream: Limited) {
+/// Reads a little after an alert was sent: closing at once would reset the connection, and the
+/// caller might not receive the alert.
+async fn linger(mut stream: Limited) {
     let last = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
     };
-    drop(tokio::time::timeout(FAREWELL, last).await);
+    drop(tokio::time::timeout(LINGER, last).await);
 }
 
 fn load(files: &TlsFiles, generation: u64) -> Result<Material, Unusable> {

@@ -1,7 +1,7 @@
-//! The listening socket: made without a moment of wider permissions, or taken over from systemd; and
-//! the private broker's one connection.
+//! The listening socket: created without a moment of wider permissions, or inherited from systemd;
+//! and the private broker's only connection.
 //!
-//! Invariant: a socket file is only ever removed by the broker that holds its lock.
+//! Invariant: a socket file is removed only by the broker that holds its lock.
 
 mod node;
 
@@ -21,24 +21,25 @@ use crate::error::Error;
 use crate::process;
 use crate::trusted::Trusted;
 
-/// Where to listen if the configuration names no path.
+/// The sockets to listen on if the configuration names no path.
 #[derive(Debug)]
 pub struct Sockets {
-    /// What the service manager passed.
+    /// The socket that the service manager passed.
     pub inherited: Option<io::Result<UnixListener>>,
-    /// Where a user expects it.
+    /// The default path, where clients expect the socket.
     pub default: PathBuf,
 }
 
 impl Sockets {
-    /// The socket that would be bound for this configuration; none where the service manager passed one.
+    /// The path that would be bound for this configuration; `None` if the service manager passed a
+    /// socket.
     pub fn bound<'s>(&'s self, listen: &'s Listen) -> Option<&'s Path> {
         let path = listen.unix.as_deref().unwrap_or(&self.default);
         self.inherited.is_none().then_some(path)
     }
 
-    /// Takes the socket of the service manager, if there is one. Only before there is another thread: it
-    /// removes what it read from the environment.
+    /// Takes the socket of the service manager, if there is one. Call it before starting threads:
+    /// it removes variables from the environment.
     #[must_use]
     pub fn take(default: PathBuf) -> Self {
         let inherited = ListenFd::from_env().take_unix_listener(0).transpose();
@@ -46,24 +47,25 @@ impl Sockets {
     }
 }
 
-/// A listening socket, and the file that goes with it.
+/// A listening socket and its file.
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) listener: UnixListener,
     pub(crate) file: Option<SocketFile>,
 }
 
-/// A socket file that is removed on drop, if it is still the one that was made.
+/// A socket file that is removed on drop, unless another file has replaced it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
-    /// Locked as long as this broker lives.
+    /// The lock is held until this broker ends.
     _lock: File,
 }
 
 impl Socket {
-    /// The socket of systemd, if it passed one, else one at the configured or default path.
+    /// The inherited socket of systemd if there is one, else a socket at the configured or default
+    /// path.
     pub(crate) fn open(listen: &Listen, sockets: Sockets) -> Result<Self, Error> {
         match sockets.inherited {
             Some(Ok(listener)) => Self::inherited(listener, listen),
@@ -72,15 +74,17 @@ impl Socket {
         }
     }
 
-    /// Whether it could be made at `path`. Nothing is made, and nobody is connected to: a socket that is there is served,
-    /// by a broker or for one by the service manager, or it is left over, and would be replaced.
+    /// Checks whether the socket could be created at `path`, without creating or connecting
+    /// anything. An existing socket is in use by a broker or the service manager, or it is stale
+    /// and would be replaced.
     pub(crate) fn check(path: &Path, listen: &Listen) -> Result<(), Error> {
         let socket = path.display().to_string();
         let fail = |why: &str, source: io::Error| refused(&socket, why, source);
         let directory = Trusted::directory_to_be(directory_of(path))
             .map_err(|source| fail(NO_DIRECTORY, source))?;
         let path = directory.path().join(path.file_name().unwrap_or_default());
-        SocketAddr::from_pathname(&path).map_err(|source| fail("the path can't be one", source))?;
+        SocketAddr::from_pathname(&path)
+            .map_err(|source| fail("the path can't be a socket's", source))?;
         if directory.found().is_some() {
             let lock = Trusted::place(&lock_of(&path));
             lock.map_err(|source| fail(NO_LOCK, source))?;
@@ -145,12 +149,12 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-const NO_DIRECTORY: &str = "its directory can't be used";
-const NO_LOCK: &str = "its lock file can't be made";
-const NO_PLACE: &str = "what is there can't be used";
+const NO_DIRECTORY: &str = "the directory can't be used";
+const NO_LOCK: &str = "the lock file can't be created";
+const NO_PLACE: &str = "the existing file can't be used";
 
 fn not_a_socket(socket: &str) -> Error {
-    let why = "what is there is not a socket, and is left alone".to_owned();
+    let why = "a file that isn't a socket exists there; it isn't replaced".to_owned();
     Error::Listen { socket: socket.to_owned(), why, source: None }
 }
 
@@ -165,9 +169,10 @@ fn lock_of(path: &Path) -> PathBuf {
     lock.into()
 }
 
-/// Makes the path free for a socket of ours, and keeps other brokers off it by a lock: two that start
-/// together would both find a dead socket, and the second would remove the first one's new one. Gives the path without
-/// links: the directory is trusted, and nobody else puts another socket in our place.
+/// Frees the path for a new socket, and takes the lock that keeps other brokers away: two that
+/// start together would both find a stale socket, and the second would remove the first one's new
+/// socket. Returns the path without links: its directory is trusted, so that other users can't
+/// replace the socket.
 fn claim(path: &Path) -> Result<(PathBuf, File), Error> {
     let socket = path.display().to_string();
     let fail = |why: &str, source: io::Error| refused(&socket, why, source);
@@ -190,27 +195,27 @@ fn claim(path: &Path) -> Result<(PathBuf, File), Error> {
     match place.found() {
         None => Ok((path, file)),
         Some(found) if !found.file_type().is_socket() => Err(not_a_socket(&socket)),
-        // Someone may serve it who knows nothing of our lock.
+        // A process that doesn't use the lock may serve it.
         Some(_) => match UnixStream::connect(&path) {
             Ok(_) => Err(live()),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 std::fs::remove_file(&path)
-                    .map_err(|source| fail("the dead socket there can't be removed", source))?;
+                    .map_err(|source| fail("the stale socket can't be removed", source))?;
                 Ok((path, file))
             }
-            Err(error) => Err(fail("what is there can't be tried", error)),
+            Err(error) => Err(fail("the existing socket can't be tested", error)),
         },
     }
 }
 
-/// The private broker's connection, from what standard input was.
+/// The private broker's connection, from its standard input.
 pub(crate) fn inherited_connection(stdin: OwnedFd) -> Result<UnixStream, Error> {
     let name = "standard input";
     let address = rustix::net::getsockname(&stdin).map_err(|errno| {
-        refused(name, "--connection-on-stdin wants a socket there", errno.into())
+        refused(name, "--connection-on-stdin needs a socket on standard input", errno.into())
     })?;
     if address.address_family() != AddressFamily::UNIX {
-        let why = "--connection-on-stdin wants a Unix socket there".to_owned();
+        let why = "--connection-on-stdin needs a Unix socket on standard input".to_owned();
         return Err(Error::Listen { socket: name.to_owned(), why, source: None });
     }
     let stream = UnixStream::from(stdin);

@@ -1,5 +1,5 @@
-//! The text of a log line, for people and for collectors. It includes the spans that it was logged in: what is known of
-//! the call, and the phase of that call (a span without fields).
+//! The text of a log line, for people and for collectors. It includes the enclosing spans: the data
+//! of the call, and its phase (a span without fields).
 
 use std::fmt::{self, Debug, Write as _};
 
@@ -14,7 +14,7 @@ use tracing_subscriber::registry::LookupSpan;
 use super::time::{timestamp, timestamp_millis};
 use crate::clock;
 
-/// `2026-11-23 22:48:07 | INFO | target | message`.
+/// Lines like `2026-11-23 22:48:07 | INFO | target | message`.
 pub(super) struct Text;
 
 impl<S, N> FormatEvent<S, N> for Text
@@ -44,7 +44,7 @@ where
     }
 }
 
-/// One JSON object a line.
+/// One JSON object per line.
 pub(super) struct Json;
 
 impl<S> FormatEvent<S, Members> for Json
@@ -105,7 +105,7 @@ struct Visitor(String);
 impl Visitor {
     fn member(&mut self, field: &Field, value: &serde_json::Value) {
         let comma = if self.0.is_empty() { "" } else { "," };
-        // Writing to a text can't fail. Names of fields are Rust's.
+        // Writing to a string can't fail. Field names are Rust identifiers, and need no escaping.
         write!(self.0, r#"{comma}"{}":{value}"#, field.name()).ok();
     }
 }
@@ -169,7 +169,7 @@ mod tests {
         }
     }
 
-    fn say() {
+    fn log_lines() {
         let span = tracing::info_span!("sign", id = "1-a", profile = tracing::field::Empty);
         let _entered = span.enter();
         span.record("profile", "de\"v");
@@ -183,7 +183,7 @@ mod tests {
         let writer = lines.clone();
         let layer = tracing_subscriber::fmt::layer().fmt_fields(Members).event_format(Json);
         let layer = layer.with_writer(move || writer.clone());
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), say);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log_lines);
         let text = lines.text();
         assert_eq!(text.lines().count(), 1, "{text}");
         let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
@@ -203,7 +203,7 @@ mod tests {
         let writer = lines.clone();
         let layer = tracing_subscriber::fmt::layer().with_ansi(false).event_format(Text);
         let layer = layer.with_writer(move || writer.clone());
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), say);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log_lines);
         let text = lines.text();
         assert!(text.contains(r#" | sign{id="1-a" profile="de\"v"}: resolve: denied: "#), "{text}");
     }

@@ -1,8 +1,8 @@
-//! Times as texts, UTC.
+//! UTC times as text.
 
 use std::time::SystemTime;
 
-/// A time as `2026-11-23 22:48:07`, UTC, with the given text between day and time.
+/// A time like `2026-11-23 22:48:07`, in UTC, with the given text between date and time.
 #[must_use]
 pub fn timestamp(time: SystemTime, between: &str) -> String {
     let [year, month, day, hour, minute, second] = civil(time);
@@ -17,7 +17,7 @@ pub fn timestamp(time: SystemTime, between: &str) -> String {
     text
 }
 
-/// A time as `2026-11-23T22:48:07.123Z`, for records.
+/// A time like `2026-11-23T22:48:07.123Z`, for records.
 #[must_use]
 pub fn timestamp_millis(time: SystemTime) -> String {
     let millis = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().subsec_millis();
@@ -28,7 +28,7 @@ pub fn timestamp_millis(time: SystemTime) -> String {
     text
 }
 
-/// A time as `20261123T224807Z`, for signatures.
+/// A time like `20261123T224807Z`, for signatures.
 #[must_use]
 pub fn timestamp_compact(time: SystemTime) -> String {
     let [year, month, day, hour, minute, second] = civil(time);
@@ -44,8 +44,9 @@ pub fn timestamp_compact(time: SystemTime) -> String {
     text
 }
 
-/// Year, month, day, hour, minute and second. Years begin in March meanwhile, so that the leap day is a year's last (Howard
-/// Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+/// Year, month, day, hour, minute and second. The calculation uses years that begin in March, so
+/// that a leap day is the last day of a year (Howard Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms").
 fn civil(time: SystemTime) -> [u64; 6] {
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let (days, of_day) = (seconds / 86_400 + 719_468, seconds % 86_400);
@@ -63,7 +64,7 @@ fn civil(time: SystemTime) -> [u64; 6] {
 fn digits(text: &mut String, number: u64, width: u32) {
     for place in (0..width).rev() {
         let digit = number / 10_u64.pow(place) % 10;
-        // Below ten.
+        // Less than ten.
         text.push(char::from(b'0' + digit as u8));
     }
 }
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_utc_and_whole_seconds() {
+    fn times_are_in_utc_and_whole_seconds() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_474_087_999);
         assert_eq!(timestamp(time, " "), "2026-11-23 22:48:07");
         assert_eq!(timestamp(time, "T"), "2026-11-23T22:48:07");
@@ -86,9 +87,9 @@ mod tests {
         assert_eq!(timestamp_compact(time), "20261123T224807Z");
     }
 
-    /// Day by day over four centuries, at an odd second of each, against the SDK's calendar.
+    /// Each day of four centuries, at different seconds, compared with the SDK's calendar.
     #[test]
-    fn the_calendar_is_the_sdk_s() {
+    fn the_calendar_agrees_with_the_sdk() {
         for day in 0..400 * 366 {
             let seconds = day * 86_400 + (day * 7919) % 86_400;
             let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);

@@ -1,8 +1,9 @@
-//! Standard error, written by a thread of its own.
+//! Writes standard error in a separate thread.
 //!
-//! Invariant: nobody who logs waits for whoever reads. The queue is bounded; lines that find no room are dropped and
-//! counted, and a line says how many were. The attack, or the accident: a supervisor that stalls, or an MCP client that
-//! never reads the standard error of its private broker, would hold every worker in `write`.
+//! Invariant: logging never waits for the reader. The queue is bounded; lines that don't fit are
+//! dropped and counted, and a line reports their number. The attack, or the accident: a supervisor
+//! that stalls, or an MCP client that never reads the standard error of its private broker, would
+//! block every worker in `write`.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -12,10 +13,10 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait to be written; as many are in the thread's hands.
+/// The most lines that wait; the thread may be writing as many.
 const MAX_LINES: usize = 1024;
 
-/// The way to the thread. Cheap to clone.
+/// A handle to the thread, cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Queue {
     shared: Arc<Shared>,
@@ -30,17 +31,17 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Lines {
     waiting: VecDeque<Vec<u8>>,
-    /// How many found no room since the last were written.
+    /// The number of lines that were dropped since the last write.
     dropped: u64,
-    /// The thread has taken lines, and writes them.
+    /// Whether the thread is writing lines.
     writing: bool,
 }
 
 impl Queue {
-    /// Starts the thread, which writes to `output`; `notice` says in a line how many were dropped.
+    /// Starts the thread, which writes to `output`; `notice` formats the number of dropped lines.
     ///
     /// # Errors
-    /// There is no thread to be had.
+    /// The thread can't be started.
     pub(super) fn start(
         output: impl Write + Send + 'static,
         notice: fn(u64) -> String,
@@ -53,11 +54,11 @@ impl Queue {
         Ok(queue)
     }
 
-    /// Waits until all lines are written, but not for longer than `patience`.
-    pub(super) fn flush(&self, patience: Duration) {
+    /// Waits until all lines are written, but at most for `timeout`.
+    pub(super) fn flush(&self, timeout: Duration) {
         let is_busy = |lines: &mut Lines| lines.writing || !lines.waiting.is_empty();
-        let waited = self.shared.changed.wait_timeout_while(self.shared.lock(), patience, is_busy);
-        // Late or not, the process ends now.
+        let waited = self.shared.changed.wait_timeout_while(self.shared.lock(), timeout, is_busy);
+        // Complete or not, the process exits now.
         drop(waited);
     }
 
@@ -78,7 +79,7 @@ impl Shared {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread's life: as long as the process.
+    /// Runs the thread, as long as the process.
     fn write_all_to(&self, mut output: impl Write, notice: fn(u64) -> String) {
         loop {
             let lines = self.lock();
@@ -89,11 +90,11 @@ impl Shared {
             let dropped = std::mem::take(&mut lines.dropped);
             drop(lines);
             let mut text: Vec<u8> = batch.into_iter().flatten().collect();
-            // They came after those that wait.
+            // They were dropped after the waiting ones were queued.
             if dropped > 0 {
                 text.extend_from_slice(notice(dropped).as_bytes());
             }
-            // Nobody is left to tell where standard error is gone.
+            // If standard error is closed, there is no other output.
             output.write_all(&text).ok();
             self.lock().writing = false;
             self.changed.notify_all();
@@ -101,7 +102,7 @@ impl Shared {
     }
 }
 
-/// One line, which the formatter hands over as a whole.
+/// Each write is one complete line of the formatter.
 impl Write for Queue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
@@ -128,9 +129,9 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const DEADLINE: Duration = Duration::from_secs(20);
 
-    /// An output whose reader takes a write only when it wants to.
+    /// An output that blocks until its reader accepts a write.
     struct Stalled(mpsc::SyncSender<Vec<u8>>);
 
     impl Write for Stalled {
@@ -145,14 +146,14 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_who_stalls_holds_nobody_and_hears_how_many_lines_it_missed() {
+    fn a_stalled_reader_blocks_no_one_and_gets_the_number_of_dropped_lines() {
         let (sender, reader) = mpsc::sync_channel(0);
         let queue = Queue::start(Stalled(sender), |dropped| format!("{dropped} dropped\n"));
         let queue = queue.expect("a thread");
         queue.push(b"first\n");
-        // The thread has it in its hands, and is stuck with it.
+        // The thread has taken the line, and is blocked in the write.
         let taken =
-            queue.shared.changed.wait_timeout_while(queue.shared.lock(), PATIENCE, |lines| {
+            queue.shared.changed.wait_timeout_while(queue.shared.lock(), DEADLINE, |lines| {
                 !lines.waiting.is_empty()
             });
         drop(taken.expect("no poison"));
@@ -161,17 +162,17 @@ mod tests {
         }
         let before = Instant::now();
         queue.flush(Duration::from_millis(10));
-        assert!(before.elapsed() < PATIENCE, "the end of the process doesn't wait either");
+        assert!(before.elapsed() < DEADLINE, "exiting doesn't wait either");
 
         let read =
-            || String::from_utf8(reader.recv_timeout(PATIENCE).expect("text")).expect("text");
+            || String::from_utf8(reader.recv_timeout(DEADLINE).expect("text")).expect("text");
         assert_eq!(read(), "first\n");
         let rest = read();
         assert_eq!(rest.lines().count(), MAX_LINES + 1);
         assert!(rest.starts_with("line 0\n") && rest.ends_with("line 1023\n7 dropped\n"), "{rest}");
         queue.push(b"last\n");
         assert_eq!(read(), "last\n");
-        queue.flush(PATIENCE);
+        queue.flush(DEADLINE);
         assert!(!queue.shared.lock().writing);
     }
 }

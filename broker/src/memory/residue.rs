@@ -1,15 +1,16 @@
-//! For tests: what is left of a secret on the stack of a thread that is done with it.
+//! For tests: searches the stack of a thread for a secret after its work.
 
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 
-/// As it is, and as HMAC hashes it (RFC 2104: with `ipad`, with `opad`).
-const DRESSES: [u8; 3] = [0, 0x36, 0x5c];
+/// The byte that the secret is XORed with: none, or `ipad` or `opad` of HMAC (RFC 2104).
+const MASKS: [u8; 3] = [0, 0x36, 0x5c];
 
-/// Does `work` on a thread of its own, and counts where `secret` stands on that thread's stack after it.
+/// Runs `work` on a separate thread, and counts the occurrences of `secret` on that thread's stack
+/// after it.
 pub(crate) fn after(secret: &'static str, work: impl FnOnce() + Send + 'static) -> usize {
-    // As large as a worker's of the runtime.
+    // The same size as a worker's stack.
     let thread = std::thread::Builder::new().stack_size(2 << 20);
     let counted = thread.spawn(move || {
         deeper(work);
@@ -18,7 +19,7 @@ pub(crate) fn after(secret: &'static str, work: impl FnOnce() + Send + 'static) 
     counted.expect("a thread").join().expect("the work ends well")
 }
 
-/// Below the reach of the search, which would overwrite what it is after.
+/// Runs the work below the frames of the search, which would overwrite what it searches for.
 #[inline(never)]
 fn deeper(work: impl FnOnce()) {
     let mut room = [0_u8; 16 * 1024];
@@ -38,19 +39,19 @@ fn count(secret: &[u8]) -> usize {
     });
     let mut ranges = ranges.filter(|(start, end)| (*start..*end).contains(&here));
     let (start, end) = ranges.next().expect("the stack is mapped");
-    // On the heap: this search mustn't find itself.
+    // On the heap: the search must not find its own copy.
     let mut stack = vec![0; usize::try_from(end - start).expect("a size")];
     let memory = File::open("/proc/self/mem").expect("Linux");
     memory.read_exact_at(&mut stack, start).expect("the stack can be read");
     let is_secret = |window: &[u8], dress: u8| {
         window.iter().zip(secret).all(|(found, wanted)| *found == *wanted ^ dress)
     };
-    let counts = DRESSES
+    let counts = MASKS
         .map(|dress| stack.windows(secret.len()).filter(|window| is_secret(window, dress)).count());
     counts.iter().sum()
 }
 
-/// Whoever looks for nothing finds nothing: a hash of a text does leave it.
+/// Proves that the search works: a hash of a text does leave it on the stack.
 #[test]
 fn a_hash_leaves_what_it_hashed_unless_it_is_wiped() {
     use sha2::{Digest, Sha256};

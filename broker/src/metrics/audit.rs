@@ -1,4 +1,4 @@
-//! The health of the audit log. Filled in anew for each collector.
+//! The health of the audit log, filled in for each collector.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
@@ -12,7 +12,7 @@ struct Label {
     sha256: String,
 }
 
-/// The head of the chain, and what didn't get into the log.
+/// The head of the chain, and the records that weren't written.
 #[derive(Debug)]
 pub(super) struct Audit {
     head: Family<Label, Gauge>,
@@ -39,7 +39,7 @@ impl Audit {
         Self { head, failures, queue, summed_up }
     }
 
-    /// Takes over how the log is now.
+    /// Sets the current values.
     pub(super) fn fill_in(&self, health: &Health) {
         self.head.clear();
         self.head.get_or_create(&Label { sha256: health.head.clone() }).set(1);

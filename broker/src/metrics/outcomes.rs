@@ -9,7 +9,7 @@ pub(super) fn name(done: &'static str, outcome: Result<(), &Denial>) -> &'static
     outcome.map_or_else(|denial| denial.reason().name(), |()| done)
 }
 
-/// Every outcome that there is, where a good one is called `done`.
+/// All outcomes, with `done` as the label of success.
 pub(super) fn all(done: &'static str) -> impl Iterator<Item = &'static str> {
     let reasons = (0..128).filter_map(|number| Reason::try_from(number).ok()).map(Reason::name);
     reasons.chain([done])

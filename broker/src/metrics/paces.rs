@@ -1,4 +1,4 @@
-//! How fast the signatures for each endpoint are given. Filled in anew for each collector, from what the endpoints count.
+//! The paces of the endpoints, filled in for each collector.
 
 use std::sync::atomic::AtomicU64;
 
@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use crate::pace::View;
 
-/// One series of each for an endpoint.
+/// A family of series each, by endpoint.
 #[derive(Debug)]
 pub(super) struct Paces {
     paced: Family<Endpoint, Gauge>,
@@ -29,16 +29,16 @@ struct Endpoint {
 impl Paces {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let paced = Family::default();
-        let help = "1 while callers take turns for the signatures of an endpoint: it has a pace, or its server throttled";
+        let help = "1 while the signatures of an endpoint are paced: it has a pace, or its server throttled";
         registry.register("endpoint_paced", help, paced.clone());
         let rates = Family::<Endpoint, Gauge<f64, AtomicU64>>::default();
-        let help = "Signatures a second that a paced endpoint is given at most, of its slowest account; 0 for no limit";
+        let help = "Most signatures per second of a paced endpoint, for its slowest account; 0 for no limit";
         registry.register("endpoint_signatures_per_second", help, rates.clone());
         let waiting = Family::default();
         let help = "Signatures that wait for their turn, by endpoint";
         registry.register("endpoint_waiting", help, waiting.clone());
         let in_flight = Family::default();
-        let help = "Requests of an endpoint with in_flight that are signed and not over";
+        let help = "Requests in flight of an endpoint with in_flight";
         registry.register("endpoint_in_flight", help, in_flight.clone());
         let waits = Family::default();
         let help = "Signatures that had to wait for their turn, by endpoint";
@@ -49,7 +49,7 @@ impl Paces {
         Self { paced, rates, waiting, in_flight, waits, throttled }
     }
 
-    /// Takes over how the endpoints are now.
+    /// Sets the current values.
     pub(super) fn fill_in(&self, endpoints: &[(&str, View)]) {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         for (endpoint, view) in endpoints {
@@ -66,7 +66,7 @@ impl Paces {
         }
     }
 
-    /// Drops the series of an endpoint that there isn't any more.
+    /// Drops the series of an endpoint that no longer exists.
     pub(super) fn forget(&self, endpoint: &str) {
         let label = Endpoint { endpoint: endpoint.to_owned() };
         for gauges in [&self.paced, &self.waiting, &self.in_flight] {
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_has_its_series_as_long_as_it_is_there() {
+    fn an_endpoint_has_series_while_it_exists() {
         let mut registry = Registry::default();
         let paces = Paces::register(&mut registry);
         let shown = || {

@@ -1,4 +1,4 @@
-//! Who is connected, for an operator.
+//! The connected peers, for operators.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,11 +8,12 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::peer::PeerId;
 
-/// Connections by peer. Cheap to clone.
+/// Connections by peer; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Peers {
     family: Family<Label, Gauge>,
-    /// One change at a time: between the last connection of a peer and the next one, its series is dropped.
+    /// Serializes changes: between the last connection of a peer and its next one, the series is
+    /// dropped.
     changing: Arc<Mutex<()>>,
 }
 
@@ -26,17 +27,17 @@ impl Peers {
         &self.family
     }
 
-    /// One more connection of the peer.
+    /// Adds a connection of the peer.
     pub fn add(&self, peer: &PeerId) {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.family.get_or_create(&Label { peer: peer.to_string() }).inc();
     }
 
-    /// One less. What isn't connected has no series.
+    /// Removes a connection. A peer without connections has no series.
     pub fn remove(&self, peer: &PeerId) {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let label = Label { peer: peer.to_string() };
-        // A lock on the series is held until the end of the statement.
+        // The lock of the series is held until the end of the statement.
         let before = self.family.get_or_create(&label).dec();
         if before <= 1 {
             self.family.remove(&label);

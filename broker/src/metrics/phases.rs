@@ -1,4 +1,4 @@
-//! How long calls for a signature were in each phase.
+//! The time that calls for signatures spend in each phase.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-/// A phase of the life of a signature.
+/// A phase in the life of a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// The head is checked, and the body read.
+    /// Checking the head and reading the body.
     Parse,
-    /// The rules decide.
+    /// Applying the rules.
     Authorize,
-    /// Credentials are there, or are waited for.
+    /// Getting the credentials, or waiting for them.
     Resolve,
-    /// It has its turn, or waits for it.
+    /// Getting a turn, or waiting for it.
     Turn,
-    /// They sign.
+    /// Signing.
     Sign,
-    /// The record is written.
+    /// Writing the record.
     Audit,
 }
 
@@ -45,7 +45,7 @@ struct Label {
     phase: &'static str,
 }
 
-/// One series for each phase, found without a lock.
+/// One series for each phase, accessed without a lock.
 #[derive(Debug)]
 pub(super) struct Phases([Histogram; Phase::ALL.len()]);
 
@@ -54,13 +54,13 @@ impl Phases {
         // From 10 µs to 42 s: a signature takes microseconds, and may wait for a load.
         let times = || Histogram::new(exponential_buckets(1e-5, 4.0, 12));
         let family = Family::<Label, Histogram>::new_with_constructor(times);
-        let help = "Time that calls for signatures spent in a phase that they got through";
+        let help = "Time that calls for signatures spent in a completed phase";
         registry.register_with_unit("phase_duration", help, Unit::Seconds, family.clone());
         let of = |phase: Phase| family.get_or_create_owned(&Label { phase: phase.name() });
         Self(Phase::ALL.map(of))
     }
 
-    /// Counts how long a call was in a phase.
+    /// Counts the time of a call in a phase.
     pub(super) fn passed(&self, phase: Phase, took: Duration) {
         self.0[phase as usize].observe(took.as_secs_f64());
     }

@@ -14,7 +14,7 @@ use super::outcomes;
 use crate::error::Denial;
 use crate::profile::View;
 
-/// What a load is counted as that brought credentials.
+/// The outcome of a successful load.
 const LOADED: &str = "loaded";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -34,7 +34,7 @@ struct Profile {
     profile: String,
 }
 
-/// Loads as they are counted; states and times as they are filled in for each collector.
+/// Loads are counted as they happen; states and times are filled in for each collector.
 #[derive(Debug)]
 pub(super) struct Profiles {
     loads: Family<Load, Counter>,
@@ -64,14 +64,14 @@ impl Profiles {
         Self { loads, load_durations, ages, states, expiries }
     }
 
-    /// Counts a load of the credentials of a profile of the configuration.
+    /// Counts a load of credentials. `profile` is a configured one.
     pub(super) fn loaded(&self, profile: &str, took: Duration, outcome: Result<(), &Denial>) {
         let (profile, outcome) = (profile.to_owned(), outcomes::name(LOADED, outcome));
         self.loads.get_or_create(&Load { profile: profile.clone(), outcome }).inc();
         self.load_durations.get_or_create(&Profile { profile }).observe(took.as_secs_f64());
     }
 
-    /// Drops what was counted of a profile that there isn't any more.
+    /// Drops the series of a profile that no longer exists.
     pub(super) fn forget(&self, profile: &str) {
         for outcome in outcomes::all(LOADED) {
             self.loads.remove(&Load { profile: profile.to_owned(), outcome });
@@ -79,7 +79,7 @@ impl Profiles {
         self.load_durations.remove(&Profile { profile: profile.to_owned() });
     }
 
-    /// Takes over how the profiles are now.
+    /// Sets the current values.
     pub(super) fn fill_in(&self, profiles: &[View]) {
         self.states.clear();
         self.expiries.clear();
@@ -97,7 +97,7 @@ impl Profiles {
     }
 }
 
-/// `PROFILE_STATE_FRESH` as `fresh`.
+/// The label of a state, like `fresh` for `PROFILE_STATE_FRESH`.
 fn state(state: ProfileState) -> String {
     let name = state.as_str_name();
     name.strip_prefix("PROFILE_STATE_").unwrap_or(name).to_lowercase()

@@ -1,4 +1,4 @@
-//! What a collector gets.
+//! Tests of the text that a collector gets.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -47,9 +47,9 @@ fn agent_of(rule: &str) -> String {
     if rule.is_empty() { String::new() } else { format!("{rule}-bot") }
 }
 
-/// Programs may write configurations, with names that are never used again.
+/// Programs may write configurations with names that are never used again.
 #[test]
-fn names_that_are_gone_take_their_series_along() {
+fn series_of_removed_names_are_dropped() {
     let names = |profiles: &[&str], rules: &[&str]| {
         let set = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let rules = rules.iter().map(|&rule| (rule.to_owned(), agent_of(rule)));
@@ -83,16 +83,17 @@ fn names_that_are_gone_take_their_series_along() {
         );
         assert!(text.contains(&line), "{line} is not in\n{text}");
     }
-    // A rule that has another agent is counted under that from then on.
+    // A rule with a new agent is counted under the new one from then on.
     let mut other = names(&["stays", "new"], &[]);
     other.rules.insert(("lasting".to_owned(), "other".to_owned()));
     metrics.forget(&names(&["stays", "new"], &["lasting"]), &other);
     assert_eq!(count(&metrics.text(&[], &[], false, &health()), "signatures_total"), 4);
 }
 
-/// The series of the profiles are filled in anew for each collector: none may meet those of another one half done.
+/// The series of the profiles are filled in for each collector: concurrent collectors must not see
+/// partial ones.
 #[test]
-fn collectors_at_the_same_time_all_get_every_series() {
+fn concurrent_collectors_all_get_every_series() {
     let view = |number: usize| View {
         name: ProfileName::parse(&format!("p{number}")).expect("a name"),
         description: String::new(),

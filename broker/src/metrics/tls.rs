@@ -8,14 +8,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// What came of a TLS handshake.
+/// The outcome of a TLS handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handshake {
-    /// The peer is known.
+    /// The handshake is complete.
     Done,
-    /// It has no certificate that is good, or it doesn't speak this TLS.
+    /// The certificate isn't valid, or the protocol isn't supported.
     Refused,
-    /// It took too long.
+    /// The handshake timed out.
     Late,
     /// There were too many, and it was the oldest.
     MadeRoom,
@@ -31,7 +31,7 @@ struct Label {
 pub(super) struct Tls {
     handshakes: Family<Label, Counter>,
     rejected: Gauge,
-    /// One series, where TLS is served.
+    /// One series if TLS is served.
     expiry: Family<Vec<(&'static str, &'static str)>, Gauge>,
 }
 
@@ -41,7 +41,7 @@ impl Tls {
         let help = "TLS handshakes by outcome: done, refused, late, or made_room for others";
         registry.register("tls_handshakes", help, handshakes.clone());
         let rejected = Gauge::default();
-        let help = "1 while the TLS files have errors and the previous ones are in force";
+        let help = "1 while the TLS files have errors and the previous ones are in effect";
         registry.register("tls_files_rejected", help, rejected.clone());
         let expiry = Family::default();
         let help = "Expiry of the broker's own certificate, as a Unix timestamp in seconds";
@@ -60,7 +60,7 @@ impl Tls {
         self.handshakes.get_or_create(&Label { outcome }).inc();
     }
 
-    /// Takes note of the files: when the certificate expires, or that new files have errors.
+    /// Records the expiry of the certificate, or that new files have errors.
     pub(super) fn files(&self, expiry: Option<SystemTime>) {
         self.rejected.set(i64::from(expiry.is_none()));
         if let Some(expiry) = expiry {

@@ -1,5 +1,5 @@
-//! The rate for a server whose quota isn't known: CUBIC, as in the adaptive retry mode of the AWS SDKs
-//! (RFC 9438 has the function). Pure: time is an argument.
+//! The rate for a server whose quota isn't known: CUBIC, as in the adaptive retry mode of the AWS
+//! SDKs (the function is in RFC 9438). Pure: time is an argument.
 //!
 //! ```text
 //!            throttled                       throttled                        throttled
@@ -8,68 +8,71 @@
 //!      └────────────────────┴──── no throttling for ten minutes, or 1000 a second
 //! ```
 //!
-//! The SDKs measure what they send at any time. The broker measures nothing while no server throttles: that would cost
-//! every signature. So it begins slowly, and from then on knows more than they do: the server's bucket was empty when it
-//! throttled last and is empty now, so what it took in between is its rate.
+//! The SDKs always measure the rate at which they send. The broker measures nothing until a server
+//! throttles, because that would cost every signature. So it starts slowly, and then has better
+//! data than the SDKs: the server's bucket was empty at the previous throttling and is empty now,
+//! so what it accepted in between is its rate.
 //!
-//! One reduction for each round: a signature that was given before the last reduction says nothing about the rate since.
-//! That also bounds a caller who lies about throttling: each lie costs a signature that it was given, by turns.
+//! There is one reduction per round: a signature that was given before the last reduction tells
+//! nothing about the rate since. That also bounds false reports of throttling: each one costs the
+//! caller a signature and a turn.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What is left of the rate after throttling (the SDKs' `BETA`).
+/// The fraction of the rate that remains after throttling (the SDKs' `BETA`).
 const BETA: f64 = 0.7;
-/// How steeply it grows again (the SDKs' `SCALE_CONSTANT`).
+/// The steepness of its growth (the SDKs' `SCALE_CONSTANT`).
 const SCALE: f64 = 0.4;
-/// The most that it grows beyond what the server was known to take, each second. A cubic function alone would be beyond a
-/// small quota, like AWS's 3 a second, before anybody could say so.
+/// The largest growth factor per second beyond the known rate. The cubic function alone would
+/// exceed a small quota, like AWS's 3 per second, before any report could arrive.
 const GROWTH: f64 = 1.2;
-/// From this rate on it grows as the functions say; a smaller one in as many requests, not in as much time, and down to
-/// this.
+/// The rate from which growth follows the functions in real time; below it, growth slows in
+/// proportion to the known rate, at most to the factor `SLOWEST`.
 const LARGE: f64 = 10.0;
 const SLOWEST: f64 = 0.2;
-/// Signatures a second that are always given (the SDKs' `MIN_FILL_RATE`): whatever a caller reports, the others go on.
+/// Signatures per second that are always given (the SDKs' `MIN_FILL_RATE`): reports can't stop
+/// other callers.
 pub(super) const FLOOR: f64 = 0.5;
-/// Where it begins.
+/// The rate at the start, per second.
 const START: f64 = 1.0;
-/// From here on it is no limit.
+/// The rate that counts as no limit.
 const NO_LIMIT: f64 = 1000.0;
-/// After so long without throttling what was known of the server is too old.
+/// The time without throttling after which the data about the server is outdated.
 const FORGET: Duration = Duration::from_secs(600);
-/// Fewer signatures than this say nothing of a rate.
+/// The fewest signatures from which a rate is measured.
 const ENOUGH: u32 = 4;
 
-/// The rate of one endpoint and account.
+/// The adaptive rate of one endpoint and account.
 #[derive(Debug)]
 pub(super) struct Cubic {
-    /// When it was reduced last.
+    /// The time of the last reduction.
     since: Instant,
-    /// Up to when it has grown.
+    /// The time up to which growth is computed.
     at: Instant,
-    /// For how long it has grown, in its own seconds, and for how long somebody waited.
+    /// The scaled seconds of growth, and the seconds in which callers waited.
     grown: f64,
     busy: f64,
-    /// What the server took; none before it has throttled twice.
+    /// The rate that the server accepted; `None` before it has throttled twice.
     known: Option<f64>,
-    /// What was given since.
+    /// The signatures given since the last reduction.
     given: u32,
 }
 
 impl Cubic {
-    /// The server has throttled.
+    /// The state after the first throttling.
     pub(super) fn new(now: Instant) -> Self {
         Self { since: now, at: now, grown: 0.0, busy: 0.0, known: None, given: 0 }
     }
 
-    /// Grows up to `now`. Up to what is known it does by itself, and beyond only where somebody has waited meanwhile: what
-    /// nobody asks for shows nothing (RFC 9438, 5.8).
-    pub(super) fn advance(&mut self, now: Instant, somebody_waits: bool) {
+    /// Grows up to `now`. It always grows up to the known rate, and beyond only while callers wait:
+    /// a rate that isn't used proves nothing (RFC 9438, 5.8).
+    pub(super) fn advance(&mut self, now: Instant, is_waited_for: bool) {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = self.at.max(now);
         let grown = self.grown + passed * self.speed();
-        if somebody_waits {
+        if is_waited_for {
             self.busy += passed;
             self.grown = grown;
         } else if self.grown < self.window() {
@@ -77,7 +80,7 @@ impl Cubic {
         }
     }
 
-    /// Signatures a second.
+    /// Signatures per second.
     pub(super) fn rate(&self) -> f64 {
         let rate = match self.known {
             None => START * self.grown.exp2(),
@@ -90,35 +93,38 @@ impl Cubic {
         rate.clamp(FLOOR, NO_LIMIT)
     }
 
-    /// How fast its time goes. A small quota is asked rarely, and would be exceeded as often as a large one if its rate
-    /// grew as fast: of AWS's 3 a second, each tenth request would be throttled.
+    /// The factor of its time scale. A small quota is used rarely, and would be exceeded as often
+    /// as a large one if its rate grew as fast: at AWS's 3 per second, each tenth request would be
+    /// throttled.
     fn speed(&self) -> f64 {
         self.known.map_or(1.0, |known| (known / LARGE).clamp(SLOWEST, 1.0))
     }
 
-    /// How long it takes to be back at what is known, in its own seconds.
+    /// The scaled seconds until it is back at the known rate.
     fn window(&self) -> f64 {
         self.known.map_or(0.0, |known| (known * (1.0 - BETA) / SCALE).cbrt())
     }
 
-    /// A signature is given.
+    /// Counts a signature.
     pub(super) fn on_given(&mut self) {
         self.given = self.given.saturating_add(1);
     }
 
-    /// One that was given isn't used.
+    /// Uncounts a turn that wasn't used.
     pub(super) fn on_returned(&mut self) {
         self.given = self.given.saturating_sub(1);
     }
 
-    /// The server has throttled a request that was signed at `signed`. Whether that changes the rate.
+    /// Records that the server has throttled a request that was signed at `signed`. Returns whether
+    /// that changes the rate.
     pub(super) fn on_throttled(&mut self, signed: Instant, now: Instant) -> bool {
         if signed <= self.since {
             return false;
         }
         let elapsed = now.saturating_duration_since(self.since).as_secs_f64();
         let rate = self.rate();
-        // The one that was throttled wasn't taken. Where nobody waited meanwhile, the server could have taken more.
+        // The throttled request wasn't accepted. If no caller waited, the server could have
+        // accepted more.
         let taken = f64::from(self.given.saturating_sub(1)) / elapsed.max(0.001);
         let measured = self.given >= ENOUGH && self.busy >= 0.9 * elapsed;
         let known = if measured { rate.min(taken) } else { rate };
@@ -126,7 +132,7 @@ impl Cubic {
         true
     }
 
-    /// Whether there is nothing left to keep to.
+    /// Whether the limit is no longer needed.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= FORGET || self.rate() >= NO_LIMIT
     }
@@ -141,7 +147,7 @@ mod tests {
         start + Duration::from_secs_f64(seconds)
     }
 
-    /// The rate after so many seconds in which somebody waited.
+    /// The rate after so many seconds in which callers waited.
     fn busy(cubic: &mut Cubic, now: Instant) -> f64 {
         cubic.advance(now, true);
         cubic.rate()
@@ -160,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn throttled_it_takes_a_step_back_and_returns_to_what_is_known() {
+    fn throttling_reduces_the_rate_which_returns_to_the_known_one() {
         let start = Instant::now();
         let mut cubic = Cubic::new(start);
         (0..30).for_each(|_| cubic.on_given());
@@ -171,16 +177,16 @@ mod tests {
         let known = 5.8;
         assert!((cubic.rate() - BETA * known).abs() < 0.001, "{}", cubic.rate());
         let window = (known * 0.3 / 0.4_f64).cbrt();
-        // It comes back to that though nobody waits, and goes no further.
+        // It returns to the known rate without waiting callers, and grows no further.
         cubic.advance(after(now, 300.0), false);
         assert!((cubic.rate() - known).abs() < 0.001);
-        assert!(!cubic.is_over(after(now, 300.0)), "what is known of the server is kept");
+        assert!(!cubic.is_over(after(now, 300.0)), "the known rate is kept");
         let later = busy(&mut cubic, after(now, 303.0));
         assert!(later > known * 1.2 && later <= known * 1.44 + 0.001, "{window} {later}");
         assert!(busy(&mut cubic, after(now, 400.0)) >= NO_LIMIT - 0.001);
     }
 
-    /// Ten calls in five minutes aren't what a server can take.
+    /// Ten calls in five minutes aren't what a server can accept.
     #[test]
     fn a_rate_is_measured_only_while_somebody_waits() {
         let start = Instant::now();
@@ -207,7 +213,7 @@ mod tests {
 
     /// The attack: throttling is reported for every signature.
     #[test]
-    fn lies_end_at_the_floor() {
+    fn false_reports_stop_at_the_floor() {
         let start = Instant::now();
         let mut cubic = Cubic::new(start);
         for at in 1..1000 {
@@ -218,11 +224,11 @@ mod tests {
             assert!(cubic.rate() >= FLOOR);
         }
         let later = busy(&mut cubic, after(start, 160.0));
-        assert!(later > 2.0, "and it grows again when they stop: {later}");
+        assert!(later > 2.0, "it grows again when the reports stop: {later}");
     }
 
     #[test]
-    fn what_is_old_is_forgotten() {
+    fn outdated_rates_are_forgotten() {
         let start = Instant::now();
         let mut cubic = Cubic::new(start);
         cubic.on_throttled(after(start, 0.5), after(start, 1.0));
@@ -230,8 +236,8 @@ mod tests {
         assert!(cubic.is_over(after(start, 1.0 + FORGET.as_secs_f64())));
     }
 
-    /// A server with a token bucket, and callers that never have enough: how many requests it throttles, of how many, and
-    /// how many it took a second.
+    /// Simulates a server with a token bucket and callers without limit: the number of throttled
+    /// requests, of how many, and the accepted requests per second.
     fn simulated(per_second: f64, burst: f64, answer_after: f64) -> (f64, f64) {
         let start = Instant::now();
         let mut server = Bucket::with(0.0, start);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What floating-point sums may be short of a whole token.
+/// The tolerance for rounding errors of sums, in tokens.
 const EPSILON: f64 = 1e-6;
 
 /// Tokens that grow with time, up to a capacity.
@@ -19,7 +19,7 @@ impl Bucket {
         Self { tokens, at: now }
     }
 
-    /// Adds what has grown since the last look.
+    /// Adds the tokens since the last refill.
     pub(super) fn refill(&mut self, rate: f64, capacity: f64, now: Instant) {
         let grown = now.saturating_duration_since(self.at).as_secs_f64() * rate;
         self.tokens = (self.tokens + grown).min(capacity);
@@ -34,17 +34,17 @@ impl Bucket {
         self.tokens -= 1.0;
     }
 
-    /// A token that wasn't used comes back; the next refill cuts what is too much.
+    /// Returns an unused token; the next refill cuts any excess.
     pub(super) fn give_back(&mut self) {
         self.tokens += 1.0;
     }
 
-    /// The server's own bucket is empty.
+    /// Empties the bucket, because the server's own is empty.
     pub(super) fn drain(&mut self) {
         self.tokens = self.tokens.min(0.0);
     }
 
-    /// How long until there are `count` tokens.
+    /// The time until there are `count` tokens.
     pub(super) fn until(&self, count: f64, rate: f64) -> Duration {
         let missing = (count - self.tokens).max(0.0) / rate;
         Duration::try_from_secs_f64(missing).unwrap_or(Duration::MAX)
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(bucket.until(3.0, 4.0), Duration::from_millis(250), "it holds no more than two");
         bucket.drain();
         assert!(!bucket.has_one());
-        // A clock that stands still, or steps back, gives nothing.
+        // A clock that stands still, or steps back, adds no tokens.
         bucket.refill(4.0, 2.0, start);
         assert!(!bucket.has_one());
     }

@@ -1,23 +1,23 @@
-//! Whose turn is next: round robin over the peers, and over the connections of each peer.
+//! The order of turns: round robin over the peers, and over the connections of each peer.
 //!
-//! The attack: a caller asks for a thousand signatures at once, and everybody behind it waits for all of them. With
-//! turns, a caller that has one request waits for one turn of each of the others, whatever they have. Connections alone
-//! wouldn't do: a peer may open many.
+//! The attack: a caller asks for a thousand signatures at once, and everyone behind it waits for
+//! all of them. With turns, a caller with one request waits for one turn of each other caller,
+//! however many they ask for. Turns by connection alone aren't sufficient: a peer may open many.
 
 use std::collections::VecDeque;
 
 use crate::peer::{ConnectionId, PeerId};
 
-/// Who waits.
+/// The peer and connection of a waiting request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Who {
-    /// Whose turns they are.
+    /// The peer, which the turns are counted for.
     pub(crate) peer: PeerId,
-    /// Over which connection.
+    /// The connection of the request.
     pub(crate) connection: ConnectionId,
 }
 
-/// Waiters by turn.
+/// The waiting requests, in turns.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     peers: VecDeque<OfPeer<T>>,
@@ -51,7 +51,7 @@ impl<T> Queue<T> {
         self.length == 0
     }
 
-    /// Puts a waiter behind those of its connection.
+    /// Appends a waiter to those of its connection.
     pub(super) fn push(&mut self, who: &Who, ticket: u64, waiter: T) {
         self.length += 1;
         let at = match self.peers.iter().position(|it| it.peer == who.peer) {
@@ -74,13 +74,14 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Whose turn it is.
+    /// The next waiter.
     pub(super) fn front(&self) -> Option<&T> {
         let waiting = &self.peers.front()?.connections.front()?.waiting;
         waiting.front().map(|(_, waiter)| waiter)
     }
 
-    /// Takes who is next; the next turn is another peer's, and of this peer another connection's.
+    /// Takes the next waiter; then it is the turn of another peer, and of another connection of
+    /// this peer.
     pub(super) fn pop(&mut self) -> Option<(u64, Who, T)> {
         let mut of_peer = self.peers.pop_front()?;
         let mut of_connection = of_peer.connections.pop_front()?;
@@ -96,7 +97,7 @@ impl<T> Queue<T> {
         Some((ticket, who, waiter))
     }
 
-    /// Takes one out that doesn't wait any more; false if it isn't there.
+    /// Removes a waiter that no longer waits; returns false if it isn't in the queue.
     pub(super) fn remove(&mut self, who: &Who, ticket: u64) -> bool {
         let Some(peer) = self.peers.iter().position(|it| it.peer == who.peer) else { return false };
         let Some(of_peer) = self.peers.get_mut(peer) else { return false };
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_greedy_caller_waits_behind_everybody_with_less() {
+    fn a_greedy_caller_waits_behind_all_with_less() {
         let mut queue = Queue::default();
         for ticket in 0..100 {
             queue.push(&who(1, 1), ticket, ());
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_goes_away_loses_its_turn() {
+    fn a_caller_that_leaves_loses_its_turn() {
         let mut queue = Queue::default();
         queue.push(&who(1, 1), 1, ());
         queue.push(&who(1, 1), 2, ());

@@ -1,8 +1,8 @@
-//! When who is next may have a signature, for one endpoint and account: by the numbers of the configuration, or by what the
-//! server takes. Pure: no I/O, and time is an argument.
+//! When the next signature may be given, for one endpoint and account: by the configured pace, or
+//! by what the server accepts. Pure: no I/O, and time is an argument.
 //!
-//! Invariant: what was given is known until nobody can report about it any more, and that is bounded. A report counts only
-//! for a signature that its reporter was given.
+//! Invariant: a given signature is stored until it can no longer be reported about, and their
+//! number is bounded. A report counts only for a signature that its reporter was given.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -16,29 +16,29 @@ use super::slow_start::{LATELY, SlowStart};
 use crate::config::Pace;
 use crate::peer::{ConnectionId, PeerId};
 
-/// A place is free again after so long, whatever its holder says: longer than a call of a tool takes.
+/// The time after which a place is freed even without a report: longer than a tool call takes.
 const MAX_LIFE: Duration = Duration::from_secs(900);
-/// Whoever was given a signature may report throttling for so long. A server says that at once.
+/// The time in which throttling of a signature may be reported. A server throttles at once.
 const REPORTABLE: Duration = Duration::from_secs(120);
-/// What is remembered at most of signatures that hold no place; the oldest is forgotten first.
+/// The most stored signatures without a place; the oldest are dropped first.
 const MAX_GIVEN: usize = 4096;
-/// The rate may have grown after so long.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// The interval of checking whether an adaptive rate has grown.
+const RATE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// One endpoint and account. `T` is what waits.
+/// The schedule of one endpoint and account. `T` is the handle of a waiting caller.
 #[derive(Debug)]
 pub(super) struct Schedule<T> {
     limit: Limit,
     bucket: Bucket,
     queue: Queue<Waiter<T>>,
-    /// Turns that came, and aren't signed yet.
+    /// Turns that were given, and aren't signed yet.
     turns: HashMap<u64, Turn>,
-    /// What was signed, by audit id; the order of these, and of those that hold a place for longer than they can be
-    /// reported.
+    /// The signatures by audit id; their order, and the order of those that hold a place for longer
+    /// than they can be reported.
     given: HashMap<String, Given>,
     order: VecDeque<(Instant, String)>,
     long: VecDeque<(Instant, String)>,
-    /// In a slow start, what was signed lately, in its order.
+    /// The recent signatures of a slow start, in order.
     lately: VecDeque<(Instant, String)>,
     places: u32,
     tickets: u64,
@@ -50,7 +50,7 @@ enum Limit {
     Adaptive(Cubic),
     /// It isn't known whether the server throttles.
     SlowStart(SlowStart),
-    /// The configuration has no numbers any more, and the server may have no limit: nobody waits.
+    /// The pace was removed, and the server may have no limit: no caller waits.
     Lifted,
 }
 
@@ -72,41 +72,41 @@ struct Given {
     who: Who,
     at: Instant,
     place: bool,
-    /// The end of its exchange is to be reported, and wasn't yet.
+    /// The end of its exchange must be reported, and hasn't been.
     wants_end: bool,
     reported: bool,
 }
 
-/// What a caller has to know about a signature that was given.
+/// What a caller needs to know about a signature.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Terms {
-    /// Signatures are given by turns.
+    /// Signatures are given in turns.
     pub(crate) is_paced: bool,
-    /// The end of its exchange is to be reported.
+    /// The end of the exchange must be reported.
     pub(crate) wants_end: bool,
 }
 
-/// What came of asking for a turn.
+/// The result of asking for a turn.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// It is there.
+    /// The ticket of a turn that was given at once.
     Now(u64),
-    /// It comes.
+    /// The ticket of a turn to wait for.
     Later(u64),
 }
 
 impl<T> Schedule<T> {
-    /// By the numbers of a configuration.
+    /// A schedule with a configured pace.
     pub(super) fn fixed(pace: Pace, now: Instant) -> Self {
         Self::new(Limit::Fixed(pace), pace.rate.map_or(0.0, |rate| rate.burst), now)
     }
 
-    /// For a server that has throttled: its bucket is empty.
+    /// A schedule for a server that has throttled: its bucket is empty.
     pub(super) fn adaptive(now: Instant) -> Self {
         Self::new(Limit::Adaptive(Cubic::new(now)), 0.0, now)
     }
 
-    /// For a server of which nothing is known yet.
+    /// A schedule for an unknown server.
     pub(super) fn slow_start(now: Instant) -> Self {
         Self::new(Limit::SlowStart(SlowStart::default()), 0.0, now)
     }
@@ -126,8 +126,8 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// The configuration has changed: whoever waits keeps its place, by the new numbers, and has its turn at once where
-    /// there are none any more. What is out stays known.
+    /// Applies a changed configuration: waiting callers keep their place under the new pace, or get
+    /// their turn at once without one. Signatures in flight stay stored.
     pub(super) fn configure(&mut self, pace: Option<Pace>, now: Instant) {
         self.advance(now);
         match (&mut self.limit, pace) {
@@ -138,7 +138,7 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// How long a signature waits at most; none where nobody has said so.
+    /// The configured timeout of waiting, if any.
     pub(super) fn wait(&self) -> Option<Duration> {
         match &self.limit {
             Limit::Fixed(pace) => Some(pace.wait),
@@ -146,7 +146,7 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Asks for a turn; `place`: of those that may be unanswered at the same time.
+    /// Asks for a turn. With `place`, it takes one of the places in flight.
     pub(super) fn ask(&mut self, who: &Who, place: bool, waiter: T, now: Instant) -> Asked {
         self.advance(now);
         self.tickets += 1;
@@ -159,7 +159,7 @@ impl<T> Schedule<T> {
         Asked::Later(ticket)
     }
 
-    /// Those whose turn it is now.
+    /// The callers whose turn it is now.
     pub(super) fn due(&mut self, now: Instant) -> Vec<T> {
         self.advance(now);
         let mut due = Vec::new();
@@ -173,14 +173,14 @@ impl<T> Schedule<T> {
         due
     }
 
-    /// When to look again, where somebody waits.
+    /// When to check again, while callers wait.
     pub(super) fn next(&self, now: Instant) -> Instant {
         let front = self.queue.front();
         let token = match self.rate() {
             Some(rate) => self.bucket.until(1.0, rate),
             None => Duration::ZERO,
         };
-        // A place comes with a report, or when the oldest that is out has been out for too long.
+        // A place is freed by a report, or when the oldest one expires.
         let life = self.life_of_place();
         let place = match front.is_some_and(|front| front.place && !self.has_place()) {
             true => self.oldest().map_or(life, |at| (at + life).duration_since(now)),
@@ -188,19 +188,19 @@ impl<T> Schedule<T> {
         };
         let wait = match self.limit {
             Limit::Fixed(_) | Limit::SlowStart(_) | Limit::Lifted => token.max(place),
-            Limit::Adaptive(_) => token.min(LOOK_AGAIN),
+            Limit::Adaptive(_) => token.min(RATE_INTERVAL),
         };
         now + wait.clamp(Duration::from_millis(1), MAX_LIFE)
     }
 
-    /// When whoever comes last has its turn, by what is known now.
+    /// The estimated wait of a new request.
     pub(super) fn estimate(&self) -> Duration {
         let behind = self.queue.len() as f64 + 1.0;
         let wait = self.rate().map_or(Duration::ZERO, |rate| self.bucket.until(behind, rate));
         wait.clamp(Duration::from_millis(100), MAX_LIFE)
     }
 
-    /// Whoever had the ticket is gone before it was signed: the turn goes to others.
+    /// Gives up a ticket before it is signed: the turn goes to others.
     pub(super) fn leave(&mut self, who: &Who, ticket: u64) {
         if self.queue.remove(who, ticket) {
             return;
@@ -214,7 +214,7 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// It is signed, under this audit id.
+    /// Uses a turn for the signature with this audit id.
     pub(super) fn signed(&mut self, ticket: u64, audit_id: &str, now: Instant) -> Terms {
         let Some(turn) = self.turns.remove(&ticket) else { return Terms::default() };
         let Turn { who, place, wants_end } = turn;
@@ -228,15 +228,16 @@ impl<T> Schedule<T> {
         Terms { is_paced: !is_start, wants_end }
     }
 
-    /// Nobody has a turn here any more: those who wait ask again.
+    /// Ends all waits: the waiting callers ask again.
     pub(super) fn close(&mut self) {
         self.queue = Queue::default();
     }
 
-    /// The server throttled what was signed under this id. None: the peer wasn't given that, or not lately. Else whether
-    /// that changes anything.
+    /// Records that the server throttled the signature with this id. Returns `None` if it isn't a
+    /// recent one of the peer; otherwise whether that changes anything.
     ///
-    /// The attack: one signature is reported again and again, each time for the token that has grown since.
+    /// The attack: one signature is reported again and again, each time for the token that has
+    /// grown since.
     pub(super) fn throttled(
         &mut self,
         peer: &PeerId,
@@ -257,7 +258,8 @@ impl<T> Schedule<T> {
         Some(changes)
     }
 
-    /// The exchange that was signed under this id is over. False if the peer wasn't given that, or it is over already.
+    /// Records that the exchange with this id has ended. Returns false if it isn't the peer's, or
+    /// has already ended.
     pub(super) fn ended(&mut self, peer: &PeerId, audit_id: &str) -> bool {
         let given = self.given.get_mut(audit_id).filter(|given| given.who.peer == *peer);
         let Some(given) = given else { return false };
@@ -273,7 +275,7 @@ impl<T> Schedule<T> {
         !self.turns.is_empty() || self.given.values().any(|given| given.wants_end)
     }
 
-    /// What held a place is answered, and wasn't throttled as far as we know.
+    /// Frees the place of an answered request that wasn't throttled, as far as is known.
     fn on_answered(&mut self, unanswered: u32) {
         if let Limit::SlowStart(start) = &mut self.limit {
             start.on_answered(unanswered);
@@ -281,7 +283,7 @@ impl<T> Schedule<T> {
         self.places -= 1;
     }
 
-    /// A connection is closed: whoever was at its other end answers for nothing any more.
+    /// Frees the places of a closed connection: its exchanges can no longer be reported.
     pub(super) fn closed(&mut self, connection: ConnectionId) -> bool {
         let before = self.places;
         for given in self.given.values_mut().filter(|it| it.who.connection == connection) {
@@ -291,7 +293,7 @@ impl<T> Schedule<T> {
         self.places < before
     }
 
-    /// Signatures a second; none where only the number in flight is limited.
+    /// Signatures per second; `None` if only the number in flight is limited.
     pub(super) fn rate(&self) -> Option<f64> {
         match &self.limit {
             Limit::Fixed(pace) => pace.rate.map(|rate| rate.per_second),
@@ -308,7 +310,7 @@ impl<T> Schedule<T> {
         self.places
     }
 
-    /// Whether all that is kept here can be forgotten.
+    /// Whether the schedule can be dropped.
     pub(super) fn is_over(&mut self, now: Instant) -> bool {
         self.advance(now);
         let idle = self.queue.is_empty() && self.turns.is_empty();
@@ -325,7 +327,7 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Catches up with the time.
+    /// Updates everything that depends on the time.
     fn advance(&mut self, now: Instant) {
         match &mut self.limit {
             Limit::Fixed(Pace { rate: Some(rate), .. }) => {
@@ -341,7 +343,7 @@ impl<T> Schedule<T> {
         self.forget(now);
     }
 
-    /// Forgets what nobody can report about any more, and takes places back that are held for too long.
+    /// Drops signatures that can no longer be reported about, and frees places that are held too long.
     fn forget(&mut self, now: Instant) {
         let passed = |at: Instant| now.saturating_duration_since(at);
         if matches!(self.limit, Limit::SlowStart(_)) {
@@ -388,7 +390,7 @@ impl<T> Schedule<T> {
         matches!(limit, Limit::Fixed(Pace { in_flight: Some(_), .. }) | Limit::SlowStart(_))
     }
 
-    /// After how long a place is free again, whatever its holder says.
+    /// The time after which a place is freed even without a report.
     fn life_of_place(&self) -> Duration {
         if matches!(self.limit, Limit::SlowStart(_)) { LATELY } else { MAX_LIFE }
     }
@@ -414,7 +416,7 @@ impl<T> Schedule<T> {
         self.turns.insert(ticket, Turn { who, place, wants_end });
     }
 
-    /// When the oldest that holds a place was given.
+    /// The time of the oldest signature that holds a place.
     fn oldest(&self) -> Option<Instant> {
         self.given.values().filter(|given| given.place).map(|given| given.at).min()
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::config;
 use crate::deadline;
 
-/// The lanes of a configuration with this `pace`, of one endpoint.
+/// The lanes of a configuration with this `pace`, with one endpoint.
 fn lanes(paces: &Paces, pace: &str) -> Vec<Arc<Lane>> {
     let text = format!(
         "[[endpoint]]\nname = \"e\"\nurl = \"https://aws-mcp.us-east-1.api.aws/mcp\"\n{pace}\n\
@@ -23,7 +23,7 @@ fn who(uid: u32, connection: u64) -> Who {
     Who { peer: PeerId::Uid(uid), connection: ConnectionId(connection) }
 }
 
-/// A turn for an account, waited for as a signature does; none where nothing limits it.
+/// Waits for a turn of an account, as a signature does; `None` if it isn't limited.
 async fn turn_of(
     lane: &Lane,
     account: &str,
@@ -43,7 +43,7 @@ async fn turn_of(
     }
 }
 
-/// A turn that is there, or comes in time.
+/// A turn that is given at once or in time.
 async fn turn(lane: &Lane, who: Who) -> Option<Turn> {
     deadline::within(turn_of(lane, "1", who, true)).await.expect("a turn")
 }
@@ -56,16 +56,16 @@ async fn sign(lane: &Lane, who: Who, id: &str) -> Terms {
 async fn a_server_that_never_throttles_is_never_slowed_down() {
     let (paces, lane) = lane("");
     let begun = Instant::now();
-    // A few at a time: no end is asked for.
+    // A few at a time: no end must be reported.
     for number in 0..16 {
         let terms = sign(&lane, who(1, 1), &number.to_string()).await;
         assert_eq!(terms, Terms::default());
     }
     assert_eq!(lane.view(), View::default());
     paces.closed(ConnectionId(1));
-    // A report of what nobody may know is none.
+    // A report about an unknown signature has no effect.
     assert!(!lane.ended(&PeerId::Uid(1), "a"));
-    // Many, one after the other: what is asked for is reported, until enough is known.
+    // Many, one after the other: ends are reported until enough is known.
     let mut reports = 0;
     for number in 0..2000 {
         let Some(turn) = turn(&lane, who(1, 1)).await else { break };
@@ -78,13 +78,13 @@ async fn a_server_that_never_throttles_is_never_slowed_down() {
     assert_eq!(begun.elapsed(), Duration::ZERO);
     assert!(!lane.is_limited());
     assert_eq!(lane.view(), View::default());
-    assert!(lock(&lane.state).started.is_none(), "nothing of it is kept");
+    assert!(lock(&lane.state).started.is_none(), "it is dropped");
 }
 
-/// Sixteen agents with 32 calls each begin at the same moment: the server throttles the first of them, and the others
-/// haven't been signed yet.
+/// Sixteen agents with 32 calls each start at the same moment: the server throttles the first
+/// requests, while the others aren't signed yet.
 #[tokio::test(start_paused = true)]
-async fn throttling_ends_a_slow_start_and_those_who_wait_take_turns() {
+async fn throttling_ends_a_slow_start_and_waiting_requests_take_turns() {
     let (_paces, lane) = lane("");
     let mut out = Vec::new();
     for number in 0..48_u64 {
@@ -107,17 +107,17 @@ async fn throttling_ends_a_slow_start_and_those_who_wait_take_turns() {
     assert_eq!(begun.elapsed(), Duration::ZERO);
     let terms = waiting.await.expect("a task");
     assert!(terms.is_paced && begun.elapsed() >= Duration::from_millis(500));
-    // The others of the start report their ends, which are no lies.
+    // The other signatures of the start report their ends, which count.
     assert!(lane.ended(&PeerId::Uid(1), "40") && !lane.ended(&PeerId::Uid(1), "3"));
     for id in &out {
         lane.ended(&PeerId::Uid(1), id);
     }
-    assert!(lock(&lane.state).started.is_none(), "nothing of it is kept");
+    assert!(lock(&lane.state).started.is_none(), "it is dropped");
 }
 
-/// A server whose calls take long isn't slowed down by more than a moment.
+/// A server with slow calls is delayed only for a moment.
 #[tokio::test(start_paused = true)]
-async fn long_calls_end_a_slow_start_by_themselves() {
+async fn slow_calls_end_a_slow_start_without_reports() {
     let (_paces, lane) = lane("");
     let begun = Instant::now();
     let mut signing = tokio::task::JoinSet::new();
@@ -135,7 +135,7 @@ async fn long_calls_end_a_slow_start_by_themselves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn turns_come_at_the_pace_and_to_each_caller_in_turn() {
+async fn turns_are_given_at_the_pace_and_to_each_caller_in_turn() {
     let (_paces, lane) = lane("pace = { per_second = 10, burst = 1, wait = \"1m\" }");
     assert!(lane.view().is_paced);
     let begun = Instant::now();
@@ -161,7 +161,7 @@ async fn turns_come_at_the_pace_and_to_each_caller_in_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_turn_that_does_not_come_in_time_is_refused() {
+async fn waiting_too_long_for_a_turn_is_refused() {
     let (_paces, lane) = lane("pace = { per_second = 0.1, burst = 1, wait = \"2s\" }");
     sign(&lane, who(1, 1), "a").await;
     let begun = Instant::now();
@@ -176,7 +176,7 @@ async fn a_turn_that_does_not_come_in_time_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_goes_away_loses_its_turn() {
+async fn a_caller_that_leaves_loses_its_turn() {
     let (_paces, lane) = lane("pace = { per_second = 1, burst = 1, wait = \"1m\" }");
     sign(&lane, who(1, 1), "a").await;
     let mut first = Box::pin(turn_of(&lane, "1", who(1, 1), true));
@@ -189,7 +189,7 @@ async fn a_caller_that_goes_away_loses_its_turn() {
     };
     let (second, ()) = tokio::join!(second, gone);
     assert!(begun.elapsed() <= Duration::from_secs(1), "{:?}", begun.elapsed());
-    // A turn that isn't used, since the policy has changed, say, is the next one's at once.
+    // An unused turn, after a changed policy for instance, goes to the next request at once.
     let begun = Instant::now();
     drop(second);
     turn(&lane, who(3, 3)).await.expect("a turn");
@@ -197,12 +197,12 @@ async fn a_caller_that_goes_away_loses_its_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn places_come_back_with_a_report_or_with_the_end_of_a_connection() {
+async fn places_are_freed_by_reports_and_closed_connections() {
     let (paces, lane) = lane("pace = { in_flight = 2, wait = \"1m\" }");
     assert!(sign(&lane, who(1, 1), "a").await.wants_end);
     sign(&lane, who(1, 2), "b").await;
     assert_eq!(lane.view().in_flight, 2);
-    // What takes no place needs none.
+    // A request that takes no place needs none.
     turn_of(&lane, "1", who(2, 3), false).await.expect("no wait").expect("a turn").signed("get");
     for (uid, id) in [(2, "a"), (1, "c"), (1, "get")] {
         assert!(!lane.ended(&PeerId::Uid(uid), id), "{uid} {id}");
@@ -224,7 +224,7 @@ async fn places_come_back_with_a_report_or_with_the_end_of_a_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttling_begins_to_pace_one_account_and_is_forgotten() {
+async fn throttling_paces_one_account_for_a_while() {
     let (_paces, lane) = lane("");
     let peer = PeerId::Uid(1);
     assert_eq!(lane.throttled("1", &peer, "unknown"), Throttled::Begins);
@@ -247,7 +247,7 @@ async fn throttling_begins_to_pace_one_account_and_is_forgotten() {
     assert!(!lane.is_limited());
 }
 
-/// A signature that is ready when its caller is gone already holds no place.
+/// A signature that is completed after its connection was closed holds no place.
 #[tokio::test(start_paused = true)]
 async fn a_signature_for_a_connection_that_is_closed_holds_no_place() {
     let (paces, lane) = lane("pace = { in_flight = 1, wait = \"1m\" }");
@@ -263,7 +263,7 @@ async fn a_signature_for_a_connection_that_is_closed_holds_no_place() {
     assert!(paces.open.lock().expect("a lock").is_empty());
 }
 
-/// The attack: reports about accounts without end, each of which would be remembered.
+/// The attack: reports about endlessly many accounts, each of which would be stored.
 #[tokio::test(start_paused = true)]
 async fn accounts_are_bounded() {
     let (_paces, lane) = lane("");
@@ -277,7 +277,7 @@ async fn accounts_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_keeps_those_who_wait() {
+async fn a_reload_keeps_waiting_requests() {
     let paces = Paces::default();
     let lane = lanes(&paces, "pace = { per_second = 0.01, burst = 1, wait = \"5m\" }").remove(0);
     sign(&lane, who(1, 1), "a").await;
@@ -293,9 +293,10 @@ async fn a_reload_keeps_those_who_wait() {
     assert!(paces.lanes.lock().expect("a lock").len() == 1);
 }
 
-/// Without numbers there is no limit until the server throttles: whoever waited goes at once, and nobody waits after it.
+/// Without a pace there is no limit until the server throttles: waiting callers continue at once,
+/// and later ones don't wait.
 #[tokio::test(start_paused = true)]
-async fn a_pace_that_is_removed_lets_everybody_go() {
+async fn removing_a_pace_ends_all_waits() {
     let paces = Paces::default();
     let lane =
         lanes(&paces, "pace = { per_second = 0.01, burst = 1, in_flight = 1, wait = \"5m\" }");
@@ -310,12 +311,12 @@ async fn a_pace_that_is_removed_lets_everybody_go() {
     };
     let ((first, second), ()) = tokio::join!(waits, reload);
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    // What was given before the end of the pace holds nobody up after it.
+    // Signatures given before the pace was removed don't block others.
     first.expect("a turn").signed("b");
     drop(second);
     assert_eq!(lane.view(), View { waited: 2, ..View::default() });
     assert!(turn_of(lane, "1", who(1, 1), true).await.expect("no wait").is_none());
-    // A server that throttles is paced from then on, by what it takes.
+    // A server that throttles is paced from then on, by what it accepts.
     assert_eq!(lane.throttled("1", &PeerId::Uid(1), "b"), Throttled::Begins);
     assert!(lane.view().is_paced);
 }

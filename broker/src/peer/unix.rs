@@ -1,8 +1,8 @@
 //! The process at the other end of a Unix socket, as the kernel reports it.
 //!
-//! Invariant: a [`UnixPeer`] exists only where the kernel named a uid. A connection without one has no
-//! peer, and no peer is denied. The uid is the identity; what `exe` says is a convenience on top,
-//! since a process can be made to run other code than its file.
+//! Invariant: a [`UnixPeer`] exists only if the kernel has reported a uid. A connection without one
+//! has no peer, and is denied. The uid is the identity; `exe` is only an additional condition,
+//! because a process can be made to run other code than its file.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -17,15 +17,15 @@ pub struct UnixPeer {
     pub uid: u32,
     /// The primary group.
     pub gid: u32,
-    /// The other groups that its process was in, where they can be seen.
+    /// The supplementary groups of the process, if they can be read.
     pub groups: Vec<u32>,
-    /// The process, where the kernel can name it in our pid namespace.
+    /// The process id, if the process is in this pid namespace.
     pub pid: Option<i32>,
-    /// The executable, where it can be seen.
+    /// The executable, if it can be read.
     pub exe: Option<PathBuf>,
 }
 
-/// What a rule says about processes. All that is given must match.
+/// A rule's condition on processes. All given parts must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnixPattern {
     /// The user.
@@ -37,7 +37,7 @@ pub struct UnixPattern {
 }
 
 impl UnixPattern {
-    /// Whether the peer is one of those meant. A pattern that says nothing means nobody.
+    /// Whether the pattern matches the peer. An empty pattern matches no peer.
     #[must_use]
     pub fn matches(&self, peer: &UnixPeer) -> bool {
         *self != Self::default()
@@ -46,7 +46,7 @@ impl UnixPattern {
             && self.exe.as_ref().is_none_or(|exe| peer.exe.as_ref() == Some(exe))
     }
 
-    /// Whether one process may be meant by both, if it has one group.
+    /// Whether one process may match both patterns, if it has one group.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         fn agree<T: PartialEq>(one: Option<&T>, other: Option<&T>) -> bool {
             one.zip(other).is_none_or(|(one, other)| one == other)
@@ -58,14 +58,14 @@ impl UnixPattern {
 }
 
 impl UnixPeer {
-    /// The peer of credentials that the kernel gave; nobody, where it couldn't name the user. The
-    /// executable is looked up whether or not a rule asks for it: the next one may.
+    /// The peer with credentials from the kernel; `None` if the user isn't mapped. The executable
+    /// is always read, because a later rule may need it.
     #[must_use]
     pub fn new(uid: u32, gid: u32, pid: Option<i32>) -> Option<Self> {
         if is_unmapped_uid(uid) {
             return None;
         }
-        // 0 is what a process outside our pid namespace looks like.
+        // The kernel reports 0 for a process outside this pid namespace.
         let pid = pid.filter(|pid| *pid > 0);
         let process = pid.and_then(|pid| process(pid, uid)).unwrap_or_default();
         Some(Self { uid, gid, groups: process.groups, pid, exe: process.exe })
@@ -81,10 +81,11 @@ impl UnixPeer {
     }
 }
 
-/// Whether the kernel gives this uid to users that have none in our user namespace.
+/// Whether the kernel uses this uid for users that aren't mapped in this user namespace.
 ///
-/// The attack: all of them are one user then, and where the broker runs as that one too (a container
-/// with `runAsUser: 65534`), any process of the host that reaches the socket would be the broker's own.
+/// The attack: all of them have the same uid, and if the broker runs as that one too (a container
+/// with `runAsUser: 65534`), any process of the host that reaches the socket would count as the
+/// broker's own.
 #[must_use]
 pub fn is_unmapped_uid(uid: u32) -> bool {
     static OVERFLOW: LazyLock<u32> = LazyLock::new(|| overflow("overflowuid"));
@@ -100,27 +101,28 @@ pub fn is_unmapped_gid(gid: u32) -> bool {
 
 fn overflow(name: &str) -> u32 {
     let text = std::fs::read_to_string(Path::new("/proc/sys/kernel").join(name));
-    // The kernel's default, where it doesn't say.
+    // The kernel's default, if it can't be read.
     text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65534)
 }
 
-/// What `/proc` says of a process.
+/// Data about a process from `/proc`.
 #[derive(Debug, Default)]
 struct Process {
     exe: Option<PathBuf>,
     groups: Vec<u32>,
 }
 
-/// What there is to know of a process that was there before and after the look.
+/// Reads data about a process that exists before and after.
 ///
 /// The attack: connect, hand the socket to a child, exit, and wait until the pid belongs to an
-/// allowed program. So the process is pinned first, and must still live after its /proc entry was
-/// read; of what can't be pinned nothing is known.
+/// allowed program. So the process is pinned first, and must still exist after its /proc entry was
+/// read; a process that can't be pinned has no data.
 ///
-/// What it can't promise: that the program speaks. A pid that was taken again before we pinned it is
-/// pinned as well; and a process may share its socket with a child, connect, and become the allowed
-/// program while the child speaks. So `exe` narrows a uid or gid, and a rule with `exe` alone is refused;
-/// and the groups are those of a process of the same user, or none.
+/// A known limit: this doesn't prove that the program itself is speaking. A pid that was reused
+/// before it was pinned is pinned as well; and a process may share its socket with a child,
+/// connect, and become the allowed program while the child uses it. So `exe` only narrows a uid or
+/// gid, and a rule with `exe` alone is refused; and the groups are used only if the process has the
+/// same user.
 #[cfg(target_os = "linux")]
 fn process(pid: i32, uid: u32) -> Option<Process> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -134,15 +136,15 @@ fn process(pid: i32, uid: u32) -> Option<Process> {
     // A pidfd is readable once its process has exited.
     let mut fds = [PollFd::new(&pinned, PollFlags::IN)];
     let exited = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).ok()? > 0;
-    // A file that was replaced since reads as "… (deleted)", and matches no rule.
+    // A replaced file reads as "… (deleted)", and matches no rule.
     (!exited).then(|| Process { exe, groups: groups(&status, uid).unwrap_or_default() })
 }
 
-/// The supplementary groups in the text of `/proc/PID/status`, of a process that is this user's.
+/// The supplementary groups in the text of `/proc/PID/status`, if the process has this user.
 #[cfg(target_os = "linux")]
 fn groups(status: &str, uid: u32) -> Option<Vec<u32>> {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-    // Real, effective, saved, of the file system. A connection has the effective one.
+    // The real, effective, saved and file system uids. A connection has the effective one.
     let effective = field("Uid:")?.split_whitespace().nth(1)?;
     if effective.parse() != Ok(uid) {
         return None;
@@ -150,7 +152,7 @@ fn groups(status: &str, uid: u32) -> Option<Vec<u32>> {
     field("Groups:")?.split_whitespace().map(|gid| gid.parse().ok()).collect()
 }
 
-/// Only Linux can answer; elsewhere an `exe` rule matches nobody, and a group is the primary one.
+/// Only Linux provides this; elsewhere an `exe` rule matches no peer, and a group is the primary one.
 #[cfg(not(target_os = "linux"))]
 fn process(_pid: i32, _uid: u32) -> Option<Process> {
     None
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_a_pattern_says_must_match() {
+    fn all_parts_of_a_pattern_must_match() {
         let by = |uid, gid, exe: Option<&str>| UnixPattern { uid, gid, exe: exe.map(Into::into) };
         assert!(by(Some(1000), None, None).matches(&peer()));
         assert!(!by(Some(1001), None, None).matches(&peer()));
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_whom_the_kernel_cannot_name_is_no_peer() {
+    fn an_unmapped_user_is_not_a_peer() {
         let unmapped = overflow("overflowuid");
         assert_eq!(UnixPeer::new(unmapped, 0, None), None);
         assert!(UnixPeer::new(unmapped - 1, 0, None).is_some());
@@ -205,7 +207,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_living_process_has_an_executable_and_a_dead_one_has_none() {
+    fn a_running_process_has_an_executable_and_an_exited_one_has_none() {
         let own = std::process::id().cast_signed();
         let uid = rustix::process::geteuid().as_raw();
         let new = |pid| UnixPeer::new(uid, 0, Some(pid)).expect("a peer");

@@ -1,8 +1,8 @@
-//! Rates: token buckets without a clock (GCRA: a bucket is one number, the time at which it will be full
-//! again), one for each rule and peer.
+//! Rates: token buckets without a clock (GCRA: a bucket is one number, the time at which it will be
+//! full again), one for each rule and peer.
 //!
-//! Invariant: they outlive the rules. A reload refills nobody's bucket, and the peers of one rule don't
-//! take each other's tokens.
+//! Invariant: buckets outlive the rules. A reload doesn't refill them, and the peers of one rule
+//! have buckets of their own.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -14,26 +14,26 @@ use crate::peer::PeerId;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// More peers of rules with rates than a broker has. Full buckets are forgotten before there are more; a
-/// peer beyond that waits until one is.
+/// The most buckets, more than a broker has peers. Full buckets are dropped first; a new peer
+/// beyond the limit waits until one is full.
 const MAX_BUCKETS: usize = 4096;
 
-/// Every bucket that isn't full.
+/// All buckets that aren't full.
 #[derive(Debug)]
 pub struct Rates {
     start: Instant,
-    /// When each is full again, in nanoseconds after `start`; by rule and peer.
+    /// The time at which each bucket is full again, in nanoseconds after `start`; by rule and peer.
     full_at: Mutex<HashMap<(String, PeerId), u64>>,
 }
 
 impl Rates {
-    /// All buckets are full; `start` is before every time that is asked for.
+    /// Makes full buckets; `start` must be before all times passed later.
     #[must_use]
     pub fn new(start: Instant) -> Self {
         Self { start, full_at: Mutex::default() }
     }
 
-    /// Takes a token for a call that no rule matches, of the bucket `name`: one that no rule has.
+    /// Takes a token for a call without a rule, from the bucket `name`, which no rule may have.
     ///
     /// # Errors
     /// RATE_LIMITED.
@@ -48,10 +48,10 @@ impl Rates {
             .map_err(|wait| Denial::new(Reason::RateLimited, "too many calls").retry_after(wait))
     }
 
-    /// Takes a token of a peer's bucket, if there is one at `now`.
+    /// Takes a token from a peer's bucket, if there is one at `now`.
     ///
     /// # Errors
-    /// How long until there is.
+    /// The time until there is a token.
     pub(super) fn take(
         &self,
         rule: &str,
@@ -62,10 +62,10 @@ impl Rates {
         self.at(rule, peer, rate, now, true)
     }
 
-    /// The same without taking it.
+    /// Checks for a token without taking it.
     ///
     /// # Errors
-    /// How long until there is one.
+    /// The time until there is a token.
     pub(super) fn look(
         &self,
         rule: &str,
@@ -86,7 +86,8 @@ impl Rates {
     ) -> Result<(), Duration> {
         let elapsed = now.saturating_duration_since(self.start).as_nanos();
         let now = u64::try_from(elapsed).unwrap_or(u64::MAX);
-        // How long a token takes to grow, and an empty bucket less one token.
+        // The time in which a token grows, and the time in which all but one token of an empty
+        // bucket grow.
         let interval = SECOND / u64::from(rate.per_second.max(1));
         let tolerance = interval * u64::from(rate.burst.max(1) - 1);
         let mut buckets = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,7 +132,7 @@ mod tests {
         assert_eq!(take(1, 100), Ok(()));
         assert_eq!(take(1, 100), Err(Duration::from_millis(100)));
         assert_eq!((0..5).filter(|_| take(1, 60_000).is_ok()).count(), 3);
-        // Another user, another rule: buckets of their own.
+        // Another user and another rule have buckets of their own.
         assert_eq!((0..5).filter(|_| take(2, 60_000).is_ok()).count(), 3);
         assert_eq!(
             rates.take("other", PeerId::Uid(1), RATE, start + Duration::from_secs(60)),
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn stored_buckets_are_bounded() {
         let start = Instant::now();
         let rates = Rates::new(start);
         for uid in 0..MAX_BUCKETS as u32 {

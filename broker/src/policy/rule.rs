@@ -9,7 +9,7 @@ use crate::call::Call;
 use crate::config::{self, Agent, Must, Names, Rate, Scalar};
 use crate::peer::PeerPattern;
 
-/// A rule, ready to be asked.
+/// A compiled rule.
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) name: String,
@@ -24,7 +24,7 @@ pub(super) struct Rule {
     reads_the_body: bool,
     pub(super) rate: Option<Rate>,
     pub(super) login: bool,
-    /// Who its peers are to AWS.
+    /// The identity of its peers at AWS.
     pub(super) agent: Option<Arc<Agent>>,
 }
 
@@ -49,18 +49,18 @@ enum Test {
     BeAbsent,
 }
 
-/// What a rule says to a call that it is about.
+/// A rule's verdict on a call that it matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Yes.
+    /// The rule permits the call.
     Permits,
-    /// No, and no other rule may say yes: this matcher denies it.
+    /// This matcher denies the call, and other rules can't permit it.
     Denies(Matcher),
-    /// It says nothing of it: this matcher would have to permit it.
+    /// The rule doesn't permit the call: this matcher would have to.
     DoesNotPermit(Matcher),
-    /// Its condition on this argument doesn't hold.
+    /// Its condition on this argument isn't met.
     Argument(String),
-    /// Readers may disagree on an argument that it looks at.
+    /// Parsers may read differently an argument that it looks at.
     Ambiguous(String),
 }
 
@@ -77,9 +77,9 @@ pub enum Matcher {
     Prompts,
 }
 
-/// What of a rule permits a call.
+/// The part of a call that a rule permits or denies.
 enum Subject<'c> {
-    /// What opens and keeps a session.
+    /// Methods that open and maintain a session.
     Session,
     Tool(&'c str),
     Task,
@@ -89,13 +89,13 @@ enum Subject<'c> {
 }
 
 impl Rule {
-    /// The rule; what it looks at is added to `want`.
+    /// Compiles a rule; adds what it looks at to `want`.
     pub(super) fn new(rule: &config::Rule, want: &mut Want) -> Self {
         let arguments = rule.arguments.iter().filter_map(|argument| {
             Some(Condition {
                 tool: WildMatch::new(&argument.tool),
                 path: argument.path.clone(),
-                // The configuration has checked that it is a pointer.
+                // The configuration was checked for valid pointers.
                 place: want.look_at(&format!("/arguments{}", argument.path)).ok()?,
                 must: Test::new(&argument.must),
             })
@@ -117,12 +117,12 @@ impl Rule {
         }
     }
 
-    /// Whether it says anything of what the body asks for.
+    /// Whether the rule has conditions on the body.
     pub(super) fn reads_the_body(&self) -> bool {
         self.reads_the_body
     }
 
-    /// What it says to a call.
+    /// The rule's verdict on a call.
     pub(super) fn judge(&self, call: &Call) -> Verdict {
         let subject = Subject::of(call);
         if let Some(matcher) = self.denies(call, &subject) {
@@ -131,8 +131,8 @@ impl Rule {
         if !self.reads_the_body() || matches!(subject, Subject::Session) {
             return Verdict::Permits;
         }
-        // Whoever names tools, resources or prompts means that. What no matcher is about needs a method
-        // that is allowed by name: the next version of MCP has others.
+        // A rule about tools, resources or prompts decides about those. A method that no matcher is
+        // about must be allowed by name: later versions of MCP add methods.
         let (matcher, globs, name) = match subject {
             Subject::Tool(name) => (Matcher::Tools, &self.tools, Some(name)),
             Subject::Task => (Matcher::Tools, &self.tools, None),
@@ -223,12 +223,12 @@ impl Globs {
         Self { allow: globs.allow.as_deref().map(all), deny: all(&globs.deny) }
     }
 
-    /// Everything is allowed where nothing is named.
+    /// Whether the name is allowed; without an allow list, all names are.
     fn allows(&self, name: &str) -> bool {
         self.allow.is_none() || self.names(name)
     }
 
-    /// Nothing is.
+    /// Whether an allow list contains the name.
     fn names(&self, name: &str) -> bool {
         self.allow.as_ref().is_some_and(|globs| globs.iter().any(|glob| glob.matches(name)))
     }
@@ -261,8 +261,8 @@ impl Test {
     }
 }
 
-/// A number is the one that is written as the configuration would write it: `5.0` and `5e0` are others
-/// for some readers.
+/// Compares a value with a configured one. Numbers must be written as the configuration would write
+/// them: some parsers read `5.0` and `5e0` as other values.
 fn is(wanted: &Scalar, value: &Value) -> bool {
     match (wanted, value) {
         (Scalar::Text(wanted), Value::Text(text)) => wanted == text,
@@ -272,7 +272,7 @@ fn is(wanted: &Scalar, value: &Value) -> bool {
     }
 }
 
-/// What all rules look at.
+/// Compiles all rules, and collects what they look at.
 pub(super) fn rules(config: &[config::Rule]) -> (Vec<Rule>, Arc<Want>) {
     let mut want = Want::default();
     let rules = config.iter().map(|rule| Rule::new(rule, &mut want)).collect();

@@ -54,7 +54,7 @@ fn request(
     whole::check(request, &config.endpoints, want).expect("valid")
 }
 
-/// What a policy says to one request: nothing for a grant.
+/// The policy's decision about one request: `None` for a grant.
 fn verdict(rules: &str, uid: u32, profile: &str, host: &str, payload: Payload) -> Option<Reason> {
     let config = config(rules);
     let policy = Policy::new(&config);
@@ -66,8 +66,8 @@ fn verdict(rules: &str, uid: u32, profile: &str, host: &str, payload: Payload) -
     matched.decide(&request).outcome.err().map(|denial| denial.reason())
 }
 
-/// What a rule of uid 7 for `dev` says to a message.
-fn says(matchers: &str, message: &str) -> Option<Reason> {
+/// The decision of a rule of uid 7 for `dev` about a message.
+fn decision_on(matchers: &str, message: &str) -> Option<Reason> {
     let rule = format!("[[rule]]\npeer = {{ uid = 7 }}\nprofiles = [\"dev\"]\n{matchers}\n");
     let payload = Payload::Body(message.as_bytes().to_vec().into());
     verdict(&rule, 7, "dev", "aws-mcp", payload)
@@ -121,7 +121,7 @@ fn tools_are_allowed_by_glob_and_a_deny_wins() {
     }
     assert_eq!(tool(&format!("aws___{}", "x".repeat(200))), Some(Reason::AmbiguousJson));
 
-    // A second rule without tools would allow all; the deny of the first still wins.
+    // A second rule without tools would allow all; the deny of the first one still applies.
     let rules = format!("{rule}[[rule]]\npeer = {{ uid = 7 }}\nprofiles = [\"dev\"]\n");
     let tool = |name| verdict(&rules, 7, "dev", "aws-mcp", body(name));
     assert_eq!(tool("other"), None);
@@ -146,14 +146,14 @@ fn a_rule_about_tools_reads_the_body_itself() {
     assert_eq!(of(rule, raw(twice)), Some(Reason::AmbiguousJson));
     assert_eq!(of(rule, raw(r#"[{"method":"ping"}]"#)), Some(Reason::AmbiguousJson));
     assert_eq!(of(rule, raw(r#"{"id":1,"method":"tools/list"}"#)), None);
-    // Without such a rule nobody looks, and a hash is enough.
+    // Without such a rule the body isn't read, and a hash suffices.
     let open = "[[rule]]\npeer = { uid = 7 }\nprofiles = [\"dev\"]\n";
     assert_eq!(of(open, hash()), None);
     assert_eq!(of(open, raw(twice)), None);
 }
 
 #[test]
-fn the_rate_is_the_rules_and_each_peers() {
+fn rates_count_by_rule_and_peer() {
     let config = config(
         "[[rule]]\npeer = { gid = 100 }\nprofiles = [\"dev\"]\nrate = { per_second = 1, burst = 2 }\n\
          [[rule]]\npeer = { uid = 8 }\nprofiles = [\"dev\"]\n",
@@ -161,7 +161,7 @@ fn the_rate_is_the_rules_and_each_peers() {
     let now = Instant::now();
     let rates = Rates::new(now);
     let allowed = |uid, seconds| {
-        // A new policy for each, as after a reload: the rates stay.
+        // A new policy for each request, as after a reload: the rates are kept.
         let policy = Policy::new(&config);
         let request = request(&config, None, "dev", "aws-mcp", body("t"));
         let at = now + std::time::Duration::from_secs(seconds);
@@ -169,26 +169,26 @@ fn the_rate_is_the_rules_and_each_peers() {
         let matched = policy.match_rules(&peer, request.head()).expect("a rule");
         let checked = matched.check_rate(&rates, at).map_err(|denial| denial.reason());
         let decision = matched.decide(&request);
-        let paid = matched.charge(&decision, &rates, at).map_err(|denial| {
+        let charged = matched.charge(&decision, &rates, at).map_err(|denial| {
             assert!(denial.wait().is_some_and(|wait| !wait.is_zero()));
             denial.reason()
         });
         if uid != 8 {
-            assert_eq!(checked, paid);
+            assert_eq!(checked, charged);
         }
-        paid
+        charged
     };
     assert_eq!(allowed(7, 0), Ok(()));
     assert_eq!(allowed(7, 0), Ok(()));
     assert_eq!(allowed(7, 0), Err(Reason::RateLimited));
-    // Another user of the same rule isn't starved.
+    // Another user of the same rule isn't affected.
     assert_eq!(allowed(9, 0), Ok(()));
     assert_eq!(allowed(7, 1), Ok(()));
     assert_eq!(allowed(7, 1), Err(Reason::RateLimited));
 }
 
 #[test]
-fn a_sign_in_needs_a_rule_that_says_so() {
+fn a_sign_in_needs_a_rule_that_allows_it() {
     let rules = "[[rule]]\npeer = { uid = 7 }\nprofiles = [\"dev\"]\nlogin = true\n\
                  [[rule]]\npeer = { uid = 7 }\nprofiles = [\"prod\"]\n\
                  [[rule]]\npeer = { uid = 8 }\nprofiles = [\"*\"]\nlogin = false\n";
@@ -203,14 +203,14 @@ fn a_sign_in_needs_a_rule_that_says_so() {
     assert_eq!(verdict(9, "dev"), Err(Reason::PeerNotAllowed));
     assert_eq!(verdict(8, "nobody"), Err(Reason::ProfileNotAllowed));
     assert_eq!(verdict(8, "a b"), Err(Reason::ProfileNotAllowed));
-    // Where no rule was written, the own user could sign in with the AWS CLI as well.
+    // Without rules, the own user could sign in with the AWS CLI as well.
     let policy = Policy::new(&config(""));
     assert!(policy.authorize_login(&peer(1000), "dev").is_ok());
     assert!(policy.authorize_login(&peer(1001), "dev").is_err());
 }
 
 #[test]
-fn what_a_peer_may_see() {
+fn a_peer_sees_its_own_profiles_and_endpoints() {
     let rules = "[[rule]]\npeer = { uid = 7 }\nprofiles = [\"dev\"]\nendpoints = [\"two\"]\n\
                  [[rule]]\npeer = { uid = 8 }\nprofiles = [\"*\"]\n";
     let policy = Policy::new(&config(rules));
@@ -249,15 +249,15 @@ fn a_rule_about_mcp_permits_what_it_names_and_the_session() {
     let refused = Some(Reason::MethodNotAllowed);
     for rule in matchers {
         for method in SESSION {
-            assert_eq!(says(rule, &call(method, "{}")), None, "{rule} {method}");
+            assert_eq!(decision_on(rule, &call(method, "{}")), None, "{rule} {method}");
         }
-        assert_eq!(says(rule, r#"{"method":"notifications/cancelled","params":{}}"#), None);
-        assert_eq!(says(rule, r#"{"id":1,"result":{}}"#), None);
-        // What no rule knows is refused: also what only looks like a notification.
+        assert_eq!(decision_on(rule, r#"{"method":"notifications/cancelled","params":{}}"#), None);
+        assert_eq!(decision_on(rule, r#"{"id":1,"result":{}}"#), None);
+        // Unknown methods are refused, even those that look like notifications.
         for method in ["no/such", "elicitation/create", "notifications/x", "tools/call2"] {
-            assert_eq!(says(rule, &call(method, "{}")), refused, "{rule} {method}");
+            assert_eq!(decision_on(rule, &call(method, "{}")), refused, "{rule} {method}");
         }
-        assert_eq!(says(rule, "{}"), Some(Reason::AmbiguousJson));
+        assert_eq!(decision_on(rule, "{}"), Some(Reason::AmbiguousJson));
     }
     let cases = [
         ("tools/call", r#"{"name":"t"}"#, [true, false, false, false]),
@@ -273,31 +273,31 @@ fn a_rule_about_mcp_permits_what_it_names_and_the_session() {
     ];
     for (method, params, permitted) in cases {
         for (rule, permitted) in matchers.iter().zip(permitted) {
-            let outcome = says(rule, &call(method, params));
+            let outcome = decision_on(rule, &call(method, params));
             assert_eq!(outcome.is_none(), permitted, "{rule} {method} {params}: {outcome:?}");
         }
     }
     let completion = |of: &str| call("completion/complete", &format!(r#"{{"ref":{of}}}"#));
     let prompt = completion(r#"{"type":"ref/prompt","name":"p"}"#);
     let resource = completion(r#"{"type":"ref/resource","uri":"docs://a/{x}"}"#);
-    assert_eq!(says(matchers[2], &prompt), None);
-    assert_eq!(says(matchers[1], &resource), None);
-    assert_eq!(says(matchers[1], &prompt), refused);
-    assert_eq!(says(matchers[2], &resource), refused);
+    assert_eq!(decision_on(matchers[2], &prompt), None);
+    assert_eq!(decision_on(matchers[1], &resource), None);
+    assert_eq!(decision_on(matchers[1], &prompt), refused);
+    assert_eq!(decision_on(matchers[2], &resource), refused);
 }
 
 #[test]
-fn a_method_by_name_permits_what_no_other_matcher_is_about() {
+fn a_named_method_permits_only_calls_without_another_matcher() {
     let rule = "methods = { allow = [\"tools/call\", \"resources/read\"] }\n\
                 resources = { allow = [\"docs://*\"] }";
-    assert_eq!(says(rule, &call("tools/call", r#"{"name":"any"}"#)), None);
+    assert_eq!(decision_on(rule, &call("tools/call", r#"{"name":"any"}"#)), None);
     assert_eq!(
-        says(rule, &call("prompts/get", r#"{"name":"any"}"#)),
+        decision_on(rule, &call("prompts/get", r#"{"name":"any"}"#)),
         Some(Reason::MethodNotAllowed)
     );
-    // The rule says which resources: the method doesn't widen that.
-    assert_eq!(says(rule, &call("resources/read", r#"{"uri":"docs://a"}"#)), None);
-    let other = says(rule, &call("resources/read", r#"{"uri":"file:///a"}"#));
+    // The rule lists resources: the method doesn't widen that.
+    assert_eq!(decision_on(rule, &call("resources/read", r#"{"uri":"docs://a"}"#)), None);
+    let other = decision_on(rule, &call("resources/read", r#"{"uri":"file:///a"}"#));
     assert_eq!(other, Some(Reason::MethodNotAllowed));
 }
 
@@ -315,15 +315,18 @@ fn a_deny_of_any_matching_rule_wins() {
         ("tools = { deny = [\"t\"] }", call("tools/call", r#"{"name":"t"}"#)),
     ];
     for (matchers, message) in cases {
-        assert!(says(matchers, &message).is_some(), "{matchers}");
+        assert!(decision_on(matchers, &message).is_some(), "{matchers}");
         let both = format!("{matchers}\n{open}");
-        assert!(says(&both, &message).is_some(), "{matchers} beside a rule that permits all");
-        assert_eq!(says(&both, &call("other/method", "{}")), None, "{matchers}");
+        assert!(
+            decision_on(&both, &message).is_some(),
+            "{matchers} beside a rule that permits all"
+        );
+        assert_eq!(decision_on(&both, &call("other/method", "{}")), None, "{matchers}");
     }
 }
 
 #[test]
-fn conditions_on_arguments() {
+fn conditions_on_arguments_are_checked() {
     let tool = |arguments: &str| {
         call("tools/call", &format!(r#"{{"name":"run","arguments":{arguments}}}"#))
     };
@@ -355,13 +358,17 @@ fn conditions_on_arguments() {
         ("absent = true", r#"{"REGION":"b"}"#, Some(Reason::AmbiguousJson)),
     ];
     for (condition, arguments, expected) in cases {
-        assert_eq!(says(&rule(condition), &tool(arguments)), expected, "{condition} {arguments}");
+        assert_eq!(
+            decision_on(&rule(condition), &tool(arguments)),
+            expected,
+            "{condition} {arguments}"
+        );
     }
-    // A condition is about the tools that it names; keys of others may be any.
+    // A condition applies to the tools that it names; other tools may have any keys.
     let other = call("tools/call", r#"{"name":"other","arguments":{"region":"b","Region":1}}"#);
-    assert_eq!(says(&rule("equals = \"a\""), &other), None);
+    assert_eq!(decision_on(&rule("equals = \"a\""), &other), None);
     let long = tool(&format!(r#"{{"region":"{}"}}"#, "a".repeat(70_000)));
-    assert_eq!(says(&rule("matches = \"a*\""), &long), Some(Reason::AmbiguousJson));
+    assert_eq!(decision_on(&rule("matches = \"a*\""), &long), Some(Reason::AmbiguousJson));
 }
 
 #[test]

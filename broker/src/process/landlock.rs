@@ -1,9 +1,9 @@
-//! Landlock: what this process may open from here on, whatever runs in it.
+//! Landlock: restricts the files that this process can open, whatever code runs in it.
 //!
 //! <https://docs.kernel.org/userspace-api/landlock.html>
 //!
-//! Invariant: it holds for the thread that asks for it and for those that it starts: so it is asked for before there is
-//! another one. It can't be undone. Children inherit it.
+//! Invariant: a restriction applies to the calling thread and the threads that it starts, so it is
+//! set before there are others. It can't be removed. Children inherit it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,21 +14,21 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, RulesetStatus,
 };
 
-/// What is asked for; an older kernel enforces what it knows of it.
+/// The requested version; an older kernel enforces what it supports.
 const VERSION: ABI = ABI::V5;
 
 static CONFINED: AtomicBool = AtomicBool::new(false);
 
-/// Whether files that weren't named are closed to this process.
+/// Whether this process can open only the named files.
 pub(super) fn is_confined() -> bool {
     CONFINED.load(Ordering::Relaxed)
 }
 
-/// Closes all files to this thread and those that it starts, but the ones that are given with all that is in them. Tells how much of that the
-/// kernel enforces.
+/// Denies this thread and the threads that it starts access to all files but the given ones and
+/// their contents. Returns how much of that the kernel enforces.
 ///
 /// # Errors
-/// The kernel refuses, though it knows Landlock.
+/// The kernel refuses, although it supports Landlock.
 pub(super) fn restrict(readable: &[PathBuf], writable: &[PathBuf]) -> io::Result<RulesetStatus> {
     let status = enforce(readable, writable).map_err(io::Error::other)?;
     CONFINED.store(status.ruleset != RulesetStatus::NotEnforced, Ordering::Relaxed);
@@ -38,7 +38,7 @@ pub(super) fn restrict(readable: &[PathBuf], writable: &[PathBuf]) -> io::Result
 fn enforce(readable: &[PathBuf], writable: &[PathBuf]) -> Result<RestrictionStatus, RulesetError> {
     let mut rules = Ruleset::default().handle_access(AccessFs::from_all(VERSION))?.create()?;
     for (paths, access) in [(readable, read()), (writable, read() | write())] {
-        // What isn't there can't be opened either.
+        // A missing path can't be opened anyway.
         for (path, file) in paths.iter().filter_map(|path| Some((path, PathFd::new(path).ok()?))) {
             rules = rules.add_rule(PathBeneath::new(file, fitting(path, access)))?;
         }
@@ -50,7 +50,7 @@ fn read() -> BitFlags<AccessFs> {
     AccessFs::ReadFile | AccessFs::ReadDir
 }
 
-/// To write files and sockets, and to put one in place of another in the same directory.
+/// Writes files and sockets, and replaces them within a directory.
 fn write() -> BitFlags<AccessFs> {
     AccessFs::WriteFile
         | AccessFs::Truncate
@@ -60,7 +60,7 @@ fn write() -> BitFlags<AccessFs> {
         | AccessFs::RemoveFile
 }
 
-/// What of it makes sense for a file.
+/// The access rights that apply to a file.
 fn fitting(path: &Path, access: BitFlags<AccessFs>) -> BitFlags<AccessFs> {
     if path.is_dir() { access } else { access & AccessFs::from_file(VERSION) }
 }

@@ -1,8 +1,8 @@
-//! A thread that a confinement doesn't hold for, since it was there before. It does for the others what they can't do
-//! any more: it runs the programs of a `credential_process`, which open files of their own, and looks up which program a
-//! peer runs, which the kernel doesn't show to a confined thread.
+//! A thread that isn't confined, because it was started before. It does what the others can't do
+//! any more: it runs the programs of a `credential_process`, which open files of their own, and
+//! looks up the program of a peer, which the kernel doesn't show to a confined thread.
 //!
-//! Invariant: nothing that a caller sends reaches it but a process id.
+//! Invariant: of a caller's data, only a process id reaches it.
 
 use std::io;
 use std::sync::{OnceLock, mpsc};
@@ -11,23 +11,23 @@ type Work = Box<dyn FnOnce() + Send>;
 
 static THREAD: OnceLock<mpsc::Sender<Work>> = OnceLock::new();
 
-/// Starts it.
+/// Starts the thread.
 ///
 /// # Errors
-/// The system has no thread for it.
+/// The thread can't be started.
 pub(super) fn start() -> io::Result<()> {
     let (sender, asked) = mpsc::channel::<Work>();
     let work = move || asked.into_iter().for_each(|work| work());
     std::thread::Builder::new().name("outside".to_owned()).spawn(work)?;
-    // There is one at most; a second one would end at once, since nobody asks it.
+    // There is at most one; a second one would end at once, because its sender is dropped.
     THREAD.get_or_init(|| sender);
     Ok(())
 }
 
-/// Does a small piece of work there; here, where nothing is confined.
+/// Runs short work on that thread; without a confinement, on the current one.
 ///
 /// # Errors
-/// That of the work; or the thread is gone.
+/// The error of the work, or the thread is gone.
 pub(crate) fn run<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

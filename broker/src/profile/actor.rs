@@ -1,20 +1,22 @@
-//! One profile's credentials over time: loaded once however many ask, loaded again in the background
-//! before they end, served as long as they are valid.
+//! Manages the credentials of one profile: loads them once for all callers, reloads them in the
+//! background before they expire, and serves them while they are valid.
 //!
-//! The state is one value ([`machine`]), behind a lock that is held for a transition alone: no load, no file and no
-//! network is waited for under it. What a message made of it is published at once, as a whole, and in the order of the
-//! transitions. One task does what the state says is to be done next: it runs the one load that counts, and looks at the
-//! clock. A lock, and no queue of messages, since the keys of a profile that is removed must be gone when the removal
-//! returns, however much the workers have to do, and since what nobody can put into a queue can't fill one.
+//! The state is one value ([`machine`]), behind a lock that is held only for a transition: never
+//! for a load, a file or the network. The result of a message is published at once, as a whole, and
+//! in the order of the transitions. One task carries out the next step of the state: it runs the
+//! current load, and checks the clock. There is a lock instead of a message queue, because the keys
+//! of a removed profile must be gone when the removal returns, however busy the workers are, and
+//! because a queue could be filled.
 //!
-//! Invariant: the path of a signature with fresh credentials takes no lock, nor does whoever lists the profiles. A load is
-//! a task of its own, so that it survives whoever asked for it, and a panic in it is a failed load.
+//! Invariant: signatures with fresh credentials, and lists of profiles, take no lock. A load is a
+//! task of its own, so that it continues if its caller is cancelled, and a panic in it is a failed
+//! load.
 
+mod known_identity;
 mod machine;
 mod pace;
 mod state;
 mod status;
-mod whose;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -39,14 +41,14 @@ use crate::clock::Clock;
 use crate::error::{Denial, Reason};
 use crate::secret::Credentials;
 
-/// Nobody waits longer for a load: a `credential_process` may hang.
+/// The timeout of a load: a `credential_process` may hang.
 const LOAD_DEADLINE: Duration = Duration::from_secs(60);
 
-/// One profile's credentials.
+/// The credentials of one profile.
 pub(super) struct Actor {
     source: Arc<dyn Load>,
     machine: Mutex<Machine>,
-    /// The state as it was published last.
+    /// The last published state.
     status: ArcSwap<Status>,
     changes: watch::Sender<()>,
     clock: Clock,
@@ -55,16 +57,16 @@ pub(super) struct Actor {
     task: Once,
 }
 
-/// What can be told from outside.
+/// The visible state.
 pub(super) struct View {
     pub(super) state: ProfileState,
     pub(super) failure: Option<Denial>,
     pub(super) expiry: Option<SystemTime>,
     pub(super) loaded: Option<SystemTime>,
     pub(super) generation: u64,
-    /// What the files said when they were read last; nothing before that.
+    /// The last reading of the files, if there is one.
     pub(super) about: Option<About>,
-    /// Whose the credentials are, where that was asked; else empty.
+    /// The identity of the credentials if it was queried, else empty.
     pub(super) identity_arn: String,
 }
 
@@ -75,12 +77,12 @@ impl Actor {
         Self { source, machine, status, changes, clock, wake, task }
     }
 
-    /// Credentials that may sign at `now`.
+    /// Credentials that may be used at `now`.
     pub(super) async fn credentials(
         self: &Arc<Self>,
         now: SystemTime,
     ) -> Result<Arc<Credentials>, Denial> {
-        // Whoever waits for a load holds no keys meanwhile that may have to go.
+        // The keys aren't held while waiting for a load, because they may have to be dropped.
         let fresh = {
             let status = self.status.load();
             let held = status.usable(now);
@@ -94,73 +96,73 @@ impl Actor {
                 self.start();
                 Ok(credentials)
             }
-            None => wait(self.tell(|machine, now| machine.want(Asker::Caller, now))?).await,
+            None => wait(self.send(|machine, now| machine.want(Asker::Caller, now))?).await,
         }
     }
 
-    /// Starts a load that nobody waits for, unless one runs or has just failed.
+    /// Starts a load in the background, unless one is running or has just failed.
     pub(super) fn start(self: &Arc<Self>) {
-        // The outcome is kept in the state.
-        drop(self.tell(|machine, now| machine.want(Asker::Nobody, now)));
+        // The outcome is stored in the state.
+        drop(self.send(|machine, now| machine.want(Asker::Background, now)));
     }
 
-    /// Loads again now: an input of the credentials has changed.
+    /// Reloads, because an input of the credentials has changed.
     pub(super) fn change(self: &Arc<Self>, change: Change) {
-        self.tell(|machine, now| machine.change(change, now));
+        self.send(|machine, now| machine.change(change, now));
     }
 
-    /// Takes over what the files say now.
+    /// Updates the state with a new reading of the files.
     pub(super) fn take_reading(self: &Arc<Self>, reading: Reading) -> Taken {
-        self.tell(|machine, now| machine.take_reading(reading, now))
+        self.send(|machine, now| machine.take_reading(reading, now))
     }
 
-    /// Shows what the files say, unless somebody has read them for the profile before.
+    /// Publishes the data of the files, unless they have been read for the profile before.
     pub(super) fn survey(self: &Arc<Self>, reading: Reading) {
-        self.tell(|machine, _| machine.survey(reading));
+        self.send(|machine, _| machine.survey(reading));
     }
 
-    /// Drops the keys for good, before it returns.
+    /// Drops the keys permanently, before it returns.
     pub(super) fn end(self: &Arc<Self>) {
-        self.tell(|machine, now| machine.end(now));
+        self.send(|machine, now| machine.end(now));
     }
 
-    /// Upstream refused a signature of this generation. Loads again, and gives the generation to sign
-    /// with: it is greater if the load brought other credentials.
+    /// Reloads, because upstream refused a signature of this generation. Returns the generation to
+    /// sign with, which is greater if the credentials have changed.
     pub(super) async fn reject(self: &Arc<Self>, generation: u64) -> Result<u64, Denial> {
-        match self.tell(|machine, now| machine.reject(generation, now)) {
+        match self.send(|machine, now| machine.reject(generation, now)) {
             Rejection::Known(generation) => Ok(generation),
             Rejection::Wait(flight) => Ok(wait(flight).await?.generation()),
         }
     }
 
-    /// Whether anyone has asked for the credentials yet.
+    /// Whether the credentials have ever been requested.
     pub(super) fn is_touched(&self) -> bool {
         self.status.load().touched
     }
 
-    /// The token's file, whose changes count for this profile beside those of the AWS files.
+    /// The token's file, which is watched in addition to the AWS files.
     pub(super) fn token_file(&self) -> Option<PathBuf> {
         self.status.load().token_file.clone()
     }
 
-    /// Whether AWS can tell agents apart that use it, as far as the files tell.
+    /// Whether AWS can send apart the agents that use the profile, by the files.
     pub(super) fn traceable(&self) -> Option<Traceable> {
         self.status.load().about.as_ref().and_then(|about| about.traceable.clone())
     }
 
-    /// Whether the files have been read for it.
+    /// Whether the files have been read for the profile.
     pub(super) fn is_surveyed(&self) -> bool {
         self.status.load().about.is_some()
     }
 
-    /// The account that the credentials belong to, as far as AWS has said.
+    /// The account of the credentials, if AWS has returned it.
     pub(super) fn account(&self) -> Option<String> {
         let status = self.status.load();
         let of_keys = status.held.as_ref().and_then(|held| held.credentials.account());
         account_of(&status.identity_arn).or_else(|| of_keys.map(str::to_owned))
     }
 
-    /// The id of a key that stays the same.
+    /// The id of a key that never expires.
     pub(super) fn lasting_key(&self) -> Option<String> {
         let status = self.status.load();
         let held = status.held.as_ref().map(|held| &held.credentials);
@@ -182,21 +184,21 @@ impl Actor {
         }
     }
 
-    /// Hands a message to the state, and does what follows from it.
-    fn tell<T>(self: &Arc<Self>, message: impl FnOnce(&mut Machine, Moment) -> T) -> T {
+    /// Applies a message to the state, and carries out the consequences.
+    fn send<T>(self: &Arc<Self>, message: impl FnOnce(&mut Machine, Moment) -> T) -> T {
         let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
         let reply = message(&mut machine, self.now());
         if let Some(status) = machine.take_status() {
             self.status.store(Arc::new(status));
         }
-        let news = machine.take_news();
-        if let Some(Some(landing)) = &news
+        let notification = machine.take_notification();
+        if let Some(Some(landing)) = &notification
             && landing.outcome.is_ok()
         {
-            self.ask_whose(&mut machine);
+            self.query_identity(&mut machine);
         }
         drop(machine);
-        let Some(landing) = news else { return reply };
+        let Some(landing) = notification else { return reply };
         if let Some(landing) = landing {
             self.source.on_end(landing.took, landing.outcome.as_ref());
             landing.landed.send_replace(Some(landing.outcome));
@@ -207,11 +209,11 @@ impl Actor {
         reply
     }
 
-    /// Asks whose the keys in force are, once for each. Nobody waits for the answer.
-    fn ask_whose(self: &Arc<Self>, machine: &mut Machine) {
+    /// Queries the identity of the current keys, once for each key, in the background.
+    fn query_identity(self: &Arc<Self>, machine: &mut Machine) {
         let Some(held) = machine.state.held() else { return };
         let id = held.credentials.access_key_id().to_owned();
-        if machine.whose.is_about(&id) {
+        if machine.identity.is_about(&id) {
             return;
         }
         let Some(asking) = self.source.identify(held.credentials.expose_keys()) else { return };
@@ -219,18 +221,18 @@ impl Actor {
         let task = tokio::spawn(async move {
             let arn = asking.await.ok();
             if let Some(this) = this.upgrade() {
-                this.tell(|machine, _| machine.identify(&asked_about, arn));
+                this.send(|machine, _| machine.identify(&asked_about, arn));
             }
         });
-        machine.whose.ask(&id, task.abort_handle());
+        machine.identity.ask(&id, task.abort_handle());
     }
 
-    /// Begins a load, which ends in time.
+    /// Starts a load, with a timeout.
     fn load(self: &Arc<Self>, ticket: Ticket, effort: Effort, now: SystemTime) -> Loading {
         let (source, this) = (Arc::clone(&self.source), Arc::downgrade(self));
         let on_read = Box::new(move |reading| {
             if let Some(this) = this.upgrade() {
-                this.tell(|machine, _| machine.take_read_of_load(ticket, reading));
+                this.send(|machine, _| machine.take_read_of_load(ticket, reading));
             }
         });
         tokio::spawn(async move {
@@ -247,38 +249,39 @@ impl Actor {
 
 type Loading = JoinHandle<Result<Keys, Denial>>;
 
-/// The task of one profile: does what its state says is to be done, as long as the profile is there.
+/// The task of a profile: carries out the steps of its state, until the profile is dropped.
 async fn run(actor: Weak<Actor>) {
     let mut flight: Option<(Ticket, SystemTime, Loading)> = None;
     loop {
         let Some(this) = actor.upgrade() else { return };
         let (wake, now) = (Arc::clone(&this.wake), this.now());
-        match this.tell(|machine, _| machine.step(now)) {
+        match this.send(|machine, _| machine.step(now)) {
             Step::End => return,
             Step::Load(ticket, effort, look) => {
-                // One that was overtaken goes on, and nobody listens: cut off, it could lose a refresh token that the
-                // server has just given out. It may also hang, and nobody waits for that.
+                // A superseded load continues without a receiver: cancelling it could lose a
+                // refresh token that the server has just issued. It may also hang without blocking
+                // anything.
                 let running = flight.take().filter(|(of, ..)| *of == ticket);
                 let begin = || (ticket, now.wall, this.load(ticket, effort, now.wall));
                 let (_, began, load) = flight.insert(running.unwrap_or_else(begin));
-                // The profile may go meanwhile.
+                // The profile may be dropped during the load.
                 drop(this);
                 let loaded = tokio::select! {
                     loaded = load => loaded,
                     () = wake.notified() => continue,
                     () = tokio::time::sleep(look.unwrap_or_default()), if look.is_some() => {
                         let Some(this) = actor.upgrade() else { return };
-                        this.tell(Machine::tick);
+                        this.send(Machine::tick);
                         continue;
                     }
                 };
-                let panicked = "the load ended in a panic: a bug, of which the log says more";
+                let panicked = "the load ended in a panic: a bug, see the log for details";
                 let panicked = |_| Denial::new(Reason::CredentialsUnavailable, panicked);
                 let (loaded, began) = (loaded.map_err(panicked).flatten(), *began);
                 flight = None;
                 let Some(this) = actor.upgrade() else { return };
                 let chance = this.clock.chance();
-                this.tell(|machine, now| machine.land(ticket, loaded, began, chance, now));
+                this.send(|machine, now| machine.land(ticket, loaded, began, chance, now));
             }
             Step::Wait(pause) => {
                 flight = None;
@@ -288,13 +291,13 @@ async fn run(actor: Weak<Actor>) {
                     None => wake.notified().await,
                 }
                 let Some(this) = actor.upgrade() else { return };
-                this.tell(Machine::tick);
+                this.send(Machine::tick);
             }
         }
     }
 }
 
-/// The outcome of a load that runs.
+/// Waits for the outcome of a running load.
 async fn wait(mut flight: watch::Receiver<Outcome>) -> Result<Arc<Credentials>, Denial> {
     let outcome = flight.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
     outcome.unwrap_or_else(|| {
@@ -304,7 +307,7 @@ async fn wait(mut flight: watch::Receiver<Outcome>) -> Result<Arc<Credentials>, 
 
 impl Drop for Actor {
     fn drop(&mut self) {
-        // The task has nothing to do any more.
+        // Wakes the task, which then ends.
         self.wake.notify_one();
     }
 }

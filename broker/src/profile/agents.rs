@@ -1,7 +1,7 @@
-//! The credentials of agents: each rule with an `agent` has its peers sign with credentials of that agent's own.
+//! The credentials of agents: the peers of a rule with an `agent` sign with credentials of that agent.
 //!
-//! Invariant: there are at most as many as the configuration has pairs of a profile and an agent, made when they are
-//! first used, and dropped with the last rule that names the pair.
+//! Invariant: there is at most one for each pair of a profile and an agent in the configuration; it
+//! is made on first use, and dropped with the last rule that names the pair.
 
 use std::sync::{Arc, OnceLock};
 
@@ -22,13 +22,13 @@ pub(super) struct AgentActor {
 }
 
 impl AgentActor {
-    /// Nothing is made yet.
+    /// The actor is made on first use.
     pub(super) fn new(agent: Arc<Agent>, load: Observed, changes: watch::Sender<()>) -> Self {
         let load = Arc::new(Observed { agent: Some(Arc::clone(&agent)), ..load });
         Self { agent, load, changes, actor: OnceLock::new() }
     }
 
-    /// The actor, made if need be.
+    /// The actor; makes it if necessary.
     pub(super) fn actor(&self) -> &Arc<Actor> {
         self.actor.get_or_init(|| {
             let load = Arc::clone(&self.load);
@@ -36,18 +36,19 @@ impl AgentActor {
         })
     }
 
-    /// The actor, if anyone has needed it.
+    /// The actor, if it has been used.
     pub(super) fn made(&self) -> Option<&Arc<Actor>> {
         self.actor.get()
     }
 
-    /// Drops the keys for good. One that wasn't made is made for that: a call in flight may be about to.
+    /// Drops the keys permanently. An unused actor is made first, because a call in flight may be
+    /// about to use it.
     pub(super) fn end(&self) {
         self.actor().end();
     }
 }
 
-/// The agents that rules name for a profile, each once.
+/// The agents that rules name for a profile, without duplicates.
 pub(super) fn agents(profile: &ProfileName, rules: &[Rule]) -> Vec<Arc<Agent>> {
     let mut agents = Vec::new();
     for rule in rules.iter().filter(|rule| rule.profiles.contains(profile.as_str())) {
@@ -60,8 +61,8 @@ pub(super) fn agents(profile: &ProfileName, rules: &[Rule]) -> Vec<Arc<Agent>> {
     agents
 }
 
-/// Whether anybody may sign with the profile's own credentials: a rule without an agent says so, or no rule says
-/// anything of the profile.
+/// Whether the profile's own credentials may be used: a rule without an agent allows the profile,
+/// or no rule mentions it.
 pub(super) fn is_shared(profile: &ProfileName, rules: &[Rule]) -> bool {
     let mut about = rules.iter().filter(|rule| rule.profiles.contains(profile.as_str())).peekable();
     about.peek().is_none() || about.any(|rule| rule.agent.is_none())

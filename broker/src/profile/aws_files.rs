@@ -1,10 +1,11 @@
-//! The AWS files as the AWS CLI reads them: which section is which profile, and what it says.
+//! Reads the AWS files like the AWS CLI: the section of each profile, and its settings.
 //!
-//! The reference is botocore (`configloader.py`, `session.full_config`). Another reading is another identity: a section
-//! that one reader skips may be the role that another one assumes, while the keys beside it stay in force.
+//! The reference is botocore (`configloader.py`, `session.full_config`). A different interpretation
+//! is a different identity: a section that one parser skips may be the role that another one
+//! assumes, while the keys beside it are used.
 //!
-//! Invariant: a profile is what botocore makes of these files, or it has an [`Error`] with file and line. What is wrong
-//! with a section concerns the profiles that are made of it, and no others.
+//! Invariant: a profile is what botocore reads from these files, or it has an [`Error`] with file
+//! and line. An error of a section concerns only the profiles that use it.
 
 mod ini;
 pub(super) mod words;
@@ -18,18 +19,19 @@ use zeroize::Zeroizing;
 use self::ini::{Document, Section};
 use crate::error::{Denial, Reason};
 
-/// Both files. One that doesn't exist is an empty one.
+/// Both files. A missing file counts as empty.
 #[derive(Debug, Default)]
 pub(super) struct AwsFiles {
     config: File,
     credentials: File,
-    /// By its name, the section of the config file that counts.
+    /// The effective section of the config file, by profile name.
     profiles: HashMap<String, usize>,
-    /// By the section that counts, those that it stands in for: earlier ones, in other spellings of its name.
+    /// The sections that an effective one replaces, by its index: earlier ones, with other
+    /// spellings of its name.
     superseded: HashMap<usize, Vec<usize>>,
     sso_sessions: HashMap<String, usize>,
     services: HashMap<String, usize>,
-    /// By its name, the section of the credentials file.
+    /// The section of the credentials file, by profile name.
     keys: HashMap<String, usize>,
 }
 
@@ -39,7 +41,7 @@ struct File {
     document: Document,
 }
 
-/// What is wrong with a file, and where. It shows no value.
+/// An error in a file, with its position. It contains no values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Error {
     path: PathBuf,
@@ -64,7 +66,7 @@ pub(super) struct Other<'f> {
     section: &'f Section,
 }
 
-/// A setting that was found.
+/// A setting and its position.
 #[derive(Clone, Copy)]
 pub(super) struct Setting<'f> {
     path: &'f Path,
@@ -72,10 +74,10 @@ pub(super) struct Setting<'f> {
 }
 
 impl AwsFiles {
-    /// Reads the texts of the config and the credentials file.
+    /// Parses the texts of the config and the credentials file.
     ///
     /// # Errors
-    /// What is wrong concerns all profiles.
+    /// An error that concerns all profiles.
     pub(super) fn read(config: (&Path, &str), credentials: (&Path, &str)) -> Result<Self, Error> {
         let file = |(path, text): (&Path, &str)| {
             let error = |ini::Error { line, what }| Error { path: path.to_owned(), line, what };
@@ -86,7 +88,7 @@ impl AwsFiles {
             Self { config: file(config)?, credentials: file(credentials)?, ..Self::default() };
         for (index, section) in files.config.document.sections.iter().enumerate() {
             let header = section.header.as_str();
-            // By its first letters, as botocore does: `[profiles x]` is the profile x.
+            // By its first letters, like botocore: `[profiles x]` is the profile x.
             let kind = if header.starts_with("profile") {
                 &mut files.profiles
             } else if header.starts_with("sso-session") {
@@ -101,7 +103,7 @@ impl AwsFiles {
                 continue;
             };
             if let Ok([_, name]) = words::split(header).as_deref() {
-                // Of two spellings of one name the later section counts, alone.
+                // If a name has two spellings, only the later section is effective.
                 let earlier = kind.insert(name.to_string(), index);
                 supersede(&mut files.superseded, earlier, index);
             }
@@ -111,8 +113,8 @@ impl AwsFiles {
         Ok(files)
     }
 
-    /// What is wrong with a section of the config file that counts, or with one that it stands in for: that may have been
-    /// meant to say more.
+    /// The error of an effective section of the config file, or of one that it replaces, which may
+    /// have been intended to be effective.
     fn error(&self, index: usize) -> Option<Error> {
         let superseded = self.superseded.get(&index).into_iter().flatten();
         [&index].into_iter().chain(superseded).find_map(|index| {
@@ -121,12 +123,12 @@ impl AwsFiles {
         })
     }
 
-    /// The names of all profiles, each once, in the order of the alphabet.
+    /// The names of all profiles, without duplicates, in alphabetical order.
     pub(super) fn names(&self) -> BTreeSet<&str> {
         self.profiles.keys().chain(self.keys.keys()).map(String::as_str).collect()
     }
 
-    /// The profile of that name.
+    /// The profile with this name.
     pub(super) fn profile<'f>(&'f self, name: &'f str) -> Option<Profile<'f>> {
         let of = |file: &'f File, index: &HashMap<String, usize>| {
             index.get(name).and_then(|index| file.document.sections.get(*index))
@@ -151,8 +153,8 @@ impl AwsFiles {
         Some(Other { files: self, index, section })
     }
 
-    /// Why nobody can say what the files hold about a name, although they may not have it: a line that isn't a header
-    /// may have been meant as the one that says more about the profile than the rest.
+    /// The reason why the settings of a name are in doubt: a line that isn't a valid header may
+    /// have been intended as one with further settings of the profile.
     pub(super) fn doubt(&self, name: &str) -> Option<Error> {
         [&self.config, &self.credentials].into_iter().find_map(|file| {
             let suspect = file.document.suspects.iter().find(|it| names(&it.text, name))?;
@@ -162,7 +164,7 @@ impl AwsFiles {
     }
 }
 
-/// Takes note that one section stands in for another one, and for those that that one did.
+/// Records that a section replaces another one, and those that that one replaced.
 fn supersede(all: &mut HashMap<usize, Vec<usize>>, earlier: Option<usize>, later: usize) {
     let Some(earlier) = earlier else { return };
     let mut those = all.remove(&earlier).unwrap_or_default();
@@ -187,7 +189,7 @@ impl File {
 }
 
 impl<'f> Profile<'f> {
-    /// What is wrong with the sections that it is made of.
+    /// The error of its sections.
     pub(super) fn error(&self) -> Option<Error> {
         let config = self.files.profiles.get(self.name);
         config
@@ -196,7 +198,7 @@ impl<'f> Profile<'f> {
             .or_else(|| self.files.doubt(self.name))
     }
 
-    /// A setting. The credentials file comes first.
+    /// A setting. The credentials file has priority.
     pub(super) fn get(&self, key: &str) -> Option<Setting<'f>> {
         self.in_credentials(key).or_else(|| self.in_config(key))
     }
@@ -209,7 +211,7 @@ impl<'f> Profile<'f> {
         self.files.credentials.find(self.credentials, key)
     }
 
-    /// That something is wrong with the profile as a whole, at the header of its section.
+    /// An error of the profile as a whole, at the header of its section.
     pub(super) fn wrong(&self, what: impl Into<String>) -> Error {
         let (file, section) = match (self.config, self.credentials) {
             (Some(section), _) => (&self.files.config, Some(section)),
@@ -218,7 +220,7 @@ impl<'f> Profile<'f> {
         file.error(section.map_or(1, |section| section.line), what.into())
     }
 
-    /// The files of its sections, for messages about what they lack.
+    /// The files of its sections, for messages about missing sections.
     pub(super) fn files(&self) -> &'f AwsFiles {
         self.files
     }
@@ -243,28 +245,28 @@ impl<'f> Other<'f> {
 }
 
 impl<'f> Setting<'f> {
-    /// The value; nothing of a block of nested settings.
+    /// The value; empty for a block of nested settings.
     ///
     /// # Errors
-    /// It goes on over several lines.
+    /// The value continues on further lines.
     pub(super) fn text(&self) -> Result<&'f str, Error> {
         let value: &'f Zeroizing<String> = &self.setting.value;
         if value.starts_with('\n') {
             Err(self.wrong("is a block of settings, where a value is needed"))
         } else if value.contains('\n') {
-            Err(self.wrong("goes on in an indented line below, which the AWS CLI takes for a part of its value"))
+            Err(self.wrong("continues in an indented line below, which the AWS CLI reads as a part of its value"))
         } else {
             Ok(value)
         }
     }
 
-    /// The value, over all of its lines.
+    /// The value, with all of its lines.
     pub(super) fn lines(&self) -> &'f str {
         let value: &'f Zeroizing<String> = &self.setting.value;
         value
     }
 
-    /// One of the settings that are nested in it. Of two with one name the later counts.
+    /// A nested setting. If a name is repeated, the later one counts.
     ///
     /// # Errors
     /// It has no nested settings, or one of them isn't complete.
@@ -284,7 +286,7 @@ impl<'f> Setting<'f> {
         Ok(found)
     }
 
-    /// That something is wrong with the setting.
+    /// An error of the setting.
     pub(super) fn wrong(&self, what: impl fmt::Display) -> Error {
         let what = format!("{} {what}", self.setting.key);
         Error { path: self.path.to_owned(), line: self.setting.line, what }
@@ -297,14 +299,14 @@ impl fmt::Display for Error {
     }
 }
 
-/// What is wrong with the files is for a person to repair.
+/// The denial for an error of the files, which a person has to repair.
 pub(super) fn misconfigured(error: &Error) -> Denial {
     Denial::new(Reason::ProfileMisconfigured, error.to_string())
 }
 
-/// Whether a line may be about the name: it stands in it, and not as a part of a longer word.
+/// Whether a line may refer to the name: it contains it, and not as a part of a longer word.
 fn names(line: &str, name: &str) -> bool {
-    // Quotes, escapes and white space are the ways to write one name differently.
+    // Quotes, escapes and white space can spell a name differently.
     let plain = |text: &str| -> Zeroizing<String> {
         let kept = |c: &char| !matches!(c, '"' | '\'' | '\\') && !ini::is_space(*c);
         let mut plain = Zeroizing::new(String::with_capacity(text.len()));
@@ -320,7 +322,7 @@ fn names(line: &str, name: &str) -> bool {
                     && !word(line[at + name.len()..].chars().next())
             })
     };
-    // With white space squeezed out, the word `profile` stands right before the name.
+    // Without white space, the word `profile` precedes the name directly.
     bounded(line, name)
         || squeezed.match_indices(name_squeezed.as_str()).any(|(at, _)| {
             !name_squeezed.is_empty()

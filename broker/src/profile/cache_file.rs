@@ -1,8 +1,9 @@
-//! The files of tokens that the AWS CLI and the SDKs share: read and replaced away from the runtime's workers.
+//! The token files that the AWS CLI and the SDKs share, which are read and replaced outside of the
+//! runtime's workers.
 //!
-//! Invariant: a file is used if nobody else can change it ([`Trusted`]); the attack is a token of the attacker's account.
-//! It is replaced as a whole, and is for its owner alone. A file system that hangs costs one thread a
-//! file, and nobody waits for it longer than [`PATIENCE`].
+//! Invariant: a file is used only if no other user can change it ([`Trusted`]); the attack is a
+//! token of the attacker's account. It is replaced as a whole, with access only for its owner. A
+//! hanging file system blocks one thread per file, and callers wait at most [`TIMEOUT`] for it.
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -19,20 +20,20 @@ use super::locks::Locks;
 use crate::error::{Denial, Reason};
 use crate::trusted::Trusted;
 
-/// A home on a network file system may hang.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// No program writes a token that is longer.
+/// The timeout: a home on a network file system may hang.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The largest token file in bytes; no program writes larger ones.
 const LONGEST: u64 = 1024 * 1024;
 
-/// Access to cache files, one at a time to each.
+/// Access to cache files, one at a time for each file.
 #[derive(Debug, Default)]
 pub(super) struct CacheFiles(Locks<PathBuf>);
 
 impl CacheFiles {
-    /// Does blocking work on the file. Once begun it comes to its end, even if nobody waits for that any more.
+    /// Runs blocking work on the file. Once started it is completed, even if the caller is cancelled.
     ///
     /// # Errors
-    /// Those of the work; `TimedOut` where that, or the work of someone else on the file, takes too long.
+    /// The error of the work; `TimedOut` if the work, or earlier work on the same file, takes too long.
     pub(super) async fn with<T: Send + 'static>(
         &self,
         path: &Path,
@@ -49,17 +50,17 @@ impl CacheFiles {
             working.await.map_err(io::Error::other).flatten()
         };
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the file system doesn't answer");
-        tokio::time::timeout(PATIENCE, done).await.map_err(late).flatten()
+        tokio::time::timeout(TIMEOUT, done).await.map_err(late).flatten()
     }
 }
 
-/// The file's content.
+/// The content of the file.
 ///
 /// # Errors
-/// Why it can't be read. A named pipe or a device is no token's file.
+/// The file can't be read. Named pipes and devices are refused.
 pub(super) fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut content = Zeroizing::default();
-    // Without waiting: that of a pipe would have no end.
+    // Opened without blocking: reading a pipe might never end.
     let file = Trusted::existing(path)?.open(File::options().read(true), OFlags::NONBLOCK)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a file"));
@@ -71,7 +72,7 @@ pub(super) fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     }
 }
 
-/// A file that is there and can't be read: no sign-in would help.
+/// The denial for a file that exists and can't be read: signing in wouldn't help.
 pub(super) fn unreadable(path: &Path, error: &io::Error) -> Denial {
     let reason = match error.kind() {
         io::ErrorKind::TimedOut => Reason::CredentialsUnavailable,
@@ -80,14 +81,14 @@ pub(super) fn unreadable(path: &Path, error: &io::Error) -> Denial {
     Denial::new(reason, format!("{} can't be read: {error}", path.display()))
 }
 
-/// Puts another content in place of the file's, or makes the file.
+/// Replaces the content of the file, or creates it.
 ///
 /// # Errors
-/// Why it can't be written; then nothing has changed.
+/// The file can't be written, and is unchanged.
 pub(super) fn replace(path: &Path, content: &str) -> io::Result<()> {
     let directory = Trusted::directory(path.parent().unwrap_or(Path::new(".")))?;
     let path = directory.path().join(path.file_name().unwrap_or_default());
-    // Not by the process's id: in containers that share a home it is the same.
+    // The name isn't made from the process id, which can be the same in containers that share a home.
     let chance = RandomState::new().hash_one(());
     let temporary = path.with_extension(format!("{chance:016x}.tmp"));
     let written = File::options()
@@ -101,7 +102,7 @@ pub(super) fn replace(path: &Path, content: &str) -> io::Result<()> {
         })
         .and_then(|()| std::fs::rename(&temporary, &path));
     if written.is_err() {
-        // A token doesn't stay behind under a name that nobody looks for.
+        // A temporary file with a token must not be left behind.
         drop(std::fs::remove_file(&temporary));
     }
     written
@@ -117,11 +118,11 @@ mod tests {
     use crate::deadline;
 
     #[test]
-    fn a_file_is_replaced_as_a_whole_and_for_its_owner_alone() {
+    fn a_file_is_replaced_as_a_whole_and_private_to_its_owner() {
         let home = tempfile::tempdir().expect("a home");
         let path = home.path().join("a/b/token.json");
         replace(&path, "canary-1").expect("a directory is made");
-        // Another program's mode doesn't stay.
+        // The permissions set by another program aren't kept.
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("ours");
         let other = home.path().join("link");
         std::fs::hard_link(&path, &other).expect("a link");
@@ -133,9 +134,10 @@ mod tests {
         assert_eq!(mode(path.parent().expect("a directory")) & 0o777, 0o700);
     }
 
-    /// The attack: a token of the attacker's account, and a directory from which they would take ours.
+    /// The attack: a token of the attacker's account, and a directory in which the attacker could
+    /// read the broker's.
     #[test]
-    fn what_others_can_change_is_neither_read_nor_written() {
+    fn files_that_others_can_change_are_neither_read_nor_written() {
         let home = tempfile::tempdir().expect("a home");
         let path = home.path().join("token.json");
         let set = |path: &Path, mode| {
@@ -166,10 +168,10 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_leaves_nothing_behind() {
+    fn a_failed_write_leaves_no_file_behind() {
         let home = tempfile::tempdir().expect("a home");
         let path = home.path().join("token.json");
-        // The rename fails: a directory that isn't empty is in its place.
+        // The rename fails, because a non-empty directory is in its place.
         std::fs::create_dir_all(path.join("x")).expect("a directory");
         replace(&path, "canary").expect_err("it isn't written");
         assert_eq!(std::fs::read_dir(home.path()).expect("a directory").count(), 1);
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_too_long_isn_t_read() {
+    fn a_too_long_file_is_not_read() {
         let home = tempfile::tempdir().expect("a home");
         let path = home.path().join("token.json");
         let file = File::create(&path).expect("a file");
@@ -189,7 +191,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_pipe_is_refused_and_not_waited_for() {
+    fn a_pipe_is_refused_without_waiting() {
         let home = tempfile::tempdir().expect("a home");
         let path = home.path().join("token.json");
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
@@ -198,9 +200,10 @@ mod tests {
         assert!(read(&path).is_err());
     }
 
-    /// The attack: a home on a server that is away takes one thread after the other, until no file can be read.
+    /// The attack: a home on an unavailable server blocks one thread after the other, until no file
+    /// can be read.
     #[tokio::test(start_paused = true)]
-    async fn a_file_that_hangs_costs_one_thread() {
+    async fn a_hanging_file_blocks_one_thread() {
         let home = tempfile::tempdir().expect("a home");
         let (hung, good) = (home.path().join("hung"), home.path().join("good"));
         std::fs::write(&good, "token").expect("a file");
@@ -224,14 +227,14 @@ mod tests {
         deadline::until(|| begun.load(Ordering::SeqCst) > 0).await;
         let content = files.with(&good, read).await.expect("other files are read");
         assert_eq!(content.as_slice(), b"token");
-        tokio::time::advance(PATIENCE).await;
+        tokio::time::advance(TIMEOUT).await;
         for asked in asked {
-            let late = asked.await.expect("a task").expect_err("nobody answers");
+            let late = asked.await.expect("a task").expect_err("the file system hangs");
             assert_eq!(late.kind(), io::ErrorKind::TimedOut);
         }
         assert_eq!(begun.load(Ordering::SeqCst), 1);
         drop(release);
-        // The thread is free again, and the file with it.
+        // The thread and the file are available again.
         std::fs::write(&hung, "token").expect("a file");
         assert!(files.with(&hung, read).await.is_ok());
     }

@@ -1,6 +1,7 @@
-//! Proofs that whoever renews a session of `aws login` holds its key: DPoP (RFC 9449) with ES256.
+//! Proofs of possession of a session's key, for renewing a session of `aws login`: DPoP (RFC 9449)
+//! with ES256.
 //!
-//! Invariant: each proof is good for one request (its `jti` is random), to one URL.
+//! Invariant: each proof is valid for one request (its `jti` is random), to one URL.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -11,12 +12,12 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-/// The private key of a session; the library zeroes it.
+/// The private key of a session, which the library zeroes.
 pub(super) struct ProofKey(EcdsaKeyPair);
 
 impl ProofKey {
-    /// Reads a P-256 key in PEM form as botocore does: whatever the label says, SEC 1 (which `aws login` writes) or
-    /// PKCS #8. Nothing where it isn't one.
+    /// Parses a P-256 key in PEM form like botocore: SEC 1 (which `aws login` writes) or PKCS #8,
+    /// whatever the label. Returns `None` if it isn't one.
     pub(super) fn of(pem: &str) -> Option<Self> {
         let lines = pem.lines().map(str::trim).filter(|line| !line.starts_with("-----"));
         let mut text = Zeroizing::new(String::with_capacity(pem.len()));
@@ -25,9 +26,10 @@ impl ProofKey {
         EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, &der).ok().map(Self)
     }
 
-    /// The value of the header `DPoP` for a POST to `url` at `now`. Nothing where the machine gives no randomness.
+    /// The value of the header `DPoP` for a POST to `url` at `now`; `None` if the machine has no
+    /// random numbers.
     pub(super) fn proof(&self, url: &str, now: SystemTime) -> Option<String> {
-        // Uncompressed: 4, then both coordinates.
+        // The uncompressed form: 4, then both coordinates.
         let (x, y) = self.0.public_key().as_ref().get(1..)?.split_at_checked(32)?;
         let header = serde_json::json!({
             "typ": "dpop+jwt",
@@ -60,7 +62,7 @@ impl fmt::Debug for ProofKey {
     }
 }
 
-/// A random UUID (RFC 9562, version 4), which is what the AWS CLI sends.
+/// A random UUID (RFC 9562, version 4), like the AWS CLI's.
 fn unique() -> Option<String> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).ok()?;
@@ -71,7 +73,7 @@ fn unique() -> Option<String> {
     Some(parts.join("-"))
 }
 
-/// For tests: keys, and the other side.
+/// For tests: keys, and the verifier.
 #[cfg(test)]
 pub(super) mod fake {
     use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der};
@@ -80,7 +82,7 @@ pub(super) mod fake {
 
     use super::*;
 
-    /// A new key as `aws login` writes it, and its public half.
+    /// A new key in the form of `aws login`, and its public half.
     pub(in crate::profile) fn key() -> (String, Vec<u8>) {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
         let der: EcPrivateKeyRfc5915Der<'_> = key.private_key().as_der().expect("a key");
@@ -94,7 +96,7 @@ pub(super) mod fake {
         format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
     }
 
-    /// The claims of a proof that the holder of the key made.
+    /// The claims of a proof, after verifying its signature.
     pub(in crate::profile) fn verified(proof: &str, public: &[u8]) -> Value {
         let parts: Vec<&str> = proof.split('.').collect();
         let [header, claims, signature] = parts[..] else { panic!("{proof}") };
@@ -136,13 +138,13 @@ mod tests {
         assert!("89ab".contains(&id[19..20]), "{id}");
         let next = fake::verified(&key.proof(URL, now).expect("a proof"), &public);
         assert_ne!(next["jti"], claims["jti"], "a proof is good once");
-        // A clock that has lost its battery.
+        // The clock is before 1970.
         let early = SystemTime::UNIX_EPOCH - Duration::from_secs(5);
         assert_eq!(fake::verified(&key.proof(URL, early).expect("a proof"), &public)["iat"], 0);
     }
 
     #[test]
-    fn a_key_is_read_in_both_forms_and_shown_in_none() {
+    fn a_key_is_read_in_both_forms_and_never_shown() {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
         let der = key.to_pkcs8v1().expect("a key");
         let pem = fake::pem("PRIVATE KEY", der.as_ref());
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_of_that_curve_is_refused() {
+    fn keys_of_other_curves_are_refused() {
         let other = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).expect("a key");
         let der = other.to_pkcs8v1().expect("a key");
         let (good, _) = fake::key();

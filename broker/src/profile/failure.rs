@@ -1,11 +1,12 @@
-//! What a failed load means to the caller: whom to ask, what to repair, or to try again.
+//! Maps failed loads to the reasons for callers, which tell what to do: sign in, repair the
+//! profile, or try again.
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 
 use crate::error::{AwsError, Denial, Reason, in_words, shown};
 
-/// What passes by itself, though the status says that the client is at fault.
+/// Temporary errors, although their status is a client error.
 const PASSING: [&str; 7] = [
     "IDPCommunicationError",
     "RequestLimitExceeded",
@@ -16,7 +17,8 @@ const PASSING: [&str; 7] = [
     "TooManyRequestsException",
 ];
 
-/// The codes by which AWS's services name one and the same thing: the query protocol and the JSON protocols differ.
+/// The codes of AWS's services for the same error: the query protocol and the JSON protocols use
+/// different ones.
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>
 const MEANINGS: [(Reason, &[&str]); 4] = [
     (
@@ -48,14 +50,14 @@ const MEANINGS: [(Reason, &[&str]); 4] = [
     (Reason::RegionDisabled, &["OptInRequired", "RegionDisabledException"]),
 ];
 
-/// What AWS's own error says.
+/// The error of AWS, if there is one.
 fn words<E: ProvideErrorMetadata>(error: &SdkError<E>, secrets: &[&str]) -> Option<AwsError> {
     let SdkError::ServiceError(context) = error else { return None };
     let error = context.err();
     Some(AwsError::new(error.code(), error.message(), secrets))
 }
 
-/// Whether the same request will be refused again: no permission, no such role, a dead key.
+/// Whether the same request would be refused again: missing permission, unknown role, invalid key.
 fn for_good<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     let SdkError::ServiceError(context) = error else { return false };
     let passes = context.err().code().is_some_and(|code| PASSING.contains(&code));
@@ -63,12 +65,13 @@ fn for_good<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     status.is_client_error() && status.as_u16() != 429 && !passes
 }
 
-/// Whether AWS found the time of the request too far from its own. It says so in the message of a signature's error.
+/// Whether AWS reports that the time of the request differs too much from its own. Only the message
+/// of a signature's error tells that.
 fn is_clock<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     let of_signature = ["InvalidSignatureException", "SignatureDoesNotMatch"];
-    let said = ["Signature expired", "Signature not yet current"];
+    let messages = ["Signature expired", "Signature not yet current"];
     error.code().is_some_and(|code| of_signature.contains(&code))
-        && error.message().is_some_and(|message| said.iter().any(|it| message.contains(it)))
+        && error.message().is_some_and(|message| messages.iter().any(|it| message.contains(it)))
 }
 
 /// A denial with the error of AWS, or of the network.
@@ -82,7 +85,7 @@ where
     }
 }
 
-/// STS refused a call that was signed with the keys among `secrets`.
+/// STS refused a call that was signed with the keys in `secrets`.
 pub(super) fn of_sts<E>(error: &SdkError<E>, action: &str, secrets: &[&str]) -> Denial
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -104,7 +107,7 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     let operation = "AssumeRoleWithWebIdentity";
-    // Its issuer is about to rotate it.
+    // The token's issuer rotates it.
     if error.code() == Some("ExpiredTokenException") {
         let operation = format!("sts:{operation}");
         return denial(Reason::CredentialsUnavailable, &operation, error, &[token]);
@@ -112,17 +115,17 @@ where
     of_sts(error, operation, &[token])
 }
 
-/// The portal of IAM Identity Center didn't give a role's credentials.
+/// The portal of IAM Identity Center refused a role's credentials.
 pub(super) fn of_portal<E>(error: &SdkError<E>, token: &str) -> Denial
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     let status = error.raw_response().map(|response| response.status().as_u16());
     let reason = match (status, error.code()) {
-        // The token is dead: expired, revoked, signed out.
+        // The token has expired, was revoked, or the person signed out.
         (Some(401), _) => Reason::LoginRequired,
         _ if !for_good(error) => Reason::CredentialsUnavailable,
-        // It lives, and has no such account or role.
+        // The token is valid, but has no access to the account or role.
         (Some(403), _) | (_, Some("ForbiddenException" | "ResourceNotFoundException")) => {
             Reason::NoAccountAccess
         }
@@ -131,13 +134,13 @@ where
     denial(reason, "sso:GetRoleCredentials", error, &[token])
 }
 
-/// One of the SDK's own providers failed: a metadata service, which was asked with `secrets`. `nothing` is the reason
-/// where there is nothing that could have credentials.
+/// A provider of the SDK failed: a metadata service, which was called with `secrets`. `nothing` is
+/// the reason if there is no source of credentials.
 pub(super) fn of_provider(error: &CredentialsError, nothing: Reason, secrets: &[&str]) -> Denial {
     let reason = match error {
         CredentialsError::CredentialsNotLoaded(_) => nothing,
         CredentialsError::InvalidConfiguration(_) => Reason::ProfileMisconfigured,
-        // A non-exhaustive type of another crate: what it doesn't know may pass.
+        // A non-exhaustive type of another crate: unknown errors count as temporary.
         _ => Reason::CredentialsUnavailable,
     };
     Denial::new(reason, shown(&in_words(error), secrets))

@@ -1,4 +1,4 @@
-//! For tests: an HTTP server that answers as it is told, in place of AWS.
+//! For tests: an HTTP server with scripted responses, in place of AWS.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-/// One request: when it came, its path and its body (null where that is no JSON).
+/// A request: its time, its path and its body (null if it isn't JSON).
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) at: Instant,
@@ -45,12 +45,12 @@ impl Fake {
         self.asked.lock().expect("a lock").clone()
     }
 
-    /// What was asked of one path.
+    /// The requests to one path.
     pub(crate) fn asked_of(&self, path: &str) -> Vec<Asked> {
         self.asked().into_iter().filter(|asked| asked.path == path).collect()
     }
 
-    /// A configuration that calls this server for every service.
+    /// A configuration that uses this server for every service.
     pub(crate) async fn config(&self) -> SdkConfig {
         let loader = aws_config::defaults(BehaviorVersion::latest()).no_credentials();
         loader.region(Region::new("us-east-1")).endpoint_url(&self.url).load().await

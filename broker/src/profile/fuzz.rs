@@ -1,4 +1,5 @@
-//! The parsers of what AWS's programs write, for the fuzz targets ([`crate::fuzz`]). No secret gets out of here.
+//! The parsers of files and output of AWS's programs, for the fuzz targets ([`crate::fuzz`]). They
+//! return no secret.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -6,7 +7,7 @@ use std::time::SystemTime;
 use super::aws_files::AwsFiles;
 use super::{login_token, source, time, token};
 
-/// These settings of these profiles, one profile after the other. The error is what is wrong with the files, or with the
+/// These settings of these profiles, one profile after the other, or the error of the files or of a
 /// setting.
 pub(crate) fn settings(
     config: &str,
@@ -30,17 +31,17 @@ pub(crate) fn settings(
     found
 }
 
-/// The expiry of a token of IAM Identity Center.
+/// The expiry of an IAM Identity Center token.
 pub(crate) fn sso_token(json: &[u8]) -> Option<SystemTime> {
     token::parse(json).map(|token| token.expiry)
 }
 
-/// The expiry of a session of `aws login`.
+/// The expiry of an `aws login` session.
 pub(crate) fn login_token(json: &[u8]) -> Result<SystemTime, String> {
     login_token::parse(json).map(|token| token.expiry)
 }
 
-/// The key id and the expiry that a `credential_process` printed.
+/// The key id and the expiry in the output of a `credential_process`.
 pub(crate) fn process_output(text: &str) -> Result<(String, Option<SystemTime>), &'static str> {
     source::child::parse(text).map(|keys| (keys.access_key_id().to_owned(), keys.expiry()))
 }

@@ -1,9 +1,9 @@
-//! The two AWS files of this broker: read here, as a whole, and once for all who ask at the same time.
+//! The two AWS files of this broker, which are read as a whole, and once for concurrent callers.
 //!
-//! Invariant: a file that is there counts, or nothing does. A profile whose role stands in a file that can't be read
-//! would else sign with the keys that are only meant to assume that role.
+//! Invariant: an existing file that can't be read is an error. Otherwise a profile whose role is in
+//! such a file would sign with the keys that are only meant to assume that role.
 //!
-//! Whoever holds a [`Snapshot`] holds the keys in it; nothing of the files stays here.
+//! A [`Snapshot`] contains the keys of the files; nothing else keeps their content.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,38 +20,39 @@ use crate::config;
 use crate::error::{Denial, Reason};
 use crate::process;
 
-/// A file of a thousand profiles has a quarter of a megabyte.
+/// The largest file in bytes. A file with a thousand profiles has 250 KB.
 const MAX_FILE: usize = 16 << 20;
 
-/// Where the files are.
+/// The paths of the files.
 #[derive(Debug)]
 pub(super) struct Home {
     /// The config and the credentials file.
     places: [Option<Place>; 2],
     homeless: bool,
-    /// What was read last, as long as somebody holds it, and how often the files have been read.
+    /// The last snapshot, while anyone holds it, and the number of readings.
     shared: Arc<Mutex<(Weak<Snapshot>, u64)>>,
-    /// Held by the thread that reads: a file system that hangs holds up one thread, however many ask.
+    /// Locked by the thread that reads: a hanging file system blocks one thread, for any number of
+    /// callers.
     reading: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Clone)]
 struct Place {
     path: PathBuf,
-    /// By the broker's configuration: it has to be there.
+    /// Whether the broker's configuration names the file, which must then exist.
     given: bool,
 }
 
-/// What the files said at one moment.
+/// The content of the files at one time.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    /// Or why nobody can tell.
+    /// The files, or the reason why they can't be read.
     pub(super) files: Result<AwsFiles, Denial>,
-    /// Whether a file that has to be there isn't.
+    /// Whether a file that must exist is missing.
     pub(super) taken_away: bool,
-    /// Which reading it is: each begins after the one before has ended.
+    /// The number of the reading; each one begins after the previous one has ended.
     pub(super) version: u64,
-    /// Of the moment before they were read: an edit while they are read makes another mark.
+    /// The marks from before the reading: an edit during the reading changes them.
     marks: [Option<Mark>; 2],
 }
 
@@ -72,12 +73,12 @@ impl Home {
         self.places.iter().flatten().map(|place| &place.path)
     }
 
-    /// Whether there is no place to look for one of the files, since nobody has a home.
+    /// Whether one of the files has no path, because the user has no home.
     pub(super) fn is_nowhere(&self) -> bool {
         self.homeless && self.places.iter().any(Option::is_none)
     }
 
-    /// What the files say now.
+    /// The current content of the files.
     pub(super) async fn read(&self) -> Arc<Snapshot> {
         let alone = Arc::clone(&self.reading).lock_owned().await;
         let (places, shared) = (self.places.clone(), Arc::clone(&self.shared));
@@ -95,7 +96,7 @@ impl Home {
             read
         });
         reading.await.unwrap_or_else(|_| {
-            let why = "the AWS files: reading them was broken off";
+            let why = "the AWS files: reading them was interrupted";
             Arc::new(Snapshot::failed(Denial::new(Reason::CredentialsUnavailable, why)))
         })
     }
@@ -106,7 +107,7 @@ impl Snapshot {
         Self { files: Err(denial), taken_away: false, version: 0, marks: [None, None] }
     }
 
-    /// What the files say now, for somebody alone. This blocks.
+    /// The current content of the files, not shared. It blocks.
     pub(super) fn of(home: &Home) -> Self {
         Self::read(&home.places, [None, None], 0)
     }
@@ -133,17 +134,17 @@ impl Snapshot {
         Self { files, taken_away, version, marks }
     }
 
-    /// The files, as long as they can be read.
+    /// The files, if they could be read.
     ///
     /// # Errors
-    /// Why they can't.
+    /// The reason why they couldn't.
     pub(super) fn files(&self) -> Result<&AwsFiles, Denial> {
         self.files.as_ref().map_err(Clone::clone)
     }
 }
 
 impl Place {
-    /// The text; an empty one where nothing has to be.
+    /// The text; empty for a missing file that needn't exist.
     fn read(&self) -> Result<Zeroizing<String>, Denial> {
         let shown = self.path.display();
         let bytes = match read_bounded(&self.path) {
@@ -160,7 +161,7 @@ impl Place {
                     | io::ErrorKind::InvalidInput
                     | io::ErrorKind::PermissionDenied
                     | io::ErrorKind::IsADirectory => Reason::ProfileMisconfigured,
-                    // No file descriptors left, a disk that is gone.
+                    // No file descriptors left, or a disk error.
                     _ => Reason::CredentialsUnavailable,
                 };
                 return Err(Denial::new(reason, detail));
@@ -176,10 +177,10 @@ impl Place {
     }
 }
 
-/// The whole file. `/dev/null` is an empty one, as people use it to have none.
+/// The whole file. `/dev/null` is an empty one, which people use to have none.
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let found = std::fs::metadata(path)?;
-    // Reading a pipe would wait for somebody to write, and take away what others are to read.
+    // Reading a pipe would wait for a writer, and consume data meant for others.
     if !found.is_file() && !found.is_dir() && !found.file_type().is_char_device() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     }

@@ -1,5 +1,5 @@
-//! Whose credentials they are, by asking AWS. A signature doesn't need it: `check` asks, and the broker
-//! where its configuration says so.
+//! Queries AWS for the identity of credentials. Signatures don't need it: `check` queries it, and
+//! the broker if its configuration asks for it.
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
@@ -8,7 +8,8 @@ use aws_types::SdkConfig;
 use super::failure;
 use crate::error::Denial;
 
-/// The account and the role, as far as an ARN names them: that of a role, or of its session. A user has no role.
+/// The account and the role in an ARN of a role, or of its session; empty parts are unknown. A user
+/// has no role.
 pub(super) fn account_and_role(arn: &str) -> (&str, &str) {
     let mut parts = arn.splitn(6, ':').skip(4);
     let (account, resource) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -20,16 +21,16 @@ pub(super) fn account_and_role(arn: &str) -> (&str, &str) {
     (account, role)
 }
 
-/// Who AWS says that the credentials belong to.
+/// The identity of credentials, as reported by AWS.
 #[derive(Debug)]
 pub struct Identity {
-    /// The account's number.
+    /// The account id.
     pub account: String,
     /// The user's or the role session's ARN.
     pub arn: String,
 }
 
-/// Asks with the credentials that it is about.
+/// Queries the identity with the credentials themselves.
 pub(super) async fn ask(config: SdkConfig, keys: Credentials) -> Result<Identity, Denial> {
     let provider = SharedCredentialsProvider::new(keys.clone());
     let config = config.to_builder().credentials_provider(provider).build();
@@ -54,7 +55,7 @@ mod tests {
     use super::{account_and_role, account_of};
 
     #[test]
-    fn arns_name_an_account_and_maybe_a_role() {
+    fn arns_contain_an_account_and_maybe_a_role() {
         for (arn, account, role) in [
             ("arn:aws:iam::123456789012:role/Reader", "123456789012", "Reader"),
             ("arn:aws:iam::123456789012:role/team/a/Reader", "123456789012", "Reader"),

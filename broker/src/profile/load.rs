@@ -1,4 +1,4 @@
-//! What a profile's actor asks of the source of its credentials.
+//! The interface between a profile's actor and the source of its credentials.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,18 +13,19 @@ use crate::secret::Credentials;
 /// How hard a load tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effort {
-    /// A caller waits: a hiccup of the network is nothing to tell them.
+    /// Several attempts, because a caller waits, and a network glitch shouldn't fail its call.
     Waited,
-    /// Once: there are valid credentials, or the load before failed too.
+    /// One attempt: there are valid credentials, or the previous load failed too.
     Background,
 }
 
-/// Hears what the files say, as soon as a load has read them: the rest of the load may take a minute.
+/// Called with the reading of the files as soon as a load has one: the rest of the load may take a
+/// minute.
 pub(super) type OnRead = Box<dyn FnOnce(Reading) + Send>;
 
-/// Where credentials come from.
+/// A source of credentials.
 pub(super) trait Load: Send + Sync {
-    /// Loads them anew, from the files up.
+    /// Loads the credentials, beginning with the files.
     fn load(
         &self,
         effort: Effort,
@@ -32,11 +33,11 @@ pub(super) trait Load: Send + Sync {
         on_read: OnRead,
     ) -> BoxFuture<'_, Result<Keys, Denial>>;
 
-    /// Asks whose the keys are, as an ARN, where the configuration says so.
+    /// Queries the identity of the keys as an ARN, if the configuration asks for it.
     fn identify(&self, _keys: &Keys) -> Option<BoxFuture<'static, Result<String, Denial>>> {
         None
     }
 
-    /// Hears how a load ended, before those who wait for it.
+    /// Called when a load has ended, before its waiting callers get the outcome.
     fn on_end(&self, _took: Duration, _outcome: Result<&Arc<Credentials>, &Denial>) {}
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Locks that are made when they are first asked for, and given up when nobody holds or awaits them.
+/// Locks that are made on first use, and dropped when they aren't held or awaited any more.
 #[derive(Debug)]
 pub(super) struct Locks<K>(Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>);
 
@@ -28,10 +28,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_has_one_lock_as_long_as_someone_holds_it() {
+    fn a_key_has_one_lock_while_it_is_held() {
         let locks = Locks::default();
         let first = locks.of(&1);
-        let held = first.try_lock().expect("nobody holds it");
+        let held = first.try_lock().expect("it is free");
         assert!(locks.of(&1).try_lock().is_err());
         assert!(locks.of(&2).try_lock().is_ok());
         drop(held);

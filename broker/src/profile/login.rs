@@ -1,7 +1,7 @@
-//! Signing a person in to IAM Identity Center: OAuth 2.0 device authorization, RFC 8628.
+//! Signs a person in to IAM Identity Center: OAuth 2.0 device authorization, RFC 8628.
 //!
-//! Invariant: there is one sign-in a session at a time, however many callers asked for it, and it ends
-//! with the last of them: a code that nobody shows any more can't be used.
+//! Invariant: there is one sign-in per session at a time, for any number of callers, and it ends
+//! with the last of them: a code that is no longer shown can't be used.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -27,65 +27,66 @@ use crate::error::{Denial, Reason, in_words, shown};
 use crate::secret::Secret;
 
 const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
-/// What people see on the page where they allow the sign-in.
+/// The name on the page where people allow the sign-in.
 const CLIENT_NAME: &str = "sigward";
-/// Where the server names no interval, and what `slow_down` adds to it (RFC 8628, 3.5).
+/// The default poll interval in seconds, and the increment for `slow_down` (RFC 8628, 3.5).
 const INTERVAL: u32 = 5;
-/// A registration isn't used any more so long before its end: renewals of the token need it too.
+/// The time before its expiry from which a registration isn't used any more: renewals of the token
+/// need it too.
 const REGISTRATION_REST: Duration = Duration::from_secs(24 * 3600);
 
-/// What to show to the person.
+/// The prompt for the person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
-    /// Where the code is entered.
+    /// The URL for entering the code.
     pub uri: String,
-    /// The same with the code filled in.
+    /// The same URL with the code filled in.
     pub uri_complete: String,
     /// The code.
     pub code: String,
-    /// When it stops working.
+    /// The expiry of the code.
     pub expiry: SystemTime,
 }
 
-/// A sign-in that came to its end.
+/// A completed sign-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Done {
-    /// When the token ends, unless it is renewed.
+    /// The expiry of the token, unless it is renewed.
     pub expiry: SystemTime,
-    /// Whether it is kept in memory alone.
+    /// Whether the token is kept only in memory.
     pub in_memory: bool,
 }
 
-/// How far a sign-in is.
+/// The progress of a sign-in.
 #[derive(Debug, Clone)]
 pub enum Stage {
-    /// The server was asked for a code.
+    /// A code was requested from the server.
     Asking,
     /// A person has to act.
     Prompted(Prompt),
-    /// It is over.
+    /// The sign-in has ended.
     Over(Result<Done, Denial>),
 }
 
-/// One sign-in; it goes on as long as someone holds it.
+/// A sign-in; it continues until it is dropped by all holders.
 #[derive(Debug)]
 pub struct Login {
     stage: watch::Receiver<Stage>,
     task: AbortHandle,
 }
 
-/// The sign-ins under way.
+/// The sign-ins in progress.
 #[derive(Debug)]
 pub(super) struct Logins {
     under_way: Mutex<HashMap<String, Weak<Login>>>,
     registrations: Arc<Registrations>,
     tokens: Arc<Tokens>,
-    /// How long a second of the server lasts; shorter in tests alone.
+    /// The length of a second of the server, which is shorter in tests.
     second: Duration,
 }
 
 impl Login {
-    /// Follows it.
+    /// A receiver of the progress.
     #[must_use]
     pub fn stage(&self) -> watch::Receiver<Stage> {
         self.stage.clone()
@@ -104,8 +105,8 @@ impl Logins {
         Self { under_way, registrations, tokens, second: Duration::from_secs(1) }
     }
 
-    /// The session's sign-in that is under way, or a new one. `done` comes to its end once there is a
-    /// token, before anyone hears of it.
+    /// Joins the sign-in in progress for the session, or starts one. `done` is run to completion
+    /// once there is a token, before the result is published.
     pub(super) fn join(
         &self,
         session: Session,
@@ -121,7 +122,7 @@ impl Logins {
         {
             return login;
         }
-        let (told, stage) = watch::channel(Stage::Asking);
+        let (progress, stage) = watch::channel(Stage::Asking);
         let region = Region::new(session.region.clone());
         let flow = Flow {
             client: Client::new(&config.to_builder().region(region).build()),
@@ -131,12 +132,12 @@ impl Logins {
             second: self.second,
         };
         let task = tokio::spawn(async move {
-            let outcome = flow.run(&told).await;
+            let outcome = flow.run(&progress).await;
             match &outcome {
                 Ok(_) => done.await,
                 Err(denial) => tracing::info!(%denial, "the sign-in failed"),
             }
-            told.send_replace(Stage::Over(outcome));
+            progress.send_replace(Stage::Over(outcome));
         });
         let login = Arc::new(Login { stage, task: task.abort_handle() });
         match entry {
@@ -155,7 +156,7 @@ struct Flow {
     second: Duration,
 }
 
-/// What this broker is to a server: good for weeks, and for all people who sign in there.
+/// The broker's registration at a server: valid for weeks, and for all people who sign in there.
 #[derive(Debug, Clone)]
 struct Registration {
     client_id: String,
@@ -163,7 +164,7 @@ struct Registration {
     expiry: SystemTime,
 }
 
-/// By what they were asked for with: the region, and the scopes.
+/// The registrations, by the region and the scopes that they were requested with.
 #[derive(Debug, Default)]
 struct Registrations(Mutex<HashMap<(String, Vec<String>), Registration>>);
 
@@ -185,12 +186,12 @@ impl Registrations {
 }
 
 impl Flow {
-    async fn run(self, told: &watch::Sender<Stage>) -> Result<Done, Denial> {
+    async fn run(self, progress: &watch::Sender<Stage>) -> Result<Done, Denial> {
         let (registration, authorization) = match self.registrations.of(&self.session) {
             None => self.authorize_anew().await?,
             Some(known) => match self.authorize(&known).await {
                 Ok(authorization) => (known, authorization),
-                // The server may have forgotten it.
+                // The server may have forgotten the registration.
                 Err(error) if !TokenError::of(&error).passes() => {
                     self.registrations.keep(&self.session, None);
                     self.authorize_anew().await?
@@ -207,13 +208,13 @@ impl Flow {
         };
         let uri_complete = authorization.verification_uri_complete.unwrap_or_else(|| uri.clone());
         let expiry = clock::now() + self.second * life;
-        told.send_replace(Stage::Prompted(Prompt { uri, uri_complete, code, expiry }));
+        progress.send_replace(Stage::Prompted(Prompt { uri, uri_complete, code, expiry }));
         let deadline = started + self.second * life;
         let interval = u32::try_from(authorization.interval).ok().filter(|given| *given > 0);
         let device_code = Secret::new(device_code);
         let polling = self.poll(&registration, &device_code, interval.unwrap_or(INTERVAL));
         let late =
-            |_| Denial::new(Reason::LoginExpired, "nobody entered the code before it expired");
+            |_| Denial::new(Reason::LoginExpired, "the code expired before anyone entered it");
         let answer = tokio::time::timeout_at(deadline, polling).await.map_err(late)??;
         self.keep(registration, answer).await
     }
@@ -264,7 +265,7 @@ impl Flow {
         })
     }
 
-    /// Asks for the token until the person has decided.
+    /// Polls for the token until the person has decided.
     async fn poll(
         &self,
         registration: &Registration,
@@ -282,7 +283,7 @@ impl Flow {
                 .client_secret(registration.client_secret.expose())
                 .grant_type(DEVICE_CODE)
                 .device_code(device_code.expose())
-                // The SDK would take `slow_down` for something to send again by itself.
+                // The SDK would retry `slow_down` by itself.
                 .customize()
                 .config_override(
                     aws_sdk_ssooidc::config::Builder::new()
@@ -303,7 +304,7 @@ impl Flow {
                 TokenError::ExpiredToken => {
                     return Err(Denial::new(Reason::LoginExpired, "the code has expired"));
                 }
-                // In trouble, or out of reach: the code is good for a while yet.
+                // The server has an error or can't be reached: the code may still be valid.
                 other if other.passes() => {
                     let error = shown(&in_words(&error), &secrets);
                     tracing::debug!(error, "the state of the sign-in can't be read");
@@ -344,8 +345,8 @@ fn not_started(
     refused("StartDeviceAuthorization", error, &[registration.client_secret.expose()])
 }
 
-/// The server refused a step that no person has a part in: the start URL or the region is wrong, or
-/// there is trouble. The step was taken with `secrets`.
+/// The denial for a refused step without the person: the start URL or the region is wrong, or the
+/// server has an error. The step was called with `secrets`.
 fn refused<E>(step: &str, error: &SdkError<E>, secrets: &[&str]) -> Denial
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,

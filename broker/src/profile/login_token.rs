@@ -1,12 +1,14 @@
-//! The sessions of `aws login`: the cache that the AWS CLI and the SDKs share, and what is kept in memory where that
-//! can't be written.
+//! The sessions of `aws login`: the cache that the AWS CLI and the SDKs share, and sessions that
+//! couldn't be written to it.
 //!
-//! A session is a file, named by the SHA-256 of the `login_session`: keys that live for 15 minutes, the refresh token for
-//! the next ones, and the private key that a renewal is proven with (botocore `LoginCredentialFetcher`). It can't be
-//! made here: people sign in with the AWS CLI.
+//! A session is a file, named by the SHA-256 of the `login_session`. It contains keys that live for
+//! 15 minutes, the refresh token for the next ones, and the private key for the proofs of renewals
+//! (botocore `LoginCredentialFetcher`). The broker can't create one: people sign in with the AWS
+//! CLI.
 //!
-//! Invariant: a renewal replaces the file that it began with, or one of the same sign-in that is older than it. It brings
-//! no session back that was signed out meanwhile, and writes over no other sign-in. Fields that aren't known here stay.
+//! Invariant: a renewal replaces the file that it started with, or an older one of the same
+//! sign-in. It doesn't restore a session that was signed out in between, and doesn't overwrite
+//! another sign-in. Unknown fields are kept.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -28,7 +30,7 @@ use crate::error::{Denial, Reason};
 use crate::log;
 use crate::secret::Secret;
 
-/// A session: keys that sign, and what it takes to get the next ones.
+/// A session: valid keys, and the data for renewing them.
 #[derive(Clone)]
 pub(super) struct LoginToken {
     pub(super) keys: Credentials,
@@ -38,11 +40,12 @@ pub(super) struct LoginToken {
     account: String,
     /// In PEM form. Each sign-in has a new one.
     pub(super) dpop_key: Secret,
-    /// Where the person signed in, and where the session is renewed; the AWS CLI of old doesn't say.
+    /// The region of the sign-in, in which the session is renewed; older versions of the AWS CLI
+    /// don't write it.
     pub(super) region: Option<String>,
-    /// The whole file.
+    /// The text of the whole file.
     text: Secret,
-    /// Of the file that it was read from, or renewed from.
+    /// The mark of the file that it was read or renewed from.
     file: Mark,
 }
 
@@ -50,24 +53,24 @@ pub(super) struct LoginToken {
 #[derive(Debug, Default)]
 pub(super) struct LoginTokens {
     files: CacheFiles,
-    /// Only what couldn't be written.
+    /// Sessions that couldn't be written.
     kept: Mutex<HashMap<PathBuf, LoginToken>>,
     origins: Origins<PathBuf>,
     renewing: Locks<PathBuf>,
 }
 
-/// What stands in a cache file.
+/// The content of a cache file.
 enum Cached {
     Session(Box<LoginToken>),
     Missing,
-    /// Why it is no session: nothing of its content.
+    /// The reason why it isn't a session, without its content.
     Unreadable(String),
 }
 
-/// What became of a renewal.
+/// The result of storing a renewal.
 enum Stored {
     Written(Mark),
-    /// Someone else was quicker.
+    /// Another program has renewed it before.
     Theirs(Box<LoginToken>),
     SignedOut,
     NotWritten(io::Error),
@@ -79,11 +82,11 @@ impl LoginTokens {
         directory.join(hex::encode(Sha256::digest(session)) + ".json")
     }
 
-    /// The session as it stands in the cache, or in memory where that is newer.
+    /// The session in the cache, or in memory if that is newer.
     ///
     /// # Errors
-    /// LOGIN_REQUIRED where there is none or it can't be made out; PROFILE_MISCONFIGURED where the file can't be
-    /// read. Both name the file.
+    /// LOGIN_REQUIRED if there is none or it can't be parsed; PROFILE_MISCONFIGURED if the file
+    /// can't be read. Both name the file.
     pub(super) async fn find(&self, path: &Path) -> Result<LoginToken, Denial> {
         let cached = self.files.with(path, look).await;
         let mut kept = self.kept();
@@ -111,16 +114,16 @@ impl LoginTokens {
         kept.get(path).cloned().ok_or(denial)
     }
 
-    /// Whoever renews a session holds it: the server may take each refresh token once.
+    /// The lock for renewing a session: the server may accept each refresh token only once.
     pub(super) fn renewing(&self, path: &Path) -> Arc<tokio::sync::Mutex<()>> {
         self.renewing.of(&path.to_owned())
     }
 
-    /// Takes over what a renewal of `before` brought. Gives the session to use: that of someone else where they have
-    /// been quicker.
+    /// Stores a renewal of `before`. Returns the session to use: another program's, if that has
+    /// renewed it before.
     ///
     /// # Errors
-    /// LOGIN_REQUIRED where the person has signed out meanwhile.
+    /// LOGIN_REQUIRED if the person has signed out in between.
     pub(super) async fn store(
         &self,
         path: &Path,
@@ -158,8 +161,8 @@ impl LoginTokens {
         }
     }
 
-    /// Changes with each sign-in and with each renewal of another program, but not with our own: keys that were made
-    /// of the session before are as good as they were.
+    /// A mark that changes with each sign-in and with each renewal by another program, but not with
+    /// the broker's own: keys from before such a renewal stay valid.
     pub(super) async fn mark(&self, path: &Path) -> Mark {
         let content = self.files.with(path, |path| cache_file::read(path).map(|it| mark(&it)));
         match content.await {
@@ -175,17 +178,17 @@ impl LoginTokens {
 }
 
 impl LoginToken {
-    /// The same session with the next keys: id, secret and session token. All else is as it was.
+    /// The same session with new keys: id, secret and session token. All other fields are kept.
     ///
     /// # Errors
-    /// None, since the file's text has been parsed before.
+    /// This can't fail, because the file's text has been parsed before.
     pub(super) fn renewed(
         &self,
         [id, secret, session_token]: [&str; 3],
         refresh: String,
         expiry: SystemTime,
     ) -> serde_json::Result<Self> {
-        // As the file says it, so that reading it again brings the same.
+        // Rounded as in the file, so that rereading it yields the same time.
         let since_1970 = expiry.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let expiry = SystemTime::UNIX_EPOCH + Duration::from_secs(since_1970.as_secs());
         let access = serde_json::json!({
@@ -213,7 +216,7 @@ impl LoginToken {
     }
 }
 
-/// Shows no key.
+/// It shows no key.
 impl fmt::Debug for LoginToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoginToken").field("expiry", &self.expiry).finish_non_exhaustive()
@@ -221,7 +224,7 @@ impl fmt::Debug for LoginToken {
 }
 
 fn signed_out(path: &Path) -> Denial {
-    let detail = format!("nobody has signed in with aws login: there is no {}", path.display());
+    let detail = format!("no one has signed in with aws login: there is no {}", path.display());
     Denial::new(Reason::LoginRequired, detail)
 }
 
@@ -237,7 +240,7 @@ fn look(path: &Path) -> io::Result<Cached> {
     })
 }
 
-/// Puts the renewal of a session into its file, if that is still what was renewed.
+/// Writes the renewal of a session to its file, if the file is still the one that was renewed.
 fn write(path: &Path, origin: Mark, ours: &LoginToken) -> Stored {
     match look(path) {
         Ok(Cached::Session(now))
@@ -257,11 +260,11 @@ fn write(path: &Path, origin: Mark, ours: &LoginToken) -> Stored {
     }
 }
 
-/// A cache file's content; the names are those of the AWS CLI. What the AWS CLI needs is needed here too: it would refuse
-/// the file otherwise.
+/// Parses a cache file; the names are those of the AWS CLI. Fields that the AWS CLI requires are
+/// required here too, because it would refuse the file otherwise.
 ///
 /// # Errors
-/// What is wrong, without any of the content.
+/// The error, without any of the content.
 pub(super) fn parse(content: &[u8]) -> Result<LoginToken, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -281,7 +284,7 @@ pub(super) fn parse(content: &[u8]) -> Result<LoginToken, String> {
         account_id: Option<String>,
         expires_at: Option<String>,
     }
-    // serde's own words quote what they don't expect.
+    // serde's messages quote unexpected content.
     let place = |error: serde_json::Error| {
         let (line, column) = (error.line(), error.column());
         format!("it isn't what aws login writes, or was cut (line {line}, column {column})")
@@ -299,7 +302,7 @@ pub(super) fn parse(content: &[u8]) -> Result<LoginToken, String> {
     let expiry = time::parse(&needed(access.expires_at, "expiresAt")?)
         .ok_or("its expiresAt isn't a time")?;
     let region = file.sign_in_region.filter(|region| !region.is_empty());
-    // It becomes a part of the host that gets the refresh token.
+    // The region becomes a part of the host that gets the refresh token.
     let of_a_host = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if region.as_ref().is_some_and(|region| !region.chars().all(of_a_host)) {
         return Err("its signInRegion isn't a region".to_owned());

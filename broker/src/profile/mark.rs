@@ -1,15 +1,15 @@
-//! A mark of a file's state, to notice that the file was replaced or changed.
+//! A mark of a file's state, to detect that the file was replaced or changed.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// The file behind a path, through links: what counts is what would be read.
+/// The mark of the file behind a path, through links.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mark([i128; 5]);
 
 impl Mark {
-    /// Nothing where there is no file, or it can't be looked at. This blocks.
+    /// Returns `None` if there is no file, or its metadata can't be read. It blocks.
     pub(crate) fn of(path: &Path) -> Option<Self> {
         std::fs::metadata(path).ok().map(|metadata| Self::new(&metadata))
     }

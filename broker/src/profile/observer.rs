@@ -1,4 +1,5 @@
-//! The observer of loads of credentials: for the audit log and the metrics, which are above this module.
+//! The observer of loads of credentials, for the audit log and the metrics, which are above this
+//! module.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -13,9 +14,10 @@ use crate::config::{Agent, ProfileName};
 use crate::error::Denial;
 use crate::secret::Credentials;
 
-/// Is called when a load has ended. It must not block.
+/// Gets notified when a load has ended. It must not block.
 pub trait Observer: Debug + Send + Sync {
-    /// A load of a profile's credentials, for an agent or for all, took this long, and brought these, or none.
+    /// A load of a profile's credentials, for an agent or the profile itself, has ended after this
+    /// time with this result.
     fn on_load(
         &self,
         profile: &ProfileName,
@@ -25,7 +27,7 @@ pub trait Observer: Debug + Send + Sync {
     );
 }
 
-/// Observes nothing: for `check`, which reports to a person itself.
+/// Ignores loads: for `check`, which reports to a person itself.
 impl Observer for () {
     fn on_load(
         &self,
@@ -37,11 +39,11 @@ impl Observer for () {
     }
 }
 
-/// A source, whose loads are observed.
+/// A source whose loads are observed.
 #[derive(Debug, Clone)]
 pub(super) struct Observed {
     pub(super) source: Arc<Source>,
-    /// Whose name the credentials carry.
+    /// The agent of the credentials, if any.
     pub(super) agent: Option<Arc<Agent>>,
     pub(super) name: ProfileName,
     pub(super) observer: Arc<dyn Observer>,
@@ -58,7 +60,7 @@ impl Load for Observed {
     }
 
     fn identify(&self, keys: &Keys) -> Option<BoxFuture<'static, Result<String, Denial>>> {
-        self.source.ask_whose(keys)
+        self.source.query_identity(keys)
     }
 
     fn on_end(&self, took: Duration, outcome: Result<&Arc<Credentials>, &Denial>) {

@@ -1,6 +1,6 @@
-//! Which sign-in a token comes from: a token that we renewed still belongs to the same sign-in.
+//! The sign-in that a token comes from: a token that the broker renewed belongs to the same sign-in.
 //!
-//! Credentials that were had for the token of before are as good as they were, so no profile is loaded again for it.
+//! Credentials for the previous token stay valid, so a renewal doesn't reload profiles.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -14,19 +14,19 @@ use crate::memory;
 /// The hash of a token.
 pub(super) type Mark = [u8; 32];
 
-/// The last renewal of each session, by what names it.
+/// The last renewal of each session, by its key.
 #[derive(Debug)]
 pub(super) struct Origins<K>(Mutex<HashMap<K, Renewed>>);
 
-/// What a renewal of ours brought.
+/// The result of a renewal by the broker.
 #[derive(Debug, Clone, Copy)]
 struct Renewed {
     mark: Mark,
-    /// Of the token that the sign-in itself brought.
+    /// The mark of the token that the sign-in itself returned.
     origin: Mark,
 }
 
-/// Marks a token by its text.
+/// The mark of a token with this text.
 pub(super) fn mark(token: &[u8]) -> Mark {
     memory::wiped(|| Sha256::digest(token).into())
 }
@@ -38,14 +38,14 @@ impl<K> Default for Origins<K> {
 }
 
 impl<K: Eq + Hash> Origins<K> {
-    /// Takes note that we renewed `before`, and have `now`.
+    /// Records that the broker renewed `before`, and got `now`.
     pub(super) fn renewed(&self, session: K, before: Mark, now: Mark) {
         let mut known = self.known();
         let origin = origin(known.get(&session), before);
         known.insert(session, Renewed { mark: now, origin });
     }
 
-    /// The mark of the sign-in that a token comes from: its own, but where a renewal of ours brought it.
+    /// The mark of the sign-in that a token comes from: its own, unless the broker renewed it.
     pub(super) fn of<Q: Eq + Hash + ?Sized>(&self, session: &Q, mark: Mark) -> Mark
     where
         K: Borrow<Q>,

@@ -1,90 +1,90 @@
-//! What one reading of the AWS files and of the token's cache says about a profile.
+//! The result of reading the AWS files and the token's cache for a profile.
 //!
-//! Invariant: it holds no key. The inputs of credentials are compared by their hash.
+//! Invariant: it contains no key. The inputs of credentials are compared by their hash.
 
 use std::path::PathBuf;
 
 use super::traceable::Traceable;
 use crate::error::Denial;
 
-/// One reading, for one profile.
+/// The result of one reading, for one profile.
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
-    /// Which reading of the files it is: a later one has a higher number, and two of the same number are of the same
-    /// text.
+    /// The number of the reading: later ones have higher numbers, and two with the same number have
+    /// the same text.
     pub(super) version: u64,
     pub(super) about: About,
     pub(super) found: Found,
 }
 
-/// What the files say about a profile, for those who list it.
+/// The data of the files about a profile, for lists.
 #[derive(Debug, Clone)]
 pub(super) struct About {
     pub(super) region: Option<String>,
     pub(super) source: &'static str,
-    /// Why it can't sign, as far as that can be told without asking anyone.
+    /// The reason why it can't sign, as far as it is known without calling AWS.
     pub(super) hindrance: Option<Denial>,
-    /// The account and the role of its credentials, as far as the files name them; else empty.
+    /// The account and the role of its credentials, if the files name them; else empty.
     pub(super) account: String,
     pub(super) role: String,
-    /// Whether AWS can tell agents apart that use it; none where nobody can tell.
+    /// Whether AWS can tell apart the agents that use it; `None` if that is unknown.
     pub(super) traceable: Option<Traceable>,
 }
 
-/// What a load would begin with.
+/// The start of a load.
 #[derive(Debug, Clone)]
 pub(super) enum Found {
     Inputs(Inputs),
-    /// Nobody can tell: the file may be half written.
+    /// The file can't be parsed: it may be half written.
     Unreadable(Denial),
-    /// The profile isn't there.
+    /// The profile doesn't exist.
     Gone,
 }
 
-/// All that decides about the credentials of a profile.
+/// Everything that determines the credentials of a profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Inputs {
-    /// The hash of all that the AWS files say about it.
+    /// The hash of all settings in the AWS files.
     pub(super) files: [u8; 32],
-    /// The same, with the sign-in. Our own renewals of its token are the same sign-in.
+    /// The same, with the sign-in. The broker's own renewals of its token belong to the same sign-in.
     pub(super) all: [u8; 32],
-    /// The same, with the token as it is now.
+    /// The same, with the current token.
     pub(super) exact: [u8; 32],
     /// The cache file of the token, or of the login session.
     pub(super) token: Option<PathBuf>,
 }
 
-/// Which inputs of the credentials have changed.
+/// The kind of changed inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// What the files say: they may be someone else's.
+    /// The settings of the files: the credentials may be another identity's.
     Files,
     /// The sign-in behind them.
     Token,
 }
 
-/// What a reading of the files makes of a profile.
+/// The effect of a reading on a profile.
 #[derive(Debug)]
 pub(super) enum Taken {
-    /// Nothing is to be done.
+    /// Nothing changes.
     Same,
-    /// It is loaded again.
+    /// The profile is reloaded.
     Reloads,
     /// Its keys are dropped.
     Dropped,
-    /// Nobody can tell what the files say, and it stays as it was.
+    /// The files can't be parsed, and the profile is unchanged.
     Kept(Denial),
 }
 
 impl Inputs {
-    /// What differs from what a load had read that failed, if anything: that may come of a token which has been renewed
-    /// since.
+    /// The change since the inputs of a failed load, if any: the failure may be due to a token that
+    /// has been renewed since.
     pub(super) fn change_since_failure(&self, before: Option<&Self>) -> Option<Change> {
         let renewed = before.is_some_and(|before| before.exact != self.exact);
         self.change(before).or(renewed.then_some(Change::Token))
     }
 
-    /// What differs from what was read before, if anything.
+    /// The change since earlier inputs, if any.
     pub(super) fn change(&self, before: Option<&Self>) -> Option<Change> {
         match before {
             Some(before) if before.files != self.files => Some(Change::Files),

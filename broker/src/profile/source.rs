@@ -1,10 +1,11 @@
-//! One load of one profile's credentials, from the AWS files up.
+//! Loads the credentials of one profile, beginning with the AWS files.
 //!
-//! The SDK's providers never read a file again, one that failed stays broken, and what they don't know they ignore: so
-//! each load follows the files anew, and every step of it is ours. The SDK does the calls.
+//! The SDK's providers don't reread files, don't recover from failures, and ignore settings that
+//! they don't support. So each load reads the files again, and its steps are implemented here; the
+//! SDK makes the calls.
 //!
-//! Invariant: the role session name of a profile is the same in each load. Services bind sessions to it; the SDK would
-//! make up a new one every time.
+//! Invariant: the role session name of a profile is the same in each load. Services bind sessions
+//! to it; the SDK would generate a new one for each load.
 
 mod attribution;
 mod base;
@@ -46,7 +47,7 @@ use crate::config::{
 };
 use crate::error::{Denial, Reason};
 
-/// Where a profile's credentials come from.
+/// The source of a profile's credentials.
 #[derive(Debug)]
 pub(super) struct Source {
     name: ProfileName,
@@ -59,18 +60,19 @@ pub(super) struct Source {
     endpoint_region: Option<String>,
     endpoints: FromEnvironment,
     ca_bundle: Option<PathBuf>,
-    /// The environment says where the machine's metadata service is.
+    /// Whether the environment names the URL of the machine's metadata service.
     metadata_given: bool,
-    /// `AWS_WEB_IDENTITY_TOKEN_FILE` and what goes with it, for the default chain.
+    /// `AWS_WEB_IDENTITY_TOKEN_FILE` and related variables, for the default chain.
     web_identity: Option<Result<WebIdentity, Denial>>,
-    /// `AWS_ROLE_ARN` and `AWS_ROLE_SESSION_NAME`, for a web identity whose token file is the profile's.
+    /// `AWS_ROLE_ARN` and `AWS_ROLE_SESSION_NAME`, for a web identity whose token file is in the
+    /// profile.
     environment_role: (Option<String>, Option<String>),
-    /// `AWS_STS_REGIONAL_ENDPOINTS` asks for the global endpoint.
+    /// Whether `AWS_STS_REGIONAL_ENDPOINTS` selects the global endpoint.
     global_sts: bool,
-    /// The environment names an endpoint that gives credentials to this container.
+    /// Whether the environment names an endpoint for credentials of this container.
     in_container: bool,
     child_environment: child::Environment,
-    /// Whether to ask whose credentials they are.
+    /// Whether to query the identity of the credentials.
     identify: bool,
 }
 
@@ -138,7 +140,7 @@ impl Source {
         }
     }
 
-    /// Whether another one would bring the same credentials.
+    /// Whether another source would load the same credentials.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let what = |it: &Self| {
             let (region, bundle) = (it.endpoint_region.clone(), it.ca_bundle.clone());
@@ -148,12 +150,12 @@ impl Source {
         what(self) == what(other)
     }
 
-    /// What one reading of the files says.
+    /// The result of reading the files.
     pub(super) async fn read(&self, snapshot: &Snapshot, now: SystemTime) -> Reading {
         self.reader.read(snapshot, now).await
     }
 
-    /// The chain as the files have it now.
+    /// The chain in the current files.
     async fn read_chain(&self, now: SystemTime, on_read: OnRead) -> Result<Chain, Denial> {
         let snapshot = self.home.read().await;
         let chain = self.reader.chain(&snapshot);
@@ -174,7 +176,7 @@ impl Source {
         }
         let named = matches!(self.from, CredentialsFrom::AwsProfile(_));
         if self.reader.must_exist && !chain.exists {
-            // Even where keys are in the environment: the AWS CLI would not go on without the profile either.
+            // Even if keys are in the environment: the AWS CLI requires the profile too.
             chain.resolve(&self.reader.aws_profile, true)?;
             return Err(Denial::new(Reason::ProfileMisconfigured, "there is no such profile"));
         }
@@ -182,9 +184,9 @@ impl Source {
         let (ca_bundle, metadata) = (chain.ca_bundle.clone(), chain.metadata.clone());
         let metadata = Some(metadata).filter(|_| !self.metadata_given);
         let calls = self.calls(Some(&chain));
-        // In the default chain the environment comes first, whatever the profile says.
+        // In the default chain the environment has priority over the profile.
         let environment = if named { None } else { environment::keys()? };
-        // Then a role of the profile, and only then a web identity of the environment.
+        // Then come a role of the profile, and a web identity of the environment.
         let web_identity = self.web_identity.clone().filter(|_| !named && !chain.assumes);
         let (mut base, hops) = match (environment, web_identity) {
             (Some(keys), _) => (Some(Base::StaticKeys(keys)), Vec::new()),
@@ -194,7 +196,7 @@ impl Source {
                 (Some(Base::WebIdentity(WebIdentity { session_name, ..role })), Vec::new())
             }
             (None, None) => match chain.resolve(&self.reader.aws_profile, named)? {
-                // Of each setting, botocore takes the variable first.
+                // For each setting, botocore prefers the variable.
                 Some((Base::WebIdentity(role), hops)) if !named && hops.is_empty() => {
                     (Some(Base::WebIdentity(self.with_environment_role(role))), hops)
                 }
@@ -209,14 +211,14 @@ impl Source {
         if let Some(agent) = agent {
             attribution::attribute(base.as_mut(), &mut hops, agent, &self.name)?;
         }
-        // Keys that need no call need no client either, which takes time to be made.
+        // Keys that need no call need no client, which takes time to build.
         if let (Some(Base::StaticKeys(keys)), []) = (&base, hops.as_slice()) {
             return sound(keys.clone());
         }
         let of_a_role = matches!(base, Some(Base::Sso(_) | Base::WebIdentity(_)));
         roles::check(hops.iter(), of_a_role)?;
         if self.global_sts && !hops.is_empty() {
-            let detail = "AWS_STS_REGIONAL_ENDPOINTS: STS is asked in the profile's region here: unset it, or say regional";
+            let detail = "AWS_STS_REGIONAL_ENDPOINTS: STS is asked in the profile's region here: unset it, or set it to regional";
             return Err(Denial::new(Reason::UnsupportedProfileSetting, detail));
         }
         let ca_bundle = ca_bundle.or_else(|| self.ca_bundle.clone());
@@ -244,7 +246,7 @@ impl Source {
         }
     }
 
-    /// The credentials that a chain begins with.
+    /// The first credentials of a chain.
     async fn base(
         &self,
         base: Base,
@@ -256,7 +258,7 @@ impl Source {
         match base {
             Base::StaticKeys(keys) => Ok(keys),
             Base::WebIdentity(role) => {
-                // A role that is assumed after it has the limits.
+                // If roles are assumed afterwards, the last of them has the limits.
                 let limits = self.guard_rails.as_ref().filter(|_| is_last);
                 roles::assume_with_web_identity(&role, &self.session_name(), limits, config).await
             }
@@ -285,7 +287,7 @@ impl Source {
         config: &SdkConfig,
         metadata: Option<&str>,
     ) -> Result<Credentials, Denial> {
-        // Where the environment names no container, there may be no credentials at all.
+        // If the environment names no container, there may be no credentials at all.
         let (named, nothing) = match self.in_container {
             true => (Named::Container, Reason::ProfileMisconfigured),
             false => (Named::InstanceMetadata, Reason::NoCredentials),
@@ -313,7 +315,7 @@ impl Source {
         let of_profile = chain.map_or(&none, |chain| &chain.endpoints);
         let region = self.reader.region(chain).or(self.endpoint_region.as_ref());
         sdk::Calls {
-            // Where nobody names a region, STS is asked in the endpoint's.
+            // If no region is configured, STS is called in the endpoint's.
             region: region.cloned().map(Region::new),
             ca_bundle: None,
             endpoints: self.endpoints.with(of_profile),
@@ -322,7 +324,7 @@ impl Source {
         }
     }
 
-    /// The configuration to call AWS for the profile, without credentials.
+    /// The configuration for calling AWS for the profile, without credentials.
     pub(super) async fn client(&self) -> Result<SdkConfig, Denial> {
         let snapshot = self.home.read().await;
         let chain = self.reader.chain(&snapshot)?;
@@ -331,20 +333,20 @@ impl Source {
         sdk::config(sdk::Calls { ca_bundle, ..self.calls(Some(&chain)) }, Effort::Waited).await
     }
 
-    /// The session of IAM Identity Center that the profile's credentials come from.
+    /// The IAM Identity Center session of the profile's credentials.
     ///
     /// # Errors
-    /// NOT_A_LOGIN_PROFILE, or what is wrong with the profile.
+    /// NOT_A_LOGIN_PROFILE, or the error of the profile.
     pub(super) async fn session(&self) -> Result<Session, Denial> {
         self.session_of(&*self.home.read().await)
     }
 
-    /// The same, as one reading of the files has it.
+    /// The same, from one reading of the files.
     pub(super) fn session_of(&self, snapshot: &Snapshot) -> Result<Session, Denial> {
         let chain = self.reader.chain(snapshot)?;
         match (chain.session(), chain.kind) {
             (Some(session), _) => Ok(session.clone()),
-            // Its own words say what is missing.
+            // Its error names the missing setting.
             (None, Some(Kind::Sso)) => Err(chain
                 .resolve(&self.reader.aws_profile, true)
                 .err()
@@ -359,19 +361,19 @@ impl Source {
         }
     }
 
-    /// `sigward-` and the profile's name, as far as STS allows.
+    /// `sigward-` and the profile's name, cut to the length that STS allows.
     fn session_name(&self) -> String {
         session_characters(&format!("sigward-{}", self.name)).chars().take(64).collect()
     }
 }
 
-/// Refuses what no key holds, and no header can: the SDK's client panics at it. An empty session token is none: AWS
-/// refuses a header without a value.
+/// Refuses characters that aren't part of keys and that headers can't contain, because the SDK's
+/// client would panic. An empty session token is removed, because AWS refuses an empty header.
 fn sound(keys: Credentials) -> Result<Credentials, Denial> {
     let token = keys.session_token().filter(|token| !token.is_empty());
     let parts = [keys.access_key_id(), keys.secret_access_key()].into_iter().chain(token);
     if !parts.flat_map(str::bytes).all(|byte| byte.is_ascii_graphic()) {
-        let detail = "a key with white space, a control character, or one beyond ASCII in it";
+        let detail = "a key has white space, a control character or a non-ASCII character";
         return Err(Denial::new(Reason::ProfileMisconfigured, detail));
     }
     if keys.access_key_id().is_empty() || keys.secret_access_key().is_empty() {
@@ -384,7 +386,7 @@ fn sound(keys: Credentials) -> Result<Credentials, Denial> {
     Ok(Credentials::new(id, secret, None, keys.expiry(), "without an empty token"))
 }
 
-/// The web identity of the environment: nothing without a token file, as for botocore.
+/// The web identity of the environment; like in botocore, `None` without a token file.
 fn web_identity(surroundings: &Surroundings) -> Option<Result<WebIdentity, Denial>> {
     let token_file = surroundings.variable("AWS_WEB_IDENTITY_TOKEN_FILE")?.into();
     let Some(role_arn) = surroundings.variable("AWS_ROLE_ARN") else {
@@ -401,7 +403,7 @@ fn web_identity(surroundings: &Surroundings) -> Option<Result<WebIdentity, Denia
 }
 
 impl Source {
-    /// One load: of credentials that carry the agent's name, where there is one.
+    /// Loads the credentials, with the agent's name if there is one.
     pub(super) async fn load(
         &self,
         agent: Option<&Agent>,
@@ -413,7 +415,7 @@ impl Source {
         let (profile, agent) = (&self.name, agent.map(Agent::name));
         match &loaded {
             Ok(_) => tracing::info!(%profile, agent, "credentials loaded"),
-            // It passes by itself, or a person has to act.
+            // A temporary failure is a warning; for others a person has to act.
             Err(denial) if denial.reason() == Reason::CredentialsUnavailable => {
                 tracing::warn!(%profile, agent, %denial, "credentials not loaded");
             }
@@ -424,8 +426,8 @@ impl Source {
         loaded
     }
 
-    /// Asks whose the keys are, as an ARN, where the configuration says so.
-    pub(super) fn ask_whose(
+    /// Queries the identity of the keys as an ARN, if the configuration asks for it.
+    pub(super) fn query_identity(
         self: &Arc<Self>,
         keys: &Credentials,
     ) -> Option<BoxFuture<'static, Result<String, Denial>>> {

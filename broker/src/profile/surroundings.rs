@@ -1,6 +1,6 @@
-//! What the environment says to the profiles.
+//! The environment of the profiles.
 //!
-//! Invariant: it is read once, by the command line, and holds no key.
+//! Invariant: it is read once, by the command line, and contains no key.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,13 +11,13 @@ use super::values;
 /// The environment at the start.
 #[derive(Clone, Default)]
 pub struct Surroundings {
-    /// The home directory: `HOME`, or what the user database says where that isn't set.
+    /// The home directory, from `HOME` or the user database.
     pub home: Option<PathBuf>,
-    /// All variables but keys; a `credential_process` gets some of them.
+    /// All variables except keys; a `credential_process` gets some of them.
     pub variables: Vec<(OsString, OsString)>,
 }
 
-/// Variables that hold a URL of a server, which is asked for credentials.
+/// Variables with a URL of a server for credentials.
 const URLS: [&str; 7] = [
     "AWS_EC2_METADATA_SERVICE_ENDPOINT",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -38,15 +38,15 @@ const SWITCHES: [&str; 5] = [
 ];
 
 impl Surroundings {
-    /// Looks for values that nothing can be done with.
+    /// Checks for invalid values.
     ///
     /// # Errors
-    /// All variables whose value isn't what it has to be: ignored, they would send a request for credentials to another
-    /// server, or in another region, than they were meant to.
+    /// All variables with an invalid value: if they were ignored, a request for credentials could
+    /// go to an unintended server or region.
     pub fn check(&self) -> Result<(), String> {
         let mut errors = Vec::new();
         let mut check = |name: &str, is: &dyn Fn(&str) -> bool, what: &str| {
-            // A value that is no text can't be right either.
+            // A value that isn't UTF-8 is invalid too.
             let found = self.variables.iter().find(|(found, _)| found == name);
             if found
                 .is_some_and(|(_, value)| !value.to_str().is_some_and(|it| it.is_empty() || is(it)))
@@ -71,19 +71,19 @@ impl Surroundings {
         if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
     }
 
-    /// The region that counts whatever a profile says: `AWS_DEFAULT_REGION`, as for boto3.
+    /// The region with priority over the profiles': `AWS_DEFAULT_REGION`, like in boto3.
     #[must_use]
     pub fn first_region(&self) -> Option<&str> {
         self.variable("AWS_DEFAULT_REGION")
     }
 
-    /// The region where a profile says none: `AWS_REGION`, which boto3 doesn't know.
+    /// The region for profiles without one: `AWS_REGION`, which boto3 doesn't read.
     #[must_use]
     pub fn last_region(&self) -> Option<&str> {
         self.variable("AWS_REGION")
     }
 
-    /// The profile that the default chain follows: `AWS_DEFAULT_PROFILE`, else `AWS_PROFILE`, as for boto3.
+    /// The profile of the default chain: `AWS_DEFAULT_PROFILE`, else `AWS_PROFILE`, like in boto3.
     pub(super) fn aws_profile(&self) -> Option<&str> {
         self.variable("AWS_DEFAULT_PROFILE").or_else(|| self.variable("AWS_PROFILE"))
     }
@@ -92,10 +92,10 @@ impl Surroundings {
         self.variable("AWS_CA_BUNDLE").map(PathBuf::from)
     }
 
-    /// The config and the credentials file, as the AWS CLI finds them.
+    /// The paths of the config and the credentials file, like in the AWS CLI.
     pub(super) fn aws_files(&self) -> [Option<PathBuf>; 2] {
         let at_home = |path: &str| self.home.as_ref().map(|home| home.join(path));
-        // An empty variable names no file, for botocore too.
+        // An empty variable counts as unset, like in botocore.
         let path = |variable: &str, usual| match self.raw(variable) {
             Some("") => None,
             Some(path) => Some(self.expanded(path)),
@@ -107,13 +107,13 @@ impl Surroundings {
         ]
     }
 
-    /// Where `aws login` keeps its sessions.
+    /// The directory of the `aws login` sessions.
     pub(super) fn login_cache(&self) -> Option<PathBuf> {
         let named = self.variable("AWS_LOGIN_CACHE_DIRECTORY").map(|path| self.expanded(path));
         named.or_else(|| self.home.as_ref().map(|home| home.join(".aws/login/cache")))
     }
 
-    /// A variable that isn't empty.
+    /// The value of a variable, unless it is empty.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.raw(name).filter(|value| !value.is_empty())
@@ -128,7 +128,7 @@ impl Surroundings {
         self.variable(name).and_then(values::switch)
     }
 
-    /// A path with `$NAME`, `${NAME}` and `~` replaced, as Python's `expandvars` and `expanduser` do it.
+    /// A path with `$NAME`, `${NAME}` and `~` replaced, like in Python's `expandvars` and `expanduser`.
     fn expanded(&self, path: &str) -> PathBuf {
         let mut expanded = String::new();
         let mut rest = path;
@@ -144,7 +144,7 @@ impl Surroundings {
             let value = self.variables.iter().find(|(found, _)| !name.is_empty() && found == name);
             match value.and_then(|(_, value)| value.to_str()) {
                 Some(value) => expanded.push_str(value),
-                // Unknown names stay as they are written.
+                // Unknown names are kept unchanged.
                 None => expanded.push_str(&rest[before.len()..rest.len() - next.len()]),
             }
             rest = next;
@@ -160,7 +160,7 @@ impl Surroundings {
     }
 }
 
-/// The variables may hold other programs' secrets.
+/// Shows no values, because the variables may contain secrets of other programs.
 impl fmt::Debug for Surroundings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Surroundings").field("home", &self.home).finish_non_exhaustive()
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn paths_are_expanded_as_python_does() {
-        // The right side is what os.path.expanduser(os.path.expandvars(…)) gives.
+        // The expected values are those of os.path.expanduser(os.path.expandvars(…)).
         for (path, expanded) in [
             ("/a/b", "/a/b"),
             ("~/x", "/home/u/x"),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_cannot_be_what_it_says_is_named() {
+    fn invalid_variables_are_named_in_the_error() {
         for (name, value) in [
             ("AWS_USE_FIPS_ENDPOINT", "yes"),
             ("AWS_USE_DUALSTACK_ENDPOINT", "1"),

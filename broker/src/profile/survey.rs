@@ -1,6 +1,6 @@
-//! The first reading of the AWS files, to show profiles that haven't signed anything yet.
+//! The first reading of the AWS files, to show profiles that haven't been used yet.
 //!
-//! Invariant: a home on a disk that hangs delays those who list the profiles once, and by [`PATIENCE`].
+//! Invariant: a home on a hanging disk delays lists of the profiles once, by at most [`TIMEOUT`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::entry::Entry;
 use super::home::Home;
 use crate::clock;
 
-/// A disk that takes longer is taken for one that hangs.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The time after which a disk is assumed to hang.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A reading that goes on, also after those who wait for it have lost patience.
+/// A reading that continues even after its waiting callers have timed out.
 #[derive(Debug)]
 pub(super) struct Survey(watch::Receiver<bool>);
 
@@ -37,20 +37,20 @@ impl Survey {
             changes.send_replace(());
         });
         tokio::spawn(async move {
-            drop(tokio::time::timeout(PATIENCE, surveying).await);
+            drop(tokio::time::timeout(TIMEOUT, surveying).await);
             over.send_replace(true);
         });
         Self(waiting)
     }
 
-    /// Ends when the files have been read, or hang.
+    /// Waits until the files have been read, or a timeout.
     pub(super) async fn wait(&self) {
-        // It fails only at the end of the runtime.
+        // This fails only at the end of the runtime.
         drop(self.0.clone().wait_for(|over| *over).await);
     }
 }
 
-/// Reports agents whom AWS couldn't tell apart, before the first of their calls fails.
+/// Reports agents that AWS couldn't tell apart, before the first of their calls fails.
 fn report_untraceable(profile: &Entry) {
     let Some(traceable) = profile.actor.traceable() else { return };
     for agent in &profile.agents {

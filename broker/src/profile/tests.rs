@@ -1,4 +1,4 @@
-//! From one configuration to the next.
+//! Tests of the change from one configuration to the next.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ fn keys(names: &[&str]) -> String {
     names.iter().map(section).collect()
 }
 
-/// A configuration with these profiles; what follows a name goes into its table.
+/// A configuration with these profiles; the text after a name is added to its table.
 fn config(at: &Path, profiles: &[(&str, &str)]) -> Config {
     let tables = profiles.iter().map(|(name, added)| {
         format!("[[profile]]\nname = \"{name}\"\nendpoints = [\"e\"]\n{added}\n")
@@ -35,7 +35,7 @@ async fn load(profiles: &Profiles, name: &str) -> Weak<Credentials> {
 }
 
 #[tokio::test]
-async fn what_stays_keeps_its_keys_and_what_goes_loses_them() {
+async fn unchanged_profiles_keep_their_keys_and_removed_ones_lose_them() {
     let directory = tempfile::tempdir().expect("a directory");
     let at = directory.path();
     std::fs::write(at.join("config"), "").expect("a file");
@@ -54,7 +54,7 @@ async fn what_stays_keeps_its_keys_and_what_goes_loses_them() {
     let other = "aws_profile = \"other\"";
     let after = before
         .next(&config(at, &[("changes", other), ("stays", described), ("new", "")]), &surroundings);
-    assert!(goes.upgrade().is_some(), "nothing is in force yet");
+    assert!(goes.upgrade().is_some(), "the new configuration isn't in effect yet");
     after.succeed(&before);
     assert!(stays.upgrade().is_some());
     assert!(goes.upgrade().is_none(), "freed, and zeroed with that");
@@ -70,9 +70,9 @@ async fn what_stays_keeps_its_keys_and_what_goes_loses_them() {
     assert_eq!((view.description.as_str(), view.generation), ("in other words", 1));
 }
 
-/// What the files tell is told before anyone has asked for a signature, from one reading of them.
+/// The data of the files is shown before the first request for a signature, from a single reading.
 #[tokio::test]
-async fn a_view_says_what_the_files_tell_and_reads_them_once() {
+async fn a_view_shows_the_files_and_reads_them_once() {
     let directory = tempfile::tempdir().expect("a directory");
     let at = directory.path();
     let files = "[profile sso]\nsso_session = s\nsso_account_id = 1\nsso_role_name = R\nregion = eu-west-1\n\
@@ -99,14 +99,14 @@ async fn a_view_says_what_the_files_tell_and_reads_them_once() {
         assert_eq!(view.state, state, "{name}");
         assert_eq!(view.failure.map(|denial| denial.reason()), reason, "{name}");
     }
-    // Nothing is read any more: a view is of memory.
+    // No file is read any more: a view is served from memory.
     std::fs::remove_dir_all(at).expect("removed");
     assert_eq!(view("sso").await.region.as_deref(), Some("eu-west-1"));
     assert_eq!(view("keys").await.state, ProfileState::Unloaded);
 }
 
 #[tokio::test]
-async fn a_profile_is_loaded_at_the_start_where_the_configuration_says_so() {
+async fn a_profile_with_preload_is_loaded_on_start() {
     let directory = tempfile::tempdir().expect("a directory");
     let at = directory.path();
     std::fs::write(at.join("config"), "").expect("a file");
@@ -125,10 +125,10 @@ async fn a_profile_is_loaded_at_the_start_where_the_configuration_says_so() {
     assert_eq!(state("late").await, ProfileState::Unloaded);
 }
 
-/// A disk that hangs: nobody writes to this terminal, and whoever reads it waits for ever.
+/// A hanging disk: this terminal has no writer, so reading it waits for ever.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_view_waits_for_no_file_that_hangs() {
+fn a_view_does_not_wait_for_a_hanging_file() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
@@ -139,7 +139,7 @@ fn a_view_waits_for_no_file_that_hangs() {
         std::os::unix::fs::symlink("/dev/ptmx", hangs).expect("a link");
         let config = config(directory.path(), &[("dev", ""), ("other", "")]);
         let profiles = Profiles::new(&config, &Surroundings::default(), Arc::new(()));
-        // A load that is on its way holds up nobody who only looks.
+        // A running load doesn't block callers that only list profiles.
         profiles.prefetch();
         let view = async |name: &str| {
             let name = ProfileName::parse(name).expect("a name");
@@ -148,24 +148,24 @@ fn a_view_waits_for_no_file_that_hangs() {
         };
         assert_eq!(view("dev").await, ProfileState::Loading);
         assert_eq!(view("other").await, ProfileState::Unloaded);
-        // Only the first ones waited at all.
+        // Only the first calls waited.
         for _ in 0..10 {
             let waited = futures_util::FutureExt::now_or_never(profiles.survey().wait());
             assert!(waited.is_some());
         }
-        // It is dropped at once, although its load hangs.
+        // The profile is dropped at once, although its load hangs.
         let removed = profiles
             .next(&self::config(directory.path(), &[("other", "")]), &Surroundings::default());
         removed.succeed(&profiles);
         assert_eq!(view("dev").await, ProfileState::Unloaded);
     });
     let tested = runtime.block_on(test);
-    // The thread that hangs is left behind.
+    // The hanging thread is abandoned.
     runtime.shutdown_background();
     tested.expect("it holds");
 }
 
-/// What STS gives, whoever asks.
+/// STS's response to any caller.
 fn assumed(id: &str) -> String {
     format!(
         "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
@@ -174,8 +174,8 @@ fn assumed(id: &str) -> String {
     )
 }
 
-/// The keys of an agent are made when it first asks, are its own, and are wiped with the last rule that names it: like
-/// those of a profile that nobody may sign with any more without a name.
+/// The keys of an agent are loaded on first use, are its own, and are dropped with the last rule
+/// that names it, like the profile's own keys when no rule without an agent allows them any more.
 #[tokio::test]
 async fn an_agents_keys_go_with_its_rule() {
     let server = fake::Fake::start(|asked| {
@@ -218,7 +218,7 @@ async fn an_agents_keys_go_with_its_rule() {
     assert_eq!(id, "sigward-r");
     let (id, of_bot) = load(&before, Some(&bot)).await;
     assert_eq!(id, "sigward-r-bot");
-    assert_eq!(server.asked().len(), 2, "nobody asked for the other agent's");
+    assert_eq!(server.asked().len(), 2, "the other agent's weren't requested");
     let view = async |agent| before.view(&name, agent, SystemTime::UNIX_EPOCH).await.expect("one");
     assert_eq!(view(Some(&bot)).await.state, ProfileState::Fresh);
     assert_eq!(view(Some(&tester)).await.state, ProfileState::Unloaded);
@@ -228,9 +228,9 @@ async fn an_agents_keys_go_with_its_rule() {
     let after = before.next(&config(&["bot"]), &surroundings);
     after.succeed(&before);
     assert!(of_bot.upgrade().is_some(), "its rule is there");
-    assert!(of_tester.upgrade().is_none() && own.upgrade().is_none(), "nobody may use them");
+    assert!(of_tester.upgrade().is_none() && own.upgrade().is_none(), "no rule allows them");
     assert!(after.actor(&name, Some(&tester)).is_err());
-    // A call that was decided before, and comes too late, makes none.
+    // A call that was decided before loads none.
     let late = before.actor(&name, Some(&tester)).expect("known then");
     let refused = late.credentials(SystemTime::UNIX_EPOCH).await.expect_err("it has ended");
     assert_eq!(refused.reason(), Reason::CredentialsUnavailable);

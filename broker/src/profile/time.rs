@@ -1,15 +1,16 @@
-//! Points in time as programs write them: what Python's `dateutil` makes one of, with which botocore reads the
-//! `Expiration` of a `credential_process` and of a container endpoint.
+//! Parses points in time like Python's `dateutil`, with which botocore parses the `Expiration` of a
+//! `credential_process` and of a container endpoint.
 //!
-//! Invariant: what isn't a whole point in time is none. Without a zone, an hour could be meant in any of 26 hours.
+//! Invariant: an incomplete point in time is refused. Without a zone, the time could be off by up
+//! to 26 hours.
 
 use std::time::{Duration, SystemTime};
 
 const MONTHS: [&str; 12] =
     ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 
-/// Reads ISO 8601 (RFC 3339, the basic format, a space in place of the `T`), RFC 2822 and HTTP dates, and what `date`
-/// prints. Nothing for another form, or for a time before 1970.
+/// Parses ISO 8601 (RFC 3339, the basic format, a space in place of the `T`), RFC 2822 and HTTP
+/// dates, and the output of `date`. Returns `None` for another form, or for a time before 1970.
 pub(super) fn parse(text: &str) -> Option<SystemTime> {
     let text = text.trim();
     let (date, time) = date_first(text).or_else(|| by_month_name(text))?;
@@ -32,7 +33,7 @@ struct Date {
 }
 
 impl Date {
-    /// Since 1970-01-01, in the Gregorian calendar.
+    /// The days since 1970-01-01, in the Gregorian calendar.
     fn days(self) -> Option<i64> {
         let Self { year, month, day } = self;
         let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -46,14 +47,14 @@ impl Date {
         if !(1..=length).contains(&day) || !(1970..=9999).contains(&year) {
             return None;
         }
-        // Years from March on: the leap day is the last of a year then.
+        // Years from March on: the leap day is the last day of a year.
         let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
         let day_of_year = (153 * month + 2) / 5 + day - 1;
         Some(365 * year + year / 4 - year / 100 + year / 400 + day_of_year - 719_468)
     }
 }
 
-/// `2099-01-01T…`, `2099/01/01 …`, `20990101T…`
+/// Dates like `2099-01-01T…`, `2099/01/01 …` and `20990101T…`.
 fn date_first(text: &str) -> Option<(Date, &str)> {
     let mut cursor = Cursor(text);
     let year = cursor.number(4)?;
@@ -67,7 +68,7 @@ fn date_first(text: &str) -> Option<(Date, &str)> {
     Some((Date { year, month, day }, cursor.0.trim_start()))
 }
 
-/// `Thu, 01 Jan 2099 …`, `1 Jan 2099 …`, and `Thu Jan  1 00:00:00 UTC 2099`
+/// Dates like `Thu, 01 Jan 2099 …`, `1 Jan 2099 …` and `Thu Jan  1 00:00:00 UTC 2099`.
 fn by_month_name(text: &str) -> Option<(Date, &str)> {
     let is_day = |word: &str| {
         let days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
@@ -89,7 +90,7 @@ fn by_month_name(text: &str) -> Option<(Date, &str)> {
         let date = Date { year: digits(year, 4..=4)?, month, day: digits(first, 1..=2)? };
         return Some((date, rest.trim_start()));
     }
-    // The year stands last.
+    // The year is at the end.
     let (time, year) = rest.rsplit_once(' ')?;
     let date =
         Date { year: digits(year, 4..=4)?, month: month(first)?, day: digits(second, 1..=2)? };
@@ -101,7 +102,7 @@ fn digits(text: &str, length: std::ops::RangeInclusive<usize>) -> Option<i64> {
     if sound { text.parse().ok() } else { None }
 }
 
-/// What is left to read.
+/// The rest of the text.
 struct Cursor<'t>(&'t str);
 
 impl<'t> Cursor<'t> {
@@ -118,7 +119,7 @@ impl<'t> Cursor<'t> {
         Some(found)
     }
 
-    /// `00:00`, `00:00:00`, `00:00:00.000`, `000000`
+    /// Times like `00:00`, `00:00:00`, `00:00:00.000` and `000000`.
     fn clock(&mut self) -> Option<(i64, i64, i64, Duration)> {
         let hours = self.number(2)?;
         let colon = self.one_of(&[":"]);
@@ -132,7 +133,7 @@ impl<'t> Cursor<'t> {
         if self.one_of(&[".", ","]).is_some() {
             let length = self.0.bytes().take_while(u8::is_ascii_digit).count();
             let (decimals, rest) = self.0.split_at(length);
-            // Beyond nanoseconds nothing counts.
+            // Further digits than nanoseconds are ignored.
             let nanos: String = decimals.chars().chain("000000000".chars()).take(9).collect();
             fraction = Duration::from_nanos(u64::try_from(digits(&nanos, 9..=9)?).ok()?);
             (length > 0).then_some(())?;
@@ -142,7 +143,8 @@ impl<'t> Cursor<'t> {
         valid.then_some((hours, minutes, seconds, fraction))
     }
 
-    /// `Z`, `UTC`, `GMT`, `+00:00`, `+0000`, `+00`, `+5:30`: seconds east of Greenwich.
+    /// Zones like `Z`, `UTC`, `GMT`, `+00:00`, `+0000`, `+00` and `+5:30`, in seconds east of
+    /// Greenwich.
     fn zone(&mut self) -> Option<i64> {
         self.0 = self.0.trim_start();
         if self.one_of(&["Z", "z", "UTC", "GMT"]).is_some() {
@@ -166,9 +168,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_dateutil_reads_is_read_in_the_same_way() {
+    fn times_are_read_like_dateutil() {
         let new_year = 4_070_908_800;
-        // The right side is what dateutil 2.9 gives.
+        // The expected values are those of dateutil 2.9.
         for (text, seconds) in [
             ("2099-01-01T00:00:00Z", new_year),
             ("2099-01-01T00:00:00.000+00:00", new_year),
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_point_in_time_is_refused() {
+    fn incomplete_times_are_refused() {
         for text in [
             "",
             "soon",

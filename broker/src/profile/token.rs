@@ -1,7 +1,7 @@
-//! The tokens of IAM Identity Center: the cache that the AWS CLI and the SDKs share, and what is kept
-//! in memory where that can't be written.
+//! The tokens of IAM Identity Center: the cache that the AWS CLI and the SDKs share, and tokens
+//! that couldn't be written to it.
 //!
-//! Invariant: a cache that can't be written costs nothing but the sharing: the token is then kept here.
+//! Invariant: if the cache can't be written, only the sharing is lost: the token is kept in memory.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,17 +21,17 @@ use crate::error::{Denial, Reason};
 use crate::log;
 use crate::secret::Secret;
 
-/// Where people sign in: what one token is good for.
+/// A sign-in session, which a token is valid for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Session {
-    /// Of the `sso-session` section; none for the profiles of old.
+    /// The name of the `sso-session` section; `None` for profiles without one.
     pub(super) name: Option<String>,
     pub(super) start_url: String,
     pub(super) region: String,
     pub(super) scopes: Vec<String>,
 }
 
-/// A token, and what it takes to get the next one.
+/// A token, and the data for renewing it.
 #[derive(Debug, Clone)]
 pub(super) struct Token {
     pub(super) access: Secret,
@@ -39,7 +39,7 @@ pub(super) struct Token {
     pub(super) renewal: Option<Renewal>,
 }
 
-/// The refresh token, and the registration that it belongs to.
+/// The refresh token, and its registration.
 #[derive(Debug, Clone)]
 pub(super) struct Renewal {
     pub(super) refresh: Secret,
@@ -53,25 +53,25 @@ pub(super) struct Renewal {
 pub(super) struct Tokens {
     directory: Option<PathBuf>,
     files: CacheFiles,
-    /// By the key of the session. Only what couldn't be written.
+    /// Tokens that couldn't be written, by the key of the session.
     kept: Mutex<HashMap<String, Token>>,
-    /// By the key of the session.
+    /// The locks for renewals, by the key of the session.
     renewing: Locks<String>,
-    /// By the key of the session.
+    /// The origins of renewed tokens, by the key of the session.
     origins: Origins<String>,
-    /// Those of `aws login`.
+    /// The sessions of `aws login`.
     pub(super) login: Arc<LoginTokens>,
 }
 
 impl Token {
-    /// What the next token can be had with, if anything.
+    /// The data for renewing the token, if it can be renewed.
     pub(super) fn renewable(&self, now: SystemTime) -> Option<&Renewal> {
         self.renewal.as_ref().filter(|renewal| now < renewal.registration_expiry)
     }
 }
 
 impl Session {
-    /// What the name of the cache file is made of.
+    /// The text that the name of the cache file is the hash of.
     pub(super) fn key(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.start_url)
     }
@@ -83,7 +83,7 @@ impl Tokens {
         Self { directory, ..Self::default() }
     }
 
-    /// Where the cache is.
+    /// The directory of the cache.
     pub(super) fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
     }
@@ -94,20 +94,20 @@ impl Tokens {
         self.directory.as_ref().map(|directory| directory.join(name))
     }
 
-    /// The token that lives longest, in the cache or in memory.
+    /// The token with the latest expiry, in the cache or in memory.
     ///
     /// # Errors
-    /// LOGIN_REQUIRED where there is none or it can't be made out; PROFILE_MISCONFIGURED where the file can't be
-    /// read. The latter names the file.
+    /// LOGIN_REQUIRED if there is none or it can't be parsed; PROFILE_MISCONFIGURED, with the name
+    /// of the file, if the file can't be read.
     pub(super) async fn find(&self, session: &Session) -> Result<Token, Denial> {
-        let missing = || Denial::new(Reason::LoginRequired, "nobody has signed in");
+        let missing = || Denial::new(Reason::LoginRequired, "no one has signed in");
         let cached = match self.path(session) {
             Some(path) => {
                 let read = |path: &Path| cache_file::read(path).map(|json| parse(&json));
                 match self.files.with(&path, read).await {
                     Ok(Some(token)) => Ok(token),
                     Ok(None) => {
-                        let what = "isn't one, or was cut";
+                        let what = "isn't valid, or was cut";
                         let detail = format!("the token in {} {what}", path.display());
                         Err(Denial::new(Reason::LoginRequired, detail))
                     }
@@ -123,19 +123,19 @@ impl Tokens {
             (Err(_), Some(token)) => Ok(token.clone()),
             (Err(denial), None) => Err(denial),
             (Ok(cached), _) => {
-                // Someone signed in since, with another program.
+                // A person has signed in since, with another program.
                 kept.remove(session.key());
                 Ok(cached)
             }
         }
     }
 
-    /// Whoever renews a session's token holds it: the server takes each refresh token once.
+    /// The lock for renewing a session's token: the server accepts each refresh token only once.
     pub(super) fn renewing(&self, session: &Session) -> Arc<tokio::sync::Mutex<()>> {
         self.renewing.of(&session.key().to_owned())
     }
 
-    /// Takes over a new token. Tells whether it is kept in memory alone.
+    /// Stores a new token. Returns whether it is kept only in memory.
     pub(super) async fn store(&self, session: &Session, token: Token) -> bool {
         let written = match self.path(session) {
             Some(path) => {
@@ -154,16 +154,16 @@ impl Tokens {
         true
     }
 
-    /// Takes over the token that a renewal of `before` brought.
+    /// Stores the token from a renewal of `before`.
     pub(super) async fn store_renewed(&self, session: &Session, before: &Token, token: Token) {
-        // First: whoever sees the file must know that it is no other sign-in.
+        // This comes first: other readers of the file must know that it isn't a new sign-in.
         let [before, now] = [before, &token].map(|token| mark(token.access.expose().as_bytes()));
         self.origins.renewed(session.key().to_owned(), before, now);
         self.store(session, token).await;
     }
 
-    /// Changes with each sign-in and with each renewal of another program, but not with our own: credentials that were
-    /// had for the token before are as good as they were.
+    /// A mark that changes with each sign-in and with each renewal by another program, but not with
+    /// the broker's own: credentials for the previous token stay valid.
     pub(super) fn mark(&self, session: &Session, token: &Token) -> Mark {
         self.origins.of(session.key(), mark(token.access.expose().as_bytes()))
     }
@@ -173,7 +173,7 @@ impl Tokens {
     }
 }
 
-/// A cache file's text. The names are those of the AWS CLI (botocore `SSOTokenLoader`).
+/// The text of a cache file. The names are those of the AWS CLI (botocore `SSOTokenLoader`).
 fn json(session: &Session, token: &Token) -> serde_json::Value {
     let time = |time| log::timestamp(time, "T") + "Z";
     let mut json = serde_json::json!({
@@ -203,7 +203,7 @@ pub(super) fn parse(json: &[u8]) -> Option<Token> {
         registration_expires_at: Option<String>,
         refresh_token: Option<String>,
     }
-    // The whole of it, what nobody looks at too.
+    // The whole text must be UTF-8, including unused fields.
     let json = std::str::from_utf8(json).ok()?;
     let cached: Cached = serde_json::from_str(json).ok()?;
     let registration_expiry = cached.registration_expires_at.as_deref().and_then(time::parse);

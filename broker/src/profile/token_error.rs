@@ -1,24 +1,25 @@
-//! What an OAuth token endpoint refused, by its code.
+//! Classifies the errors of OAuth token endpoints, by their codes.
 //!
-//! There are three of them: the device flow's and the renewal's in IAM Identity Center, and that of `aws login`. RFC 6749
-//! (5.2) and RFC 8628 (3.5) put the code into the body, as `error`; AWS adds a type of its own in the header
-//! `x-amzn-ErrorType` or in the body, which is all that the SDK reads. Either alone is understood here.
+//! There are three endpoints: those of the device flow and of renewals in IAM Identity Center, and
+//! that of `aws login`. RFC 6749 (5.2) and RFC 8628 (3.5) put the code into the body, as `error`;
+//! AWS adds a type in the header `x-amzn-ErrorType` or in the body, which is all that the SDK
+//! reads. Either alone is sufficient here.
 //!
-//! Invariant: English words decide nothing, and nothing of a body but a known code gets out of here.
+//! Invariant: messages for people decide nothing, and only a known code of a body is passed on.
 
 use aws_sdk_ssooidc::error::{ProvideErrorMetadata, SdkError};
 use serde::Deserialize;
 
 use crate::error::{AwsError, Denial, Reason, in_words, shown};
 
-/// Why a token endpoint gave no token.
+/// The reason why a token endpoint returned no token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenError {
     AuthorizationPending,
     SlowDown,
     /// The person declined, or the token's owner lacks a permission.
     AccessDenied,
-    /// The device code or the refresh token.
+    /// The device code or the refresh token has expired.
     ExpiredToken,
     InvalidClient,
     InvalidGrant,
@@ -28,15 +29,15 @@ pub(super) enum TokenError {
     UnsupportedGrantType,
     /// `aws login`: the person has changed their password.
     UserCredentialsChanged,
-    /// `aws login`: the person may not call `signin:CreateOAuth2Token`.
+    /// `aws login`: the person lacks the permission `signin:CreateOAuth2Token`.
     InsufficientPermissions,
-    /// Throttling, or trouble on the server's side.
+    /// Throttling, or a server error.
     Unavailable,
-    /// A client error with a code that isn't known here.
+    /// A client error with an unknown code.
     Refused,
-    /// A client error that names no code: a proxy's page, or a server that is no token endpoint.
+    /// A client error without a code: a page of a proxy, or of a server that isn't a token endpoint.
     NoTokenEndpoint,
-    /// No answer.
+    /// The server didn't answer.
     Unreachable,
 }
 
@@ -49,11 +50,11 @@ use TokenError::{
 impl TokenError {
     pub(super) fn of<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Self {
         let Some(response) = error.raw_response() else { return Unreachable };
-        // Whatever code a server in trouble names, it isn't a refusal.
+        // A server error isn't a refusal, whatever its code.
         if !response.status().is_client_error() {
             return Unavailable;
         }
-        // The body comes first: to `aws login`, AccessDeniedException alone may mean four things.
+        // The body has priority: for `aws login`, AccessDeniedException may have four causes.
         let code = response.body().bytes().and_then(code_of_body);
         let code = code.as_deref().filter(|code| !code.is_empty());
         let kind = error.code().filter(|kind| !kind.is_empty());
@@ -72,10 +73,10 @@ impl TokenError {
         matches!(self, AuthorizationPending | SlowDown | Unavailable | Unreachable)
     }
 
-    /// What it means that a refresh token was answered so.
+    /// The reason of a failed renewal with this error.
     pub(super) fn of_renewal(self) -> Reason {
         match self {
-            // Not the token's fault, as far as anyone can tell.
+            // The token isn't known to be invalid.
             AuthorizationPending | SlowDown | Unavailable | NoTokenEndpoint | Unreachable => {
                 Reason::CredentialsUnavailable
             }
@@ -93,19 +94,19 @@ impl TokenError {
         }
     }
 
-    /// What to tell the user beside the server's message.
+    /// The advice for the user, in addition to the server's message.
     fn advice(self) -> &'static str {
         match self {
             ExpiredToken | InvalidGrant => "the sign-in has ended: ",
             UserCredentialsChanged => "the password was changed since the sign-in: ",
             InsufficientPermissions => "the permission signin:CreateOAuth2Token is missing: ",
-            NoTokenEndpoint => "no answer of a token endpoint: ",
+            NoTokenEndpoint => "the answer isn't a token endpoint's: ",
             _ => "",
         }
     }
 }
 
-/// A token wasn't renewed, though the operation was called with `secrets`.
+/// The denial for a failed renewal; the operation was called with `secrets`.
 pub(super) fn not_renewed<E>(error: &SdkError<E>, operation: &str, secrets: &[&str]) -> Denial
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -114,7 +115,7 @@ where
     refused(what.of_renewal(), &format!("{}{operation}", what.advice()), error, secrets)
 }
 
-/// A token endpoint refused an operation that was called with `secrets`.
+/// The denial for a refused operation, which was called with `secrets`.
 pub(super) fn refused<E>(
     reason: Reason,
     operation: &str,
@@ -128,7 +129,7 @@ where
         let words = shown(&in_words(error), secrets);
         return Denial::new(reason, format!("{operation}: {words}"));
     };
-    // A code that isn't known could be anything.
+    // An unknown code could be any text.
     let code = context.raw().body().bytes().and_then(code_of_body);
     let code = code.as_deref().filter(|code| of_code(code).is_some()).or(error.code());
     let words = AwsError::new(code, error.message(), secrets);
@@ -143,7 +144,7 @@ fn code_of_body(body: &[u8]) -> Option<String> {
     serde_json::from_slice(body).ok().map(|body: Body| body.error)
 }
 
-/// `error` of the body: RFC 6749, RFC 8628, and the `OAuth2ErrorCode` of AWS Sign-In.
+/// The errors by `error` of the body: RFC 6749, RFC 8628, and the `OAuth2ErrorCode` of AWS Sign-In.
 fn of_code(code: &str) -> Option<TokenError> {
     Some(match code {
         "authorization_pending" => AuthorizationPending,
@@ -168,7 +169,7 @@ fn of_code(code: &str) -> Option<TokenError> {
     })
 }
 
-/// The type that AWS gives an error.
+/// The errors by AWS's type.
 fn of_type(kind: &str) -> Option<TokenError> {
     Some(match kind {
         "AuthorizationPendingException" => AuthorizationPending,

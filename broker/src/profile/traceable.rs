@@ -1,28 +1,29 @@
 //! Whether AWS can tell apart the agents that use a profile.
 //!
-//! Invariant: an agent signs with credentials that carry its name, or with none.
+//! Invariant: an agent signs only with credentials that carry its name.
 
 use crate::config::Agent;
 use crate::error::{Denial, Reason};
 
-/// Who names the session that a profile's signatures are made with.
+/// Determines the name of the session that a profile signs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Traceable {
-    /// The broker, which assumes a role with other credentials.
+    /// The broker sets it, because it assumes a role with other credentials.
     Role {
-        /// The source identity that the AWS files set on the way to it.
+        /// The source identity that the AWS files set on the way to the role.
         source_identity: Option<String>,
     },
-    /// The broker, which assumes a role with a token. What else the session carries is up to the token.
+    /// The broker sets it, because it assumes a role with a token. The token determines the other
+    /// properties of the session.
     WebIdentity,
-    /// IAM Identity Center, after its user.
+    /// IAM Identity Center sets the name of its user.
     IdentityCenter,
-    /// Somebody else, or nobody.
+    /// It is set elsewhere, or there is none.
     Given,
 }
 
 impl Traceable {
-    /// Whether the agent's name gets into the session, as its rule wants it.
+    /// Checks that the session carries the agent's name, as its rule requires.
     ///
     /// # Errors
     /// PROFILE_MISCONFIGURED: CloudTrail couldn't tell the agent from others.

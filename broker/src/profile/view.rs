@@ -1,4 +1,4 @@
-//! What is shown of a profile: never a key.
+//! The visible state of a profile, which contains no key.
 
 use std::time::SystemTime;
 
@@ -10,30 +10,30 @@ use super::identity::account_and_role;
 use crate::config::ProfileName;
 use crate::error::{Denial, Reason};
 
-/// A profile as it is now, or an agent's credentials with it.
+/// The current state of a profile, or of an agent's credentials with it.
 #[derive(Debug)]
 pub struct View {
-    /// What callers call it.
+    /// The name for callers.
     pub name: ProfileName,
-    /// For people and models.
+    /// The description for people and models.
     pub description: String,
-    /// The region that it works in, where its file names one.
+    /// The region, if one is configured.
     pub region: Option<String>,
-    /// Where its credentials come from.
+    /// The source of its credentials.
     pub source: &'static str,
-    /// How its credentials are.
+    /// The state of its credentials.
     pub state: ProfileState,
-    /// Why it can't sign, or why its last load failed.
+    /// The reason why it can't sign, or why its last load failed.
     pub failure: Option<Denial>,
-    /// When its credentials end.
+    /// The expiry of its credentials.
     pub expiry: Option<SystemTime>,
-    /// When they were loaded.
+    /// The time of the last load.
     pub loaded: Option<SystemTime>,
-    /// Which credentials they are; 0 for none yet.
+    /// The generation of the credentials; 0 if there are none yet.
     pub generation: u64,
-    /// Whose they are, where the configuration says to ask; else empty.
+    /// The identity of the credentials, if the configuration asks for it; else empty.
     pub identity_arn: String,
-    /// The account that they are of, where AWS or the files say it; else empty.
+    /// The account of the credentials, if AWS or the files name it; else empty.
     pub account: String,
     /// The role, likewise.
     pub role: String,
@@ -42,7 +42,8 @@ pub struct View {
 impl View {
     pub(super) fn of(profile: &Entry, agent: Option<&AgentActor>, now: SystemTime) -> Self {
         let of_profile = profile.actor.view(now);
-        // What the files say is read for the profile; nobody may have needed the agent's credentials yet.
+        // The data of the files is read for the profile; the agent's credentials may never have
+        // been used.
         let about = of_profile.about.clone();
         let status = match agent {
             None => Some(of_profile),
@@ -70,11 +71,11 @@ impl View {
             view.identity_arn = status.identity_arn;
         }
         if !view.identity_arn.is_empty() {
-            // AWS knows better.
+            // AWS's answer has priority over the files.
             let (account, role) = account_and_role(&view.identity_arn);
             (view.account, view.role) = (account.to_owned(), role.to_owned());
         }
-        // Before anyone has asked, the files may tell already that it will fail.
+        // Before the first load, the files may already tell that it will fail.
         let untraceable = || {
             let traceable = about.as_ref()?.traceable.as_ref()?;
             traceable.check(&agent?.agent).err()
@@ -93,7 +94,7 @@ impl View {
         view
     }
 
-    /// Whether a person would rather hear of this one.
+    /// Whether this state is more important for a person.
     pub(super) fn is_worse(&self, other: &Self) -> bool {
         let expiry = |view: &Self| view.expiry.map(std::cmp::Reverse);
         (severity(self.state), expiry(self)) > (severity(other.state), expiry(other))

@@ -1,10 +1,12 @@
-//! Picks up what changes outside: the AWS files, and sign-ins of other programs.
+//! Watches for external changes: of the AWS files, and sign-ins with other programs.
 //!
-//! Looking at a few files three times a second costs nothing, and sees what a notification of the
-//! kernel may miss: editors that rename, Kubernetes' swap of a `..data` link, network file systems.
+//! Checking a few files three times a second costs little, and detects changes that kernel
+//! notifications may miss: editors that rename, Kubernetes' swap of a `..data` link, network file
+//! systems.
 //!
-//! Invariant: a file is read only once it has stood still for one look, so that half a file breaks no
-//! profile; one that can't be read changes nothing. A profile that isn't there any more loses its keys.
+//! Invariant: a file is read only when it hasn't changed for one interval, so that a half written
+//! file breaks no profile; an unreadable one changes nothing. A profile that no longer exists loses
+//! its keys.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,26 +22,28 @@ use super::mark::Mark;
 use super::reading::Taken;
 use crate::clock;
 
-/// Between two looks: a change is seen by the first, and taken over by the second or third.
-const LOOK: Duration = Duration::from_millis(300);
+/// The interval of checking the files: a change is detected by the first check, and read after the
+/// second or third.
+const INTERVAL: Duration = Duration::from_millis(300);
 
-/// A watch that ends with this value.
+/// A watch, which ends on drop.
 #[derive(Debug)]
 pub(super) struct Watch(AbortHandle);
 
-/// The files, each with what tells it from another one at the same place.
+/// The files, each with the mark of its state.
 type Marks = Vec<(PathBuf, Option<Mark>)>;
 
-/// What the looks have seen so far.
+/// The marks of previous checks.
 #[derive(Default)]
-struct Looks {
+struct Checks {
     last: Option<Marks>,
     taken_over: Option<Marks>,
 }
 
-impl Looks {
-    /// Whether the files have changed and stood still since: they are about to be read, and count as taken over with the
-    /// marks of before. An edit while they are read, or a token file that counts since then, is another change.
+impl Checks {
+    /// Whether the files have changed, and not again since the last check. They are then read, and
+    /// recorded with the marks from before the reading: an edit during the reading, or a token file
+    /// that is watched since, is another change.
     fn settled(&mut self, now: Marks) -> bool {
         let settled = self.last.as_ref() == Some(&now) && self.taken_over.as_ref() != Some(&now);
         if settled {
@@ -51,17 +55,17 @@ impl Looks {
 }
 
 impl Watch {
-    /// Begins to watch; the first look is some time away, so that nobody who starts waits for it.
+    /// Starts to watch; the first check is delayed, so that it doesn't slow down the start.
     pub(super) fn start(
         home: Arc<Home>,
         profiles: Vec<Arc<Entry>>,
         changes: watch::Sender<()>,
     ) -> Self {
         let task = tokio::spawn(async move {
-            let mut looks = Looks::default();
+            let mut checks = Checks::default();
             loop {
-                tokio::time::sleep(LOOK).await;
-                if looks.settled(marks(&home, &profiles).await) {
+                tokio::time::sleep(INTERVAL).await;
+                if checks.settled(marks(&home, &profiles).await) {
                     take_over(&home, &profiles).await;
                     changes.send_replace(());
                 }
@@ -86,30 +90,30 @@ async fn marks(home: &Home, profiles: &[Arc<Entry>]) -> Marks {
         let mark = Mark::of(&path);
         (path, mark)
     };
-    // A file system of the network may hang, and the runtime must not.
+    // A network file system may hang, and must not block the runtime.
     let looking = tokio::task::spawn_blocking(move || files.into_iter().map(mark).collect());
     looking.await.unwrap_or_default()
 }
 
-/// Reloads what was loaded from what isn't so any more. The files are read once for all profiles; the caches of tokens
-/// side by side, since one of them may be on a disk that hangs.
+/// Reloads the profiles whose inputs have changed. The files are read once for all profiles; the
+/// token caches are read concurrently, because one of them may be on a hanging disk.
 async fn take_over(home: &Home, profiles: &[Arc<Entry>]) {
     let snapshot = home.read().await;
     let taken = profiles.iter().map(async |profile| {
         let reading = profile.source.read(&snapshot, clock::now()).await;
         for agent in profile.agents.iter().filter_map(|agent| agent.made()) {
-            // The profile's own line says it for all.
+            // The line about the profile includes its agents.
             agent.take_reading(reading.clone());
         }
         match profile.actor.take_reading(reading) {
             Taken::Same => {}
             Taken::Reloads => {
-                tracing::info!(profile = %profile.name, "changed: its credentials are loaded again");
+                tracing::info!(profile = %profile.name, "changed: its credentials are reloaded");
             }
-            // Whoever reads this may rely on it.
+            // The keys are dropped before the line is logged.
             Taken::Dropped => tracing::info!(profile = %profile.name, "no longer in the AWS files"),
             Taken::Kept(denial) => {
-                tracing::warn!(profile = %profile.name, %denial, "not loaded again: the credentials from before stay in use");
+                tracing::warn!(profile = %profile.name, %denial, "not reloaded: the previous credentials stay in use");
             }
         }
     });

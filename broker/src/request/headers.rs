@@ -1,11 +1,11 @@
-//! Which headers a caller may have signed.
+//! Checks the headers that a caller wants signed.
 
 use sigward_proto::headers::{MAX_HEADER_BYTES, MAX_HEADERS, is_reserved};
 use sigward_proto::v1::Header;
 
 use crate::error::{Denial, Reason};
 
-/// Names and values, checked; names in lower case.
+/// Checks names and values; returns names in lower case.
 pub(super) fn check(headers: &[Header]) -> Result<Vec<(String, String)>, Denial> {
     if headers.len() > MAX_HEADERS {
         return Err(Denial::new(Reason::InvalidHeader, "too many headers"));
@@ -19,32 +19,32 @@ pub(super) fn check(headers: &[Header]) -> Result<Vec<(String, String)>, Denial>
 
 fn name(name: &str) -> Result<String, Denial> {
     if !is_token(name.as_bytes()) {
-        return Err(Denial::new(Reason::InvalidHeader, "a name that is not a token"));
+        return Err(Denial::new(Reason::InvalidHeader, "a header name isn't a token"));
     }
     let name = name.to_ascii_lowercase();
     if is_reserved(&name) {
-        return Err(Denial::new(Reason::ReservedHeader, "a header that a caller can't choose"));
+        return Err(Denial::new(Reason::ReservedHeader, "a header is reserved"));
     }
     Ok(name)
 }
 
-/// A value that reads the same before and after canonicalisation, which trims it and folds runs of
-/// spaces. CR and LF would start another header; what isn't ASCII is encoded by everyone differently.
+/// Checks that canonicalisation, which trims values and folds runs of spaces, doesn't change the
+/// value. CR and LF would start another header; clients encode non-ASCII characters differently.
 fn value(value: &[u8]) -> Result<String, Denial> {
     let wrong = |why| Err(Denial::new(Reason::InvalidHeader, why));
     let Ok(text) = std::str::from_utf8(value) else {
-        return wrong("a value that is not ASCII");
+        return wrong("a header value isn't ASCII");
     };
     if !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-        return wrong("a value with a control character, or beyond ASCII");
+        return wrong("a header value has a control or non-ASCII character");
     }
     if text.starts_with(' ') || text.ends_with(' ') || text.contains("  ") {
-        return wrong("a value with spaces that the signature would fold");
+        return wrong("a header value has spaces that canonicalisation removes");
     }
     Ok(text.to_owned())
 }
 
-/// RFC 9110, 5.6.2.
+/// A token by RFC 9110, 5.6.2.
 pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty()
         && bytes.len() <= 256

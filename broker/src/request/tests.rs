@@ -100,13 +100,13 @@ fn a_uri_of_no_endpoint_is_refused() {
         "https://h.example/mcp/x%5c..",
         "https://h.example/mcp/%252e%252e/other",
         "https://h.example/mcp/x%00",
-        // Tomcat and Spring drop the parameters of a segment before they resolve it.
+        // Tomcat and Spring remove the parameters of a segment before they resolve it.
         "https://h.example/mcp/..;/other",
         "https://h.example/mcp/..;a=b/other",
         "https://h.example/mcp/.;/x",
         "https://h.example/mcp/x/..;",
         "https://h.example/mcp/;/x",
-        // Nothing is below an endpoint whose paths are exact.
+        // An endpoint with exact paths has no paths below it.
         "https://exact.example/mcp/",
         "https://exact.example/mcp/x",
         "https://exact.example/",
@@ -251,7 +251,7 @@ fn reserved_headers_are_refused_in_any_case() {
 }
 
 #[test]
-fn headers_that_read_in_two_ways_are_refused() {
+fn headers_that_canonicalisation_changes_are_refused() {
     for (name, value) in [
         ("", b"x".as_slice()),
         ("a b", b"x"),

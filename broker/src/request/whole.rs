@@ -1,4 +1,4 @@
-//! For tests: a request whose message is all there.
+//! For tests: checks a request whose body is available as a whole.
 
 use std::sync::Arc;
 

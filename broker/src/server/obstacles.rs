@@ -1,7 +1,8 @@
-//! What would keep a broker from starting with a configuration, found beside the one that may be running with it.
+//! Finds what would prevent a broker from starting with a configuration, while a broker may be
+//! running with it.
 //!
-//! Invariant: nothing is created, opened for writing or taken over. A socket or a port that a running broker has is no
-//! obstacle: that may be the broker of this configuration.
+//! Invariant: nothing is created, opened for writing or taken over. A socket or a port that is in
+//! use by a running broker isn't an obstacle: that may be the broker of this configuration.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,23 +17,24 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::intake::{tls, unix};
 
-/// How long whoever has the port gets to say what it is.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// What of its answer is read.
+/// The timeout for identifying the process that uses a port.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// The bytes of its answer that are read.
 const ANSWER: u64 = 4 << 10;
-/// With this, the metrics of every broker begin.
-const OURS: &str = "# HELP sigward_";
+/// The metrics of every broker start with this.
+const METRICS_START: &str = "# HELP sigward_";
 
-/// What the start would fail with.
+/// The errors that starting would return.
 #[derive(Debug, Default)]
 pub struct Obstacles {
-    /// Each of them, as it would be reported.
+    /// The errors, as they would be reported.
     pub certain: Vec<Error>,
-    /// What is none if another process is the broker of this configuration, or the service manager passes a socket.
+    /// Errors that don't occur if another process is the broker of this configuration, or if the
+    /// service manager passes a socket.
     pub possible: Vec<Error>,
 }
 
-/// Looks for them. `default_socket` is where a broker listens whose configuration names no socket.
+/// Finds the obstacles. `default_socket` is used if the configuration names no socket.
 pub async fn obstacles(config: &Config, default_socket: &Path) -> Obstacles {
     let listen = &config.listen;
     let mut found = Obstacles::default();
@@ -45,7 +47,7 @@ pub async fn obstacles(config: &Config, default_socket: &Path) -> Obstacles {
     if let Some(tcp) = &listen.tcp
         && let Err(source) = bind(tcp.address)
     {
-        // Nobody without a certificate learns who is there.
+        // The TLS port can't be identified without a certificate.
         let is_taken = source.kind() == io::ErrorKind::AddrInUse;
         let of_kind = if is_taken { &mut found.possible } else { &mut found.certain };
         of_kind.push(unbound(tcp.address, "the address can't be bound", source));
@@ -59,7 +61,7 @@ pub async fn obstacles(config: &Config, default_socket: &Path) -> Obstacles {
     found
 }
 
-/// Without a `listen`, it is in nobody's way who binds the address meanwhile.
+/// Binds the address without `listen`, so that other processes can still bind it.
 fn bind(address: SocketAddr) -> io::Result<()> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -73,14 +75,14 @@ fn unbound(address: SocketAddr, why: &str, source: io::Error) -> Error {
     Error::Listen { socket: address.to_string(), why: why.to_owned(), source: Some(source) }
 }
 
-/// Whether a broker serves its metrics there.
+/// Whether a broker serves its metrics at the address.
 async fn is_of_a_broker(address: SocketAddr) -> bool {
     let ask = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
         let mut answer = String::new();
         stream.take(ANSWER).read_to_string(&mut answer).await?;
-        io::Result::Ok(answer.contains(OURS))
+        io::Result::Ok(answer.contains(METRICS_START))
     };
-    matches!(tokio::time::timeout(PATIENCE, ask).await, Ok(Ok(true)))
+    matches!(tokio::time::timeout(TIMEOUT, ask).await, Ok(Ok(true)))
 }

@@ -1,6 +1,6 @@
-//! A new configuration without a new process: on SIGHUP, and when the file has changed.
+//! Reloads the configuration, on SIGHUP and when the file has changed.
 //!
-//! Invariant: the new state is put in place as a whole, or not at all. A configuration with errors
+//! Invariant: the new state takes effect as a whole, or not at all. A configuration with errors
 //! changes nothing, and the errors are logged.
 
 use std::net::SocketAddr;
@@ -17,36 +17,35 @@ use crate::process::Supervisor;
 use crate::profile::Surroundings;
 use crate::service::{Current, State};
 
-/// Between two looks at the file. It is read once it has stood still for one.
-const LOOK: Duration = Duration::from_millis(300);
+/// The interval of checking the file. It is read when it hasn't changed for one interval.
+const INTERVAL: Duration = Duration::from_millis(300);
 
 /// Parses the text of a configuration file, with what the command line adds.
 type Parse = dyn Fn(&str) -> Result<Config, Error> + Send + Sync;
 
-/// How to read the configuration again.
+/// The source for rereading the configuration.
 pub struct Reread {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What it said when the configuration that is in force was parsed.
+    /// Its text when the current configuration was parsed.
     pub text: Option<String>,
-    /// How its text is understood.
+    /// Parses its text.
     pub parse: Box<Parse>,
 }
 
-/// What stays as it was at the start: what this process has bound.
+/// What can't be reloaded, because this process has bound it.
 pub(super) struct Bound {
     pub(super) listen: Listen,
     pub(super) metrics: Option<SocketAddr>,
 }
 
-/// SIGHUP is a reason to reload from now on: whoever sends it means that, and by default it would end
-/// the process.
+/// Starts to listen for SIGHUP, which would end the process by default.
 pub(super) fn hangups() -> Option<Signal> {
     signal(SignalKind::hangup()).ok()
 }
 
-/// Reloads whenever there is a reason to, for ever. On SIGHUP the audit log is opened again too, whatever
-/// the configuration says: someone may have rotated it.
+/// Reloads on changes and SIGHUP, for ever. On SIGHUP the audit log is reopened too, even with the
+/// same configuration: it may have been rotated.
 pub(super) async fn follow(
     reread: Option<Reread>,
     mut hangup: Option<Signal>,
@@ -68,10 +67,10 @@ pub(super) async fn follow(
         return;
     };
     let mut last = None;
-    // The file may have changed since it was parsed: what counts as in force is what was parsed then.
+    // The file may have changed since it was parsed: it is compared with the text that was parsed.
     let mut moved = true;
     loop {
-        let asked = tokio::time::timeout(LOOK, signalled()).await.is_ok();
+        let asked = tokio::time::timeout(INTERVAL, signalled()).await.is_ok();
         if asked {
             supervisor.reloading().await;
             reopen(&current).await;
@@ -84,14 +83,14 @@ pub(super) async fn follow(
             moved |= !still;
             continue;
         }
-        // Read for a signal too, it may be half a file, which is looked at again.
+        // If it is read on a signal, it may be incomplete, and is checked again.
         moved = !still;
         let path = reread.path.clone();
-        // A file on a hung disk holds a thread, and no worker.
+        // A file on a hanging disk blocks a thread of the pool, but no worker.
         let read = tokio::task::spawn_blocking(move || config::read_text(&path)).await;
-        // It fails only at the end of the runtime.
+        // This fails only at the end of the runtime.
         let Ok(text) = read else { return };
-        // An editor that wrote the same again is no reason.
+        // A file that was written without changes isn't reloaded.
         if !asked && text.as_ref().ok() == reread.text.as_ref() {
             continue;
         }
@@ -105,7 +104,7 @@ pub(super) async fn follow(
     }
 }
 
-/// What the service manager shows of the broker.
+/// The status text for the service manager.
 pub(super) fn status(current: &Current) -> String {
     if current.rejected() {
         return "the configuration has errors: the previous one stays in effect".to_owned();
@@ -139,13 +138,13 @@ async fn reload(
         Err(error) => {
             current.reject();
             tracing::error!(
-                "the new configuration is rejected, the one before stays in effect: {error}"
+                "the new configuration is rejected, the previous one stays in effect: {error}"
             );
         }
     }
 }
 
-/// The state that a configuration means, after the one that holds.
+/// The state for a configuration that replaces the current one.
 async fn successor(
     config: &Config,
     current: &Current,
@@ -168,7 +167,7 @@ async fn successor(
     })
 }
 
-/// What tells the file from the one that was there before, through links.
+/// Identifies the version of a file, through links.
 fn mark(path: &Path) -> Option<(u64, u64, i64, i64, i64)> {
     use std::os::unix::fs::MetadataExt;
 

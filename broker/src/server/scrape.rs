@@ -1,6 +1,6 @@
 //! `/metrics` and `/healthz`, for collectors and supervisors.
 //!
-//! Whoever reaches the address may connect, so each connection gets one moment and there are few of them.
+//! Any process that reaches the address can connect, so connections are short and few.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,13 +20,14 @@ use crate::clock;
 use crate::error::Error;
 use crate::service::Current;
 
-/// The media type of OpenMetrics, which is what the text is.
+/// The media type of OpenMetrics, which is the format of the text.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Collectors at once; one more is hung up on. The attack: idle connections take all descriptors of the broker.
+/// The most concurrent collectors; further connections are closed. The attack: idle connections
+/// take all file descriptors of the broker.
 const MAX_CONNECTIONS: usize = 32;
-/// A connection's life, from the first byte of its request to the last of the answer.
+/// The timeout of a connection, from the first byte of the request to the last of the answer.
 const LIFE: Duration = Duration::from_secs(5);
-/// After a failed accept, before the next.
+/// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Listens on `address`; the future serves until it is dropped.
@@ -68,7 +69,7 @@ pub(super) async fn serve(
                 .max_headers(64)
                 .serve_connection(TokioIo::new(stream), service);
             tokio::spawn(async move {
-                // How it went is the collector's to know.
+                // A failure is the collector's concern.
                 tokio::time::timeout(LIFE, connection).await.ok();
                 drop(place);
             });

@@ -1,4 +1,4 @@
-//! The whole broker over real sockets, in one process.
+//! Tests of the whole broker over real sockets, in one process.
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -46,7 +46,7 @@ async fn a_signature_and_its_record() {
     assert_eq!(records.len(), 2);
     assert_eq!(records[0]["decision"], "allow");
     assert_eq!(records[0]["id"], answer.audit_id);
-    // No rule looks at the body, so nobody has read what it calls.
+    // No rule looks at the body, so the call in it wasn't read.
     assert_eq!(records[0].get("method"), None);
     assert_eq!(records[0]["access_key_id"], "AKIDDEV");
     assert_eq!(records[0]["uid"], uid());
@@ -65,7 +65,8 @@ async fn a_body_of_some_megabytes_passes() {
     client.sign(large).await.expect("a signature");
 }
 
-/// Each load of credentials has its record, before the signature that waited for it, and so does one that failed.
+/// Each load of credentials has a record before the signature that waited for it, even if the load
+/// fails.
 #[tokio::test]
 async fn loads_are_recorded() {
     let broker = Broker::start("");
@@ -83,9 +84,9 @@ async fn loads_are_recorded() {
     assert!(!format!("{records:?}").contains("canary"));
 }
 
-/// The attack: one open watch of the health, anyone's, holds a broker that drains.
+/// The attack: one open health watch of any user prevents the broker from draining.
 #[tokio::test]
-async fn a_watch_of_the_health_holds_no_drain() {
+async fn a_health_watch_does_not_block_draining() {
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
 
@@ -99,9 +100,9 @@ async fn a_watch_of_the_health_holds_no_drain() {
     assert!(stopped.elapsed() < DRAIN, "it took the whole time to drain");
 }
 
-/// The attack: answers that are never read hold a broker that drains.
+/// The attack: answers that are never read prevent the broker from draining.
 #[tokio::test]
-async fn answers_that_nobody_reads_hold_no_drain() {
+async fn unread_answers_do_not_block_draining() {
     let broker = Broker::start("");
     // No byte of an answer may be sent.
     let deaf = Endpoint::from_static("http://broker").initial_stream_window_size(0);
@@ -179,7 +180,7 @@ async fn another_user_gets_nothing() {
     assert_eq!((&record["reason"], &record["uid"]), (&"PEER_NOT_ALLOWED".into(), &uid().into()));
 }
 
-/// What is too long isn't read from anybody, and from a stranger nothing is.
+/// Too long messages aren't read from any caller, and a stranger's messages aren't read at all.
 #[tokio::test]
 async fn a_stranger_s_message_is_not_read() {
     for (stranger, reason) in [(1, Some("PEER_NOT_ALLOWED")), (0, Some("INVALID_MESSAGE"))] {
@@ -223,7 +224,7 @@ async fn profiles_are_listed_and_watched() {
             break;
         }
     }
-    // The stream doesn't keep the broker from draining.
+    // The stream doesn't prevent the broker from draining.
     broker.stop.send(()).expect("a broker");
     assert!(deadline::within(changes.message()).await.expect("an end").is_none());
     broker.serving.await.expect("no panic").expect("a clean end");
@@ -231,7 +232,7 @@ async fn profiles_are_listed_and_watched() {
 }
 
 #[tokio::test]
-async fn profiles_that_cannot_sign_say_why() {
+async fn profiles_that_cannot_sign_have_a_reason() {
     let broker = Broker::start("");
     let mut client = broker.client().await;
     let status = client.sign(request("mfa")).await.expect_err("mfa");
@@ -287,7 +288,7 @@ async fn standard_input_must_be_a_unix_socket() {
     assert!(error.to_string().contains("Unix socket"));
 }
 
-/// The names that a list of profiles has.
+/// The names in a list of profiles.
 fn names(profiles: &[v1::Profile]) -> Vec<&str> {
     profiles.iter().map(|profile| profile.name.as_str()).collect()
 }

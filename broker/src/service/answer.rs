@@ -1,4 +1,4 @@
-//! The body of an answer: a gRPC message in frames, and the trailers with the status OK.
+//! The body of a response: a gRPC message in frames, and the trailers with the status OK.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,12 +8,13 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame};
 use prost::bytes::Bytes;
 
-/// The longest frame, in bytes. h2 0.4 puts shorter ones than 1024 bytes (`CHAIN_THRESHOLD_WITHOUT_VECTORED_IO`) beside
-/// the head and the trailers, in one write for which the caller wakes once; a longer one is a write of its own, and so is
-/// what comes after it.
+/// The longest frame, in bytes. h2 0.4 sends frames shorter than 1024 bytes
+/// (`CHAIN_THRESHOLD_WITHOUT_VECTORED_IO`) together with the headers and the trailers, in one write
+/// for which the caller wakes once; a longer frame is a write of its own, and so are the frames
+/// after it.
 const FRAME: usize = 1023;
 
-/// A message that is there as a whole.
+/// A complete message to send.
 pub(super) struct Answer {
     message: Bytes,
     ended: bool,
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_of_any_length_comes_whole_and_then_the_trailers() {
+    fn a_message_of_any_length_is_sent_completely_before_the_trailers() {
         for length in [0, 1, FRAME, FRAME + 1, 3 * FRAME, 100_000] {
             let message: Bytes = (0..length).map(|at| (at % 251) as u8).collect();
             let mut answer = Answer::new(message.clone());

@@ -1,7 +1,8 @@
-//! How many bytes of its callers' requests the broker holds at once.
+//! Limits the bytes of requests that the broker holds at once.
 //!
-//! The attack: a caller sends many heads, and none of them to its end. What a peer has here is counted over
-//! all of its connections; beyond the limit its requests are refused, and nobody else's.
+//! The attack: a caller sends many request heads and completes none. The bytes of a peer are
+//! counted over all of its connections; beyond the limit its requests are refused, and requests of
+//! other peers aren't.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,23 +11,23 @@ use std::time::Duration;
 use crate::error::{Denial, Reason};
 use crate::peer::PeerId;
 
-/// For each peer, and for all: heads of requests, and what is kept of bodies.
+/// The limits in bytes, for each peer and for all: request heads, and what is stored of bodies.
 const EACH: usize = 8 << 20;
 const ALL: usize = 24 << 20;
-/// After this, there may be room again.
+/// The advised wait until memory may be free.
 const ROOM: Duration = Duration::from_secs(1);
 
-/// The bytes that are held, by peer.
+/// The bytes held, by peer.
 #[derive(Debug, Default)]
-pub(crate) struct Budget(Mutex<Held>);
+pub(crate) struct Budget(Mutex<HeldBytes>);
 
 #[derive(Debug, Default)]
-struct Held {
+struct HeldBytes {
     all: usize,
     each: HashMap<PeerId, usize>,
 }
 
-/// What one request holds, given back when it is over.
+/// The bytes that one request holds, released on drop.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Arc<Budget>,
@@ -39,7 +40,7 @@ impl Share {
         Self { budget: Arc::clone(budget), peer, taken: 0 }
     }
 
-    /// Takes room for so many more bytes.
+    /// Reserves more bytes for the request.
     pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Denial> {
         if bytes == 0 {
             return Ok(());
@@ -47,7 +48,7 @@ impl Share {
         let mut held = self.budget.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = held.each.get(&self.peer).copied().unwrap_or_default();
         if bytes > EACH - of_peer || bytes > ALL - held.all {
-            let why = "too much of this peer's requests, or of all, is held";
+            let why = "too many bytes of requests are held, of this peer or of all";
             return Err(Denial::new(Reason::TooMuchInFlight, why).retry_after(ROOM));
         }
         held.all += bytes;
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_holds_so_much_and_not_more() {
+    fn a_peer_cannot_exceed_its_share() {
         let budget = Arc::new(Budget::default());
         let share = |uid| Share::new(&budget, PeerId::Uid(uid));
         let mut first = share(1);
@@ -83,7 +84,7 @@ mod tests {
         let mut second = share(1);
         let denial = second.take(1).expect_err("the peer's share is used up");
         assert_eq!((denial.reason(), denial.wait()), (Reason::TooMuchInFlight, Some(ROOM)));
-        // Others have as much, until all is taken.
+        // Other peers have the same share, until the total is reached.
         let mut others = [share(2), share(3), share(4)];
         assert!(others[0].take(EACH).is_ok() && others[1].take(EACH).is_ok());
         assert!(others[2].take(1).is_err());

@@ -1,6 +1,6 @@
-//! The state in force, for all calls.
+//! The state in effect, for all calls.
 //!
-//! Invariant: a reload replaces it as a whole.
+//! Invariant: a reload replaces the state as a whole.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,13 +23,14 @@ use crate::peer::Peer;
 use crate::policy::{Policy, Rates};
 use crate::profile::Profiles;
 
-/// Once the broker is about to end, calls wait this long for credentials, and for the rest of their message.
+/// How long calls wait for credentials, and for the rest of their message, once the broker is
+/// shutting down.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
-/// What holds now: a reload puts another state in its place, as a whole.
+/// The state in effect and what outlives it: a reload replaces the state as a whole.
 pub(crate) struct Current {
     pub(super) state: ArcSwap<State>,
-    /// Wakes those who wait, once another state is in its place.
+    /// Wakes the waiting calls after the state was replaced.
     replaced: watch::Sender<()>,
     /// The configuration has changed, and has errors.
     pub(super) rejected: AtomicBool,
@@ -37,25 +38,25 @@ pub(crate) struct Current {
     pub(super) audit: Arc<Audit>,
     pub(super) rates: Rates,
     pub(super) budget: Arc<Budget>,
-    /// Of all endpoints; they outlive reloads.
+    /// The paces of all endpoints; they outlive reloads.
     paces: Arc<Paces>,
     /// Ends the streams when the broker drains.
     pub(super) draining: watch::Receiver<bool>,
-    /// When nobody waits any longer, for all calls in flight and whatever they wait for.
+    /// The deadline of all waiting calls once the broker drains.
     last_moment: OnceLock<tokio::time::Instant>,
 }
 
-/// What all calls share.
+/// The state that all calls share.
 pub(crate) struct State {
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
-    /// How fast signatures for each of these are given.
+    /// The pace of each endpoint, in the same order.
     pub(crate) lanes: Vec<Arc<Lane>>,
     pub(crate) policy: Policy,
     pub(crate) profiles: Profiles,
 }
 
 impl State {
-    /// What its configuration has names for.
+    /// The names in its configuration.
     fn names(&self) -> Names {
         let profiles = self.profiles.names().map(ToString::to_string).collect();
         let endpoints = self.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
@@ -63,7 +64,7 @@ impl State {
         Names { profiles, endpoints, rules: self.policy.rules_with_agents().map(owned).collect() }
     }
 
-    /// How each endpoint is paced now, by name.
+    /// The current pace of each endpoint, by name.
     fn paces(&self) -> Vec<(&str, View)> {
         let names = self.endpoints.iter().map(|endpoint| endpoint.name.as_str());
         names.zip(self.lanes.iter().map(|lane| lane.view())).collect()
@@ -93,13 +94,12 @@ impl Current {
         })
     }
 
-    /// The state of this moment; whoever needs it for longer holds it.
+    /// The current state; a caller that needs the same one for longer keeps the `Arc`.
     pub(crate) fn state(&self) -> Arc<State> {
         self.state.load_full()
     }
 
-    /// Puts another state in place of the one that holds. A call in flight is decided again by the new one
-    /// before it is signed.
+    /// Replaces the state. Calls in flight are decided again by the new state before they are signed.
     pub(crate) fn replace(&self, state: State) {
         let names = state.names();
         let old = self.state.swap(Arc::new(state));
@@ -111,35 +111,35 @@ impl Current {
         self.state.load().profiles.succeed(&old.profiles);
     }
 
-    /// Waits until another state is in the place of `state`.
+    /// Waits until `state` has been replaced.
     pub(super) async fn until_replaced(&self, state: &Arc<State>) {
-        // Before the state is looked at: none is missed.
+        // Subscribed before the comparison, so that no change is missed.
         let mut replaced = self.replaced.subscribe();
         while Arc::ptr_eq(state, &self.state()) {
-            // The sender is here.
+            // The sender can't be dropped: it belongs to `self`.
             let _ = replaced.changed().await;
         }
     }
 
-    /// Records that a call was turned away before anything of its message was read.
+    /// Records that a call was refused before its message was read.
     pub(crate) async fn turn_away(&self, peer: Option<&Peer>, denial: Denial) -> Status {
         self.metrics.decided("", ("", ""), Err(&denial));
         let Some(peer) = peer else { return status::of(&denial, None) };
         let mut record = self.audit.begin("call", peer, clock::now());
         record.deny(&denial);
-        let noted = self.note_denial(&record, true).await;
-        if noted {
+        let is_recorded = self.record_denial(&record, true).await;
+        if is_recorded {
             tracing::info!(peer = %peer.id(), id = record.id(), %denial, "turned away");
         }
-        status::of(&denial, noted.then(|| record.id()))
+        status::of(&denial, is_recorded.then(|| record.id()))
     }
 
-    /// Writes the record of a denial, or counts it.
-    pub(super) async fn note_denial(&self, record: &Record, stranger: bool) -> bool {
+    /// Writes the record of a denial, or only counts it during a flood.
+    pub(super) async fn record_denial(&self, record: &Record, stranger: bool) -> bool {
         self.audit.write_denial(record, stranger, Instant::now(), clock::now()).await
     }
 
-    /// Takes note of a configuration with errors.
+    /// Records that the new configuration has errors.
     pub(crate) fn reject(&self) {
         self.rejected.store(true, Ordering::Relaxed);
         self.audit.event(AuditEvent::Reload { accepted: false }, clock::now());
@@ -162,21 +162,23 @@ impl Current {
         *self.draining.borrow()
     }
 
-    /// What those are told whom this broker answers no more.
+    /// The denial for calls that a broker no longer answers while it shuts down.
     pub(crate) fn ending() -> Denial {
         Denial::new(Reason::BrokerEnding, "the broker is shutting down")
     }
 
-    /// Waits for what may hang, a disk, a program or a caller, until the broker is about to end: whoever waits is told to ask again.
+    /// Runs work that may hang (a disk, a program or a caller) until the broker is about to end;
+    /// then the caller is advised to try again.
     ///
     /// # Errors
+    ///
     /// Those of the work, and BROKER_ENDING.
     pub(crate) async fn unless_ending<T>(
         &self,
         work: impl Future<Output = Result<T, Denial>>,
     ) -> Result<T, Denial> {
         let ending = async {
-            // Without a sender there is no end.
+            // Without a sender the broker doesn't drain.
             if self.draining.clone().wait_for(|draining| *draining).await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -192,7 +194,7 @@ impl Current {
         }
     }
 
-    /// All that is counted, for a collector.
+    /// All metrics as text, for a collector.
     pub(crate) async fn metrics_text(&self, now: SystemTime) -> String {
         let state = self.state();
         let mut views = Vec::new();

@@ -1,8 +1,8 @@
-//! A `SignRequest` as it comes: its head, and then its body piece by piece, which isn't kept.
+//! Reads a `SignRequest` as a stream: its head, and then its body piece by piece, which isn't stored.
 //!
-//! It is one message of gRPC on the wire, so any client can send it; encoders write fields in the order of
-//! their numbers, the body after everything else. What is held of it is bounded by [`MAX_HEAD`], counted
-//! before it is decoded, and given back with it.
+//! The stream is one gRPC message, so any client can send it; encoders write fields in the order of
+//! their numbers, the body after all others. The bytes held are bounded by [`MAX_HEAD`], counted
+//! before they are decoded, and released with the message.
 
 use std::time::Duration;
 
@@ -18,26 +18,27 @@ use super::budget::Share;
 use crate::call::BodyReader;
 use crate::error::{Denial, Reason};
 
-/// All of a message but its body: headers and a URI, each of which has a limit of its own.
+/// The largest size in bytes of all fields but the body: headers and a URI, each of which has a
+/// limit of its own.
 const MAX_HEAD: usize = 96 << 10;
-/// More headers than any MCP client sends; each costs more decoded than on the wire.
+/// More headers than any MCP client sends; each takes more memory decoded than encoded.
 const MAX_HEADERS: usize = 100;
-/// Between two pieces, and for the whole.
+/// The timeouts of the next piece, and of the whole message.
 const PIECE: Duration = Duration::from_secs(10);
 const WHOLE: Duration = Duration::from_secs(120);
 
-/// A message that is coming.
+/// A message that is being received.
 pub(crate) struct Incoming<'b> {
     body: tonic::body::Body,
-    /// What has come and isn't read yet; the prefix of gRPC is gone.
+    /// Received bytes that aren't parsed yet, without the gRPC prefix.
     ahead: BytesMut,
-    /// How much of the message is still to be taken from `ahead` and `body`.
+    /// The bytes of the message that are still to be taken from `ahead` and `body`.
     left: usize,
     share: &'b mut Share,
     deadline: Instant,
 }
 
-/// Everything before the body.
+/// All fields before the body.
 #[derive(Debug, Default)]
 pub(crate) struct MessageHead {
     pub(crate) profile: String,
@@ -47,13 +48,13 @@ pub(crate) struct MessageHead {
     pub(crate) payload: Payload,
 }
 
-/// What there is of the body.
+/// The payload of a message.
 #[derive(Debug, Default)]
 pub(crate) enum Payload {
-    /// Nothing was said of it.
+    /// No payload was sent.
     #[default]
     None,
-    /// It follows.
+    /// The body follows.
     Follows,
     Hash(Bytes),
 }
@@ -72,9 +73,9 @@ impl<'b> Incoming<'b> {
         Self { body, ahead: BytesMut::new(), left: 0, share, deadline }
     }
 
-    /// The next piece; none at the end.
+    /// The next piece; `None` at the end.
     async fn piece(&mut self) -> Result<Option<Bytes>, Denial> {
-        let late = || Denial::new(Reason::InvalidMessage, "the message came too slowly");
+        let late = || Denial::new(Reason::InvalidMessage, "the message was sent too slowly");
         loop {
             let deadline = self.deadline.min(Instant::now() + PIECE);
             let frame = timeout_at(deadline, self.body.frame()).await.map_err(|_| late())?;
@@ -82,18 +83,18 @@ impl<'b> Incoming<'b> {
             let frame = frame.map_err(|status| {
                 Denial::new(
                     Reason::InvalidMessage,
-                    format!("the message broke off: {}", status.code()),
+                    format!("the message was cut off: {}", status.code()),
                 )
             })?;
             match frame.into_data() {
                 Ok(data) if data.has_remaining() => return Ok(Some(data)),
-                // Trailers, or nothing.
+                // Trailers, or the end.
                 Ok(_) | Err(_) => {}
             }
         }
     }
 
-    /// Waits for more of the head.
+    /// Waits for more bytes of the head.
     async fn more(&mut self) -> Result<(), Denial> {
         let piece = self.piece().await?.ok_or_else(malformed)?;
         self.share.take(piece.len())?;
@@ -101,7 +102,7 @@ impl<'b> Incoming<'b> {
         Ok(())
     }
 
-    /// Reads everything before the body.
+    /// Reads all fields before the body.
     pub(crate) async fn head(&mut self) -> Result<MessageHead, Denial> {
         // gRPC over HTTP/2, "Length-Prefixed-Message".
         while self.ahead.len() < 5 {
@@ -110,7 +111,10 @@ impl<'b> Incoming<'b> {
         let compressed = self.ahead.get_u8() != 0;
         self.left = self.ahead.get_u32() as usize;
         if compressed || self.left > MAX_MESSAGE_BYTES {
-            return Err(Denial::new(Reason::InvalidMessage, "compressed, or too long"));
+            return Err(Denial::new(
+                Reason::InvalidMessage,
+                "the message is compressed, or too long",
+            ));
         }
         let mut head = MessageHead::default();
         let mut read = 0;
@@ -137,10 +141,11 @@ impl<'b> Incoming<'b> {
         Ok(head)
     }
 
-    /// Waits for the end of the stream: there is one message in a call.
+    /// Waits for the end of the stream: a call has one message.
     ///
-    /// Whoever answers before that resets the stream, where the end comes in a frame of its own; and of so many resets
-    /// (`intake::MAX_RESETS`) HTTP/2 takes the caller for an attacker, and closes its connection.
+    /// A response before the end of the stream resets it if the end is sent in a frame of its own;
+    /// after many resets (`intake::MAX_RESETS`), the HTTP/2 library takes the caller for an
+    /// attacker and closes its connection.
     async fn end(&mut self) -> Result<(), Denial> {
         match self.piece().await? {
             None => Ok(()),
@@ -148,7 +153,7 @@ impl<'b> Incoming<'b> {
         }
     }
 
-    /// Reads a field, if all of it has come: how much it took.
+    /// Parses a field if it is complete; returns the number of bytes it takes.
     fn field(&mut self, head: &mut MessageHead) -> Result<Option<usize>, Denial> {
         let within = self.ahead.len().min(self.left);
         let mut bytes = &self.ahead[..within];
@@ -161,12 +166,12 @@ impl<'b> Incoming<'b> {
             }
         };
         let prefix = within - bytes.len();
-        // It may be any number of 64 bits.
+        // The length may be any 64-bit number.
         if length > self.left - prefix {
             return Err(malformed());
         }
         if key == 5 {
-            // Whatever came after it would be read after it.
+            // Fields after the body would be read only after it.
             if prefix + length != self.left {
                 return Err(Denial::new(Reason::InvalidMessage, "the body isn't the last field"));
             }
@@ -188,7 +193,7 @@ impl<'b> Incoming<'b> {
             }
             4 => head.headers.push(Header::decode(value).map_err(|_| malformed())?),
             6 => head.payload = Payload::Hash(Bytes::copy_from_slice(value)),
-            // Of a newer caller.
+            // A field of a newer caller is skipped.
             _ => {}
         }
         self.take(prefix + length);
@@ -200,7 +205,7 @@ impl<'b> Incoming<'b> {
         self.left -= bytes;
     }
 
-    /// Reads the body into `reader`, which keeps next to nothing of it.
+    /// Reads the body into `reader`, which stores next to nothing of it.
     pub(crate) async fn read_body(&mut self, reader: &mut BodyReader) -> Result<(), Denial> {
         let mut held = 0;
         let ahead = std::mem::take(&mut self.ahead).freeze();
@@ -217,24 +222,24 @@ impl<'b> Incoming<'b> {
             if self.left == 0 {
                 return self.end().await;
             }
-            // A large body that is all there must not keep the worker to itself.
+            // A large body that is available at once must not block the worker.
             tokio::task::consume_budget().await;
             piece = self.piece().await?.ok_or_else(malformed)?;
         }
     }
 }
 
-/// What a value is on the wire.
+/// The encoded form of a value.
 enum Length {
     /// Text or bytes, of this length.
     Text(usize),
     /// A number of this length.
     Fixed(usize),
-    /// A number that says itself where it ends.
+    /// A number with variable length.
     Varint,
 }
 
-/// A field's number and the length of its value; none if that hasn't come yet.
+/// A field's number and the length of its value; `None` if they aren't complete.
 fn tag(bytes: &mut &[u8], more_comes: bool) -> Result<Option<(u32, Length)>, Denial> {
     let Some(key) = varint(bytes, more_comes)? else { return Ok(None) };
     let length = match WireType::try_from(key & 7).map_err(|_| malformed())? {
@@ -247,9 +252,9 @@ fn tag(bytes: &mut &[u8], more_comes: bool) -> Result<Option<(u32, Length)>, Den
         WireType::Varint => Length::Varint,
         WireType::StartGroup | WireType::EndGroup => return Err(malformed()),
     };
-    // Of 32 bits, with the type.
+    // Field numbers have at most 29 bits, so the tag has 32.
     let number = u32::try_from(key).map_err(|_| malformed())? >> 3;
-    // Those that we know are all texts or bytes.
+    // All known fields are text or bytes.
     let known = (1..=6).contains(&number);
     let is_text = matches!(length, Length::Text(_));
     if number == 0 || (known && !is_text) { Err(malformed()) } else { Ok(Some((number, length))) }
@@ -258,7 +263,7 @@ fn tag(bytes: &mut &[u8], more_comes: bool) -> Result<Option<(u32, Length)>, Den
 fn varint(bytes: &mut &[u8], more_comes: bool) -> Result<Option<u64>, Denial> {
     let ends = bytes.iter().take(10).any(|byte| byte & 0x80 == 0);
     if !ends {
-        // Ten bytes hold any number.
+        // Any number fits into ten bytes.
         return if more_comes && bytes.len() < 10 { Ok(None) } else { Err(malformed()) };
     }
     decode_varint(bytes).map(Some).map_err(|_| malformed())

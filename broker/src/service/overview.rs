@@ -1,7 +1,7 @@
-//! What an operator sees of a running broker: every profile, and who asks for signatures.
+//! The operator's overview of a running broker: every profile, and the callers.
 //!
-//! Invariant: the names of other callers and profiles go to the broker's own user and to root alone, who can read all of
-//! it anyway: for an agent they would be a list of what to attack.
+//! Invariant: the names of other callers and profiles are sent only to the broker's own user and to
+//! root, who can read all broker data anyway. For an agent they would be a list of targets.
 
 use std::time::SystemTime;
 
@@ -11,17 +11,18 @@ use tonic::Status;
 use super::current::Current;
 use crate::peer::Peer;
 
-/// Who has connections or calls in progress, as the intake counts them; put into an operator's request by the intake.
+/// The callers with connections or calls in progress, as the intake counts them. The intake adds them to an operator's
+/// request.
 #[derive(Debug, Clone)]
 pub(crate) struct Callers {
-    /// The busiest first.
+    /// The named callers, the busiest first.
     pub(crate) named: Vec<v1::Caller>,
-    /// How many more there are.
+    /// The number of further callers.
     pub(crate) others: u32,
 }
 
-/// The answer to a request with these callers; whoever is no operator has none. The profiles are those of `peer`, where a
-/// rule matches them.
+/// The response to an overview request with these callers; requests of others have none. The
+/// profiles are those of `peer`, if a rule matches it.
 pub(super) async fn overview(
     current: &Current,
     callers: Option<Callers>,
@@ -29,8 +30,8 @@ pub(super) async fn overview(
     now: SystemTime,
 ) -> Result<v1::OverviewResponse, Status> {
     let Some(Callers { named, others }) = callers else {
-        // Nothing was decided about a signature, so there is no record to quote.
-        return Err(Status::permission_denied("for the broker's own user and root alone"));
+        // No decision about a signature was made, so there is no record to quote.
+        return Err(Status::permission_denied("only for the broker's own user and root"));
     };
     let state = current.state();
     let profiles = match peer.filter(|peer| state.policy.admit(peer).is_ok()) {

@@ -1,4 +1,4 @@
-//! Profiles as callers see them: each caller its own, an operator all of them.
+//! The profiles as callers see them: each caller its own, an operator all.
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use crate::peer::Peer;
 use crate::profile::View;
 
 impl State {
-    /// Those that the peer may use, each as the agent that its first rule names.
+    /// The profiles that the peer may use, each as the agent of the first matching rule.
     pub(super) async fn visible_profiles(&self, peer: &Peer, now: SystemTime) -> Vec<v1::Profile> {
         let mut visible = Vec::new();
         for name in self.profiles.names() {
@@ -34,7 +34,7 @@ impl State {
         visible
     }
 
-    /// All of them, whoever may use them, with all agents.
+    /// All profiles, with all agents, for any peer.
     pub(super) async fn all_profiles(&self, now: SystemTime) -> Vec<v1::Profile> {
         let mut all = Vec::new();
         for name in self.profiles.names() {
@@ -47,7 +47,7 @@ impl State {
         all
     }
 
-    /// A profile as `first` has it, and what each of `agents` has.
+    /// A profile with the state of `first`, and the state of each of `agents`.
     async fn message(
         &self,
         name: &ProfileName,
@@ -73,10 +73,11 @@ impl State {
     }
 }
 
-/// Why a profile can't sign now, and why its last load failed, as names of the contract.
+/// The reason why the profile can't sign now, and the reason why its last load failed, as names in
+/// the contract.
 fn reasons(view: &View) -> (String, String) {
     use v1::ProfileState::{Degraded, Fresh, Refreshing};
-    // The reason is why the profile can't sign; these can.
+    // The first reason is set only for profiles that can't sign; these states can.
     let signs = matches!(view.state, Fresh | Refreshing | Degraded);
     let last_error = view.failure.as_ref().map_or("", |denial| denial.reason().name());
     let reason = if signs { "" } else { last_error };

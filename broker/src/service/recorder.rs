@@ -1,4 +1,4 @@
-//! Records the work in the background in the audit log and the metrics.
+//! Records background work in the audit log and the metrics.
 
 use std::sync::Arc;
 use std::time::Duration;

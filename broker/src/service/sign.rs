@@ -1,5 +1,5 @@
-//! A signature, phase by phase: *parse* the head, find the rules, read the body, *authorize*, *resolve*, wait for the
-//! *turn* where the endpoint is paced, *sign*, *audit*, *reply*.
+//! Answers `Sign`, phase by phase: *parse* the head, find the rules, read the body, *authorize*,
+//! *resolve*, wait for a *turn* if the endpoint is paced, *sign*, *audit*, *reply*.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,15 +29,15 @@ use crate::policy::Grant;
 use crate::request::{CheckedRequest, Head, Method};
 use crate::sign;
 
-/// When the intake took a call, and after how many nanoseconds it knew that a rule is about its peer; nothing where traces
-/// are off.
+/// When the intake accepted a call, and how many nanoseconds it took to identify the peer; empty if
+/// traces are off.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Accepted {
     pub(crate) begun: Since,
     pub(crate) identified: Option<i64>,
 }
 
-/// Answers a call of `Sign`, whose message comes in `body`. `headers` are those of the gRPC request.
+/// Answers a call of `Sign`, whose message is in `body`. `headers` are those of the gRPC request.
 pub(crate) async fn sign(
     current: Arc<Current>,
     (peer, connection): (&Peer, ConnectionId),
@@ -45,16 +45,17 @@ pub(crate) async fn sign(
     headers: &HeaderMap,
     body: Body,
 ) -> http::Response<Body> {
-    let caller = Asking { peer, connection };
+    let caller = Requester { peer, connection };
     let record = current.audit.begin("sign", peer, clock::now());
-    // Nothing is logged of a call that gets its signature but at DEBUG: its span would be formatted for nobody.
+    // A call that gets its signature is logged only at DEBUG: at other levels, formatting a span
+    // would be wasted.
     let logged = if tracing::enabled!(Level::DEBUG) { span_of(record.id()) } else { Span::none() };
     let spans = Spans { logged, traced: traced(record.id(), headers, accepted) };
     let (outer, inner) = (spans.traced.clone(), spans.logged.clone());
     answer(current, caller, body, record, spans).instrument(inner).instrument(outer).await
 }
 
-/// The spans that a call is in: of the log, and of a trace.
+/// The spans of a call: of the log, and of a trace.
 struct Spans {
     logged: Span,
     traced: Span,
@@ -64,7 +65,7 @@ fn span_of(id: &str) -> Span {
     tracing::info_span!("sign", id, profile = Empty, endpoint = Empty, traceparent = Empty)
 }
 
-/// The broker's part of a trace, under the proxy's span that asks for the signature.
+/// The broker's part of a trace, under the proxy's span that requests the signature.
 fn traced(id: &str, headers: &HeaderMap, accepted: Accepted) -> Span {
     let span = tracing::info_span!(
         target: "trace",
@@ -86,7 +87,7 @@ fn traced(id: &str, headers: &HeaderMap, accepted: Accepted) -> Span {
     if let Some(parent) = parent {
         traces::follow(&span, parent);
     }
-    // The phases of the intake were over before the span was there.
+    // The phases of the intake ended before the span existed.
     if let (Some(ago), Some(took)) = (accepted.begun.ago(), accepted.identified) {
         span.record(AGO, ago);
         drop(tracing::info_span!(target: "trace", parent: &span, "accept", sigward.ago_ns = ago));
@@ -102,14 +103,14 @@ fn traced(id: &str, headers: &HeaderMap, accepted: Accepted) -> Span {
 }
 
 impl Spans {
-    /// Puts what is known of a call into the span of the log.
+    /// Records the call's profile, endpoint and trace in the span of the log.
     fn describe(&self, record: &Record) {
         let span = &self.logged;
         span.record("profile", record.profile()).record("endpoint", record.endpoint());
         span.record("traceparent", record.traceparent());
     }
 
-    /// Puts what was decided about a call into the span of its trace.
+    /// Records the decision about a call in the span of its trace.
     fn decided(&self, record: &Record, asked: &Asked, denial: Option<&Denial>) {
         let span = &self.traced;
         if span.is_disabled() {
@@ -128,16 +129,16 @@ impl Spans {
     }
 }
 
-/// Who asks, and over which connection.
+/// The caller, and its connection.
 #[derive(Clone, Copy)]
-struct Asking<'p> {
+struct Requester<'p> {
     peer: &'p Peer,
     connection: ConnectionId,
 }
 
 async fn answer(
     current: Arc<Current>,
-    caller: Asking<'_>,
+    caller: Requester<'_>,
     body: Body,
     mut record: Record,
     mut spans: Spans,
@@ -162,21 +163,21 @@ async fn answer(
                 spans.describe(&record);
             }
             spans.logged.in_scope(|| tracing::info!(peer = %peer.id(), %denial, "denied"));
-            let noted = current.note_denial(&record, false).await;
-            let id = noted.then(|| record.id());
+            let is_recorded = current.record_denial(&record, false).await;
+            let id = is_recorded.then(|| record.id());
             status::of_credentials(&denial, peer.is_own_user(), id).into_http()
         }
     }
 }
 
-/// What was asked for, for the metrics and the log.
+/// The request's data for the metrics and the log.
 #[derive(Default)]
 struct Asked {
     profile: String,
     rule: String,
-    /// That of the rule.
+    /// The agent of the rule.
     agent: Option<Arc<Agent>>,
-    /// A rule matches it. A stranger's texts aren't logged: they could be anything.
+    /// Whether a rule matches the request. A stranger's texts aren't logged: they could be anything.
     matched: bool,
 }
 
@@ -197,20 +198,20 @@ impl Phases<'_> {
 impl Current {
     async fn signed(
         &self,
-        caller: Asking<'_>,
+        caller: Requester<'_>,
         body: Body,
         record: &mut Record,
         asked: &mut Asked,
         phases: &mut Phases<'_>,
     ) -> Result<v1::SignResponse, Denial> {
-        // A message of which the rest doesn't come holds no drain up.
+        // A message whose rest is never sent must not delay draining.
         let parsed = self.unless_ending(self.parsed(caller.peer, body, record, asked));
         let request = parsed.instrument(tracing::debug_span!("parse")).await?;
         phases.end(Phase::Parse);
         self.decided(caller, &request, record, asked, phases).await
     }
 
-    /// Reads a request: all of it, if a rule matches it.
+    /// Reads a request: its head, and its body if a rule matches.
     async fn parsed(
         &self,
         peer: &Peer,
@@ -227,7 +228,7 @@ impl Current {
         let (profile, headers) = (message.profile, &message.headers);
         let head = Head::check(profile, &message.method, &message.uri, headers, &state.endpoints)?;
         record.head(&head);
-        // Nothing of the body is read for someone whom no rule allows the profile and the endpoint.
+        // The body isn't read for a caller whom no rule allows the profile and the endpoint.
         let matched = state.policy.match_rules(peer, &head)?;
         asked.matched = true;
         matched.check_rate(&self.rates, Instant::now())?;
@@ -244,10 +245,10 @@ impl Current {
         Ok(request)
     }
 
-    /// Decides about a request by the rules of now, and signs it.
+    /// Decides about a request by the current rules, and signs it.
     async fn decided(
         &self,
-        caller: Asking<'_>,
+        caller: Requester<'_>,
         request: &CheckedRequest,
         record: &mut Record,
         asked: &mut Asked,
@@ -264,7 +265,8 @@ impl Current {
             let loaded = self.unless_ending(state.profiles.credentials(&grant, clock::now()));
             let credentials = loaded.instrument(tracing::debug_span!("resolve")).await?;
             phases.end(Phase::Resolve);
-            // The attack: a rule is taken back while the call waits for a load, which may take a minute.
+            // The attack: a rule is removed while the call waits for credentials, which may take a
+            // minute.
             if !Arc::ptr_eq(&state, &self.state()) {
                 continue;
             }
@@ -276,16 +278,16 @@ impl Current {
                 break (grant, credentials, Some(turn));
             }
             let who = Who { peer: peer.id(), connection: caller.connection };
-            // A GET is a stream that may be kept open for hours, and a DELETE ends what others hold.
+            // A GET is a stream that may stay open for hours, and a DELETE ends what others hold.
             let place = request.head().method() == Method::Post;
             let waiting = match lane.ask(&account, who, place)? {
                 pace::Asked::Free => break (grant, credentials, None),
                 pace::Asked::Now(turn) => break (grant, credentials, Some(turn)),
                 pace::Asked::Later(waiting) => waiting,
             };
-            // Whoever waits holds no keys meanwhile that may have to go; and it is decided again after the wait, for the
-            // same reason as after a load. A reload decides about those who wait, too: they keep their place, or hear at
-            // once that they wait for nothing.
+            // A waiting call holds no credentials, because they may be replaced, and is decided
+            // again after the wait, for the same reason as after a load. A reload decides about
+            // waiting calls, too: they keep their place, or are denied at once.
             drop(credentials);
             let refused = async {
                 let mut known = Arc::clone(&state);
@@ -307,18 +309,20 @@ impl Current {
             turn = next.map(|turn| (account, turn));
             phases.end(Phase::Turn);
         };
-        // A load, or the turn, may have taken a while, in which a certificate may expire, and a signature is only good for
-        // minutes.
+        // Loading or waiting may have taken a while: a certificate may have expired, and a
+        // signature is valid only for minutes.
         let now = clock::now();
         peer.check(now)?;
         let scope = sign::credential_scope(&request.head().endpoint().scope, now);
         record.allow(&grant, &credentials, &scope);
-        // It is written while the signature is made, which nobody gets without it.
+        // The record is written while the signature is made; the signature is returned only after
+        // the record is written.
         let submitted = self.audit.submit(record);
         let signed =
             tracing::debug_span!("sign").in_scope(|| sign::sign(&grant, &credentials, now));
         phases.end(Phase::Sign);
-        // A bug alone makes the signer fail: then the record of the denial comes after this one, under the same id.
+        // Only a bug makes the signer fail: then the record of the denial follows this one, with
+        // the same id.
         let signature = signed?;
         self.audit.written(submitted).instrument(tracing::debug_span!("audit")).await?;
         phases.end(Phase::Audit);
@@ -345,7 +349,7 @@ impl Current {
         })
     }
 
-    /// The grant that the rules of `state` give, paid for once; and the pace of its endpoint.
+    /// The grant by the rules of `state`, charged once, and the pace of its endpoint.
     fn authorized<'r, 's>(
         &self,
         state: &'s State,
@@ -362,10 +366,10 @@ impl Current {
         asked.rule = decision.rule.clone().unwrap_or_default();
         asked.agent.clone_from(&decision.agent);
         if !std::mem::replace(charged, true) {
-            let paid = matched.charge(&decision, &self.rates, Instant::now());
-            // What is refused costs as much, and is refused for its own reason.
+            let rate_checked = matched.charge(&decision, &self.rates, Instant::now());
+            // A refused request costs as much, and is refused for its own reason.
             if decision.outcome.is_ok() {
-                paid?;
+                rate_checked?;
             }
         }
         Ok((decision.outcome?, lane))
@@ -375,11 +379,12 @@ impl Current {
 /// The pace of a request's endpoint, which may have been changed since its head was read.
 fn lane<'s>(state: &'s State, head: &Head) -> Result<&'s Arc<Lane>, Denial> {
     let at = state.endpoints.iter().position(|endpoint| endpoint == head.endpoint());
-    let gone = || Denial::new(Reason::EndpointNotAllowed, "the endpoint was changed meanwhile");
+    let gone =
+        || Denial::new(Reason::EndpointNotAllowed, "the endpoint was changed during the call");
     at.and_then(|at| state.lanes.get(at)).ok_or_else(gone)
 }
 
-/// One message of gRPC, and the trailers that say that all is well.
+/// One gRPC message, and trailers with the status OK.
 fn response(answer: &v1::SignResponse) -> http::Response<Body> {
     let length = answer.encoded_len();
     let mut message = BytesMut::with_capacity(5 + length);

@@ -1,4 +1,4 @@
-//! Denials as gRPC statuses: one exhaustive map, constant texts.
+//! Maps denials to gRPC statuses: one exhaustive map, with constant texts.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,43 +10,46 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::error::{Denial, Reason, shown};
 
-/// When to ask again after UNAVAILABLE: failures are cached for this long, up to five times that when they repeat.
+/// The advised wait after UNAVAILABLE: failures are cached for this long, and up to five times as
+/// long if they repeat.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The status of a denial, with the record to quote. Its detail stays here.
+/// The status of a denial, with the id of its record. The detail isn't sent.
 pub(super) fn of(denial: &Denial, audit_id: Option<&str>) -> Status {
     with(denial, HashMap::new(), audit_id)
 }
 
-/// The status of a denial to give credentials. Everybody learns AWS's code, which says what to do next. A caller of the
-/// broker's own user learns the rest too: that user could read the AWS files and ask AWS as well.
+/// The status of a denial of credentials. All callers get AWS's code, which tells what to do next.
+/// Callers of the broker's own user get the rest too: that user could read the AWS files and ask
+/// AWS as well.
 pub(super) fn of_credentials(denial: &Denial, own_user: bool, audit_id: Option<&str>) -> Status {
-    let mut told = HashMap::new();
+    let mut metadata = HashMap::new();
     if let Some(aws) = denial.aws() {
-        told.insert("aws_code".to_owned(), aws.code().to_owned());
+        metadata.insert("aws_code".to_owned(), aws.code().to_owned());
         if let Some(action) = denial.action() {
-            told.insert("aws_action".to_owned(), action.to_owned());
+            metadata.insert("aws_action".to_owned(), action.to_owned());
         }
         if own_user && !aws.message().is_empty() {
-            told.insert("aws_message".to_owned(), aws.message().to_owned());
+            metadata.insert("aws_message".to_owned(), aws.message().to_owned());
         }
     }
-    // What the policy decides is told to nobody in more words.
+    // Details of policy decisions aren't sent to anyone.
     let of_profile =
         matches!(code_and_text(denial.reason()).0, Code::FailedPrecondition | Code::Unavailable);
     if own_user && of_profile && denial.reason() != Reason::AuditUnavailable {
-        told.insert("detail".to_owned(), shown(denial.detail(), &[]));
+        metadata.insert("detail".to_owned(), shown(denial.detail(), &[]));
     }
-    with(denial, told, audit_id)
+    with(denial, metadata, audit_id)
 }
 
-fn with(denial: &Denial, mut told: HashMap<String, String>, audit_id: Option<&str>) -> Status {
+fn with(denial: &Denial, mut metadata: HashMap<String, String>, audit_id: Option<&str>) -> Status {
     let reason = denial.reason();
     let (code, text) = code_and_text(reason);
     if let Some(id) = audit_id {
-        told.insert("audit_id".to_owned(), id.to_owned());
+        metadata.insert("audit_id".to_owned(), id.to_owned());
     }
-    let mut details = ErrorDetails::with_error_info(on_the_wire(reason).name(), ERROR_DOMAIN, told);
+    let mut details =
+        ErrorDetails::with_error_info(on_the_wire(reason).name(), ERROR_DOMAIN, metadata);
     let known = denial.wait();
     if let Some(wait) = known.or_else(|| (code == Code::Unavailable).then_some(RETRY)) {
         details.set_retry_info(Some(wait));
@@ -88,7 +91,7 @@ fn code_and_text(reason: Reason) -> (Code, &'static str) {
         }
         Reason::LoginDenied => (Code::FailedPrecondition, "the sign-in was declined"),
         Reason::LoginExpired => {
-            (Code::FailedPrecondition, "nobody signed in before the code expired")
+            (Code::FailedPrecondition, "the code expired before anyone signed in")
         }
         Reason::AccessDenied => (Code::FailedPrecondition, "AWS denied access to the role"),
         Reason::ClockSkew => (Code::FailedPrecondition, "the broker's clock is wrong"),
@@ -110,7 +113,7 @@ fn code_and_text(reason: Reason) -> (Code, &'static str) {
     }
 }
 
-/// The reason of the contract.
+/// The reason's value in the contract.
 fn on_the_wire(reason: Reason) -> v1::Reason {
     match reason {
         Reason::PeerUnknown => v1::Reason::PeerUnknown,
@@ -155,7 +158,8 @@ fn on_the_wire(reason: Reason) -> v1::Reason {
 mod tests {
     use super::*;
 
-    /// What stands in the audit log is what the caller was told, and the contract has no reason that nobody gives.
+    /// The reason in the audit log is the one that the caller gets, and each reason in the contract
+    /// is used.
     #[test]
     fn each_reason_has_its_name_on_the_wire() {
         for reason in Reason::ALL {

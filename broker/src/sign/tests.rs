@@ -33,7 +33,7 @@ fn with_secret(secret: &str, token: Option<&str>) -> Credentials {
     Credentials::new(keys, SystemTime::UNIX_EPOCH, 1)
 }
 
-/// Nothing out of the way.
+/// The default case.
 const PLAIN: Case<'static> = Case {
     endpoint: "https://aws-mcp.us-east-1.api.aws/mcp",
     scope: None,
@@ -55,7 +55,7 @@ struct Case<'a> {
     token: Option<&'a str>,
 }
 
-/// Through all of the broker's own checks.
+/// Signs a request after all of the broker's checks.
 fn signature(case: &Case<'_>, time: SystemTime) -> Signature {
     signature_by(&credentials(case.token), case, time)
 }
@@ -64,7 +64,7 @@ fn signature_by(credentials: &Credentials, case: &Case<'_>, time: SystemTime) ->
     checked(case, |grant| sign(grant, credentials, time).expect("a signature"))
 }
 
-/// The grant for a request that passes all checks.
+/// Runs `work` with the grant for a request that passes all checks.
 fn checked<T>(case: &Case<'_>, work: impl FnOnce(&Grant<'_>) -> T) -> T {
     let flags = config::Flags {
         endpoints: vec![case.endpoint.to_owned()],
@@ -122,7 +122,7 @@ fn a_signature_leaves_no_key_on_the_stack() {
     }
 }
 
-/// The values are botocore's (1.44.5), for the same requests at the same time.
+/// The expected values are botocore's (1.44.5), for the same requests at the same time.
 #[test]
 fn botocore_signs_the_same() {
     let arn = "https://bedrock-agentcore.us-west-2.amazonaws.com/runtimes/arn%3Aaws%3Abedrock-agentcore\
@@ -212,10 +212,10 @@ fn the_day_changes_at_midnight_utc() {
     }
 }
 
-/// A clock that steps back over midnight and forward again, and another secret under the same id within the day: each
-/// signature depends on its own key and time alone.
+/// The clock steps back over midnight and forward again, and the secret changes under the same id
+/// within the day: each signature depends only on its own key and time.
 #[test]
-fn what_was_signed_before_does_not_count() {
+fn earlier_signatures_do_not_affect_later_ones() {
     let case = PLAIN;
     let after_midnight = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_478_400 + 60);
     let hour = Duration::from_secs(3600);
@@ -252,10 +252,11 @@ fn debug_shows_no_token() {
     assert!(!format!("{signature:?}").contains("canary"));
 }
 
-/// AWS's own vectors, which the package of its signer carries: from the parts of a canonical request to its text and
-/// the signature. What isn't in canonical form never gets so far.
+/// AWS's published vectors, which are in the package of its signer: from the parts of a canonical
+/// request to its text and the signature. Requests that aren't in canonical form are refused before
+/// signing.
 #[test]
-fn the_published_vectors() {
+fn the_published_vectors_are_signed_alike() {
     let suite = package_of_the_signer().join("aws-signing-test-suite/v4");
     let mut passed = 0;
     for entry in std::fs::read_dir(&suite).expect("the suite") {
@@ -271,7 +272,7 @@ fn the_published_vectors() {
 fn package_of_the_signer() -> PathBuf {
     let version = cargo(&["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("a host");
-    // Packages of other platforms were never downloaded.
+    // Packages of other platforms aren't downloaded.
     let arguments = ["metadata", "--format-version", "1", "--offline", "--filter-platform", host];
     let metadata: serde_json::Value = serde_json::from_str(&cargo(&arguments)).expect("JSON");
     let packages = metadata["packages"].as_array().expect("packages");
@@ -291,8 +292,8 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// The text that is signed for a set of regions is AWS's own; the signature over it has a random number, and is verified
-/// where calls are: by the server of the end-to-end tests.
+/// The text that is signed for a set of regions is checked against AWS's signer; the signature
+/// itself contains a random number, and is verified by the server of the end-to-end tests.
 #[test]
 fn several_regions_are_signed_by_another_algorithm() {
     let case = Case {
@@ -362,7 +363,7 @@ fn vector(directory: &Path) {
     assert!(authorization.1.ends_with(&format!("Signature={expected}")), "{}", directory.display());
 }
 
-/// Requests of all kinds that pass the checks, as AWS's own signer signs them.
+/// Requests of all kinds that pass the checks, compared with AWS's own signer.
 #[test]
 fn aws_s_own_signer_signs_the_same() {
     // xorshift: the same requests in each run.
@@ -385,7 +386,7 @@ fn aws_s_own_signer_signs_the_same() {
         let endpoint = format!("{}/", origin[random(3)]);
         let mut uri = endpoint.clone();
         for segment in 0..random(4) {
-            // Without the letter, parameters alone: such a segment is refused.
+            // Without the letter, a segment would have only parameters, and would be refused.
             uri += if segment > 0 { "/s" } else { "s" };
             uri += &any(b"abcXYZ019-_~!$&'()*+,;=:@", 1 + random(9), &mut random);
             uri += ["", "", "%C3%A9", "%20", "%3A"][random(5)];
@@ -434,7 +435,7 @@ fn aws_s_own_signer_signs_the_same() {
     }
 }
 
-/// SigV4 by AWS's signer, which takes any request.
+/// Signs any request with AWS's signer.
 fn by_aws(
     grant: &Grant<'_>,
     credentials: &Credentials,

@@ -1,9 +1,9 @@
-//! SigV4 for one region, written for requests that [`crate::request`] has checked.
+//! SigV4 for one region, for requests that [`crate::request`] has checked.
 //!
-//! Invariant: nothing is brought into canonical form here. The check lets nothing else through: the path has no
-//! segments to resolve, the query is sorted and encoded, values have no spaces to fold. So the canonical request is put
-//! together in one pass, where a signer for any request parses, decodes, encodes and sorts it once more. The tests hold it
-//! against AWS's own signer, request by request.
+//! Invariant: the input is in canonical form, because the check lets nothing else through: the path
+//! has no segments to resolve, the query is sorted and encoded, and values have no spaces to fold.
+//! So the canonical request is built in one pass; a general signer would parse, decode, encode and
+//! sort it once more. The tests compare it with AWS's own signer, request by request.
 //!
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
 
@@ -15,37 +15,37 @@ use zeroize::Zeroizing;
 
 use crate::memory;
 
-/// What is signed beside the key: all of it is checked, and in canonical form.
+/// The signed parts except the key: checked, and in canonical form.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Canonical<'a> {
     pub(super) method: &'a str,
-    /// As it is signed: [`encode`]d, but for S3.
+    /// The path as it is signed: [`encode`]d, except for S3.
     pub(super) path: &'a str,
     pub(super) query: &'a str,
     pub(super) host: &'a str,
-    /// Names in lower case, in any order.
+    /// The headers, with names in lower case, in any order.
     pub(super) headers: &'a [(String, String)],
-    /// In hexadecimal digits.
+    /// The hash in hexadecimal digits.
     pub(super) body_sha256: &'a str,
-    /// Whether that is a header too.
+    /// Whether the hash is sent as a header too.
     pub(super) body_header: bool,
 }
 
-/// Where and when a signature is valid.
+/// The time and scope for which a signature is valid.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Validity<'a> {
     pub(super) region: &'a str,
     pub(super) service: &'a str,
-    /// `20261123T224807Z`.
+    /// The time, like `20261123T224807Z`.
     pub(super) time: &'a str,
-    /// `20261123/us-east-1/aws-mcp/aws4_request`.
+    /// The credential scope, like `20261123/us-east-1/aws-mcp/aws4_request`.
     pub(super) scope: &'a str,
 }
 
 /// The headers to add: the time, the signature, and the rest.
 ///
 /// # Errors
-/// None that can be: HMAC takes keys of any length.
+/// This can't fail: HMAC takes keys of any length.
 pub(super) fn headers(
     request: &Canonical<'_>,
     keys: &Credentials,
@@ -60,7 +60,7 @@ pub(super) fn headers(
     let Validity { time, scope, .. } = validity;
     let hash = hex::encode(Sha256::digest(canonical.as_bytes()));
     let text = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{hash}");
-    // The hash function leaves the secret and what is derived from it in its frames.
+    // The hash function leaves the secret and derived keys in its stack frames.
     let signature = memory::wiped(|| signature(keys.secret_access_key(), validity, &text))?;
     let key = keys.access_key_id();
     let authorization = format!(
@@ -70,13 +70,13 @@ pub(super) fn headers(
     Ok(added)
 }
 
-/// The canonical request, and the names of its headers.
+/// The canonical request, and the names of its signed headers.
 fn canonical(request: &Canonical<'_>, added: &[(&'static str, String)]) -> (String, String) {
     let mut headers: Vec<(&str, &str)> = Vec::with_capacity(request.headers.len() + 4);
     headers.extend(request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     headers.push(("host", request.host));
     headers.extend(added.iter().map(|(name, value)| (*name, value.as_str())));
-    // Values of one name stay in their order.
+    // The sort is stable: values of one name stay in order.
     headers.sort_by_key(|(name, _)| *name);
     let length: usize = headers.iter().map(|(name, value)| name.len() * 2 + value.len() + 3).sum();
     let mut signed = String::with_capacity(length);

@@ -1,20 +1,23 @@
-//! Which groups are a user's own: many systems give each user one, and let it write to the user's files.
+//! Recognises a user's private group: many systems give each user one, and let it write to the
+//! user's files.
 //!
 //! Only local files are read: the group of a user in a directory service doesn't count as private.
 
 use std::path::Path;
 
-/// Whether nobody but root or the broker's own user is in the group, so that it writing to `path` adds nobody.
+/// Whether the group contains only root or the broker's own user, so that write access of the group
+/// to `path` adds no other user.
 pub(super) fn is_private(gid: u32, path: &Path) -> bool {
     let user = rustix::process::geteuid().as_raw();
     let read = |file| std::fs::read_to_string(file).unwrap_or_default();
-    // On macOS these files name no people.
+    // On macOS these files list no people.
     cfg!(target_os = "linux")
         && !has_acl(path)
         && is_private_in(gid, user, &read("/etc/group"), &read("/etc/passwd"))
 }
 
-/// An access list names others, and the bits of the group are its mask (acl(5)).
+/// Whether a file has an access list: it names further users, and the bits of the group are its
+/// mask (acl(5)).
 #[cfg(target_os = "linux")]
 fn has_acl(path: &Path) -> bool {
     let mut none = [0_u8; 0];
@@ -26,7 +29,8 @@ fn has_acl(_: &Path) -> bool {
     true
 }
 
-/// By the texts of group(5) and passwd(5): the group of root or `user` that has its name, and no other member.
+/// The decision by the texts of group(5) and passwd(5): the group of root or `user` must have the
+/// same name, and no other member.
 fn is_private_in(gid: u32, user: u32, groups: &str, users: &str) -> bool {
     let groups: Vec<_> = groups.lines().map(fields).filter(|it| id(it, 2) == Some(gid)).collect();
     let mut owner = None;
@@ -72,7 +76,7 @@ mod tests {
             (1000, "bob", "another member"),
             (1000, "ann,bob", "another member"),
             (1001, "", "another user's"),
-            (100, "", "nobody's: that of all users of a directory service"),
+            (100, "", "the group of all users of a directory service"),
             (27, "", "not her first"),
             (4711, "", "unknown"),
         ] {

@@ -41,7 +41,7 @@ fn a_file_that_others_may_write_is_refused_with_the_repair() {
     }
 }
 
-/// No group of that number is in a file of the system.
+/// No group with this number is in a file of the system.
 #[test]
 fn a_group_that_may_write_is_refused() {
     let (_directory, home) = home();
@@ -49,7 +49,7 @@ fn a_group_that_may_write_is_refused() {
     write(&file, 0o660);
     let group = rustix::process::Gid::from_raw(54_321);
     if rustix::fs::chown(&file, None, Some(group)).is_err() {
-        // Only root gives a file to a group that it isn't in.
+        // Only root can give a file to a group that it isn't in.
         assert_ne!(rustix::process::geteuid().as_raw(), 0);
         return;
     }
@@ -60,7 +60,7 @@ fn a_group_that_may_write_is_refused() {
 }
 
 #[test]
-fn each_directory_above_counts() {
+fn each_directory_above_is_checked() {
     let (_directory, home) = home();
     let (upper, lower) = (home.join("upper"), home.join("upper/lower"));
     std::fs::create_dir_all(&lower).expect("directories");
@@ -74,14 +74,14 @@ fn each_directory_above_counts() {
         }
         // Like /tmp.
         set_mode(above, 0o1777);
-        Trusted::existing(&file).expect("nobody may replace it");
+        Trusted::existing(&file).expect("others can't replace it");
         set_mode(above, 0o755);
     }
     Trusted::existing(&file).expect("trusted");
 }
 
 #[test]
-fn links_are_followed_to_what_is_trusted() {
+fn links_are_followed_to_trusted_targets() {
     let (_directory, home) = home();
     let (file, link) = (home.join("file"), home.join("link"));
     write(&file, 0o600);
@@ -90,7 +90,7 @@ fn links_are_followed_to_what_is_trusted() {
     for path in ["link", "here/file", "here/../here/link", "./link"] {
         let path = home.join(path);
         if path.ends_with("here/../here/link") {
-            // The parent of what the link leads to, not of the link.
+            // The parent of the link's target, not of the link.
             assert!(Trusted::existing(&path).is_err());
             continue;
         }
@@ -104,7 +104,7 @@ fn links_are_followed_to_what_is_trusted() {
 }
 
 #[test]
-fn in_a_shared_directory_a_file_has_one_name() {
+fn in_a_shared_directory_a_file_must_have_one_name() {
     let (_directory, home) = home();
     let shared = home.join("shared");
     std::fs::create_dir(&shared).expect("a directory");
@@ -119,7 +119,7 @@ fn in_a_shared_directory_a_file_has_one_name() {
     let mut append = File::options();
     append.append(true);
     place.open(&mut append, OFlags::empty()).expect("ours");
-    // Put there between the check and the use.
+    // Planted between the check and the use.
     std::fs::remove_file(&planted).expect("ours");
     std::fs::hard_link(&precious, &planted).expect("a link");
     assert!(place.open(&mut append, OFlags::empty()).is_err());
@@ -146,7 +146,7 @@ fn a_directory_is_made_for_the_broker_alone() {
 }
 
 #[test]
-fn what_is_missing_is_missing() {
+fn a_missing_path_is_an_error() {
     let (_directory, home) = home();
     let error = Trusted::existing(&home.join("no")).expect_err("missing");
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
@@ -156,7 +156,7 @@ fn what_is_missing_is_missing() {
 }
 
 #[test]
-fn a_device_is_what_its_owner_made_it() {
-    // Mode 0666 as everywhere.
+fn a_device_is_trusted_by_its_owner() {
+    // Its mode is 0666 on all systems.
     Trusted::place(Path::new("/dev/null")).expect("root's");
 }

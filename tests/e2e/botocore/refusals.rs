@@ -23,9 +23,9 @@ const KINDS: [Kind; 28] = [
     // Without the section, the AWS CLI goes to AWS itself, in place of the server that the profile means.
     kind(&["services names ", "there is no services section"], 300),
     // For botocore, the line below is a part of the value: no key, role or account is made so.
-    kind(&["goes on in an indented line below"], 300),
+    kind(&["continues in an indented line below"], 300),
     // AWS knows no such key: the call that botocore signs with it fails.
-    kind(&["holds what no key does"], 250),
+    kind(&["contains characters that keys don't have"], 250),
     kind(&["sts:", "InvalidClientTokenId: the signature does not match"], 60),
     // botocore goes on to the container's or the machine's own keys, under the name of the profile.
     kind(&["holds no credentials"], 250),
@@ -36,8 +36,8 @@ const KINDS: [Kind; 28] = [
     kind(&["credential_process and aws_access_key_id both stand in the profile"], 250),
     kind(&["web_identity_token_file and ", " both stand in the profile"], 150),
     // The request that botocore makes of it fails: no host has that name, no role that ARN.
-    kind(&["region is no region"], 120),
-    kind(&["is no ARN of a role"], 80),
+    kind(&["region isn't a region"], 120),
+    kind(&["isn't the ARN of a role"], 80),
     kind(&[" must be a URL"], 60),
     // Every client of botocore's looks into it and fails; the comparison asks for the keys alone.
     kind(&["sso_session names ", "there is no sso-session"], 120),
@@ -46,7 +46,7 @@ const KINDS: [Kind; 28] = [
     kind(&["and may concern the profile"], 80),
     // Set for a role, where none is assumed: the profile was meant to be somebody else than it is.
     kind(&["is about a role, and the profile assumes none"], 60),
-    kind(&["credential_source says who assumes a role, and the profile has no role_arn"], 10),
+    kind(&["credential_source is for assuming a role, and the profile has no role_arn"], 10),
     // Half of a web identity: botocore goes on to whatever else there is.
     kind(&["AWS_WEB_IDENTITY_TOKEN_FILE is set, and AWS_ROLE_ARN isn't"], 10),
     // A block of indented settings in place of a value, or the other way round: botocore fails or ignores it, by the

@@ -48,8 +48,8 @@ async fn what_would_keep_serve_from_starting_is_reported_in_its_words() {
     let place = |name: &str| at.join(name).to_str().unwrap().to_owned();
     let (audit, socket) = (Some("audit"), Some("socket"));
     for (kind, at_fault, words) in [
-        (socket, place("file"), "not a socket"),
-        (socket, place("file/broker.sock"), "its directory can't be used"),
+        (socket, place("file"), "isn't a socket"),
+        (socket, place("file/broker.sock"), "the directory can't be used"),
         (socket, place("open/broker.sock"), "every user can change it"),
         (socket, place(&"long".repeat(40)), "the path"),
         (audit, place("missing/audit.jsonl"), "audit log"),

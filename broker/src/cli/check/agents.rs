@@ -1,16 +1,17 @@
-//! Rules that give one caller two agents, so that its MCP session breaks.
+//! Warns of rules that give one caller two agents, which breaks its MCP session.
 //!
-//! The rule that permits a request names its agent. What opens a session is permitted by the first rule that is about the
-//! caller, the profile and the endpoint, whatever its `tools` say; a call that this one doesn't permit is signed as the
-//! agent of a later rule, in the session of the first. Servers that bind a session to an identity refuse it.
+//! The rule that permits a request names its agent. The methods that open a session are permitted
+//! by the first rule that matches the caller, the profile and the endpoint, whatever its `tools`; a
+//! call that this rule doesn't permit is signed as the agent of a later rule, in the session of the
+//! first. Servers that bind a session to an identity refuse it.
 
 use crate::config::{Agent, Config, Profile, Rule};
 
-/// A warning for each two rules of which that is so.
+/// A warning for each such pair of rules.
 pub(super) fn broken_sessions(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for (at, first) in config.rules.iter().enumerate() {
-        // It permits everything itself: the rules behind it never name the agent of its callers.
+        // This rule permits everything: the rules after it never name the agent of its callers.
         if !first.reads_the_body() {
             continue;
         }
@@ -20,7 +21,7 @@ pub(super) fn broken_sessions(config: &Config) -> Vec<String> {
             let Some(profile) = config.profiles.iter().find(shared) else { continue };
             warnings.push(format!(
                 "Warning: with the profile {}, callers of both {:?} and {:?} have two agents, {} and {}. Their MCP session is \
-                 opened as the first, and a server that binds sessions to an identity refuses what is called as the \
+                 opened as the first, and a server that binds sessions to an identity refuses calls as the \
                  second. Give both rules one agent, or each a profile of its own (another [[profile]] with the same \
                  aws_profile).\n",
                 profile.name,
@@ -34,7 +35,7 @@ pub(super) fn broken_sessions(config: &Config) -> Vec<String> {
     warnings
 }
 
-/// Whether both rules are about the profile at one of its endpoints.
+/// Whether both rules match the profile at one of its endpoints.
 fn share(profile: &Profile, first: &Rule, later: &Rule) -> bool {
     let allow = |rule: &Rule, endpoint: &str| {
         rule.profiles.contains(profile.name.as_str()) && rule.endpoints.contains(endpoint)
@@ -81,7 +82,7 @@ mod tests {
         let readers = "tools = { allow = [\"read_*\"] }\nagent = \"reader\"";
         for later in [
             "agent = \"writer\"",
-            // Without an agent, the identity is another one, too.
+            // Without an agent, the identity differs too.
             "",
             "agent = \"writer\"\npeer = { gid = 7 }",
             "agent = \"writer\"\nprofiles = [\"*\"]\nendpoints = [\"f\"]",
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_never_meet_are_not() {
+    fn rules_that_do_not_overlap_are_not_warned_of() {
         let readers = "tools = { allow = [\"read_*\"] }\nagent = \"reader\"";
         for rules in [
             [readers, "agent = \"reader\""],
@@ -105,7 +106,7 @@ mod tests {
                 "tools = { allow = [\"read_*\"] }\nagent = \"reader\"\nendpoints = [\"e\"]",
                 "agent = \"writer\"\nendpoints = [\"f\"]",
             ],
-            // The first permits everything.
+            // The first rule permits everything.
             ["agent = \"reader\"", "agent = \"writer\""],
         ] {
             assert_eq!(warnings(&rules), Vec::<String>::new(), "{rules:?}");

@@ -1,4 +1,4 @@
-//! Each sentence that `check` says of a profile that fails: for every reason, by where the credentials come from.
+//! The explanations of failed profiles: for every reason, by the source of the credentials.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ const DETAIL: &str = "/home/u/.aws/config:12: role_arn is empty";
 
 const URL: &str = "https://aws-mcp.us-east-1.api.aws/mcp";
 
-/// The profile `p` of the broker, whose credentials are those of an AWS profile; without one, the default chain.
+/// The profile `p` of the broker, with the credentials of an AWS profile, or of the default chain.
 fn profile(aws_profile: Option<&str>) -> Profile {
     let config = match aws_profile {
         Some(name) => {
@@ -32,7 +32,7 @@ fn reasons() -> Vec<Reason> {
     Reason::ALL.to_vec()
 }
 
-/// What there is to do next, for each reason that loading credentials ends with.
+/// The next step for each reason that loading credentials fails with.
 fn table() -> Vec<(Reason, &'static str, &'static str)> {
     use Reason::*;
     vec![
@@ -77,7 +77,7 @@ fn each_reason_has_its_next_step() {
     }
 }
 
-/// Of the default chain there is no profile to name, and nothing in it to repair.
+/// In the default chain there is no profile to name or to repair.
 #[test]
 fn the_default_chain_has_next_steps_of_its_own() {
     let profile = profile(None);
@@ -90,7 +90,7 @@ fn the_default_chain_has_next_steps_of_its_own() {
     assert!(text.contains("aws sso login --profile default"), "{text}");
 }
 
-/// Whatever a later reason is: it is named, with its detail and a next step, in four lines without a control character.
+/// Any reason is reported with its detail and a next step, in four lines without a control character.
 #[test]
 fn every_reason_is_explained() {
     let sources = ["static keys", "sso", "login session", "credential process", ""];
@@ -109,7 +109,7 @@ fn every_reason_is_explained() {
 }
 
 #[test]
-fn a_name_from_a_file_is_quoted_for_the_shell_and_a_detail_rewrites_no_terminal() {
+fn names_are_quoted_for_the_shell_and_details_are_escaped_for_the_terminal() {
     let profile = profile(Some("$(id)"));
     let denial = Denial::new(Reason::KeysRejected, "a \u{1b}[2K detail");
     let text = explain(&profile, None, "static keys", &denial);
@@ -118,7 +118,7 @@ fn a_name_from_a_file_is_quoted_for_the_shell_and_a_detail_rewrites_no_terminal(
 }
 
 #[test]
-fn a_scope_that_contradicts_the_host_is_told() {
+fn a_scope_that_contradicts_the_host_is_warned_of() {
     let warnings = |url: &str, more: &str| {
         let text = format!(
             "[[endpoint]]\nname = \"e\"\nurl = {url:?}\n{more}[[profile]]\nname = \"p\"\nendpoints = [\"e\"]\n"

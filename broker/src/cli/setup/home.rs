@@ -1,7 +1,8 @@
-//! The directory `.aws` of a home that somebody else can change while root reads it.
+//! The directory `.aws` of a home that its owner can change while root reads it.
 //!
-//! Invariant: nothing is followed and nothing is taken that isn't a plain file of the owner's with one name. The attack: a
-//! link at `~/.aws/config` to a file that only root reads, which would be handed to the broker, and from there to its caller.
+//! Invariant: links aren't followed, and only regular files of the owner with a single name are
+//! used. The attack: a link at `~/.aws/config` to a file that only root can read, which would be
+//! handed to the broker, and from there to its caller.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,9 +15,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-/// A file of a thousand profiles has a quarter of a megabyte.
+/// The largest file in bytes. A file with a thousand profiles has 250 KB.
 const MAX_FILE: u64 = 16 << 20;
-/// `sso/cache` and `cli/cache` are two deep.
+/// The deepest nesting; `sso/cache` and `cli/cache` have two levels.
 const MAX_DEPTH: usize = 8;
 const MAX_FILES: usize = 10_000;
 
@@ -29,7 +30,7 @@ pub(super) struct AwsDirectory {
 }
 
 impl AwsDirectory {
-    /// `.aws` in `home`; none if it doesn't exist.
+    /// Opens `.aws` in `home`; `None` if it doesn't exist.
     pub(super) fn open(home: &Path, owner: u32) -> Result<Option<Self>, String> {
         let path = home.join(".aws");
         let opened = rustix::fs::open(home, directory_flags(), Mode::empty())
@@ -55,7 +56,7 @@ impl AwsDirectory {
         }
     }
 
-    /// Makes `.aws` in `home`, or opens it.
+    /// Creates `.aws` in `home`, or opens it.
     pub(super) fn make(home: &Path, owner: u32, group: u32) -> Result<Self, String> {
         if let Some(there) = Self::open(home, owner)? {
             return Ok(there);
@@ -69,7 +70,7 @@ impl AwsDirectory {
         Ok(Self { directory, path, owner })
     }
 
-    /// The text of a file in it; none if the file doesn't exist.
+    /// The text of a file in the directory; `None` if the file doesn't exist.
     pub(super) fn read(&self, name: &Path) -> Result<Option<Zeroizing<String>>, String> {
         let Some(bytes) = self.bytes(&self.directory, name)? else { return Ok(None) };
         let text = std::str::from_utf8(&bytes)
@@ -77,8 +78,8 @@ impl AwsDirectory {
         Ok(Some(Zeroizing::new(text.to_owned())))
     }
 
-    /// Moves every file of it to the same place in another one, and answers how many. Each is there, on disk, before it
-    /// leaves here.
+    /// Moves all files to the same place in another directory; returns their number. Each file is
+    /// written to disk before it is removed here.
     pub(super) fn move_to(&self, to: &Self, owner: u32, group: u32) -> Result<usize, String> {
         let mut moved = 0;
         self.move_directory(
@@ -128,7 +129,7 @@ impl AwsDirectory {
                 };
                 let target = target.map_err(|error| failed(&path, error))?;
                 self.move_directory(&inner, &target, &at.join(&name), owner, moved)?;
-                // A directory that isn't empty again stays.
+                // A directory that isn't empty can't be removed, and stays.
                 rustix::fs::unlinkat(from, &name, AtFlags::REMOVEDIR).ok();
                 continue;
             }
@@ -141,7 +142,8 @@ impl AwsDirectory {
         Ok(())
     }
 
-    /// The content of a plain file of the owner's, by its path below this directory; `directory` is the one that holds it.
+    /// The content of a regular file of the owner, by its path below this directory; `directory` is
+    /// the one that contains it.
     fn bytes(
         &self,
         directory: &OwnedFd,
@@ -149,7 +151,7 @@ impl AwsDirectory {
     ) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
         let path = self.path.join(below);
         let name = Path::new(below.file_name().unwrap_or_default());
-        // Opening a pipe would wait for a writer.
+        // Without `NONBLOCK`, opening a pipe would wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
             Ok(file) => file,
@@ -205,7 +207,7 @@ fn make_directory(
     Ok(made)
 }
 
-/// Writes a file that isn't there yet, for its owner alone. One that is there is another one of the same name: it isn't lost.
+/// Writes a new file with access only for its owner. An existing file isn't replaced.
 fn write_file(
     parent: &OwnedFd,
     name: &Path,

@@ -7,11 +7,11 @@ use super::step::{Owner, Step};
 use crate::config::{self, ProfileName};
 use crate::profile::Listed;
 
-/// The units, as packages ship them.
+/// The systemd units, as in the packages.
 const SERVICE: &str = include_str!("../../../deploy/systemd/sigward-broker@.service");
 const SOCKET: &str = include_str!("../../../deploy/systemd/sigward-broker@.socket");
 const OFFLINE: &str = include_str!("../../../deploy/systemd/offline.conf");
-/// Where their service starts the broker.
+/// The program that the packaged service starts.
 const PACKAGED_PROGRAM: &str = "/usr/bin/sigward-broker";
 const UNITS: &str = "/etc/systemd/system";
 
@@ -24,19 +24,19 @@ pub(super) struct Person {
     pub(super) home: PathBuf,
 }
 
-/// What the steps depend on.
+/// The facts that the steps depend on.
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) person: Person,
-    /// This program, without links.
+    /// The path of this program, without links.
     pub(super) program: PathBuf,
-    /// Whether a package has put the units in place.
+    /// Whether a package has installed the units.
     pub(super) has_units: bool,
-    /// The uid of the person's broker, if it is there already.
+    /// The uid of the person's broker, if the user exists.
     pub(super) broker: Option<u32>,
 }
 
-/// Parts, each for one purpose.
+/// The parts, each with one purpose.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) parts: Vec<Part>,
@@ -47,7 +47,7 @@ pub(super) struct Plan {
 pub(super) struct Part {
     pub(super) what: String,
     pub(super) steps: Vec<Step>,
-    /// What the operator should know about it.
+    /// Notes for the operator.
     pub(super) notes: Vec<String>,
 }
 
@@ -60,12 +60,12 @@ impl Facts {
         Self { person, program: program.unwrap_or_default(), has_units, broker }
     }
 
-    /// The broker's own user.
+    /// The name of the broker's own user.
     pub(super) fn user(&self) -> String {
         format!("sigward-{}", self.person.uid)
     }
 
-    /// The broker's home.
+    /// The broker's home directory.
     pub(super) fn state(&self) -> PathBuf {
         PathBuf::from(format!("/var/lib/{}", self.user()))
     }
@@ -74,7 +74,7 @@ impl Facts {
         PathBuf::from(format!("/etc/sigward/{}.toml", self.person.uid))
     }
 
-    /// That of nobody while there is none.
+    /// The uid of the broker; an invalid one while its user doesn't exist.
     pub(super) fn broker_uid(&self) -> u32 {
         self.broker.unwrap_or(u32::MAX)
     }
@@ -88,10 +88,10 @@ impl Facts {
     }
 }
 
-/// From files in the user's home to a broker that alone can read them.
+/// The steps from files in the user's home to a broker that alone can read them.
 ///
 /// # Errors
-/// Why the request can't be configured, and what to do.
+/// The request can't be configured; says what to do.
 pub(super) fn setup(
     facts: &Facts,
     endpoints: &[String],
@@ -148,7 +148,7 @@ pub(super) fn setup(
     Ok(Plan { parts: vec![a_user, files, rules, service(facts, &profiles)] })
 }
 
-/// The units, and the start.
+/// Installs the units and starts the service.
 fn service(facts: &Facts, profiles: &[&Listed]) -> Part {
     let mut steps = Vec::new();
     if !facts.has_units {
@@ -177,7 +177,7 @@ fn service(facts: &Facts, profiles: &[&Listed]) -> Part {
     Part { what, steps, notes: Vec::new() }
 }
 
-/// The way back. The configuration, the audit log and the user that owns it stay.
+/// The steps to undo the setup. The configuration, the audit log and the user that owns it are kept.
 pub(super) fn undo(facts: &Facts) -> Plan {
     let person = &facts.person;
     let (service, socket) = (facts.unit("service"), facts.unit("socket"));
@@ -209,7 +209,7 @@ pub(super) fn undo(facts: &Facts) -> Plan {
     Plan { parts: vec![ends, files] }
 }
 
-/// The profiles that were asked for, or all that can sign.
+/// The requested profiles, or all that can sign.
 fn choose<'l>(wanted: &[String], known: &'l [Listed]) -> Result<Vec<&'l Listed>, String> {
     let usable = |profile: &&Listed| {
         profile.fault.is_none()
@@ -242,7 +242,7 @@ fn choose<'l>(wanted: &[String], known: &'l [Listed]) -> Result<Vec<&'l Listed>,
     Ok(chosen)
 }
 
-/// What works differently from then on.
+/// The differences for the person afterwards.
 fn notes(person: &Person, profiles: &[&Listed]) -> Vec<String> {
     let mut notes = vec![format!(
         "The AWS CLI of {} has no keys from then on, as intended. `aws sso login` would bring a token back into the home; sign in \
@@ -325,7 +325,7 @@ fn configuration(
 }
 
 impl Plan {
-    /// All of it for a person, with the texts of what is written.
+    /// The plan as text for a person, with the contents of the written files.
     pub(super) fn show(&self) -> String {
         let mut text = String::new();
         for (number, part) in self.parts.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! One change of the machine: shown as the command that it stands for, and carried out.
+//! One change of the machine, which can be shown as a command, and carried out.
 
 use std::fmt;
 use std::fs;
@@ -9,28 +9,28 @@ use std::process::{Command, Stdio};
 
 use super::home::AwsDirectory;
 
-/// Where the programs of the system are; the attack: another `PATH`.
+/// The directories of system programs. The attack: another `PATH`.
 const PROGRAMS: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
 
 /// The owner of a file or directory.
 #[derive(Debug, Clone)]
 pub(super) enum Owner {
-    /// By number: user and group.
+    /// The user and group ids.
     Ids(u32, u32),
-    /// By name; the user may not exist yet.
+    /// The user's name; the user may not exist yet.
     User(String),
 }
 
-/// One change.
+/// One change of the machine.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Write a file of root that all users can read; with `keep`, an existing one stays as it is.
+    /// Write a file of root that all users can read; with `keep`, an existing one isn't replaced.
     Write { path: PathBuf, text: String, keep: bool },
-    /// A directory.
+    /// Create a directory.
     Directory { path: PathBuf, mode: u32, owner: Owner },
     /// Move everything in `.aws` of one home to that of another.
     Move { from: PathBuf, of: Owner, to: PathBuf, owner: Owner },
-    /// A program of the system.
+    /// Run a program of the system.
     Run { program: &'static str, arguments: Vec<String> },
     /// Remove a file, if it exists.
     Remove(PathBuf),
@@ -41,19 +41,19 @@ impl Step {
         Self::Run { program, arguments: arguments.iter().map(|it| (*it).to_owned()).collect() }
     }
 
-    /// The text that it writes, if it does.
+    /// The text that the step writes, if any.
     pub(super) fn content(&self) -> &str {
         match self {
-            // The units are in the packages, and long.
+            // The units are long, and in the packages.
             Self::Write { path, text, .. } if !path.starts_with("/etc/systemd") => text,
             _ => "",
         }
     }
 
-    /// Carries it out. Idempotent.
+    /// Carries out the step. It is idempotent.
     ///
     /// # Errors
-    /// Why not, in words.
+    /// The error, as text for a person.
     pub(super) fn apply(&self) -> Result<Option<String>, String> {
         match self {
             Self::Write { path, text, keep } => write(path, text, *keep),
@@ -118,7 +118,7 @@ pub(super) struct Account {
     pub(super) home: PathBuf,
 }
 
-/// The user of that name, by the machine's own word: local files and directory services alike.
+/// The user with this name, from the system's user database, which includes directory services.
 pub(super) fn account(name: &str) -> Result<Option<Account>, String> {
     let output = command("getent").args(["passwd", "--", name]).output();
     let output = output.map_err(|error| format!("getent: {error}"))?;
@@ -131,7 +131,7 @@ pub(super) fn account(name: &str) -> Result<Option<Account>, String> {
     }
 }
 
-/// Replaces a file as a whole, in a directory that is made where it is missing.
+/// Replaces a file as a whole; creates a missing directory.
 fn write(path: &Path, text: &str, keep: bool) -> Result<Option<String>, String> {
     let failed = |error| failed(path, &error);
     match fs::read_to_string(path) {
@@ -147,7 +147,7 @@ fn write(path: &Path, text: &str, keep: bool) -> Result<Option<String>, String> 
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let new = directory.join(format!(".{name}.new"));
-    // Left by an earlier run that was interrupted.
+    // The file of an earlier run that was interrupted.
     fs::remove_file(&new).ok();
     let replace = || {
         let mut file =
@@ -168,7 +168,7 @@ fn directory(path: &Path, mode: u32, owner: &Owner) -> Result<(), String> {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        // Nothing here is in a directory that others write to: no link can stand in its place.
+        // No other user can write to its parent directory, so that no link can be in its place.
         std::os::unix::fs::lchown(path, Some(uid), Some(gid))?;
         fs::set_permissions(path, fs::Permissions::from_mode(mode))
     };
@@ -200,7 +200,7 @@ fn run(program: &str, arguments: &[String]) -> Result<Option<String>, String> {
 
 fn command(program: &str) -> Command {
     let mut command = Command::new(program);
-    // The program is found in our PATH, not in the caller's.
+    // The program is searched in this `PATH`, not in the caller's.
     let found =
         PROGRAMS.split(':').map(|at| Path::new(at).join(program)).find(|path| path.exists());
     if let Some(path) = found {

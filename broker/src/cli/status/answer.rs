@@ -1,13 +1,13 @@
-//! What a running broker answered: the profiles, and for an operator the callers.
+//! The answer of a running broker: the profiles, and for an operator the callers.
 
 use sigward_proto::v1::{Caller, Profile, WatchProfilesResponse};
 
-/// What the broker said.
+/// The broker's answer.
 #[derive(PartialEq)]
 pub(super) struct Answer {
     pub(super) profiles: Vec<Profile>,
     pub(super) config_rejected: bool,
-    /// For an operator: who has connections, and how many more there are.
+    /// For an operator: the callers with connections, and the number of further ones.
     pub(super) callers: Option<(Vec<Caller>, u32)>,
 }
 
@@ -19,7 +19,7 @@ impl From<WatchProfilesResponse> for Answer {
 }
 
 impl Answer {
-    /// Whether signatures for an endpoint are given by turns.
+    /// Whether signatures for an endpoint are paced.
     pub(super) fn is_paced(&self) -> bool {
         let mut endpoints = self.profiles.iter().flat_map(|profile| &profile.endpoints);
         endpoints.any(|endpoint| endpoint.pace.is_some())

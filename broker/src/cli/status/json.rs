@@ -1,4 +1,4 @@
-//! The answer for programs: names as in the proto.
+//! The answer as JSON for programs, with the names of the proto.
 
 use std::time::SystemTime;
 
@@ -25,7 +25,7 @@ struct Row<'a> {
     credential_expiry: Option<String>,
     credential_generation: u64,
     endpoints: Vec<&'a str>,
-    /// Those of them whose signatures are given by turns.
+    /// The endpoints whose signatures are paced.
     paced: Vec<Paced<'a>>,
     agents: Vec<AgentRow<'a>>,
 }
@@ -93,7 +93,7 @@ fn paced(endpoint: &v1::Endpoint) -> Option<Paced<'_>> {
     Some(Paced { endpoint: &endpoint.name, per_second, waiting, in_flight })
 }
 
-/// One object, in a line.
+/// One object in one line.
 pub(super) fn json(answer: &Answer) -> String {
     let rows: Vec<Row<'_>> = answer.profiles.iter().map(Row::from).collect();
     let mut text =
@@ -109,7 +109,7 @@ pub(super) fn json(answer: &Answer) -> String {
     format!("{text}\n")
 }
 
-/// As RFC 3339 writes it.
+/// A time in the format of RFC 3339.
 fn time(time: Option<impl TryInto<SystemTime>>) -> Option<String> {
     Some(log::timestamp(time?.try_into().ok()?, "T") + "Z")
 }

@@ -1,8 +1,8 @@
-//! The states of a profile, in the words that people and programs get.
+//! The names of a profile's states, for people and programs.
 
 use sigward_proto::v1::ProfileState;
 
-/// For people.
+/// The name for people.
 pub(super) fn words(state: ProfileState) -> &'static str {
     match state {
         ProfileState::Unspecified => "unknown",
@@ -17,7 +17,7 @@ pub(super) fn words(state: ProfileState) -> &'static str {
     }
 }
 
-/// As the proto names it.
+/// The name in the proto.
 pub(super) fn name(state: ProfileState) -> String {
     words(state).replace(' ', "_")
 }

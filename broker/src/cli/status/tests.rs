@@ -1,4 +1,4 @@
-//! What `status` shows of an answer.
+//! Tests of the output of `status`.
 
 use std::time::SystemTime;
 
@@ -23,7 +23,7 @@ fn own(profiles: &[Profile], config_rejected: bool) -> Answer {
 }
 
 #[test]
-fn an_operator_sees_who_calls_and_others_do_not() {
+fn operators_see_the_callers_and_others_do_not() {
     let caller =
         |name: &str, connections, calls| Caller { name: name.to_owned(), connections, calls };
     let agent = "spiffe://example.org/ns/dev/sa/agent";
@@ -45,7 +45,7 @@ fn an_operator_sees_who_calls_and_others_do_not() {
 }
 
 #[test]
-fn a_table_says_what_is_wrong_and_what_to_do() {
+fn a_table_shows_problems_and_next_steps() {
     let fresh = Profile {
         identity_arn: "arn:aws:sts::123456789012:assumed-role/Reader/me".to_owned(),
         ..profile("dev")
@@ -81,7 +81,8 @@ fn a_table_says_what_is_wrong_and_what_to_do() {
     assert!(!without.contains("ACCOUNT"), "{without}");
 }
 
-/// A row for each agent; for the profile's own credentials only where the caller may use them.
+/// There is a row for each agent, and one for the profile's own credentials only if the caller may
+/// use them.
 #[test]
 fn each_agent_has_a_row() {
     let agent = |name: &str, state: ProfileState| sigward_proto::v1::Agent {
@@ -141,7 +142,7 @@ fn an_endpoint_that_is_paced_is_shown() {
 }
 
 #[test]
-fn a_configuration_that_is_not_in_force_is_said_first() {
+fn a_rejected_configuration_is_reported_first() {
     let rejected = own(&[profile("dev")], true);
     let text = table(&rejected, SystemTime::UNIX_EPOCH);
     assert!(text.starts_with("The configuration file has changed and has errors"), "{text}");

@@ -1,4 +1,5 @@
-//! The answer for people: a table of the profiles, a line for each endpoint that is paced, a table of the callers.
+//! The answer as text for people: a table of the profiles, a line for each paced endpoint, and a
+//! table of the callers.
 
 use std::time::SystemTime;
 
@@ -73,7 +74,7 @@ fn profiles_table(answer: &Answer, now: SystemTime) -> String {
     format!("{rejected}{}", table.render())
 }
 
-/// The endpoints whose signatures are given by turns: a line each.
+/// A line for each endpoint whose signatures are paced.
 fn paced(profiles: &[Profile]) -> String {
     let mut lines: Vec<String> = Vec::new();
     for endpoint in profiles.iter().flat_map(|profile| &profile.endpoints) {
@@ -93,7 +94,7 @@ fn paced(profiles: &[Profile]) -> String {
     if lines.is_empty() { String::new() } else { format!("\n{}", lines.concat()) }
 }
 
-/// The profile, and each of its agents that it isn't about, as if that were a profile.
+/// The profile, and each of its other agents in the form of a profile.
 fn holders(profile: &Profile) -> Vec<Profile> {
     let others = profile.agents.iter().filter(|agent| agent.name != profile.agent);
     let others = others.map(|agent| Profile {
@@ -109,13 +110,14 @@ fn holders(profile: &Profile) -> Vec<Profile> {
     std::iter::once(profile.clone()).chain(others).collect()
 }
 
-/// `arn:aws:sts::123456789012:assumed-role/Name/session` as the account and `assumed-role/Name/session`.
+/// The account and the name in an ARN: `123456789012` and `assumed-role/Name/session` for
+/// `arn:aws:sts::123456789012:assumed-role/Name/session`.
 fn account_and_name(arn: &str) -> (&str, &str) {
     let mut parts = arn.splitn(6, ':').skip(4);
     (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
 }
 
-/// What is wrong with a profile, and what to do about it.
+/// The problem of a profile, and what to do about it.
 fn in_words(profile: &Profile) -> String {
     let name = &profile.name;
     match Reason::from_name(&profile.last_error) {
@@ -124,7 +126,9 @@ fn in_words(profile: &Profile) -> String {
             "needs a sign-in: aws login".to_owned()
         }
         Some(Reason::LoginRequired) => format!("needs a sign-in: sigward-broker login {name}"),
-        Some(Reason::MfaRequired) => "has mfa_serial, and nobody can type the code here".to_owned(),
+        Some(Reason::MfaRequired) => {
+            "has mfa_serial, and the code can't be entered here".to_owned()
+        }
         Some(Reason::ProfileMisconfigured) => "is misconfigured: sigward-broker check".to_owned(),
         Some(Reason::UnsupportedProfileSetting) => {
             "has an unsupported setting: sigward-broker check".to_owned()

@@ -17,7 +17,7 @@ fn scope(flags: Flags) -> (String, String) {
 }
 
 #[test]
-fn flags_allow_the_own_user_and_nobody_else() {
+fn flags_allow_only_the_own_user() {
     let mut given = flags(&["https://aws-mcp.us-east-1.api.aws/mcp"]);
     given.profiles = vec!["dev".to_owned(), "prod".to_owned()];
     let config = given.into_config(1000).expect("valid");
@@ -37,7 +37,7 @@ fn flags_find_service_and_region() {
     let known = || flags(&["https://aws-mcp.us-east-1.api.aws/mcp"]);
     let environment = Some("eu-west-1".to_owned());
     assert_eq!(scope(known()), pair("aws-mcp", "us-east-1"));
-    // The host's region comes before that of the environment, a flag before both.
+    // The host's region has priority over the environment's, and a flag over both.
     assert_eq!(
         scope(Flags { aws_region: environment.clone(), ..known() }),
         pair("aws-mcp", "us-east-1")
@@ -50,7 +50,7 @@ fn flags_find_service_and_region() {
     assert_eq!(scope(Flags { region, service, ..unknown() }), pair("x", "us-west-2"));
 }
 
-/// As with mcp-proxy-for-aws: the first label of the host, whatever it is.
+/// Like mcp-proxy-for-aws: the first label of the host, whatever it is.
 #[test]
 fn an_endpoint_on_this_machine_needs_no_service() {
     for (url, service) in [
@@ -66,7 +66,7 @@ fn an_endpoint_on_this_machine_needs_no_service() {
 }
 
 #[test]
-fn flags_that_are_not_enough_say_what_to_give() {
+fn incomplete_flags_are_reported_with_what_to_add() {
     let region = Some("us-west-2".to_owned());
     for (flags, why) in [
         (flags(&[]), "--endpoint URL"),

@@ -1,5 +1,5 @@
-//! The policies by an evaluator of our own, which knows what these use: effects, `Action`, `NotAction`, `BoolIfExists`.
-//! `ReadOnlyAccess` is stood for by a few of its patterns.
+//! Evaluates the policies with an evaluator for the elements that they use: effects, `Action`,
+//! `NotAction`, `BoolIfExists`. A few of its patterns represent `ReadOnlyAccess`.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::*;
 use crate::config::{Config, parse};
 
-/// A few actions of AWS's managed policy, by its patterns.
+/// A few actions of AWS's managed policy, as patterns.
 const READ_ONLY: &str = r#"{"Statement":[{"Effect":"Allow","Action":["s3:Get*","s3:List*","ec2:Describe*","sts:Get*"],"Resource":"*"}]}"#;
 
-/// Whether a session with these policies may do something that its role may do.
+/// Whether a session with these policies may do what its role may do.
 fn allows(policies: &SessionPolicies, action: &str, via_mcp: bool) -> bool {
     let managed = policies.arns.iter().map(|arn| {
         assert_eq!(arn, "arn:aws:iam::aws:policy/ReadOnlyAccess");
@@ -40,7 +40,7 @@ fn allows(policies: &SessionPolicies, action: &str, via_mcp: bool) -> bool {
         };
         let condition = match &statement["Condition"] {
             Value::Null => true,
-            // The key is there where the server makes the call, and nowhere else.
+            // The key exists only if the server makes the call.
             condition => {
                 assert_eq!(condition["BoolIfExists"]["aws:ViaAWSMCPService"], "false");
                 !via_mcp
@@ -84,11 +84,12 @@ const VIA: &str = "only_via_mcp = true";
 #[test]
 fn each_allow_has_its_deny() {
     let both = format!("{READ}\n{VIA}");
-    // Managed policies of the configuration's own go on meaning what they say.
+    // Managed policies of the configuration keep their meaning.
     let own = format!(
         "{VIA}\nrole_arn = \"arn:aws:iam::1:role/X\"\nsession_policy_arns = [\"arn:aws:iam::aws:policy/ReadOnlyAccess\"]"
     );
-    // host, what is set, action, through the server, allowed
+    // The host, the settings, the action, whether it is called through the server, whether it is
+    // allowed.
     for (host, lines, action, via, allowed) in [
         (AWS_MCP, READ, "s3:GetObject", false, true),
         (AWS_MCP, READ, "s3:GetObject", true, true),
@@ -105,7 +106,7 @@ fn each_allow_has_its_deny() {
         (AWS_MCP, &own, "s3:GetObject", false, false),
         (AWS_MCP, &own, "s3:DeleteBucket", true, false),
         (EKS_MCP, &own, "eks-mcp:InvokeMcp", false, true),
-        // The calls of the servers that have actions of their own come from us.
+        // Calls to servers that have actions of their own come from the broker's callers.
         (EKS_MCP, READ, "eks-mcp:InvokeMcp", false, true),
         (EKS_MCP, READ, "eks-mcp:CallReadOnlyTool", false, true),
         (EKS_MCP, READ, "eks-mcp:CallPrivilegedTool", false, false),
@@ -152,7 +153,7 @@ fn the_managed_policy_is_that_of_the_role_s_partition() {
 }
 
 #[test]
-fn what_would_permit_more_is_a_fault() {
+fn settings_that_would_permit_more_are_errors() {
     let role = "role_arn = \"arn:aws:iam::123456789012:role/X\"\n";
     for (host, lines, word) in [
         (AWS_MCP, "access = \"all\"".to_owned(), "must be \"read-only\""),
@@ -170,7 +171,7 @@ fn what_would_permit_more_is_a_fault() {
         let fault = config(host, &lines).expect_err(word);
         assert!(fault.contains(word) && fault.contains("profile[0]"), "{fault}");
     }
-    // What a deny narrows may have managed policies beside it.
+    // A deny also narrows managed policies.
     let arns = "session_policy_arns = [\"arn:aws:iam::aws:policy/ReadOnlyAccess\"]";
     config(AWS_MCP, &format!("{VIA}\n{role}{arns}")).expect("valid");
     assert!(
@@ -180,7 +181,7 @@ fn what_would_permit_more_is_a_fault() {
 
 /// STS would refuse each load.
 #[test]
-fn policies_that_are_too_long_are_a_fault() {
+fn too_long_policies_are_an_error() {
     let arn =
         |number: usize| format!("\"arn:aws:iam::123456789012:policy/{}{number}\"", "x".repeat(225));
     let lines = |count: usize| {

@@ -1,7 +1,8 @@
 //! The TLS files, and the server configuration that is built from them.
 //!
-//! Invariant: the three go together, or aren't used: the key is the certificate's. Nobody but root and the broker's own
-//! user can change them, and no other user can read the key ([`crate::trusted`]). No text of a file is in an error.
+//! Invariant: the three files are used only if the key belongs to the certificate, only root and
+//! the broker's own user can change them, and no other user can read the key ([`crate::trusted`]).
+//! No error contains text of a file.
 
 use std::fmt;
 use std::fs::File;
@@ -30,7 +31,7 @@ use crate::trusted::Trusted;
 
 const READABLE_BY_ALL: u32 = 0o004;
 
-/// What the files say.
+/// The contents of the files.
 #[derive(PartialEq, Eq)]
 pub(super) struct Contents {
     cert: Vec<u8>,
@@ -38,18 +39,18 @@ pub(super) struct Contents {
     client_ca: Vec<u8>,
 }
 
-/// What TLS goes by.
+/// The server configuration built from the files.
 pub(crate) struct Material {
     pub(super) config: Arc<ServerConfig>,
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
-    /// Counts the changes.
+    /// The number of changes so far.
     pub(super) generation: u64,
     /// When the broker's own certificate expires.
     pub(super) expiry: SystemTime,
     pub(super) contents: Contents,
 }
 
-/// Which file can't be used, and why.
+/// The file that can't be used, and why.
 #[derive(Debug, thiserror::Error)]
 pub(crate) struct Unusable {
     key: &'static str,
@@ -68,7 +69,7 @@ impl Unusable {
         Self { key, path: path.to_owned(), why: why.into() }
     }
 
-    /// The runtime has ended.
+    /// The error while the runtime shuts down.
     pub(super) fn gone() -> Self {
         Self::new("cert", Path::new(""), "it wasn't read")
     }
@@ -85,7 +86,7 @@ impl fmt::Debug for Material {
 }
 
 impl Contents {
-    /// Reads the files. This blocks.
+    /// Reads the files. It blocks.
     pub(super) fn read(files: &TlsFiles) -> Result<Self, Unusable> {
         let read = |key, path: &Path| {
             read(path, key == "key")
@@ -100,7 +101,7 @@ impl Contents {
 }
 
 fn read(path: &Path, is_secret: bool) -> io::Result<Zeroizing<Vec<u8>>> {
-    // A pipe in the file's place mustn't hold the thread.
+    // A pipe in place of the file must not block the thread.
     let file = Trusted::existing(path)?.open(File::options().read(true), OFlags::NONBLOCK)?;
     let found = file.metadata()?;
     if is_secret && found.mode() & READABLE_BY_ALL != 0 {
@@ -114,7 +115,7 @@ fn read(path: &Path, is_secret: bool) -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 impl Material {
-    /// What the files mean; `files` is for the errors.
+    /// Parses the contents; `files` is for the errors.
     pub(super) fn new(
         contents: Contents,
         files: &TlsFiles,
@@ -128,7 +129,7 @@ impl Material {
         let verifier = verifier(&contents.client_ca)
             .map_err(|why| Unusable::new("client_ca", &files.client_ca, why))?;
         let key = PrivateKeyDer::from_pem_slice(&contents.key)
-            .map_err(|_| of_key("it holds no private key in PEM"))?;
+            .map_err(|_| of_key("it contains no private key in PEM"))?;
         let provider = Arc::new(default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])
@@ -142,7 +143,7 @@ impl Material {
                 other => of_key(&other.to_string()),
             })?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        // The attack: a session that is resumed brings an identity along that was checked at another time, against
+        // The attack: a resumed session has an identity that was checked at another time, against
         // other authorities.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -150,7 +151,7 @@ impl Material {
     }
 }
 
-/// What checks a caller's certificate against the authorities.
+/// The verifier of callers' certificates, for these authorities.
 fn verifier(authorities: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let mut roots = RootCertStore::empty();
     for (index, authority) in pem::certificates(authorities)?.into_iter().enumerate() {
@@ -159,7 +160,7 @@ fn verifier(authorities: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, String> {
     }
     let provider = Arc::new(default_provider());
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-        // Strangers needn't know whom we trust.
+        // Strangers don't need to know the trusted authorities.
         .clear_root_hint_subjects()
         .build()
         .map_err(|error| error.to_string())

@@ -1,4 +1,4 @@
-//! The handshakes in progress, and which one is closed when there are too many.
+//! The handshakes in progress, and which one is closed if there are too many.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -8,10 +8,10 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::socket::TlsSocket;
 use crate::intake::connection::Connection;
 
-/// What comes of a handshake: nothing, where it failed or there is no room for its peer.
+/// The result of a handshake: `None` if it failed or there is no place for its peer.
 pub(super) type Done = Option<Connection<TlsSocket>>;
 
-/// All of them, oldest first.
+/// The handshakes in progress, oldest first.
 #[derive(Debug)]
 pub(super) struct Handshakes<T = Connection<TlsSocket>> {
     most: usize,
@@ -26,12 +26,12 @@ struct Pending {
 }
 
 impl<T: Send + 'static> Handshakes<T> {
-    /// `most` at a time.
+    /// At most `most` at a time.
     pub(super) fn new(most: usize) -> Self {
         Self { most: most.max(1), tasks: JoinSet::new(), pending: VecDeque::new() }
     }
 
-    /// Begins one. Whether another one had to make room.
+    /// Starts a handshake. Returns whether another one was ended to make room.
     pub(super) fn begin(
         &mut self,
         origin: IpAddr,
@@ -46,14 +46,14 @@ impl<T: Send + 'static> Handshakes<T> {
         is_full
     }
 
-    /// Waits for the next one that is over; without any, for ever.
+    /// Waits for the next result; without handshakes, for ever.
     pub(super) async fn next(&mut self) -> Option<T> {
         let Some(joined) = self.tasks.join_next_with_id().await else {
             return std::future::pending().await;
         };
         let (id, connection) = match joined {
             Ok((id, connection)) => (id, connection),
-            // It made room.
+            // It was ended to make room.
             Err(error) => (error.id(), None),
         };
         if let Some(at) = self.pending.iter().position(|pending| pending.task.id() == id) {
@@ -62,7 +62,7 @@ impl<T: Send + 'static> Handshakes<T> {
         connection
     }
 
-    /// Ends the oldest of the network that has the most.
+    /// Ends the oldest handshake of the network that has the most.
     fn make_room(&mut self) {
         let mut counts: HashMap<IpAddr, usize> = HashMap::new();
         for pending in &self.pending {
@@ -76,7 +76,8 @@ impl<T: Send + 'static> Handshakes<T> {
     }
 }
 
-/// Who is one: of IPv6, a network of 64 bits is handed to everybody.
+/// The network that an address counts for: for IPv6, the /64 prefix, which one host usually has as
+/// a whole.
 fn network(origin: IpAddr) -> IpAddr {
     match origin.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() & (u128::MAX << 64)).into()),
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_oldest_of_who_has_the_most_makes_room() {
+    async fn the_oldest_handshake_of_the_busiest_network_is_ended() {
         let mut handshakes = Handshakes::<&str>::new(4);
         let ended = |name: &'static str| async move { Some(name) };
         let endless = || std::future::pending::<Option<&str>>();
@@ -101,7 +102,7 @@ mod tests {
         for _ in 0..3 {
             assert!(!handshakes.begin(address("192.0.2.9"), endless()));
         }
-        // One of three goes, and the one that is alone stays.
+        // One of the three ends; the other network's only one stays.
         assert!(handshakes.begin(address("192.0.2.2"), ended("polite")));
         let first = handshakes.pending.front().expect("a handshake").origin;
         assert_eq!(first, address("192.0.2.1"));
@@ -111,7 +112,7 @@ mod tests {
             came = handshakes.next().await;
         }
         assert_eq!((came, handshakes.pending.len()), (Some("polite"), 3));
-        // Also from the crowded address: whoever is quick comes in.
+        // A fast handshake succeeds from the crowded address too.
         assert!(!handshakes.begin(address("192.0.2.9"), endless()));
         assert!(handshakes.begin(address("192.0.2.9"), ended("quick")));
         let mut came = None;
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_ipv6_is_one() {
+    fn addresses_of_one_ipv6_network_count_together() {
         assert_eq!(network(address("2001:db8::1")), network(address("2001:db8::ffff:2")));
         assert_ne!(network(address("2001:db8::1")), network(address("2001:db8:0:1::1")));
         assert_eq!(network(address("::ffff:192.0.2.1")), address("192.0.2.1"));

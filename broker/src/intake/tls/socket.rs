@@ -1,6 +1,6 @@
-//! A bound on the bytes that a caller sends before its handshake is complete.
+//! A limit of the bytes that a caller sends before its handshake is complete.
 //!
-//! The attack: a first message of TLS of 64 KiB, of which the last byte never comes, on each of many connections.
+//! The attack: a 64 KiB first TLS message without its last byte, on each of many connections.
 
 use std::io;
 use std::task::Context;
@@ -10,17 +10,18 @@ use tokio_rustls::server::TlsStream;
 
 use crate::intake::guarded::{Guard, Guarded};
 
-/// A hello, a chain of certificates and a signature; those of RSA are the longest.
+/// The largest handshake in bytes: a hello, a certificate chain and a signature, of which those
+/// with RSA are the longest.
 const MAX_HANDSHAKE: usize = 24 << 10;
 
-/// What may still be read; all, if nothing is said.
+/// The bytes that may still be read; `None` is no limit.
 #[derive(Debug)]
 pub(crate) struct Handshake(Option<usize>);
 
 /// The TCP connection, under TLS.
 pub(crate) type Limited = Guarded<TcpStream, Handshake>;
 
-/// A connection whose peer is known.
+/// A connection with an authenticated peer.
 pub(crate) type TlsSocket = TlsStream<Limited>;
 
 /// A connection before its handshake.
@@ -29,7 +30,7 @@ pub(super) fn limited(stream: TcpStream) -> Limited {
 }
 
 impl Handshake {
-    /// The handshake is done.
+    /// Removes the limit after the handshake.
     pub(super) fn lift(&mut self) {
         self.0 = None;
     }

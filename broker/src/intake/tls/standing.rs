@@ -1,8 +1,10 @@
 //! Whether the certificate of an open connection is still valid.
 //!
-//! The attack: an authority is removed, or a certificate expires, and a caller that connected before goes on for weeks. So the
-//! expiry is compared with each call; the whole chain is verified again when the files have changed, and once a minute,
-//! since a certificate in the middle of the chain may expire too. A connection whose certificate is no longer valid gets an error, and is closed.
+//! The attack: an authority is removed, or a certificate expires, and a caller that connected
+//! before continues for weeks. So the expiry is checked with each call, and the whole chain is
+//! verified again when the files have changed, and once a minute, because an intermediate
+//! certificate may expire too. A connection whose certificate is no longer valid gets an error, and
+//! is closed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -17,10 +19,11 @@ use crate::clock;
 use crate::error::{Denial, Reason};
 use crate::peer::Standing;
 
-/// How long the chain counts as verified.
+/// How long a verification of the chain is valid.
 const VERIFIED: Duration = Duration::from_secs(60);
-/// How long a connection lives on whose certificate isn't good any more: it is told why.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a connection stays open after its certificate became invalid, so that calls get an
+/// error that explains it.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// The certificate of a connection.
 #[derive(Debug)]
@@ -31,7 +34,7 @@ pub(super) struct Certificate {
     verified: Mutex<Verified>,
 }
 
-/// By what, and when.
+/// The last successful verification: the generation of the files, and the time.
 #[derive(Debug)]
 struct Verified {
     generation: Option<u64>,
@@ -39,19 +42,19 @@ struct Verified {
 }
 
 impl Certificate {
-    /// That of a connection whose handshake is done.
+    /// The certificate of a connection whose handshake is complete.
     pub(super) fn of(
         connection: &ServerConnection,
         material: watch::Receiver<Arc<Material>>,
     ) -> Result<Self, String> {
-        // Nothing but HTTP/2 is spoken here: who hasn't said so may mean another server.
+        // The service speaks only HTTP/2: a client that hasn't asked for it may mean another server.
         if connection.alpn_protocol() != Some(b"h2") {
             return Err("it didn't ask for h2 (ALPN)".to_owned());
         }
         let chain = connection.peer_certificates().unwrap_or_default().to_vec();
         let leaf = chain.first().ok_or("there is no certificate")?;
         let leaf = Leaf::read(leaf).map_err(|unnamed| unnamed.to_string())?;
-        // The files may have changed during the handshake: the first call verifies it again.
+        // The files may have changed during the handshake: the first call verifies the chain again.
         let verified = Mutex::new(Verified { generation: None, at: SystemTime::UNIX_EPOCH });
         Ok(Self { leaf, chain, material, verified })
     }
@@ -60,7 +63,7 @@ impl Certificate {
         &self.leaf.name
     }
 
-    /// Ends a moment after the certificate stops being good.
+    /// Completes a moment after the certificate has become invalid.
     pub(super) fn ended(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
         let certificate = Arc::clone(self);
         async move {
@@ -70,13 +73,13 @@ impl Certificate {
                 if certificate.check(now).is_err() {
                     break;
                 }
-                // The clock may step: nothing is relied on for longer than that.
+                // The clock may step, so no wait is longer than this.
                 let left = certificate.leaf.not_after.duration_since(now).unwrap_or_default();
                 let wait = VERIFIED.min(left + Duration::from_millis(10));
-                // The files, or the time; they end with the process.
+                // A change of the files, or the timeout.
                 drop(tokio::time::timeout(wait, material.changed()).await);
             }
-            tokio::time::sleep(FAREWELL).await;
+            tokio::time::sleep(GRACE).await;
         }
     }
 
@@ -90,7 +93,7 @@ impl Certificate {
         let time = UnixTime::since_unix_epoch(time);
         let verified = material.verifier.verify_client_cert(leaf, intermediates, time);
         verified.map(drop).map_err(|error| {
-            refused(format!("the certificate of {} isn't good any more: {error}", self.leaf.name))
+            refused(format!("the certificate of {} is no longer valid: {error}", self.leaf.name))
         })
     }
 }

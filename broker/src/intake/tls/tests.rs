@@ -17,7 +17,7 @@ use crate::peer::Standing;
 
 const ID: &str = "spiffe://example.org/agent";
 
-/// A directory with the files of TLS.
+/// A directory with TLS files.
 struct Files {
     directory: tempfile::TempDir,
     authority: CertifiedIssuer<'static, KeyPair>,
@@ -84,7 +84,7 @@ impl Files {
 }
 
 #[test]
-fn what_is_wrong_with_a_file_is_said_and_nothing_of_what_is_in_it() {
+fn errors_name_the_file_and_the_reason_without_its_contents() {
     let files = Files::new();
     let good = |name: &str| std::fs::read_to_string(files.path(name)).expect(name);
     let (cert, key, client_ca) = (good("cert"), good("key"), good("client_ca"));
@@ -123,9 +123,9 @@ fn what_is_wrong_with_a_file_is_said_and_nothing_of_what_is_in_it() {
     assert!(files.refused().contains("No such file"));
 }
 
-/// The attacks: another user reads the key, or puts an authority of their own beside ours.
+/// The attacks: another user reads the key, or adds an authority of their own.
 #[test]
-fn a_key_that_others_read_and_files_that_others_write_are_refused() {
+fn a_key_readable_and_files_writable_by_others_are_refused() {
     let files = Files::new();
     for (name, mode, expected) in [
         ("key", 0o644, "chmod o-r"),
@@ -141,18 +141,18 @@ fn a_key_that_others_read_and_files_that_others_write_are_refused() {
     for (name, mode) in [("key", 0o440), ("cert", 0o644), ("client_ca", 0o644)] {
         files.mode(name, mode);
     }
-    files.load().expect("a group may read the key, and everybody the rest");
+    files.load().expect("a group may read the key, and all users the rest");
 }
 
 #[test]
-fn a_pipe_in_a_file_s_place_holds_nobody() {
+fn a_pipe_in_place_of_a_file_does_not_block() {
     let files = Files::new();
     std::fs::remove_file(files.path("key")).expect("it is there");
     rustix::fs::mkfifoat(rustix::fs::CWD, files.path("key"), 0o600.into()).expect("a pipe");
     assert!(files.refused().contains("listen.tls.key"));
 }
 
-/// The standing of a peer who has shaken hands.
+/// The certificate of a peer after its handshake.
 async fn certificate(files: &Files, material: &watch::Sender<Arc<Material>>) -> Arc<Certificate> {
     let (client, server) = tokio::io::duplex(64 << 10);
     let (cert, key) = files.issue(SanType::URI(ID.try_into().expect("an id")));
@@ -184,14 +184,14 @@ async fn certificate(files: &Files, material: &watch::Sender<Arc<Material>>) -> 
 }
 
 #[tokio::test]
-async fn a_certificate_is_good_until_its_last_moment_and_while_its_authority_is_trusted() {
+async fn a_certificate_is_valid_until_its_expiry_and_while_its_authority_is_trusted() {
     let files = Files::new();
     let material = watch::Sender::new(Arc::new(files.load().expect("good files")));
     let certificate = certificate(&files, &material).await;
     assert_eq!(certificate.name().to_string(), ID);
     let now = clock::now();
-    certificate.check(now).expect("it is good");
-    // A clock that goes back doesn't make what was good once good for ever.
+    certificate.check(now).expect("it is valid");
+    // The attack: a clock that goes back must not make an expired certificate valid for ever.
     let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(3_786_912_000);
     certificate.check(not_after).expect("its last moment");
     let late = certificate.check(not_after + Duration::from_secs(1)).expect_err("expired");
@@ -201,7 +201,7 @@ async fn a_certificate_is_good_until_its_last_moment_and_while_its_authority_is_
     let before = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
     assert!(certificate.check(before).is_err(), "not yet valid");
 
-    // Another file with the same authority and one more; then without it.
+    // First the file has one more authority; then the original one is removed.
     let both = format!("{}{}", files.authority.pem(), authority("two").pem());
     files.write("client_ca", &both);
     material.send_replace(Arc::new(load(&files.files(), 2).expect("good files")));
@@ -210,13 +210,13 @@ async fn a_certificate_is_good_until_its_last_moment_and_while_its_authority_is_
     assert!(futures_util::poll!(&mut ended).is_pending());
     files.write("client_ca", &authority("two").pem());
     material.send_replace(Arc::new(load(&files.files(), 3).expect("good files")));
-    let denial = certificate.check(now).expect_err("nobody vouches for it");
+    let denial = certificate.check(now).expect_err("its authority was removed");
     assert_eq!(denial.reason(), Reason::PeerUnknown);
     crate::deadline::within(ended).await;
 }
 
 #[tokio::test]
-async fn files_are_followed_and_bad_ones_change_nothing() {
+async fn changed_files_are_loaded_and_invalid_ones_rejected() {
     let files = Files::new();
     let material = watch::Sender::new(Arc::new(files.load().expect("good files")));
     let tls = Tls { files: files.files(), material };
@@ -231,11 +231,11 @@ async fn files_are_followed_and_bad_ones_change_nothing() {
         let good = std::fs::read_to_string(files.path("client_ca")).expect("a file");
         files.write("client_ca", "half a fi");
         crate::deadline::until(rejected).await;
-        assert_eq!(generation(), 1, "what was good stays");
+        assert_eq!(generation(), 1, "the valid ones stay in effect");
         files.write("client_ca", &good);
         crate::deadline::until(|| !rejected()).await;
-        assert_eq!(generation(), 1, "it is the same again");
-        // As Kubernetes does it: a link to a directory is replaced.
+        assert_eq!(generation(), 1, "the contents are the same");
+        // As in Kubernetes: a link to a directory is replaced.
         files.write("client_ca", &format!("{good}{}", authority("two").pem()));
         crate::deadline::until(|| generation() == 2).await;
     };
@@ -246,7 +246,7 @@ async fn files_are_followed_and_bad_ones_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_link_that_is_replaced_as_a_whole_is_a_change() {
+async fn a_replaced_link_is_a_change() {
     let files = Files::new();
     let at = files.directory.path();
     let swap = |name: &str, to: &str| {

@@ -1,7 +1,8 @@
-//! Whether a caller's certificate names a caller.
+//! Verifies that a caller's certificate is trusted and names the caller.
 //!
-//! A certificate that no authority vouches for, that isn't valid now, or that names nobody ([`Leaf`]) ends the handshake:
-//! its holder learns from an alert of TLS that it was the certificate.
+//! The handshake fails for a certificate that no authority has signed, that isn't valid now, or
+//! that has no usable name ([`Leaf`]): a TLS alert tells its holder that the certificate was
+//! refused.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use tokio_rustls::rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
 
-/// The checks of WebPKI (RFC 5280), and a name on top.
+/// The checks of WebPKI (RFC 5280), and a check for a name.
 #[derive(Debug)]
 pub(super) struct PeerVerifier(Arc<dyn ClientCertVerifier>);
 

@@ -1,22 +1,23 @@
-//! The socket's file: made with its group and its mode before anybody can connect.
+//! The socket's file: it gets its group and its mode before anyone can connect.
 //!
-//! The attack: a member of a group that writes to the directory puts a link to another file in the place of the socket
-//! before its mode is set, and the broker opens that file to the group. The check of the directory (`trusted`) is
-//! against that; on Linux, what is changed is also what is open and known to be a socket, not a name.
+//! The attack: a member of a group with write access to the directory replaces the socket with a
+//! link to another file before the mode is set, and the broker gives the group access to that file.
+//! The check of the directory (`trusted`) prevents this; on Linux, the change is also made on an
+//! open descriptor that is known to be a socket, not on a path.
 
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-/// What failed, and why.
+/// The step that failed, and the error.
 type Failure = (&'static str, io::Error);
 
-const NOT_MADE: &str = "the socket can't be made";
-const GONE: &str = "the socket is gone again";
-pub(super) const NO_GROUP: &str = "its group can't be set: is the broker in it?";
-const NO_MODE: &str = "its permissions can't be set";
+const NOT_MADE: &str = "the socket can't be created";
+const GONE: &str = "the socket was removed";
+pub(super) const NO_GROUP: &str = "the group can't be set: is the broker in it?";
+const NO_MODE: &str = "the permissions can't be set";
 
-/// A listening socket, and its file's device and inode.
+/// A listening socket, and the device and inode of its file.
 #[cfg(target_os = "linux")]
 pub(super) fn bind(
     path: &Path,
@@ -29,7 +30,7 @@ pub(super) fn bind(
     use rustix::io::Errno;
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-    /// As many connections wait to be accepted; std's value.
+    /// The number of connections that can wait to be accepted; the value of std.
     const BACKLOG: i32 = 4096;
 
     let failed = |what| move |errno: Errno| (what, io::Error::from(errno));
@@ -37,7 +38,7 @@ pub(super) fn bind(
     let make = || -> rustix::io::Result<OwnedFd> {
         let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
         let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
-        // A socket hands its mode on to its file, cut by the umask.
+        // The file gets the mode of the socket, reduced by the umask.
         rustix::fs::fchmod(&socket, mode)?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
         Ok(socket)
@@ -54,16 +55,16 @@ pub(super) fn bind(
         let this = AtFlags::EMPTY_PATH;
         rustix::fs::chownat(&node, "", None, group, this).map_err(failed(NO_GROUP))?;
     }
-    // What the umask has cut: it is for everything else that this process makes. There is no fchmod(2) for a
-    // descriptor of this kind.
+    // Restores the bits that the umask has removed, because the umask is for other files of this
+    // process. There is no fchmod(2) for a descriptor of this kind.
     let name = format!("/proc/self/fd/{}", node.as_raw_fd());
     rustix::fs::chmod(name, mode).map_err(failed(NO_MODE))?;
-    // Until here nobody can connect, so there is no moment of other permissions.
+    // No one can connect before this, so the permissions are never wider than configured.
     rustix::net::listen(&socket, BACKLOG).map_err(failed("it can't be listened on"))?;
     Ok((UnixListener::from(socket), (found.st_dev, found.st_ino)))
 }
 
-/// A listening socket, and its file's device and inode.
+/// A listening socket, and the device and inode of its file.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn bind(
     path: &Path,
@@ -72,7 +73,8 @@ pub(super) fn bind(
 ) -> Result<(UnixListener, (u64, u64)), Failure> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-    // The umask makes it 0700: nobody else can connect until its group and then its mode are set.
+    // With the umask the mode is 0700: no one else can connect until the group and then the mode
+    // are set.
     let listener = UnixListener::bind(path).map_err(|error| (NOT_MADE, error))?;
     let found = std::fs::symlink_metadata(path).map_err(|error| (GONE, error))?;
     if group.is_some() {

@@ -13,7 +13,7 @@ fn bind(path: &Path) -> Result<Socket, Error> {
 }
 
 #[test]
-fn the_socket_is_for_its_owner_and_gone_afterwards() {
+fn the_socket_is_private_to_its_owner_and_removed_on_drop() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("a/b/broker.sock");
     let socket = bind(&path).expect("a socket");
@@ -42,7 +42,7 @@ fn mode_and_group_are_the_configured_ones() {
 }
 
 #[test]
-fn a_live_socket_is_left_alone_and_a_dead_one_replaced() {
+fn a_live_socket_is_kept_and_a_stale_one_replaced() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("broker.sock");
     let first = bind(&path).expect("a socket");
@@ -52,7 +52,7 @@ fn a_live_socket_is_left_alone_and_a_dead_one_replaced() {
     UnixStream::connect(&path).expect("the first one still listens");
     drop(first);
 
-    // Killed: the file stays, nobody listens.
+    // The state after a kill: the file exists, and no process listens.
     drop(UnixListener::bind(&path).expect("a socket"));
     assert!(path.exists());
     let _second = bind(&path).expect("the dead one is replaced");
@@ -60,7 +60,7 @@ fn a_live_socket_is_left_alone_and_a_dead_one_replaced() {
 }
 
 #[test]
-fn a_live_socket_of_someone_without_a_lock_is_left_alone() {
+fn a_live_socket_without_a_lock_is_kept() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("broker.sock");
     let _foreign = UnixListener::bind(&path).expect("a socket");
@@ -68,12 +68,12 @@ fn a_live_socket_of_someone_without_a_lock_is_left_alone() {
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_left_alone() {
+fn a_file_that_is_not_a_socket_is_kept() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("broker.sock");
     std::fs::write(&path, "precious").expect("a file");
     let error = bind(&path).expect_err("not a socket");
-    assert!(error.to_string().contains("not a socket"), "{error}");
+    assert!(error.to_string().contains("isn't a socket"), "{error}");
     assert_eq!(std::fs::read_to_string(&path).expect("a file"), "precious");
 }
 
@@ -89,7 +89,7 @@ fn a_successors_socket_is_not_removed() {
 }
 
 #[test]
-fn a_directory_open_to_all_is_refused() {
+fn a_directory_writable_by_all_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let open = |mode| {
         let mode = std::fs::Permissions::from_mode(mode);
@@ -99,7 +99,7 @@ fn a_directory_open_to_all_is_refused() {
     open(0o777);
     let why = in_words(&bind(&path).expect_err("open"));
     assert!(why.contains(&format!("chmod o-w {}", directory.path().display())), "{why}");
-    // Like /tmp: nobody may remove what isn't theirs.
+    // Like /tmp: users can remove only their own files.
     open(0o1777);
     assert!(bind(&path).is_ok());
 }

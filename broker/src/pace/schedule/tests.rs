@@ -14,7 +14,7 @@ fn millis(start: Instant, millis: u64) -> Instant {
     start + Duration::from_millis(millis)
 }
 
-/// Asks, and has it signed where that is possible at once.
+/// Asks for a turn, and uses it if it is given at once.
 fn sign(schedule: &mut Schedule<u32>, who: &Who, id: &str, now: Instant) -> bool {
     match schedule.ask(who, true, 0, now) {
         Asked::Now(ticket) => {
@@ -38,7 +38,7 @@ fn a_burst_is_given_at_once_and_then_the_rate() {
         assert!(matches!(schedule.ask(&me, true, waiter, start), Asked::Later(_)));
     }
     assert_eq!(schedule.next(start), millis(start, 250));
-    assert_eq!(schedule.estimate(), Duration::from_secs(1), "behind three others");
+    assert_eq!(schedule.estimate(), Duration::from_secs(1), "three others wait");
     assert!(schedule.due(millis(start, 249)).is_empty());
     assert_eq!(schedule.due(millis(start, 250)), [0]);
     assert_eq!(schedule.due(millis(start, 750)), [1, 2]);
@@ -46,9 +46,9 @@ fn a_burst_is_given_at_once_and_then_the_rate() {
     assert!(!schedule.limits_places());
 }
 
-/// Whoever comes while others wait is behind them, also where a token is there.
+/// A new request waits behind others, even if a token is available.
 #[test]
-fn nobody_overtakes_those_who_wait() {
+fn no_request_overtakes_waiting_ones() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(Some((1.0, 1.0)), None), start);
     assert!(sign(&mut schedule, &who(1, 1), "a", start));
@@ -68,16 +68,16 @@ fn a_turn_that_is_not_used_goes_to_others() {
     assert!(matches!(schedule.ask(&who(2, 2), true, 2, start), Asked::Later(_)));
     schedule.leave(&who(1, 1), gone);
     assert!(schedule.due(start).is_empty());
-    // It was denied, for instance: its rule was taken back while it waited.
+    // The request was denied, for instance: its rule was removed while it waited.
     schedule.leave(&who(1, 1), ticket);
     assert_eq!(schedule.due(start), [2]);
-    // Twice gives nothing.
+    // Giving it up twice has no effect.
     schedule.leave(&who(1, 1), ticket);
     assert_eq!(schedule.in_flight(), 1);
 }
 
 #[test]
-fn a_place_comes_back_with_a_report_of_its_peer_alone() {
+fn only_a_report_of_its_peer_frees_a_place() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(None, Some(2)), start);
     assert!(
@@ -85,18 +85,18 @@ fn a_place_comes_back_with_a_report_of_its_peer_alone() {
     );
     assert!(schedule.limits_places());
     assert!(matches!(schedule.ask(&who(2, 2), true, 7, start), Asked::Later(_)));
-    // Another peer, another id.
+    // Another peer, and another id.
     assert!(!schedule.ended(&PeerId::Uid(2), "a") && !schedule.ended(&PeerId::Uid(1), "c"));
     assert!(schedule.due(start).is_empty());
     assert!(schedule.ended(&PeerId::Uid(1), "a"));
-    assert!(!schedule.ended(&PeerId::Uid(1), "a"), "it is over already");
+    assert!(!schedule.ended(&PeerId::Uid(1), "a"), "it has already ended");
     assert_eq!(schedule.due(start), [7]);
     assert_eq!(schedule.in_flight(), 2);
 }
 
-/// A GET is no call: one that is kept open would hold a place for hours.
+/// A GET isn't a call: an open one would hold a place for hours.
 #[test]
-fn what_takes_no_place_waits_for_none() {
+fn a_request_without_a_place_waits_for_none() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(None, Some(1)), start);
     assert!(sign(&mut schedule, &who(1, 1), "a", start));
@@ -105,7 +105,7 @@ fn what_takes_no_place_waits_for_none() {
 }
 
 #[test]
-fn a_connection_that_ends_gives_its_places_back() {
+fn a_closed_connection_frees_its_places() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(None, Some(3)), start);
     assert!(
@@ -119,7 +119,7 @@ fn a_connection_that_ends_gives_its_places_back() {
 }
 
 #[test]
-fn a_place_that_nobody_gives_back_is_taken_back() {
+fn a_place_without_a_report_expires() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(None, Some(1)), start);
     assert!(sign(&mut schedule, &who(1, 1), "a", start));
@@ -132,8 +132,8 @@ fn a_place_that_nobody_gives_back_is_taken_back() {
     assert!(schedule.given.is_empty());
 }
 
-/// The attacks: throttling is reported for signatures of others, for ones that there never were, and for one again and
-/// again.
+/// The attacks: throttling is reported for signatures of others, for ones that never existed, and
+/// for one again and again.
 #[test]
 fn throttling_counts_for_a_signature_of_the_reporter_once() {
     let start = Instant::now();
@@ -154,10 +154,10 @@ fn throttling_counts_for_a_signature_of_the_reporter_once() {
     assert_eq!(schedule.throttled(&PeerId::Uid(2), "b", late), None);
 }
 
-/// A caller who reports throttling whatever the server says slows everybody down to the floor, and starves nobody: the
-/// others have every second turn.
+/// A caller that reports throttling for each signature slows everyone down to the floor, but
+/// starves no one: the others have every second turn.
 #[test]
-fn a_liar_starves_nobody() {
+fn false_reports_starve_no_caller() {
     let start = Instant::now();
     let mut schedule = Schedule::adaptive(start);
     let (liar, honest) = (who(1, 1), who(2, 2));
@@ -202,11 +202,11 @@ fn a_server_that_throttled_is_asked_slowly_and_then_faster() {
     assert!(rates[0] <= 2 && rates[5] > 60, "{rates:?}");
     assert!(rates.is_sorted());
     assert_eq!(schedule.wait(), None);
-    assert!(schedule.next(start) <= start + LOOK_AGAIN);
+    assert!(schedule.next(start) <= start + RATE_INTERVAL);
 }
 
 #[test]
-fn another_configuration_keeps_those_who_wait_and_what_is_out() {
+fn another_configuration_keeps_waiting_and_given_turns() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(Some((1.0, 1.0)), Some(1)), start);
     assert!(sign(&mut schedule, &who(1, 1), "a", start));
@@ -222,7 +222,7 @@ fn another_configuration_keeps_those_who_wait_and_what_is_out() {
         let asked = schedule.ask(&who(1, 1), true, waiter, millis(start, 1000));
         assert!(matches!(asked, Asked::Later(_)));
     }
-    // Without numbers nobody waits, in the order that they had.
+    // Without a pace no one waits; the turns are given in order.
     schedule.configure(None, millis(start, 1000));
     assert_eq!(schedule.due(millis(start, 1000)), [8, 9]);
     assert_eq!((schedule.wait(), schedule.rate()), (None, None));
@@ -230,7 +230,7 @@ fn another_configuration_keeps_those_who_wait_and_what_is_out() {
 }
 
 #[test]
-fn what_is_kept_is_bounded() {
+fn stored_signatures_are_bounded() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(Some((1e6, 1e6)), Some(2)), start);
     assert!(sign(&mut schedule, &who(1, 1), "held", start));
@@ -240,14 +240,14 @@ fn what_is_kept_is_bounded() {
     }
     schedule.advance(start);
     assert!(schedule.given.len() <= MAX_GIVEN + 1 && schedule.order.len() <= MAX_GIVEN);
-    assert!(schedule.ended(&PeerId::Uid(1), "held"), "what holds a place is known as long");
+    assert!(schedule.ended(&PeerId::Uid(1), "held"), "signatures with a place are kept");
     assert!(schedule.is_over(start + MAX_LIFE));
     assert!(schedule.given.is_empty() && schedule.order.is_empty() && schedule.long.is_empty());
 }
 
-/// The attack on a quota: everybody begins at the same moment.
+/// The attack on a quota: all callers start at the same moment.
 #[test]
-fn a_slow_start_lets_few_out_until_some_are_answered() {
+fn a_slow_start_limits_unanswered_signatures() {
     let start = Instant::now();
     let mut schedule = Schedule::slow_start(start);
     let me = who(1, 1);
@@ -260,19 +260,20 @@ fn a_slow_start_lets_few_out_until_some_are_answered() {
         given += 1;
     }
     assert_eq!(given, 48);
-    assert_eq!(wants_end.iter().filter(|it| **it).count(), 32, "the first of them report nothing");
+    assert_eq!(wants_end.iter().filter(|it| **it).count(), 32, "the first ones aren't reported");
     assert!(schedule.due(start).is_empty());
-    // Each answer makes room for two, and only those of the peer that was given the signature count.
+    // Each answer makes room for two, and only reports of the peer that was given the signature count.
     assert!(!schedule.ended(&PeerId::Uid(2), "40") && !schedule.ended(&PeerId::Uid(1), "0"));
     for waiter in 0..4 {
         assert!(matches!(schedule.ask(&me, true, waiter, start), Asked::Later(_)));
     }
     assert!(schedule.ended(&PeerId::Uid(1), "40"));
-    assert!(!schedule.ended(&PeerId::Uid(1), "40"), "it is over already");
+    assert!(!schedule.ended(&PeerId::Uid(1), "40"), "it has already ended");
     assert_eq!(schedule.due(start).len(), 2);
-    // Without news for a quarter of a second all of them count as answered: a call that takes long holds nobody up.
+    // After a quarter of a second without a report all of them count as answered: a slow call
+    // blocks no other.
     let later = start + LATELY;
     assert_eq!(schedule.next(start), later);
     assert_eq!(schedule.due(later).len(), 3);
-    assert!(schedule.wants_ends() && schedule.ended(&PeerId::Uid(1), "41"), "late, and no lie");
+    assert!(schedule.wants_ends() && schedule.ended(&PeerId::Uid(1), "41"), "late, but valid");
 }

@@ -1,5 +1,5 @@
-//! The state of one profile's credentials, and what each message makes of it. It loads nothing itself and reads no
-//! clock: the task of the actor does what it returns as the next step.
+//! The state machine of one profile's credentials. It loads nothing and reads no clock: the task of
+//! the actor carries out the returned steps.
 //!
 //! ```text
 //!            load ok                  half of life, a change, a rejection
@@ -11,9 +11,9 @@
 //!
 //! Every state leads to `ended` when the configuration drops the profile, and `ended` leads nowhere.
 //!
-//! Invariants: a load counts only with the ticket of its flight: what was begun before a change brings nothing back. What
-//! a load has read is never older than what the watch has seen. Keys are in `fresh`, `refreshing` and `degraded`, and
-//! nowhere else.
+//! Invariants: the result of a load counts only with the current ticket of its flight, so a load
+//! that was started before a change has no effect. A load has never read older files than the
+//! watch. Only `fresh`, `refreshing` and `degraded` contain keys.
 
 use std::mem;
 use std::sync::Arc;
@@ -23,43 +23,46 @@ use aws_credential_types::Credentials as Keys;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::known_identity::KnownIdentity;
 use super::pace::{self, Due};
-use super::state::{Asker, Changed, Failed, Flight, Held, Moment, Outcome, State, Ticket, effort};
+use super::state::{
+    Asker, Changed, Failed, Flight, LoadedKeys, Moment, Outcome, State, Ticket, effort,
+};
 use super::status::Status;
-use super::whose::Whose;
 use crate::error::{Denial, Reason};
 use crate::profile::load::Effort;
 use crate::profile::reading::{Change, Found, Reading, Taken};
 use crate::secret::Credentials;
 
-/// Between two loads that rejections force: a caller can't make the broker storm STS.
+/// The minimum interval between loads forced by rejections: a caller must not be able to flood STS.
 const BETWEEN_FORCED: Duration = Duration::from_secs(10);
-/// The task looks at the clock at least so often while there are keys: it may have stepped, or the machine slept.
-const LOOK: Duration = Duration::from_secs(30);
-/// And never in a circle, whatever the clocks say.
-const SHORTEST: Duration = Duration::from_millis(100);
+/// The longest interval of checking the clock while there are keys: the clock may step, or the
+/// machine may sleep.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
+/// The shortest interval, which prevents a busy loop whatever the clocks show.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What becomes of a rejection.
+/// The result of a rejection.
 #[derive(Debug)]
 pub(super) enum Rejection {
-    /// To sign with this generation is all that can be done.
+    /// Only this generation is available.
     Known(u64),
-    /// A load runs.
+    /// A load is running.
     Wait(watch::Receiver<Outcome>),
 }
 
-/// What the task of the actor has to do next.
+/// The next step of the actor's task.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// See to it that this load runs; and after so long, look whether the keys that are held go before it ends.
+    /// Run this load; after this time, check whether the current keys must be dropped before it ends.
     Load(Ticket, Effort, Option<Duration>),
-    /// Wait so long, or until something happens.
+    /// Wait for this time, or until a message.
     Wait(Option<Duration>),
-    /// There will be nothing to do any more.
+    /// No further steps.
     End,
 }
 
-/// A load that is over, for those who wait for it.
+/// The outcome of a load, for its waiting callers.
 #[derive(Debug)]
 pub(super) struct Landing {
     pub(super) landed: watch::Sender<Outcome>,
@@ -67,28 +70,28 @@ pub(super) struct Landing {
     pub(super) took: Duration,
 }
 
-/// One profile.
+/// The state of one profile.
 #[derive(Debug, Default)]
 pub(super) struct Machine {
     pub(super) state: State,
-    /// Of the credentials that were loaded last; 0 for none yet.
+    /// The generation of the last loaded credentials; 0 if there are none yet.
     pub(super) generation: u64,
-    /// How many loads have begun.
+    /// The number of loads started.
     tickets: u64,
-    /// When a rejection last forced a load.
+    /// The time of the last load forced by a rejection.
     forced: Option<Instant>,
-    /// The latest reading of the files, whoever has read them.
+    /// The latest reading of the files, by the watch or a load.
     read: Option<Reading>,
-    pub(super) whose: Whose,
-    /// Whether the status isn't published as it is.
+    pub(super) identity: KnownIdentity,
+    /// Whether the status has changed since it was published.
     dirty: bool,
-    /// Whether it differs in what others wait for.
-    news: bool,
+    /// Whether the change concerns waiting tasks.
+    notify: bool,
     landing: Option<Landing>,
 }
 
 impl Machine {
-    /// Somebody wants a load: the one that runs, or a new one, or the failure of one whose pause isn't over.
+    /// Requests a load: returns the running one, or a new one, or the last failure during its pause.
     pub(super) fn want(
         &mut self,
         asker: Asker,
@@ -106,7 +109,8 @@ impl Machine {
         Ok(self.launch(now))
     }
 
-    /// An input of the credentials has changed. A load that was begun before doesn't count.
+    /// Records that an input of the credentials has changed. A load that was started before is
+    /// superseded.
     pub(super) fn change(&mut self, change: Change, now: Moment) {
         let renewed = |failed: Option<Failed>| {
             failed.map(|failed| Failed { count: 0, since: now.steady, ..failed })
@@ -139,9 +143,9 @@ impl Machine {
         self.mark();
     }
 
-    /// The watch has read the files.
+    /// Processes a reading of the watch.
     pub(super) fn take_reading(&mut self, reading: Reading, now: Moment) -> Taken {
-        // A load was quicker, and has read them since.
+        // A load has read newer files since.
         if self.has_read_since(&reading) {
             return Taken::Same;
         }
@@ -157,7 +161,7 @@ impl Machine {
             }
             Found::Inputs(found) => found,
         };
-        // What the last load read; and it may have been quicker than the watch, and have failed.
+        // A load may have read the change before the watch, and failed.
         let of_keys = match &self.state {
             State::Refreshing { held, .. } | State::Degraded { held, .. } => held.of.as_ref(),
             _ => None,
@@ -177,15 +181,15 @@ impl Machine {
         }
     }
 
-    /// Somebody has read the files to list the profiles. Whoever has read them before knows more.
+    /// Processes the reading for the list of profiles, unless the files have been read before.
     pub(super) fn survey(&mut self, reading: Reading) {
         if self.read.is_none() {
             self.keep(reading);
         }
     }
 
-    /// A load has read the files. Where the watch has read them since, and seen what the load hasn't, the load is done
-    /// again: else an edit that was taken back, or one that came while the last was taken over, would be lost.
+    /// Processes the reading of a load. If the watch has read the files since, the load is
+    /// repeated: otherwise an edit that was reverted, or one during the last load, would be lost.
     pub(super) fn take_read_of_load(&mut self, ticket: Ticket, reading: Reading) {
         let is_stale = self.has_read_since(&reading);
         let Some(flight) = self.state.flight_mut().filter(|flight| flight.ticket == ticket) else {
@@ -203,7 +207,7 @@ impl Machine {
         self.keep(reading);
     }
 
-    /// A load has ended, which began at `began`. One that was overtaken brings nothing.
+    /// Processes the result of a load that was started at `began`. A superseded load has no effect.
     pub(super) fn land(
         &mut self,
         ticket: Ticket,
@@ -220,7 +224,7 @@ impl Machine {
             State::Refreshing { held, flight, failed, changed } => {
                 (Some(held), flight, failed, changed)
             }
-            // No other has a flight.
+            // No other state has a flight.
             state => {
                 self.state = state;
                 return;
@@ -240,7 +244,7 @@ impl Machine {
                 self.generation = fresh.generation();
                 let due = Due::of(fresh, now.steady, chance);
                 let credentials = Arc::clone(fresh);
-                State::Fresh { held: Held { credentials, due, of: flight.read.clone() } }
+                State::Fresh { held: LoadedKeys { credentials, due, of: flight.read.clone() } }
             }
             Err(denial) => {
                 let of = flight.read.clone();
@@ -255,7 +259,7 @@ impl Machine {
         self.mark();
     }
 
-    /// Upstream refused a signature of this generation.
+    /// Processes a rejection: upstream refused a signature of this generation.
     pub(super) fn reject(&mut self, generation: u64, now: Moment) -> Rejection {
         if self.generation != generation {
             return Rejection::Known(self.generation);
@@ -275,7 +279,7 @@ impl Machine {
         }
     }
 
-    /// Drops the keys: the profile isn't there any more. A later load may bring others.
+    /// Drops the keys, because the profile no longer exists. A later load may bring others.
     pub(super) fn forget(&mut self, denial: Denial, now: Moment) {
         if matches!(self.state, State::Unloaded | State::Ended { .. }) {
             return;
@@ -284,12 +288,12 @@ impl Machine {
         self.drop_keys(State::Failed { failed }, denial, now);
     }
 
-    /// Drops keys whose source doesn't stand behind them any more. A load that runs may bring others.
+    /// Drops keys that their source may no longer stand for. A running load may bring others.
     fn disown(&mut self, denial: Denial, now: Moment) {
         match mem::take(&mut self.state) {
             State::Refreshing { flight, failed, .. } => {
                 self.state = State::Loading { flight, failed };
-                self.whose = Whose::default();
+                self.identity = KnownIdentity::default();
                 self.mark();
             }
             state => {
@@ -299,14 +303,14 @@ impl Machine {
         }
     }
 
-    /// Drops the keys for good.
+    /// Drops the keys permanently.
     pub(super) fn end(&mut self, now: Moment) {
         let detail = "the configuration has just changed";
         let denial = Denial::new(Reason::CredentialsUnavailable, detail);
         self.drop_keys(State::Ended { denial: denial.clone() }, denial, now);
     }
 
-    /// Time has passed: keys that are disowned go, and a load that is due begins.
+    /// Drops disowned keys, and starts a load that is due.
     pub(super) fn tick(&mut self, now: Moment) {
         let disowned = self.state.disowned().filter(|(at, _)| *at <= now.steady);
         if let Some(denial) = disowned.map(|(_, denial)| denial.clone()) {
@@ -315,22 +319,22 @@ impl Machine {
         let due = match &self.state {
             State::Fresh { held } => held.due.over(now.wall, now.steady),
             State::Degraded { held, failed, changed } => {
-                // What a change was to bring may have failed to come.
+                // The load after a change may have failed.
                 let due = held.due.over(now.wall, now.steady) || changed.is_some();
                 due && !failed.is_final()
             }
             _ => false,
         };
         if due {
-            // Its outcome is kept in the state.
-            drop(self.want(Asker::Nobody, now));
+            // The outcome is stored in the state.
+            drop(self.want(Asker::Background, now));
         }
     }
 
-    /// What the task has to do until the next message.
+    /// The next step of the task until the next message.
     pub(super) fn step(&self, now: Moment) -> Step {
         let disowned = self.state.disowned();
-        let disowned = disowned.map(|(at, _)| at.duration_since(now.steady).max(SHORTEST));
+        let disowned = disowned.map(|(at, _)| at.duration_since(now.steady).max(MIN_INTERVAL));
         let pause = match &self.state {
             State::Ended { .. } => return Step::End,
             State::Unloaded | State::Failed { .. } => return Step::Wait(None),
@@ -342,7 +346,7 @@ impl Machine {
                 return Step::Load(flight.ticket, effort(failed.as_ref(), served), disowned);
             }
             State::Fresh { held } => held.due.left(now.wall, now.steady),
-            State::Degraded { failed, .. } if failed.is_final() => LOOK,
+            State::Degraded { failed, .. } if failed.is_final() => CLOCK_INTERVAL,
             State::Degraded { held, failed, changed } => {
                 let pause = pace::after_failed_refresh(failed.count, failed.chance);
                 let left = pause.saturating_sub(now.steady.duration_since(failed.at));
@@ -353,22 +357,23 @@ impl Machine {
             }
         };
         let pause = disowned.map_or(pause, |disowned| pause.min(disowned));
-        Step::Wait(Some(pause.clamp(SHORTEST, LOOK)))
+        Step::Wait(Some(pause.clamp(MIN_INTERVAL, CLOCK_INTERVAL)))
     }
 
-    /// What there is to publish since the last time.
+    /// The status, if it has changed since the last call.
     pub(super) fn take_status(&mut self) -> Option<Status> {
         mem::take(&mut self.dirty).then(|| self.status())
     }
 
-    /// Whether something has happened since the last time that others wait for: also a load's end.
-    pub(super) fn take_news(&mut self) -> Option<Option<Landing>> {
-        mem::take(&mut self.news).then(|| self.landing.take())
+    /// Whether anything has changed for waiting tasks since the last call, with the outcome of a
+    /// load that has ended.
+    pub(super) fn take_notification(&mut self) -> Option<Option<Landing>> {
+        mem::take(&mut self.notify).then(|| self.landing.take())
     }
 
-    /// AWS has said whose a key is, or hasn't.
+    /// Processes AWS's answer about the identity of a key.
     pub(super) fn identify(&mut self, access_key_id: &str, arn: Option<String>) {
-        self.whose.answer(access_key_id, arn);
+        self.identity.answer(access_key_id, arn);
         self.mark();
     }
 
@@ -393,18 +398,18 @@ impl Machine {
             generation: self.generation,
             about: self.read.as_ref().map(|reading| reading.about.clone()),
             token_file,
-            identity_arn: self.whose.arn().to_owned(),
+            identity_arn: self.identity.arn().to_owned(),
             touched: self.is_touched(),
             loading: matches!(self.state, State::Loading { .. } | State::Refreshing { .. }),
         }
     }
 
-    /// Whether anyone has asked for the credentials yet.
+    /// Whether the credentials have ever been requested.
     fn is_touched(&self) -> bool {
         !matches!(self.state, State::Unloaded | State::Ended { .. })
     }
 
-    /// The load that runs, or a new one.
+    /// The running load, or a new one.
     fn launch(&mut self, now: Moment) -> watch::Receiver<Outcome> {
         if let Some(flight) = self.state.flight_mut() {
             return flight.landed.subscribe();
@@ -420,7 +425,7 @@ impl Machine {
                 State::Refreshing { held, flight, failed: Some(failed), changed }
             }
             State::Unloaded => State::Loading { flight, failed: None },
-            // Those have a flight, and nobody begins another for a profile that is gone.
+            // The first two have a flight, and no load is started for a dropped profile.
             other @ (State::Loading { .. } | State::Refreshing { .. } | State::Ended { .. }) => {
                 other
             }
@@ -455,7 +460,7 @@ impl Machine {
         if let State::Loading { flight, .. } | State::Refreshing { flight, .. } = before {
             self.end_flight(flight, Err(denial), now);
         }
-        self.whose = Whose::default();
+        self.identity = KnownIdentity::default();
         self.mark();
     }
 
@@ -466,7 +471,7 @@ impl Machine {
 
     fn mark(&mut self) {
         self.dirty = true;
-        self.news = true;
+        self.notify = true;
     }
 
     fn has_read_since(&self, reading: &Reading) -> bool {

@@ -1,4 +1,4 @@
-//! When to load again: at half of life, and after failures.
+//! The times of reloading: at half of the lifetime, and after failures.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,18 +6,18 @@ use tokio::time::Instant;
 
 use crate::secret::Credentials;
 
-/// How long credentials without an end are taken for current.
+/// The time after which credentials without an expiry may be reloaded.
 const UNEXPIRING: Duration = Duration::from_secs(60);
-/// Refreshes begin so much earlier, at most: as a part of the life, by chance.
+/// The random part of the lifetime by which refreshes are started earlier, at most.
 const JITTER: f64 = 0.05;
 
-/// When credentials are to be loaded again, while they still sign.
+/// The time at which credentials are to be reloaded, while they are still valid.
 #[derive(Debug, Clone)]
 pub(super) struct Due {
     loaded: SystemTime,
-    /// The same moment by the clock that never steps.
+    /// The same time by the monotonic clock.
     at: Instant,
-    /// None where they don't end.
+    /// `None` if they don't expire.
     after: Option<Duration>,
 }
 
@@ -27,7 +27,7 @@ impl Due {
         Self { loaded: credentials.loaded(), at, after }
     }
 
-    /// How long there is nothing to do for the background.
+    /// The time until the next background load.
     pub(super) fn left(&self, now: SystemTime, steady: Instant) -> Duration {
         match self.after {
             None => Duration::MAX,
@@ -35,36 +35,36 @@ impl Due {
         }
     }
 
-    /// Whether the background should load: not what has no end, which may be a program that asks a
-    /// person.
+    /// Whether a background load is due. Credentials without an expiry aren't reloaded in the
+    /// background, because that may run a program that prompts a person.
     pub(super) fn over(&self, now: SystemTime, steady: Instant) -> bool {
         self.after.is_some_and(|after| after <= self.age(now, steady))
     }
 
-    /// Whether a caller's wish is a reason to load.
+    /// Whether a request is a reason to reload.
     pub(super) fn asked(&self, now: SystemTime, steady: Instant) -> bool {
         self.after.unwrap_or(UNEXPIRING) <= self.age(now, steady)
     }
 
-    /// By the clock that says more: the wall clock misses what it was set back, the other one what the
-    /// machine slept.
+    /// The greater age of both clocks: the wall clock may have been set back, and the monotonic one
+    /// doesn't advance while the machine sleeps.
     fn age(&self, now: SystemTime, steady: Instant) -> Duration {
         steady.duration_since(self.at).max(now.duration_since(self.loaded).unwrap_or_default())
     }
 }
 
-/// The pause after failed refreshes, while valid credentials are served: 15 seconds, doubled up to 150,
-/// and up to a fifth more by chance.
+/// The pause after failed refreshes, while valid credentials are served: 15 seconds, doubling up to
+/// 150, and up to a fifth more at random.
 pub(super) fn after_failed_refresh(count: u32, chance: f64) -> Duration {
     doubled(Duration::from_secs(15), count, Duration::from_secs(150)).mul_f64(1.0 + chance / 5.0)
 }
 
-/// How long a failure is answered from memory where nothing can be served: 1 second, doubled up to 5.
+/// How long a failure is returned from memory if nothing can be served: 1 second, doubling up to 5.
 pub(super) fn after_failure(count: u32) -> Duration {
     doubled(Duration::from_secs(1), count, Duration::from_secs(5))
 }
 
-/// Nothing after no failure: something has changed since.
+/// No pause if there was no failure since the last change.
 fn doubled(first: Duration, count: u32, most: Duration) -> Duration {
     match count.checked_sub(1) {
         None => Duration::ZERO,

@@ -1,7 +1,7 @@
-//! How a profile's credentials are: the states, each with what it has and nothing else.
+//! The states of a profile's credentials, each with only the data that it has.
 //!
-//! Invariant: keys are in `fresh`, `refreshing` and `degraded`, and nowhere else; a load runs in `loading` and
-//! `refreshing`.
+//! Invariant: only `fresh`, `refreshing` and `degraded` contain keys; only `loading` and
+//! `refreshing` have a running load.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,74 +15,80 @@ use crate::profile::load::Effort;
 use crate::profile::reading::{Change, Inputs};
 use crate::secret::Credentials;
 
-/// After so long without an answer from their source, keys that it may not stand behind any more are dropped.
+/// The time after which keys are dropped that their source hasn't confirmed.
 const DISOWNED: Duration = Duration::from_secs(60);
 
-/// What a load brought; nothing while it runs.
+/// The result of a load; `None` while it runs.
 pub(super) type Outcome = Option<Result<Arc<Credentials>, Denial>>;
 
-/// Now, by both clocks. Wall-clock time decides about expiry, and may step; intervals are measured by the other.
+/// The current time by both clocks. The wall clock, which may step, decides about expiry; intervals
+/// are measured by the monotonic one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     pub(super) wall: SystemTime,
     pub(super) steady: Instant,
 }
 
-/// Which load of a profile it is.
+/// Identifies a load of a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket(pub(super) u64);
 
-/// How a profile's credentials are.
+/// The state of a profile's credentials.
 #[derive(Debug, Default)]
 pub(super) enum State {
-    /// Nobody has asked for them yet.
+    /// The credentials have never been requested.
     #[default]
     Unloaded,
-    /// There are none yet, or none any more, and a load runs.
+    /// There are no credentials, and a load is running.
     Loading { flight: Flight, failed: Option<Failed> },
-    /// The last load brought them.
-    Fresh { held: Held },
-    /// There are some, and a load runs.
-    Refreshing { held: Held, flight: Flight, failed: Option<Failed>, changed: Option<Changed> },
-    /// There are some, and the last load failed.
-    Degraded { held: Held, failed: Failed, changed: Option<Changed> },
-    /// There are none, and the last load failed: a person has to sign in, or to repair something, or it passes.
+    /// The last load succeeded.
+    Fresh { held: LoadedKeys },
+    /// There are credentials, and a load is running.
+    Refreshing {
+        held: LoadedKeys,
+        flight: Flight,
+        failed: Option<Failed>,
+        changed: Option<Changed>,
+    },
+    /// There are credentials, and the last load failed.
+    Degraded { held: LoadedKeys, failed: Failed, changed: Option<Changed> },
+    /// There are no credentials, and the last load failed.
     Failed { failed: Failed },
-    /// The configuration doesn't have the profile any more, or has another one of its name.
+    /// The configuration no longer has the profile, or has a different one of the same name.
     Ended { denial: Denial },
 }
 
-/// What the last good load brought.
+/// The result of the last successful load.
 #[derive(Debug, Clone)]
-pub(super) struct Held {
+pub(super) struct LoadedKeys {
     pub(super) credentials: Arc<Credentials>,
     pub(super) due: Due,
-    /// What they were loaded from.
+    /// The inputs that they were loaded from.
     pub(super) of: Option<Inputs>,
 }
 
-/// A load that runs.
+/// A running load.
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) ticket: Ticket,
     pub(super) since: Instant,
-    /// What it has read, as soon as it has.
+    /// The inputs that it has read, as soon as it has.
     pub(super) read: Option<Inputs>,
     pub(super) landed: watch::Sender<Outcome>,
 }
 
-/// The loads that failed since the last good one.
+/// The failed loads since the last successful one.
 #[derive(Debug, Clone)]
 pub(super) struct Failed {
     pub(super) at: Instant,
-    /// When the first of them failed, of those that pass by themselves or of those that don't.
+    /// The time of the first failure of the same kind, temporary or not.
     pub(super) since: Instant,
-    /// 0 where something has changed since.
+    /// The number of failures; 0 if an input has changed since.
     pub(super) count: u32,
-    /// Of the pauses after it, from 0 to 1.
+    /// The random part of the following pause, from 0 to 1.
     pub(super) chance: f64,
     pub(super) denial: Denial,
-    /// What the last of them had read.
+    /// The inputs that the last one had read.
     pub(super) of: Option<Inputs>,
 }
 
@@ -93,18 +99,18 @@ pub(super) struct Changed {
     pub(super) since: Instant,
 }
 
-/// Who asks for a load.
+/// The requester of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asker {
-    /// Somebody who gets an answer of it, and nothing can sign.
+    /// A caller that waits for the outcome, because no credentials can be served.
     Caller,
-    /// Nobody waits.
-    Nobody,
+    /// A background task.
+    Background,
 }
 
 impl State {
-    /// The keys in force.
-    pub(super) fn held(&self) -> Option<&Held> {
+    /// The current keys.
+    pub(super) fn held(&self) -> Option<&LoadedKeys> {
         match self {
             Self::Fresh { held } | Self::Refreshing { held, .. } | Self::Degraded { held, .. } => {
                 Some(held)
@@ -115,7 +121,7 @@ impl State {
         }
     }
 
-    /// What the last load that has read anything read.
+    /// The inputs of the last load that has read the files.
     pub(super) fn last_read(&self) -> Option<&Inputs> {
         let (flight, failed, held) = match self {
             Self::Unloaded | Self::Ended { .. } => (None, None, None),
@@ -132,8 +138,9 @@ impl State {
         of_flight.or(of_failed).or_else(|| held.and_then(|held| held.of.as_ref()))
     }
 
-    /// When and why to drop keys that still sign: for [`DISOWNED`] their source has given none, and they never end, or
-    /// it is no longer what they were loaded from. The delay spares a file that is being rewritten.
+    /// When and why to drop keys that are still valid: because their source has failed for
+    /// [`DISOWNED`] and they never expire, or because the source has changed. The delay tolerates a
+    /// file that is being rewritten.
     pub(super) fn disowned(&self) -> Option<(Instant, &Denial)> {
         let (held, failed, changed) = match self {
             Self::Refreshing { held, failed: Some(failed), changed, .. }
@@ -142,7 +149,7 @@ impl State {
         };
         let unending = held.credentials.expiry().is_none();
         let (since, disowned) = match changed {
-            // Also where nobody can say what the new ones would be: the old ones aren't those that are asked for.
+            // This applies even if the new keys aren't known: the old ones aren't the configured ones.
             Some(Changed { change: Change::Files, since }) => (*since, true),
             Some(Changed { change: Change::Token, .. }) => (failed.since, !failed.passes()),
             None => (failed.since, unending && !failed.passes()),
@@ -181,12 +188,13 @@ impl Failed {
         }
     }
 
-    /// Whether it says nothing about the credentials, but that their source couldn't be reached.
+    /// Whether the failure is temporary: the source couldn't be reached, which tells nothing about
+    /// the credentials.
     pub(super) fn passes(&self) -> bool {
         self.denial.reason() == Reason::CredentialsUnavailable
     }
 
-    /// Whether nothing will change until a person acts; then the files change, or someone asks.
+    /// Whether only a person can resolve the failure, after which the files change, or a caller asks.
     pub(super) fn is_final(&self) -> bool {
         !matches!(
             self.denial.reason(),
@@ -194,18 +202,19 @@ impl Failed {
         )
     }
 
-    /// Whether it is the answer to whoever asks now, since it is too early for another load.
+    /// Whether the failure is the answer to a new request, because it is too early for another load.
     pub(super) fn is_answer(&self, asker: Asker, now: Moment) -> bool {
         let pause = match asker {
             Asker::Caller => pace::after_failure(self.count),
-            Asker::Nobody => pace::after_failed_refresh(self.count, self.chance),
+            Asker::Background => pace::after_failed_refresh(self.count, self.chance),
         };
         now.steady.duration_since(self.at) < pause
     }
 }
 
 impl Changed {
-    /// That of the files counts until it is taken over: a change of the token doesn't make the keys those of the files.
+    /// A change of the files is kept until it is loaded: a later change of the token doesn't make
+    /// the keys those of the files.
     pub(super) fn merge(before: Option<Self>, change: Change, since: Instant) -> Self {
         match before {
             Some(before) if before.change == Change::Files && change == Change::Token => before,
@@ -214,7 +223,7 @@ impl Changed {
     }
 }
 
-/// How hard a load is to try after those that failed, while there are keys that sign or aren't.
+/// How hard a load tries, after earlier failures, and depending on whether valid keys are served.
 pub(super) fn effort(failed: Option<&Failed>, served: bool) -> Effort {
     match served || failed.is_some_and(|failed| failed.count > 0) {
         true => Effort::Background,

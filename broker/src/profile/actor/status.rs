@@ -1,4 +1,4 @@
-//! What is published of a profile: whoever reads it takes no lock, and touches no file.
+//! The published state of a profile: reading it takes no lock, and opens no file.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -6,40 +6,40 @@ use std::time::SystemTime;
 use sigward_proto::v1::ProfileState;
 use tokio::time::Instant;
 
-use super::state::Held;
+use super::state::LoadedKeys;
 use crate::error::{Denial, Reason};
 use crate::profile::reading::About;
 
-/// A profile as it is since the last message.
+/// The state of a profile since the last message.
 #[derive(Debug, Default)]
 pub(super) struct Status {
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<LoadedKeys>,
     pub(super) failure: Option<Denial>,
     pub(super) generation: u64,
-    /// What the files said when they were read last; nothing before that.
+    /// The last reading of the files, if there is one.
     pub(super) about: Option<About>,
-    /// The token's file, whose changes count for this profile beside those of the AWS files.
+    /// The token's file, which is watched in addition to the AWS files.
     pub(super) token_file: Option<PathBuf>,
-    /// Whose the credentials are, where that was asked; else empty.
+    /// The identity of the credentials if it was queried, else empty.
     pub(super) identity_arn: String,
-    /// Whether anyone has asked for the credentials yet.
+    /// Whether the credentials have ever been requested.
     pub(super) touched: bool,
-    /// Whether a load runs.
+    /// Whether a load is running.
     pub(super) loading: bool,
 }
 
 impl Status {
-    /// The credentials, as long as they may sign.
-    pub(super) fn usable(&self, now: SystemTime) -> Option<&Held> {
+    /// The credentials, if they may be used at `now`.
+    pub(super) fn usable(&self, now: SystemTime) -> Option<&LoadedKeys> {
         self.held.as_ref().filter(|held| held.credentials.usable(now))
     }
 
-    /// Whether a caller's wish is a reason to load, while there are credentials.
-    pub(super) fn is_due(&self, held: &Held, now: SystemTime, steady: Instant) -> bool {
+    /// Whether a request is a reason to reload, while there are credentials.
+    pub(super) fn is_due(&self, held: &LoadedKeys, now: SystemTime, steady: Instant) -> bool {
         !self.loading && held.due.asked(now, steady)
     }
 
-    /// How it is called outside.
+    /// The state as callers see it.
     pub(super) fn state(&self, now: SystemTime) -> ProfileState {
         let usable = self.usable(now).is_some();
         match (usable, self.loading, self.failure.as_ref().map(Denial::reason)) {

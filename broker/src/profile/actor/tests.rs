@@ -1,4 +1,4 @@
-//! In injected time: the wall clock is an argument, the monotonic one is the paused runtime's.
+//! Tests with injected time: the wall clock is an argument, the monotonic one is the paused runtime's.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -13,10 +13,10 @@ use crate::profile::load::OnRead;
 mod changes;
 mod table;
 
-/// The wall clock: it goes with the runtime's, and steps where a test sets it.
+/// A wall clock that advances with the runtime's, and steps when a test sets it.
 struct Wall {
     start: Instant,
-    /// What it showed at the start, in seconds.
+    /// The time at the start, in seconds.
     offset: AtomicI64,
 }
 
@@ -45,7 +45,7 @@ impl Wall {
     }
 }
 
-/// Answers from a list, when it is let.
+/// A source that returns results from a list, when a permit is available.
 struct Script {
     loads: AtomicUsize,
     gate: Semaphore,
@@ -63,12 +63,12 @@ impl Load for Arc<Script> {
     }
 }
 
-/// An STS on the wall clock: an hour's credentials, except while it is away.
+/// An STS with the wall clock: its credentials live for an hour, and it is unavailable at times.
 struct Sts {
     wall: Arc<Wall>,
     away: std::ops::Range<u64>,
     calls: Mutex<Vec<u64>>,
-    /// Calls on the wire, at most: a load may try three times.
+    /// The most network calls: a load may make three attempts.
     attempts: AtomicUsize,
 }
 
@@ -82,7 +82,7 @@ impl Load for Arc<Sts> {
         Box::pin(async move {
             let attempts = if effort == Effort::Waited { 3 } else { 1 };
             self.attempts.fetch_add(attempts, Ordering::SeqCst);
-            // The server's clock is right, whatever ours says.
+            // The server's clock is right, whatever the local one shows.
             let now = self.wall.start.elapsed().as_secs() + EPOCH;
             self.calls.lock().expect("a lock").push(now - EPOCH);
             if self.away.contains(&(now - EPOCH)) {
@@ -96,7 +96,7 @@ impl Load for Arc<Sts> {
 /// 2026-11-23, 22:00:00 UTC.
 const EPOCH: u64 = 1_795_471_200;
 
-/// A profile whose credentials come from an STS that is away at times (seconds from now).
+/// A profile whose credentials come from an STS that is unavailable at times (in seconds from now).
 fn on_sts(away: std::ops::Range<u64>) -> (Arc<Actor>, Arc<Sts>) {
     let wall = Wall::new();
     wall.set(EPOCH);
@@ -127,7 +127,7 @@ fn unavailable() -> Denial {
     Denial::new(Reason::CredentialsUnavailable, "down")
 }
 
-/// A actor machine and its source; `open` answers go out without waiting.
+/// An actor and its source; `open` results are returned without waiting.
 fn scripted(
     answers: impl IntoIterator<Item = Result<Keys, Denial>>,
     open: usize,
@@ -154,18 +154,18 @@ async fn id(actor: &Arc<Actor>, script: &Script, seconds: u64) -> Result<String,
     credentials.map(|it| it.access_key_id().to_owned()).map_err(|denial| denial.reason())
 }
 
-/// The profile has gone.
+/// Drops the profile's keys.
 fn forget(actor: &Arc<Actor>, denial: Denial) {
-    actor.tell(|machine, now| machine.forget(denial, now));
+    actor.send(|machine, now| machine.forget(denial, now));
 }
 
-/// Lets the load that runs come to its end.
+/// Waits until the running load has ended.
 async fn settle(actor: &Actor) {
     deadline::until(|| !actor.status.load().loading).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_load_for_all_who_ask_even_if_the_first_gives_up() {
+async fn callers_share_one_load_even_if_the_first_is_cancelled() {
     let (actor, script) = scripted([keys("A", None)], 0);
     let mut waiting: Vec<_> = (0..500)
         .map(|_| {
@@ -183,7 +183,7 @@ async fn one_load_for_all_who_ask_even_if_the_first_gives_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn loaded_again_at_half_life_and_served_meanwhile() {
+async fn credentials_are_reloaded_at_half_of_life_and_served_meanwhile() {
     let (actor, script) = scripted([keys("A", Some(1000)), keys("B", Some(2000))], 1);
     assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
     assert_eq!(id(&actor, &script, 499).await, Ok("A".to_owned()));
@@ -198,13 +198,13 @@ async fn loaded_again_at_half_life_and_served_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_profile_is_refreshed_without_being_asked() {
+async fn a_profile_is_refreshed_without_requests() {
     let (actor, sts) = on_sts(0..0);
     assert_eq!(sign(&actor, &sts).await, Ok("K0".to_owned()));
     tokio::time::sleep(Duration::from_secs(7210)).await;
     assert_eq!(calls(&sts), [0, 1800, 3600, 5400, 7200]);
     assert_eq!(sign(&actor, &sts).await, Ok("K7200".to_owned()));
-    // With the profile the task goes too.
+    // The task ends with the profile.
     drop(actor);
     tokio::time::sleep(Duration::from_secs(7200)).await;
     assert_eq!(calls(&sts).len(), 5);
@@ -212,10 +212,10 @@ async fn a_profile_is_refreshed_without_being_asked() {
 
 #[tokio::test(start_paused = true)]
 async fn valid_credentials_outlive_an_outage() {
-    // From half of life, 30 minutes before the end, until the end.
+    // From half of the lifetime, 30 minutes before the expiry, until the expiry.
     let (actor, sts) = on_sts(1800..3600);
     for second in 0..3600 {
-        // The last 15 seconds of a key sign nothing.
+        // In the last 15 seconds a key isn't used.
         if second < 3585 {
             assert_eq!(sign(&actor, &sts).await, Ok("K0".to_owned()), "{second}");
         } else {
@@ -226,10 +226,10 @@ async fn valid_credentials_outlive_an_outage() {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    // Up to the last seconds; then callers wait, and are answered from memory for 5 seconds each.
+    // Until the last seconds; then callers wait, and get failures from memory for 5 seconds each.
     let before = calls(&sts).iter().filter(|call| (1800..3585).contains(*call)).count();
     assert!(before <= 16, "{:?}", calls(&sts));
-    // The first load may have tried three times; the outage costs twenty calls at most.
+    // The first load may make three attempts; the outage causes at most twenty calls.
     assert!(sts.attempts.load(Ordering::SeqCst) <= 3 + 20, "{:?}", calls(&sts));
     let back = sts.wall.start.elapsed();
     while sign(&actor, &sts).await.is_err() {
@@ -240,7 +240,7 @@ async fn valid_credentials_outlive_an_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_that_ends_early_is_over_within_one_pause_and_nobody_has_to_ask() {
+async fn an_outage_that_ends_early_is_detected_within_one_pause_without_requests() {
     let (actor, sts) = on_sts(1800..3000);
     assert_eq!(sign(&actor, &sts).await, Ok("K0".to_owned()));
     tokio::time::sleep(Duration::from_secs(3180)).await;
@@ -255,7 +255,7 @@ async fn a_clock_an_hour_ahead_and_right_again() {
     let (actor, sts) = on_sts(0..0);
     assert_eq!(sign(&actor, &sts).await, Ok("K0".to_owned()));
     sts.wall.step(3600);
-    // What STS gives now has no life left by our clock; AWS would refuse its signatures anyway.
+    // By the local clock, STS's new credentials have expired; AWS would refuse its signatures anyway.
     assert_eq!(sign(&actor, &sts).await, Err(Reason::CredentialsUnavailable));
     sts.wall.step(-3600);
     assert_eq!(sign(&actor, &sts).await, Ok("K0".to_owned()));
@@ -270,7 +270,7 @@ async fn a_clock_an_hour_back_does_not_keep_the_keys_for_longer() {
     sts.wall.step(-3600);
     assert_eq!(sign(&actor, &sts).await, Ok("K0".to_owned()));
     tokio::time::sleep(Duration::from_secs(1830)).await;
-    // At half of life by the clock that never steps.
+    // At half of the lifetime by the monotonic clock.
     assert_eq!(calls(&sts), [0, 1800]);
     assert_eq!(sign(&actor, &sts).await, Ok("K1800".to_owned()));
     sts.wall.step(3600);
@@ -278,7 +278,7 @@ async fn a_clock_an_hour_back_does_not_keep_the_keys_for_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn midnight_is_no_special_time() {
+async fn midnight_changes_nothing() {
     // From 22:00 to 02:00, UTC.
     let (actor, sts) = on_sts(0..0);
     for _ in 0..4 * 60 {
@@ -312,7 +312,7 @@ async fn expired_credentials_of_a_source_are_a_failure() {
 async fn a_load_that_hangs_ends() {
     let (actor, script) = scripted([keys("A", None)], 0);
     assert_eq!(id(&actor, &script, 0).await, Err(Reason::CredentialsUnavailable));
-    // And the next one isn't in its way.
+    // The next load isn't blocked by it.
     script.gate.add_permits(1);
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(id(&actor, &script, 61).await, Ok("A".to_owned()));
@@ -343,10 +343,10 @@ async fn a_rejection_loads_once_and_only_for_the_current_generation() {
     assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
     assert_eq!(actor.reject(1).await.expect("a generation"), 2);
     assert_eq!(id(&actor, &script, 0).await, Ok("B".to_owned()));
-    // An old one, and one that never was.
+    // An old generation, and an unknown one.
     assert_eq!(actor.reject(1).await.expect("a generation"), 2);
     assert_eq!(actor.reject(9).await.expect("a generation"), 2);
-    // Too soon: the same generation says that signing again can't help.
+    // Too soon: the same generation means that signing again can't help.
     assert_eq!(actor.reject(2).await.expect("a generation"), 2);
     assert_eq!(loads(&script), 2);
     tokio::time::advance(Duration::from_secs(10)).await;
@@ -363,7 +363,7 @@ async fn the_same_credentials_are_the_same_generation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn credentials_without_an_end_are_looked_at_again_after_a_minute() {
+async fn credentials_without_an_expiry_are_checked_again_after_a_minute() {
     let (actor, script) = scripted([keys("A", None), keys("B", None)], 100);
     assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
     assert_eq!(id(&actor, &script, 59).await, Ok("A".to_owned()));
@@ -374,7 +374,7 @@ async fn credentials_without_an_end_are_looked_at_again_after_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_steps_back_keeps_what_is_there() {
+async fn a_clock_that_steps_back_keeps_the_credentials() {
     let (actor, script) = scripted([keys("A", Some(5000))], 100);
     assert_eq!(id(&actor, &script, 4000).await, Ok("A".to_owned()));
     assert_eq!(id(&actor, &script, 400).await, Ok("A".to_owned()));
@@ -382,20 +382,20 @@ async fn a_clock_that_steps_back_keeps_what_is_there() {
 }
 
 #[tokio::test]
-async fn fresh_credentials_and_the_state_are_had_without_the_lock() {
+async fn fresh_credentials_and_the_state_are_read_without_the_lock() {
     use futures_util::FutureExt;
 
     let (actor, script) = scripted([keys("A", Some(1000))], 1);
     assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
-    let held = actor.machine.lock().expect("nobody panics");
-    let (told, hears) = std::sync::mpsc::channel();
+    let held = actor.machine.lock().expect("no panic");
+    let (sender, results) = std::sync::mpsc::channel();
     let other = Arc::clone(&actor);
     std::thread::spawn(move || {
         let loaded = other.credentials(at(1)).now_or_never();
         let view = other.view(at(1));
-        told.send((loaded.map(|it| it.is_ok()), view.state)).ok();
+        sender.send((loaded.map(|it| it.is_ok()), view.state)).ok();
     });
-    let heard = hears.recv_timeout(Duration::from_secs(20));
-    assert_eq!(heard, Ok((Some(true), ProfileState::Fresh)));
+    let result = results.recv_timeout(Duration::from_secs(20));
+    assert_eq!(result, Ok((Some(true), ProfileState::Fresh)));
     drop(held);
 }

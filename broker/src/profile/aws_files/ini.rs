@@ -1,52 +1,54 @@
-//! One AWS file as its sections: what Python's `configparser.RawConfigParser` reads, since that is what botocore and
-//! with it the AWS CLI read with (CPython, `Lib/configparser.py`, `_read`).
+//! Parses one AWS file into its sections like Python's `configparser.RawConfigParser`, which
+//! botocore and the AWS CLI use (CPython, `Lib/configparser.py`, `_read`).
 //!
-//! Invariant: nothing is dropped silently. What `configparser` reads is read in the same way; what it gives the whole
-//! file up for is an error of the section that it stands in, or of the file where it stands in none.
+//! Invariant: nothing is dropped silently. Text that `configparser` accepts is parsed in the same
+//! way; text for which it rejects the whole file is an error of the section that contains it, or of
+//! the file if there is none.
 
 use std::collections::HashMap;
 
 use zeroize::Zeroizing;
 
-/// A file that could be read, whatever is wrong with its sections.
+/// A file that could be read, even if its sections have errors.
 #[derive(Debug, Default)]
 pub(super) struct Document {
-    /// In the order in which they begin.
+    /// The sections, in the order in which they begin.
     pub(super) sections: Vec<Section>,
-    /// Lines that may have been meant as the header of a section, and aren't.
+    /// Lines that may have been intended as a section's header, and aren't valid ones.
     pub(super) suspects: Vec<Suspect>,
 }
 
-/// What stands under one header.
+/// The settings under one header.
 #[derive(Debug, Default)]
 pub(super) struct Section {
-    /// The text between the brackets, as it is written.
+    /// The text between the brackets, unchanged.
     pub(super) header: String,
-    /// Of the header, from 1.
+    /// The line number of the header, from 1.
     pub(super) line: usize,
     pub(super) settings: Vec<Setting>,
-    /// Why the AWS CLI would not read this file; none of the section's settings is to be relied on then.
+    /// The reason why the AWS CLI wouldn't read this file; the section's settings must not be used
+    /// then.
     pub(super) error: Option<Error>,
 }
 
 /// A setting. Its value may be a key.
 pub(super) struct Setting {
-    /// In lower case.
+    /// The name in lower case.
     pub(super) key: String,
-    /// Lines that continue it are joined by `\n`.
+    /// The value; continuation lines are joined by `\n`.
     pub(super) value: Zeroizing<String>,
-    /// Of its name, from 1.
+    /// The line number of its name, from 1.
     pub(super) line: usize,
 }
 
-/// What is wrong, without anything of the file's text.
+/// An error, without any text of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Error {
     pub(super) line: usize,
     pub(super) what: String,
 }
 
-/// A line from which a section's header may have been lost. Its text may be a key.
+/// A line that may be a section's header with an error. Its text may be a key.
 pub(super) struct Suspect {
     pub(super) line: usize,
     pub(super) text: Zeroizing<String>,
@@ -56,10 +58,10 @@ pub(super) struct Suspect {
 /// The header whose settings `configparser` adds to every section.
 const DEFAULTS: &str = "DEFAULT";
 
-/// Reads a whole file.
+/// Parses a whole file.
 ///
 /// # Errors
-/// The file doesn't begin with a section, or what is wrong concerns every section of it.
+/// The file doesn't begin with a section, or an error concerns all sections.
 pub(super) fn read(text: &str) -> Result<Document, Error> {
     let mut reader = Reader::default();
     for (index, line) in lines(text).enumerate() {
@@ -77,7 +79,7 @@ struct Reader {
     current: Option<Current>,
     /// Whether the current section has a setting that a line may continue.
     open: bool,
-    /// How far the last line that was no continuation is indented, in characters.
+    /// The indentation of the last line that wasn't a continuation, in characters.
     indentation: usize,
 }
 
@@ -172,7 +174,7 @@ impl Reader {
 
     fn continues(&mut self, text: &str) {
         if let Some(setting) = self.section().and_then(|section| section.settings.last_mut()) {
-            // What it grows from isn't left behind: it may be a key.
+            // A growing string would leave copies, which may be a key.
             let mut value =
                 Zeroizing::new(String::with_capacity(setting.value.len() + 1 + text.len()));
             for part in [&setting.value, "\n", text] {
@@ -187,7 +189,7 @@ impl Reader {
         self.document.suspects.push(Suspect { line, text, what });
     }
 
-    /// The first error of a section counts.
+    /// Only the first error of a section is kept.
     fn error(&mut self, line: usize, what: String) {
         if let Some(section) = self.section() {
             section.error.get_or_insert(Error { line, what });
@@ -219,7 +221,7 @@ impl Reader {
                 }
             }
         }
-        // botocore reads the settings that are nested in a value, whoever asks for them, and gives the file up at others.
+        // botocore parses the nested settings of all values, and rejects the file if that fails.
         for section in &mut self.document.sections {
             let bad = section
                 .settings
@@ -235,7 +237,7 @@ impl Reader {
     }
 }
 
-/// The lines of a file, as Python opens a text: `\n`, `\r\n` and `\r` end one.
+/// The lines of a file in Python's text mode: `\n`, `\r\n` and `\r` are line breaks.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -250,13 +252,14 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The text between the first bracket and the last: what stands behind that doesn't count.
+/// The text between the first bracket and the last; text after that is ignored.
 fn header(text: &str) -> Option<&str> {
     let (header, _) = text.strip_prefix('[')?.rsplit_once(']')?;
     Some(header).filter(|header| !header.is_empty())
 }
 
-/// The lines of a block of nested settings; none of another value. They end where `str.splitlines` ends them.
+/// The lines of a block of nested settings; none for other values. They are split like
+/// `str.splitlines`.
 pub(super) fn nested(value: &str) -> impl Iterator<Item = &str> {
     let ends = |c| {
         matches!(
@@ -269,7 +272,7 @@ pub(super) fn nested(value: &str) -> impl Iterator<Item = &str> {
     block.split(ends).map(|line| line.trim_matches(is_space)).filter(|line| !line.is_empty())
 }
 
-/// White space for Python's `str.strip`, which counts four control characters among it.
+/// White space in Python's `str.strip`, which includes four control characters.
 pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }

@@ -10,9 +10,9 @@ fn region(config: &str, credentials: &str, name: &str) -> Option<String> {
     Some(region.text().expect("a value").to_owned())
 }
 
-/// The right side is what botocore 1.44 makes of the files.
+/// The expected values are what botocore 1.44 reads from the files.
 #[test]
-fn a_section_is_the_profile_that_botocore_takes_it_for() {
+fn a_section_is_the_same_profile_as_in_botocore() {
     for (config, credentials, name, found) in [
         ("[profile p]\nregion = a\n", "", "p", Some("a")),
         ("[profile 'p q']\nregion = a\n", "", "p q", Some("a")),
@@ -33,7 +33,7 @@ fn a_section_is_the_profile_that_botocore_takes_it_for() {
         ("[profile default]\nregion = a\n", "", "default", Some("a")),
         ("[profile default]\nregion = a\n[default]\nregion = b\n", "", "default", Some("b")),
         ("[default]\nregion = b\n[profile default]\nregion = a\n", "", "default", Some("a")),
-        // The later one counts alone.
+        // Only the later one counts.
         ("[profile p]\nregion = a\n[profile  p]\nx = y\n", "", "p", None),
         ("", "[p]\nregion = a\n", "p", Some("a")),
         ("", "[profile p]\nregion = a\n", "p", None),
@@ -51,14 +51,14 @@ fn a_section_is_the_profile_that_botocore_takes_it_for() {
 }
 
 #[test]
-fn an_error_concerns_the_profiles_of_its_section_alone() {
+fn an_error_concerns_only_the_profiles_of_its_section() {
     let config =
         "[profile p]\nregion = a\n[profile q]\nregion = a\nregion = b\n[plugins]\nnothing\n";
     let files = files(config, "[q]\nx = 1\n[r]\nx = 1\nx = 2\n");
     let error = |name| files.profile(name).expect(name).error().map(|error| error.to_string());
     assert_eq!(error("p"), None);
     assert_eq!(error("q").as_deref(), Some("config:5: sets region again, after line 4"));
-    // Whatever stands in for it in another spelling.
+    // This includes sections that replace one with another spelling.
     let other = AwsFiles::read(
         (
             Path::new("config"),
@@ -72,9 +72,10 @@ fn an_error_concerns_the_profiles_of_its_section_alone() {
     assert_eq!(error("r").as_deref(), Some("keys:5: sets x again, after line 4"));
 }
 
-/// The attack, or the slip: the header of a profile's role is broken, and the keys beside it would sign without it.
+/// The attack, or the mistake: the header of a profile's role is broken, and the keys beside it
+/// would sign without the role.
 #[test]
-fn a_profile_whose_header_may_be_lost_is_in_doubt() {
+fn a_profile_with_a_possibly_broken_header_is_in_doubt() {
     let keys = "[prod]\nx = 1\n[other]\nx = 1\n[profile]\nx = 1\n";
     for line in [
         "profile prod]",

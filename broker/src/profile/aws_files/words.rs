@@ -1,13 +1,14 @@
-//! Words as a POSIX shell splits them, and Python's `shlex.split`: the headers of the AWS files, and the command of a
-//! `credential_process`. Nothing is expanded, and `#` begins no comment.
+//! Splits text into words like a POSIX shell and Python's `shlex.split`: the headers of the AWS
+//! files, and the command of a `credential_process`. Nothing is expanded, and `#` doesn't start a
+//! comment.
 
 use zeroize::Zeroizing;
 
-/// What stands in quotes has no end.
+/// An incomplete quotation or escape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(in crate::profile) enum Unclosed {
-    /// A `'` or `"` without its twin.
-    #[error("has a quotation mark without its twin")]
+    /// A `'` or `"` without its closing counterpart.
+    #[error("has an unclosed quotation mark")]
     Quote,
     /// A backslash at the end.
     #[error("ends with a backslash")]
@@ -21,7 +22,7 @@ pub(in crate::profile) enum Unclosed {
 pub(in crate::profile) fn split(text: &str) -> Result<Vec<Zeroizing<String>>, Unclosed> {
     let mut words = Vec::new();
     let mut word: Option<Zeroizing<String>> = None;
-    // No word is longer than the text: nothing is left behind by growing.
+    // No word is longer than the text, so that the string never grows and leaves no copies.
     let fresh = || Zeroizing::new(String::with_capacity(text.len()));
     let mut characters = text.chars();
     while let Some(c) = characters.next() {
@@ -68,8 +69,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_those_of_shlex() {
-        // The right side is what `shlex.split` of CPython 3.11 gives.
+    fn words_are_split_like_shlex() {
+        // The expected values are what `shlex.split` of CPython 3.11 returns.
         for (text, words) in [
             ("profile p", &["profile", "p"][..]),
             ("profile  \t p ", &["profile", "p"]),

@@ -1,4 +1,4 @@
-//! Against a server in the test; its seconds last some milliseconds.
+//! Tests against a local server whose seconds are a few milliseconds long.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -36,7 +36,7 @@ fn token() -> Answer {
     }))
 }
 
-/// An OIDC server whose answers to polls come from a list; the last one stays.
+/// An OIDC server whose answers to polls come from a list; the last one is repeated.
 async fn server(polls: Vec<Answer>) -> Fake {
     let poll = AtomicUsize::new(0);
     Fake::start(move |asked: &Asked| match asked.path.as_str() {
@@ -83,10 +83,10 @@ async fn a_sign_in_writes_the_cache_that_others_read() {
     let server = server(vec![pending(), error("SlowDownException", "slow_down"), token()]).await;
     let home = tempfile::tempdir().expect("a home");
     let logins = logins(Some(home.path()));
-    let told = Arc::new(AtomicBool::new(false));
+    let notified = Arc::new(AtomicBool::new(false));
     let done = {
-        let told = Arc::clone(&told);
-        async move { told.store(true, Ordering::SeqCst) }
+        let notified = Arc::clone(&notified);
+        async move { notified.store(true, Ordering::SeqCst) }
     };
     let login = logins.join(session(), &server.config().await, done);
     let mut stage = login.stage();
@@ -101,7 +101,7 @@ async fn a_sign_in_writes_the_cache_that_others_read() {
         other => panic!("{other:?}"),
     }
     let done = end(&login).await.expect("signed in");
-    assert!(!done.in_memory && told.load(Ordering::SeqCst));
+    assert!(!done.in_memory && notified.load(Ordering::SeqCst));
 
     // After slow_down the pause is longer by five of the server's seconds.
     let polls = server.asked_of("/token");
@@ -144,7 +144,7 @@ async fn one_registration_is_enough_until_the_server_forgets_it() {
     let server = Fake::start(move |asked: &Asked| match asked.path.as_str() {
         "/client/register" => {
             let number = register.fetch_add(1, Ordering::SeqCst);
-            // The second one is near its end.
+            // The second registration is about to expire.
             let end = if number == 1 { 1_u64 } else { 4_102_444_800 };
             ok(&json!({
                 "clientId": format!("client{number}"), "clientSecret": "canary-client",
@@ -169,7 +169,7 @@ async fn one_registration_is_enough_until_the_server_forgets_it() {
         (false, session(), 1),
         (false, session(), 1),
         (false, Session { region: "us-east-2".to_owned(), ..session() }, 2),
-        // It is over already: a new one each time.
+        // The registration has expired: a new one each time.
         (false, Session { region: "us-east-2".to_owned(), ..session() }, 3),
         (true, session(), 4),
         (true, session(), 4),
@@ -183,7 +183,7 @@ async fn one_registration_is_enough_until_the_server_forgets_it() {
 }
 
 #[tokio::test]
-async fn who_declines_or_is_late_is_not_signed_in() {
+async fn a_declined_or_expired_sign_in_fails() {
     for (answer, reason) in [
         (error("AccessDeniedException", "access_denied"), Reason::LoginDenied),
         (error("ExpiredTokenException", "expired_token"), Reason::LoginExpired),
@@ -199,7 +199,7 @@ async fn who_declines_or_is_late_is_not_signed_in() {
     }
 }
 
-/// RFC 8628 names the error in the body; the type in the header is AWS's own.
+/// RFC 8628 has the error in the body; AWS adds a type in the header.
 #[tokio::test]
 async fn an_error_in_the_body_alone_is_understood() {
     let only_code = |code: &str| (400, json!({"error": code}).to_string());
@@ -231,7 +231,7 @@ async fn an_error_in_the_body_alone_is_understood() {
 }
 
 #[tokio::test]
-async fn nobody_waits_longer_than_the_code_lives() {
+async fn waiting_ends_with_the_expiry_of_the_code() {
     let server = server(vec![pending()]).await;
     let logins = Logins { second: Duration::from_micros(100), ..logins(None) };
     let login = logins.join(session(), &server.config().await, async {});
@@ -239,7 +239,7 @@ async fn nobody_waits_longer_than_the_code_lives() {
 }
 
 #[tokio::test]
-async fn trouble_at_the_server_is_waited_out() {
+async fn server_errors_are_retried() {
     let trouble = error("InternalServerException", "server_error");
     let server = server(vec![(503, String::new()), (500, trouble.1), token()]).await;
     let logins = logins(None);
@@ -248,7 +248,7 @@ async fn trouble_at_the_server_is_waited_out() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_the_start_url_means_the_profile() {
+async fn a_refused_start_url_is_an_error_of_the_profile() {
     let server = Fake::start(|_| error("InvalidRequestException", "invalid_request")).await;
     let logins = logins(None);
     let login = logins.join(session(), &server.config().await, async {});
@@ -285,13 +285,13 @@ async fn callers_join_and_the_last_one_ends_it() {
     let mut stage = second.stage();
     deadline::within(stage.wait_for(|stage| matches!(stage, Stage::Prompted(_))))
         .await
-        .expect("it goes on");
+        .expect("it continues");
     drop(second);
-    // The task is gone, and its end of the channel with it.
+    // The task has ended, and with it the sender of the channel.
     assert!(
         deadline::within(stage.wait_for(|stage| matches!(stage, Stage::Over(_)))).await.is_err()
     );
-    // Who comes now starts anew.
+    // A later caller starts a new sign-in.
     let third = logins.join(session(), &config, async {});
     let mut stage = third.stage();
     deadline::within(stage.wait_for(|stage| matches!(stage, Stage::Prompted(_))))

@@ -11,7 +11,7 @@ fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
 }
 
-/// A file of `aws login`, with a field that isn't known here.
+/// A file of `aws login`, with an unknown field.
 fn file(id: &str, refresh: &str, key: &str, expiry: u64) -> Value {
     json!({
         "accessToken": {
@@ -24,7 +24,7 @@ fn file(id: &str, refresh: &str, key: &str, expiry: u64) -> Value {
     })
 }
 
-/// A home with one session: `A`, `r1`, which ends at 100.
+/// A home with one session: `A`, `r1`, with the expiry 100.
 fn home() -> (TempDir, PathBuf, LoginTokens) {
     let home = tempfile::tempdir().expect("a home");
     let directory = home.path().join(".aws/login/cache");
@@ -72,7 +72,7 @@ async fn a_session_is_read_and_shown_nowhere() {
 }
 
 #[tokio::test]
-async fn what_is_missing_or_wrong_is_told_with_the_file_and_without_its_content() {
+async fn errors_name_the_file_without_its_content() {
     let (_home, path, tokens) = home();
     let good = file("A", "canary-refresh", "canary-key", 100);
     let without = |pointer: &str| {
@@ -114,10 +114,10 @@ async fn what_is_missing_or_wrong_is_told_with_the_file_and_without_its_content(
         assert!(!shown.contains("canary"), "{shown}");
     }
     std::fs::remove_file(&path).expect("it");
-    let denial = tokens.find(&path).await.expect_err("nobody has signed in");
+    let denial = tokens.find(&path).await.expect_err("no one has signed in");
     assert_eq!(denial.reason(), Reason::LoginRequired);
     assert!(denial.detail().contains("aws login"), "{denial}");
-    // Not to be read at all: that no sign-in can help.
+    // The file can't be read at all: signing in doesn't help.
     std::fs::create_dir(&path).expect("a directory");
     let denial = tokens.find(&path).await.expect_err("a directory");
     assert_eq!(denial.reason(), Reason::ProfileMisconfigured);
@@ -125,7 +125,7 @@ async fn what_is_missing_or_wrong_is_told_with_the_file_and_without_its_content(
 }
 
 #[tokio::test]
-async fn a_renewal_is_written_with_all_else_as_it_was() {
+async fn a_renewal_keeps_all_other_fields() {
     let (_home, path, tokens) = home();
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("ours");
     let before = tokens.find(&path).await.expect("a session");
@@ -143,14 +143,14 @@ async fn a_renewal_is_written_with_all_else_as_it_was() {
     assert_eq!(entries.count(), 1, "no temporary file");
     let found = tokens.find(&path).await.expect("a session");
     assert_eq!((id(&found), &found.keys), ("B", &stored.keys), "no other generation");
-    // Once more, from what was stored.
+    // Another renewal, of the stored session.
     let again = renewal(&stored, "C", "r3", 2000);
     tokens.store(&path, &stored, again).await.expect("stored");
     assert_eq!(cached(&path)["refreshToken"], "r3");
 }
 
 #[tokio::test]
-async fn a_part_of_a_second_is_lost_at_once_and_not_on_the_next_load() {
+async fn fractions_of_a_second_are_dropped_before_storing() {
     let (_home, path, tokens) = home();
     let before = tokens.find(&path).await.expect("a session");
     let expiry = at(1000) + Duration::from_millis(999);
@@ -158,10 +158,11 @@ async fn a_part_of_a_second_is_lost_at_once_and_not_on_the_next_load() {
     assert_eq!(renewed.expiry, at(1000));
 }
 
-/// The directory is the one of the open files, where this one can be read and nothing be made, not even by root.
+/// The directory is the one of the open file descriptors, in which nothing can be created, not even
+/// by root.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn what_cannot_be_written_is_kept_until_it_can() {
+async fn an_unwritten_session_is_kept_in_memory_until_it_can_be_written() {
     use std::os::fd::AsRawFd;
 
     let (home, original, tokens) = home();
@@ -178,7 +179,7 @@ async fn what_cannot_be_written_is_kept_until_it_can() {
     let shown = format!("{tokens:?}");
     assert!(!shown.contains("canary") && !shown.contains("r2"), "{shown}");
 
-    // What was kept is renewed, and the cache can be written by then.
+    // The session in memory is renewed, when the cache can be written again.
     std::fs::remove_file(&directory).expect("the link");
     std::fs::create_dir(&directory).expect("a directory");
     std::fs::copy(&original, &path).expect("a copy");
@@ -213,7 +214,7 @@ async fn the_newer_of_cache_and_memory_is_used() {
 }
 
 #[tokio::test]
-async fn what_is_kept_outlives_a_cut_cache_and_not_a_sign_out() {
+async fn a_session_in_memory_outlives_a_cut_cache_but_not_a_sign_out() {
     let (_home, path, tokens) = kept().await;
     std::fs::write(&path, r#"{"accessToken": {"#).expect("a cut file");
     assert_eq!(id(&tokens.find(&path).await.expect("kept")), "B");
@@ -223,16 +224,16 @@ async fn what_is_kept_outlives_a_cut_cache_and_not_a_sign_out() {
     std::fs::remove_dir(&path).expect("it");
     let denial = tokens.find(&path).await.expect_err("aws logout removes the file");
     assert_eq!(denial.reason(), Reason::LoginRequired);
-    // It doesn't come back with the next sign-in.
+    // It isn't restored by the next sign-in.
     write_file(&path, &file("A", "r1", "canary-key", 100));
     assert_eq!(id(&tokens.find(&path).await.expect("a session")), "A");
 }
 
-/// What happened to the file while the server was asked.
+/// The file changes while the server is called.
 #[tokio::test]
-async fn a_renewal_does_not_write_over_what_others_did_meanwhile() {
+async fn a_renewal_does_not_overwrite_concurrent_changes() {
     let other_key = "canary-key-of-another-sign-in";
-    for (what, meanwhile, used, in_file) in [
+    for (what, written, used, in_file) in [
         ("nothing", None, "B", "r2"),
         ("an older renewal", Some(file("C", "r3", "canary-key", 999)), "B", "r2"),
         ("a newer renewal", Some(file("C", "r3", "canary-key", 1001)), "C", "r3"),
@@ -240,7 +241,7 @@ async fn a_renewal_does_not_write_over_what_others_did_meanwhile() {
     ] {
         let (_home, path, tokens) = home();
         let before = tokens.find(&path).await.expect("a session");
-        if let Some(content) = meanwhile {
+        if let Some(content) = written {
             write_file(&path, &content);
         }
         let stored = tokens.store(&path, &before, renewal(&before, "B", "r2", 1000)).await;
@@ -248,14 +249,14 @@ async fn a_renewal_does_not_write_over_what_others_did_meanwhile() {
         assert_eq!(cached(&path)["refreshToken"], in_file, "{what}");
         assert!(tokens.kept().is_empty(), "{what}");
     }
-    // Half a file: someone is writing it.
+    // An incomplete file: another program is writing it.
     let (_home, path, tokens) = home();
     let before = tokens.find(&path).await.expect("a session");
     std::fs::write(&path, "{").expect("a cut file");
     let stored = tokens.store(&path, &before, renewal(&before, "B", "r2", 1000)).await;
     assert_eq!(id(&stored.expect("kept")), "B");
     assert_eq!(std::fs::read(&path).expect("a file"), b"{");
-    // Signed out: that stays so.
+    // A sign-out is kept.
     std::fs::remove_file(&path).expect("a file");
     let stored = tokens.store(&path, &before, renewal(&before, "B", "r2", 1000)).await;
     assert_eq!(stored.expect_err("signed out").reason(), Reason::LoginRequired);
@@ -264,7 +265,7 @@ async fn a_renewal_does_not_write_over_what_others_did_meanwhile() {
 }
 
 #[tokio::test]
-async fn only_what_others_write_is_a_change() {
+async fn only_writes_of_others_are_changes() {
     let (_home, path, tokens) = home();
     let first = tokens.mark(&path).await;
     assert_eq!(tokens.mark(&path).await, first);
@@ -275,13 +276,13 @@ async fn only_what_others_write_is_a_change() {
         token = tokens.store(&path, &token, renewed).await.expect("stored");
         assert_eq!(tokens.mark(&path).await, first, "our own renewal");
     }
-    // To another broker of the same home it is a change.
+    // To another broker with the same home it is a change.
     let elsewhere = LoginTokens::default().mark(&path).await;
     assert_ne!(elsewhere, first);
     write_file(&path, &file("D", "r4", "canary-key", 3000));
     let theirs = tokens.mark(&path).await;
     assert!(theirs != first && theirs != elsewhere);
-    // A renewal of that is none again.
+    // A renewal of that session isn't a change.
     let token = tokens.find(&path).await.expect("a session");
     tokens.store(&path, &token, renewal(&token, "E", "r5", 4000)).await.expect("stored");
     assert_eq!(tokens.mark(&path).await, theirs);

@@ -1,11 +1,11 @@
-//! The name of an agent in the session that its signatures are made with.
+//! Puts the name of an agent into the session of its signatures.
 
 use super::base::{Base, Hop};
 use crate::config::{Agent, ProfileName};
 use crate::error::Denial;
 use crate::profile::traceable::Traceable;
 
-/// Who names the session at the end of a chain.
+/// Determines who names the session at the end of a chain.
 pub(super) fn traceable(base: Option<&Base>, hops: &[Hop], narrowed: bool) -> Traceable {
     if narrowed || !hops.is_empty() {
         let set = hops.iter().find_map(|hop| hop.source_identity.clone());
@@ -24,11 +24,12 @@ pub(super) fn traceable(base: Option<&Base>, hops: &[Hop], narrowed: bool) -> Tr
     }
 }
 
-/// Has the last role that is assumed carry the agent's name: the others only lead to it. Its tag isn't transitive: a
-/// role that is assumed after it would have to permit that too. The source identity stays by itself.
+/// Sets the agent's name in the last assumed role: the others only lead to it. Its tag isn't
+/// transitive, because a role assumed afterwards would have to permit that too. The source identity
+/// is always transitive.
 ///
 /// # Errors
-/// PROFILE_MISCONFIGURED: it can't.
+/// PROFILE_MISCONFIGURED: the name can't be set.
 pub(super) fn attribute(
     base: Option<&mut Base>,
     hops: &mut [Hop],

@@ -1,10 +1,11 @@
-//! What a profile of the AWS files asks for, over all the profiles that it builds on.
+//! Determines how the credentials of a profile in the AWS files are obtained, including the
+//! profiles that it builds on.
 //!
-//! Which of several settings counts is botocore's decision (`credentials.py`: `AssumeRoleProvider`, then the providers
-//! of `ProfileProviderBuilder` in their order).
+//! The priority of settings is botocore's (`credentials.py`: `AssumeRoleProvider`, then the
+//! providers of `ProfileProviderBuilder` in order).
 //!
-//! Invariant: no setting about credentials is ignored silently. What can't be done is a refusal that names file, line
-//! and setting.
+//! Invariant: no setting about credentials is ignored silently. Unsupported settings are refused
+//! with file, line and name.
 
 mod keys;
 mod role;
@@ -32,32 +33,32 @@ use crate::secret::Secret;
 pub(super) struct Chain {
     /// The profile's own region.
     pub(super) region: Option<String>,
-    /// In place of the machine's certificate authorities.
+    /// Replaces the machine's certificate authorities.
     pub(super) ca_bundle: Option<PathBuf>,
-    /// Where the profile says that the machine's metadata service is, else where it always is.
+    /// The URL of the machine's metadata service, from the profile or the default.
     pub(super) metadata: String,
-    /// Where the profile says that AWS is asked for credentials.
+    /// The endpoints in the profile for services that return credentials.
     pub(super) endpoints: Endpoints,
-    /// `role_session_name` of the profile, for a role that the environment names.
+    /// `role_session_name` of the profile, for a role from the environment.
     pub(super) session_name: Option<String>,
-    /// How the chain begins; none where the profile holds no credentials.
+    /// The kind of the first credentials; `None` if the profile has none.
     pub(super) kind: Option<Kind>,
-    /// Whether the files have the profile at all.
+    /// Whether the profile exists in the files.
     pub(super) exists: bool,
     /// Whether the profile itself is a role that is assumed with other credentials.
     pub(super) assumes: bool,
-    /// What is wrong with the profile's own sections, whatever its credentials are made of.
+    /// The error of the profile's own sections, which applies to all kinds of credentials.
     error: Option<Denial>,
     base: Option<Base>,
-    /// In the order in which they are assumed.
+    /// The roles, in the order in which they are assumed.
     hops: Vec<Hop>,
     refusal: Option<Denial>,
-    /// All that decides, as text; on the heap, where it is zeroed.
+    /// All settings that determine the credentials, as text; on the heap, where it is zeroed.
     deciding: Zeroizing<String>,
 }
 
 impl Chain {
-    /// Follows `source_profile` as botocore does.
+    /// Follows `source_profile` like botocore.
     pub(super) fn of(files: &AwsFiles, name: &str) -> Self {
         let first = files.profile(name);
         let text = |key| settings::value(first.as_ref(), key).map(str::to_owned);
@@ -96,7 +97,7 @@ impl Chain {
                 self.endpoints = endpoints.clone();
                 self.deciding.push_str(&format!("{endpoints:?}"));
             }
-            // It concerns every client that is made for the profile, whatever the credentials come from.
+            // The error concerns every client of the profile, for all kinds of credentials.
             Err(denial) => drop(self.error.get_or_insert(denial.clone())),
         }
         loop {
@@ -113,7 +114,7 @@ impl Chain {
                 ));
             }
             settings::of_roles(&profile)?;
-            // From the second profile on, static keys come before a role.
+            // From the second profile on, static keys have priority over a role.
             let keys = ["aws_access_key_id", "aws_secret_access_key"];
             let holds_keys = keys.iter().any(|key| profile.get(key).is_some());
             let role = profile.get("role_arn").filter(|_| role::assumes(&profile));
@@ -150,18 +151,19 @@ impl Chain {
         calls.map(drop)
     }
 
-    /// Checks the section that `sso_session` names, where botocore would look into it.
+    /// Checks the section in `sso_session`, if botocore would read it.
     fn check_sso_session(&mut self, profile: &Profile<'_>, is_first: bool) -> Result<(), Denial> {
         let Some(named) = profile.get("sso_session") else { return Ok(()) };
         if is_first {
-            // botocore looks into it for every client that it makes, whatever the credentials come from.
+            // botocore reads it for every client, for all kinds of credentials.
             let wrong = |denial: &Denial| {
                 self.kind = Some(Kind::Sso);
                 self.error.get_or_insert(denial.clone());
             };
             return sso::section(profile, named).map(drop).inspect_err(wrong);
         }
-        // Into that of a source it doesn't; but what is wrong with the section may concern the source.
+        // botocore doesn't read the section of a source profile, but an error of the section may
+        // concern the source.
         let section = named.text().ok().and_then(|name| profile.files().sso_session(name));
         match section.and_then(|section| section.error()) {
             Some(error) => Err(misconfigured(&error)),
@@ -169,9 +171,9 @@ impl Chain {
         }
     }
 
-    /// The credentials that a profile holds itself, by the first of botocore's providers that finds some.
+    /// The profile's own credentials, from the first of botocore's providers that finds some.
     fn base(&mut self, profile: &Profile<'_>) -> Result<(), Denial> {
-        // The AWS CLI would take the one, and ignore the role that the other is for.
+        // The AWS CLI would use these credentials, and ignore the role that the setting is for.
         for other in ["credential_source", "source_profile"] {
             settings::only_one_of(profile, ["web_identity_token_file", other])?;
         }
@@ -205,11 +207,11 @@ impl Chain {
         } else if get("aws_secret_access_key").is_some() {
             return Err(settings::wrong(profile, "has no aws_access_key_id"));
         } else if get("sso_session").or(get("sso_start_url")).is_some() {
-            // Half of what it takes: its own words say what is missing.
+            // The settings are incomplete; the error names the missing one.
             self.kind = Some(Kind::Sso);
             self.sso(profile)?;
         } else if let Some(named) = get("credential_source") {
-            let why = "says who assumes a role, and the profile has no role_arn";
+            let why = "is for assuming a role, and the profile has no role_arn";
             return Err(misconfigured(&named.wrong(why)));
         } else if !self.hops.is_empty() {
             return Err(settings::wrong(profile, "holds no credentials to assume a role with"));
@@ -223,16 +225,17 @@ impl Chain {
         sso::role(profile, session)
     }
 
-    /// What is wrong with the profile's own sections, whatever its credentials are made of.
+    /// The error of the profile's own sections, which applies to all kinds of credentials.
     pub(super) fn error(&self) -> Option<&Denial> {
         self.error.as_ref()
     }
 
-    /// How the credentials are had: nothing where the profile says nothing about it.
+    /// The first credentials and the roles to assume; `None` if the profile has no settings for
+    /// credentials.
     ///
     /// # Errors
-    /// What is wrong with the profile, or can't be done. It `must_exist` unless the default chain may
-    /// do without files.
+    /// The error of the profile, or an unsupported setting. With `must_exist`, a missing profile is
+    /// an error; the default chain may work without files.
     pub(super) fn resolve(
         self,
         name: &str,
@@ -244,7 +247,7 @@ impl Chain {
         }
     }
 
-    /// Why the profile can't sign, as far as the files tell.
+    /// The reason why the profile can't sign, as far as it is known from the files.
     pub(super) fn hindrance(&self, name: &str, must_exist: bool) -> Option<Denial> {
         let found = self.error.as_ref().or(self.refusal.as_ref()).cloned();
         found.or_else(|| (must_exist && self.base.is_none()).then(|| self.nothing(name)))
@@ -261,13 +264,13 @@ impl Chain {
         Denial::new(Reason::ProfileMisconfigured, detail)
     }
 
-    /// How the chain begins.
+    /// The first credentials of the chain.
     pub(super) fn begins_with(&self) -> Option<&Base> {
         self.base.as_ref()
     }
 
-    /// The account and the role that the credentials are of, where a role is named: by the configuration, or else by the
-    /// files.
+    /// The account and the role of the credentials, if a role is named by the configuration, or
+    /// else by the files.
     pub(super) fn account_and_role(&self, configured: Option<&str>) -> (String, String) {
         let arn = match (configured, self.hops.last(), &self.base) {
             (Some(arn), ..) => arn,
@@ -282,14 +285,14 @@ impl Chain {
         (account.to_owned(), role.to_owned())
     }
 
-    /// Who names the session that signatures are made with, where the configuration puts a role on top (`narrowed`) or
-    /// doesn't.
+    /// Determines who names the session of the signatures. `narrowed` is set if the configuration
+    /// has a narrower role.
     pub(super) fn traceable(&self, narrowed: bool) -> Option<Traceable> {
         let known = self.base.is_some() && self.refusal.is_none();
         known.then(|| attribution::traceable(self.base.as_ref(), &self.hops, narrowed))
     }
 
-    /// The session of IAM Identity Center that the chain begins with.
+    /// The IAM Identity Center session of the first credentials.
     pub(super) fn session(&self) -> Option<&Session> {
         match &self.base {
             Some(Base::Sso(role)) => Some(&role.session),
@@ -297,7 +300,7 @@ impl Chain {
         }
     }
 
-    /// The session of `aws login` that the chain begins with.
+    /// The `aws login` session of the first credentials.
     pub(super) fn login_session(&self) -> Option<&str> {
         match &self.base {
             Some(Base::LoginSession(session)) => Some(session),
@@ -305,15 +308,15 @@ impl Chain {
         }
     }
 
-    /// Tells whether two readings of the files mean the same credentials, with `more` that decides.
-    /// Static keys and tokens are among what it is made of.
+    /// The hash of all settings that determine the credentials, and of `more`, to compare readings
+    /// of the files. The hashed text contains static keys and tokens.
     pub(super) fn fingerprint(&self, more: &[u8]) -> [u8; 32] {
         memory::wiped(|| {
             Sha256::new_with_prefix(self.deciding.as_bytes()).chain_update(more).finalize().into()
         })
     }
 
-    /// Where the credentials come from, for people.
+    /// The source of the credentials, for people.
     pub(super) fn source(&self) -> &'static str {
         match self.kind {
             Some(Kind::WebIdentity) => "web identity",
@@ -328,7 +331,7 @@ impl Chain {
     }
 }
 
-/// The command of `credential_process`, word by word.
+/// The command of `credential_process`, split into words.
 fn process(command: Setting<'_>) -> Result<Vec<Secret>, Denial> {
     let wrong = |error| misconfigured(&command.wrong(error));
     let words = words::split(command.lines()).map_err(wrong)?;

@@ -1,13 +1,13 @@
-//! `credential_process`: a program that prints credentials, run so that it can do no harm to anyone
-//! who asks.
+//! `credential_process`: runs a program that prints credentials, so that it can't harm the callers.
 //!
-//! It is run without a shell, as the AWS CLI does it.
+//! It is run without a shell, like in the AWS CLI.
 //!
-//! Invariant: the child gets no standard input and no variable beside those of [`PASSED_ON`] and the
-//! configuration, is dead with all of its children when this module is done with it, and what it writes
-//! to standard error goes nowhere.
+//! Invariant: the child gets no standard input and only the variables in [`PASSED_ON`] and in the
+//! configuration, is killed with all of its children when this module returns, and its standard
+//! error is discarded.
 //!
-//! The format: <https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html>.
+//! Source of the format:
+//! <https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html>.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -27,13 +27,13 @@ use crate::process::outside;
 use crate::profile::time;
 use crate::secret::Secret;
 
-/// After so long the child is ended. People may have to touch a key, or answer a prompt.
+/// The timeout of the child. A person may have to touch a security key, or answer a prompt.
 const DEADLINE: Duration = Duration::from_secs(45);
-/// An answer is a few kilobytes.
+/// The most bytes of output; credentials have a few kilobytes.
 const MAX_OUTPUT: u64 = 64 * 1024;
 
-/// The variables that a child gets: what finds programs, homes, agents, screens, proxies and AWS's own
-/// settings. Not among them: the credentials of the broker's own environment, and all else.
+/// The variables for a child: paths of programs, homes, agents, displays, proxies and AWS settings.
+/// The credentials in the broker's own environment, and all others, aren't passed on.
 const PASSED_ON: [&str; 34] = [
     "ALL_PROXY",
     "AWS_CA_BUNDLE",
@@ -71,11 +71,11 @@ const PASSED_ON: [&str; 34] = [
     "no_proxy",
 ];
 
-/// What a child gets: its `Debug` shows no value.
+/// The environment of a child; its `Debug` shows no value.
 pub(super) struct Environment(Vec<(OsString, OsString)>);
 
 impl Environment {
-    /// Those of the given variables that a child may have: [`PASSED_ON`], and what the configuration adds.
+    /// Selects the variables for a child: [`PASSED_ON`], and those in the configuration.
     pub(super) fn new(variables: &[(OsString, OsString)], added: &[String]) -> Self {
         let passed = |name: &OsString| {
             PASSED_ON.iter().any(|passed| name == passed)
@@ -91,7 +91,7 @@ impl fmt::Debug for Environment {
     }
 }
 
-/// Runs the command and reads its answer.
+/// Runs the command and parses its output.
 pub(super) async fn run(
     command: &[Secret],
     environment: &Environment,
@@ -104,19 +104,19 @@ async fn run_until(
     environment: &Environment,
     deadline: Duration,
 ) -> Result<Credentials, Denial> {
-    let late = |_| failed("took too long, and was ended");
+    let late = |_| failed("took too long, and was killed");
     let output = tokio::time::timeout(deadline, output(command, environment)).await;
     let output = output.map_err(late)??;
     let credentials = parse(output.expose()).map_err(failed)?;
     Ok(credentials)
 }
 
-/// The denial's words never hold a word of the child's: those may be keys.
+/// A denial never contains text of the child, which may be a key.
 fn failed(what: &str) -> Denial {
     Denial::new(Reason::CredentialsUnavailable, format!("the credential process {what}"))
 }
 
-/// What to say where the command is written for a shell.
+/// A hint if the command is written for a shell.
 fn hint(arguments: &[Secret]) -> &'static str {
     let shell = |word: &Secret| {
         word.expose().starts_with('~')
@@ -129,9 +129,9 @@ fn hint(arguments: &[Secret]) -> &'static str {
     }
 }
 
-/// What the child prints to standard output until it closes it, and ends well.
+/// The standard output of the child, until it is closed and the child exits successfully.
 async fn output(command: &[Secret], environment: &Environment) -> Result<Secret, Denial> {
-    // No shell: neither the AWS CLI nor botocore use one, so that a `#`, a `$` or a `;` is a part of an argument.
+    // Without a shell, like the AWS CLI and botocore: `#`, `$` and `;` are part of an argument.
     let [program, arguments @ ..] = command else { return Err(failed("is empty")) };
     let mut command = Command::new(program.expose());
     command
@@ -142,7 +142,7 @@ async fn output(command: &[Secret], environment: &Environment) -> Result<Secret,
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .process_group(0);
-    // Its files are its own: it isn't confined, if we are.
+    // The child opens files of its own, so it must run outside of a confinement.
     let runtime = Handle::current();
     let started = outside::run(move || {
         let _runtime = runtime.enter();
@@ -151,7 +151,7 @@ async fn output(command: &[Secret], environment: &Environment) -> Result<Secret,
     let mut child = started.map_err(|error| {
         failed(&format!("can't be started: {}{}", error.kind(), hint(arguments)))
     })?;
-    // Dropped on every way out, also when whoever waits for us gives up.
+    // Dropped in all cases, also if the caller is cancelled.
     let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).map(Group);
     let mut stdout = child.stdout.take().ok_or_else(|| failed("has no standard output"))?;
     let mut bytes = Vec::new();
@@ -159,25 +159,25 @@ async fn output(command: &[Secret], environment: &Environment) -> Result<Secret,
         let mut limited = (&mut stdout).take(MAX_OUTPUT + 1);
         limited.read_to_end(&mut bytes).await
     };
-    // A grandchild may hold standard output open after the child has ended: what is there counts.
+    // A grandchild may keep standard output open after the child has exited; the output so far is used.
     let status = wait(&mut child, reading).await.map_err(|_| failed("can't be read"))?;
     drop(group);
-    let text = String::from_utf8(bytes).map_err(|_| failed("printed what is no text"))?;
+    let text = String::from_utf8(bytes).map_err(|_| failed("printed text that isn't UTF-8"))?;
     let text = Secret::new(text);
     if text.expose().len() as u64 > MAX_OUTPUT {
-        return Err(failed("printed too much, and was ended"));
+        return Err(failed("printed too much, and was killed"));
     }
     match status {
         Some(status) if !status.success() => {
-            let kept = "what it writes to standard error isn't kept";
+            let kept = "its standard error is discarded";
             Err(failed(&format!("failed ({status}); {kept}{}", hint(arguments))))
         }
         _ => Ok(text),
     }
 }
 
-/// Reads until the end or the limit, and waits for the child's own end. After that, what is still in the
-/// pipe is read, but nobody else is waited for.
+/// Reads until the end or the limit, and waits for the child to exit. Then the rest in the pipe is
+/// read, without waiting for other processes.
 async fn wait(
     child: &mut tokio::process::Child,
     reading: impl Future<Output = io::Result<usize>>,
@@ -186,7 +186,7 @@ async fn wait(
     tokio::pin!(reading);
     tokio::select! {
         read = &mut reading => {
-            // At the limit the child is still writing, and will be ended.
+            // At the limit the child is still writing, and is killed.
             if read? as u64 > MAX_OUTPUT {
                 return Ok(None);
             }
@@ -202,17 +202,17 @@ async fn wait(
     }
 }
 
-/// A process group that ends with this value.
+/// A process group, which is killed on drop.
 struct Group(Pid);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Its leader may be gone and reaped; the group lives on with any child of its.
+        // The leader may have exited; the group exists as long as any of its children.
         kill_process_group(self.0, Signal::KILL).unwrap_or_default();
     }
 }
 
-/// The credentials that a child printed; an error holds none of its words.
+/// Parses the credentials that a child printed; an error contains none of its text.
 pub(in crate::profile) fn parse(text: &str) -> Result<Credentials, &'static str> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]

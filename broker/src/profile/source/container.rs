@@ -1,7 +1,9 @@
-//! The endpoint that gives credentials to containers (ECS, EKS Pod Identity): an HTTP client for the SDK's provider.
+//! The endpoint for credentials of containers (ECS, EKS Pod Identity): an HTTP client for the SDK's
+//! provider.
 //!
-//! The SDK reads one form of `Expiration`, and botocore whatever `dateutil` makes a time of: servers that stand in for
-//! AWS write the others. What can be read is handed on in the SDK's form, all else as it came.
+//! The SDK parses one form of `Expiration`, and botocore all forms that `dateutil` accepts, which
+//! servers in place of AWS use. Times that can be parsed are converted to the SDK's form;
+//! everything else is unchanged.
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -18,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::profile::time;
 
-/// Calls by `inner`, and reads the times in what comes back.
+/// A client that calls `inner`, and converts the times in responses.
 pub(super) fn client(inner: SharedHttpClient) -> SharedHttpClient {
     SharedHttpClient::new(Client(inner))
 }
@@ -49,7 +51,7 @@ impl HttpConnector for Connector {
                 let body = ByteStream::new(body).collect().await;
                 let body = body.map_err(|error| ConnectorError::io(error.into()))?.into_bytes();
                 let body = with_utc(&body).unwrap_or_else(|| body.to_vec());
-                // The SDK holds it against the body's length.
+                // The SDK compares it with the length of the body.
                 response.headers_mut().remove("content-length");
                 *response.body_mut() = SdkBody::from(body);
             }
@@ -58,7 +60,7 @@ impl HttpConnector for Connector {
     }
 }
 
-/// The same credentials, with the time in the form of RFC 3339; nothing where there is no time that can be read.
+/// The same credentials, with the time in the form of RFC 3339; `None` if no time can be parsed.
 fn with_utc(body: &[u8]) -> Option<Vec<u8>> {
     let mut credentials: serde_json::Value = serde_json::from_slice(body).ok()?;
     let expiration = credentials.get_mut("Expiration")?;
@@ -73,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_in_another_form_is_handed_on_in_that_of_the_sdk() {
+    fn a_time_in_another_form_is_converted_to_that_of_the_sdk() {
         let body = |time: &str| format!(r#"{{"AccessKeyId":"A","Expiration":"{time}"}}"#);
         for time in
             ["2099-01-01T00:00:00.000+00:00", "2099-01-01 00:00:00Z", "2099-01-01T00:00:00Z"]

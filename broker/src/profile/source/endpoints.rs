@@ -1,14 +1,15 @@
-//! Where the services that give credentials are asked: botocore's `ConfiguredEndpointProvider`.
+//! The endpoints of the services that return credentials: botocore's `ConfiguredEndpointProvider`.
 //!
-//! The SDK would ask the environment and its own reading of the AWS files, in another order. A request for credentials
-//! that goes to another server than the AWS CLI's carries a person's token there.
+//! The SDK would read the environment and the AWS files in another order. The attack, or the
+//! mistake: a request for credentials goes to another server than the AWS CLI's, and carries a
+//! person's token there.
 
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 
 use super::base;
 use crate::profile::surroundings::Surroundings;
 
-/// The endpoints that the environment names.
+/// The endpoints in the environment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FromEnvironment {
     sts: Option<String>,
@@ -21,7 +22,7 @@ pub(super) struct FromEnvironment {
     pub(super) use_dual_stack: Option<bool>,
 }
 
-/// The endpoints that were decided on; none of a service is the SDK's own.
+/// The resulting endpoints; `None` for a service stands for the SDK's default.
 #[derive(Debug)]
 pub(super) struct Decided {
     sts: Option<String>,
@@ -45,7 +46,8 @@ impl FromEnvironment {
         }
     }
 
-    /// With what a profile says. The environment comes first: its variable for the service, then the one for all.
+    /// Combines them with a profile's. The environment has priority: its variable for the service,
+    /// then the one for all services.
     pub(super) fn with(&self, profile: &base::Endpoints) -> Decided {
         if self.ignore.or(profile.ignore) == Some(true) {
             return Decided { sts: None, sso: None, sso_oidc: None, signin: None };
@@ -57,7 +59,7 @@ impl FromEnvironment {
             sts: first(&self.sts, &profile.sts),
             sso: first(&self.sso, &profile.sso),
             sso_oidc: first(&self.sso_oidc, &profile.sso_oidc),
-            // A profile that names one is refused.
+            // A profile with such an endpoint is refused.
             signin: first(&self.signin, &None),
         }
     }

@@ -1,16 +1,16 @@
-//! Keys in the environment of this process, as botocore's `EnvProvider` reads them.
+//! Reads keys from the environment of this process, like botocore's `EnvProvider`.
 //!
-//! They are read for each load and kept nowhere else; so is the token for the container's endpoint.
+//! They are read for each load and not stored; so is the token for the container's endpoint.
 
 use aws_credential_types::Credentials;
 
 use crate::error::{Denial, Reason};
 use crate::profile::time;
 
-/// The keys of the environment, if it has any.
+/// The keys in the environment, if there are any.
 ///
 /// # Errors
-/// They aren't complete.
+/// The keys are incomplete.
 pub(super) fn keys() -> Result<Option<Credentials>, Denial> {
     #[expect(
         clippy::disallowed_methods,
@@ -19,15 +19,15 @@ pub(super) fn keys() -> Result<Option<Credentials>, Denial> {
     keys_of(|name| std::env::var(name).ok())
 }
 
-/// What the SDK authorizes itself with at the container's endpoint; empty without one. An error of the endpoint may
-/// quote it.
+/// The SDK's authorization token for the container's endpoint; empty if there is none. An error of
+/// the endpoint may quote it.
 pub(super) async fn container_token() -> String {
     #[expect(
         clippy::disallowed_methods,
         reason = "a token isn't passed on: it is read where it is used"
     )]
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    // The file comes first, as for the SDK.
+    // The file has priority, like in the SDK.
     match variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
         file if !file.is_empty() => tokio::fs::read_to_string(file).await.unwrap_or_default(),
         _ => variable("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
@@ -41,7 +41,7 @@ fn keys_of(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Credentia
     let secret = variable("AWS_SECRET_ACCESS_KEY");
     let secret =
         secret.ok_or_else(|| wrong("AWS_ACCESS_KEY_ID is set, and AWS_SECRET_ACCESS_KEY isn't"))?;
-    // botocore takes the older name first; where they disagree, nobody can say what was meant.
+    // botocore prefers the older name; if the values differ, the intention isn't clear.
     let (older, token) = (variable("AWS_SECURITY_TOKEN"), variable("AWS_SESSION_TOKEN"));
     if older.is_some() && token.is_some() && older != token {
         return Err(wrong("AWS_SECURITY_TOKEN and AWS_SESSION_TOKEN differ: unset the first"));
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_a_key_is_none_and_is_told() {
+    fn half_of_a_key_is_reported() {
         let (id, secret) = (("AWS_ACCESS_KEY_ID", "A"), ("AWS_SECRET_ACCESS_KEY", "canary"));
         assert!(keys(&[]).expect("none").is_none());
         assert!(keys(&[secret]).expect("none").is_none());

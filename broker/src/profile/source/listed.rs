@@ -1,4 +1,4 @@
-//! Which profiles AWS files hold, for whoever writes a configuration for them.
+//! Lists the profiles in AWS files, for programs that write a configuration.
 
 use std::path::{Path, PathBuf};
 
@@ -10,37 +10,36 @@ use crate::profile::aws_files::AwsFiles;
 use crate::profile::home::{Home, Snapshot};
 use crate::profile::surroundings::Surroundings;
 
-/// A profile of the AWS files: nothing of it is a secret.
+/// A profile of the AWS files, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Its name there.
+    /// The name in the files.
     pub name: String,
-    /// Where its credentials come from, for people; empty where it has none.
+    /// The source of its credentials, for people; empty if it has none.
     pub source: &'static str,
-    /// Why it can't be used as it stands.
+    /// The reason why it can't be used unchanged.
     pub fault: Option<String>,
-    /// Whether its signatures need no question to AWS: its keys stand in the files.
+    /// Whether its signatures need no call to AWS, because its keys are in the files.
     pub is_offline: bool,
-    /// Whether a program makes its credentials.
+    /// Whether a program returns its credentials.
     pub runs_program: bool,
     /// Other files that it needs.
     pub reads: Vec<PathBuf>,
 }
 
-/// The profiles of the two files with these texts.
+/// The profiles of two files with these texts.
 ///
 /// # Errors
-/// Nobody can tell: what is wrong, with its line.
+/// The error of the files, with its line.
 pub fn listed(config: (&Path, &str), credentials: (&Path, &str)) -> Result<Vec<Listed>, String> {
     let files = AwsFiles::read(config, credentials).map_err(|error| error.to_string())?;
     Ok(files.names().into_iter().map(|name| of(&files, name)).collect())
 }
 
-/// The names of the profiles in the AWS files that the environment names, in the order of the alphabet. This
-/// blocks.
+/// The names of the profiles in the AWS files of the environment, in alphabetical order. It blocks.
 ///
 /// # Errors
-/// The files can't be read: which, and why.
+/// The file that can't be read, and why.
 pub fn names(surroundings: &Surroundings) -> Result<Vec<String>, Denial> {
     let snapshot = Snapshot::of(&Home::new(&config::AwsFiles::default(), surroundings));
     Ok(snapshot.files()?.names().into_iter().map(str::to_owned).collect())
@@ -68,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_profile_says_what_it_needs() {
+    fn each_profile_lists_its_requirements() {
         let config = "[default]\nregion = eu-west-1\n\
                       [profile role]\nrole_arn = arn:aws:iam::123456789012:role/R\nsource_profile = keys\n\
                       [profile tool]\ncredential_process = /home/alice/bin/keys --for me\n\
@@ -97,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_nobody_can_read_lists_nothing() {
+    fn an_unreadable_file_is_an_error() {
         let listed = listed((Path::new("/c"), "[open\n"), (Path::new("/k"), ""));
         assert!(listed.is_err_and(|why| why.starts_with("/c:1:")));
     }

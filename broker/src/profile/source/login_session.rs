@@ -1,7 +1,8 @@
-//! Credentials of a session of `aws login`, renewed where they are about to expire.
+//! Credentials of an `aws login` session, which is renewed before its keys expire.
 //!
-//! The SDK's own provider renews for each profile by itself, which uses a refresh token up that another one has just
-//! sent; it forgets what it can't write, and panics when the clock steps back.
+//! The SDK's own provider renews the session for each profile separately, so that one uses a
+//! refresh token that another one has just used; it loses renewals that it can't write, and panics
+//! when the clock steps back.
 
 use std::io;
 use std::path::Path;
@@ -20,7 +21,7 @@ use crate::profile::dpop::ProofKey;
 use crate::profile::login_token::{LoginToken, LoginTokens};
 use crate::profile::token_error::not_renewed;
 
-/// A session is renewed so long before its keys expire, as the AWS CLI does it.
+/// The time before the expiry of its keys at which a session is renewed, like in the AWS CLI.
 const EARLY: Duration = Duration::from_secs(5 * 60);
 
 /// The session's credentials, from the cache in `directory`.
@@ -40,7 +41,7 @@ pub(super) async fn credentials(
     valid(&path, tokens, config, now).await.map(|token| token.keys)
 }
 
-/// The session with keys that are good at `now`, renewed if it has to be.
+/// The session with keys that are valid at `now`, renewed if necessary.
 async fn valid(
     path: &Path,
     tokens: &Arc<LoginTokens>,
@@ -54,15 +55,15 @@ async fn valid(
     let started = Instant::now();
     let alone = tokens.renewing(path).lock_owned().await;
     let now = now + started.elapsed();
-    // Another profile, or the AWS CLI, may have renewed it while we waited.
+    // Another profile, or the AWS CLI, may have renewed the session while waiting for the lock.
     let token = tokens.find(path).await?;
     if now + EARLY < token.expiry {
         return Ok(token);
     }
     let (before, store, file) = (token.clone(), Arc::clone(tokens), path.to_owned());
     let config = config.clone();
-    // A task of its own: cut off with a load that is given up, it could lose the refresh token that the server has just
-    // given out.
+    // A separate task: if it were cancelled with the load, the refresh token that the server has
+    // just issued could be lost.
     let renewing = tokio::spawn(async move {
         let _alone = alone;
         let renewed = renew(&before, &config, now).await?;
@@ -72,7 +73,7 @@ async fn valid(
         Err(Denial::new(Reason::CredentialsUnavailable, "the renewal ended in a panic: a bug"))
     });
     let Err(denial) = renewed else { return renewed };
-    // Another program may have been quicker, and used the refresh token up.
+    // Another program may have renewed the session and used the refresh token before.
     let other = tokens.find(path).await?;
     if other.refresh != token.refresh && now < other.expiry {
         Ok(other)
@@ -84,7 +85,8 @@ async fn valid(
     }
 }
 
-/// Exchanges the refresh token for the next keys, with a proof that we hold the session's private key.
+/// Exchanges the refresh token for the next keys, with a proof of possession of the session's
+/// private key.
 async fn renew(
     token: &LoginToken,
     config: &SdkConfig,
@@ -106,7 +108,7 @@ async fn renew(
         .create_o_auth2_token()
         .token_input(body)
         .customize()
-        // For each attempt: a proof is good for one request.
+        // A new proof for each attempt, because it is valid for one request.
         .map_request(move |mut request| {
             let proof = key.proof(request.uri(), now + started.elapsed());
             let proof = proof.ok_or_else(|| io::Error::other("no proof can be made"))?;
@@ -122,7 +124,7 @@ async fn renew(
     next(token, answer, now).ok_or_else(|| unreadable("the sign-in server's answer"))
 }
 
-/// What the answer makes of the session; nothing where a part is missing.
+/// The renewed session; `None` if the response is incomplete.
 fn next(
     token: &LoginToken,
     answer: CreateOAuth2TokenOutput,

@@ -1,4 +1,4 @@
-//! Which files the profiles name, for whoever decides what the broker may open.
+//! The files that profiles name, to determine what the broker may open.
 
 use std::path::PathBuf;
 
@@ -9,16 +9,16 @@ use crate::profile::home::{Home, Snapshot};
 use crate::profile::surroundings::Surroundings;
 use crate::profile::token::Tokens;
 
-/// What there is beside the broker's own configuration.
+/// The files in addition to those of the broker's own configuration.
 #[derive(Debug, Default)]
 pub struct Named {
     /// Files that are read.
     pub reads: Vec<PathBuf>,
-    /// Directories of tokens, which are read and written.
+    /// Directories of token caches, which are read and written.
     pub caches: Vec<PathBuf>,
 }
 
-/// What the environment and the AWS files name now. This blocks.
+/// The files that the environment and the AWS files name now. It blocks.
 #[must_use]
 pub fn named(files: &AwsFiles, profiles: &[CredentialsFrom], surroundings: &Surroundings) -> Named {
     let home = Home::new(files, surroundings);
@@ -31,12 +31,12 @@ pub fn named(files: &AwsFiles, profiles: &[CredentialsFrom], surroundings: &Surr
     let of_variables = variables.iter().filter_map(|name| surroundings.variable(name));
     let mut reads: Vec<PathBuf> = home.paths().cloned().collect();
     reads.extend(of_variables.map(PathBuf::from));
-    // A directory, which is as good as a file in it.
+    // A directory; any file in it stands for it.
     reads.extend(surroundings.variable("SSL_CERT_DIR").map(|at| PathBuf::from(at).join("*")));
     let caches = Tokens::new(surroundings.home.as_deref()).directory().map(PathBuf::from);
     let caches = caches.into_iter().chain(surroundings.login_cache()).collect();
     let mut named = Named { reads, caches };
-    // Files that can't be read name nothing.
+    // Unreadable files name no others.
     if let Ok(files) = Snapshot::of(&home).files() {
         for profile in profiles {
             let name = match profile {

@@ -1,6 +1,6 @@
-//! Role credentials of IAM Identity Center, with the token that we hold.
+//! Role credentials of IAM Identity Center, with the stored token.
 //!
-//! The SDK's own provider loses a renewed token where the cache can't be written, and panics when the
+//! The SDK's own provider loses a renewed token if the cache can't be written, and panics when the
 //! clock steps back.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::profile::token::{Renewal, Session, Token, Tokens};
 use crate::profile::token_error::not_renewed;
 use crate::secret::Secret;
 
-/// A token is renewed so long before its end.
+/// The time before the expiry at which a token is renewed.
 const EARLY: Duration = Duration::from_secs(5 * 60);
 
 /// The role's credentials.
@@ -48,7 +48,7 @@ pub(super) async fn credentials(
     answer.ok_or_else(|| Denial::new(Reason::CredentialsUnavailable, unreadable))
 }
 
-/// Why there can't be credentials, as far as the session's token tells.
+/// The reason why the session's token can't be used, if so.
 pub(super) fn hindrance(token: &Token, now: SystemTime) -> Option<Denial> {
     let usable = now < token.expiry || token.renewable(now).is_some();
     (!usable).then(ended)
@@ -58,7 +58,7 @@ fn ended() -> Denial {
     Denial::new(Reason::LoginRequired, "the sign-in has ended")
 }
 
-/// A token that is good at `now`, renewed if it has to be.
+/// A token that is valid at `now`, renewed if necessary.
 async fn valid(
     session: &Session,
     tokens: &Arc<Tokens>,
@@ -72,7 +72,7 @@ async fn valid(
     let started = Instant::now();
     let alone = tokens.renewing(session).lock_owned().await;
     let now = now + started.elapsed();
-    // Someone may have renewed it while we waited.
+    // Another caller may have renewed it while waiting for the lock.
     let token = tokens.find(session).await?;
     if now + EARLY < token.expiry {
         return Ok(token);
@@ -82,8 +82,8 @@ async fn valid(
             let (session, tokens) = (session.clone(), Arc::clone(tokens));
             let before = token.clone();
             let config = config.clone();
-            // A task of its own: cut off with a load that is given up, it could lose the refresh token that the server
-            // has just given out.
+            // A separate task: if it were cancelled with the load, the refresh token that the
+            // server has just issued could be lost.
             let renewing = tokio::spawn(async move {
                 let _alone = alone;
                 let renewed = renew(&renewal, &config, now).await?;
@@ -95,7 +95,7 @@ async fn valid(
         None => Err(ended()),
     };
     let Err(denial) = renewed else { return renewed };
-    // The AWS CLI may have been quicker, and used the refresh token up.
+    // The AWS CLI may have renewed the token and used the refresh token before.
     let other = tokens.find(session).await.ok();
     match other.filter(|other| other.access != token.access) {
         Some(other) if now < other.expiry => Ok(other),

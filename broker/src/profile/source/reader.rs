@@ -1,6 +1,6 @@
-//! What the AWS files and the token's cache say about a profile.
+//! Reads the AWS files and the token's cache for a profile.
 //!
-//! Invariant: reading changes nothing, and brings no key out of the files.
+//! Invariant: reading changes nothing, and its result contains no key.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use crate::profile::login_token::LoginTokens;
 use crate::profile::reading::{About, Found, Inputs, Reading};
 use crate::profile::token::Tokens;
 
-/// What decides which of the files' texts count for a profile.
+/// Determines which settings of the files apply to a profile.
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// The profile of the AWS files; for the default chain the one that the environment names.
+    /// The profile of the AWS files; for the default chain the one named in the environment.
     pub(super) aws_profile: String,
-    /// Whether the files have to have it.
+    /// Whether the profile must exist in the files.
     pub(super) must_exist: bool,
-    /// Whether it is the SDK's default chain, and no profile that the broker's configuration names.
+    /// Whether it is the SDK's default chain instead of a configured profile.
     pub(super) default_chain: bool,
-    /// Whether there is no place to look for one of the files.
+    /// Whether one of the files has no path.
     pub(super) homeless: bool,
-    /// The role that the broker's configuration puts on top.
+    /// The narrower role in the broker's configuration.
     pub(super) role: Option<String>,
-    /// `AWS_DEFAULT_REGION`, before the profile's region.
+    /// `AWS_DEFAULT_REGION`, which has priority over the profile's region.
     pub(super) first_region: Option<String>,
-    /// `AWS_REGION`, after it.
+    /// `AWS_REGION`, which is used if the profile has no region.
     pub(super) last_region: Option<String>,
-    /// Where `aws login` keeps its sessions.
+    /// The directory of the `aws login` sessions.
     pub(super) login_cache: Option<PathBuf>,
     pub(super) tokens: Arc<Tokens>,
 }
@@ -42,7 +42,7 @@ impl Reader {
         let files = snapshot.files()?;
         let chain = Chain::of(files, &self.aws_profile);
         if self.must_exist && !chain.exists && self.homeless {
-            let detail = "HOME is not set, and the user database has no home for this user: set HOME, or say where the \
+            let detail = "HOME is not set, and the user database has no home for this user: set HOME, or name the paths of the \
                           AWS files are (AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE, or config_file and \
                           credentials_file under [aws])";
             return Err(Denial::new(Reason::ProfileMisconfigured, detail));
@@ -50,18 +50,19 @@ impl Reader {
         Ok(chain)
     }
 
-    /// The order of the reference proxy, which is boto3's: `AWS_DEFAULT_REGION`, the profile's region, `AWS_REGION`.
+    /// The region, in the order of the reference proxy, which is boto3's: `AWS_DEFAULT_REGION`, the
+    /// profile's region, `AWS_REGION`.
     pub(super) fn region<'a>(&'a self, chain: Option<&'a Chain>) -> Option<&'a String> {
         let own = chain.and_then(|chain| chain.region.as_ref());
         self.first_region.as_ref().or(own).or(self.last_region.as_ref())
     }
 
-    /// What one reading of the files says.
+    /// The result of reading the files.
     pub(super) async fn read(&self, snapshot: &Snapshot, now: SystemTime) -> Reading {
         self.reading(snapshot, self.chain(snapshot).as_ref(), now).await
     }
 
-    /// The same, where the chain has been followed already.
+    /// The same, with a chain that was already determined.
     pub(super) async fn reading(
         &self,
         snapshot: &Snapshot,
@@ -81,7 +82,7 @@ impl Reader {
         };
         let (inputs, of_token) = self.inputs(chain, now).await;
         let found = match chain.error() {
-            // Whoever writes the file may be half way: what was loaded from it before is as good as it was.
+            // The file may be half written: earlier credentials stay valid.
             Some(error) => Found::Unreadable(error.clone()),
             None if self.must_exist && !chain.exists => Found::Gone,
             None => Found::Inputs(inputs),
@@ -89,7 +90,8 @@ impl Reader {
         Reading { version, about: self.about(Ok(chain), of_token), found }
     }
 
-    /// The inputs of a chain, with the token as it is now; and why the token doesn't serve the profile, if so.
+    /// The inputs of a chain, with the current token, and the reason why the token can't be used,
+    /// if so.
     async fn inputs(&self, chain: &Chain, now: SystemTime) -> (Inputs, Option<Denial>) {
         let made_of = |sign_in: &[u8], token: &[u8], path| Inputs {
             files: chain.fingerprint(&[]),
@@ -116,7 +118,7 @@ impl Reader {
         (inputs, hindrance)
     }
 
-    /// What the files say for those who list the profile, and what its token says against it.
+    /// The data for lists of profiles, including the token's error.
     fn about(&self, chain: Result<&Chain, &Denial>, of_token: Option<Denial>) -> About {
         let read = chain.ok();
         let source = match read.map(Chain::source).filter(|source| !source.is_empty()) {

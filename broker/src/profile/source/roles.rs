@@ -1,4 +1,4 @@
-//! Roles by STS, with all that a profile or the configuration may ask for.
+//! Assumes roles with STS, with all settings of the profile or the configuration.
 
 use std::time::SystemTime;
 
@@ -15,10 +15,11 @@ use crate::error::{Denial, Reason, in_words};
 use crate::process;
 use crate::profile::failure;
 
-/// What STS allows a role that is assumed with another role's credentials.
+/// The longest lifetime in seconds of a role that is assumed with another role's credentials.
 const CHAINED: i32 = 3600;
 
-/// Refuses a life that STS won't give. `of_a_role` says what the credentials are that the chain begins with.
+/// Refuses a lifetime that STS doesn't allow. `of_a_role` is set if the first credentials of the
+/// chain are a role's.
 pub(super) fn check<'h>(
     hops: impl Iterator<Item = &'h Hop>,
     of_a_role: bool,
@@ -38,7 +39,7 @@ pub(super) fn check<'h>(
     Ok(())
 }
 
-/// Assumes a role with the credentials of the step before.
+/// Assumes a role with the credentials of the previous step.
 pub(super) async fn assume(
     hop: &Hop,
     credentials: Credentials,
@@ -71,7 +72,8 @@ pub(super) async fn assume(
     taken(answer.credentials, &hop.role_arn)
 }
 
-/// What a role's trust policy must allow beside `sts:AssumeRole`, where AWS says that it doesn't.
+/// Adds the action that a role's trust policy must allow besides `sts:AssumeRole`, if AWS reports
+/// that it doesn't.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html>
 fn explained(denial: Denial, role: &str) -> Denial {
     let refused = |action: &&str| {
@@ -84,7 +86,7 @@ fn explained(denial: Denial, role: &str) -> Denial {
     }
 }
 
-/// Assumes a role with the token that is in the file now.
+/// Assumes a role with the current token in the file.
 pub(super) async fn assume_with_web_identity(
     role: &WebIdentity,
     session_name: &str,
@@ -94,7 +96,7 @@ pub(super) async fn assume_with_web_identity(
     let limits = limits.map(|limits| limits.policies(partition(&role.role_arn)));
     let (policy, arns) = limits.map(|limits| (limits.policy, limits.arns)).unwrap_or_default();
     let token = tokio::fs::read_to_string(&role.token_file).await.map_err(|error| {
-        // It may come yet: kubelet writes it after the container has started.
+        // The token may be written later: kubelet writes it after the container has started.
         let (error, file) = (process::explained(error), role.token_file.display());
         let detail = format!("the web identity token {file} can't be read: {error}");
         Denial::new(Reason::CredentialsUnavailable, detail)
@@ -114,10 +116,10 @@ pub(super) async fn assume_with_web_identity(
     taken(answer.credentials, &role.role_arn)
 }
 
-/// Narrows the last role that is assumed: the others only lead to it.
+/// Sets the limits on the last assumed role: the others only lead to it.
 ///
 /// # Errors
-/// The broker assumes none, so nobody could be told the limits.
+/// The broker assumes no role, so the limits can't be set.
 pub(super) fn limit(
     hops: &mut [Hop],
     base: Option<&Base>,
@@ -125,7 +127,7 @@ pub(super) fn limit(
 ) -> Result<(), Denial> {
     let Some(hop) = hops.last_mut() else {
         return match base {
-            // It is assumed with them.
+            // The web identity's role is assumed with the limits.
             Some(Base::WebIdentity(_)) => Ok(()),
             _ => {
                 let detail = "access and only_via_mcp are session policies of a role that the broker assumes, and the \
@@ -145,7 +147,7 @@ fn managed(arns: &[String]) -> Option<Vec<PolicyDescriptorType>> {
     Some(arns.collect::<Vec<_>>()).filter(|arns| !arns.is_empty())
 }
 
-/// The credentials of a role, which are its account's.
+/// The credentials of a role, with the account of the role.
 fn taken(
     answer: Option<aws_sdk_sts::types::Credentials>,
     role_arn: &str,

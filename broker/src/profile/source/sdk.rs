@@ -1,4 +1,4 @@
-//! What the SDK does for a load: its clients' configuration, and the providers that are its own.
+//! The SDK's part of a load: the configuration of its clients, and its own providers.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -32,10 +32,10 @@ use crate::process;
 use crate::profile::failure;
 use crate::profile::load::Effort;
 
-/// A service that has taken a call and says nothing for so long is away: the SDK would wait for ever.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The timeout of an attempt: the SDK would wait for ever for a service that accepts a call and doesn't answer.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a profile's calls are made.
+/// The parameters of a profile's calls.
 pub(super) struct Calls<'c> {
     pub(super) region: Option<Region>,
     pub(super) ca_bundle: Option<&'c Path>,
@@ -44,23 +44,23 @@ pub(super) struct Calls<'c> {
     pub(super) use_dual_stack: Option<bool>,
 }
 
-/// The configuration for calls of a profile, without credentials. Nothing of it comes from files or variables that the
-/// SDK reads by itself.
+/// The configuration for calls of a profile, without credentials. It contains nothing from files or
+/// variables that the SDK would read by itself.
 pub(super) async fn config(calls: Calls<'_>, effort: Effort) -> Result<SdkConfig, Denial> {
     let attempts = match effort {
         Effort::Waited => 3,
-        // The machine itself tries again.
+        // The actor itself retries.
         Effort::Background => 1,
     };
     let http = match calls.ca_bundle {
-        // Certificates are read anew: whoever replaces them means that.
+        // Certificates are reread, because they may have been replaced.
         Some(ca_bundle) => http_client(tls_context(ca_bundle).await?, Route::ByProxy),
         None => shared_client(Route::ByProxy),
     };
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .retry_config(RetryConfig::standard().with_max_attempts(attempts))
-        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(PATIENCE).build())
+        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build())
         .sleep_impl(TokioSleep::new())
         .http_client(http)
         .service_config(calls.endpoints)
@@ -70,8 +70,9 @@ pub(super) async fn config(calls: Calls<'_>, effort: Effort) -> Result<SdkConfig
     Ok(config.build())
 }
 
-/// One of the SDK's own providers. `metadata` is where the machine's service is; by itself the SDK asks the
-/// environment, and then files that aren't those of this broker.
+/// The credentials of one of the SDK's own providers. `metadata` is the URL of the machine's
+/// metadata service; by default the SDK reads it from the environment and from files that aren't
+/// this broker's.
 pub(super) async fn provide(
     named: Named,
     config: &SdkConfig,
@@ -131,18 +132,19 @@ pub(super) fn provider_config(config: &SdkConfig) -> ProviderConfig {
     provider
 }
 
-/// Which way a call goes.
+/// The route of a call.
 #[derive(Clone, Copy)]
 enum Route {
-    /// Past every proxy. The attack: one that is told of the metadata services could answer for them, and would see
-    /// what they give.
+    /// Without a proxy. The attack: a proxy in front of the metadata services could answer in their
+    /// place, and would see their credentials.
     Direct,
-    /// Through the proxy of the environment, if it names one: `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`. By itself the
-    /// SDK knows of none.
+    /// Through the proxy in the environment, if there is one: `HTTPS_PROXY`, `HTTP_PROXY`,
+    /// `NO_PROXY`. The SDK ignores these by default.
     ByProxy,
 }
 
-/// The client that trusts the machine's certificate authorities: to read those takes longer than most loads.
+/// The shared client that trusts the machine's certificate authorities: reading those takes longer
+/// than most loads.
 fn shared_client(route: Route) -> SharedHttpClient {
     static DIRECT: OnceLock<SharedHttpClient> = OnceLock::new();
     static BY_PROXY: OnceLock<SharedHttpClient> = OnceLock::new();
@@ -169,7 +171,7 @@ fn http_client(context: TlsContext, route: Route) -> SharedHttpClient {
     })
 }
 
-/// Trusts the certificate authorities of one file, and no others.
+/// A TLS context that trusts only the certificate authorities of one file.
 async fn tls_context(ca_bundle: &Path) -> Result<TlsContext, Denial> {
     let wrong = |why: String| {
         let detail = format!("ca_bundle {}: {why}", ca_bundle.display());
@@ -178,14 +180,14 @@ async fn tls_context(ca_bundle: &Path) -> Result<TlsContext, Denial> {
     let pem = tokio::fs::read(ca_bundle)
         .await
         .map_err(|error| wrong(process::explained(error).to_string()))?;
-    // The SDK's client would panic at what it can't read, and not before its first call.
+    // The SDK's client would panic on an invalid file, and only at its first call.
     let mut found = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
         found.add(certificate).map_err(|error| wrong(error.to_string()))?;
     }
     if found.is_empty() {
-        return Err(wrong("no certificate in PEM form is in it".to_owned()));
+        return Err(wrong("it contains no certificate in PEM form".to_owned()));
     }
     let trust = TrustStore::empty().with_pem_certificate(pem);
     let context = TlsContext::builder().with_trust_store(trust).build();

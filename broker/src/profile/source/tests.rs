@@ -20,7 +20,7 @@ fn source(directory: &Path, name: &str, aws_profile: &str) -> Arc<Source> {
     source_at(directory, name, aws_profile, "")
 }
 
-/// With keys added to the profile in the broker's configuration.
+/// A source with keys added to the profile in the broker's configuration.
 fn source_at(directory: &Path, name: &str, aws_profile: &str, added: &str) -> Arc<Source> {
     let text = format!(
         "[aws]\nconfig_file = \"{0}/config\"\ncredentials_file = \"{0}/credentials\"\n\
@@ -38,12 +38,12 @@ fn source_at(directory: &Path, name: &str, aws_profile: &str, added: &str) -> Ar
     Arc::new(Source::new(&config.profiles[0], &config, &surroundings, home, tokens))
 }
 
-/// What the files say now.
+/// The result of reading the files.
 async fn read(source: &Source) -> Reading {
     source.read(&*source.home.read().await, now()).await
 }
 
-/// What a load would be made of now.
+/// The inputs of a load.
 async fn inputs(source: &Source) -> Inputs {
     match read(source).await.found {
         Found::Inputs(inputs) => inputs,
@@ -51,7 +51,7 @@ async fn inputs(source: &Source) -> Inputs {
     }
 }
 
-/// A load, with what it was made of.
+/// A load and its inputs.
 async fn load_with_inputs(source: &Arc<Source>) -> (Result<Credentials, Denial>, Inputs) {
     let (sender, read) = std::sync::mpsc::channel();
     let on_read = Box::new(move |reading: Reading| drop(sender.send(reading.found)));
@@ -62,7 +62,7 @@ async fn load_with_inputs(source: &Arc<Source>) -> (Result<Credentials, Denial>,
     }
 }
 
-/// What has changed since a load.
+/// The change of the inputs since a load.
 async fn change(source: &Source, since: &Inputs) -> Option<Change> {
     inputs(source).await.change(Some(since))
 }
@@ -106,7 +106,7 @@ async fn each_load_reads_the_files_again() {
 }
 
 #[tokio::test]
-async fn what_a_credential_process_writes_to_standard_error_stays_there() {
+async fn the_standard_error_of_a_credential_process_is_discarded() {
     let directory = tempfile::tempdir().expect("a directory");
     let at = directory.path();
     write(at, "credentials", "");
@@ -158,7 +158,7 @@ async fn roles_on_top_of_a_credential_process() {
     }
 }
 
-/// An STS that gives each role, and a home with the profile `keys` and a web identity's token.
+/// An STS that returns any role, and a home with the profile `keys` and a web identity's token.
 async fn keys_and_a_token() -> (Fake, tempfile::TempDir) {
     let server = Fake::start(|asked| {
         let web = asked.text.contains("Action=AssumeRoleWithWebIdentity");
@@ -173,7 +173,8 @@ async fn keys_and_a_token() -> (Fake, tempfile::TempDir) {
     (server, directory)
 }
 
-/// The last role that is assumed has the limits of the configuration, wherever it stands; without one nothing is signed.
+/// The last assumed role has the limits of the configuration, wherever it is named; without a role
+/// nothing is signed.
 #[tokio::test]
 async fn guard_rails_are_session_policies_of_the_last_role() {
     let (server, directory) = keys_and_a_token().await;
@@ -193,7 +194,7 @@ async fn guard_rails_are_session_policies_of_the_last_role() {
     write(at, "config", &profiles.concat());
     let limits = "access = \"read-only\"\nonly_via_mcp = true\n";
     let top = format!("role_arn = \"arn:aws:iam::1:role/Top\"\n{limits}");
-    // Which calls there are, and that the last one alone is narrowed.
+    // The calls, of which only the last one is narrowed.
     for (profile, added, calls) in [
         ("once", limits, 1),
         ("twice", limits, 2),
@@ -215,7 +216,7 @@ async fn guard_rails_are_session_policies_of_the_last_role() {
         let mut wanted = vec![false; calls - 1];
         wanted.push(true);
         assert_eq!(narrowed, wanted, "{profile} {added}");
-        // The control: without them, nothing is narrowed.
+        // The control: without limits, nothing is narrowed.
         let before = server.asked().len();
         let without = added.replace(limits, "");
         let source = source_at(at, "dev", profile, &without);
@@ -229,7 +230,7 @@ async fn guard_rails_are_session_policies_of_the_last_role() {
         source.load(None, Effort::Waited, now(), Box::new(drop)).await.expect_err("no role");
     assert_eq!(denial.reason(), Reason::UnsupportedProfileSetting);
     assert!(denial.detail().contains("add role_arn"), "{denial}");
-    assert_eq!(server.asked().len(), before, "nobody was asked");
+    assert_eq!(server.asked().len(), before, "no call was made");
 }
 
 #[tokio::test]
@@ -280,7 +281,7 @@ async fn a_role_of_a_role_lives_an_hour_at_most() {
                     denial.detail().contains(role) && denial.detail().contains("an hour"),
                     "{denial}"
                 );
-                assert_eq!(server.asked().len(), before, "nobody was asked");
+                assert_eq!(server.asked().len(), before, "no call was made");
             }
             (loaded, _) => panic!("{profile} {added}: {loaded:?}"),
         }
@@ -295,9 +296,9 @@ fn assumed(id: &str) -> String {
     )
 }
 
-/// What AWS's services answer, and what a person has to do about it.
+/// The errors of AWS's services, and what a person has to do about them.
 #[tokio::test]
-async fn refusals_of_sts_are_told_apart() {
+async fn refusals_of_sts_have_different_reasons() {
     let clock = "Signature expired: 20261125T101500Z is now earlier than 20261126T095500Z (20261126T101000Z - 15 min.)";
     for (status, code, message, reason) in [
         (403, "AccessDenied", "no", Reason::AccessDenied),
@@ -335,12 +336,12 @@ async fn refusals_of_sts_are_told_apart() {
         assert_eq!(denial.reason(), reason, "{code}: {message}");
         let aws = denial.aws().expect("AWS's words");
         assert_eq!((aws.code(), aws.message()), (code, message));
-        assert_eq!(server.asked().len(), 1, "in the background the machine itself tries again");
+        assert_eq!(server.asked().len(), 1, "in the background the actor itself retries");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_takes_a_call_and_says_nothing_is_not_waited_for() {
+async fn a_service_that_does_not_answer_times_out() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let (taken, calls) = std::sync::mpsc::channel();
@@ -358,7 +359,7 @@ async fn a_service_that_takes_a_call_and_says_nothing_is_not_waited_for() {
     let role = "role_arn = arn:aws:iam::1:role/X\nsource_profile = keys\n";
     write(at, "config", &format!("[profile dev]\n{role}endpoint_url = {url}\n"));
     let source = source(at, "dev", "dev");
-    // The runtime's time stands still until the call has arrived.
+    // The runtime's time is paused until the call has arrived.
     let arrived = tokio::task::spawn_blocking(move || calls.recv());
     let started = tokio::time::Instant::now();
     let loading = source.load(None, Effort::Background, now(), Box::new(drop));

@@ -49,7 +49,7 @@ fn what_the_aws_cli_wrote_is_read() {
     assert_eq!(token.renewal.expect("a renewal").refresh.expose(), "r");
     let old = parse(br#"{"accessToken":"a","expiresAt":"2020-06-17T10:02:08UTC"}"#);
     assert!(old.is_some_and(|token| token.renewal.is_none()));
-    // Half of a file, and none at all.
+    // A cut file, and an empty one.
     assert!(parse(&text.as_bytes()[..60]).is_none());
     assert!(parse(b"").is_none());
     assert!(parse(br#"{"accessToken":"a"}"#).is_none());
@@ -70,14 +70,14 @@ async fn what_is_written_is_read_again() {
     let read = tokens.find(&session(None)).await.expect("a token");
     assert_eq!(format!("{read:?}"), format!("{written:?}"));
     assert_eq!(read.access.expose(), "a");
-    // A newer one takes its place.
+    // A newer token replaces it.
     assert!(!tokens.store(&session(None), token("b", 6000)).await);
     assert_eq!(tokens.find(&session(None)).await.expect("a token").access.expose(), "b");
     assert!(tokens.find(&session(Some("other"))).await.is_err());
 }
 
 #[tokio::test]
-async fn a_later_sign_in_of_another_program_counts_more_than_what_is_kept() {
+async fn a_later_sign_in_of_another_program_replaces_the_token_in_memory() {
     let home = tempfile::tempdir().expect("a home");
     let aws = home.path().join(".aws");
     std::fs::write(&aws, "").expect("a file in the way");

@@ -4,7 +4,7 @@ use serde_json::json;
 use super::*;
 use crate::profile::fake::{Answer, Fake};
 
-/// What the SDK makes of an answer of the server.
+/// The error that the SDK makes of a server's response.
 async fn asked(answer: Answer) -> (TokenError, Denial) {
     let server = Fake::start(move |_| answer.clone()).await;
     let config = server.config().await;
@@ -23,7 +23,7 @@ async fn asked(answer: Answer) -> (TokenError, Denial) {
     (TokenError::of(&error), not_renewed(&error, "sso-oidc:CreateToken", &secrets))
 }
 
-/// Each error, by AWS's type, by the code of the body, and what it means for a renewal.
+/// Each error, by AWS's type, by the code in the body, and its reason for a renewal.
 const KNOWN: [(&str, &str, TokenError, Reason); 20] = [
     (
         "AuthorizationPendingException",
@@ -73,7 +73,7 @@ const KNOWN: [(&str, &str, TokenError, Reason); 20] = [
 ];
 
 #[tokio::test]
-async fn an_error_is_known_by_its_type_by_its_code_and_by_both() {
+async fn errors_are_recognised_by_type_by_code_and_by_both() {
     for (kind, code, error, reason) in KNOWN {
         let by_code = of_code(code).expect(code);
         let forms = [
@@ -81,7 +81,7 @@ async fn an_error_is_known_by_its_type_by_its_code_and_by_both() {
             (json!({"__type": format!("{kind}:http://internal.amazon.com/")}), error),
             (json!({"error": code, "error_description": "words"}), by_code),
             (json!({"__type": kind, "error": code}), by_code),
-            // A code that isn't known leaves the type, and the other way round.
+            // With an unknown code, the type counts, and vice versa.
             (json!({"__type": kind, "error": "x"}), error),
             (json!({"__type": "NewException", "error": code}), by_code),
         ];
@@ -94,7 +94,7 @@ async fn an_error_is_known_by_its_type_by_its_code_and_by_both() {
     }
 }
 
-/// AccessDeniedException is the type of all of these: only the body tells them apart.
+/// AccessDeniedException is the type of all of these: only the body distinguishes them.
 #[tokio::test]
 async fn the_codes_of_aws_login() {
     for (code, expected) in [
@@ -125,7 +125,7 @@ async fn without_a_known_code_the_status_decides() {
         (500, "", Unavailable, Reason::CredentialsUnavailable),
         (503, r#"{"__type":"NewException"}"#, Unavailable, Reason::CredentialsUnavailable),
         (500, r#"{"error":"invalid_grant"}"#, Unavailable, Reason::CredentialsUnavailable),
-        // Not an error of the server: it says nothing that can be read.
+        // A successful status with an unreadable body.
         (200, "<html>Sign in to the network</html>", Unavailable, Reason::CredentialsUnavailable),
     ] {
         let (found, denial) = asked((status, body.to_owned())).await;
@@ -135,16 +135,16 @@ async fn without_a_known_code_the_status_decides() {
 }
 
 #[tokio::test]
-async fn without_an_answer_it_is_no_refusal() {
+async fn a_missing_answer_is_not_a_refusal() {
     let server = Fake::start(|_| (200, String::new())).await;
     let config = server.config().await.to_builder().endpoint_url("http://127.0.0.1:1").build();
     let error = Client::new(&config).create_token().client_id("c").send().await;
-    assert_eq!(TokenError::of(&error.expect_err("nobody is there")), Unreachable);
+    assert_eq!(TokenError::of(&error.expect_err("no server answers")), Unreachable);
 }
 
-/// A hostile or careless server repeats what it was sent.
+/// The attack, or a careless server: it repeats what it was sent.
 #[tokio::test]
-async fn nothing_of_the_body_but_a_known_code_is_told() {
+async fn only_a_known_code_of_the_body_is_shown() {
     let canary = "canary-refresh";
     for body in [
         json!({"error": "invalid_grant", "error_description": canary, "refreshToken": canary}),

@@ -1,4 +1,4 @@
-//! Real files; the looks are of the paused runtime's time.
+//! Tests with real files; the checks use the paused runtime's time.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -21,7 +21,7 @@ fn keys(id: &str) -> String {
 }
 
 impl Home {
-    /// A home whose profile `dev` is loaded and watched. The config file is what `config` names.
+    /// A home whose profile `dev` is loaded and watched, with `config` as the config file.
     async fn new(config: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let at = directory.path();
@@ -61,7 +61,7 @@ impl Home {
         self.profiles.view(&name, None, SystemTime::UNIX_EPOCH).await.expect("a view")
     }
 
-    /// Waits for a state; says how many seconds of the runtime it took.
+    /// Waits for a state; returns the elapsed seconds of the runtime.
     async fn until(&self, reached: impl Fn(&View) -> bool) -> f64 {
         let started = tokio::time::Instant::now();
         let mut changes = self.profiles.changes();
@@ -85,7 +85,7 @@ fn write(directory: &Path, name: &str, text: &str) {
     std::fs::write(directory.join(name), text).expect(name);
 }
 
-/// What the kubelet does to a mounted volume.
+/// What kubelet does in a mounted volume.
 fn swap(at: &Path, text: &str) {
     let version = at.join(format!("..{}", text.len()));
     std::fs::create_dir(&version).expect("a directory");
@@ -99,13 +99,13 @@ fn swap(at: &Path, text: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_edited_file_counts_within_a_second() {
+async fn an_edited_file_is_loaded_within_a_second() {
     let home = Home::new("config").await;
     assert_eq!(home.id().await, Ok("A".to_owned()));
     home.write("credentials", &keys("B"));
     assert!(home.until(|view| view.generation == 2).await < 1.0);
     assert_eq!(home.id().await, Ok("B".to_owned()));
-    // And one that was replaced.
+    // A replaced file is loaded too.
     home.write("new", &keys("C"));
     let at = home.directory.path();
     std::fs::rename(at.join("new"), at.join("credentials")).expect("a rename");
@@ -113,15 +113,15 @@ async fn an_edited_file_counts_within_a_second() {
     assert_eq!(home.id().await, Ok("C".to_owned()));
 }
 
-/// `aws configure` and Terraform write several times in a row: no write is lost, whenever it comes.
+/// `aws configure` and Terraform write several times in a row: no write is lost at any time.
 #[test]
 fn an_edit_while_the_files_are_read_is_another_change() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("credentials");
-    let look = || vec![(path.clone(), Mark::of(&path))];
-    let mut looks = Looks::default();
+    let marks = || vec![(path.clone(), Mark::of(&path))];
+    let mut checks = Checks::default();
     let mut settled = |text: Option<&str>| {
-        let settled = looks.settled(look());
+        let settled = checks.settled(marks());
         if let Some(text) = text {
             std::fs::write(&path, text).expect("written");
         }
@@ -129,7 +129,7 @@ fn an_edit_while_the_files_are_read_is_another_change() {
     };
     assert!(!settled(Some("first")));
     assert!(!settled(None));
-    // The files are read now, and written meanwhile.
+    // The files are read now, and written in between.
     assert!(settled(Some("the second, which the reader misses")));
     assert!(!settled(None), "it has to stand still");
     assert!(settled(None), "and is read then");
@@ -137,7 +137,7 @@ fn an_edit_while_the_files_are_read_is_another_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_swap_of_a_mounted_volume_counts_within_a_second() {
+async fn a_swap_of_a_mounted_volume_is_loaded_within_a_second() {
     let home = Home::new("mounted").await;
     swap(home.directory.path(), "[profile dev]\nregion = eu-west-3\n");
     assert!(home.until(|view| view.region.as_deref() == Some("eu-west-3")).await < 1.0);
@@ -146,12 +146,12 @@ async fn a_swap_of_a_mounted_volume_counts_within_a_second() {
 #[tokio::test(start_paused = true)]
 async fn a_change_of_another_profile_loads_nothing() {
     let home = Home::new("config").await;
-    tokio::time::sleep(LOOK * 4).await;
+    tokio::time::sleep(INTERVAL * 4).await;
     let mut changes = home.profiles.changes();
     changes.mark_unchanged();
     home.write("config", "[profile other]\nregion = eu-west-1\n");
-    deadline::within(changes.changed()).await.expect("a look");
-    tokio::time::sleep(LOOK * 4).await;
+    deadline::within(changes.changed()).await.expect("a check");
+    tokio::time::sleep(INTERVAL * 4).await;
     assert_eq!(home.view().await.state, ProfileState::Fresh);
     assert_eq!(home.view().await.generation, 1);
 }
@@ -163,7 +163,7 @@ async fn half_a_file_breaks_nothing() {
         home.write("credentials", half);
         for _ in 0..5 {
             assert_eq!(home.id().await, Ok("A".to_owned()), "{half}");
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(INTERVAL).await;
         }
     }
     home.write("credentials", &keys("B"));
@@ -174,10 +174,10 @@ async fn half_a_file_breaks_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_file_that_is_being_written_is_not_read() {
     let home = Home::new("config").await;
-    // Between two looks there is always more of it.
+    // The file grows between any two checks.
     for length in 0..keys("B").len() {
         home.write("credentials", &keys("B")[..length]);
-        tokio::time::sleep(LOOK / 2).await;
+        tokio::time::sleep(INTERVAL / 2).await;
         let view = home.view().await;
         assert_eq!((view.state, view.generation), (ProfileState::Fresh, 1), "{length}");
     }
@@ -186,7 +186,7 @@ async fn a_file_that_is_being_written_is_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_profile_that_is_taken_out_loses_its_keys() {
+async fn a_removed_profile_loses_its_keys() {
     for take_out in [(|at: &Path| write(at, "credentials", "[other]\n")) as fn(&Path), |at| {
         std::fs::remove_file(at.join("credentials")).expect("there")
     }] {
@@ -201,7 +201,7 @@ async fn a_profile_that_is_taken_out_loses_its_keys() {
         assert!(home.until(|view| view.state == ProfileState::Misconfigured).await < 1.0);
         assert!(held.upgrade().is_none(), "freed, and zeroed with that");
         assert_eq!(home.id().await, Err(Reason::ProfileMisconfigured));
-        // It comes back.
+        // The profile is restored.
         home.write("credentials", &keys("B"));
         assert!(home.until(|view| view.state == ProfileState::Fresh).await < 1.0);
         assert!(home.actor().is_touched());

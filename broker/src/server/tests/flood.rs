@@ -1,4 +1,4 @@
-//! A caller that may sign, and tries to fill the broker's memory.
+//! The attack: a caller that may sign fills the broker's memory.
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -10,12 +10,13 @@ use tower::{Service, ServiceExt};
 
 use super::*;
 
-/// Less than a head may have.
+/// Less than the largest head, in bytes.
 const PIECE: usize = 80 << 10;
 
-/// The beginning of a request for a signature; its end never comes.
+/// The beginning of a request for a signature, whose end is never sent.
 fn endless() -> http::Request<Body> {
-    // gRPC over HTTP/2, "Length-Prefixed-Message": not compressed, and so many bytes. Then a URI of so many.
+    // gRPC over HTTP/2, "Length-Prefixed-Message": not compressed, and the length. Then the length
+    // of a URI.
     let mut head = vec![0];
     head.extend_from_slice(&(1_u32 << 20).to_be_bytes());
     head.extend_from_slice(b"\x1a\x80\xf0\x05");
@@ -36,7 +37,7 @@ async fn a_caller_s_heads_have_a_limit_together() {
         let ready = channel.ready().await.expect("a connection");
         others.push(tokio::spawn(ready.call(endless())));
     }
-    // Of 8 MiB, 102 have all of their bytes, and leave more than a small one takes.
+    // With 8 MiB, 102 requests have all of their bytes, and the rest doesn't suffice for a small one.
     while others.len() > 102 {
         let first = futures_util::future::select_all(others);
         let (refused, _, rest) = deadline::within(first).await;
@@ -52,9 +53,9 @@ async fn a_caller_s_heads_have_a_limit_together() {
     others.iter().for_each(JoinHandle::abort);
 }
 
-/// Lists and the like have a rate for each user: they cost more than they seem.
+/// Lists and similar calls have a rate for each user, because they are expensive.
 #[tokio::test]
-async fn who_asks_for_lists_all_the_time_is_told_to_wait() {
+async fn frequent_lists_are_rate_limited() {
     let broker = Broker::start("");
     let client = broker.client().await;
     let asking = || {

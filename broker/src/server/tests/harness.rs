@@ -1,4 +1,4 @@
-//! A broker on files of its own, over a real socket, in this process.
+//! A broker with files of its own, over a real socket, in this process.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::server::{Reread, Sockets, serve};
 
 pub(super) const SECRET: &str = "canarysecretcanarysecretcanarysecret1234";
 
-/// A directory with AWS files and a configuration, and a broker on it.
+/// A directory with AWS files and a configuration, and a broker that uses them.
 pub(super) struct Broker {
     pub(super) directory: tempfile::TempDir,
     pub(super) serving: JoinHandle<Result<(), Error>>,
@@ -38,12 +38,12 @@ impl Broker {
         path
     }
 
-    /// Starts one; `rules` goes to the end of the configuration.
+    /// Starts a broker; `rules` is appended to the configuration.
     pub(super) fn start(rules: &str) -> Self {
         Self::start_while(rules, |_, _| {})
     }
 
-    /// Starts one; `edit` gets the directory and the configuration, which has been parsed by then.
+    /// Starts a broker; `edit` gets the directory and the configuration, after it was parsed.
     pub(super) fn start_while(rules: &str, edit: impl FnOnce(&Path, &str)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let at = directory.path();
@@ -101,7 +101,7 @@ impl Broker {
         self.channel_of(&Endpoint::from_static("http://broker")).await
     }
 
-    /// A connection with settings of its own.
+    /// A connection with other settings.
     pub(super) async fn channel_of(&self, endpoint: &Endpoint) -> Channel {
         let path = self.socket();
         deadline::until(|| {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::profile::fake::Fake;
 
-/// What a server of IAM Identity Center answers to someone who signs in once they are let.
+/// A server of IAM Identity Center, which answers as to a person who signs in once `let_in` is set.
 async fn identity_center(let_in: Arc<AtomicBool>) -> Fake {
     Fake::start(move |asked| {
         let answer = match asked.path.as_str() {
@@ -27,7 +27,7 @@ async fn identity_center(let_in: Arc<AtomicBool>) -> Fake {
 }
 
 /// Makes `ghost` a profile of that server.
-fn haunt(broker: &Broker, server: &Fake) {
+fn use_server(broker: &Broker, server: &Fake) {
     let config = format!(
         "[profile ghost]\nsso_session = team\nsso_account_id = 1\nsso_role_name = R\nendpoint_url = {}\n\
          [sso-session team]\nsso_region = us-east-1\nsso_start_url = https://x/start\n",
@@ -42,9 +42,9 @@ async fn a_person_signs_in_and_the_next_signature_is_theirs() {
 
     let let_in = Arc::new(AtomicBool::new(false));
     let (broker, server) = (Broker::start(""), identity_center(Arc::clone(&let_in)).await);
-    haunt(&broker, &server);
+    use_server(&broker, &server);
     let mut client = broker.client().await;
-    let status = client.sign(request("ghost")).await.expect_err("nobody has signed in");
+    let status = client.sign(request("ghost")).await.expect_err("no one has signed in");
     assert_eq!(reason(&status), "LOGIN_REQUIRED");
 
     let login = v1::LoginRequest { profile: "ghost".to_owned() };
@@ -59,7 +59,7 @@ async fn a_person_signs_in_and_the_next_signature_is_theirs() {
             ("ABCD", "https://x/")
         );
     }
-    // One hangs up; the other one's goes on.
+    // One caller hangs up; the other one's stream continues.
     drop(joined);
     let_in.store(true, Ordering::SeqCst);
     let event = deadline::within(events.message()).await.expect("an end").expect("an end").event;
@@ -72,7 +72,7 @@ async fn a_person_signs_in_and_the_next_signature_is_theirs() {
 }
 
 #[tokio::test]
-async fn who_may_not_sign_in_is_told_so() {
+async fn a_forbidden_sign_in_is_reported() {
     let rule = |login| {
         let uid = uid();
         format!(
@@ -88,7 +88,7 @@ async fn who_may_not_sign_in_is_told_so() {
         (true, "nobody", "PROFILE_NOT_ALLOWED"),
     ] {
         let broker = Broker::start(&rule(allowed));
-        haunt(&broker, &server);
+        use_server(&broker, &server);
         let status = broker.client().await.login(login(profile)).await.expect_err(profile);
         assert_eq!(reason(&status), expected, "{profile}");
     }

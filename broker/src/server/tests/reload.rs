@@ -1,9 +1,9 @@
-//! Another configuration under a broker that runs.
+//! Changes the configuration of a running broker.
 
 use super::*;
 
 #[tokio::test]
-async fn a_changed_configuration_is_in_force_at_once_and_a_bad_one_never() {
+async fn a_valid_configuration_takes_effect_and_an_invalid_one_does_not() {
     let broker = Broker::start("");
     let at = broker.directory.path();
     let before = std::fs::read_to_string(at.join("broker.toml")).expect("a configuration");
@@ -12,7 +12,7 @@ async fn a_changed_configuration_is_in_force_at_once_and_a_bad_one_never() {
         client.watch_profiles(v1::WatchProfilesRequest {}).await.expect("a stream").into_inner();
     client.sign(request("dev")).await.expect("a signature");
 
-    // With errors: the previous one stays in force, and the list says so.
+    // With errors: the previous one stays in effect, and the list reports it.
     Broker::write(at, "broker.toml", &format!("{before}[nonsense]\n"));
     loop {
         let list = deadline::within(changes.message()).await.expect("a list").expect("a list");
@@ -23,7 +23,7 @@ async fn a_changed_configuration_is_in_force_at_once_and_a_bad_one_never() {
     }
     client.sign(request("dev")).await.expect("a signature");
 
-    // Right: one profile is gone, another one described in other words, and keeps its credentials.
+    // Valid: one profile is removed, another one has a new description, and keeps its credentials.
     let after = before.replace("For tests", "Other words");
     let after = after.replace("[[profile]]\nname = \"ghost\"", "[[profile]]\nname = \"late\"");
     Broker::write(at, "broker.toml", &after);
@@ -41,7 +41,7 @@ async fn a_changed_configuration_is_in_force_at_once_and_a_bad_one_never() {
     );
     let status = client.sign(request("ghost")).await.expect_err("gone");
     assert_eq!(reason(&status), "PROFILE_NOT_ALLOWED");
-    // The AWS files are watched as before.
+    // The AWS files are still watched.
     let keys = "[dev]\naws_access_key_id = OTHER\naws_secret_access_key = s\n";
     Broker::write(at, "credentials", keys);
     while deadline::within(changes.message()).await.expect("a list").expect("a list").profiles[0]
@@ -53,7 +53,7 @@ async fn a_changed_configuration_is_in_force_at_once_and_a_bad_one_never() {
 }
 
 #[tokio::test]
-async fn a_rule_that_is_taken_back_allows_nothing_more() {
+async fn a_removed_rule_allows_nothing() {
     let broker =
         Broker::start(&format!("[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"*\"]\n", uid()));
     let at = broker.directory.path();
@@ -75,10 +75,10 @@ async fn a_rule_that_is_taken_back_allows_nothing_more() {
     assert_eq!(reason(&status), "PEER_NOT_ALLOWED");
 }
 
-/// An edit between the reading of the file and the first look at it is seen, though the file never changes
-/// again: a rule that was taken back would stay in force for ever.
+/// An edit between the first reading and the first check is detected, though the file isn't changed
+/// again. The attack: a removed rule would stay in effect for ever.
 #[tokio::test]
-async fn an_edit_during_the_start_is_seen() {
+async fn an_edit_during_the_start_is_detected() {
     let rule = format!("[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"*\"]\n", uid());
     let broker = Broker::start_while(&rule, |at, text| {
         let other = rule.replace(&format!("uid = {}", uid()), &format!("uid = {}", uid() + 1));
@@ -90,7 +90,7 @@ async fn an_edit_during_the_start_is_seen() {
     assert_eq!(reason(&status), "PEER_NOT_ALLOWED");
 }
 
-/// The attack: the rule is taken back while the call waits for its keys, which may take a minute.
+/// The attack: the rule is removed while the call waits for its keys, which may take a minute.
 #[tokio::test]
 async fn a_call_that_waited_for_its_keys_is_authorized_again() {
     let rules = format!("[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"*\"]\n", uid());
@@ -123,7 +123,7 @@ async fn a_call_that_waited_for_its_keys_is_authorized_again() {
     Broker::write(at, "broker.toml", &before.replace(&ours, &theirs));
     until(&<[v1::Profile]>::is_empty).await;
     assert!(!waiting.is_finished());
-    // The program goes on, and the keys come.
+    // The program continues, and the keys are loaded.
     let gate = at.join("gate");
     let opening = tokio::task::spawn_blocking(move || std::fs::write(gate, "go\n"));
     deadline::within(opening).await.expect("a thread").expect("it is read");

@@ -23,12 +23,12 @@ fn body(pieces: Vec<Bytes>, ends: bool) -> tonic::body::Body {
     }
 }
 
-/// As large as the frames of HTTP/2 are.
+/// Cuts the text into pieces of the size of HTTP/2 frames.
 fn pieces(text: &[u8]) -> Vec<Bytes> {
     text.chunks(16 << 10).map(Bytes::copy_from_slice).collect()
 }
 
-/// What comes of a message: its head as it was sent, its body's hash.
+/// Reads a message: its head as it was sent, and the hash of its body.
 async fn read(pieces: Vec<Bytes>) -> Result<(SignRequest, Option<[u8; 32]>), Reason> {
     let budget = Arc::new(Budget::default());
     let mut share = Share::new(&budget, crate::peer::PeerId::Uid(1));
@@ -67,7 +67,7 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 #[tokio::test]
-async fn a_message_is_read_however_it_is_cut() {
+async fn a_message_is_read_with_any_cuts() {
     let bytes = |bytes: &'static [u8]| Bytes::from_static(bytes);
     for payload in [
         None,
@@ -88,7 +88,7 @@ async fn a_message_is_read_however_it_is_cut() {
         }
         let single = text.chunks(1).map(Bytes::copy_from_slice).collect();
         assert_eq!(read(single).await, Ok((expected, hash)));
-        // What breaks off is no message.
+        // A message that is cut off is refused.
         for at in 0..text.len() {
             let cut = vec![Bytes::copy_from_slice(&text[..at])];
             assert_eq!(read(cut).await, Err(Reason::InvalidMessage), "cut off at {at}");
@@ -99,7 +99,7 @@ async fn a_message_is_read_however_it_is_cut() {
 }
 
 #[tokio::test]
-async fn what_is_no_message_is_refused() {
+async fn an_invalid_message_is_refused() {
     let good =
         request(Some(sign_request::Payload::Body(Bytes::from_static(b"{}")))).encode_to_vec();
     let after_body = [good.as_slice(), b"\x0a\x03dev"].concat();
@@ -117,7 +117,7 @@ async fn what_is_no_message_is_refused() {
         framed(b"\x00\x00"),         // field 0
         framed(b"\x0b\x0c"),         // a group
         framed(b"\x0a\x02\xff\xfe"), // not UTF-8
-        framed(b"\x22\x02\x08\x01"), // a header that is none
+        framed(b"\x22\x02\x08\x01"), // an invalid header
     ] {
         assert_eq!(
             read(vec![wrong.clone().into()]).await,
@@ -130,7 +130,8 @@ async fn what_is_no_message_is_refused() {
     assert!(read(vec![framed(&newer).into()]).await.is_ok());
 }
 
-/// The attacks of which a few megabytes cost gigabytes: everything is bounded before it is decoded.
+/// The attacks: messages in which a few megabytes take gigabytes of memory. Everything is bounded
+/// before it is decoded.
 #[tokio::test]
 async fn heads_are_bounded() {
     let empty_headers = b"\x22\x00".repeat(1 << 20);
@@ -142,7 +143,7 @@ async fn heads_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_comes_too_slowly_is_given_up() {
+async fn a_message_that_is_sent_too_slowly_is_refused() {
     let budget = Arc::new(Budget::default());
     let mut share = Share::new(&budget, crate::peer::PeerId::Uid(1));
     let text = framed(&request(None).encode_to_vec());

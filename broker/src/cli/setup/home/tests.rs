@@ -1,4 +1,4 @@
-//! A person prepares their home before root looks at it.
+//! The attack: a person prepares their home before root reads it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -42,7 +42,7 @@ impl Homes {
 }
 
 #[test]
-fn all_files_go_and_all_come_back() {
+fn all_files_are_moved_and_moved_back() {
     let homes = Homes::new();
     homes.write("person/.aws/credentials", KEY);
     homes.write("person/.aws/sso/cache/token.json", "{}");
@@ -55,7 +55,7 @@ fn all_files_go_and_all_come_back() {
     assert_eq!(fs::metadata(&there).expect("there").permissions().mode() & 0o777, 0o600);
     let mode = fs::metadata(homes.path("broker/.aws")).expect("there").permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
-    // Once more there is nothing to do.
+    // A second run has nothing to do.
     assert_eq!(homes.give(), Ok(0));
 
     let back = homes.of("broker").move_to(&homes.of("person"), homes.uid, homes.gid);
@@ -64,9 +64,9 @@ fn all_files_go_and_all_come_back() {
     assert!(homes.path("person/.aws/sso/cache/token.json").exists());
 }
 
-/// Each is a way to have root hand over another file, or wait for ever.
+/// Each of these would make root hand over another file, or wait for ever.
 #[test]
-fn what_is_no_plain_file_of_the_person_s_is_refused() {
+fn files_that_are_not_regular_files_of_the_person_are_refused() {
     type Trap = fn(&Homes, &Path);
     let traps: [(Trap, &str); 3] = [
         (|homes, at| symlink(homes.path("secret"), at).expect("linked"), "is a link"),
@@ -85,7 +85,7 @@ fn what_is_no_plain_file_of_the_person_s_is_refused() {
     for (trap, why) in traps {
         for name in ["config", "sso/cache/x.json"] {
             let homes = Homes::new();
-            homes.write("secret", "of somebody else");
+            homes.write("secret", "of another user");
             trap(&homes, &homes.path("person/.aws").join(name));
             let error = homes.give().expect_err(why);
             assert!(error.contains(why) && error.contains(name), "{error}");
@@ -106,12 +106,12 @@ fn a_link_in_place_of_the_directory_is_refused() {
     symlink(homes.path("elsewhere"), homes.path("person/.aws")).expect("linked");
     let error = AwsDirectory::open(&homes.path("person"), homes.uid).expect_err("a link");
     assert!(error.contains("is a link"), "{error}");
-    // The way back doesn't write through it either.
+    // Moving back doesn't write through the link either.
     AwsDirectory::make(&homes.path("person"), homes.uid, homes.gid).expect_err("a link");
 }
 
 #[test]
-fn somebody_else_s_directory_is_refused() {
+fn another_user_s_directory_is_refused() {
     let homes = Homes::new();
     let error =
         AwsDirectory::open(&homes.path("person"), homes.uid + 1).expect_err("another owner");

@@ -1,4 +1,4 @@
-//! What a person is told that will be done.
+//! Tests of the description of the steps.
 
 use super::*;
 use crate::config::CredentialsFrom;
@@ -81,7 +81,7 @@ fn a_unit_runs_this_program_where_no_package_ships_one() {
     assert!(packaged.contains("systemctl enable --now sigward-broker@1000.socket"), "{packaged}");
 }
 
-/// The network is open where AWS is asked, and closed where it isn't.
+/// The service has network access only if a profile needs AWS.
 #[test]
 fn static_keys_need_no_network() {
     let offline = "/etc/systemd/system/sigward-broker@1000.service.d/offline.conf";
@@ -93,7 +93,7 @@ fn static_keys_need_no_network() {
 }
 
 #[test]
-fn what_will_not_work_is_said() {
+fn limitations_are_reported() {
     let program = listed("tool", "credential process");
     let web = Listed {
         reads: vec!["/home/alice/token".into(), "/etc/token".into()],
@@ -111,7 +111,7 @@ fn what_will_not_work_is_said() {
 }
 
 #[test]
-fn what_can_not_be_set_up_is_refused() {
+fn a_setup_that_cannot_work_is_refused() {
     let broken = Listed { fault: Some("/c:3: is wrong".to_owned()), ..listed("broken", "sso") };
     let known = [listed("dev", "sso"), broken, listed("default", "")];
     let refused = |endpoints: &[&str], wanted: &[&str]| {
@@ -127,7 +127,7 @@ fn what_can_not_be_set_up_is_refused() {
 }
 
 #[test]
-fn the_way_back_keeps_what_can_not_be_had_again() {
+fn undo_keeps_what_cannot_be_restored() {
     let text = undo(&facts()).show();
     assert!(text.contains("move /var/lib/sigward-1000/.aws/* to /home/alice/.aws"), "{text}");
     assert!(

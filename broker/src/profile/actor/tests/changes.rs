@@ -1,9 +1,9 @@
-//! What credentials are made of changes, or goes away.
+//! Tests of changed and removed inputs.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_loaded_at_once_and_what_ran_before_it_does_not_count() {
+async fn a_change_is_loaded_at_once_and_supersedes_a_running_load() {
     let login = Denial::new(Reason::LoginRequired, "expired");
     let (actor, script) = scripted([Err(login), keys("B", None), keys("C", None)], 0);
     let waiting = {
@@ -11,7 +11,7 @@ async fn a_change_is_loaded_at_once_and_what_ran_before_it_does_not_count() {
         tokio::spawn(async move { id(&actor, &script, 0).await })
     };
     deadline::until(|| loads(&script) > 0).await;
-    // Someone signs in while a load with the old token is on its way.
+    // A person signs in while a load with the old token is running.
     actor.change(Change::Files);
     script.gate.add_permits(2);
     assert_eq!(waiting.await.expect("an answer"), Ok("B".to_owned()));
@@ -41,7 +41,7 @@ async fn keys_that_never_end_do_not_outlive_their_source_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_dropped_is_gone_and_a_load_from_before_does_not_bring_it_back() {
+async fn dropped_keys_are_not_brought_back_by_an_earlier_load() {
     let (actor, script) = scripted([keys("A", Some(1000)), keys("B", None), keys("C", None)], 1);
     assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
     let held = Arc::downgrade(&actor.status.load().held.as_ref().expect("held").credentials);
@@ -53,7 +53,7 @@ async fn what_is_dropped_is_gone_and_a_load_from_before_does_not_bring_it_back()
     settle(&actor).await;
     assert_eq!(id(&actor, &script, 0).await, Err(Reason::ProfileMisconfigured));
     assert_eq!(actor.view(at(0)).state, ProfileState::Misconfigured);
-    // It is there again.
+    // The profile exists again.
     script.gate.add_permits(1);
     actor.change(Change::Files);
     settle(&actor).await;
@@ -65,7 +65,7 @@ async fn what_is_dropped_is_gone_and_a_load_from_before_does_not_bring_it_back()
     assert_eq!(loads(&script), 3);
 }
 
-/// Hangs where the list says so, and else answers from it.
+/// A source that hangs at some list entries, and returns the others.
 struct Moody {
     loads: AtomicUsize,
     answers: Mutex<VecDeque<Option<Result<Keys, Denial>>>>,
@@ -93,7 +93,7 @@ fn moody(
     (Arc::new(Actor::new(source, watch::Sender::new(()), Wall::new().clock())), moody)
 }
 
-/// Someone who waits for a signature, when the load for it has begun.
+/// A task that waits for a signature, after its load has started.
 async fn waiting(
     actor: &Arc<Actor>,
     moody: &Moody,
@@ -107,7 +107,7 @@ async fn waiting(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_load_that_hangs_does_not_hold_up_a_change() {
+async fn a_hanging_load_does_not_block_a_change() {
     let (actor, moody) = moody([None, Some(keys("B", None))]);
     let waiter = waiting(&actor, &moody).await;
     let started = Instant::now();
@@ -118,7 +118,7 @@ async fn a_load_that_hangs_does_not_hold_up_a_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_a_profile_that_goes_and_one_that_comes_back_is_loaded() {
+async fn a_removed_profile_ends_all_waits_and_a_restored_one_is_loaded() {
     let (actor, moody) = moody([None, None, Some(keys("B", None))]);
     let waiter = waiting(&actor, &moody).await;
     let started = Instant::now();
@@ -127,7 +127,7 @@ async fn nobody_waits_for_a_profile_that_goes_and_one_that_comes_back_is_loaded(
     assert_eq!(denial.reason(), Reason::ProfileMisconfigured);
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 
-    // It goes and comes back while a load hangs, and nobody asks.
+    // The profile is removed and restored while a load hangs, without requests.
     actor.change(Change::Files);
     deadline::until(|| moody.loads.load(Ordering::SeqCst) == 2).await;
     forget(&actor, Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
@@ -137,17 +137,18 @@ async fn nobody_waits_for_a_profile_that_goes_and_one_that_comes_back_is_loaded(
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_of_what_the_file_says_no_more_are_not_used_up() {
+async fn keys_are_dropped_when_the_file_has_changed() {
     let refused = || Err(Denial::new(Reason::ProfileMisconfigured, "no such role"));
     let away = || Err(unavailable());
     for (change, failure, served) in [
-        // Another role was written down, which STS refuses, or nobody can be asked for: the one before isn't a substitute.
+        // A different role was configured, which STS refuses, or STS is unavailable: the previous
+        // role isn't a substitute.
         (Some(Change::Files), &refused as &dyn Fn() -> _, false),
         (Some(Change::Files), &away, false),
-        // Somebody signed out, or in again.
+        // A person signed out, or in again.
         (Some(Change::Token), &refused, false),
         (Some(Change::Token), &away, true),
-        // AWS refuses what the file has said all along: what it gave is good until its end.
+        // AWS refuses the unchanged configuration: the issued keys stay valid until their expiry.
         (None, &refused, true),
         (None, &away, true),
     ] {
@@ -156,7 +157,7 @@ async fn keys_of_what_the_file_says_no_more_are_not_used_up() {
         assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
         match change {
             Some(change) => actor.change(change),
-            // Half of life.
+            // Half of the lifetime.
             None => tokio::time::sleep(Duration::from_secs(1801)).await,
         }
         settle(&actor).await;
@@ -171,8 +172,8 @@ async fn keys_of_what_the_file_says_no_more_are_not_used_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_file_in_an_outage_is_no_last_word() {
-    // Without an answer in its list, the source is away.
+async fn an_incomplete_file_in_an_outage_is_not_final() {
+    // Without a result in its list, the source is unavailable.
     let (actor, script) = scripted([keys("A", Some(36_000))], 100);
     assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
     actor.change(Change::Token);
@@ -189,7 +190,7 @@ async fn half_a_file_in_an_outage_is_no_last_word() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_in_an_outage_is_taken_over_after_it_and_nobody_has_to_ask() {
+async fn a_change_in_an_outage_is_loaded_after_it_without_requests() {
     let answers = [keys("A", Some(36_000)), Err(unavailable()), keys("B", Some(36_000))];
     let (actor, script) = scripted(answers, 100);
     assert_eq!(id(&actor, &script, 0).await, Ok("A".to_owned()));
@@ -201,9 +202,10 @@ async fn a_change_in_an_outage_is_taken_over_after_it_and_nobody_has_to_ask() {
     assert_eq!(id(&actor, &script, 20).await, Ok("B".to_owned()));
 }
 
-/// A minute is one, whatever the task was woken for meanwhile, and however long a load takes that was begun in it.
+/// Exactly a minute, however often the task is woken, and however long a load takes that was
+/// started in it.
 #[tokio::test(start_paused = true)]
-async fn keys_that_are_disowned_go_after_a_minute_and_no_later() {
+async fn disowned_keys_are_dropped_after_exactly_a_minute() {
     let signed_out = || Some(Err(Denial::new(Reason::LoginRequired, "signed out")));
     for hangs in [false, true] {
         let rejected = if hangs { None } else { signed_out() };
@@ -225,10 +227,10 @@ async fn keys_that_are_disowned_go_after_a_minute_and_no_later() {
         tokio::time::sleep_until(failed + Duration::from_millis(60_500)).await;
         let held = actor.status.load().held.is_some();
         assert!(!held, "hangs: {hangs}");
-        // Whoever waits for the load that hangs waits for its outcome.
+        // A caller that waits for the hanging load waits for its outcome.
         assert_eq!(rejecting.is_finished(), !hangs);
         rejecting.await.expect("no panic").expect_err("signed out, or too late");
-        // And a later one brings the keys of whoever has signed in again.
+        // A later load brings the keys of the person who has signed in again.
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(signs().await.expect("keys"), "B", "hangs: {hangs}");
     }

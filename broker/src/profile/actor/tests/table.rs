@@ -1,4 +1,4 @@
-//! The state machine by itself: what each message makes of each state.
+//! Tests of the state machine alone: the effect of each message in each state.
 
 use super::super::state::State;
 use super::*;
@@ -6,7 +6,7 @@ use crate::profile::reading::{Found, Inputs};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// When each of these machines was made, and a later moment.
+/// A time after these machines were made.
 fn later(after: Duration) -> Moment {
     Moment { wall: at(EPOCH) + after, steady: Instant::now() + after }
 }
@@ -54,7 +54,7 @@ fn ticket(machine: &Machine) -> Option<Ticket> {
     }
 }
 
-/// Ends the load that runs, which has read the first text.
+/// Ends the running load, which has read the first text.
 fn land(machine: &mut Machine, loaded: Result<Keys, Denial>) {
     let Some(ticket) = ticket(machine) else { return };
     let now = later(Duration::ZERO);
@@ -66,11 +66,11 @@ fn good(id: &str) -> Result<Keys, Denial> {
     keys(id, Some(EPOCH + 3600))
 }
 
-/// A machine in a state, by the shortest way there.
+/// A machine in a state, by the shortest path.
 fn machine(state: &str) -> Machine {
     let mut machine = Machine::default();
     let now = later(Duration::ZERO);
-    let want = |machine: &mut Machine| drop(machine.want(Asker::Nobody, now));
+    let want = |machine: &mut Machine| drop(machine.want(Asker::Background, now));
     match state {
         "unloaded" => {}
         "loading" => want(&mut machine),
@@ -91,7 +91,7 @@ fn machine(state: &str) -> Machine {
         _ => machine.end(now),
     }
     assert_eq!(name(&machine), state);
-    drop((machine.take_status(), machine.take_news()));
+    drop((machine.take_status(), machine.take_notification()));
     machine
 }
 
@@ -100,7 +100,7 @@ const STATES: [&str; 7] =
 
 type Message = fn(&mut Machine);
 
-/// Each message, and the state that it leads to from each of [`STATES`].
+/// Each message, and the resulting state for each of [`STATES`].
 const TABLE: [(&str, Message, [&str; 7]); 15] = [
     (
         "a caller wants keys, just after a load",
@@ -125,7 +125,7 @@ const TABLE: [(&str, Message, [&str; 7]); 15] = [
     (
         "the files say the same",
         |it| drop(it.take_reading(reading(2, inputs(1)), later(Duration::ZERO))),
-        // The load has read nothing yet in the second: it has to read this, or what comes later.
+        // The running load has read nothing yet: it will read this, or a later version.
         ["unloaded", "loading", "fresh", "refreshing", "degraded", "failed", "ended"],
     ),
     (
@@ -191,11 +191,11 @@ async fn each_message_has_one_result_in_each_state() {
             let mut machine = machine(state);
             send(&mut machine);
             assert_eq!(name(&machine), expected, "{message}, in {state}");
-            // Keys are where the name says so, and nowhere else.
+            // Only these states contain keys.
             let holds = ["fresh", "refreshing", "degraded"].contains(&expected);
             assert_eq!(machine.state.held().is_some(), holds, "{message}, in {state}");
             assert_eq!(ticket(&machine).is_some(), ["loading", "refreshing"].contains(&expected));
-            // What is published is what holds.
+            // A changed state is published.
             let changed = name(&machine) != state;
             let status = machine.take_status();
             assert!(status.is_some() || !changed, "{message}, in {state}");
@@ -205,9 +205,9 @@ async fn each_message_has_one_result_in_each_state() {
     }
 }
 
-/// Whoever waits for a load gets an outcome, whatever becomes of it.
+/// A caller that waits for a load gets an outcome in any case.
 #[tokio::test(start_paused = true)]
-async fn each_end_of_a_load_is_the_end_of_waiting_for_it() {
+async fn each_end_of_a_load_ends_the_waits_for_it() {
     let ends: [(&str, Message, bool); 4] = [
         ("keys", |it| land(it, good("B")), true),
         ("a failure", |it| land(it, Err(refused())), false),
@@ -221,7 +221,7 @@ async fn each_end_of_a_load_is_the_end_of_waiting_for_it() {
             // A change in between doesn't lose them.
             machine.change(Change::Token, later(Duration::ZERO));
             send(&mut machine);
-            let landing = machine.take_news().flatten().expect(end);
+            let landing = machine.take_notification().flatten().expect(end);
             assert_eq!(landing.outcome.is_ok(), *good, "{end}, in {state}");
             landing.landed.send_replace(Some(landing.outcome));
             assert!(waiting.borrow().is_some());
@@ -229,13 +229,14 @@ async fn each_end_of_a_load_is_the_end_of_waiting_for_it() {
     }
 }
 
-/// The attack: an edit takes a role back, and is taken back itself while a load with the edit is in flight.
+/// The attack: an edit removes a role, and is reverted while a load with the edit is in flight.
 #[tokio::test(start_paused = true)]
-async fn a_load_that_has_read_older_files_than_the_watch_is_done_again() {
+async fn a_load_that_has_read_older_files_than_the_watch_is_repeated() {
     for state in ["loading", "refreshing"] {
         let mut machine = machine(state);
         let (now, first) = (later(Duration::ZERO), ticket(&machine).expect("a load"));
-        // The load reads the second text; before it says so, the watch has seen the third, which is the first again.
+        // The load reads the second text; before it reports that, the watch has read the third,
+        // which equals the first.
         machine.take_reading(reading(3, inputs(1)), now);
         let first = if state == "loading" { ticket(&machine).expect("a load") } else { first };
         machine.take_read_of_load(first, reading(2, inputs(2)));
@@ -246,22 +247,22 @@ async fn a_load_that_has_read_older_files_than_the_watch_is_done_again() {
         machine.land(second, good("NEW"), now.wall, 0.0, now);
         let held = machine.state.held().expect("keys");
         assert_eq!(held.credentials.access_key_id(), "NEW", "{state}");
-        // And what the watch read before the load did says nothing any more.
+        // An older reading of the watch has no effect any more.
         assert!(matches!(machine.take_reading(reading(2, inputs(2)), now), Taken::Same));
         assert_eq!(name(&machine), "fresh");
     }
 }
 
-/// A load may read the new files before the watch does; that it failed doesn't make them the old ones.
+/// A load may read the new files before the watch; if it fails, they are nevertheless the new ones.
 #[tokio::test(start_paused = true)]
-async fn keys_of_other_files_are_seen_whoever_has_read_the_new_ones_first() {
+async fn changed_files_are_detected_by_watch_or_load() {
     let mut machine = machine("refreshing");
     let (now, load) = (later(Duration::ZERO), ticket(&machine).expect("a load"));
     machine.take_read_of_load(load, reading(2, inputs(2)));
     machine.land(load, Err(unavailable()), now.wall, 0.0, now);
     assert_eq!(name(&machine), "degraded");
     assert!(matches!(machine.take_reading(reading(2, inputs(2)), now), Taken::Reloads));
-    // And so they are disowned, if nobody can say what the new ones would be.
+    // So the keys are disowned, if the new ones can't be loaded.
     let load = ticket(&machine).expect("a load");
     machine.land(load, Err(unavailable()), now.wall, 0.0, now);
     machine.tick(later(Duration::from_secs(59)));
@@ -270,9 +271,10 @@ async fn keys_of_other_files_are_seen_whoever_has_read_the_new_ones_first() {
     assert!(machine.state.held().is_none());
 }
 
-/// Of the profiles of a session, a renewal of its token concerns only those whose load failed with the one before.
+/// After a renewal of a session's token, only those profiles are reloaded whose load failed with
+/// the previous one.
 #[tokio::test(start_paused = true)]
-async fn a_renewed_token_is_a_reason_to_load_what_failed_alone() {
+async fn a_renewed_token_reloads_only_failed_profiles() {
     for (state, reloads) in
         [("fresh", false), ("refreshing", false), ("degraded", true), ("failed", true)]
     {
@@ -284,9 +286,9 @@ async fn a_renewed_token_is_a_reason_to_load_what_failed_alone() {
     }
 }
 
-/// What is due is due whatever else fails, and the task doesn't turn in a circle for what isn't.
+/// Due work is done whatever else fails, and the task doesn't loop over work that isn't due.
 #[tokio::test(start_paused = true)]
-async fn the_task_waits_for_what_can_be_done() {
+async fn the_task_waits_until_work_is_due() {
     let wait = |machine: &Machine, after| match machine.step(later(after)) {
         Step::Wait(pause) => pause,
         step => panic!("{step:?}"),
@@ -294,10 +296,10 @@ async fn the_task_waits_for_what_can_be_done() {
     let (none, second) = (Duration::ZERO, Duration::from_secs(1));
     assert_eq!(wait(&machine("unloaded"), none), None);
     assert_eq!(wait(&machine("failed"), none), None);
-    // It is looked at the clock every half minute: it may have stepped.
+    // The clock is checked every half minute, because it may step.
     assert_eq!(wait(&machine("fresh"), none), Some(30 * second));
     assert_eq!(wait(&machine("fresh"), 1795 * second), Some(5 * second));
-    // A rejection forced a load early, and it failed: nothing is to be done before half of life.
+    // A rejection forced an early load, which failed: nothing is due before half of the lifetime.
     assert_eq!(wait(&machine("degraded"), 20 * second), Some(30 * second));
     assert_eq!(machine("ended").step(later(none)), Step::End);
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// What a document says, in one line a section.
+/// A document as text, one line per section.
 fn shown(text: &str) -> Vec<String> {
     let document = read(text).expect("a file");
     let sections = document.sections.iter().map(|section| {
@@ -13,7 +13,7 @@ fn shown(text: &str) -> Vec<String> {
     sections.collect()
 }
 
-/// The right side is what `configparser.RawConfigParser` of CPython 3.11 makes of the text.
+/// The expected values are what `configparser.RawConfigParser` of CPython 3.11 reads.
 #[test]
 fn a_file_is_read_as_configparser_reads_it() {
     for (text, sections) in [
@@ -60,7 +60,7 @@ fn a_file_is_read_as_configparser_reads_it() {
 }
 
 #[test]
-fn what_concerns_every_section_is_an_error_of_the_file() {
+fn errors_of_all_sections_are_errors_of_the_file() {
     for (text, line, what) in [
         ("x = 1\n[a]\n", 1, "before the first [section]"),
         ("\n# c\nprofile a]\n", 3, "before the first [section]"),
@@ -76,7 +76,7 @@ fn what_concerns_every_section_is_an_error_of_the_file() {
 }
 
 #[test]
-fn a_header_that_may_have_been_lost_is_suspect() {
+fn a_possible_header_is_suspect() {
     for (text, line) in [
         ("[a]\nx = 1\nprofile b]\n", 3),
         ("[a]\nx = 1\n  [profile b]\n", 3),
@@ -97,7 +97,7 @@ fn debug_shows_no_value() {
     assert!(!format!("{document:?}").contains("canary"));
 }
 
-/// A file of 200 KiB in one line, or in many, isn't read in quadratic time: each takes milliseconds.
+/// A file of 200 KiB in one line, or in many, is read in linear time, which is milliseconds.
 #[test]
 fn large_files_are_read_in_linear_time() {
     let started = std::time::Instant::now();

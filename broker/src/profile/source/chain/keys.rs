@@ -1,4 +1,4 @@
-//! Keys that stand in one of the files.
+//! Keys in the files.
 
 use aws_credential_types::Credentials;
 
@@ -6,7 +6,8 @@ use super::settings;
 use crate::error::Denial;
 use crate::profile::aws_files::{Profile, Setting, misconfigured};
 
-/// Keys of one of the files, whose settings `get` gives: botocore makes none of two halves.
+/// The keys of one file, whose settings `get` returns: like botocore, keys aren't combined from
+/// both files.
 pub(super) fn keys<'f>(
     profile: &Profile<'f>,
     get: impl Fn(&str) -> Option<Setting<'f>>,
@@ -16,7 +17,7 @@ pub(super) fn keys<'f>(
         None => Err(settings::wrong(profile, &format!("has no {key}"))),
     };
     let (id, secret) = (needed("aws_access_key_id")?, needed("aws_secret_access_key")?);
-    // botocore takes the older name first; where the names disagree, nobody can say what was meant.
+    // botocore prefers the older name; if the values differ, the intention isn't clear.
     let token = |key| match get(key) {
         Some(setting) if setting.text() == Ok("") => Ok(Some((setting, ""))),
         Some(setting) => settings::key(setting).map(|text| Some((setting, text))),

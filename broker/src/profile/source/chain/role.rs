@@ -1,11 +1,11 @@
-//! Roles that a profile assumes: with the credentials of another source, or with a token in a file.
+//! Roles that a profile assumes: with the credentials of another source, or with a token from a file.
 
 use super::settings;
 use crate::error::{Denial, Reason};
 use crate::profile::aws_files::{Profile, Setting, misconfigured};
 use crate::profile::source::base::{Hop, WebIdentity};
 
-/// Where a role that is assumed has its credentials from.
+/// The source of the credentials for assuming a role.
 pub(super) enum AssumedWith<'f> {
     /// `source_profile`.
     Profile(Setting<'f>),
@@ -13,7 +13,7 @@ pub(super) enum AssumedWith<'f> {
     Named(Setting<'f>),
 }
 
-/// Whether the profile is a role for the credentials of its source.
+/// Whether the profile assumes a role with other credentials.
 pub(super) fn assumes(profile: &Profile<'_>) -> bool {
     profile.get("role_arn").is_some() && profile.get("web_identity_token_file").is_none()
 }
@@ -21,7 +21,7 @@ pub(super) fn assumes(profile: &Profile<'_>) -> bool {
 /// The role `role_arn` of a profile that `assumes` it.
 pub(super) fn hop(profile: &Profile<'_>, role_arn: Setting<'_>) -> Result<Hop, Denial> {
     if let Some(mfa) = profile.get("mfa_serial") {
-        let why = "nobody can type the code here; use a profile of IAM Identity Center, or one whose \
+        let why = "the code can't be entered here; use a profile of IAM Identity Center, or one whose \
                    credential_process asks for the code";
         let detail = mfa.wrong(format!("in the profile {}: {why}", profile.name)).to_string();
         return Err(Denial::new(Reason::MfaRequired, detail));
@@ -36,7 +36,7 @@ pub(super) fn hop(profile: &Profile<'_>, role_arn: Setting<'_>) -> Result<Hop, D
     })
 }
 
-/// What it is assumed with.
+/// The source of the credentials for assuming the role.
 pub(super) fn assumed_with<'f>(profile: &Profile<'f>) -> Result<AssumedWith<'f>, Denial> {
     let keys = ["source_profile", "credential_source"];
     settings::only_one_of(profile, keys)?;
@@ -68,7 +68,7 @@ fn text(setting: Option<Setting<'_>>) -> Result<Option<String>, Denial> {
     setting.map(|setting| settings::text(setting).map(str::to_owned)).transpose()
 }
 
-/// `duration_seconds`, as STS allows it.
+/// Parses `duration_seconds` in the range that STS allows.
 fn duration(profile: &Profile<'_>) -> Result<Option<i32>, Denial> {
     let Some(setting) = profile.get("duration_seconds") else { return Ok(None) };
     let seconds = settings::text(setting)?.parse().ok();

@@ -1,8 +1,8 @@
-//! The settings beside those that say how credentials are obtained: which ones decide, which are refused, and what form
-//! their values must have.
+//! The other settings: which ones determine the credentials, which are refused, and the required
+//! form of their values.
 //!
-//! A setting that is ignored, or a value that is read as another one, makes the profile sign as somebody else, or sends
-//! its token to another server, than the file says.
+//! The attack, or the mistake: a setting that is ignored, or a value that is read differently,
+//! makes the profile sign as another identity, or sends its token to another server.
 
 use zeroize::Zeroizing;
 
@@ -11,7 +11,7 @@ use crate::profile::aws_files::{Profile, Setting, misconfigured};
 use crate::profile::source::base::{Endpoints, Named};
 use crate::profile::values;
 
-/// What decides about credentials: a change of any of these is another profile.
+/// The settings that determine credentials: a change of any of these makes it another profile.
 const DECIDING: [&str; 30] = [
     "aws_access_key_id",
     "aws_account_id",
@@ -45,10 +45,10 @@ const DECIDING: [&str; 30] = [
     "web_identity_token_file",
 ];
 
-/// Those of them that may be empty, which is as if they weren't there.
+/// Those that may be empty, which counts as missing.
 const MAY_BE_EMPTY: [&str; 4] = ["aws_security_token", "aws_session_token", "ca_bundle", "region"];
 
-/// What is wrong with the profile as a whole.
+/// An error of the profile as a whole.
 pub(super) fn wrong(profile: &Profile<'_>, what: &str) -> Denial {
     misconfigured(&profile.wrong(format!("the profile {} {what}", profile.name)))
 }
@@ -57,7 +57,7 @@ fn unsupported(setting: Setting<'_>, why: &str) -> Denial {
     Denial::new(Reason::UnsupportedProfileSetting, setting.wrong(why).to_string())
 }
 
-/// A value that must be there.
+/// A value that must not be empty.
 pub(super) fn text(setting: Setting<'_>) -> Result<&str, Denial> {
     match setting.text() {
         Ok("") => Err(misconfigured(&setting.wrong("is empty"))),
@@ -66,11 +66,11 @@ pub(super) fn text(setting: Setting<'_>) -> Result<&str, Denial> {
     }
 }
 
-/// A key or a token: one word, without quotation marks, which the AWS CLI takes for a part of it.
+/// A key or a token: one word, without quotation marks, which the AWS CLI would read as a part of it.
 pub(super) fn key(setting: Setting<'_>) -> Result<&str, Denial> {
     let key = text(setting)?;
     if key.starts_with(['"', '\'']) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let what = "holds what no key does: quotation marks, white space, or a character beyond ASCII; a comment \
+        let what = "contains characters that keys don't have: quotation marks, white space, or a character beyond ASCII; a comment \
                     behind a value is a part of it for the AWS CLI";
         return Err(misconfigured(&setting.wrong(what)));
     }
@@ -81,33 +81,33 @@ pub(super) fn key(setting: Setting<'_>) -> Result<&str, Denial> {
 pub(super) fn arn(setting: Setting<'_>) -> Result<&str, Denial> {
     let arn = text(setting)?;
     if !arn.starts_with("arn:") || arn.contains(char::is_whitespace) {
-        let what = "is no ARN of a role (arn:aws:iam::ACCOUNT:role/NAME, without quotation marks, and without a \
+        let what = "isn't the ARN of a role (arn:aws:iam::ACCOUNT:role/NAME, without quotation marks, and without a \
                     comment behind it)";
         return Err(misconfigured(&setting.wrong(what)));
     }
     Ok(arn)
 }
 
-/// A value for those who show it, or for a place that tells apart what is wrong; nothing where it is empty.
+/// A value for display, or for code that reports errors itself; `None` if it is empty.
 pub(super) fn value<'f>(profile: Option<&Profile<'f>>, key: &str) -> Option<&'f str> {
     let text = profile?.get(key)?.text().ok()?;
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// A region without the comment that people write behind it. The AWS CLI takes that for a part of the value, which no
-/// region is: nothing else can be meant.
+/// A region without a comment behind it. The AWS CLI reads the comment as a part of the value,
+/// which isn't a valid region, so that the intention is clear.
 pub(super) fn without_comment(region: &str) -> &str {
     let comment = |(at, _): &(usize, &str)| region[..*at].ends_with([' ', '\t']);
     let mut marks = region.match_indices(['#', ';']);
     marks.find(comment).map_or(region, |(at, _)| region[..at].trim_end())
 }
 
-/// Refuses values that can't be what the setting needs, wherever they stand: empty ones, and those that go on over
-/// several lines.
+/// Refuses values that can't be valid in any setting: empty ones, and those that continue on
+/// further lines.
 pub(super) fn sound(profile: &Profile<'_>) -> Result<(), Denial> {
     for key in DECIDING {
         let Some(setting) = profile.get(key) else { continue };
-        // A command may be written over several lines.
+        // A command may have several lines.
         if key == "credential_process" {
             continue;
         }
@@ -119,25 +119,25 @@ pub(super) fn sound(profile: &Profile<'_>) -> Result<(), Denial> {
     Ok(())
 }
 
-/// Refuses a region that can be none. That of a source profile doesn't count.
+/// Refuses an invalid region. The region of a source profile isn't used.
 pub(super) fn of_region(profile: &Profile<'_>) -> Result<(), Denial> {
     let Some(setting) = profile.get("region") else { return Ok(()) };
     let region = match setting.text() {
         Ok(region) => without_comment(region),
-        // Over several lines.
+        // The value has several lines.
         Err(_) => return text(setting).map(drop),
     };
     if region.is_empty() || values::is_region(region) {
         return Ok(());
     }
-    Err(misconfigured(&setting.wrong("is no region: letters, digits and '-' name one")))
+    Err(misconfigured(&setting.wrong("isn't a region: it may have letters, digits and '-'")))
 }
 
-/// The profile's settings that decide, as text.
+/// The profile's settings that determine the credentials, as text.
 pub(super) fn deciding(profile: &Profile<'_>) -> Zeroizing<String> {
     let mut text = Zeroizing::new(profile.name.to_owned());
     for key in DECIDING {
-        // From which file the keys are matters too.
+        // The file that contains the keys matters too.
         for setting in [profile.in_config(key), profile.in_credentials(key)] {
             text.push('\0');
             if let Some(setting) = setting {
@@ -150,7 +150,7 @@ pub(super) fn deciding(profile: &Profile<'_>) -> Zeroizing<String> {
     text
 }
 
-/// Where the machine's metadata service is.
+/// The URL of the machine's metadata service.
 pub(super) fn metadata(profile: Option<&Profile<'_>>) -> String {
     let get = |key| value(profile, key);
     let mode = get("ec2_metadata_service_endpoint_mode").unwrap_or_default();
@@ -162,7 +162,7 @@ pub(super) fn metadata(profile: Option<&Profile<'_>>) -> String {
     get("ec2_metadata_service_endpoint").unwrap_or(usual).to_owned()
 }
 
-/// What `credential_source` names.
+/// Parses `credential_source`.
 pub(super) fn named(setting: Setting<'_>) -> Result<Named, Denial> {
     match text(setting)? {
         "Environment" => Ok(Named::Environment),
@@ -175,10 +175,10 @@ pub(super) fn named(setting: Setting<'_>) -> Result<Named, Denial> {
     }
 }
 
-/// Refuses what can't be done about roles.
+/// Refuses unsupported settings about roles.
 pub(super) fn of_roles(profile: &Profile<'_>) -> Result<(), Denial> {
-    // What aws-vault reads, and what people expect here since our own configuration has it: all of it makes the role
-    // narrower.
+    // Settings of aws-vault, and settings that people may expect here because they are in the
+    // broker's own configuration: all of them restrict the role.
     let narrowing =
         ["session_tags", "transitive_session_tags", "session_policy", "session_policy_arns"];
     if let Some(setting) = narrowing.into_iter().find_map(|key| profile.get(key)) {
@@ -202,11 +202,11 @@ pub(super) fn of_roles(profile: &Profile<'_>) -> Result<(), Denial> {
     }
 }
 
-/// What the profile says about the servers that are asked for credentials. Only the settings of the profile that is
-/// named count there, not those of its source.
+/// The profile's settings about the endpoints of services that return credentials. Only the
+/// settings of the named profile count, not those of its source.
 ///
 /// # Errors
-/// What can't be done about them.
+/// Unsupported settings.
 pub(super) fn of_calls(profile: &Profile<'_>) -> Result<Endpoints, Denial> {
     let switch = |key| {
         let Some(setting) = profile.get(key) else { return Ok(None) };
@@ -236,7 +236,7 @@ pub(super) fn of_calls(profile: &Profile<'_>) -> Result<Endpoints, Denial> {
         let url = |found| url(setting, found, "has an endpoint_url, which ").map(Some);
         nested.map_or(Ok(for_all.clone()), url)
     };
-    // What other SDKs call it: the AWS CLI would go to another server.
+    // The name in other SDKs: the AWS CLI would call another server.
     if let Some(setting) = service_of(profile, "sso-oidc")? {
         return Err(unsupported(setting, "isn't read by the AWS CLI, which calls it sso_oidc"));
     }
@@ -261,7 +261,7 @@ pub(super) fn of_calls(profile: &Profile<'_>) -> Result<Endpoints, Denial> {
     })
 }
 
-/// What the profile's `services` section says about a service.
+/// The settings for a service in the profile's `services` section.
 fn service_of<'f>(profile: &Profile<'f>, service: &str) -> Result<Option<Setting<'f>>, Denial> {
     let Some(setting) = profile.get("services") else { return Ok(None) };
     let name = text(setting)?;
@@ -276,17 +276,16 @@ fn service_of<'f>(profile: &Profile<'f>, service: &str) -> Result<Option<Setting
     }
 }
 
-/// Refuses to renew a session of `aws login` at another server than the profile says: the environment alone can name
-/// one.
+/// Refuses endpoints for renewing a session of `aws login`, because only the environment can set one.
 pub(super) fn of_sign_ins(profile: &Profile<'_>) -> Result<(), Denial> {
     let own = profile.get("endpoint_url");
     let of_service = service_of(profile, "signin")?.and_then(|_| profile.get("services"));
     let why =
-        "is refused with a login_session: only AWS_ENDPOINT_URL_SIGNIN says where that is renewed";
+        "is refused with a login_session: only AWS_ENDPOINT_URL_SIGNIN sets where that is renewed";
     own.or(of_service).map_or(Ok(()), |setting| Err(unsupported(setting, why)))
 }
 
-/// Refuses a profile that has both: the SDKs don't agree on which one comes first.
+/// Refuses a profile that has both: the SDKs disagree about the priority.
 pub(super) fn only_one_of(profile: &Profile<'_>, keys: [&str; 2]) -> Result<(), Denial> {
     match keys.map(|key| profile.get(key)) {
         [Some(first), Some(_)] => {

@@ -1,4 +1,4 @@
-//! Roles of IAM Identity Center, by an `sso-session` or by the settings of the profile itself.
+//! Roles of IAM Identity Center, with an `sso-session` or with settings of the profile itself.
 
 use super::settings;
 use crate::error::Denial;
@@ -27,7 +27,7 @@ pub(super) fn section<'f>(profile: &Profile<'f>, named: Setting<'f>) -> Result<O
     Ok(section)
 }
 
-/// The sign-in whose token the profile takes.
+/// The sign-in whose token the profile uses.
 pub(super) fn session(profile: &Profile<'_>) -> Result<Session, Denial> {
     match profile.get("sso_session") {
         None => session_of_profile(profile),
@@ -52,7 +52,7 @@ fn session_of_profile(profile: &Profile<'_>) -> Result<Session, Denial> {
 
 fn session_of_section<'f>(profile: &Profile<'f>, named: Setting<'f>) -> Result<Session, Denial> {
     let section = section(profile, named)?;
-    // Two answers to one question.
+    // Contradictory values.
     let other = section.keys().filter_map(|key| profile.get(key).zip(section.get(key)));
     if let Some((own, _)) = other.into_iter().find(|(own, it)| own.lines() != it.lines()) {
         return Err(misconfigured(&own.wrong("isn't that of its sso_session: take it out")));
@@ -69,9 +69,9 @@ fn session_of_section<'f>(profile: &Profile<'f>, named: Setting<'f>) -> Result<S
     })
 }
 
-/// The role that is taken in it.
+/// The role of the profile in the session.
 pub(super) fn role(profile: &Profile<'_>, session: Session) -> Result<SsoRole, Denial> {
-    // The section may have what all of its profiles share.
+    // The section may contain settings that all of its profiles share.
     let shared = session.name.as_deref().and_then(|name| profile.files().sso_session(name));
     let either = |key| profile.get(key).or_else(|| shared.and_then(|section| section.get(key)));
     let account = required(profile, either("sso_account_id"), "sso_account_id")?;

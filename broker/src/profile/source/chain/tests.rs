@@ -274,7 +274,7 @@ fn where_the_credentials_come_from() {
 }
 
 #[test]
-fn what_cannot_be_done_is_refused_with_its_reason() {
+fn unsupported_profiles_are_refused_with_the_reason() {
     for (name, reason, word) in [
         ("mfa", Reason::MfaRequired, "mfa_serial"),
         ("onmfa", Reason::MfaRequired, "in the profile mfa"),
@@ -343,14 +343,14 @@ fn what_cannot_be_done_is_refused_with_its_reason() {
     ] {
         assert!(chain(PROFILES, name).resolve(name, true).is_ok(), "{name}");
     }
-    // The default chain goes on without a profile.
+    // The default chain continues without a profile.
     for name in ["nobody", "empty"] {
         assert!(chain(PROFILES, name).resolve(name, false).expect(name).is_none());
     }
 }
 
 #[test]
-fn hops_are_assumed_from_the_base_up_with_all_that_they_say() {
+fn hops_are_assumed_in_order_with_all_their_settings() {
     let (base, hops) = chain(PROFILES, "hops").resolve("", true).expect("ok").expect("some");
     assert!(matches!(base, Base::StaticKeys(_)));
     let names: Vec<_> =
@@ -365,20 +365,20 @@ fn hops_are_assumed_from_the_base_up_with_all_that_they_say() {
 }
 
 #[test]
-fn a_fingerprint_tells_changes_that_matter() {
+fn a_fingerprint_changes_with_relevant_settings() {
     let of = |config: &str| chain(config, "hops").fingerprint(&[]);
     let before = of(PROFILES);
     assert_eq!(of(&format!("{PROFILES}\n[profile another]\nregion = x\n")), before);
     assert_eq!(of(&PROFILES.replace("[profile sso]", "[profile sso]\noutput = json")), before);
-    // In the base, two profiles away.
+    // In the first credentials, two profiles away.
     let changed = PROFILES.replacen("aws_secret_access_key = b", "aws_secret_access_key = c", 1);
     assert_ne!(of(&changed), before);
     assert_ne!(of(&PROFILES.replace("role/Y", "role/Z")), before);
 }
 
-/// What is changed is seen, wherever it stands.
+/// Every relevant change is detected, in any section.
 #[test]
-fn a_fingerprint_is_made_of_all_that_decides() {
+fn a_fingerprint_contains_all_relevant_settings() {
     for (name, from, to) in [
         ("web", "web_identity_token_file = /token", "web_identity_token_file = /other"),
         ("weblong", "role_session_name = pod", "role_session_name = pod2"),

@@ -1,4 +1,4 @@
-//! Real children, and what they may try.
+//! Tests with real child processes, including hostile ones.
 
 use std::path::Path;
 use std::time::Instant;
@@ -12,7 +12,7 @@ fn path() -> Environment {
     Environment(vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())])
 }
 
-/// The command that has a shell run a script.
+/// A command that runs a script in a shell.
 fn shell(script: &str) -> Vec<Secret> {
     ["sh", "-c", script].map(|word| Secret::new(word.to_owned())).into()
 }
@@ -24,7 +24,7 @@ async fn detail(command: &str) -> String {
     denial.detail().to_owned()
 }
 
-/// Whether the process whose id a child wrote down is gone (a zombie is).
+/// Whether the process whose id is in the file has exited; zombies count as exited.
 fn gone(pid_file: &Path) -> bool {
     let pid = std::fs::read_to_string(pid_file).expect("a pid");
     let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
@@ -49,7 +49,7 @@ async fn an_answer_is_read() {
 }
 
 #[tokio::test]
-async fn other_answers_are_none() {
+async fn other_outputs_are_refused() {
     for answer in [
         "",
         "not json",
@@ -71,9 +71,9 @@ async fn other_answers_are_none() {
     assert!(denial.detail().contains("can't be started"), "{denial}");
 }
 
-/// As botocore does it: what a shell would expand, or cut off, is handed on as it is.
+/// Like in botocore: text that a shell would expand or cut is passed on unchanged.
 #[tokio::test]
-async fn no_shell_reads_the_command() {
+async fn the_command_is_run_without_a_shell() {
     let directory = tempfile::tempdir().expect("a directory");
     let program = directory.path().join("program");
     let script = format!("#!/bin/sh\n[ \"$*\" = '$HOME ~ #1 a;b | >c' ] && echo '{ANSWER}'\n");
@@ -90,19 +90,19 @@ async fn no_shell_reads_the_command() {
 
 #[tokio::test]
 async fn standard_input_is_empty() {
-    // `cat` would hang, or eat what was meant for us.
+    // `cat` would hang, or consume data meant for the broker.
     let command = format!("cat; echo '{ANSWER}'");
     assert!(run(&shell(&command), &path()).await.is_ok());
 }
 
 #[tokio::test]
-async fn standard_error_goes_nowhere() {
+async fn standard_error_is_discarded() {
     let detail = detail("echo canary >&2; exit 1").await;
     assert!(!detail.contains("canary"), "{detail}");
 }
 
 #[tokio::test]
-async fn a_child_that_hangs_is_ended_with_its_children() {
+async fn a_hanging_child_is_killed_with_its_children() {
     let directory = tempfile::tempdir().expect("a directory");
     let pid = directory.path().join("pid");
     let command = format!("sleep 600 & echo $! > {}; wait", pid.display());
@@ -123,7 +123,7 @@ async fn a_grandchild_that_holds_standard_output_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn whoever_gives_up_leaves_no_child_behind() {
+async fn a_cancelled_caller_leaves_no_child_behind() {
     let directory = tempfile::tempdir().expect("a directory");
     let pid = directory.path().join("pid");
     let command = format!("echo $$ > {}; exec sleep 600", pid.display());

@@ -1,5 +1,5 @@
-//! Sessions of `aws login` that live, end, and are renewed, against a sign-in server in the test that verifies each
-//! proof.
+//! Tests of `aws login` sessions that are valid, expire, and are renewed, with a local sign-in
+//! server that verifies each proof.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -34,7 +34,7 @@ fn time(seconds: i64) -> String {
     crate::log::timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(at), "T") + "Z"
 }
 
-/// A renewal: the `number`-th keys and refresh token.
+/// The response to a renewal, with the keys and refresh token number `number`.
 fn renewed(number: usize) -> Answer {
     let answer = json!({
         "accessToken": {
@@ -52,7 +52,7 @@ impl Login {
         Self::in_directory(None, seconds, answer).await
     }
 
-    /// With so long a path of the cache's directory.
+    /// The same, with a long path of the cache directory.
     async fn in_directory(
         length: Option<usize>,
         seconds: i64,
@@ -88,7 +88,7 @@ impl Login {
         write(self.home.path(), "config", &text);
     }
 
-    /// What `aws login` leaves.
+    /// The file that `aws login` writes.
     fn write(&self, refresh: &str, key: &str, seconds: i64) {
         let session = json!({
             "accessToken": {
@@ -108,13 +108,13 @@ impl Login {
 
     fn source(&self) -> Arc<Source> {
         let source = source(self.home.path(), "dev", "dev");
-        let mut source = Arc::into_inner(source).expect("nobody else has it");
+        let mut source = Arc::into_inner(source).expect("the only reference");
         source.reader.login_cache = self.cache.parent().map(Path::to_owned);
         source.endpoints = self.at(&self.server.url);
         Arc::new(source)
     }
 
-    /// An environment that says where sessions are renewed.
+    /// An environment with the URL for renewals.
     fn at(&self, url: &str) -> FromEnvironment {
         let variables = vec![("AWS_ENDPOINT_URL_SIGNIN".into(), url.into())];
         FromEnvironment::new(&Surroundings { variables, ..Surroundings::default() })
@@ -132,8 +132,8 @@ async fn load(source: &Arc<Source>) -> Result<String, Denial> {
 }
 
 #[tokio::test]
-async fn a_living_session_asks_nobody() {
-    let login = Login::new(301, |_| panic!("nobody is asked")).await;
+async fn a_valid_session_needs_no_call() {
+    let login = Login::new(301, |_| panic!("no call is expected")).await;
     let keys =
         login.source().load(None, Effort::Waited, now(), Box::new(drop)).await.expect("keys");
     assert_eq!(keys.access_key_id(), "OLD");
@@ -199,7 +199,7 @@ async fn each_attempt_has_a_proof_of_its_own() {
     assert_ne!(ids[0], ids[1]);
 }
 
-/// The region where the person signed in comes before that of the profile, as for botocore.
+/// The region of the sign-in has priority over the profile's, like in botocore.
 #[tokio::test]
 async fn a_session_is_renewed_where_the_person_signed_in() {
     for (region, host) in [
@@ -207,12 +207,12 @@ async fn a_session_is_renewed_where_the_person_signed_in() {
         (Some("cn-north-1"), "cn-north-1.signin.amazonaws.cn"),
         (None, "eu-north-1.signin.aws.amazon.com"),
     ] {
-        let login = Login::new(-1, |_| panic!("nobody is asked")).await;
+        let login = Login::new(-1, |_| panic!("no call is expected")).await;
         let mut cached = login.cached();
         cached["signInRegion"] = region.into();
         std::fs::write(&login.cache, cached.to_string()).expect("a cache file");
-        let nobody = Nobody::default();
-        let client = nobody.clone();
+        let network = NoServer::default();
+        let client = network.clone();
         let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
             .no_credentials()
             .retry_config(aws_config::retry::RetryConfig::disabled())
@@ -224,23 +224,26 @@ async fn a_session_is_renewed_where_the_person_signed_in() {
         let tokens = Arc::new(LoginTokens::default());
         let session =
             login_session::credentials(SESSION, Some(directory), &tokens, &config, now()).await;
-        assert_eq!(session.expect_err("nobody").reason(), Reason::CredentialsUnavailable);
-        assert_eq!(*nobody.0.lock().expect("a lock"), [format!("https://{host}/v1/token")]);
+        assert_eq!(
+            session.expect_err("no server answers").reason(),
+            Reason::CredentialsUnavailable
+        );
+        assert_eq!(*network.0.lock().expect("a lock"), [format!("https://{host}/v1/token")]);
     }
 }
 
-/// A network without anyone, which remembers who was called.
+/// A network without servers, which records the calls.
 #[derive(Debug, Clone, Default)]
-struct Nobody(Arc<Mutex<Vec<String>>>);
+struct NoServer(Arc<Mutex<Vec<String>>>);
 
-impl HttpConnector for Nobody {
+impl HttpConnector for NoServer {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         self.0.lock().expect("a lock").push(request.uri().to_owned());
-        HttpConnectorFuture::ready(Err(ConnectorError::io("nobody is there".into())))
+        HttpConnectorFuture::ready(Err(ConnectorError::io("no server answers".into())))
     }
 }
 
-/// The profiles of one session share one sign-in: the server may take each refresh token once.
+/// The profiles of one session share one sign-in: the server may accept each refresh token only once.
 #[tokio::test]
 async fn two_profiles_of_a_session_renew_it_once() {
     let login = Login::new(-1, |_| renewed(1)).await;
@@ -254,14 +257,15 @@ async fn two_profiles_of_a_session_renew_it_once() {
 /// Another profile of the same broker.
 fn sharing(login: &Login, profile: &str, with: &Source) -> Arc<Source> {
     let source = source(login.home.path(), profile, profile);
-    let mut source = Arc::into_inner(source).expect("nobody else has it");
+    let mut source = Arc::into_inner(source).expect("the only reference");
     source.reader.tokens = Arc::clone(&with.reader.tokens);
     source.reader.login_cache.clone_from(&with.reader.login_cache);
     source.endpoints = login.at(&login.server.url);
     Arc::new(source)
 }
 
-/// Also where no renewal can be written: a path that is as long as can be, so that nothing has room beside it.
+/// This also holds if renewals can't be written: the path has the maximum length, so that no
+/// temporary file can be created.
 #[tokio::test]
 async fn a_session_that_cannot_be_written_is_renewed_once_for_all_profiles() {
     let longest = if cfg!(target_os = "linux") { 4096 } else { 1024 };
@@ -277,7 +281,7 @@ async fn a_session_that_cannot_be_written_is_renewed_once_for_all_profiles() {
     }
     assert_eq!(login.asked().len(), 1);
     assert_eq!(login.cached()["refreshToken"], "canary-r0");
-    // The next renewal is that of the one in memory.
+    // The next renewal starts from the one in memory.
     let later = now() + Duration::from_secs(700);
     let keys = deadline::within(other.load(None, Effort::Background, later, Box::new(drop)))
         .await
@@ -287,9 +291,9 @@ async fn a_session_that_cannot_be_written_is_renewed_once_for_all_profiles() {
     assert_eq!((asked.len(), &asked[1].body["refreshToken"]), (2, &"canary-r1".into()));
 }
 
-/// A caller who gives up doesn't lose the refresh token that the server has just given out.
+/// A cancelled caller doesn't lose the refresh token that the server has just issued.
 #[tokio::test]
-async fn a_renewal_outlives_the_load_that_began_it() {
+async fn a_renewal_outlives_the_load_that_started_it() {
     let login = Login::new(-1, |_| renewed(1)).await;
     let source = login.source();
     tokio::select! {
@@ -303,8 +307,8 @@ async fn a_renewal_outlives_the_load_that_began_it() {
 }
 
 #[tokio::test]
-async fn what_another_program_renewed_while_we_waited_is_used() {
-    let login = Login::new(-1, |_| panic!("nobody is asked")).await;
+async fn a_renewal_of_another_program_is_used_after_waiting() {
+    let login = Login::new(-1, |_| panic!("no call is expected")).await;
     let source = login.source();
     let renewing = source.reader.tokens.login.renewing(&login.cache);
     let held = renewing.lock().await;
@@ -321,7 +325,7 @@ async fn what_another_program_renewed_while_we_waited_is_used() {
     assert_eq!(loading.await.expect("keys"), "OLD");
 }
 
-/// Both sent the same refresh token, and the server took the other one's.
+/// Both sent the same refresh token, and the server accepted the other one's.
 #[tokio::test]
 async fn a_refusal_after_another_program_s_renewal_uses_that() {
     let theirs = Arc::new(Mutex::new(None::<(PathBuf, String)>));
@@ -343,7 +347,7 @@ async fn a_refusal_after_another_program_s_renewal_uses_that() {
 }
 
 #[tokio::test]
-async fn a_sign_in_and_a_renewal_of_others_are_seen_and_our_own_is_no_change() {
+async fn only_sign_ins_and_renewals_of_others_are_changes() {
     let login = Login::new(-1, |_| renewed(1)).await;
     let (dev, key) = (login.source(), dpop::fake::key().0);
     let other = sharing(&login, "other", &dev);
@@ -371,7 +375,7 @@ async fn a_sign_in_and_a_renewal_of_others_are_seen_and_our_own_is_no_change() {
 }
 
 #[tokio::test]
-async fn a_clock_that_steps_is_no_panic() {
+async fn a_clock_step_does_not_panic() {
     let number = AtomicUsize::new(0);
     let answer = move |_: &Asked| renewed(number.fetch_add(1, Ordering::SeqCst) + 1);
     let login = Login::new(-1, answer).await;
@@ -387,9 +391,9 @@ async fn a_clock_that_steps_is_no_panic() {
 }
 
 #[tokio::test]
-async fn without_a_home_it_says_so() {
-    let login = Login::new(900, |_| panic!("nobody is asked")).await;
-    let mut source = Arc::into_inner(login.source()).expect("nobody else has it");
+async fn a_missing_home_is_reported() {
+    let login = Login::new(900, |_| panic!("no call is expected")).await;
+    let mut source = Arc::into_inner(login.source()).expect("the only reference");
     source.reader.login_cache = None;
     let denial = load(&Arc::new(source)).await.expect_err("nowhere");
     assert_eq!(denial.reason(), Reason::ProfileMisconfigured);
@@ -397,7 +401,7 @@ async fn without_a_home_it_says_so() {
 }
 
 #[tokio::test]
-async fn each_failure_means_what_it_says() {
+async fn each_failure_has_its_reason() {
     let named = |status: u16, body: Value| (status, body.to_string());
     let denied =
         |code: &str| json!({"__type": "AccessDeniedException", "error": code, "message": "m"});
@@ -427,11 +431,11 @@ async fn each_failure_means_what_it_says() {
         assert!(!denial.to_string().contains("canary"), "{denial}");
         assert_eq!(login.cached(), before);
     }
-    // Nobody answers.
+    // No server answers.
     let login = Login::new(-1, |_| renewed(1)).await;
-    let mut source = Arc::into_inner(login.source()).expect("nobody else has it");
+    let mut source = Arc::into_inner(login.source()).expect("the only reference");
     source.endpoints = login.at("http://127.0.0.1:1");
-    let denial = load(&Arc::new(source)).await.expect_err("nobody is there");
+    let denial = load(&Arc::new(source)).await.expect_err("no server answers");
     assert_eq!(denial.reason(), Reason::CredentialsUnavailable);
 }
 
@@ -443,15 +447,15 @@ async fn keys_that_still_sign_outlive_a_failed_renewal() {
 }
 
 #[tokio::test]
-async fn a_cache_that_is_missing_cut_or_unreadable_is_named() {
-    let login = Login::new(3600, |_| panic!("nobody is asked")).await;
+async fn errors_name_a_missing_cut_or_unreadable_cache() {
+    let login = Login::new(3600, |_| panic!("no call is expected")).await;
     let source = login.source();
     let text = std::fs::read_to_string(&login.cache).expect("a file");
     std::fs::write(&login.cache, &text[..40]).expect("a cut file");
     let cut = load(&source).await.expect_err("cut");
     std::fs::remove_file(&login.cache).expect("it");
     let missing = load(&source).await.expect_err("missing");
-    // Known before anyone asks for a signature.
+    // This is known before the first request for a signature.
     let hindrance = read(&source).await.about.hindrance.expect("no sign-in");
     assert_eq!(hindrance.reason(), Reason::LoginRequired);
     std::fs::create_dir(&login.cache).expect("a directory");
@@ -468,8 +472,8 @@ async fn a_cache_that_is_missing_cut_or_unreadable_is_named() {
 }
 
 #[tokio::test]
-async fn a_key_that_proves_nothing_asks_for_a_sign_in() {
-    let login = Login::new(-1, |_| panic!("nobody is asked")).await;
+async fn an_unusable_key_needs_a_sign_in() {
+    let login = Login::new(-1, |_| panic!("no call is expected")).await;
     login.write("canary-r0", "canary-no-key", -1);
     let denial = load(&login.source()).await.expect_err("no proof");
     assert_eq!(denial.reason(), Reason::LoginRequired);

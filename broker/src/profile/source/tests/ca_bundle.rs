@@ -1,4 +1,5 @@
-//! Whom a profile trusts: an STS over TLS, with a certificate of an authority that only the bundle has.
+//! Tests which servers a profile trusts: an STS over TLS, with a certificate of an authority that
+//! only the bundle has.
 
 use std::path::PathBuf;
 
@@ -33,7 +34,7 @@ async fn sts() -> (String, String) {
     let url = format!("https://{}", listener.local_addr().expect("an address"));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // Who doesn't trust us hangs up.
+            // A client that doesn't trust the server hangs up.
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let (mut request, mut piece) = (Vec::new(), [0; 4096]);
             while !request.windows(10).any(|it| it == b"Action=Ass") {
@@ -52,10 +53,10 @@ async fn sts() -> (String, String) {
     (url, authority.pem())
 }
 
-/// With `AWS_CA_BUNDLE`.
+/// The same, with `AWS_CA_BUNDLE`.
 fn source_with(at: &Path, ca_bundle: Option<PathBuf>) -> Arc<Source> {
     let source = source(at, "dev", "dev");
-    let source = Arc::into_inner(source).expect("nobody else has it");
+    let source = Arc::into_inner(source).expect("the only reference");
     Arc::new(Source { ca_bundle, ..source })
 }
 
@@ -76,7 +77,7 @@ async fn a_ca_bundle_decides_whom_a_profile_trusts() {
         (Some("both.pem"), None, true),
         (None, Some("ours.pem"), true),
         (None, Some("theirs.pem"), false),
-        // The profile's own comes first.
+        // The profile's own bundle has priority.
         (Some("ours.pem"), Some("theirs.pem"), true),
         (Some("theirs.pem"), Some("ours.pem"), false),
     ] {

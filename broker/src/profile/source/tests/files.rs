@@ -1,8 +1,8 @@
-//! AWS files that aren't there, can't be read, or are no such files.
+//! Tests of AWS files that are missing, unreadable or invalid.
 
 use super::*;
 
-/// The files of a home, in their usual places.
+/// The files of a home, in their default places.
 fn at_home(directory: &Path) -> Arc<Source> {
     let flags = config::Flags {
         profiles: vec!["dev".to_owned()],
@@ -17,17 +17,17 @@ fn at_home(directory: &Path) -> Arc<Source> {
 }
 
 const KEYS: &str = "[dev]\naws_access_key_id = A\naws_secret_access_key = canary\n";
-/// The keys are only there to assume the role.
+/// The keys are only meant to assume the role.
 const ROLE: &str = "[profile dev]\nrole_arn = arn:aws:iam::1:role/Narrow\nsource_profile = dev\n";
 
 #[tokio::test]
-async fn keys_are_not_used_without_the_role_that_stands_in_a_file_that_cannot_be_read() {
+async fn keys_are_not_used_without_the_role_in_an_unreadable_file() {
     let directory = tempfile::tempdir().expect("a directory");
     let aws = directory.path().join(".aws");
     std::fs::create_dir(&aws).expect("a directory");
     write(&aws, "credentials", KEYS);
     let source = at_home(directory.path());
-    // No file at all is none that can't be read.
+    // A missing file differs from an unreadable one.
     let (keys, before) = load_with_inputs(&source).await;
     assert_eq!(keys.expect("keys").access_key_id(), "A");
 
@@ -46,7 +46,7 @@ async fn keys_are_not_used_without_the_role_that_stands_in_a_file_that_cannot_be
         let detail = denial.detail();
         assert!(detail.contains(".aws/config"), "{detail}");
         assert!(!detail.contains("canary"), "{detail}");
-        // What was loaded before isn't gone for that.
+        // Previously loaded credentials are kept.
         assert!(matches!(read(&source).await.found, Found::Unreadable(_)));
         drop(std::fs::remove_dir(&config).or_else(|_| std::fs::remove_file(&config)));
     }
@@ -54,7 +54,7 @@ async fn keys_are_not_used_without_the_role_that_stands_in_a_file_that_cannot_be
 }
 
 #[tokio::test]
-async fn a_file_that_the_configuration_names_has_to_be_there() {
+async fn a_file_in_the_configuration_must_exist() {
     let directory = tempfile::tempdir().expect("a directory");
     write(directory.path(), "credentials", KEYS);
     let source = source(directory.path(), "dev", "dev");
@@ -84,7 +84,7 @@ async fn an_error_is_reported_with_its_file_and_line() {
 }
 
 #[tokio::test]
-async fn a_key_that_no_header_can_carry_is_refused() {
+async fn a_key_that_is_invalid_in_a_header_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let at = directory.path();
     write(at, "config", "[profile role]\nrole_arn = arn:aws:iam::1:role/X\nsource_profile = dev\n");

@@ -1,16 +1,16 @@
-//! Tokens that live, end, are renewed or revoked, against a portal and an OIDC server in the test.
+//! Tests of tokens that are valid, expire, are renewed or revoked, with a local portal and OIDC server.
 
 use super::*;
 use crate::deadline;
 use crate::profile::token::{Renewal, Token, parse};
 use crate::secret::Secret;
 
-/// A home that is signed in until `expiry` (seconds), with a portal and an OIDC server behind it.
+/// A home that is signed in until `expiry` (in seconds), with a portal and an OIDC server.
 async fn identity_center(expiry: u64, portal: u16, renewal: u16) -> (tempfile::TempDir, Fake) {
     renewing(expiry, portal, renewal, "InvalidGrantException").await
 }
 
-/// With the error of a renewal that isn't 200: its type, or its code.
+/// The same, with the error of a renewal that isn't 200: its type, or its code.
 async fn renewing(
     expiry: u64,
     portal: u16,
@@ -88,10 +88,10 @@ async fn a_token_near_its_end_is_renewed_and_shared() {
     }
 }
 
-/// Neither the profile whose load renewed the token, nor another one of the session, has to be loaded again for it,
-/// unless its load failed with the one before; for a new sign-in they have.
+/// A renewal of the token reloads neither the profile whose load renewed it, nor another one of the
+/// session, unless its load failed with the previous token; a new sign-in reloads both.
 #[tokio::test]
-async fn a_renewal_of_our_own_is_no_other_sign_in() {
+async fn the_brokers_own_renewal_is_not_a_new_sign_in() {
     let (home, _server) = identity_center(NOW - 200, 200, 200).await;
     let source = source(home.path(), "dev", "dev");
     let (loaded, before) = load_with_inputs(&source).await;
@@ -113,7 +113,8 @@ async fn a_renewal_of_our_own_is_no_other_sign_in() {
 async fn a_renewal_that_cannot_be_written_is_kept_and_used() {
     let (home, server) = identity_center(NOW - 200, 200, 200).await;
     let source = source(home.path(), "dev", "dev");
-    // What is in the way of the temporary file and of the rename alike: the file is a directory's.
+    // The path of the temporary file and the target of the rename are both blocked: the parent is a
+    // file.
     let cache =
         source.reader.tokens.path(&source.session().await.expect("a session")).expect("a path");
     let token = std::fs::read(&cache).expect("a token");
@@ -133,7 +134,7 @@ async fn a_renewal_that_cannot_be_written_is_kept_and_used() {
 }
 
 #[tokio::test]
-async fn a_renewal_that_fails_uses_the_token_up() {
+async fn a_failed_renewal_uses_the_token_until_its_expiry() {
     let (home, _server) = identity_center(NOW + 200, 200, 500).await;
     let keys = source(home.path(), "dev", "dev")
         .load(None, Effort::Waited, now(), Box::new(drop))
@@ -143,7 +144,7 @@ async fn a_renewal_that_fails_uses_the_token_up() {
 }
 
 #[tokio::test]
-async fn a_dead_token_needs_a_sign_in_and_an_outage_does_not() {
+async fn a_revoked_token_needs_a_sign_in_and_an_outage_does_not() {
     for (end, portal, renewal, reason) in [
         (NOW + 3600, 401, 200, Reason::LoginRequired),
         (NOW + 3600, 403, 200, Reason::NoAccountAccess),
@@ -162,7 +163,7 @@ async fn a_dead_token_needs_a_sign_in_and_an_outage_does_not() {
 }
 
 #[tokio::test]
-async fn a_renewal_that_is_refused_needs_a_sign_in_unless_it_only_has_to_wait() {
+async fn a_refused_renewal_needs_a_sign_in_unless_it_is_temporary() {
     for (error, reason) in [
         ("ExpiredTokenException", Reason::LoginRequired),
         ("UnauthorizedClientException", Reason::LoginRequired),
@@ -178,7 +179,7 @@ async fn a_renewal_that_is_refused_needs_a_sign_in_unless_it_only_has_to_wait() 
 }
 
 #[tokio::test]
-async fn a_renewal_that_is_refused_in_the_body_alone_is_understood() {
+async fn a_refusal_in_the_body_alone_is_recognised() {
     for (code, reason) in [
         ("invalid_grant", Reason::LoginRequired),
         ("expired_token", Reason::LoginRequired),
@@ -193,9 +194,9 @@ async fn a_renewal_that_is_refused_in_the_body_alone_is_understood() {
     }
 }
 
-/// The server takes a refresh token once; but whoever waits for one server isn't in the way of another's.
+/// The server accepts a refresh token only once; but a renewal doesn't block one at another server.
 #[tokio::test]
-async fn renewals_of_a_session_are_apart_and_no_others() {
+async fn only_renewals_of_one_session_wait_for_each_other() {
     let (home, server) = identity_center(NOW - 200, 200, 200).await;
     let source = source(home.path(), "dev", "dev");
     let session = source.session().await.expect("a session");
@@ -220,14 +221,14 @@ async fn without_a_token_a_sign_in_is_needed() {
     let denial = source
         .load(None, Effort::Waited, now(), Box::new(drop))
         .await
-        .expect_err("nobody has signed in");
+        .expect_err("no one has signed in");
     assert_eq!(denial.reason(), Reason::LoginRequired);
     assert!(server.asked().is_empty());
     assert!(source.session().await.is_ok());
 }
 
 #[tokio::test]
-async fn a_token_that_is_cut_or_unreadable_is_named() {
+async fn errors_name_a_cut_or_unreadable_token() {
     let (home, server) = identity_center(NOW + 3600, 200, 200).await;
     let source = source(home.path(), "dev", "dev");
     let path =
@@ -248,9 +249,9 @@ async fn a_token_that_is_cut_or_unreadable_is_named() {
     assert!(server.asked().is_empty());
 }
 
-/// A caller who gives up doesn't lose the refresh token that the server has just given out.
+/// A cancelled caller doesn't lose the refresh token that the server has just issued.
 #[tokio::test]
-async fn a_renewal_outlives_the_load_that_began_it() {
+async fn a_renewal_outlives_the_load_that_started_it() {
     let (home, server) = identity_center(NOW - 200, 200, 200).await;
     let source = source(home.path(), "dev", "dev");
     let session = source.session().await.expect("a session");
@@ -267,7 +268,7 @@ async fn a_renewal_outlives_the_load_that_began_it() {
 }
 
 #[tokio::test]
-async fn a_sign_in_of_another_program_is_seen() {
+async fn a_sign_in_of_another_program_is_detected() {
     let (home, _server) = identity_center(NOW + 3600, 401, 200).await;
     let source = source(home.path(), "dev", "dev");
     let (denial, before) = load_with_inputs(&source).await;
@@ -281,9 +282,10 @@ async fn a_sign_in_of_another_program_is_seen() {
     assert_eq!(change(&source, &before).await, Some(Change::Token));
 }
 
-/// Without an `sso-session`: the cache's file has the start URL's name, and nothing renews the token.
+/// Without an `sso-session`, the cache file is named after the start URL, and the token can't be
+/// renewed.
 #[tokio::test]
-async fn a_profile_of_old() {
+async fn a_profile_without_a_session_section() {
     let (home, server) = identity_center(NOW + 3600, 200, 200).await;
     let at = home.path();
     let sso = "sso_start_url = https://old/start\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = R\n";
@@ -292,7 +294,7 @@ async fn a_profile_of_old() {
     let denial = source
         .load(None, Effort::Waited, now(), Box::new(drop))
         .await
-        .expect_err("nobody has signed in there");
+        .expect_err("no one has signed in");
     assert_eq!(denial.reason(), Reason::LoginRequired);
     // printf %s https://old/start | sha1sum
     let cache = at.join(".aws/sso/cache/85096cd4931eb1372a63d460a9c91b7600c9ba2b.json");

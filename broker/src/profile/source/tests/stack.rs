@@ -1,9 +1,9 @@
-//! What loads and looks leave on the stack: no key.
+//! Tests that loads and readings leave no key on the stack.
 
 use super::*;
 use crate::memory::residue;
 
-/// Does it on the thread that it is called on.
+/// Runs it on the current thread.
 fn alone<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(work)
@@ -35,7 +35,7 @@ async fn a_load_leaves_no_key_on_the_stack() {
 }
 
 #[tokio::test]
-async fn a_look_at_the_files_leaves_no_key_on_the_stack() {
+async fn reading_the_files_leaves_no_key_on_the_stack() {
     const SECRET: &str = "canary-of-a-look-7mW2kQ0xVb4nLr8sTz6uYcd";
     let looked = residue::after(SECRET, || {
         let home = home_with_a_role("http://127.0.0.1:1", SECRET);

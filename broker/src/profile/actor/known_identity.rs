@@ -1,23 +1,23 @@
-//! The identity of the credentials in force, asked once for each access key.
+//! The identity of the current credentials, queried once for each access key.
 
 use tokio::task::AbortHandle;
 
-/// Whose they are, as far as that is known.
+/// The identity, if it is known.
 #[derive(Debug, Default)]
-pub(super) struct Whose {
-    /// Of the key that was asked about last.
+pub(super) struct KnownIdentity {
+    /// The key that was queried last.
     access_key_id: String,
-    /// What AWS said; empty while it hasn't. While it is asked about the next key, that of the one before.
+    /// AWS's answer; empty before the first one, and the previous one while another key is queried.
     arn: String,
-    /// Holds the keys.
-    asking: Option<Asking>,
+    /// The running query, which holds the keys.
+    asking: Option<Query>,
 }
 
-/// A question to AWS, which ends with this value.
+/// A query to AWS, which is aborted on drop.
 #[derive(Debug)]
-pub(super) struct Asking(AbortHandle);
+pub(super) struct Query(AbortHandle);
 
-impl Whose {
+impl KnownIdentity {
     pub(super) fn arn(&self) -> &str {
         &self.arn
     }
@@ -26,14 +26,14 @@ impl Whose {
         self.access_key_id == access_key_id
     }
 
-    /// AWS is asked about another key.
+    /// Records a query about another key.
     pub(super) fn ask(&mut self, access_key_id: &str, asking: AbortHandle) {
         access_key_id.clone_into(&mut self.access_key_id);
-        self.asking = Some(Asking(asking));
+        self.asking = Some(Query(asking));
     }
 
-    /// AWS has answered about a key. Without an answer nothing is known: that of the keys before would be a guess, and
-    /// the next load asks again.
+    /// Records an answer about a key. Without an answer the identity is unknown: the previous one
+    /// would be a guess, and the next load queries it again.
     pub(super) fn answer(&mut self, access_key_id: &str, arn: Option<String>) {
         if !self.is_about(access_key_id) {
             return;
@@ -45,7 +45,7 @@ impl Whose {
     }
 }
 
-impl Drop for Asking {
+impl Drop for Query {
     fn drop(&mut self) {
         self.0.abort();
     }
