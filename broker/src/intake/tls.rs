@@ -81,7 +81,6 @@ pub(crate) struct Listener {
 /// Checks whether the files can be used.
 ///
 /// # Errors
-///
 /// The file that can't be used, and why.
 pub(crate) fn check(listen: &Listen) -> Result<(), Error> {
     let Some(tcp) = &listen.tcp else { return Ok(()) };
@@ -92,7 +91,6 @@ impl Listener {
     /// Reads the files and binds the address, if one is configured.
     ///
     /// # Errors
-    ///
     /// The file that can't be used or the address that can't be bound, and why.
     pub(crate) async fn open(listen: &Listen) -> Result<Option<Self>, Error> {
         let Some(Tcp { address, tls: files }) = &listen.tcp else { return Ok(None) };
