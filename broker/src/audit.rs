@@ -201,7 +201,7 @@ impl Audit {
     }
 
     /// Shortens the timeout of records, because the process is about to end.
-    pub fn hurry(&self) {
+    pub fn shorten_timeouts(&self) {
         self.ending.send_replace(true);
     }
 

@@ -25,7 +25,7 @@ use sigward_proto::traces::{Settings as TraceSettings, Traces, TracesError};
 
 use crate::config::{self, AuditTarget, Config, Flags};
 use crate::confine;
-use crate::error::{Error, in_words};
+use crate::error::{Error, with_causes};
 use crate::log::{self, Log, LogFormat, LogLevel};
 use crate::process::{self, Supervisor};
 use crate::profile::Surroundings;
@@ -343,5 +343,5 @@ fn default_sockets() -> [PathBuf; 3] {
 /// Prints an error for the person at the terminal.
 fn report(error: &Error) {
     // If standard error is closed, there is no other output.
-    drop(writeln!(std::io::stderr(), "sigward-broker: {}", in_words(error)));
+    drop(writeln!(std::io::stderr(), "sigward-broker: {}", with_causes(error)));
 }

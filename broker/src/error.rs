@@ -190,7 +190,7 @@ pub fn causes<'e>(
 /// An error and its causes as text. The AWS SDK's own formatting would add `Debug` output, which
 /// contains whole server responses, with the credentials in them.
 #[must_use]
-pub fn in_words(error: &(dyn StdError + 'static)) -> String {
+pub fn with_causes(error: &(dyn StdError + 'static)) -> String {
     let mut words: Vec<String> = Vec::new();
     for text in causes(error).map(ToString::to_string) {
         // Some errors repeat the text of their cause.

@@ -182,8 +182,8 @@ impl Metrics {
     }
 
     /// Counts a TLS handshake.
-    pub fn shook_hands(&self, outcome: Handshake) {
-        self.tls.shook_hands(outcome);
+    pub fn handshake_ended(&self, outcome: Handshake) {
+        self.tls.handshake_ended(outcome);
     }
 
     /// Records the expiry of the broker's certificate, or that new TLS files have errors.

@@ -31,7 +31,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-pub(crate) use self::queue::Who;
+pub(crate) use self::queue::Requester;
 use self::schedule::{Schedule, Terms};
 use crate::config::{Config, Pace};
 use crate::error::{Denial, Reason};
@@ -106,7 +106,7 @@ pub(crate) struct Turn {
 /// A place in the queue, and then the turn; dropping it gives up both.
 struct Ticket {
     line: Arc<Line>,
-    who: Who,
+    requester: Requester,
     number: u64,
 }
 
@@ -203,15 +203,20 @@ impl Lane {
     ///
     /// # Errors
     /// RATE_LIMITED: too many accounts are in use.
-    pub(crate) fn ask(&self, account: &str, who: Who, place: bool) -> Result<Asked, Denial> {
+    pub(crate) fn ask(
+        &self,
+        account: &str,
+        requester: Requester,
+        place: bool,
+    ) -> Result<Asked, Denial> {
         let now = Instant::now();
         let Some(line) = self.line(account, place, now)? else { return Ok(Asked::Free) };
         let (send, ready) = oneshot::channel();
         let (asked, limit) = {
             let mut schedule = line.schedule();
-            (schedule.ask(&who, place, send, now), schedule.wait().unwrap_or(WAIT))
+            (schedule.ask(&requester, place, send, now), schedule.wait().unwrap_or(WAIT))
         };
-        let turn = |number| Turn { ticket: Ticket { line: Arc::clone(&line), who, number } };
+        let turn = |number| Turn { ticket: Ticket { line: Arc::clone(&line), requester, number } };
         Ok(match asked {
             schedule::Asked::Now(number) => Asked::Now(turn(number)),
             schedule::Asked::Later(number) => {
@@ -460,14 +465,14 @@ impl Turn {
 impl Drop for Ticket {
     /// After use, this changes nothing.
     fn drop(&mut self) {
-        self.line.schedule().leave(&self.who, self.number);
+        self.line.schedule().leave(&self.requester, self.number);
         self.line.changed.notify_one();
     }
 }
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("who", &self.who).finish_non_exhaustive()
+        f.debug_struct("Ticket").field("requester", &self.requester).finish_non_exhaustive()
     }
 }
 

@@ -40,7 +40,6 @@ pub trait Standing: fmt::Debug + Send + Sync {
     /// Checks the certificate.
     ///
     /// # Errors
-    ///
     /// PEER_UNKNOWN: it has expired, or is no longer trusted.
     fn check(&self, now: SystemTime) -> Result<(), Denial>;
 }

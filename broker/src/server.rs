@@ -124,7 +124,7 @@ pub async fn serve(
         shutdown.await;
         tracing::info!("draining");
         supervisor.stopping().await;
-        of_shutdown.audit().hurry();
+        of_shutdown.audit().shorten_timeouts();
         health.set_not_serving::<BrokerServer<Service>>().await;
         health.set_service_status("", ServingStatus::NotServing).await;
         drain.send_replace(true);

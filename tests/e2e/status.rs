@@ -126,7 +126,7 @@ async fn an_operator_sees_who_asks_and_a_workload_does_not() {
     let refused = client.overview(OverviewRequest { all: true }).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.get_details_error_info().is_none(), "{refused:?}");
-    assert_names(refused.message(), &["the broker's own user and root"]);
+    assert_names(refused.message(), &["only for the broker's own user"]);
     // What is no overview still takes a rule.
     let refused = connect(&scene.world.socket()).await.list_profiles(ListProfilesRequest {}).await;
     assert_eq!(reason(&refused.unwrap_err()), "PEER_NOT_ALLOWED");

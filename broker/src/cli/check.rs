@@ -15,7 +15,7 @@ use super::table::{Table, or_dash, print, quoted, shown, time_left};
 use crate::clock;
 use crate::config::{Agent, Config, CredentialsFrom, Profile, partition};
 use crate::endpoint::{Endpoint, scope_of_host};
-use crate::error::{Denial, Reason, in_words};
+use crate::error::{Denial, Reason, with_causes};
 use crate::profile::{Profiles, Surroundings};
 use crate::server::{self, Obstacles};
 
@@ -71,14 +71,14 @@ pub(super) async fn run(
     let limits: String = config.profiles.iter().filter_map(limits).collect();
     let Obstacles { certain, possible } = server::obstacles(config, default_socket).await;
     for error in &certain {
-        failures.push_str(&format!("\nserve can't start: {}\n", shown(&in_words(error))));
+        failures.push_str(&format!("\nserve can't start: {}\n", shown(&with_causes(error))));
     }
     let mut warnings: String = config.endpoints.iter().flat_map(|it| contradictions(it)).collect();
     warnings.extend(agents::broken_sessions(config));
     for error in &possible {
         warnings.push_str(&format!(
             "Warning: unless a broker has it already, or the service manager passes it, serve can't start: {}\n",
-            shown(&in_words(error))
+            shown(&with_causes(error))
         ));
     }
     let (endpoints, rules) = (config.endpoints.len(), config.rules.len());

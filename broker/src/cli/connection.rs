@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::error::{Error, in_words};
+use crate::error::{Error, with_causes};
 
 /// The timeout of a broker, which usually answers in microseconds.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -124,7 +124,7 @@ where
     });
     // The URI isn't used.
     let channel = Endpoint::from_static("http://broker").connect_with_connector(connector).await;
-    channel.map_err(|error| in_words(&error))
+    channel.map_err(|error| with_causes(&error))
 }
 
 /// A timeout: a socket may accept and never answer, if its broker is stopped, or another program
@@ -142,7 +142,7 @@ pub(super) fn late() -> Error {
 /// The broker's message, or the cause if the connection failed.
 pub(super) fn refused(status: tonic::Status) -> Error {
     match std::error::Error::source(&status) {
-        Some(cause) => Error::Broker(format!("the connection failed: {}", in_words(cause))),
+        Some(cause) => Error::Broker(format!("the connection failed: {}", with_causes(cause))),
         None => Error::Broker(format!("the broker refused: {}", status.message())),
     }
 }

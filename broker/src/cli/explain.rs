@@ -110,7 +110,7 @@ pub(super) fn run(options: &Options, config: &Config) -> Result<ExitCode, Error>
 
     let mut table = Table::new(&["RULE", "SAYS"]);
     for (rule, why) in policy.explain(&peer, &options.profile, &endpoint, call) {
-        table.row(vec![rule.to_owned(), in_words(&why)]);
+        table.row(vec![rule.to_owned(), describe(&why)]);
     }
     let needs_call = message.is_none() && matched.as_ref().is_ok_and(|it| it.want().is_some());
     let (text, permitted) = match &matched {
@@ -220,7 +220,7 @@ fn denied(rule: Option<&str>, denial: &Denial) -> String {
     }
 }
 
-fn in_words(why: &Why) -> String {
+fn describe(why: &Why) -> String {
     match why {
         Why::Peer => "doesn't match the caller".to_owned(),
         Why::Profile => "doesn't list the profile".to_owned(),

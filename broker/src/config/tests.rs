@@ -405,7 +405,7 @@ fn a_file_writable_by_all_is_not_read() {
     for (mode, good) in [(0o600, true), (0o664, true), (0o666, false), (0o602, false)] {
         let permissions = std::fs::Permissions::from_mode(mode);
         std::fs::set_permissions(&path, permissions).expect("a mode");
-        let read = read(&path, 1000).map_err(|error| crate::error::in_words(&error));
+        let read = read(&path, 1000).map_err(|error| crate::error::with_causes(&error));
         assert_eq!(read.is_ok(), good, "{mode:o}: {:?}", read.err());
         if let Err(words) = read {
             assert!(words.contains("broker.toml") && words.contains("chmod o-w"), "{words}");

@@ -35,13 +35,13 @@ impl AwsError {
     /// Sanitizes the response to a request that was made with `secrets`.
     #[must_use]
     pub fn new(code: Option<&str>, message: Option<&str>, secrets: &[&str]) -> Self {
-        let sound = |code: &&str| {
+        let is_clean = |code: &&str| {
             let known = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
             (1..=MAX_CODE).contains(&code.len()) && code.chars().all(known)
             // The attack: a server that puts a key in place of the code, which every caller gets.
                 && shown(code, secrets) == **code
         };
-        let code = code.filter(sound).unwrap_or("an unreadable error code");
+        let code = code.filter(is_clean).unwrap_or("an unreadable error code");
         Self { code: code.to_owned(), message: shown(message.unwrap_or_default(), secrets) }
     }
 

@@ -35,13 +35,13 @@ use self::standing::Certificate;
 use super::accept::pause;
 use super::connection::Connection;
 use crate::config::{Listen, Tcp, TlsFiles};
-use crate::error::{Error, in_words};
+use crate::error::{Error, with_causes};
 use crate::metrics::{Handshake, Metrics};
 use crate::peer::{Peer, TlsPeer};
 use crate::profile::Mark;
 
 /// The timeout of a handshake.
-const PATIENCE: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection stays open after an alert, so that the caller can read it.
 const LINGER: Duration = Duration::from_millis(500);
 /// The interval of checking the files. They are read when they haven't changed for one interval.
@@ -81,7 +81,6 @@ pub(crate) struct Listener {
 /// Checks whether the files can be used.
 ///
 /// # Errors
-///
 /// The file that can't be used, and why.
 pub(crate) fn check(listen: &Listen) -> Result<(), Error> {
     let Some(tcp) = &listen.tcp else { return Ok(()) };
@@ -92,13 +91,12 @@ impl Listener {
     /// Reads the files and binds the address, if one is configured.
     ///
     /// # Errors
-    ///
     /// The file that can't be used or the address that can't be bound, and why.
     pub(crate) async fn open(listen: &Listen) -> Result<Option<Self>, Error> {
         let Some(Tcp { address, tls: files }) = &listen.tcp else { return Ok(None) };
         let of_load = files.clone();
         let loaded = tokio::task::spawn_blocking(move || load(&of_load, 0)).await;
-        let material = loaded.unwrap_or_else(|_| Err(Unusable::gone()));
+        let material = loaded.unwrap_or_else(|_| Err(Unusable::shutting_down()));
         let tcp = Tcp { address: *address, tls: files.clone() };
         let material = material.map_err(|error| error.of(&tcp))?;
         let unbound = |source| Error::Listen {
@@ -156,7 +154,7 @@ impl Listener {
                     let (tls, of_task) = (Arc::clone(&self.tls), Arc::clone(admission));
                     let handshake = async move { tls.handshake_of(stream, &*of_task).await };
                     if handshakes.begin(origin.ip(), handshake) {
-                        admission.metrics().shook_hands(Handshake::MadeRoom);
+                        admission.metrics().handshake_ended(Handshake::MadeRoom);
                     }
                 }
                 Err(error) => pause(&error, &mut failing).await,
@@ -174,11 +172,11 @@ impl Tls {
         let material = Arc::clone(&self.material.borrow());
         let acceptor = TlsAcceptor::from(Arc::clone(&material.config));
         let shaking = acceptor.accept(limited(stream)).into_fallible();
-        let outcome = match tokio::time::timeout(PATIENCE, shaking).await {
+        let outcome = match tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err((error, stream))) => {
                 linger(stream).await;
-                Err((Handshake::Refused, in_words(&error)))
+                Err((Handshake::Refused, with_causes(&error)))
             }
             Err(_) => Err((Handshake::Late, "timeout".to_owned())),
         };
@@ -189,14 +187,14 @@ impl Tls {
         });
         match outcome {
             Ok((mut stream, certificate)) => {
-                stream.get_mut().0.guard.lift();
-                admission.metrics().shook_hands(Handshake::Done);
+                stream.get_mut().0.guard.remove_limit();
+                admission.metrics().handshake_ended(Handshake::Done);
                 let standing = Arc::new(certificate);
                 let peer = TlsPeer { name: standing.name().clone(), standing: standing.clone() };
                 admission.admit(stream, Peer::Tls(peer), Box::pin(standing.ended()))
             }
             Err((outcome, why)) => {
-                admission.metrics().shook_hands(outcome);
+                admission.metrics().handshake_ended(outcome);
                 tracing::debug!(why, "a TLS handshake failed");
                 None
             }

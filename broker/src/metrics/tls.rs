@@ -50,7 +50,7 @@ impl Tls {
     }
 
     /// Counts a handshake.
-    pub(super) fn shook_hands(&self, outcome: Handshake) {
+    pub(super) fn handshake_ended(&self, outcome: Handshake) {
         let outcome = match outcome {
             Handshake::Done => "done",
             Handshake::Refused => "refused",

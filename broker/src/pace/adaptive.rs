@@ -188,7 +188,7 @@ mod tests {
 
     /// Ten calls in five minutes aren't what a server can accept.
     #[test]
-    fn a_rate_is_measured_only_while_somebody_waits() {
+    fn a_rate_is_measured_only_while_callers_wait() {
         let start = Instant::now();
         let mut cubic = Cubic::new(start);
         busy(&mut cubic, after(start, 2.0));
@@ -250,7 +250,7 @@ mod tests {
             let at = f64::from(tick) / 1000.0;
             let now = after(start, at);
             while answers.front().is_some_and(|(_, due)| *due <= at) {
-                let (signed, _) = answers.pop_front().expect("it is there");
+                let (signed, _) = answers.pop_front().expect("it exists");
                 if cubic.on_throttled(after(start, signed), now) {
                     ours.drain();
                 }

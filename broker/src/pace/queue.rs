@@ -10,7 +10,7 @@ use crate::peer::{ConnectionId, PeerId};
 
 /// The peer and connection of a waiting request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Who {
+pub(crate) struct Requester {
     /// The peer, which the turns are counted for.
     pub(crate) peer: PeerId,
     /// The connection of the request.
@@ -52,23 +52,25 @@ impl<T> Queue<T> {
     }
 
     /// Appends a waiter to those of its connection.
-    pub(super) fn push(&mut self, who: &Who, ticket: u64, waiter: T) {
+    pub(super) fn push(&mut self, requester: &Requester, ticket: u64, waiter: T) {
         self.length += 1;
-        let at = match self.peers.iter().position(|it| it.peer == who.peer) {
+        let at = match self.peers.iter().position(|it| it.peer == requester.peer) {
             Some(at) => at,
             None => {
-                self.peers
-                    .push_back(OfPeer { peer: who.peer.clone(), connections: VecDeque::new() });
+                self.peers.push_back(OfPeer {
+                    peer: requester.peer.clone(),
+                    connections: VecDeque::new(),
+                });
                 self.peers.len() - 1
             }
         };
         let Some(of_peer) = self.peers.get_mut(at) else { return };
         let of_connection =
-            of_peer.connections.iter_mut().find(|it| it.connection == who.connection);
+            of_peer.connections.iter_mut().find(|it| it.connection == requester.connection);
         match of_connection {
             Some(of_connection) => of_connection.waiting.push_back((ticket, waiter)),
             None => of_peer.connections.push_back(OfConnection {
-                connection: who.connection,
+                connection: requester.connection,
                 waiting: VecDeque::from([(ticket, waiter)]),
             }),
         }
@@ -82,26 +84,29 @@ impl<T> Queue<T> {
 
     /// Takes the next waiter; then it is the turn of another peer, and of another connection of
     /// this peer.
-    pub(super) fn pop(&mut self) -> Option<(u64, Who, T)> {
+    pub(super) fn pop(&mut self) -> Option<(u64, Requester, T)> {
         let mut of_peer = self.peers.pop_front()?;
         let mut of_connection = of_peer.connections.pop_front()?;
         let (ticket, waiter) = of_connection.waiting.pop_front()?;
         self.length -= 1;
-        let who = Who { peer: of_peer.peer.clone(), connection: of_connection.connection };
+        let requester =
+            Requester { peer: of_peer.peer.clone(), connection: of_connection.connection };
         if !of_connection.waiting.is_empty() {
             of_peer.connections.push_back(of_connection);
         }
         if !of_peer.connections.is_empty() {
             self.peers.push_back(of_peer);
         }
-        Some((ticket, who, waiter))
+        Some((ticket, requester, waiter))
     }
 
     /// Removes a waiter that no longer waits; returns false if it isn't in the queue.
-    pub(super) fn remove(&mut self, who: &Who, ticket: u64) -> bool {
-        let Some(peer) = self.peers.iter().position(|it| it.peer == who.peer) else { return false };
+    pub(super) fn remove(&mut self, requester: &Requester, ticket: u64) -> bool {
+        let Some(peer) = self.peers.iter().position(|it| it.peer == requester.peer) else {
+            return false;
+        };
         let Some(of_peer) = self.peers.get_mut(peer) else { return false };
-        let at = of_peer.connections.iter().position(|it| it.connection == who.connection);
+        let at = of_peer.connections.iter().position(|it| it.connection == requester.connection);
         let Some((at, of_connection)) =
             at.and_then(|at| Some((at, of_peer.connections.get_mut(at)?)))
         else {
@@ -125,19 +130,19 @@ impl<T> Queue<T> {
 mod tests {
     use super::*;
 
-    fn who(uid: u32, connection: u64) -> Who {
-        Who { peer: PeerId::Uid(uid), connection: ConnectionId(connection) }
+    fn requester(uid: u32, connection: u64) -> Requester {
+        Requester { peer: PeerId::Uid(uid), connection: ConnectionId(connection) }
     }
 
     #[test]
     fn a_greedy_caller_waits_behind_all_with_less() {
         let mut queue = Queue::default();
         for ticket in 0..100 {
-            queue.push(&who(1, 1), ticket, ());
+            queue.push(&requester(1, 1), ticket, ());
         }
-        queue.push(&who(2, 2), 100, ());
-        queue.push(&who(3, 3), 101, ());
-        queue.push(&who(3, 3), 102, ());
+        queue.push(&requester(2, 2), 100, ());
+        queue.push(&requester(3, 3), 101, ());
+        queue.push(&requester(3, 3), 102, ());
         let order: Vec<u64> = std::iter::from_fn(|| queue.pop()).map(|next| next.0).collect();
         assert_eq!(order[..6], [0, 100, 101, 1, 102, 2]);
         assert_eq!(order.len(), 103);
@@ -149,11 +154,11 @@ mod tests {
     fn connections_are_turns_within_their_peer() {
         let mut queue = Queue::default();
         for connection in 0..10 {
-            queue.push(&who(1, connection), connection, ());
-            queue.push(&who(1, connection), 10 + connection, ());
+            queue.push(&requester(1, connection), connection, ());
+            queue.push(&requester(1, connection), 10 + connection, ());
         }
         for ticket in 100..103 {
-            queue.push(&who(2, 100), ticket, ());
+            queue.push(&requester(2, 100), ticket, ());
         }
         let order: Vec<u64> = std::iter::from_fn(|| queue.pop()).map(|next| next.0).collect();
         assert_eq!(order[..7], [0, 100, 1, 101, 2, 102, 3]);
@@ -163,14 +168,14 @@ mod tests {
     #[test]
     fn a_caller_that_leaves_loses_its_turn() {
         let mut queue = Queue::default();
-        queue.push(&who(1, 1), 1, ());
-        queue.push(&who(1, 1), 2, ());
-        queue.push(&who(2, 2), 3, ());
-        assert!(queue.remove(&who(1, 1), 1));
-        assert!(!queue.remove(&who(1, 1), 1) && !queue.remove(&who(2, 1), 2));
-        assert!(!queue.remove(&who(9, 9), 9));
+        queue.push(&requester(1, 1), 1, ());
+        queue.push(&requester(1, 1), 2, ());
+        queue.push(&requester(2, 2), 3, ());
+        assert!(queue.remove(&requester(1, 1), 1));
+        assert!(!queue.remove(&requester(1, 1), 1) && !queue.remove(&requester(2, 1), 2));
+        assert!(!queue.remove(&requester(9, 9), 9));
         assert_eq!(queue.len(), 2);
-        assert!(queue.remove(&who(1, 1), 2) && queue.remove(&who(2, 2), 3));
+        assert!(queue.remove(&requester(1, 1), 2) && queue.remove(&requester(2, 2), 3));
         assert!(queue.is_empty() && queue.peers.is_empty());
         assert!(queue.front().is_none() && queue.pop().is_none());
     }

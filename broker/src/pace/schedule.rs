@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::adaptive::Cubic;
 use super::bucket::Bucket;
-use super::queue::{Queue, Who};
+use super::queue::{Queue, Requester};
 use super::slow_start::{LATELY, SlowStart};
 use crate::config::Pace;
 use crate::peer::{ConnectionId, PeerId};
@@ -62,14 +62,14 @@ struct Waiter<T> {
 
 #[derive(Debug)]
 struct Turn {
-    who: Who,
+    requester: Requester,
     place: bool,
     wants_end: bool,
 }
 
 #[derive(Debug)]
 struct Given {
-    who: Who,
+    requester: Requester,
     at: Instant,
     place: bool,
     /// The end of its exchange must be reported, and hasn't been.
@@ -147,15 +147,21 @@ impl<T> Schedule<T> {
     }
 
     /// Asks for a turn. With `place`, it takes one of the places in flight.
-    pub(super) fn ask(&mut self, who: &Who, place: bool, waiter: T, now: Instant) -> Asked {
+    pub(super) fn ask(
+        &mut self,
+        requester: &Requester,
+        place: bool,
+        waiter: T,
+        now: Instant,
+    ) -> Asked {
         self.advance(now);
         self.tickets += 1;
         let ticket = self.tickets;
         if self.queue.is_empty() && self.may_give(place) {
-            self.give(ticket, who.clone(), place);
+            self.give(ticket, requester.clone(), place);
             return Asked::Now(ticket);
         }
-        self.queue.push(who, ticket, Waiter { place, waiter });
+        self.queue.push(requester, ticket, Waiter { place, waiter });
         Asked::Later(ticket)
     }
 
@@ -165,9 +171,9 @@ impl<T> Schedule<T> {
         let mut due = Vec::new();
         while let Some(front) = self.queue.front()
             && self.may_give(front.place)
-            && let Some((ticket, who, Waiter { place, waiter })) = self.queue.pop()
+            && let Some((ticket, requester, Waiter { place, waiter })) = self.queue.pop()
         {
-            self.give(ticket, who, place);
+            self.give(ticket, requester, place);
             due.push(waiter);
         }
         due
@@ -201,8 +207,8 @@ impl<T> Schedule<T> {
     }
 
     /// Gives up a ticket before it is signed: the turn goes to others.
-    pub(super) fn leave(&mut self, who: &Who, ticket: u64) {
-        if self.queue.remove(who, ticket) {
+    pub(super) fn leave(&mut self, requester: &Requester, ticket: u64) {
+        if self.queue.remove(requester, ticket) {
             return;
         }
         if let Some(turn) = self.turns.remove(&ticket) {
@@ -217,8 +223,8 @@ impl<T> Schedule<T> {
     /// Uses a turn for the signature with this audit id.
     pub(super) fn signed(&mut self, ticket: u64, audit_id: &str, now: Instant) -> Terms {
         let Some(turn) = self.turns.remove(&ticket) else { return Terms::default() };
-        let Turn { who, place, wants_end } = turn;
-        let given = Given { who, at: now, place, wants_end, reported: false };
+        let Turn { requester, place, wants_end } = turn;
+        let given = Given { requester, at: now, place, wants_end, reported: false };
         self.given.insert(audit_id.to_owned(), given);
         self.order.push_back((now, audit_id.to_owned()));
         let is_start = matches!(self.limit, Limit::SlowStart(_));
@@ -245,7 +251,7 @@ impl<T> Schedule<T> {
         now: Instant,
     ) -> Option<bool> {
         self.advance(now);
-        let given = self.given.get_mut(audit_id).filter(|given| given.who.peer == *peer)?;
+        let given = self.given.get_mut(audit_id).filter(|given| given.requester.peer == *peer)?;
         let again = std::mem::replace(&mut given.reported, true);
         let changes = !again
             && match &mut self.limit {
@@ -261,7 +267,7 @@ impl<T> Schedule<T> {
     /// Records that the exchange with this id has ended. Returns false if it isn't the peer's, or
     /// has already ended.
     pub(super) fn ended(&mut self, peer: &PeerId, audit_id: &str) -> bool {
-        let given = self.given.get_mut(audit_id).filter(|given| given.who.peer == *peer);
+        let given = self.given.get_mut(audit_id).filter(|given| given.requester.peer == *peer);
         let Some(given) = given else { return false };
         let was_open = std::mem::replace(&mut given.wants_end, false);
         if was_open && std::mem::replace(&mut given.place, false) {
@@ -286,7 +292,7 @@ impl<T> Schedule<T> {
     /// Frees the places of a closed connection: its exchanges can no longer be reported.
     pub(super) fn closed(&mut self, connection: ConnectionId) -> bool {
         let before = self.places;
-        for given in self.given.values_mut().filter(|it| it.who.connection == connection) {
+        for given in self.given.values_mut().filter(|it| it.requester.connection == connection) {
             self.places -= u32::from(std::mem::replace(&mut given.place, false));
             given.wants_end = false;
         }
@@ -400,7 +406,7 @@ impl<T> Schedule<T> {
         has_token && (!place || self.has_place())
     }
 
-    fn give(&mut self, ticket: u64, who: Who, place: bool) {
+    fn give(&mut self, ticket: u64, requester: Requester, place: bool) {
         let place = place && self.limits_places();
         let wants_end = match self.limit {
             Limit::SlowStart(_) => place && SlowStart::wants_end(self.places),
@@ -413,7 +419,7 @@ impl<T> Schedule<T> {
             cubic.on_given();
         }
         self.places += u32::from(place);
-        self.turns.insert(ticket, Turn { who, place, wants_end });
+        self.turns.insert(ticket, Turn { requester, place, wants_end });
     }
 
     /// The time of the oldest signature that holds a place.

@@ -19,19 +19,19 @@ fn lane(pace: &str) -> (Paces, Arc<Lane>) {
     (paces, lane)
 }
 
-fn who(uid: u32, connection: u64) -> Who {
-    Who { peer: PeerId::Uid(uid), connection: ConnectionId(connection) }
+fn requester(uid: u32, connection: u64) -> Requester {
+    Requester { peer: PeerId::Uid(uid), connection: ConnectionId(connection) }
 }
 
 /// Waits for a turn of an account, as a signature does; `None` if it isn't limited.
 async fn turn_of(
     lane: &Lane,
     account: &str,
-    who: Who,
+    requester: Requester,
     place: bool,
 ) -> Result<Option<Turn>, Denial> {
     loop {
-        match lane.ask(account, who.clone(), place)? {
+        match lane.ask(account, requester.clone(), place)? {
             Asked::Free => return Ok(None),
             Asked::Now(turn) => return Ok(Some(turn)),
             Asked::Later(waiting) => {
@@ -44,12 +44,12 @@ async fn turn_of(
 }
 
 /// A turn that is given at once or in time.
-async fn turn(lane: &Lane, who: Who) -> Option<Turn> {
-    deadline::within(turn_of(lane, "1", who, true)).await.expect("a turn")
+async fn turn(lane: &Lane, requester: Requester) -> Option<Turn> {
+    deadline::within(turn_of(lane, "1", requester, true)).await.expect("a turn")
 }
 
-async fn sign(lane: &Lane, who: Who, id: &str) -> Terms {
-    turn(lane, who).await.expect("it is paced").signed(id)
+async fn sign(lane: &Lane, requester: Requester, id: &str) -> Terms {
+    turn(lane, requester).await.expect("it is paced").signed(id)
 }
 
 #[tokio::test(start_paused = true)]
@@ -58,7 +58,7 @@ async fn a_server_that_never_throttles_is_never_slowed_down() {
     let begun = Instant::now();
     // A few at a time: no end must be reported.
     for number in 0..16 {
-        let terms = sign(&lane, who(1, 1), &number.to_string()).await;
+        let terms = sign(&lane, requester(1, 1), &number.to_string()).await;
         assert_eq!(terms, Terms::default());
     }
     assert_eq!(lane.view(), View::default());
@@ -68,7 +68,7 @@ async fn a_server_that_never_throttles_is_never_slowed_down() {
     // Many, one after the other: ends are reported until enough is known.
     let mut reports = 0;
     for number in 0..2000 {
-        let Some(turn) = turn(&lane, who(1, 1)).await else { break };
+        let Some(turn) = turn(&lane, requester(1, 1)).await else { break };
         if turn.signed(&format!("n{number}")).wants_end {
             assert!(lane.ended(&PeerId::Uid(1), &format!("n{number}")));
             reports += 1;
@@ -89,15 +89,15 @@ async fn throttling_ends_a_slow_start_and_waiting_requests_take_turns() {
     let mut out = Vec::new();
     for number in 0..48_u64 {
         out.push(format!("{number}"));
-        sign(&lane, who(1, number), &format!("{number}")).await;
+        sign(&lane, requester(1, number), &format!("{number}")).await;
     }
     let waiting = tokio::spawn({
         let lane = Arc::clone(&lane);
-        async move { turn(&lane, who(1, 100)).await.expect("a turn").signed("late") }
+        async move { turn(&lane, requester(1, 100)).await.expect("a turn").signed("late") }
     });
     let other = tokio::spawn({
         let lane = Arc::clone(&lane);
-        async move { turn_of(&lane, "2", who(1, 101), true).await.expect("no refusal").is_none() }
+        async move { turn_of(&lane, "2", requester(1, 101), true).await.expect("no refusal").is_none() }
     });
     tokio::task::yield_now().await;
     assert!(!lane.view().is_paced);
@@ -124,7 +124,7 @@ async fn slow_calls_end_a_slow_start_without_reports() {
     for number in 0..1000_u64 {
         let lane = Arc::clone(&lane);
         signing.spawn(async move {
-            if let Some(turn) = turn(&lane, who(1, number % 16)).await {
+            if let Some(turn) = turn(&lane, requester(1, number % 16)).await {
                 turn.signed(&number.to_string());
             }
         });
@@ -145,7 +145,7 @@ async fn turns_are_given_at_the_pace_and_to_each_caller_in_turn() {
         for number in 0..count {
             let (lane, order) = (Arc::clone(&lane), Arc::clone(&order));
             tasks.spawn(async move {
-                sign(&lane, who(uid, u64::from(uid)), &format!("{uid} {number}")).await;
+                sign(&lane, requester(uid, u64::from(uid)), &format!("{uid} {number}")).await;
                 lock(&order).push(uid);
             });
         }
@@ -163,26 +163,26 @@ async fn turns_are_given_at_the_pace_and_to_each_caller_in_turn() {
 #[tokio::test(start_paused = true)]
 async fn waiting_too_long_for_a_turn_is_refused() {
     let (_paces, lane) = lane("pace = { per_second = 0.1, burst = 1, wait = \"2s\" }");
-    sign(&lane, who(1, 1), "a").await;
+    sign(&lane, requester(1, 1), "a").await;
     let begun = Instant::now();
-    let denial = turn_of(&lane, "1", who(1, 1), true).await.expect_err("no turn");
+    let denial = turn_of(&lane, "1", requester(1, 1), true).await.expect_err("no turn");
     assert_eq!(begun.elapsed(), Duration::from_secs(2));
     assert_eq!(denial.reason(), Reason::RateLimited);
     let retry = denial.wait().expect("when to ask again");
     assert!(retry > Duration::from_secs(7), "{retry:?}");
     assert_eq!(lane.view().waiting, 0);
     // Another account has a quota of its own.
-    assert!(turn_of(&lane, "2", who(1, 1), true).await.expect("a turn").is_some());
+    assert!(turn_of(&lane, "2", requester(1, 1), true).await.expect("a turn").is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_leaves_loses_its_turn() {
     let (_paces, lane) = lane("pace = { per_second = 1, burst = 1, wait = \"1m\" }");
-    sign(&lane, who(1, 1), "a").await;
-    let mut first = Box::pin(turn_of(&lane, "1", who(1, 1), true));
+    sign(&lane, requester(1, 1), "a").await;
+    let mut first = Box::pin(turn_of(&lane, "1", requester(1, 1), true));
     assert!(tokio::time::timeout(Duration::from_millis(10), &mut first).await.is_err());
     let begun = Instant::now();
-    let second = turn(&lane, who(2, 2));
+    let second = turn(&lane, requester(2, 2));
     let gone = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         drop(first);
@@ -192,29 +192,33 @@ async fn a_caller_that_leaves_loses_its_turn() {
     // An unused turn, after a changed policy for instance, goes to the next request at once.
     let begun = Instant::now();
     drop(second);
-    turn(&lane, who(3, 3)).await.expect("a turn");
+    turn(&lane, requester(3, 3)).await.expect("a turn");
     assert!(begun.elapsed() < Duration::from_millis(10), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn places_are_freed_by_reports_and_closed_connections() {
     let (paces, lane) = lane("pace = { in_flight = 2, wait = \"1m\" }");
-    assert!(sign(&lane, who(1, 1), "a").await.wants_end);
-    sign(&lane, who(1, 2), "b").await;
+    assert!(sign(&lane, requester(1, 1), "a").await.wants_end);
+    sign(&lane, requester(1, 2), "b").await;
     assert_eq!(lane.view().in_flight, 2);
     // A request that takes no place needs none.
-    turn_of(&lane, "1", who(2, 3), false).await.expect("no wait").expect("a turn").signed("get");
+    turn_of(&lane, "1", requester(2, 3), false)
+        .await
+        .expect("no wait")
+        .expect("a turn")
+        .signed("get");
     for (uid, id) in [(2, "a"), (1, "c"), (1, "get")] {
         assert!(!lane.ended(&PeerId::Uid(uid), id), "{uid} {id}");
     }
-    let waits = turn(&lane, who(2, 3));
+    let waits = turn(&lane, requester(2, 3));
     let ends = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(lane.ended(&PeerId::Uid(1), "a"));
     };
     let (third, ()) = tokio::join!(waits, ends);
     third.expect("a turn").signed("c");
-    let waits = turn(&lane, who(2, 3));
+    let waits = turn(&lane, requester(2, 3));
     let dies = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         paces.closed(ConnectionId(2));
@@ -231,11 +235,11 @@ async fn throttling_paces_one_account_for_a_while() {
     assert!(lane.view().is_paced);
     assert_eq!(lane.throttled("1", &peer, "unknown"), Throttled::NotYours);
     assert!(
-        turn_of(&lane, "2", who(1, 1), true).await.expect("no wait").is_none(),
+        turn_of(&lane, "2", requester(1, 1), true).await.expect("no wait").is_none(),
         "another account"
     );
     let begun = Instant::now();
-    sign(&lane, who(1, 1), "a").await;
+    sign(&lane, requester(1, 1), "a").await;
     assert!(begun.elapsed() >= Duration::from_millis(500), "{:?}", begun.elapsed());
     assert_eq!(lane.throttled("1", &PeerId::Uid(2), "a"), Throttled::NotYours);
     assert_eq!(lane.throttled("1", &peer, "a"), Throttled::Known);
@@ -243,7 +247,7 @@ async fn throttling_paces_one_account_for_a_while() {
     assert_eq!((view.is_paced, view.throttled), (true, 2));
     assert!(view.per_second.expect("a rate") < 2.0);
     tokio::time::advance(Duration::from_secs(601)).await;
-    assert!(turn(&lane, who(1, 1)).await.is_none());
+    assert!(turn(&lane, requester(1, 1)).await.is_none());
     assert!(!lane.is_limited());
 }
 
@@ -252,12 +256,12 @@ async fn throttling_paces_one_account_for_a_while() {
 async fn a_signature_for_a_connection_that_is_closed_holds_no_place() {
     let (paces, lane) = lane("pace = { in_flight = 1, wait = \"1m\" }");
     paces.opened(ConnectionId(1));
-    sign(&lane, who(1, 1), "a").await;
+    sign(&lane, requester(1, 1), "a").await;
     paces.given(ConnectionId(1));
     assert_eq!(lane.view().in_flight, 1);
     paces.closed(ConnectionId(1));
     assert_eq!(lane.view().in_flight, 0);
-    sign(&lane, who(1, 1), "b").await;
+    sign(&lane, requester(1, 1), "b").await;
     paces.given(ConnectionId(1));
     assert_eq!(lane.view().in_flight, 0);
     assert!(paces.open.lock().expect("a lock").is_empty());
@@ -280,9 +284,9 @@ async fn accounts_are_bounded() {
 async fn a_reload_keeps_waiting_requests() {
     let paces = Paces::default();
     let lane = lanes(&paces, "pace = { per_second = 0.01, burst = 1, wait = \"5m\" }").remove(0);
-    sign(&lane, who(1, 1), "a").await;
+    sign(&lane, requester(1, 1), "a").await;
     let begun = Instant::now();
-    let waits = turn(&lane, who(1, 1));
+    let waits = turn(&lane, requester(1, 1));
     let reload = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let same = lanes(&paces, "pace = { per_second = 10, burst = 1, wait = \"5m\" }").remove(0);
@@ -301,9 +305,9 @@ async fn removing_a_pace_ends_all_waits() {
     let lane =
         lanes(&paces, "pace = { per_second = 0.01, burst = 1, in_flight = 1, wait = \"5m\" }");
     let lane = &lane[0];
-    sign(lane, who(1, 1), "a").await;
+    sign(lane, requester(1, 1), "a").await;
     let begun = Instant::now();
-    let waits = async { tokio::join!(turn(lane, who(1, 1)), turn(lane, who(2, 2))) };
+    let waits = async { tokio::join!(turn(lane, requester(1, 1)), turn(lane, requester(2, 2))) };
     let reload = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(lane.view().waiting, 2);
@@ -315,7 +319,7 @@ async fn removing_a_pace_ends_all_waits() {
     first.expect("a turn").signed("b");
     drop(second);
     assert_eq!(lane.view(), View { waited: 2, ..View::default() });
-    assert!(turn_of(lane, "1", who(1, 1), true).await.expect("no wait").is_none());
+    assert!(turn_of(lane, "1", requester(1, 1), true).await.expect("no wait").is_none());
     // A server that throttles is paced from then on, by what it accepts.
     assert_eq!(lane.throttled("1", &PeerId::Uid(1), "b"), Throttled::Begins);
     assert!(lane.view().is_paced);

@@ -123,7 +123,7 @@ mod tests {
         let path = home.path().join("a/b/token.json");
         replace(&path, "canary-1").expect("a directory is made");
         // The permissions set by another program aren't kept.
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("ours");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("permitted");
         let other = home.path().join("link");
         std::fs::hard_link(&path, &other).expect("a link");
         replace(&path, "canary-2").expect("a file");
@@ -141,7 +141,7 @@ mod tests {
         let home = tempfile::tempdir().expect("a home");
         let path = home.path().join("token.json");
         let set = |path: &Path, mode| {
-            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("ours");
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("permitted");
         };
         let refused = |error: io::Error, repair: &str| {
             assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
@@ -161,8 +161,9 @@ mod tests {
             refused(read(&path).expect_err("another user's"), "chown 0");
             rustix::fs::chown(home.path(), other, None).expect("root may");
             refused(replace(&path, "other").expect_err("another user's"), "chown 0");
-            rustix::fs::chown(home.path(), Some(rustix::process::geteuid()), None).expect("ours");
-            rustix::fs::chown(&path, Some(rustix::process::geteuid()), None).expect("ours");
+            rustix::fs::chown(home.path(), Some(rustix::process::geteuid()), None)
+                .expect("permitted");
+            rustix::fs::chown(&path, Some(rustix::process::geteuid()), None).expect("permitted");
         }
         assert_eq!(read(&path).expect("a file").as_slice(), b"canary");
     }

@@ -4,7 +4,7 @@
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 
-use crate::error::{AwsError, Denial, Reason, in_words, shown};
+use crate::error::{AwsError, Denial, Reason, shown, with_causes};
 
 /// Temporary errors, although their status is a client error.
 const PASSING: [&str; 7] = [
@@ -58,7 +58,7 @@ fn words<E: ProvideErrorMetadata>(error: &SdkError<E>, secrets: &[&str]) -> Opti
 }
 
 /// Whether the same request would be refused again: missing permission, unknown role, invalid key.
-fn for_good<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+fn is_permanent<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     let SdkError::ServiceError(context) = error else { return false };
     let passes = context.err().code().is_some_and(|code| PASSING.contains(&code));
     let status = context.raw().status();
@@ -81,7 +81,9 @@ where
 {
     match words(error, secrets) {
         Some(words) => Denial::by_aws(reason, operation, words),
-        None => Denial::new(reason, format!("{operation}: {}", shown(&in_words(error), secrets))),
+        None => {
+            Denial::new(reason, format!("{operation}: {}", shown(&with_causes(error), secrets)))
+        }
     }
 }
 
@@ -93,7 +95,7 @@ where
     let code = error.code().unwrap_or_default();
     let meaning = MEANINGS.iter().find(|(_, codes)| codes.contains(&code));
     let reason = match meaning {
-        _ if !for_good(error) => Reason::CredentialsUnavailable,
+        _ if !is_permanent(error) => Reason::CredentialsUnavailable,
         _ if is_clock(error) => Reason::ClockSkew,
         Some((reason, _)) => *reason,
         None => Reason::ProfileMisconfigured,
@@ -124,7 +126,7 @@ where
     let reason = match (status, error.code()) {
         // The token has expired, was revoked, or the person signed out.
         (Some(401), _) => Reason::LoginRequired,
-        _ if !for_good(error) => Reason::CredentialsUnavailable,
+        _ if !is_permanent(error) => Reason::CredentialsUnavailable,
         // The token is valid, but has no access to the account or role.
         (Some(403), _) | (_, Some("ForbiddenException" | "ResourceNotFoundException")) => {
             Reason::NoAccountAccess
@@ -143,5 +145,5 @@ pub(super) fn of_provider(error: &CredentialsError, nothing: Reason, secrets: &[
         // A non-exhaustive type of another crate: unknown errors count as temporary.
         _ => Reason::CredentialsUnavailable,
     };
-    Denial::new(reason, shown(&in_words(error), secrets))
+    Denial::new(reason, shown(&with_causes(error), secrets))
 }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::token::{Renewal, Session, Token, Tokens};
 use super::token_error::{self, TokenError};
 use crate::clock;
-use crate::error::{Denial, Reason, in_words, shown};
+use crate::error::{Denial, Reason, shown, with_causes};
 use crate::secret::Secret;
 
 const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -306,7 +306,7 @@ impl Flow {
                 }
                 // The server has an error or can't be reached: the code may still be valid.
                 other if other.passes() => {
-                    let error = shown(&in_words(&error), &secrets);
+                    let error = shown(&with_causes(&error), &secrets);
                     tracing::debug!(error, "the state of the sign-in can't be read");
                 }
                 _ => return Err(refused("CreateToken", &error, &secrets)),

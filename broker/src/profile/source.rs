@@ -213,7 +213,7 @@ impl Source {
         }
         // Keys that need no call need no client, which takes time to build.
         if let (Some(Base::StaticKeys(keys)), []) = (&base, hops.as_slice()) {
-            return sound(keys.clone());
+            return checked_keys(keys.clone());
         }
         let of_a_role = matches!(base, Some(Base::Sso(_) | Base::WebIdentity(_)));
         roles::check(hops.iter(), of_a_role)?;
@@ -224,7 +224,7 @@ impl Source {
         let ca_bundle = ca_bundle.or_else(|| self.ca_bundle.clone());
         let calls = sdk::Calls { ca_bundle: ca_bundle.as_deref(), ..calls };
         let config = sdk::config(calls, effort).await?;
-        let mut credentials = sound(match base {
+        let mut credentials = checked_keys(match base {
             Some(base) => {
                 self.base(base, hops.is_empty(), &config, metadata.as_deref(), now).await?
             }
@@ -232,7 +232,7 @@ impl Source {
         })?;
         for hop in &hops {
             let name = self.session_name();
-            credentials = sound(roles::assume(hop, credentials, &name, &config).await?)?;
+            credentials = checked_keys(roles::assume(hop, credentials, &name, &config).await?)?;
         }
         Ok(credentials)
     }
@@ -369,7 +369,7 @@ impl Source {
 
 /// Refuses characters that aren't part of keys and that headers can't contain, because the SDK's
 /// client would panic. An empty session token is removed, because AWS refuses an empty header.
-fn sound(keys: Credentials) -> Result<Credentials, Denial> {
+fn checked_keys(keys: Credentials) -> Result<Credentials, Denial> {
     let token = keys.session_token().filter(|token| !token.is_empty());
     let parts = [keys.access_key_id(), keys.secret_access_key()].into_iter().chain(token);
     if !parts.flat_map(str::bytes).all(|byte| byte.is_ascii_graphic()) {

@@ -98,8 +98,8 @@ fn by_month_name(text: &str) -> Option<(Date, &str)> {
 }
 
 fn digits(text: &str, length: std::ops::RangeInclusive<usize>) -> Option<i64> {
-    let sound = length.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-    if sound { text.parse().ok() } else { None }
+    let is_number = length.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { text.parse().ok() } else { None }
 }
 
 /// The rest of the text.

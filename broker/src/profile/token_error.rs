@@ -10,7 +10,7 @@
 use aws_sdk_ssooidc::error::{ProvideErrorMetadata, SdkError};
 use serde::Deserialize;
 
-use crate::error::{AwsError, Denial, Reason, in_words, shown};
+use crate::error::{AwsError, Denial, Reason, shown, with_causes};
 
 /// The reason why a token endpoint returned no token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +126,7 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     let SdkError::ServiceError(context) = error else {
-        let words = shown(&in_words(error), secrets);
+        let words = shown(&with_causes(error), secrets);
         return Denial::new(reason, format!("{operation}: {words}"));
     };
     // An unknown code could be any text.

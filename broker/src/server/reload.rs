@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Config, Listen};
-use crate::error::{Error, in_words};
+use crate::error::{Error, with_causes};
 use crate::policy::Policy;
 use crate::process::Supervisor;
 use crate::profile::Surroundings;
@@ -95,8 +95,8 @@ pub(super) async fn follow(
             continue;
         }
         let config = match &text {
-            Ok(text) => (reread.parse)(text).map_err(|error| in_words(&error)),
-            Err(error) => Err(in_words(error)),
+            Ok(text) => (reread.parse)(text).map_err(|error| with_causes(&error)),
+            Err(error) => Err(with_causes(error)),
         };
         reread.text = text.ok();
         reload(config, &current, &bound, &surroundings).await;
@@ -116,7 +116,7 @@ pub(super) fn status(current: &Current) -> String {
 
 async fn reopen(current: &Current) {
     if let Err(error) = current.audit().reopen(None).await {
-        tracing::error!("the audit log can't be opened again: {}", in_words(&error));
+        tracing::error!("the audit log can't be opened again: {}", with_causes(&error));
     }
 }
 
@@ -158,7 +158,7 @@ async fn successor(
         tracing::warn!("the change of [metrics] needs a restart of the broker");
     }
     let opened = current.audit().reopen(Some(&config.audit)).await;
-    opened.map_err(|error| in_words(&error))?;
+    opened.map_err(|error| with_causes(&error))?;
     Ok(State {
         endpoints: config.endpoints.clone(),
         lanes: current.paces().lanes(config),

@@ -171,7 +171,6 @@ impl Current {
     /// then the caller is advised to try again.
     ///
     /// # Errors
-    ///
     /// Those of the work, and BROKER_ENDING.
     pub(crate) async fn unless_ending<T>(
         &self,

@@ -23,7 +23,7 @@ use crate::clock;
 use crate::config::Agent;
 use crate::error::{Denial, Reason};
 use crate::metrics::{Metrics, Phase};
-use crate::pace::{self, Lane, Who};
+use crate::pace::{self, Lane, Requester};
 use crate::peer::{ConnectionId, Peer};
 use crate::policy::Grant;
 use crate::request::{CheckedRequest, Head, Method};
@@ -45,7 +45,7 @@ pub(crate) async fn sign(
     headers: &HeaderMap,
     body: Body,
 ) -> http::Response<Body> {
-    let caller = Requester { peer, connection };
+    let caller = CallOrigin { peer, connection };
     let record = current.audit.begin("sign", peer, clock::now());
     // A call that gets its signature is logged only at DEBUG: at other levels, formatting a span
     // would be wasted.
@@ -131,14 +131,14 @@ impl Spans {
 
 /// The caller, and its connection.
 #[derive(Clone, Copy)]
-struct Requester<'p> {
+struct CallOrigin<'p> {
     peer: &'p Peer,
     connection: ConnectionId,
 }
 
 async fn answer(
     current: Arc<Current>,
-    caller: Requester<'_>,
+    caller: CallOrigin<'_>,
     body: Body,
     mut record: Record,
     mut spans: Spans,
@@ -198,7 +198,7 @@ impl Phases<'_> {
 impl Current {
     async fn signed(
         &self,
-        caller: Requester<'_>,
+        caller: CallOrigin<'_>,
         body: Body,
         record: &mut Record,
         asked: &mut Asked,
@@ -248,7 +248,7 @@ impl Current {
     /// Decides about a request by the current rules, and signs it.
     async fn decided(
         &self,
-        caller: Requester<'_>,
+        caller: CallOrigin<'_>,
         request: &CheckedRequest,
         record: &mut Record,
         asked: &mut Asked,
@@ -277,10 +277,10 @@ impl Current {
             if let Some((_, turn)) = turn.take_if(|(of, _)| *of == account) {
                 break (grant, credentials, Some(turn));
             }
-            let who = Who { peer: peer.id(), connection: caller.connection };
+            let requester = Requester { peer: peer.id(), connection: caller.connection };
             // A GET is a stream that may stay open for hours, and a DELETE ends what others hold.
             let place = request.head().method() == Method::Post;
-            let waiting = match lane.ask(&account, who, place)? {
+            let waiting = match lane.ask(&account, requester, place)? {
                 pace::Asked::Free => break (grant, credentials, None),
                 pace::Asked::Now(turn) => break (grant, credentials, Some(turn)),
                 pace::Asked::Later(waiting) => waiting,

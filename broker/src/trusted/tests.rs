@@ -11,7 +11,7 @@ fn home() -> (TempDir, PathBuf) {
 }
 
 fn set_mode(path: &Path, mode: u32) {
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("ours");
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("permitted");
 }
 
 fn write(path: &Path, mode: u32) {
@@ -113,17 +113,17 @@ fn in_a_shared_directory_a_file_must_have_one_name() {
     write(&precious, 0o600);
     std::fs::hard_link(&precious, &planted).expect("a link");
     assert!(refusal(Trusted::place(&planted)).contains("other names"));
-    std::fs::remove_file(&planted).expect("ours");
+    std::fs::remove_file(&planted).expect("permitted");
     write(&planted, 0o600);
     let place = Trusted::place(&planted).expect("trusted");
     let mut append = File::options();
     append.append(true);
-    place.open(&mut append, OFlags::empty()).expect("ours");
+    place.open(&mut append, OFlags::empty()).expect("permitted");
     // Planted between the check and the use.
-    std::fs::remove_file(&planted).expect("ours");
+    std::fs::remove_file(&planted).expect("permitted");
     std::fs::hard_link(&precious, &planted).expect("a link");
     assert!(place.open(&mut append, OFlags::empty()).is_err());
-    std::fs::remove_file(&planted).expect("ours");
+    std::fs::remove_file(&planted).expect("permitted");
     symlink(&precious, &planted).expect("a link");
     assert!(place.open(&mut append, OFlags::empty()).is_err());
 }
@@ -138,7 +138,7 @@ fn a_directory_is_made_for_the_broker_alone() {
         let mode = std::fs::symlink_metadata(path).expect("there").mode();
         assert_eq!(mode & 0o777, 0o700);
     }
-    Trusted::directory(&made).expect("it is there");
+    Trusted::directory(&made).expect("it exists");
     set_mode(&made, 0o777);
     refusal(Trusted::directory(&made));
     write(&home.join("file"), 0o600);

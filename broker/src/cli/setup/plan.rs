@@ -137,7 +137,7 @@ pub(super) fn setup(
         what: format!(
             "Allow {} to have requests signed with: {}.",
             person.name,
-            in_words(&profiles)
+            describe(&profiles)
         ),
         steps: vec![
             Step::Directory { path: "/etc/sigward".into(), mode: 0o755, owner: Owner::Ids(0, 0) },
@@ -268,7 +268,7 @@ fn notes(person: &Person, profiles: &[&Listed]) -> Vec<String> {
     notes
 }
 
-fn in_words(profiles: &[&Listed]) -> String {
+fn describe(profiles: &[&Listed]) -> String {
     let names: Vec<_> = profiles.iter().map(|it| format!("{} ({})", it.name, it.source)).collect();
     names.join(", ")
 }

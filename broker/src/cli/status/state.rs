@@ -3,7 +3,7 @@
 use sigward_proto::v1::ProfileState;
 
 /// The name for people.
-pub(super) fn words(state: ProfileState) -> &'static str {
+pub(super) fn label(state: ProfileState) -> &'static str {
     match state {
         ProfileState::Unspecified => "unknown",
         ProfileState::Unloaded => "unloaded",
@@ -19,5 +19,5 @@ pub(super) fn words(state: ProfileState) -> &'static str {
 
 /// The name in the proto.
 pub(super) fn name(state: ProfileState) -> String {
-    words(state).replace(' ', "_")
+    label(state).replace(' ', "_")
 }

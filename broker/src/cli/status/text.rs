@@ -60,7 +60,7 @@ fn profiles_table(answer: &Answer, now: SystemTime) -> String {
         }
         row.extend([
             or_dash(&profile.source),
-            state::words(profile.state()).to_owned(),
+            state::label(profile.state()).to_owned(),
             or_dash(&left),
             or_dash(&profile.region),
         ]);
@@ -68,7 +68,7 @@ fn profiles_table(answer: &Answer, now: SystemTime) -> String {
             let (account, identity) = account_and_name(&profile.identity_arn);
             row.extend([or_dash(account), or_dash(identity)]);
         }
-        row.push(or_dash(&in_words(&profile)));
+        row.push(or_dash(&describe(&profile)));
         table.row(row);
     }
     format!("{rejected}{}", table.render())
@@ -118,7 +118,7 @@ fn account_and_name(arn: &str) -> (&str, &str) {
 }
 
 /// The problem of a profile, and what to do about it.
-fn in_words(profile: &Profile) -> String {
+fn describe(profile: &Profile) -> String {
     let name = &profile.name;
     match Reason::from_name(&profile.last_error) {
         None => profile.last_error.clone(),

@@ -1,5 +1,5 @@
 //! Evaluates the policies with an evaluator for the elements that they use: effects, `Action`,
-//! `NotAction`, `BoolIfExists`. A few of its patterns represent `ReadOnlyAccess`.
+//! `NotAction`, `BoolIfExists`. `ReadOnlyAccess` is represented by a few of its patterns.
 
 use std::path::Path;
 
@@ -149,7 +149,7 @@ fn the_managed_policy_is_that_of_the_role_s_partition() {
     ] {
         assert_eq!(rails.policies(partition(role)).arns, [arn]);
     }
-    assert_eq!(rails.policies("aws").policy, None, "nothing of ours adds to it");
+    assert_eq!(rails.policies("aws").policy, None, "the broker adds nothing");
 }
 
 #[test]

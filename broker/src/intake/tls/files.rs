@@ -70,7 +70,7 @@ impl Unusable {
     }
 
     /// The error while the runtime shuts down.
-    pub(super) fn gone() -> Self {
+    pub(super) fn shutting_down() -> Self {
         Self::new("cert", Path::new(""), "it wasn't read")
     }
 

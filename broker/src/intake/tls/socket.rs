@@ -31,7 +31,7 @@ pub(super) fn limited(stream: TcpStream) -> Limited {
 
 impl Handshake {
     /// Removes the limit after the handshake.
-    pub(super) fn lift(&mut self) {
+    pub(super) fn remove_limit(&mut self) {
         self.0 = None;
     }
 }

@@ -119,7 +119,7 @@ fn errors_name_the_file_and_the_reason_without_its_contents() {
         }
     }
     files.load().expect("good files");
-    std::fs::remove_file(files.path("client_ca")).expect("it is there");
+    std::fs::remove_file(files.path("client_ca")).expect("it exists");
     assert!(files.refused().contains("No such file"));
 }
 
@@ -147,7 +147,7 @@ fn a_key_readable_and_files_writable_by_others_are_refused() {
 #[test]
 fn a_pipe_in_place_of_a_file_does_not_block() {
     let files = Files::new();
-    std::fs::remove_file(files.path("key")).expect("it is there");
+    std::fs::remove_file(files.path("key")).expect("it exists");
     rustix::fs::mkfifoat(rustix::fs::CWD, files.path("key"), 0o600.into()).expect("a pipe");
     assert!(files.refused().contains("listen.tls.key"));
 }

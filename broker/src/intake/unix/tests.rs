@@ -2,7 +2,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
 use super::*;
-use crate::error::in_words;
+use crate::error::with_causes;
 
 fn mode(path: &Path) -> u32 {
     std::fs::symlink_metadata(path).expect("a file").mode() & 0o777
@@ -97,7 +97,7 @@ fn a_directory_writable_by_all_is_refused() {
     };
     let path = directory.path().join("broker.sock");
     open(0o777);
-    let why = in_words(&bind(&path).expect_err("open"));
+    let why = with_causes(&bind(&path).expect_err("open"));
     assert!(why.contains(&format!("chmod o-w {}", directory.path().display())), "{why}");
     // Like /tmp: users can remove only their own files.
     open(0o1777);

@@ -1,8 +1,8 @@
 use super::*;
 use crate::config::PaceRate;
 
-fn who(uid: u32, connection: u64) -> Who {
-    Who { peer: PeerId::Uid(uid), connection: ConnectionId(connection) }
+fn requester(uid: u32, connection: u64) -> Requester {
+    Requester { peer: PeerId::Uid(uid), connection: ConnectionId(connection) }
 }
 
 fn pace(rate: Option<(f64, f64)>, in_flight: Option<u32>) -> Pace {
@@ -15,14 +15,14 @@ fn millis(start: Instant, millis: u64) -> Instant {
 }
 
 /// Asks for a turn, and uses it if it is given at once.
-fn sign(schedule: &mut Schedule<u32>, who: &Who, id: &str, now: Instant) -> bool {
-    match schedule.ask(who, true, 0, now) {
+fn sign(schedule: &mut Schedule<u32>, requester: &Requester, id: &str, now: Instant) -> bool {
+    match schedule.ask(requester, true, 0, now) {
         Asked::Now(ticket) => {
             schedule.signed(ticket, id, now);
             true
         }
         Asked::Later(ticket) => {
-            schedule.leave(who, ticket);
+            schedule.leave(requester, ticket);
             false
         }
     }
@@ -32,7 +32,7 @@ fn sign(schedule: &mut Schedule<u32>, who: &Who, id: &str, now: Instant) -> bool
 fn a_burst_is_given_at_once_and_then_the_rate() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(Some((4.0, 2.0)), None), start);
-    let me = who(1, 1);
+    let me = requester(1, 1);
     assert!(sign(&mut schedule, &me, "a", start) && sign(&mut schedule, &me, "b", start));
     for waiter in 0..3 {
         assert!(matches!(schedule.ask(&me, true, waiter, start), Asked::Later(_)));
@@ -51,10 +51,10 @@ fn a_burst_is_given_at_once_and_then_the_rate() {
 fn no_request_overtakes_waiting_ones() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(Some((1.0, 1.0)), None), start);
-    assert!(sign(&mut schedule, &who(1, 1), "a", start));
-    assert!(matches!(schedule.ask(&who(1, 1), true, 1, start), Asked::Later(_)));
+    assert!(sign(&mut schedule, &requester(1, 1), "a", start));
+    assert!(matches!(schedule.ask(&requester(1, 1), true, 1, start), Asked::Later(_)));
     let now = millis(start, 1500);
-    assert!(matches!(schedule.ask(&who(2, 2), true, 2, now), Asked::Later(_)));
+    assert!(matches!(schedule.ask(&requester(2, 2), true, 2, now), Asked::Later(_)));
     assert_eq!(schedule.due(now), [1]);
     assert_eq!(schedule.due(millis(start, 2500)), [2]);
 }
@@ -63,16 +63,20 @@ fn no_request_overtakes_waiting_ones() {
 fn a_turn_that_is_not_used_goes_to_others() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(Some((1.0, 1.0)), Some(1)), start);
-    let Asked::Now(ticket) = schedule.ask(&who(1, 1), true, 0, start) else { panic!("a token") };
-    let Asked::Later(gone) = schedule.ask(&who(1, 1), true, 1, start) else { panic!("no token") };
-    assert!(matches!(schedule.ask(&who(2, 2), true, 2, start), Asked::Later(_)));
-    schedule.leave(&who(1, 1), gone);
+    let Asked::Now(ticket) = schedule.ask(&requester(1, 1), true, 0, start) else {
+        panic!("a token")
+    };
+    let Asked::Later(gone) = schedule.ask(&requester(1, 1), true, 1, start) else {
+        panic!("no token")
+    };
+    assert!(matches!(schedule.ask(&requester(2, 2), true, 2, start), Asked::Later(_)));
+    schedule.leave(&requester(1, 1), gone);
     assert!(schedule.due(start).is_empty());
     // The request was denied, for instance: its rule was removed while it waited.
-    schedule.leave(&who(1, 1), ticket);
+    schedule.leave(&requester(1, 1), ticket);
     assert_eq!(schedule.due(start), [2]);
     // Giving it up twice has no effect.
-    schedule.leave(&who(1, 1), ticket);
+    schedule.leave(&requester(1, 1), ticket);
     assert_eq!(schedule.in_flight(), 1);
 }
 
@@ -81,10 +85,11 @@ fn only_a_report_of_its_peer_frees_a_place() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(None, Some(2)), start);
     assert!(
-        sign(&mut schedule, &who(1, 1), "a", start) && sign(&mut schedule, &who(1, 1), "b", start)
+        sign(&mut schedule, &requester(1, 1), "a", start)
+            && sign(&mut schedule, &requester(1, 1), "b", start)
     );
     assert!(schedule.limits_places());
-    assert!(matches!(schedule.ask(&who(2, 2), true, 7, start), Asked::Later(_)));
+    assert!(matches!(schedule.ask(&requester(2, 2), true, 7, start), Asked::Later(_)));
     // Another peer, and another id.
     assert!(!schedule.ended(&PeerId::Uid(2), "a") && !schedule.ended(&PeerId::Uid(1), "c"));
     assert!(schedule.due(start).is_empty());
@@ -99,9 +104,9 @@ fn only_a_report_of_its_peer_frees_a_place() {
 fn a_request_without_a_place_waits_for_none() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(None, Some(1)), start);
-    assert!(sign(&mut schedule, &who(1, 1), "a", start));
-    assert!(matches!(schedule.ask(&who(1, 1), false, 0, start), Asked::Now(_)));
-    assert!(matches!(schedule.ask(&who(1, 1), true, 0, start), Asked::Later(_)));
+    assert!(sign(&mut schedule, &requester(1, 1), "a", start));
+    assert!(matches!(schedule.ask(&requester(1, 1), false, 0, start), Asked::Now(_)));
+    assert!(matches!(schedule.ask(&requester(1, 1), true, 0, start), Asked::Later(_)));
 }
 
 #[test]
@@ -109,9 +114,10 @@ fn a_closed_connection_frees_its_places() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(None, Some(3)), start);
     assert!(
-        sign(&mut schedule, &who(1, 1), "a", start) && sign(&mut schedule, &who(1, 1), "b", start)
+        sign(&mut schedule, &requester(1, 1), "a", start)
+            && sign(&mut schedule, &requester(1, 1), "b", start)
     );
-    assert!(sign(&mut schedule, &who(1, 2), "c", start));
+    assert!(sign(&mut schedule, &requester(1, 2), "c", start));
     assert!(schedule.closed(ConnectionId(1)));
     assert_eq!(schedule.in_flight(), 1);
     assert!(!schedule.closed(ConnectionId(1)) && !schedule.ended(&PeerId::Uid(1), "a"));
@@ -122,8 +128,8 @@ fn a_closed_connection_frees_its_places() {
 fn a_place_without_a_report_expires() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(None, Some(1)), start);
-    assert!(sign(&mut schedule, &who(1, 1), "a", start));
-    assert!(matches!(schedule.ask(&who(2, 2), true, 7, start), Asked::Later(_)));
+    assert!(sign(&mut schedule, &requester(1, 1), "a", start));
+    assert!(matches!(schedule.ask(&requester(2, 2), true, 7, start), Asked::Later(_)));
     assert_eq!(schedule.next(start), start + MAX_LIFE);
     let now = start + MAX_LIFE - Duration::from_secs(1);
     assert!(schedule.due(now).is_empty());
@@ -138,18 +144,18 @@ fn a_place_without_a_report_expires() {
 fn throttling_counts_for_a_signature_of_the_reporter_once() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(Some((1.0, 5.0)), None), start);
-    assert!(sign(&mut schedule, &who(1, 1), "a", start));
+    assert!(sign(&mut schedule, &requester(1, 1), "a", start));
     for (uid, id) in [(2, "a"), (1, "b"), (2, "b")] {
         assert_eq!(schedule.throttled(&PeerId::Uid(uid), id, start), None);
     }
-    assert!(sign(&mut schedule, &who(2, 2), "b", start), "nothing has changed");
+    assert!(sign(&mut schedule, &requester(2, 2), "b", start), "nothing has changed");
     assert_eq!(schedule.throttled(&PeerId::Uid(1), "a", start), Some(true));
-    assert!(!sign(&mut schedule, &who(2, 2), "c", start), "the server's bucket is empty");
+    assert!(!sign(&mut schedule, &requester(2, 2), "c", start), "the server's bucket is empty");
     for at in [300, 600, 900] {
         let now = millis(start, at);
         assert_eq!(schedule.throttled(&PeerId::Uid(1), "a", now), Some(false));
     }
-    assert!(sign(&mut schedule, &who(2, 2), "d", millis(start, 1000)));
+    assert!(sign(&mut schedule, &requester(2, 2), "d", millis(start, 1000)));
     let late = start + REPORTABLE;
     assert_eq!(schedule.throttled(&PeerId::Uid(2), "b", late), None);
 }
@@ -160,14 +166,14 @@ fn throttling_counts_for_a_signature_of_the_reporter_once() {
 fn false_reports_starve_no_caller() {
     let start = Instant::now();
     let mut schedule = Schedule::adaptive(start);
-    let (liar, honest) = (who(1, 1), who(2, 2));
+    let (liar, honest) = (requester(1, 1), requester(2, 2));
     let (mut lies, mut signed) = (0_i32, 0_i32);
     schedule.ask(&liar, true, 1, start);
     schedule.ask(&honest, true, 2, start);
     for at in 1..=600 {
         let now = millis(start, at * 100);
         for next in schedule.due(now) {
-            let who = if next == 1 { &liar } else { &honest };
+            let requester = if next == 1 { &liar } else { &honest };
             let ticket = *schedule.turns.keys().next().expect("a turn");
             let id = format!("{at} {next}");
             schedule.signed(ticket, &id, now);
@@ -177,7 +183,7 @@ fn false_reports_starve_no_caller() {
             } else {
                 signed += 1;
             }
-            schedule.ask(who, true, next, now);
+            schedule.ask(requester, true, next, now);
         }
     }
     assert!(signed >= 14, "{signed} in a minute");
@@ -185,12 +191,12 @@ fn false_reports_starve_no_caller() {
 }
 
 #[test]
-fn a_server_that_throttled_is_asked_slowly_and_then_faster() {
+fn the_rate_after_throttling_starts_low_and_grows() {
     let start = Instant::now();
     let mut schedule = Schedule::adaptive(start);
     let mut given = 0;
     for waiter in 0..1000 {
-        schedule.ask(&who(1, 1), true, waiter, start);
+        schedule.ask(&requester(1, 1), true, waiter, start);
     }
     let mut rates = Vec::new();
     for at in 1..=60 {
@@ -209,33 +215,33 @@ fn a_server_that_throttled_is_asked_slowly_and_then_faster() {
 fn another_configuration_keeps_waiting_and_given_turns() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(Some((1.0, 1.0)), Some(1)), start);
-    assert!(sign(&mut schedule, &who(1, 1), "a", start));
-    assert!(matches!(schedule.ask(&who(1, 1), true, 7, start), Asked::Later(_)));
+    assert!(sign(&mut schedule, &requester(1, 1), "a", start));
+    assert!(matches!(schedule.ask(&requester(1, 1), true, 7, start), Asked::Later(_)));
     schedule.configure(Some(pace(Some((100.0, 10.0)), Some(1))), start);
     assert!(schedule.due(millis(start, 900)).is_empty(), "the place is still taken");
     schedule.configure(Some(pace(Some((100.0, 10.0)), Some(2))), millis(start, 900));
     assert_eq!(schedule.due(millis(start, 901)), [7]);
     assert!(schedule.ended(&PeerId::Uid(1), "a"));
     assert!(!schedule.is_over(millis(start, 1000)));
-    assert!(sign(&mut schedule, &who(1, 1), "b", millis(start, 1000)));
+    assert!(sign(&mut schedule, &requester(1, 1), "b", millis(start, 1000)));
     for waiter in [8, 9] {
-        let asked = schedule.ask(&who(1, 1), true, waiter, millis(start, 1000));
+        let asked = schedule.ask(&requester(1, 1), true, waiter, millis(start, 1000));
         assert!(matches!(asked, Asked::Later(_)));
     }
     // Without a pace no one waits; the turns are given in order.
     schedule.configure(None, millis(start, 1000));
     assert_eq!(schedule.due(millis(start, 1000)), [8, 9]);
     assert_eq!((schedule.wait(), schedule.rate()), (None, None));
-    assert!(matches!(schedule.ask(&who(1, 1), true, 10, millis(start, 1000)), Asked::Now(_)));
+    assert!(matches!(schedule.ask(&requester(1, 1), true, 10, millis(start, 1000)), Asked::Now(_)));
 }
 
 #[test]
 fn stored_signatures_are_bounded() {
     let start = Instant::now();
     let mut schedule = Schedule::fixed(pace(Some((1e6, 1e6)), Some(2)), start);
-    assert!(sign(&mut schedule, &who(1, 1), "held", start));
+    assert!(sign(&mut schedule, &requester(1, 1), "held", start));
     for number in 0..MAX_GIVEN + 100 {
-        assert!(sign(&mut schedule, &who(1, 1), &number.to_string(), start));
+        assert!(sign(&mut schedule, &requester(1, 1), &number.to_string(), start));
         assert!(schedule.ended(&PeerId::Uid(1), &number.to_string()));
     }
     schedule.advance(start);
@@ -250,7 +256,7 @@ fn stored_signatures_are_bounded() {
 fn a_slow_start_limits_unanswered_signatures() {
     let start = Instant::now();
     let mut schedule = Schedule::slow_start(start);
-    let me = who(1, 1);
+    let me = requester(1, 1);
     let mut wants_end = Vec::new();
     let mut given = 0;
     while let Asked::Now(ticket) = schedule.ask(&me, true, 0, start) {

@@ -45,7 +45,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// The result of a rejection.
 #[derive(Debug)]
 pub(super) enum Rejection {
-    /// Only this generation is available.
+    /// The current generation; no load is started.
     Known(u64),
     /// A load is running.
     Wait(watch::Receiver<Outcome>),

@@ -201,7 +201,7 @@ async fn a_declined_or_expired_sign_in_fails() {
 
 /// RFC 8628 has the error in the body; AWS adds a type in the header.
 #[tokio::test]
-async fn an_error_in_the_body_alone_is_understood() {
+async fn an_error_in_the_body_alone_is_recognised() {
     let only_code = |code: &str| (400, json!({"error": code}).to_string());
     let server = server(vec![
         only_code("authorization_pending"),

@@ -127,7 +127,7 @@ async fn errors_name_the_file_without_its_content() {
 #[tokio::test]
 async fn a_renewal_keeps_all_other_fields() {
     let (_home, path, tokens) = home();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("ours");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("permitted");
     let before = tokens.find(&path).await.expect("a session");
     let stored = tokens.store(&path, &before, renewal(&before, "B", "r2", 1000)).await;
     let stored = stored.expect("stored");

@@ -105,7 +105,7 @@ impl Chain {
             if let Some(error) = profile.error() {
                 return Err(misconfigured(&error));
             }
-            settings::sound(&profile)?;
+            settings::check_values(&profile)?;
             self.check_sso_session(&profile, visited.is_empty())?;
             if !visited.insert(profile.name) {
                 return Err(settings::wrong(

@@ -223,9 +223,8 @@ pub(in crate::profile) fn parse(text: &str) -> Result<Credentials, &'static str>
         session_token: Option<String>,
         expiration: Option<serde_json::Value>,
     }
-    let answer: Answer = serde_json::from_str(text).map_err(
-        |_| "didn't print what it should: JSON with Version, AccessKeyId and SecretAccessKey",
-    )?;
+    let answer: Answer = serde_json::from_str(text)
+        .map_err(|_| "didn't print JSON with Version, AccessKeyId and SecretAccessKey")?;
     if answer.version != 1 {
         return Err("printed a Version other than 1");
     }

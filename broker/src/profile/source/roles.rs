@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::base::{Base, Hop, WebIdentity};
 use crate::config::{AGENT_TAG, GuardRails, partition};
-use crate::error::{Denial, Reason, in_words};
+use crate::error::{Denial, Reason, with_causes};
 use crate::process;
 use crate::profile::failure;
 
@@ -50,7 +50,7 @@ pub(super) async fn assume(
     let config = config.to_builder().credentials_provider(provider).build();
     let tag = |name: &String| Tag::builder().key(AGENT_TAG).value(name).build();
     let tags = hop.agent_tag.iter().map(tag).collect::<Result<Vec<_>, _>>();
-    let tags = tags.map_err(|error| Denial::new(Reason::Internal, in_words(&error)))?;
+    let tags = tags.map_err(|error| Denial::new(Reason::Internal, with_causes(&error)))?;
     let answer = Client::new(&config)
         .assume_role()
         .role_arn(&hop.role_arn)

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 use super::base::Named;
 use super::endpoints::Decided;
 use super::{container, environment};
-use crate::error::{Denial, Reason, in_words};
+use crate::error::{Denial, Reason, with_causes};
 use crate::process;
 use crate::profile::failure;
 use crate::profile::load::Effort;
@@ -191,5 +191,5 @@ async fn tls_context(ca_bundle: &Path) -> Result<TlsContext, Denial> {
     }
     let trust = TrustStore::empty().with_pem_certificate(pem);
     let context = TlsContext::builder().with_trust_store(trust).build();
-    context.map_err(|error| wrong(in_words(&error)))
+    context.map_err(|error| wrong(with_causes(&error)))
 }

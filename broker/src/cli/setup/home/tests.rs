@@ -126,7 +126,7 @@ fn nothing_is_overwritten() {
     homes.write("person/.aws/credentials", KEY);
     assert_eq!(homes.give(), Ok(1));
     homes.write("person/.aws/credentials", "newer");
-    let error = homes.give().expect_err("it is there");
+    let error = homes.give().expect_err("it exists");
     assert!(error.contains("which is kept"), "{error}");
     assert!(!error.contains("canary"));
     assert_eq!(fs::read_to_string(homes.path("person/.aws/credentials")).expect("kept"), "newer");

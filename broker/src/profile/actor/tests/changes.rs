@@ -66,12 +66,12 @@ async fn dropped_keys_are_not_brought_back_by_an_earlier_load() {
 }
 
 /// A source that hangs at some list entries, and returns the others.
-struct Moody {
+struct FlakySource {
     loads: AtomicUsize,
     answers: Mutex<VecDeque<Option<Result<Keys, Denial>>>>,
 }
 
-impl Load for Moody {
+impl Load for FlakySource {
     fn load(&self, _: Effort, _: SystemTime, _: OnRead) -> BoxFuture<'_, Result<Keys, Denial>> {
         Box::pin(async {
             self.loads.fetch_add(1, Ordering::SeqCst);
@@ -84,32 +84,32 @@ impl Load for Moody {
     }
 }
 
-fn moody(
+fn flaky(
     answers: impl IntoIterator<Item = Option<Result<Keys, Denial>>>,
-) -> (Arc<Actor>, Arc<Moody>) {
+) -> (Arc<Actor>, Arc<FlakySource>) {
     let answers = Mutex::new(answers.into_iter().collect());
-    let moody = Arc::new(Moody { loads: AtomicUsize::new(0), answers });
-    let source: Arc<dyn Load> = Arc::<Moody>::clone(&moody);
-    (Arc::new(Actor::new(source, watch::Sender::new(()), Wall::new().clock())), moody)
+    let flaky = Arc::new(FlakySource { loads: AtomicUsize::new(0), answers });
+    let source: Arc<dyn Load> = Arc::<FlakySource>::clone(&flaky);
+    (Arc::new(Actor::new(source, watch::Sender::new(()), Wall::new().clock())), flaky)
 }
 
 /// A task that waits for a signature, after its load has started.
 async fn waiting(
     actor: &Arc<Actor>,
-    moody: &Moody,
+    flaky: &FlakySource,
 ) -> tokio::task::JoinHandle<Result<Arc<Credentials>, Denial>> {
     let waiter = {
         let actor = Arc::clone(actor);
         tokio::spawn(async move { actor.credentials(at(0)).await })
     };
-    deadline::until(|| moody.loads.load(Ordering::SeqCst) > 0).await;
+    deadline::until(|| flaky.loads.load(Ordering::SeqCst) > 0).await;
     waiter
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hanging_load_does_not_block_a_change() {
-    let (actor, moody) = moody([None, Some(keys("B", None))]);
-    let waiter = waiting(&actor, &moody).await;
+    let (actor, flaky) = flaky([None, Some(keys("B", None))]);
+    let waiter = waiting(&actor, &flaky).await;
     let started = Instant::now();
     actor.change(Change::Files);
     let loaded = waiter.await.expect("an answer").expect("keys");
@@ -119,8 +119,8 @@ async fn a_hanging_load_does_not_block_a_change() {
 
 #[tokio::test(start_paused = true)]
 async fn a_removed_profile_ends_all_waits_and_a_restored_one_is_loaded() {
-    let (actor, moody) = moody([None, None, Some(keys("B", None))]);
-    let waiter = waiting(&actor, &moody).await;
+    let (actor, flaky) = flaky([None, None, Some(keys("B", None))]);
+    let waiter = waiting(&actor, &flaky).await;
     let started = Instant::now();
     forget(&actor, Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
     let denial = waiter.await.expect("an answer").expect_err("gone");
@@ -129,7 +129,7 @@ async fn a_removed_profile_ends_all_waits_and_a_restored_one_is_loaded() {
 
     // The profile is removed and restored while a load hangs, without requests.
     actor.change(Change::Files);
-    deadline::until(|| moody.loads.load(Ordering::SeqCst) == 2).await;
+    deadline::until(|| flaky.loads.load(Ordering::SeqCst) == 2).await;
     forget(&actor, Denial::new(Reason::ProfileMisconfigured, "there is no profile dev"));
     actor.change(Change::Files);
     settle(&actor).await;
@@ -210,7 +210,7 @@ async fn disowned_keys_are_dropped_after_exactly_a_minute() {
     for hangs in [false, true] {
         let rejected = if hangs { None } else { signed_out() };
         let answers = [Some(keys("A", None)), signed_out(), rejected, Some(keys("B", None))];
-        let (actor, moody) = moody(answers);
+        let (actor, flaky) = flaky(answers);
         let signs = async || actor.credentials(at(0)).await.map(|it| it.access_key_id().to_owned());
         assert_eq!(signs().await.expect("keys"), "A");
         actor.start();
@@ -222,7 +222,7 @@ async fn disowned_keys_are_dropped_after_exactly_a_minute() {
             tokio::spawn(async move { actor.reject(1).await })
         };
         tokio::time::sleep_until(failed + Duration::from_millis(59_500)).await;
-        assert_eq!(moody.loads.load(Ordering::SeqCst), 3, "the rejection forced a load");
+        assert_eq!(flaky.loads.load(Ordering::SeqCst), 3, "the rejection forced a load");
         assert_eq!(signs().await.expect("keys"), "A", "hangs: {hangs}");
         tokio::time::sleep_until(failed + Duration::from_millis(60_500)).await;
         let held = actor.status.load().held.is_some();

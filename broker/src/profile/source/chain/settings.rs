@@ -104,7 +104,7 @@ pub(super) fn without_comment(region: &str) -> &str {
 
 /// Refuses values that can't be valid in any setting: empty ones, and those that continue on
 /// further lines.
-pub(super) fn sound(profile: &Profile<'_>) -> Result<(), Denial> {
+pub(super) fn check_values(profile: &Profile<'_>) -> Result<(), Denial> {
     for key in DECIDING {
         let Some(setting) = profile.get(key) else { continue };
         // A command may have several lines.

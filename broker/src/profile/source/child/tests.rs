@@ -25,14 +25,14 @@ async fn detail(command: &str) -> String {
 }
 
 /// Whether the process whose id is in the file has exited; zombies count as exited.
-fn gone(pid_file: &Path) -> bool {
+fn has_exited(pid_file: &Path) -> bool {
     let pid = std::fs::read_to_string(pid_file).expect("a pid");
     let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
     status.map_or(true, |status| status.contains(") Z "))
 }
 
-async fn until_gone(pid_file: &Path) {
-    deadline::until(|| gone(pid_file)).await;
+async fn until_exited(pid_file: &Path) {
+    deadline::until(|| has_exited(pid_file)).await;
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn a_hanging_child_is_killed_with_its_children() {
     let command = format!("sleep 600 & echo $! > {}; wait", pid.display());
     let denial = run_until(&shell(&command), &path(), Duration::from_secs(2)).await;
     assert!(denial.expect_err("late").detail().contains("too long"));
-    until_gone(&pid).await;
+    until_exited(&pid).await;
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_grandchild_that_holds_standard_output_is_not_waited_for() {
     let started = Instant::now();
     assert_eq!(run(&shell(&command), &path()).await.expect("credentials").access_key_id(), "A");
     assert!(started.elapsed() < Duration::from_secs(10));
-    until_gone(&pid).await;
+    until_exited(&pid).await;
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn a_cancelled_caller_leaves_no_child_behind() {
     let running = tokio::spawn(async move { run(&shell(&command), &path()).await });
     deadline::until(|| std::fs::read_to_string(&pid).is_ok_and(|text| !text.is_empty())).await;
     running.abort();
-    until_gone(&pid).await;
+    until_exited(&pid).await;
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn a_gigabyte_is_cut_off() {
     let detail = detail(&command).await;
     assert!(detail.contains("too much"), "{detail}");
     assert!(started.elapsed() < Duration::from_secs(5));
-    until_gone(&pid).await;
+    until_exited(&pid).await;
 }
 
 #[tokio::test]

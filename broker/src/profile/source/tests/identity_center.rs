@@ -113,8 +113,7 @@ async fn the_brokers_own_renewal_is_not_a_new_sign_in() {
 async fn a_renewal_that_cannot_be_written_is_kept_and_used() {
     let (home, server) = identity_center(NOW - 200, 200, 200).await;
     let source = source(home.path(), "dev", "dev");
-    // The path of the temporary file and the target of the rename are both blocked: the parent is a
-    // file.
+    // The cache directory is a link to a directory in which no file can be created.
     let cache =
         source.reader.tokens.path(&source.session().await.expect("a session")).expect("a path");
     let token = std::fs::read(&cache).expect("a token");

@@ -4,7 +4,7 @@ use super::*;
 use crate::memory::residue;
 
 /// Runs it on the current thread.
-fn alone<T>(work: impl Future<Output = T>) -> T {
+fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(work)
 }
@@ -28,7 +28,8 @@ async fn a_load_leaves_no_key_on_the_stack() {
         let left = residue::after(SECRET, move || {
             let home = home_with_a_role(&url, SECRET);
             let source = source(home.path(), "dev", profile);
-            alone(source.load(None, Effort::Waited, now(), Box::new(drop))).expect("credentials");
+            block_on(source.load(None, Effort::Waited, now(), Box::new(drop)))
+                .expect("credentials");
         });
         assert_eq!(left, 0, "{profile}");
     }
@@ -41,7 +42,7 @@ async fn reading_the_files_leaves_no_key_on_the_stack() {
         let home = home_with_a_role("http://127.0.0.1:1", SECRET);
         for profile in ["keys", "role"] {
             let source = source(home.path(), "dev", profile);
-            let reading = alone(read(&source));
+            let reading = block_on(read(&source));
             assert!(matches!(reading.found, Found::Inputs(_)));
             assert!(!reading.about.source.is_empty());
         }
