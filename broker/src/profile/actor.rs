@@ -30,7 +30,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use self::machine::{Machine, Rejection, Step};
+use self::machine::{Machine, Rejection, Requested, Step};
 use self::state::{Asker, Moment, Outcome, Ticket};
 use self::status::Status;
 use super::identity::account_of;
@@ -96,7 +96,10 @@ impl Actor {
                 self.start();
                 Ok(credentials)
             }
-            None => wait(self.send(|machine, now| machine.want(Asker::Caller, now))?).await,
+            None => match self.send(|machine, moment| machine.request(now, moment))? {
+                Requested::Loaded(credentials) => Ok(credentials),
+                Requested::Wait(flight) => wait(flight).await,
+            },
         }
     }
 

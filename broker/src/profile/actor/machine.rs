@@ -51,6 +51,15 @@ pub(super) enum Rejection {
     Wait(watch::Receiver<Outcome>),
 }
 
+/// The answer to a caller that found no credentials in the published status.
+#[derive(Debug)]
+pub(super) enum Requested {
+    /// Credentials that were loaded in the meantime.
+    Loaded(Arc<Credentials>),
+    /// A load is running.
+    Wait(watch::Receiver<Outcome>),
+}
+
 /// The next step of the actor's task.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -91,6 +100,15 @@ pub(super) struct Machine {
 }
 
 impl Machine {
+    /// Requests credentials that may be used at `at`. A load may have ended since the caller looked at the status: another
+    /// one would bring other keys.
+    pub(super) fn request(&mut self, at: SystemTime, now: Moment) -> Result<Requested, Denial> {
+        if let Some(held) = self.state.held().filter(|held| held.credentials.usable(at)) {
+            return Ok(Requested::Loaded(Arc::clone(&held.credentials)));
+        }
+        self.want(Asker::Caller, now).map(Requested::Wait)
+    }
+
     /// Requests a load: returns the running one, or a new one, or the last failure during its pause.
     pub(super) fn want(
         &mut self,

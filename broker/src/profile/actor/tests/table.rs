@@ -303,3 +303,25 @@ async fn the_task_waits_until_work_is_due() {
     assert_eq!(wait(&machine("degraded"), 20 * second), Some(30 * second));
     assert_eq!(machine("ended").step(later(none)), Step::End);
 }
+
+/// A load may end between a caller's look at the status and its request. The caller then gets those credentials: a second
+/// load would bring other keys.
+#[tokio::test(start_paused = true)]
+async fn a_request_after_the_end_of_a_load_starts_no_other() {
+    for state in ["fresh", "refreshing", "degraded"] {
+        let mut machine = machine(state);
+        let requested = machine.request(at(EPOCH), later(Duration::ZERO)).expect("credentials");
+        assert!(matches!(requested, Requested::Loaded(_)), "{state}");
+        assert_eq!(name(&machine), state);
+    }
+    for state in ["unloaded", "loading"] {
+        let mut machine = machine(state);
+        let requested = machine.request(at(EPOCH), later(Duration::ZERO)).expect("a load");
+        assert!(matches!(requested, Requested::Wait(_)), "{state}");
+        assert_eq!(name(&machine), "loading");
+    }
+    // Expired credentials are no answer.
+    let mut machine = machine("fresh");
+    let requested = machine.request(at(EPOCH + 3600), later(HOUR)).expect("a load");
+    assert!(matches!(requested, Requested::Wait(_)));
+}
