@@ -3,7 +3,7 @@
 //! server proves to accept.
 //!
 //! Invariant: an endpoint that isn't paced costs one atomic load, once it is known that its server
-//! accepts many requests at a time ([`slow_start`]). A waiting signature holds no worker and no
+//! accepts many requests at a time (see `slow_start`). A waiting signature holds no worker and no
 //! key, and its turn goes to others if its caller goes away. Only the policy decides who may have a
 //! signature, before and after the wait.
 //!
@@ -76,6 +76,15 @@ struct Line {
     is_driven: AtomicBool,
     /// Wakes the task.
     changed: Notify,
+}
+
+/// The exchange that a signature is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exchange {
+    /// Whether it takes one of the places for unanswered requests.
+    pub(crate) takes_place: bool,
+    /// Whether its caller reports its end if asked.
+    pub(crate) is_reported: bool,
 }
 
 /// The result of asking for a turn.
@@ -199,7 +208,7 @@ impl Lane {
         self.is_limited.load(Ordering::Relaxed)
     }
 
-    /// Asks for a turn. With `place`, it takes one of the places in flight.
+    /// Asks for a turn.
     ///
     /// # Errors
     /// RATE_LIMITED: too many accounts are in use.
@@ -207,10 +216,11 @@ impl Lane {
         &self,
         account: &str,
         requester: Requester,
-        place: bool,
+        exchange: Exchange,
     ) -> Result<Asked, Denial> {
         let now = Instant::now();
-        let Some(line) = self.line(account, place, now)? else { return Ok(Asked::Free) };
+        let Some(line) = self.line(account, exchange, now)? else { return Ok(Asked::Free) };
+        let place = exchange.takes_place;
         let (send, ready) = oneshot::channel();
         let (asked, limit) = {
             let mut schedule = line.schedule();
@@ -327,7 +337,12 @@ impl Lane {
     }
 
     /// The queue of an account; `None` if it isn't limited.
-    fn line(&self, account: &str, place: bool, now: Instant) -> Result<Option<Arc<Line>>, Denial> {
+    fn line(
+        &self,
+        account: &str,
+        exchange: Exchange,
+        now: Instant,
+    ) -> Result<Option<Arc<Line>>, Denial> {
         let mut state = lock(&self.state);
         if state.pace.is_none() || state.lines.len() >= MAX_ACCOUNTS {
             state.forget(now);
@@ -337,8 +352,10 @@ impl Lane {
             return Ok(Some(Arc::clone(line)));
         }
         let Some(pace) = state.pace else {
-            // Requests that take no place aren't counted.
-            return Ok(state.start.as_ref().filter(|_| place).map(Arc::clone));
+            // The slow start counts only exchanges whose end is reported. Others would count as unanswered for too long,
+            // and delay the callers of a fast server.
+            let is_counted = exchange.takes_place && exchange.is_reported;
+            return Ok(state.start.as_ref().filter(|_| is_counted).map(Arc::clone));
         };
         if state.lines.len() >= MAX_ACCOUNTS {
             let why = "too many accounts of the endpoint are in use";

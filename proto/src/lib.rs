@@ -41,6 +41,9 @@ pub const ERROR_DOMAIN: &str = "sigward";
 /// The largest message of the broker's gRPC service, in bytes: a request body and its envelope.
 pub const MAX_MESSAGE_BYTES: usize = 72 << 20;
 
+/// The gRPC header of a `Sign` call whose caller reports the end of the exchange if [`v1::Pacing`] asks for it.
+pub const REPORTS_ENDS: &str = "sigward-reports-ends";
+
 /// The most concurrent calls on one TLS connection. A client doesn't send more even before it has read the settings.
 pub const STREAMS_OVER_TLS: u32 = 32;
 

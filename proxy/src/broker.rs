@@ -24,9 +24,10 @@ use sigward_proto::v1::{
     ListProfilesRequest, LoginRequest, LoginResponse, Profile, Reason, ReportExchangeRequest,
     ReportRejectionRequest, SignRequest, SignResponse, WatchProfilesRequest, WatchProfilesResponse,
 };
-use sigward_proto::{MAX_MESSAGE_BYTES, traces, version};
+use sigward_proto::{MAX_MESSAGE_BYTES, REPORTS_ENDS, traces, version};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
@@ -169,7 +170,8 @@ impl Broker {
         request: impl Fn() -> SignRequest,
     ) -> Result<SignResponse, Error> {
         let ask = || {
-            let (mut client, request) = (self.client.clone(), traced(request()));
+            let (mut client, mut request) = (self.client.clone(), traced(request()));
+            request.metadata_mut().insert(REPORTS_ENDS, MetadataValue::from_static("1"));
             async move { client.sign(request).await }
         };
         let signed = match self.pacing.is_paced(profile) {

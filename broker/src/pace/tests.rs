@@ -30,8 +30,9 @@ async fn turn_of(
     requester: Requester,
     place: bool,
 ) -> Result<Option<Turn>, Denial> {
+    let exchange = Exchange { takes_place: place, is_reported: true };
     loop {
-        match lane.ask(account, requester.clone(), place)? {
+        match lane.ask(account, requester.clone(), exchange)? {
             Asked::Free => return Ok(None),
             Asked::Now(turn) => return Ok(Some(turn)),
             Asked::Later(waiting) => {
@@ -323,4 +324,21 @@ async fn removing_a_pace_ends_all_waits() {
     // A server that throttles is paced from then on, by what it accepts.
     assert_eq!(lane.throttled("1", &PeerId::Uid(1), "b"), Throttled::Begins);
     assert!(lane.view().is_paced);
+}
+
+/// A caller of the gRPC service that reports no ends isn't limited: its exchanges would count as unanswered for a quarter
+/// of a second each, and delay the callers that do.
+#[tokio::test(start_paused = true)]
+async fn a_slow_start_counts_only_exchanges_that_are_reported() {
+    let (_paces, lane) = lane("");
+    let begun = Instant::now();
+    let exchange = Exchange { takes_place: true, is_reported: false };
+    for _ in 0..1000 {
+        assert!(matches!(lane.ask("1", requester(2, 2), exchange), Ok(Asked::Free)));
+    }
+    sign(&lane, requester(1, 1), "a").await;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    // Once the server throttles, they take turns like all others.
+    assert_eq!(lane.throttled("1", &PeerId::Uid(1), "a"), Throttled::Begins);
+    assert!(matches!(lane.ask("1", requester(2, 2), exchange), Ok(Asked::Later(_))));
 }

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use prost::Message as _;
 use prost::bytes::{BufMut as _, BytesMut};
 use sigward_proto::traces::{AGO, Since};
-use sigward_proto::{traces, v1};
+use sigward_proto::{REPORTS_ENDS, traces, v1};
 use tonic::body::Body;
 use tracing::field::Empty;
 use tracing::{Instrument, Level, Span};
@@ -23,7 +23,7 @@ use crate::clock;
 use crate::config::Agent;
 use crate::error::{Denial, Reason};
 use crate::metrics::{Metrics, Phase};
-use crate::pace::{self, Lane, Requester};
+use crate::pace::{self, Exchange, Lane, Requester};
 use crate::peer::{ConnectionId, Peer};
 use crate::policy::Grant;
 use crate::request::{CheckedRequest, Head, Method};
@@ -45,7 +45,8 @@ pub(crate) async fn sign(
     headers: &HeaderMap,
     body: Body,
 ) -> http::Response<Body> {
-    let caller = CallOrigin { peer, connection };
+    let reports_ends = headers.contains_key(REPORTS_ENDS);
+    let caller = CallOrigin { peer, connection, reports_ends };
     let record = current.audit.begin("sign", peer, clock::now());
     // A call that gets its signature is logged only at DEBUG: at other levels, formatting a span
     // would be wasted.
@@ -134,6 +135,8 @@ impl Spans {
 struct CallOrigin<'p> {
     peer: &'p Peer,
     connection: ConnectionId,
+    /// Whether the caller reports the ends of exchanges if asked.
+    reports_ends: bool,
 }
 
 async fn answer(
@@ -279,8 +282,9 @@ impl Current {
             }
             let requester = Requester { peer: peer.id(), connection: caller.connection };
             // A GET is a stream that may stay open for hours, and a DELETE ends what others hold.
-            let place = request.head().method() == Method::Post;
-            let waiting = match lane.ask(&account, requester, place)? {
+            let takes_place = request.head().method() == Method::Post;
+            let exchange = Exchange { takes_place, is_reported: caller.reports_ends };
+            let waiting = match lane.ask(&account, requester, exchange)? {
                 pace::Asked::Free => break (grant, credentials, None),
                 pace::Asked::Now(turn) => break (grant, credentials, Some(turn)),
                 pace::Asked::Later(waiting) => waiting,

@@ -37,7 +37,8 @@ impl Broker for Counting {
         &self,
         request: Request<v1::SignRequest>,
     ) -> Result<Response<v1::SignResponse>, Status> {
-        self.count("Sign").sign(request.into_inner()).await
+        // With its headers.
+        self.count("Sign").sign(request).await
     }
 
     async fn list_profiles(
