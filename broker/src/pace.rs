@@ -18,27 +18,26 @@
 
 mod adaptive;
 mod bucket;
+mod line;
 mod queue;
 mod schedule;
 mod slow_start;
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+pub(crate) use self::line::Asked;
+use self::line::{Line, lock};
 pub(crate) use self::queue::Requester;
-use self::schedule::{Schedule, Terms};
+use self::schedule::Schedule;
 use crate::config::{Config, Pace};
 use crate::error::{Denial, Reason};
 use crate::peer::{ConnectionId, PeerId};
 
-/// How long a signature waits without a configured pace: the usual timeout of clients.
-const WAIT: Duration = Duration::from_secs(300);
 /// The most accounts of one endpoint; unused ones are dropped first.
 const MAX_ACCOUNTS: usize = 64;
 
@@ -69,15 +68,6 @@ struct Accounts {
     started: Option<Arc<Line>>,
 }
 
-/// The queue of one endpoint and account.
-struct Line {
-    schedule: Mutex<Schedule<oneshot::Sender<()>>>,
-    /// Whether a task gives the turns; it runs while callers wait.
-    is_driven: AtomicBool,
-    /// Wakes the task.
-    changed: Notify,
-}
-
 /// The exchange that a signature is for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Exchange {
@@ -85,38 +75,6 @@ pub(crate) struct Exchange {
     pub(crate) takes_place: bool,
     /// Whether its caller reports its end if asked.
     pub(crate) is_reported: bool,
-}
-
-/// The result of asking for a turn.
-#[derive(Debug)]
-pub(crate) enum Asked {
-    /// No turn is needed.
-    Free,
-    /// The turn was given at once.
-    Now(Turn),
-    /// The caller has to wait.
-    Later(Waiting),
-}
-
-/// A waiting turn. Dropping it leaves the queue.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    turn: Turn,
-    ready: oneshot::Receiver<()>,
-    limit: Duration,
-}
-
-/// A turn that was given. If it is dropped before a signature is made, it goes to others.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    ticket: Ticket,
-}
-
-/// A place in the queue, and then the turn; dropping it gives up both.
-struct Ticket {
-    line: Arc<Line>,
-    requester: Requester,
-    number: u64,
 }
 
 /// The result of reporting throttling.
@@ -220,21 +178,11 @@ impl Lane {
     ) -> Result<Asked, Denial> {
         let now = Instant::now();
         let Some(line) = self.line(account, exchange, now)? else { return Ok(Asked::Free) };
-        let place = exchange.takes_place;
-        let (send, ready) = oneshot::channel();
-        let (asked, limit) = {
-            let mut schedule = line.schedule();
-            (schedule.ask(&requester, place, send, now), schedule.wait().unwrap_or(WAIT))
-        };
-        let turn = |number| Turn { ticket: Ticket { line: Arc::clone(&line), requester, number } };
-        Ok(match asked {
-            schedule::Asked::Now(number) => Asked::Now(turn(number)),
-            schedule::Asked::Later(number) => {
-                self.waited.fetch_add(1, Ordering::Relaxed);
-                drive(&line);
-                Asked::Later(Waiting { turn: turn(number), ready, limit })
-            }
-        })
+        let asked = line.ask(requester, exchange.takes_place, now);
+        if matches!(asked, Asked::Later(_)) {
+            self.waited.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(asked)
     }
 
     /// Records that the server throttled a request with this id for this account. The caller must
@@ -405,102 +353,6 @@ impl Accounts {
             self.started = wants_ends.then_some(line);
         }
     }
-}
-
-impl Waiting {
-    /// Waits for the turn. Returns `None` if it has to be asked for again, because the limits have
-    /// changed.
-    ///
-    /// # Errors
-    /// RATE_LIMITED: timeout.
-    pub(crate) async fn turn(self) -> Result<Option<Turn>, Denial> {
-        let Self { turn, ready, limit } = self;
-        match tokio::time::timeout(limit, ready).await {
-            Ok(Ok(())) => Ok(Some(turn)),
-            Ok(Err(_)) => Ok(None),
-            Err(_) => {
-                let line = Arc::clone(&turn.ticket.line);
-                drop(turn);
-                let estimate = line.schedule().estimate();
-                let detail = format!("no turn within {} s (pace)", limit.as_secs_f64());
-                Err(Denial::new(Reason::RateLimited, detail).retry_after(estimate))
-            }
-        }
-    }
-}
-
-impl Line {
-    fn new(schedule: Schedule<oneshot::Sender<()>>) -> Arc<Self> {
-        let schedule = Mutex::new(schedule);
-        Arc::new(Self { schedule, is_driven: AtomicBool::new(false), changed: Notify::new() })
-    }
-
-    fn schedule(&self) -> MutexGuard<'_, Schedule<oneshot::Sender<()>>> {
-        lock(&self.schedule)
-    }
-}
-
-/// Starts the task that gives the turns, if it isn't running. It runs while callers wait.
-fn drive(line: &Arc<Line>) {
-    if line.is_driven.swap(true, Ordering::AcqRel) {
-        line.changed.notify_one();
-        return;
-    }
-    let line = Arc::clone(line);
-    tokio::spawn(async move {
-        loop {
-            let next = {
-                let mut schedule = line.schedule();
-                let now = Instant::now();
-                for waiter in schedule.due(now) {
-                    // A dropped receiver gives its turn back by itself.
-                    let _ = waiter.send(());
-                }
-                if schedule.waiting() == 0 {
-                    // Stored under the lock, so that the next caller starts a new task.
-                    line.is_driven.store(false, Ordering::Release);
-                    return;
-                }
-                schedule.next(now)
-            };
-            tokio::select! {
-                () = tokio::time::sleep_until(next) => {}
-                () = line.changed.notified() => {}
-            }
-        }
-    });
-}
-
-impl Turn {
-    /// Uses the turn for the signature with this audit id.
-    pub(crate) fn signed(self, audit_id: &str) -> Terms {
-        let ticket = &self.ticket;
-        ticket.line.schedule().signed(ticket.number, audit_id, Instant::now())
-    }
-}
-
-impl Drop for Ticket {
-    /// After use, this changes nothing.
-    fn drop(&mut self) {
-        self.line.schedule().leave(&self.requester, self.number);
-        self.line.changed.notify_one();
-    }
-}
-
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("requester", &self.requester).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line").finish_non_exhaustive()
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use super::line::Turn;
+use super::schedule::Terms;
 use super::*;
 use crate::config;
 use crate::deadline;
