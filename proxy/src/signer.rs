@@ -1,4 +1,4 @@
-//! Final bytes in, signature out.
+//! Requests the signature of final bytes.
 //!
 //! A request must be sent exactly as it was passed to [`Signer::sign`]. Headers that an HTTP stack sets
 //! itself (length, encodings, connection, user agent) aren't signed.
@@ -17,23 +17,23 @@ use crate::broker::{Broker, KeyId, Report};
 use crate::config::ProfileName;
 use crate::error::Error;
 
-/// What is hashed of a body before the other tasks of the thread get their turn.
+/// The bytes of a body that are hashed before other tasks of the thread run.
 const PIECE: usize = 1 << 20;
 
-/// A signature, as headers to add.
+/// A signature: the headers to add to the request.
 #[derive(Debug)]
 pub struct Signature {
     /// `Authorization` and its companions, marked sensitive.
     pub headers: HeaderMap,
-    /// Which credentials made it, for [`Broker::report_rejection`].
+    /// The credentials that made it, for [`Broker::report_rejection`].
     pub key: KeyId,
-    /// The broker's record of it.
+    /// The id of the broker's audit record.
     pub audit_id: String,
-    /// Tells the broker that the exchange is over, where it counts those in flight.
+    /// Reports the end of the exchange, if the broker counts the exchanges in flight.
     pub end: Option<ExchangeEnd>,
 }
 
-/// Reports the end of an exchange when the last copy is dropped: with the answer, or with whoever reads it.
+/// Reports the end of an exchange when the last copy is dropped, with the answer or with its reader.
 #[derive(Debug, Clone)]
 pub struct ExchangeEnd(#[allow(dead_code, reason = "held, not read")] Arc<Ending>);
 
@@ -47,7 +47,7 @@ struct Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        // Without a runtime the process ends, and the broker sees its connection end.
+        // Without a runtime the process is ending, and the broker notices that the connection is closed.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (broker, profile) = (self.broker.clone(), self.profile.clone());
         let (uri, audit_id) = (std::mem::take(&mut self.uri), std::mem::take(&mut self.audit_id));
@@ -57,16 +57,16 @@ impl Drop for Ending {
     }
 }
 
-/// Asks the broker.
+/// Requests signatures from the broker.
 #[derive(Debug, Clone)]
 pub struct Signer {
     broker: Broker,
-    /// Whether the log has what the signatures are for.
+    /// Whether the log has the credential scope of the signatures.
     is_announced: Arc<AtomicBool>,
 }
 
 impl Signer {
-    /// A signer that asks `broker`.
+    /// Makes a signer that uses `broker`.
     #[must_use]
     pub fn new(broker: Broker) -> Self {
         Self { broker, is_announced: Arc::default() }
@@ -101,7 +101,7 @@ impl Signer {
             let hash = sha256(body).await;
             let hashed = || request(Payload::BodySha256(hash.clone()));
             match self.broker.sign(profile, hashed).await {
-                // A rule looks at bodies since we asked.
+                // A rule about bodies has been added since the list of profiles was loaded.
                 Err(Error::Refused(refusal)) if refusal.reason() == Some(Reason::BodyRequired) => {
                     self.broker.on_body_required(profile);
                     self.broker.sign(profile, whole).await?
@@ -136,22 +136,22 @@ impl Signer {
         Ok(Signature { headers, key, audit_id: signed.audit_id, end })
     }
 
-    /// Whether the broker gives the profile's signatures by turns, as far as it has said.
+    /// Whether the broker is known to limit the rate of the profile's signatures.
     #[must_use]
     pub fn is_paced(&self, profile: &ProfileName) -> bool {
         self.broker.is_paced(profile)
     }
 
-    /// Tells the broker that the server throttled a request that was signed under this id.
+    /// Reports that the server throttled the request with this audit id.
     pub async fn throttled(&self, profile: &ProfileName, url: &Url, audit_id: &str) {
         let (uri, audit_id) = (url.as_str().to_owned(), audit_id.to_owned());
         self.broker.report_exchange(profile, Report { uri, audit_id, is_throttled: true }).await;
     }
 
-    /// Whether credentials newer than those of a refused signature are there.
+    /// Whether there are newer credentials than those of a refused signature.
     ///
     /// # Errors
-    /// There are none without a sign-in, or until the clock is right. That says more than the refusal of the server.
+    /// A sign-in is needed, or the clock is wrong: this explains more than the refusal of the server.
     pub async fn refreshed(&self, profile: &ProfileName, key: &KeyId) -> Result<bool, Error> {
         match self.broker.report_rejection(profile, key).await {
             Ok(current) => Ok(current > key.generation),
@@ -175,7 +175,7 @@ async fn sha256(body: &Bytes) -> Bytes {
     Bytes::copy_from_slice(&hash.finalize())
 }
 
-/// What stands in the request line.
+/// The path and the query, as in the request line.
 fn path_and_query(url: &Url) -> String {
     match url.query() {
         Some(query) => format!("{}?{query}", url.path()),
