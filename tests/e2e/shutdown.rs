@@ -1,4 +1,4 @@
-//! Endings: of the client, of the proxy, of the brokers. Nobody is left behind.
+//! The end of the client, the proxy and the brokers: no process and no session is left.
 
 mod listening;
 mod stdio;
@@ -12,7 +12,7 @@ use sigward_tests::{deadline, processes};
 
 use crate::setup::{THREE, World, own_uid, text};
 
-/// Waits until a process that isn't our child is gone, by what the kernel offers for that.
+/// Waits until a process that isn't our child is gone, with a pidfd.
 async fn gone(pid: u32) {
     let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
     let Ok(handle) = pidfd_open(raw, PidfdFlags::empty()) else { return };
@@ -20,18 +20,18 @@ async fn gone(pid: u32) {
     let waiting = tokio::task::spawn_blocking(move || {
         poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&limit))
     });
-    assert_eq!(waiting.await.unwrap(), Ok(1), "process {pid} lives on");
+    assert_eq!(waiting.await.unwrap(), Ok(1), "process {pid} still runs");
 }
 
-/// How long an end may take.
+/// The time limit for an end.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// The sessions that are open, of all profiles.
+/// The open sessions of all profiles.
 fn sessions(world: &World) -> Vec<String> {
     THREE.iter().flat_map(|name| world.upstream.sessions_of(world.home.identity(name))).collect()
 }
 
-/// Fails unless each of `sessions` was ended by a signed DELETE.
+/// Asserts that each of `sessions` was ended by a signed DELETE.
 fn assert_all_ended(world: &World, sessions: &[String]) {
     let requests = world.upstream.requests();
     for session in sessions {
@@ -44,9 +44,8 @@ fn assert_all_ended(world: &World, sessions: &[String]) {
     }
 }
 
-/// At the end there is nothing more to say.
 #[tokio::test]
-async fn the_end_of_input_ends_everything() {
+async fn the_end_of_input_ends_the_proxy_and_its_sessions() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     for profile in THREE {
@@ -56,11 +55,11 @@ async fn the_end_of_input_ends_everything() {
     let open = sessions(&world);
     let (status, unread, errors) = client.close().await;
     assert!(status.success(), "{errors}");
-    assert_eq!(unread, [""; 0], "nothing is said at the end");
+    assert_eq!(unread, [""; 0], "nothing is written at the end");
     assert_all_ended(&world, &open);
 }
 
-/// A call that never ends doesn't keep the proxy.
+/// A call without an answer doesn't keep the proxy running.
 #[tokio::test]
 async fn the_end_of_input_ends_calls_in_flight() {
     let world = World::new().await;
@@ -73,7 +72,7 @@ async fn the_end_of_input_ends_calls_in_flight() {
 }
 
 #[tokio::test]
-async fn the_proxy_s_death_ends_its_broker() {
+async fn the_death_of_the_proxy_ends_its_broker() {
     for signal in [Signal::TERM, Signal::KILL] {
         let world = World::new().await;
         let mut client = world.client(&["dev"], &[]).await;
@@ -87,7 +86,7 @@ async fn the_proxy_s_death_ends_its_broker() {
 }
 
 #[tokio::test]
-async fn a_broker_drains_and_takes_its_socket_along() {
+async fn a_broker_drains_and_removes_its_socket() {
     let world = World::new().await;
     let rule = format!(
         "[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\"]\nendpoints = [\"upstream\"]",
@@ -100,5 +99,5 @@ async fn a_broker_drains_and_takes_its_socket_along() {
     broker.signal(Signal::TERM);
     let (status, errors) = broker.ended().await;
     assert!(status.success(), "{errors}");
-    assert!(!Path::new(&world.socket()).exists(), "the socket is gone");
+    assert!(!Path::new(&world.socket()).exists(), "the socket is removed");
 }

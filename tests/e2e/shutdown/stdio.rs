@@ -1,5 +1,5 @@
-//! The endings of a client that speaks through pipes: however it goes, and whatever the server does, within two
-//! seconds every session has its DELETE, and no process is left.
+//! The end of a stdio client: however it ends, and whatever the server does, within two seconds every session gets its
+//! DELETE, and no process is left.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use tokio::process::{ChildStdin, ChildStdout};
 use super::{LIMIT, assert_all_ended, gone, sessions};
 use crate::setup::{THREE, World, text};
 
-/// A client whose pipes a test can close one by one.
+/// A client whose pipes can be closed one by one.
 struct Piped {
     proxy: Process,
     input: Option<ChildStdin>,
@@ -32,23 +32,23 @@ impl Piped {
         client
             .ask(r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"p","version":"1"}}}"#)
             .await;
-        client.tell(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
+        client.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
         client
     }
 
-    async fn tell(&mut self, line: &str) {
+    async fn send(&mut self, line: &str) {
         let input = self.input.as_mut().expect("an open pipe");
         let line = format!("{line}\n");
         let writing = input.write_all(line.as_bytes());
         deadline::within(writing, || "the input isn't read".to_owned()).await.unwrap();
     }
 
-    /// Sends a line, and waits for one.
+    /// Sends a line, and waits for its answer.
     async fn ask(&mut self, line: &str) -> String {
-        self.tell(line).await;
+        self.send(line).await;
         let output = self.output.as_mut().expect("an open pipe");
         let reading = output.next_line();
-        deadline::within(reading, || "nothing is answered".to_owned()).await.unwrap().unwrap()
+        deadline::within(reading, || "no answer".to_owned()).await.unwrap().unwrap()
     }
 
     async fn call(&mut self, profile: &str) {
@@ -65,11 +65,11 @@ impl Piped {
 enum Ending {
     /// Standard input is closed.
     Input,
-    /// A signal.
+    /// A signal to the proxy.
     Signal(Signal),
-    /// Nobody reads standard output any more, and something is to be said.
+    /// Standard output is closed, and the proxy has something to write.
     Output,
-    /// Both pipes at once, as the kernel closes them for a client that is gone.
+    /// Both pipes are closed at once, as by the kernel when a client is gone.
     Both,
 }
 
@@ -82,7 +82,7 @@ const ENDINGS: [Ending; 6] = [
     Ending::Both,
 ];
 
-/// Ends the client, and waits for the end of the proxy and of its broker; how long that takes.
+/// Ends the client, and waits for the end of the proxy and of its broker; returns how long that took.
 async fn end(world: &World, mut client: Piped, ending: Ending) -> Duration {
     let broker = processes::children(client.proxy.pid())[0];
     let started = Instant::now();
@@ -105,7 +105,7 @@ async fn end(world: &World, mut client: Piped, ending: Ending) -> Duration {
 }
 
 #[tokio::test]
-async fn however_the_client_goes() {
+async fn every_end_of_the_client_ends_sessions_and_processes() {
     for ending in ENDINGS {
         let world = World::new().await;
         let mut client = Piped::start(&world).await;
@@ -114,7 +114,7 @@ async fn however_the_client_goes() {
         }
         // One call is in flight.
         client
-            .tell(r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"slow"}}"#)
+            .send(r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"slow"}}"#)
             .await;
         world.upstream.expect("the slow call", |it| it.calls("slow")).await;
         let open = sessions(&world);
@@ -125,9 +125,9 @@ async fn however_the_client_goes() {
     }
 }
 
-/// A server that never answers a DELETE doesn't keep the proxy; it has got them all.
+/// A server that doesn't answer a DELETE doesn't delay the proxy; it has received all of them.
 #[tokio::test]
-async fn whatever_becomes_of_the_deletes() {
+async fn unanswered_deletes_do_not_delay_the_end() {
     for ending in [Ending::Input, Ending::Signal(Signal::TERM)] {
         let world = World::new().await;
         let mut client = Piped::start(&world).await;
@@ -145,9 +145,9 @@ async fn whatever_becomes_of_the_deletes() {
     }
 }
 
-/// A session that is being opened has no id yet; the others end as ever.
+/// A session that is being opened has no id yet; the others are ended as usual.
 #[tokio::test]
-async fn while_a_session_is_being_opened() {
+async fn the_end_while_a_session_opens_ends_the_other_sessions() {
     for ending in [Ending::Input, Ending::Signal(Signal::TERM)] {
         let world = World::new().await;
         let mut client = Piped::start(&world).await;
@@ -157,21 +157,21 @@ async fn while_a_session_is_being_opened() {
         let never = Gate::default();
         world.upstream.next("initialize", Reply::Usual.held(&never));
         client
-            .tell(r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"whoami","arguments":{"aws_profile":"staging"}}}"#)
+            .send(r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"whoami","arguments":{"aws_profile":"staging"}}}"#)
             .await;
         let opens = |it: &Received| {
             it.method() == "initialize" && it.identity() == world.home.identity("staging")
         };
-        world.upstream.expect("the opening", opens).await;
+        world.upstream.expect("the handshake", opens).await;
         let took = end(&world, client, ending).await;
         assert!(took < LIMIT, "{ending:?} took {took:?}");
         assert_all_ended(&world, &open);
     }
 }
 
-/// The client goes before its own handshake is answered.
+/// The client ends before its own handshake is answered.
 #[tokio::test]
-async fn before_there_is_a_session() {
+async fn the_end_during_the_handshake_abandons_it() {
     let world = World::new().await;
     let never = Gate::default();
     world.upstream.next("initialize", Reply::Usual.held(&never));
@@ -179,7 +179,7 @@ async fn before_there_is_a_session() {
     client
         .send(r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"p","version":"1"}}}"#)
         .await;
-    let call = world.upstream.expect("the opening", |it| it.method() == "initialize").await;
+    let call = world.upstream.expect("the handshake", |it| it.method() == "initialize").await;
     let started = Instant::now();
     let (status, ..) = client.close().await;
     assert!(status.success());
@@ -187,9 +187,9 @@ async fn before_there_is_a_session() {
     world.upstream.expect_abandoned(&call).await;
 }
 
-/// A broker that stands still can't sign a DELETE, and doesn't keep the proxy either.
+/// A stopped broker can't sign a DELETE, and doesn't delay the proxy either.
 #[tokio::test]
-async fn while_the_broker_stands_still() {
+async fn a_stopped_broker_does_not_delay_the_end() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     text(&client.call("whoami", r#"{"aws_profile":"prod"}"#).await);
@@ -203,9 +203,9 @@ async fn while_the_broker_stands_still() {
     gone(broker).await;
 }
 
-/// A client that is killed: a process between the test and the proxy, which the kernel takes away.
+/// A client that is killed: a process between the test and the proxy, whose pipes the kernel closes.
 #[tokio::test]
-async fn when_the_client_crashes() {
+async fn a_crash_of_the_client_ends_sessions_and_processes() {
     const CLIENT: &str = "
 import subprocess, sys, threading
 proxy = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -1,5 +1,5 @@
-//! What AWS says when it refuses: the person who can do something about it reads it, and no key, token or signature
-//! comes along, however AWS quotes the request.
+//! AWS's error messages reach the person who can act on them, without any key, token or signature that AWS quotes from
+//! the request.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,17 +24,17 @@ use crate::broker::{OTHER_UID, for_another_group, other_user};
 use crate::http::Listening;
 use crate::setup::{World, assert_names, failure, own_uid};
 
-/// One for each service that gives credentials.
+/// One for each service that issues credentials.
 const PROFILES: [&str; 6] = ["role", "web", "portal", "renewal", "login", "task"];
 const CONTAINER_TOKEN: &str = "SgwCanaryToken/container";
 const OPENS_URLS: &str = r#"{"elicitation":{"url":{}}}"#;
 
-/// A home with [`PROFILES`], and what else the broker's environment needs.
+/// A home with [`PROFILES`].
 fn home() -> AwsHome {
     let home = AwsHome::new();
     home.role("role", "staging", "arn:aws:iam::123456789012:role/Reader");
     let token = home.path().join("web-token");
-    // With the line end that most files have.
+    // With a line end, as in most files.
     fs::write(&token, "SgwCanaryToken/web\n").unwrap();
     home.config(&format!(
         "[profile web]\nregion = us-east-2\nrole_arn = arn:aws:iam::123456789012:role/Web\nweb_identity_token_file = {}\n",
@@ -71,7 +71,7 @@ fn variables(aws: &QuotingAws) -> Vec<(String, String)> {
     variables
 }
 
-/// A broker that may do everything for us, at the loudest level, with an audit log.
+/// A broker that permits everything to the current user, with an audit log.
 fn configuration(world: &World, audit: &Path) -> String {
     let mut more: String = PROFILES
         .map(|name| format!("[[profile]]\nname = \"{name}\"\nendpoints = [\"upstream\"]\n"))
@@ -83,15 +83,15 @@ fn configuration(world: &World, audit: &Path) -> String {
     world.configuration(&more).replace("[aws]\n", "[aws]\nidentity = true\n")
 }
 
-/// A text that people read, and what it is.
+/// Texts that users can read, each with its place.
 type Texts = Vec<(&'static str, String)>;
 
-/// Fails where a text holds one of the secrets, or a part of one.
+/// Fails if a text holds one of the secrets or a part of one.
 fn assert_none_of(secrets: &BTreeSet<String>, texts: &Texts, style: Style) {
     for (place, text) in texts {
         for secret in secrets {
-            // Whose signature was allowed stands in the audit log, and a server may say whose it refused: the id of the
-            // key. It is no secret.
+            // The audit log names the access key of a signature, and a server may name the one that it refused. A key
+            // id isn't secret.
             let by_id = ["the audit log", "a reply of the server", "the proxy's standard error"];
             if by_id.contains(place) && secret.starts_with("AKIA") {
                 continue;
@@ -100,23 +100,24 @@ fn assert_none_of(secrets: &BTreeSet<String>, texts: &Texts, style: Style) {
             let length = secret.len().min(16);
             for part in secret.windows(length).step_by(4) {
                 let part = std::str::from_utf8(part).unwrap();
-                assert!(!text.contains(part), "{style:?}: {part:?} stands in {place}:\n{text}");
+                assert!(!text.contains(part), "{style:?}: {part:?} is in {place}:\n{text}");
             }
         }
         for odd in ['\u{1b}', '\u{202e}', '\u{7}'] {
-            assert!(!text.contains(odd), "{style:?}: {odd:?} stands in {place}:\n{text}");
+            assert!(!text.contains(odd), "{style:?}: {odd:?} is in {place}:\n{text}");
         }
     }
 }
 
 async fn output(mut command: Command) -> (String, String) {
     command.kill_on_drop(true);
-    let ended = deadline::within(command.output(), || "it doesn't end".to_owned()).await.unwrap();
+    let ended =
+        deadline::within(command.output(), || "the command doesn't end".to_owned()).await.unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (text(&ended.stdout), text(&ended.stderr))
 }
 
-/// Everything that anyone can read while all of AWS refuses in this style.
+/// All texts that users can read while all of AWS refuses in this style.
 async fn refused(style: Style) -> (BTreeSet<String>, Texts) {
     let world = World::at_home(home(), |builder| builder).await;
     let aws = QuotingAws::start(world.home.keys(), style, SignIn::NoCode).await;
@@ -142,7 +143,7 @@ async fn refused(style: Style) -> (BTreeSet<String>, Texts) {
         assert_names(failure(&refused), &[profile]);
         texts.push(("a reply", refused.to_string()));
     }
-    // The server that is called, too.
+    // The called server also quotes the request.
     world.upstream.hook(move |received| {
         let quoted = format!(
             "The signature doesn't match {}\n{:?}",
@@ -180,14 +181,14 @@ async fn refused(style: Style) -> (BTreeSet<String>, Texts) {
     texts.push(("the listening proxy's standard error", listening.proxy.errors()));
 
     let status = world.broker_command(&["status", "--broker", &socket, "--json"]);
-    let (told, errors) = output(status).await;
-    assert_names(&told, &PROFILES);
-    texts.extend([("status", told), ("the standard error of status", errors)]);
+    let (shown, errors) = output(status).await;
+    assert_names(&shown, &PROFILES);
+    texts.extend([("status", shown), ("the standard error of status", errors)]);
     let mut check = world.broker_command(&["check", "--config", config]);
     check.envs(variables(&aws));
-    let (told, errors) = output(check).await;
-    assert_names(&told, &PROFILES);
-    texts.extend([("check", told), ("the standard error of check", errors)]);
+    let (shown, errors) = output(check).await;
+    assert_names(&shown, &PROFILES);
+    texts.extend([("check", shown), ("the standard error of check", errors)]);
 
     drop(listening);
     broker.signal(Signal::TERM);
@@ -198,16 +199,16 @@ async fn refused(style: Style) -> (BTreeSet<String>, Texts) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_secret_comes_along_with_aws_s_words() {
+async fn aws_error_messages_leak_no_secret() {
     for (style, (secrets, texts)) in STYLES.into_iter().zip(join_all(STYLES.map(refused)).await) {
-        // Secret key, signature, session token, bearer token, refresh token, and so on: all were quoted.
+        // Secret keys, signatures, session tokens, bearer tokens, refresh tokens and so on were quoted.
         assert!(secrets.len() >= 12, "{style:?}: only {secrets:?} were quoted");
         for known in ["web", "portal-bearer", "refresh", "login-refresh-0", "container"] {
             let known = format!("SgwCanaryToken/{known}");
-            assert!(secrets.contains(&known), "{style:?}: {known} was never quoted");
+            assert!(secrets.contains(&known), "{style:?}: {known} wasn't quoted");
         }
         assert_none_of(&secrets, &texts, style);
-        // What was said at all is said in one line, and isn't long.
+        // Messages that are passed on are a single line, of limited length.
         let replies = texts.iter().filter(|(place, _)| *place == "a reply");
         for (_, reply) in replies {
             let reply: Value = serde_json::from_str(reply).unwrap();
@@ -217,9 +218,9 @@ async fn no_secret_comes_along_with_aws_s_words() {
     }
 }
 
-/// A sign-in by a code, which the token endpoint refuses: there are a client secret and a device code to quote.
+/// A device sign-in that the token endpoint refuses: AWS can quote a client secret and a device code.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_secret_comes_along_with_a_sign_in_that_is_refused() {
+async fn a_refused_sign_in_leaks_no_secret() {
     let signing_in = STYLES.into_iter().flat_map(|style| {
         [SignIn::NoCode, SignIn::NoToken].map(|sign_in| async move {
             let home = home();
@@ -253,10 +254,10 @@ async fn no_secret_comes_along_with_a_sign_in_that_is_refused() {
     join_all(signing_in).await;
 }
 
-/// The message names accounts and roles: it is for the user who could read the AWS files. The code says what to do next,
-/// to everybody who may use the profile.
+/// The message names accounts and roles: it is for the user who can read the AWS files anyway. The code says what to do
+/// next, to every caller that may use the profile.
 #[tokio::test]
-async fn the_own_user_reads_aws_s_words_and_another_user_its_code_alone() {
+async fn only_the_brokers_user_gets_the_message_of_aws() {
     const MESSAGE: &str = "User: arn:aws:iam::123456789012:user/x is not authorized to perform: sts:AssumeRole\non \
                            resource: arn:aws:iam::123456789012:role/Reader";
     let denied =
@@ -280,17 +281,17 @@ async fn the_own_user_reads_aws_s_words_and_another_user_its_code_alone() {
 
     let mut own = world.client_of(&world.socket(), &["dev", "role"]).await;
     let refused = own.call("whoami", r#"{"aws_profile":"role"}"#).await;
-    let told = failure(&refused);
-    assert_names(told, &["role", "AccessDenied", &MESSAGE.replace('\n', " ")]);
+    let message = failure(&refused);
+    assert_names(message, &["role", "AccessDenied", &MESSAGE.replace('\n', " ")]);
     if own_uid() != 0 {
         return;
     }
     let mut other = other_user(&world, &["dev", "role"]);
     other.initialize().await;
     let refused = other.call("whoami", r#"{"aws_profile":"role"}"#).await;
-    let told = failure(&refused);
-    assert_names(told, &["role", "AccessDenied"]);
-    for words in ["not authorized", "123456789012", "Reader"] {
-        assert!(!refused.to_string().contains(words), "{refused}");
+    let message = failure(&refused);
+    assert_names(message, &["role", "AccessDenied"]);
+    for detail in ["not authorized", "123456789012", "Reader"] {
+        assert!(!refused.to_string().contains(detail), "{refused}");
     }
 }

@@ -1,4 +1,4 @@
-//! Both generations of the protocol: what a server does to a session, and what a stateless one asks for.
+//! Protocol versions with and without sessions: requests within a session, and the headers of stateless ones.
 
 use serde_json::json;
 use sigward_tests::processes::StdioClient;
@@ -13,7 +13,7 @@ async fn every_request_is_signed_and_in_its_session() {
         let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
         let result = client.initialize_as(version, "{}").await;
         assert_eq!(result["protocolVersion"], version);
-        assert_eq!(result["serverInfo"]["name"], "verifying-upstream", "the server's own");
+        assert_eq!(result["serverInfo"]["name"], "verifying-upstream", "the server's own name");
         let called = client.call("whoami", r#"{"aws_profile":"prod"}"#).await;
         assert_eq!(text(&called), world.home.identity("prod"));
         let opened = world.upstream.expect("the GET stream", |it| it.http_method == "GET").await;
@@ -23,11 +23,11 @@ async fn every_request_is_signed_and_in_its_session() {
             assert!(request.signature.is_ok(), "{request:?}");
             let opens = request.method() == "initialize";
             assert_eq!(request.header("mcp-session-id").is_none(), opens, "{}", request.text());
-            assert_eq!(request.header("mcp-method"), None, "not of this generation");
+            assert_eq!(request.header("mcp-method"), None, "not in this version");
             let accept = request.header("accept").unwrap_or_default();
             assert!(accept.contains("text/event-stream"), "{accept}");
         }
-        // The opening of another profile's session is the client's own handshake, word for word.
+        // Another profile's session is opened with the client's own handshake.
         let opened = world.upstream.requests_of("initialize");
         assert_eq!(opened.len(), 2);
         let params = |request: &Received| request.message.as_ref().unwrap().params.clone().unwrap();
@@ -37,12 +37,12 @@ async fn every_request_is_signed_and_in_its_session() {
 }
 
 #[tokio::test]
-async fn a_refused_signature_is_made_again_once() {
+async fn a_refused_signature_is_renewed_at_most_once() {
     let world = World::new().await;
     let mut client = world.client(&["dev"], &[]).await;
     text(&client.call("whoami", "{}").await);
     let before = world.upstream.requests_of("tools/call").len();
-    // Whether fresh credentials help is the broker's to say: static keys are what they were.
+    // The broker decides whether fresh credentials can help: static keys haven't changed.
     world.upstream.refuse_signatures(5);
     let failed = client.call("write_note", "{}").await;
     assert_names(failure(&failed), &["403"]);
@@ -51,7 +51,7 @@ async fn a_refused_signature_is_made_again_once() {
 }
 
 #[tokio::test]
-async fn ids_come_back_as_they_were() {
+async fn ids_are_returned_unchanged() {
     let world = World::with(|builder| builder.answers(Answers::Events)).await;
     let mut client = world.client(&["dev"], &[]).await;
     for id in ["1.0", "1e2", "123456789012345678901", "\"1\"", "-0", "\"\\u0061\"", "\"\""] {
@@ -61,9 +61,9 @@ async fn ids_come_back_as_they_were() {
     }
 }
 
-/// A GET stream that can't be had now is asked for again; one that can't be had at all isn't.
+/// A GET stream that is refused temporarily is requested again; one that the server doesn't have isn't.
 #[tokio::test]
-async fn a_get_stream_is_opened_when_the_server_has_room() {
+async fn a_temporarily_refused_get_stream_is_requested_again() {
     let world = World::new().await;
     for status in [429, 403] {
         world.upstream.next("GET", Reply::Http(status, Vec::new(), String::new()));
@@ -77,7 +77,7 @@ async fn a_get_stream_is_opened_when_the_server_has_room() {
     let mut client = world.client(&["dev"], &[]).await;
     client.expect_line("the notification", |line| line == pushed).await;
     let refused = |it: &Received| it.http_method == "GET" && it.number == 5;
-    world.upstream.expect("the stream that there isn't", refused).await;
+    world.upstream.expect("the refused stream", refused).await;
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn stateless_requests_carry_their_headers() {
     let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
     let discovered = client.request("server/discover", &stateless("{}")).await;
     assert_eq!(discovered["result"]["supportedVersions"], json!(["2026-07-28"]));
-    // A call before any list: the server wants a header that only the tool's schema tells of.
+    // A call before any list: the server requires a header that only the tool's schema defines.
     for (arguments, header) in [
         (r#"{"region":"us-west-1"}"#, Some("us-west-1")),
         (r#"{"region":" padded "}"#, Some("=?base64?IHBhZGRlZCA=?=")),
@@ -104,7 +104,7 @@ async fn stateless_requests_carry_their_headers() {
     let read = client.request("resources/read", &stateless(r#"{"uri":"test://nöte"}"#)).await;
     assert!(read["result"].is_object(), "{read}");
     let unknown = client.request("no/such", &stateless("{}")).await;
-    assert_eq!(rpc_error(&unknown).0, -32601, "a 404 with this code is no lost session");
+    assert_eq!(rpc_error(&unknown).0, -32601, "a 404 with this code isn't a lost session");
     assert!(world.upstream.requests().iter().all(|it| it.header("mcp-session-id").is_none()));
     assert!(world.upstream.requests().iter().all(|it| it.http_method == "POST"));
 }
@@ -115,14 +115,14 @@ async fn an_older_server_lets_a_newer_client_fall_back() {
     let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
     let refused = client.request("server/discover", &stateless("{}")).await;
     let (code, _) = rpc_error(&refused);
-    assert!(![-32020, -32021, -32022].contains(&code), "that would say that the server is new");
+    assert!(![-32020, -32021, -32022].contains(&code), "such a code means a newer server");
     client.initialize().await;
     let called = client.call("whoami", "{}").await;
     assert_eq!(text(&called), world.home.identity("dev"));
 }
 
 #[tokio::test]
-async fn a_newer_server_tells_an_older_client_so() {
+async fn a_newer_server_refuses_an_older_client() {
     let world = World::with(|builder| builder.era(Era::Stateless)).await;
     let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
     let params = r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;

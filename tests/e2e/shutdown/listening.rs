@@ -1,4 +1,5 @@
-//! The end of a listening proxy: what is at work may end, nothing new begins, and every session has its DELETE.
+//! The end of a listening proxy: calls in flight may finish, new connections are refused, and every session gets its
+//! DELETE.
 
 use std::time::Instant;
 
@@ -13,10 +14,10 @@ use crate::setup::{THREE, World, text};
 
 const CLIENTS: usize = 5;
 
-/// Streams are open, calls are in flight, of several clients with sessions of every profile: all within two seconds,
+/// Several clients have open streams, calls in flight and sessions of every profile: the proxy ends within two seconds,
 /// whether the server answers a DELETE or not.
 #[tokio::test]
-async fn every_session_of_every_client() {
+async fn the_end_deletes_every_session_of_every_client() {
     for (signal, answers) in [(Signal::TERM, true), (Signal::INT, true), (Signal::TERM, false)] {
         let world = World::new().await;
         let mut proxy = Listening::start(&world, &THREE, &[]).await;
@@ -54,9 +55,9 @@ async fn every_session_of_every_client() {
     }
 }
 
-/// What is at work is answered; who comes now is refused; streams without an end of their own end well.
+/// Calls in flight are answered, new connections are refused, and endless streams end normally.
 #[tokio::test]
-async fn a_graceful_drain() {
+async fn a_drain_answers_calls_in_flight() {
     let world = World::new().await;
     let arguments = ["--log-level", "INFO"];
     let mut agent = Agent::start(&world, Side::Listening, SESSIONS, &THREE, &arguments).await;
@@ -65,20 +66,20 @@ async fn a_graceful_drain() {
         calls.push(agent.call_later("slow", profile).await);
     }
     for profile in ["dev", "prod"] {
-        let came = |it: &sigward_tests::upstream::Received| {
+        let called = |it: &sigward_tests::upstream::Received| {
             it.calls("slow") && it.identity() == world.home.identity(profile)
         };
-        world.upstream.expect("the slow call", came).await;
+        world.upstream.expect("the slow call", called).await;
     }
     let (listening, session) = agent.http();
     let address = listening.address.clone();
     let stream = listening.get(&session).await;
     agent.process().signal(Signal::TERM);
     agent.process().logged("draining").await;
-    assert!(connect(&address).await.is_err(), "who comes now is refused");
+    assert!(connect(&address).await.is_err(), "new connections are refused");
     world.upstream.slow().open();
     for id in &calls {
         text(&agent.response(id).await);
     }
-    assert_eq!(stream.text().await, "", "ends well");
+    assert_eq!(stream.text().await, "", "ends normally");
 }
