@@ -1,5 +1,5 @@
-//! One client for both sides of the proxy and both generations of the protocol: a test that is written for it holds
-//! for all four.
+//! One client for both sides of the proxy and for protocol versions with and without sessions: a test written for it
+//! holds for all four combinations.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -27,18 +27,18 @@ pub(crate) enum Side {
 /// How the answer to a request over HTTP ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// As an answer ends that is complete.
+    /// The answer is complete.
     Complete,
-    /// In the middle: the client sees that something is missing.
+    /// The answer broke off, which the client can see.
     BrokenOff,
 }
 
-/// Both.
+/// Both sides.
 pub(crate) const SIDES: [Side; 2] = [Side::Stdio, Side::Listening];
 
 /// The version without sessions.
 pub(crate) const STATELESS: &str = "2026-07-28";
-/// The last one with sessions.
+/// The last version with sessions.
 pub(crate) const SESSIONS: &str = "2025-11-25";
 
 /// The client of a proxy.
@@ -53,8 +53,7 @@ enum Link {
     Http(Http),
 }
 
-/// What an HTTP client is made of: each request has a connection of its own, and all that comes over any of them goes
-/// into one list.
+/// State of an HTTP client: each request has its own connection, and the messages of all connections go into one list.
 struct Http {
     listening: Listening,
     session: Vec<(&'static str, String)>,
@@ -63,13 +62,13 @@ struct Http {
     unread: Vec<String>,
     requests: HashMap<u64, Task<Ending>>,
     streams: Vec<Task<()>>,
-    /// Streams that end without their response are taken up again, as clients on the official SDKs do.
+    /// Whether streams that end without their response are resumed, as clients on the official SDKs do.
     resumes: bool,
     statuses: Arc<Mutex<HashMap<u64, u16>>>,
 }
 
 impl Agent {
-    /// An agent that speaks `version`, after its handshake where there is one.
+    /// An agent that speaks `version`, after the handshake if the version has one.
     pub(crate) async fn start(
         world: &World,
         side: Side,
@@ -84,7 +83,7 @@ impl Agent {
         agent
     }
 
-    /// An agent that has said nothing yet.
+    /// An agent that hasn't sent anything yet.
     pub(crate) async fn unready(
         world: &World,
         side: Side,
@@ -103,7 +102,7 @@ impl Agent {
         Self { version, link, last_id: 0 }
     }
 
-    /// The handshake; over HTTP the stream of the server is opened too.
+    /// Does the handshake; over HTTP also opens the GET stream.
     pub(crate) async fn initialize(&mut self, capabilities: &str) -> Value {
         let version = self.version;
         let result = match &mut self.link {
@@ -122,15 +121,15 @@ impl Agent {
         }
     }
 
-    /// Where an HTTP client finds the proxy, and the headers of its session.
+    /// The proxy's HTTP side, and the headers of the session.
     pub(crate) fn http(&self) -> (&Listening, Vec<(&str, &str)>) {
         match &self.link {
-            Link::Stdio(_) => panic!("a client of a pipe"),
+            Link::Stdio(_) => panic!("a stdio client"),
             Link::Http(client) => (&client.listening, lines(&client.session)),
         }
     }
 
-    /// Sends a request; answers its id. `params` is an object's text, without what the generation adds.
+    /// Sends a request and returns its id. `params` is the text of an object, without what the protocol version adds.
     pub(crate) async fn start_request(&mut self, method: &str, params: &str) -> Value {
         self.last_id += 1;
         let id = self.last_id;
@@ -139,7 +138,7 @@ impl Agent {
             (STATELESS, Some((before, meta))) => {
                 let added = stateless("{}");
                 let added = added.strip_prefix(r#"{"_meta":{"#).expect("metadata");
-                let added = added.strip_suffix("}}").expect("its end");
+                let added = added.strip_suffix("}}").expect("its closing braces");
                 format!(r#"{before}"_meta":{{{added},{meta}"#)
             }
             _ => params.to_owned(),
@@ -150,12 +149,12 @@ impl Agent {
         Value::from(id)
     }
 
-    /// The id of the request that is sent next.
+    /// The id that the next request gets.
     pub(crate) fn next_id(&self) -> u64 {
         self.last_id + 1
     }
 
-    /// Sends a batch. Over HTTP its answer comes when it comes.
+    /// Sends a batch. Over HTTP, doesn't wait for the answer.
     pub(crate) async fn send_batch(&mut self, batch: &str) {
         match &mut self.link {
             Link::Stdio(client) => client.send(batch).await,
@@ -163,21 +162,21 @@ impl Agent {
         }
     }
 
-    /// Has an HTTP client take streams up again that end without their response.
+    /// Makes an HTTP client resume streams that end without their response.
     pub(crate) fn resume_streams(&mut self) {
-        let Link::Http(client) = &mut self.link else { panic!("a client of a pipe") };
+        let Link::Http(client) = &mut self.link else { panic!("a stdio client") };
         client.resumes = true;
     }
 
-    /// Waits until the answer to a request over HTTP has ended, one way or the other.
+    /// Waits until the answer to a request over HTTP has ended, completely or not.
     pub(crate) async fn ended(&mut self, id: &Value) -> Ending {
-        let Link::Http(client) = &mut self.link else { panic!("a client of a pipe") };
+        let Link::Http(client) = &mut self.link else { panic!("a stdio client") };
         let request = client.requests.remove(&id.as_u64().unwrap()).expect("a request");
         let ending = deadline::within(request, || format!("the answer to {id} never ends"));
         ending.await.expect("an answer")
     }
 
-    /// Sends a message as it is.
+    /// Sends a message unchanged.
     pub(crate) async fn send(&mut self, text: &str) {
         match &mut self.link {
             Link::Stdio(client) => client.send(text).await,
@@ -185,7 +184,7 @@ impl Agent {
         }
     }
 
-    /// A request and its response.
+    /// Sends a request and returns its response.
     pub(crate) async fn request(&mut self, method: &str, params: &str) -> Value {
         let id = self.start_request(method, params).await;
         self.response(&id).await
@@ -197,7 +196,7 @@ impl Agent {
         self.expect(&what, |message| message.get("method").is_none() && message["id"] == *id).await
     }
 
-    /// Begins a tool call; answers its id.
+    /// Starts a tool call and returns its id.
     pub(crate) async fn start_call(&mut self, tool: &str, arguments: &str) -> Value {
         self.start_request("tools/call", &call(tool, arguments)).await
     }
@@ -207,23 +206,23 @@ impl Agent {
         self.request("tools/call", &call(tool, arguments)).await
     }
 
-    /// Begins a tool call with a profile and nothing else; answers its id.
+    /// Starts a tool call with only a profile as argument, and returns its id.
     pub(crate) async fn call_later(&mut self, tool: &str, profile: &str) -> Value {
         self.start_call(tool, &json!({ "aws_profile": profile }).to_string()).await
     }
 
-    /// Calls a tool with a profile and nothing else.
+    /// Calls a tool with only a profile as argument.
     pub(crate) async fn call_as(&mut self, tool: &str, profile: &str) -> Value {
         self.call(tool, &json!({ "aws_profile": profile }).to_string()).await
     }
 
-    /// Answers a request of the server with `result`, which is JSON text.
+    /// Answers a request of the server with `result` (JSON text).
     pub(crate) async fn answer(&mut self, request: &Value, result: &str) {
         let id = &request["id"];
         self.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)).await;
     }
 
-    /// Gives a request up, as the generation and the side have it.
+    /// Cancels a request, in the way of the protocol version and the side.
     pub(crate) async fn cancel(&mut self, id: &Value) {
         if let (Link::Http(client), STATELESS) = (&mut self.link, self.version) {
             let id = id.as_u64().expect("a number");
@@ -236,7 +235,7 @@ impl Agent {
         .await;
     }
 
-    /// The first message, of those that came and those that will, that `matches`. Others stay for later.
+    /// Returns the first message that `matches`, received or still to come. Others are kept for later.
     pub(crate) async fn expect(&mut self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
         let line = self
             .expect_line(what, |line| {
@@ -246,7 +245,7 @@ impl Agent {
         serde_json::from_str(&line).expect("it was parsed before")
     }
 
-    /// [`Agent::expect`] for a message's text.
+    /// Like [`Agent::expect`], for the text of a message.
     pub(crate) async fn expect_line(
         &mut self,
         what: &str,
@@ -258,7 +257,7 @@ impl Agent {
         }
     }
 
-    /// Messages that came and that nobody asked for.
+    /// Messages that were received and that no call has returned.
     pub(crate) fn unread(&mut self) -> Vec<String> {
         match &mut self.link {
             Link::Stdio(client) => client.unread().to_vec(),
@@ -266,7 +265,7 @@ impl Agent {
         }
     }
 
-    /// The status of the answer to a request over HTTP, once its head is there.
+    /// The status of the answer to a request over HTTP, once its head was received.
     pub(crate) fn status(&self, id: &Value) -> Option<u16> {
         match &self.link {
             Link::Stdio(_) => None,
@@ -311,7 +310,7 @@ impl Http {
         result
     }
 
-    /// What is no request is taken when this returns; the answer to a request comes when it comes.
+    /// Notifications and responses are accepted when this returns; the answer to a request arrives later.
     async fn send(&mut self, version: &'static str, text: &str) {
         let message = Message::parse(text.as_bytes()).expect("a message");
         self.send_text(version, text, Some(message)).await;
@@ -350,7 +349,7 @@ impl Http {
         let resumes = self.resumes && version != STATELESS;
         let task = tokio::spawn(async move {
             let mut reading = Reading { id: Some(id), ..Reading::default() };
-            // A server's answer that breaks off at once takes the connection with it.
+            // If the server's answer breaks off at once, the connection closes without an answer.
             let Ok(answer) = posting.await else { return Ending::BrokenOff };
             statuses.lock().unwrap().insert(id, answer.status);
             let mut ending = reading.read(answer, &into).await;
@@ -378,7 +377,7 @@ impl Http {
         let unread = &mut self.unread;
         let coming = async {
             loop {
-                let line = self.came.recv().await.expect("the sender lives here");
+                let line = self.came.recv().await.expect("the sender is in this struct");
                 if matches(&line) {
                     return line;
                 }
@@ -388,7 +387,7 @@ impl Http {
         match tokio::time::timeout(deadline::DEADLINE, coming).await {
             Ok(line) => line,
             Err(_) => panic!(
-                "{what} never came; there came\n{}\n--- standard error:\n{}",
+                "{what} was not received; received:\n{}\n--- standard error:\n{}",
                 self.unread.join("\n"),
                 self.listening.proxy.errors()
             ),
@@ -403,7 +402,7 @@ impl Http {
     }
 }
 
-/// A task that ends with its handle.
+/// A task that is aborted when its handle is dropped.
 struct Task<T>(JoinHandle<T>);
 
 impl<T> Drop for Task<T> {
@@ -420,18 +419,18 @@ impl<T> Future for Task<T> {
     }
 }
 
-/// What a client knows of an answer, over all connections that bring it.
+/// The state of reading one answer, over all connections that deliver it.
 #[derive(Default)]
 struct Reading {
-    /// Of the request.
+    /// The id of the request.
     id: Option<u64>,
     is_answered: bool,
-    /// The event to go on after.
+    /// The event to resume after.
     last_id: Option<String>,
 }
 
 impl Reading {
-    /// Every message of an answer, as its text.
+    /// Sends the text of every message of an answer to `into`.
     async fn read(&mut self, mut answer: Answer, into: &mpsc::UnboundedSender<String>) -> Ending {
         if !answer.is_stream() {
             let text = answer.text().await;

@@ -1,5 +1,5 @@
-//! Each request gets its own answer, once: whatever a server mixes up, cuts or says too late; and each is one message
-//! to all who read it.
+//! Each request gets its own answer exactly once, even if the server mixes up, cuts or delays its answers; and all
+//! readers understand a message in the same way.
 
 mod cut;
 mod foreign;
@@ -11,11 +11,11 @@ mod sessions;
 
 use crate::agent::{SESSIONS, SIDES, STATELESS, Side};
 
-/// Whose calls the proxy reads up to the response itself.
+/// Sides and profiles whose calls the proxy itself reads up to the response.
 const FOLLOWED: [(Side, &str); 3] =
     [(Side::Stdio, "dev"), (Side::Stdio, "prod"), (Side::Listening, "prod")];
 
-/// Both sides, both generations, the default profile and another.
+/// Both sides, both protocol versions, the default profile and another one.
 fn all() -> impl Iterator<Item = (Side, &'static str, &'static str)> {
     SIDES.into_iter().flat_map(|side| {
         [SESSIONS, STATELESS]

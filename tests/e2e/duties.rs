@@ -1,6 +1,6 @@
-//! The duties of a relay, row by row: with every profile, over both sides of the proxy, in both generations of the
-//! protocol, wherever the row is about them. The ten cases in which relays usually fail have a place of their own
-//! ([`crate::nasty`]), and so have the profiles ([`crate::profiles`]).
+//! The requirements for a relay, one by one: with every profile, over both sides of the proxy, in protocol versions
+//! with and without sessions, where they apply. The ten cases in which relays usually fail are in [`crate::nasty`], and
+//! the profiles in [`crate::profiles`].
 
 mod headers;
 mod lists;
@@ -15,28 +15,28 @@ use sigward_tests::upstream::{Gate, Received, Reply, Step};
 use crate::agent::{Agent, SESSIONS, SIDES, STATELESS, Side};
 use crate::setup::{THREE, World, assert_names, failure, rpc_error, text};
 
-/// Each side with each generation.
+/// Each side with each protocol version.
 fn all() -> impl Iterator<Item = (Side, &'static str)> {
     SIDES.into_iter().flat_map(|side| [SESSIONS, STATELESS].map(|version| (side, version)))
 }
 
-/// Those of `requests` that a profile signed.
+/// The requests of a method that a profile signed.
 fn signed_by(world: &World, method: &str, profile: &str) -> Vec<Received> {
     let mut requests = world.upstream.requests_of(method);
     requests.retain(|request| request.identity() == world.home.identity(profile));
     requests
 }
 
-/// The handshake is the client's own, word for word, once for each session; nothing is called before it is complete.
+/// Each session gets the client's own handshake, unchanged, once; nothing is called before it is complete.
 #[tokio::test]
-async fn one_handshake_for_each_session() {
+async fn each_session_has_one_handshake() {
     for side in SIDES {
         for version in ["2025-03-26", "2025-06-18", "2025-11-25"] {
             let world = World::new().await;
             let mut agent = Agent::unready(&world, side, version, &THREE, &[]).await;
             let capabilities = r#"{"roots":{"listChanged":true},"experimental":{"x":{"n":1.10}}}"#;
             let result = agent.initialize(capabilities).await;
-            assert_eq!(result["serverInfo"]["name"], "verifying-upstream", "the server's own");
+            assert_eq!(result["serverInfo"]["name"], "verifying-upstream", "the server's own name");
             for profile in THREE {
                 let called = agent.call_as("whoami", profile).await;
                 assert_eq!(text(&called), world.home.identity(profile));
@@ -49,8 +49,8 @@ async fn one_handshake_for_each_session() {
                 let streams = |it: &Received| {
                     it.http_method == "GET" && it.identity() == world.home.identity(profile)
                 };
-                world.upstream.expect("its GET stream", streams).await;
-                // The server refuses what comes before `notifications/initialized`.
+                world.upstream.expect("the GET stream", streams).await;
+                // The server refuses calls before `notifications/initialized`.
                 let methods: Vec<_> = world.upstream.requests();
                 let mut methods: Vec<_> = methods
                     .iter()
@@ -64,9 +64,9 @@ async fn one_handshake_for_each_session() {
     }
 }
 
-/// An answer without a response is an error at once, and the call is never sent again.
+/// An answer that ends without a response is an error at once, and the call is never resent.
 #[tokio::test]
-async fn a_stream_without_a_response() {
+async fn a_stream_without_a_response_fails_the_call() {
     let progress =
         r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1}}"#;
     for (side, version) in all() {
@@ -74,7 +74,7 @@ async fn a_stream_without_a_response() {
         let mut agent = Agent::start(&world, side, version, &THREE, &["--retries", "3"]).await;
         for profile in ["dev", "prod"] {
             if side == Side::Listening && (profile == "dev" || version == STATELESS) {
-                // Such a stream is the client's own, and its end passes.
+                // The client reads such a stream itself, and its end is passed on.
                 continue;
             }
             for steps in [
@@ -93,9 +93,9 @@ async fn a_stream_without_a_response() {
     }
 }
 
-/// Progress passes word for word, before the answer is there; after the response nothing does.
+/// Progress is passed on unchanged, before the response; messages after the response aren't.
 #[tokio::test]
-async fn progress_of_a_call() {
+async fn progress_of_a_call_is_passed_on_until_its_response() {
     let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"t","progress":0.50,"x":1e1}}"#;
     for (side, version) in all() {
         let world = World::new().await;
@@ -124,9 +124,9 @@ async fn progress_of_a_call() {
     }
 }
 
-/// A cancellation goes to the session that has the call, and to no other; nothing is said of the call after it.
+/// A cancellation goes only to the session of the call, and no response follows.
 #[tokio::test]
-async fn a_cancellation_finds_its_call() {
+async fn a_cancellation_goes_to_the_session_of_its_call() {
     for (side, version) in all() {
         for profile in ["dev", "staging"] {
             let world = World::new().await;
@@ -157,9 +157,9 @@ async fn a_cancellation_finds_its_call() {
     }
 }
 
-/// What the client says of its own accord: that its roots changed is for every session, its progress for whoever asked.
+/// Changed roots are reported to every session, and progress to the server that requested it.
 #[tokio::test]
-async fn notifications_of_the_client() {
+async fn notifications_of_the_client_reach_the_right_sessions() {
     for side in SIDES {
         let world = World::new().await;
         let mut agent = Agent::unready(&world, side, SESSIONS, &THREE, &[]).await;
@@ -169,11 +169,11 @@ async fn notifications_of_the_client() {
         }
         agent.send(r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#).await;
         for profile in THREE {
-            let told = |it: &Received| {
+            let reported = |it: &Received| {
                 it.method() == "notifications/roots/list_changed"
                     && it.identity() == world.home.identity(profile)
             };
-            world.upstream.expect("the news of the roots", told).await;
+            world.upstream.expect("the change of the roots", reported).await;
         }
         for profile in ["staging", "dev"] {
             let question = format!(
@@ -183,7 +183,7 @@ async fn notifications_of_the_client() {
             world.upstream.push(&session, &question).await;
             let asked = agent.expect("the question", |it| it["method"] == "sampling/createMessage");
             let asked = asked.await;
-            // Two servers may use one token: the client's word for it is the proxy's.
+            // Two servers may use the same token, so the client gets a token of the proxy.
             let given = &asked["params"]["_meta"]["progressToken"];
             agent
                 .send(&format!(
@@ -191,18 +191,18 @@ async fn notifications_of_the_client() {
                 ))
                 .await;
             let token = Value::from(format!("of-{profile}"));
-            let told = |it: &Received| {
+            let reported = |it: &Received| {
                 it.method() == "notifications/progress" && it.param("/progressToken") == token
             };
-            let told = world.upstream.expect("the progress", told).await;
-            assert_eq!(told.identity(), world.home.identity(profile), "{side:?}");
+            let reported = world.upstream.expect("the progress", reported).await;
+            assert_eq!(reported.identity(), world.home.identity(profile), "{side:?}");
             agent.answer(&asked, "{}").await;
         }
     }
 }
 
 #[tokio::test]
-async fn pings_in_both_directions() {
+async fn pings_work_in_both_directions() {
     for side in SIDES {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &[]).await;
@@ -220,9 +220,9 @@ async fn pings_in_both_directions() {
     }
 }
 
-/// 2025-03-26 has batches: each message is taken on its own, in order. Later versions refuse them.
+/// 2025-03-26 has batches: each message is handled separately, in order. Later versions refuse batches.
 #[tokio::test]
-async fn batches() {
+async fn batches_are_split_or_refused() {
     let batch = r#"[{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"whoami","arguments":{"aws_profile":"prod"}}}, {"jsonrpc":"2.0","method":"notifications/roots/list_changed"},
         {"jsonrpc":"2.0","id":"b","method":"tools/call","params":{"name":"whoami"}},{"jsonrpc":"2.0","id":"c"}]"#;
     let batch = batch.replace('\n', "");
@@ -238,7 +238,7 @@ async fn batches() {
         let noted = |it: &Received| it.method() == "notifications/roots/list_changed";
         world.upstream.expect("the notification", noted).await;
         let whole = world.upstream.requests();
-        assert!(whole.iter().all(|it| !it.text().starts_with('[')), "never as a batch");
+        assert!(whole.iter().all(|it| !it.text().starts_with('[')), "no batch is sent");
 
         for version in ["2025-06-18", SESSIONS] {
             let world = World::new().await;
@@ -251,10 +251,10 @@ async fn batches() {
     }
 }
 
-/// `subscriptions/listen` is a POST that lasts: its notifications pass as they come, and its end without a response is
-/// an error.
+/// `subscriptions/listen` is a long POST: its notifications are passed on at once, and an end without a response is an
+/// error.
 #[tokio::test]
-async fn a_subscription_of_2026() {
+async fn a_subscription_has_no_time_limit() {
     let note = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"1"}}}"#;
     for side in SIDES {
         let world = World::new().await;
@@ -271,7 +271,7 @@ async fn a_subscription_of_2026() {
         world.upstream.next("subscriptions/listen", Reply::Stream(steps));
         let id = agent.start_request("subscriptions/listen", r#"{"notifications":{}}"#).await;
         agent.expect_line("the first", |line| line == note).await;
-        // Longer than any limit on silence that was given: a tool that takes too long measures it.
+        // Longer than the limits on silence: each call of the slow tool takes as long as one.
         failure(&agent.call("slow", "{}").await);
         failure(&agent.call("slow", "{}").await);
         quiet.open();
@@ -289,10 +289,10 @@ async fn a_subscription_of_2026() {
     }
 }
 
-/// An input request of the server passes as the result that it is, and the call that is repeated with the answers goes
-/// to the same profile (Multi Round-Trip Requests).
+/// An input request of the server is passed on as a result, and the repeated call with the answers goes to the same
+/// profile (Multi Round-Trip Requests).
 #[tokio::test]
-async fn a_call_in_several_rounds() {
+async fn a_repeated_call_with_answers_keeps_its_profile() {
     let asks = r#"{"resultType":"input_required","inputRequests":{"k":{"method":"elicitation/create","params":{"message":"?","n":1.10}}},"requestState":"opaque/+= é"}"#;
     for side in SIDES {
         for profile in ["dev", "prod"] {
@@ -317,9 +317,9 @@ async fn a_call_in_several_rounds() {
     }
 }
 
-/// Requests that are no tool calls choose their profile in `_meta`.
+/// Requests other than tool calls choose their profile in `_meta`.
 #[tokio::test]
-async fn other_requests_choose_by_meta() {
+async fn other_requests_choose_their_profile_in_meta() {
     for (side, version) in all() {
         let world = World::new().await;
         let mut client = Agent::start(&world, side, version, &THREE, &[]).await;
@@ -352,7 +352,7 @@ async fn other_requests_choose_by_meta() {
                 assert_names(message, &["dev", "staging", "prod"]);
             }
             let after = world.upstream.requests_of(method).len();
-            assert_eq!(after, before, "{method}: nothing went upstream");
+            assert_eq!(after, before, "{method}: no request was sent");
         }
     }
 }

@@ -1,5 +1,4 @@
-//! A listening proxy, and a client of it that knows HTTP and nothing else: tests control every header, and see
-//! answers as they come.
+//! A listening proxy, and a plain HTTP client of it: tests control every header, and see answers as they arrive.
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};
@@ -27,20 +26,20 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
-    /// A proxy with a broker of its own on a port of this machine.
+    /// A proxy with a private broker, on a free port of this machine.
     pub(crate) async fn start(world: &World, profiles: &[&str], arguments: &[&str]) -> Self {
         let arguments = [&["--listen", "127.0.0.1:0"], arguments].concat();
         Self::started(Process::start(world.private_proxy(profiles, &arguments))).await
     }
 
-    /// A proxy that was started and told where to listen.
+    /// A listening proxy that was already started.
     pub(crate) async fn started(proxy: Process) -> Self {
         let line = proxy.logged("path=/mcp").await;
         let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next());
         Self { address: address.expect("an address").to_owned(), proxy }
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request, on a new connection.
     pub(crate) async fn request(
         &self,
         method: &str,
@@ -51,7 +50,7 @@ impl Listening {
         request(&self.address, method, path, headers, body.into()).await
     }
 
-    /// A message, with the headers that a client sends with it, and `more`.
+    /// Posts a message, with the usual headers of a client, and `more`.
     pub(crate) async fn post(&self, more: Headers<'_>, body: &str) -> Answer {
         let usual: Headers<'_> = &[
             ("content-type", "application/json"),
@@ -60,18 +59,18 @@ impl Listening {
         self.request("POST", "/mcp", &[usual, more].concat(), body.to_owned()).await
     }
 
-    /// The stream of what the server says on its own account.
+    /// Opens the GET stream of the server.
     pub(crate) async fn get(&self, more: Headers<'_>) -> Answer {
         let usual: Headers<'_> = &[("accept", "text/event-stream")];
         self.request("GET", "/mcp", &[usual, more].concat(), "").await
     }
 
-    /// A session that is ready for calls: the headers that go with it.
+    /// Opens a session that is ready for calls; returns its headers.
     pub(crate) async fn session(&self, version: &'static str) -> Vec<(&'static str, String)> {
         self.session_as(version, "{}").await
     }
 
-    /// The same for a client with capabilities, which are JSON text.
+    /// The same for a client with capabilities (JSON text).
     pub(crate) async fn session_as(
         &self,
         version: &'static str,
@@ -94,7 +93,7 @@ pub(crate) fn lines<'a>(owned: &'a [(&'a str, String)]) -> Vec<(&'a str, &'a str
     owned.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }
 
-/// One request on a connection of its own to the proxy at `address`.
+/// Sends one request to the proxy at `address`, on a new connection.
 pub(crate) async fn request(
     address: &str,
     method: &str,
@@ -102,7 +101,7 @@ pub(crate) async fn request(
     headers: Headers<'_>,
     body: Bytes,
 ) -> Answer {
-    let connection = connect(address).await.expect("the proxy takes connections");
+    let connection = connect(address).await.expect("the proxy accepts connections");
     connection.send(method, path, headers, body).await
 }
 
@@ -110,13 +109,13 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// A connection on which nothing was sent yet. Dropped, it is closed.
+/// A connection without any request yet, which is closed on drop.
 pub(crate) struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
     task: Task,
 }
 
-/// A task that ends with its handle.
+/// A task that is aborted when its handle is dropped.
 struct Task(AbortHandle);
 
 impl Drop for Task {
@@ -150,7 +149,7 @@ impl Connection {
         self.try_send(method, path, headers, body).await.expect("an answer")
     }
 
-    /// The same where the connection may be closed before.
+    /// The same, for a connection that may close before that.
     pub(crate) async fn try_send(
         mut self,
         method: &str,
@@ -180,11 +179,11 @@ impl Connection {
     }
 }
 
-/// An answer whose body is on its way. Dropped, it closes the connection.
+/// An answer whose body is still being received. The connection is closed on drop.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
-    /// Whether the body ended before its end.
+    /// Whether the body was cut.
     pub(crate) was_cut: bool,
     body: Incoming,
     unread: Vec<u8>,
@@ -202,13 +201,13 @@ impl Answer {
         self.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"))
     }
 
-    /// The next piece of the body; `None` at its end, an error where it is cut.
+    /// The next piece of the body; `None` at its end, an error if it is cut.
     pub(crate) async fn piece(&mut self) -> Option<hyper::Result<Bytes>> {
         let frame = self.body.frame().await?;
         Some(frame.map(|frame| frame.into_data().unwrap_or_default()))
     }
 
-    /// The text of the next event, with its blank line, as soon as it is there; `None` at the end.
+    /// The text of the next event, with its blank line, as soon as it is complete; `None` at the end.
     pub(crate) async fn event(&mut self) -> Option<String> {
         loop {
             if let Some(end) = end_of_event(&self.unread) {
@@ -228,13 +227,13 @@ impl Answer {
         }
     }
 
-    /// [`Answer::event`] within the deadline; there must be one.
+    /// Like [`Answer::event`], within the deadline; there must be one.
     pub(crate) async fn expect_event(&mut self, what: &str) -> String {
-        let event = deadline::within(self.event(), || format!("{what} never came")).await;
+        let event = deadline::within(self.event(), || format!("{what} wasn't received")).await;
         event.unwrap_or_else(|| panic!("the stream ended before {what}"))
     }
 
-    /// The whole body, which must end well.
+    /// The whole body, which must be complete.
     pub(crate) async fn text(mut self) -> String {
         let mut text = std::mem::take(&mut self.unread);
         let reading = async {
@@ -248,7 +247,7 @@ impl Answer {
         text
     }
 
-    /// The one message of the answer, in JSON or as the last event.
+    /// The only message of the answer, as JSON or in the last event.
     pub(crate) async fn message(self) -> Value {
         let (streamed, text) = (self.is_stream(), self.text().await);
         let message = match streamed {
@@ -259,7 +258,7 @@ impl Answer {
     }
 }
 
-/// Where the first event ends, its blank line included. Lines end in LF, CR LF or CR.
+/// The end of the first event, including its blank line. Lines end in LF, CR LF or CR.
 fn end_of_event(bytes: &[u8]) -> Option<usize> {
     let (mut at, mut blank) = (0, true);
     while at < bytes.len() {

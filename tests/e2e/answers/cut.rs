@@ -6,9 +6,10 @@ use super::{FOLLOWED, result};
 use crate::agent::{Agent, SESSIONS};
 use crate::setup::{THREE, World, text};
 
-/// Servers write the id of an event before its data: the event that was cut is still to come (WHATWG HTML, 9.2.6).
+/// Servers write an event's id before its data: an event that is cut within its data wasn't received (WHATWG HTML,
+/// 9.2.6).
 #[tokio::test]
-async fn a_response_that_was_cut_in_its_data_is_resumed() {
+async fn a_response_cut_within_its_data_is_resumed() {
     for (side, profile) in FOLLOWED {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &[]).await;
@@ -26,9 +27,9 @@ async fn a_response_that_was_cut_in_its_data_is_resumed() {
     }
 }
 
-/// The GET stream goes on behind the last whole event, too.
+/// The GET stream, too, is resumed after the last complete event.
 #[tokio::test]
-async fn a_get_stream_that_was_cut_in_an_event_loses_nothing() {
+async fn a_get_stream_cut_within_an_event_loses_no_message() {
     for (side, profile) in FOLLOWED {
         let world = World::new().await;
         let note = |number: u8| {
@@ -62,28 +63,28 @@ async fn a_get_stream_that_was_cut_in_an_event_loses_nothing() {
     }
 }
 
-/// A server's load balancer cuts streams on which nothing is said. That is no reason to stay away for longer each time.
+/// Load balancers cut idle streams. That must not make the delay before a reconnection longer each time.
 #[tokio::test]
-async fn a_quiet_get_stream_comes_back_as_soon_each_time() {
+async fn an_idle_get_stream_reconnects_without_longer_delays() {
     let world = World::new().await;
     let quiet = std::time::Duration::from_millis(150);
     world.upstream.hook(move |request: &Received| {
-        let tells = request.http_method == "GET";
-        tells.then(|| Reply::Stream(vec![Step::Raw(": hello\n\n".to_owned()), Step::Pause(quiet)]))
+        let is_get = request.http_method == "GET";
+        is_get.then(|| Reply::Stream(vec![Step::Raw(": hello\n\n".to_owned()), Step::Pause(quiet)]))
     });
-    let told = Reply::Stream(vec![Step::Raw("retry: 60\n\n".to_owned())]);
-    world.upstream.next("GET", told);
+    let retry = Reply::Stream(vec![Step::Raw("retry: 60\n\n".to_owned())]);
+    world.upstream.next("GET", retry);
     let _client = world.client(&["dev"], &[]).await;
-    // With waits that double, these take a quarter of an hour.
+    // With delays that double, this would take a quarter of an hour.
     world
         .upstream
         .expect("the fifteenth stream", |it| it.http_method == "GET" && it.number > 15)
         .await;
 }
 
-/// An id is that of the request in any spelling that servers have for it, and the client gets its own.
+/// Servers may spell the id differently; the client gets its own spelling.
 #[tokio::test]
-async fn an_id_in_another_spelling_is_answered() {
+async fn a_response_with_another_spelling_of_the_id_is_accepted() {
     let world = World::new().await;
     let mut client = world.client(&["dev"], &[]).await;
     for (id, spelt) in [("1.0", "1"), ("1e2", "100"), (r#""\u0061""#, r#""a""#)] {
@@ -101,7 +102,7 @@ async fn an_id_in_another_spelling_is_answered() {
             client.expect_line("the response", |line| line == expected).await;
         }
     }
-    // As the server wrote it, where that is as the client did.
+    // The control: the client's spelling.
     world.upstream.next("tools/call", Reply::Json(result(ID, "mine")));
     text(&client.call("echo", "{}").await);
 }

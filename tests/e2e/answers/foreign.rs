@@ -1,4 +1,4 @@
-//! A response under another id reaches nobody, from every kind of answer (GHSA-345p-7cg4-v4c7).
+//! A response with a foreign id reaches no client, in any kind of answer (GHSA-345p-7cg4-v4c7).
 
 use sigward_tests::upstream::{ID, Reply, Step};
 
@@ -8,12 +8,12 @@ use crate::setup::{THREE, World, failure, text};
 
 const SECRET: &str = "of somebody else";
 
-/// Larger than what the proxy holds before it passes it on.
+/// Larger than what the proxy buffers before it passes an answer on.
 fn large(text: &str) -> String {
     text.repeat((200 << 10) / text.len())
 }
 
-/// An event, or a batch within one: the foreign response is dropped, and the reading goes on.
+/// A foreign response in an event, or in a batch within one, is dropped, and the rest of the stream is read.
 #[tokio::test]
 async fn a_foreign_response_in_a_stream_is_dropped() {
     for (side, version, profile) in all() {
@@ -41,9 +41,9 @@ async fn a_foreign_response_in_a_stream_is_dropped() {
     }
 }
 
-/// Nothing else came: the call fails, and what the body says reaches nobody.
+/// Without another response the call fails, and the content of the foreign one reaches no client.
 #[tokio::test]
-async fn a_call_with_a_foreign_response_alone_fails() {
+async fn a_call_that_gets_only_a_foreign_response_fails() {
     for (side, version, profile) in all() {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, version, &THREE, &[]).await;
@@ -66,13 +66,13 @@ async fn a_call_with_a_foreign_response_alone_fails() {
             let unread = agent.unread();
             assert!(!unread.iter().any(|line| line.contains(SECRET)), "{shown}: {unread:?}");
         }
-        assert_eq!(world.upstream.requests_of("tools/call").len(), 5, "none was sent again");
+        assert_eq!(world.upstream.requests_of("tools/call").len(), 5, "no call was resent");
     }
 }
 
-/// Two calls are in flight; the stream of the first carries the second's response before its own.
+/// Two calls are in flight; the stream of the first carries a response to the second before its own.
 #[tokio::test]
-async fn two_calls_whose_responses_are_mixed_up() {
+async fn a_response_in_the_stream_of_another_call_is_dropped() {
     for (side, version, profile) in all() {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, version, &THREE, &[]).await;
@@ -90,9 +90,9 @@ async fn two_calls_whose_responses_are_mixed_up() {
     }
 }
 
-/// What is large and ours comes whole, wherever its id is.
+/// Large responses arrive whole, wherever in the message their id is.
 #[tokio::test]
-async fn large_responses_pass() {
+async fn large_responses_arrive_whole() {
     for (side, version, profile) in all() {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, version, &THREE, &[]).await;
@@ -112,9 +112,9 @@ async fn large_responses_pass() {
     }
 }
 
-/// 2025-03-26: an event may hold an array.
+/// 2025-03-26 allows an array of messages in an event.
 #[tokio::test]
-async fn a_batch_in_an_event_is_taken_apart() {
+async fn a_batch_in_an_event_is_split_into_messages() {
     let world = World::new().await;
     let note = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"x"}}"#;
     let mut client = sigward_tests::processes::StdioClient::start(world.private_proxy(&THREE, &[]));

@@ -1,7 +1,7 @@
-//! A model of an MCP server at its worst: it cuts streams at every byte, replays what it has said to others, answers
-//! late, twice, under other ids, in other orders, before it is asked and not at all, and loses its sessions. Whatever it
-//! does, each request gets its own answer or an error, nothing is executed twice, and what belongs to a call comes in its
-//! order. Over HTTP, an answer that breaks off is an error, and one that ends well without a response isn't.
+//! A model of a badly behaving MCP server: it cuts streams at every byte, replays messages of other calls, answers
+//! late, twice, with other ids, out of order, before the request and not at all, and loses its sessions. Whatever it
+//! does, each request gets its own answer or an error, nothing is executed twice, and the messages of a call arrive in
+//! order. Over HTTP, an answer that breaks off counts as an error; one that ends normally without a response doesn't.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -18,29 +18,30 @@ use crate::dice::Dice;
 use crate::setup::{World, text};
 
 const PROFILES: [&str; 4] = ["dev", "staging", "prod", "audit"];
-/// Calls at the same time.
+/// Concurrent calls.
 const AT_ONCE: usize = 48;
-/// Notifications that come before each response.
+/// Notifications before each response.
 const NOTES: usize = 2;
-/// Calls whose streams are cut at each byte in turn: more than one of them has.
+/// Calls whose streams are cut, each at the next byte: more calls than a stream has bytes.
 const CUTS: u64 = 480;
-/// Calls that are served badly otherwise.
+/// Calls with other bad answers.
 const OTHERS: u64 = 96;
-/// The number of the first call. All numbers have as many digits, and so all streams as many bytes, but for the id.
+/// The number of the first call. All numbers have the same number of digits, so that all streams have the same length,
+/// except for their ids.
 const FIRST: u64 = 1000;
 
-/// What the server knows.
+/// The state of the server.
 #[derive(Default)]
 struct Model {
     /// How often each call was executed.
     executed: HashMap<u64, usize>,
     /// The id of each call, as JSON text.
     ids: HashMap<u64, String>,
-    /// How often each stream was asked for again.
+    /// How often each stream was resumed.
     resumed: HashMap<u64, usize>,
-    /// Where streams were cut.
+    /// The offsets at which streams were cut.
     cuts: BTreeSet<usize>,
-    /// The length of the longest.
+    /// The length of the longest stream.
     longest: usize,
 }
 
@@ -54,21 +55,22 @@ fn note(number: u64, at: usize) -> String {
 }
 
 impl Model {
-    /// The events of a call behind the one with that place. The first says where to go on, as servers on the official
-    /// SDKs do.
+    /// The events of a call after the one at `behind`. The first event only gives an id to resume after, as servers on
+    /// the official SDKs do.
     fn events(&self, number: u64, behind: Option<usize>) -> Vec<String> {
         let id = &self.ids[&number];
         let mut events = vec![format!("retry: 1\n{}", event(Some(&format!("{number}/0")), ""))];
-        let said = (1..=NOTES).map(|at| note(number, at)).chain([result(id, &answer(number))]);
+        let messages = (1..=NOTES).map(|at| note(number, at)).chain([result(id, &answer(number))]);
         events.extend(
-            said.zip(1..)
+            messages
+                .zip(1..)
                 .map(|(data, at): (_, usize)| event(Some(&format!("{number}/{at}")), &data)),
         );
         events.split_off(behind.map_or(0, |place| place + 1).min(events.len()))
     }
 
-    /// All that was said to other calls, at the place where this one's stream begins.
-    fn of_others(&self, number: u64, dice: &mut Dice) -> Vec<String> {
+    /// Messages of other calls, with the first event id of this call's stream.
+    fn replayed_from_others(&self, number: u64, dice: &mut Dice) -> Vec<String> {
         let mut others: Vec<_> = self.ids.keys().filter(|other| **other != number).collect();
         others.sort();
         let first = dice.roll(others.len().max(1));
@@ -76,7 +78,7 @@ impl Model {
             let notes = (1..=NOTES).map(|at| note(**other, at));
             notes.chain([result(&self.ids[other], &answer(**other))])
         });
-        replayed.map(|said| event(Some(&format!("{number}/0")), &said)).collect()
+        replayed.map(|message| event(Some(&format!("{number}/0")), &message)).collect()
     }
 
     fn posted(&mut self, number: u64, request: &Received, may_expire: bool) -> Reply {
@@ -86,7 +88,7 @@ impl Model {
         let is_first = !self.executed.contains_key(&number);
         let kind = if number - FIRST < CUTS { usize::MAX } else { dice.roll(10) };
         if may_expire && is_first && matches!(kind, 8 | 9) {
-            // It knows nothing of the session, and has done nothing.
+            // The session is unknown, and nothing was executed.
             self.executed.insert(number, 0);
             return match kind {
                 8 => Reply::Error(-30001, "session expired".to_owned()),
@@ -99,21 +101,21 @@ impl Model {
         match kind {
             0 => Reply::Json(result(ID, &answer(number))),
             1 => Reply::Json(result(r#""other""#, &answer(number + 1))),
-            // The id as a string is another id.
+            // The id as a string is a different id.
             2 => Reply::Stream(vec![Step::Data(result(&format!("\"{id}\""), "poison"))]),
             3 => {
                 let twice = self.events(number, Some(NOTES)).concat();
                 Reply::Stream(vec![Step::Raw(whole + &twice)])
             }
             4 => {
-                let others = self.of_others(number, &mut dice).concat();
+                let others = self.replayed_from_others(number, &mut dice).concat();
                 Reply::Stream(vec![Step::Raw(others + &whole)])
             }
             5 => {
                 let (before, after) = whole.split_at(dice.roll(whole.len()));
                 Reply::Stream(vec![Step::Raw(before.to_owned()), late, Step::Raw(after.to_owned())])
             }
-            // In another order than that of the calls.
+            // Out of the order of the calls.
             6 => Reply::Stream(vec![late, Step::Raw(whole)]),
             7 => Reply::HangUp,
             8 | 9 => Reply::Stream(vec![Step::Raw(whole)]),
@@ -134,7 +136,7 @@ impl Model {
         let mut dice = Dice::new(number * 100 + *time as u64);
         let mut rest = self.events(number, Some(at)).concat();
         if dice.chance(30) {
-            rest = self.of_others(number, &mut dice).concat() + &rest;
+            rest = self.replayed_from_others(number, &mut dice).concat() + &rest;
         }
         Some(match dice.chance(40) {
             true => cut(&rest, dice.roll(rest.len() + 1)),
@@ -147,14 +149,14 @@ fn cut(text: &str, at: usize) -> Reply {
     Reply::Stream(vec![Step::Raw(text[..at].to_owned()), Step::Cut])
 }
 
-/// What one client hears of its calls with each profile in turn.
+/// Makes calls with each profile in turn, and checks what the client receives.
 async fn check(side: Side, version: &'static str) {
     let mut home = AwsHome::new();
     home.static_keys(PROFILES[3], &Key::user(PROFILES[3]));
     let world = World::at_home(home, |builder| builder).await;
     let model = Arc::new(Mutex::new(Model::default()));
     let shared = Arc::clone(&model);
-    // A client over HTTP renews its own session: it would have to begin again.
+    // A client over HTTP has to renew its own session itself, so that one doesn't expire.
     let spared = world.home.identity(PROFILES[0]).to_owned();
     world.upstream.hook(move |request: &Received| {
         let mut model = shared.lock().unwrap();
@@ -174,7 +176,7 @@ async fn check(side: Side, version: &'static str) {
     let (mut ids, mut endings) = (HashMap::new(), HashMap::new());
     let numbers: Vec<u64> = (FIRST..FIRST + CUTS + OTHERS).collect();
     for round in numbers.chunks(AT_ONCE) {
-        // What answers a call that is still to come is no answer, wherever it stands.
+        // A response that arrives before its request was sent must be ignored, on every stream.
         world.upstream.push_to_all(&result(&agent.next_id().to_string(), "poison"));
         let mut begun = Vec::new();
         for &number in round {
@@ -197,7 +199,7 @@ async fn check(side: Side, version: &'static str) {
             }
         }
     }
-    // What would come twice has come before this.
+    // Duplicates would have arrived before these responses.
     for profile in PROFILES {
         text(&agent.call_as("whoami", profile).await);
     }
@@ -221,13 +223,13 @@ async fn check(side: Side, version: &'static str) {
     for (number, profile) in ids.into_values() {
         let ending = endings.get(&number);
         let shown = format!("{shown}, call {number} with {profile}, which ended {ending:?}");
-        let heard = responses.remove(&number).unwrap_or_default();
-        // Silence is no answer, but where it can be seen.
-        let breaks_off = ending == Some(&Ending::BrokenOff) && heard.is_empty();
-        assert!(heard.len() == 1 || breaks_off, "{shown}: {heard:?}");
+        let received = responses.remove(&number).unwrap_or_default();
+        // Only an answer that visibly breaks off may lack a response.
+        let breaks_off = ending == Some(&Ending::BrokenOff) && received.is_empty();
+        assert!(received.len() == 1 || breaks_off, "{shown}: {received:?}");
         let executed = model.executed[&number];
         assert!(executed <= 1, "{shown}: executed {executed} times");
-        for response in heard {
+        for response in received {
             let is_error = response["error"].is_object() || response["result"]["isError"] == true;
             if !is_error {
                 assert_eq!(text(&response), answer(number), "{shown}");
@@ -238,11 +240,11 @@ async fn check(side: Side, version: &'static str) {
         let seen = notes.remove(&number).unwrap_or_default();
         assert!(seen.is_sorted(), "{shown}: notes in the order {seen:?}");
     }
-    assert!(notes.is_empty(), "{shown}: notes of calls that nobody made: {notes:?}");
+    assert!(notes.is_empty(), "{shown}: notes of unknown calls: {notes:?}");
     let everywhere = (0..=model.longest).all(|at| model.cuts.contains(&at));
-    assert!(everywhere, "{shown}: not every byte of {} was one to cut at", model.longest);
-    // The control: an error for everything would be no proxy. Where streams can't be taken up again, no call has its
-    // answer whose stream was cut.
+    assert!(everywhere, "{shown}: no stream was cut at some of the {} bytes", model.longest);
+    // The control: a proxy that answers only errors would pass the checks above. Without resumption, calls whose
+    // streams were cut have no answer.
     let least = if version == SESSIONS { (CUTS + OTHERS) * 4 / 5 } else { OTHERS / 2 };
     assert!(good >= least, "{shown}: {good} good answers");
     assert!(world.upstream.requests().iter().all(|request| request.signature.is_ok()));

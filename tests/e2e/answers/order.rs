@@ -1,4 +1,4 @@
-//! What a client sends without waiting reaches the server in its order, and a call waits for what was sent before it.
+//! Messages that a client sends without waiting reach the server in order, and a call waits for the messages before it.
 
 use serde_json::json;
 use sigward_tests::processes::StdioClient;
@@ -12,7 +12,8 @@ fn note(number: usize) -> String {
     format!(r#"{{"jsonrpc":"2.0","method":"notifications/note","params":{{"n":{number}}}}}"#)
 }
 
-/// Notes and calls, all in one write: the server gets the notes in order, and each call behind those before it.
+/// Notifications and calls in one write: the server gets the notifications in order, and each call after those before
+/// it.
 #[tokio::test]
 async fn notifications_and_calls_arrive_in_order() {
     let world = World::new().await;
@@ -42,9 +43,9 @@ async fn notifications_and_calls_arrive_in_order() {
     }
 }
 
-/// A server that is slow to take notifications makes nothing grow, and stops no call.
+/// A server that is slow to accept notifications gets one at a time, and delays no call.
 #[tokio::test]
-async fn a_flood_of_notifications_stops_no_call() {
+async fn a_flood_of_notifications_delays_no_call() {
     let world = World::new().await;
     let never = Gate::default();
     let held = never.clone();
@@ -60,9 +61,9 @@ async fn a_flood_of_notifications_stops_no_call() {
     assert_eq!(notes.len(), 1, "one at a time");
 }
 
-/// A script writes everything at once; what follows `initialize` waits for its answer, and goes over its session.
+/// A script writes everything at once; messages after `initialize` wait for its response, and use its session.
 #[tokio::test]
-async fn a_client_that_does_not_wait() {
+async fn messages_sent_with_initialize_wait_for_its_response() {
     for profile in ["dev", "prod"] {
         let world = World::new().await;
         let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
@@ -82,13 +83,13 @@ async fn a_client_that_does_not_wait() {
         let requests = world.upstream.requests();
         let ready = requests.iter().position(|it| it.method() == "notifications/initialized");
         let list = requests.iter().position(|it| it.method() == "tools/list");
-        assert!(ready < list, "the server was ready when it was asked");
+        assert!(ready < list, "`initialized` is sent before the list");
     }
 }
 
-/// A handshake that fails holds nobody up.
+/// Messages that wait for a handshake get an error when it fails.
 #[tokio::test]
-async fn a_handshake_that_fails_holds_nobody_up() {
+async fn a_failed_handshake_blocks_no_later_message() {
     let world = World::new().await;
     world.upstream.next("initialize", Reply::Error(-32000, "not today".to_owned()));
     let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
@@ -99,14 +100,14 @@ async fn a_handshake_that_fails_holds_nobody_up() {
     ];
     client.send_bytes(lines.join("\n").as_bytes()).await;
     assert_eq!(client.response(&json!(1)).await["error"]["message"], "not today");
-    assert!(client.response(&json!(2)).await["error"].is_object(), "it has no session");
+    assert!(client.response(&json!(2)).await["error"].is_object(), "there is no session");
     client.initialize().await;
     text(&client.call("whoami", "{}").await);
 }
 
-/// Two servers that use the same progress token hear of their own request alone.
+/// Two servers use the same progress token; each gets only the progress of its own request.
 #[tokio::test]
-async fn progress_goes_to_the_server_that_asked() {
+async fn progress_goes_to_the_server_that_requested_it() {
     for side in SIDES {
         let world = World::new().await;
         let mut agent = Agent::unready(&world, side, SESSIONS, &THREE, &[]).await;
@@ -139,23 +140,23 @@ async fn progress_goes_to_the_server_that_asked() {
             text(&agent.response(call).await);
             let requests = world.upstream.requests();
             let of_profile = |it: &&Received| it.param("/message") == *profile;
-            let heard: Vec<_> = requests.iter().filter(of_profile).collect();
-            assert_eq!(heard.len(), 2, "{side:?} {profile}");
-            for (report, progress) in heard.iter().zip([1, 2]) {
+            let reports: Vec<_> = requests.iter().filter(of_profile).collect();
+            assert_eq!(reports.len(), 2, "{side:?} {profile}");
+            for (report, progress) in reports.iter().zip([1, 2]) {
                 assert_eq!(report.identity(), world.home.identity(profile), "{side:?}");
                 assert_eq!(report.param("/progressToken"), 0, "{side:?}: its own token");
                 assert_eq!(report.param("/progress"), progress, "{side:?}: in order");
             }
             let id = format!("\"{profile}\"");
             let answer = requests.iter().find(|it| it.is_response_to(&id));
-            assert!(answer.unwrap().number > heard[1].number, "{side:?}: the answer is the last");
+            assert!(answer.unwrap().number > reports[1].number, "{side:?}: the answer is the last");
         }
     }
 }
 
-/// The answer to a question of a session that is lost goes nowhere, and its dialog is closed.
+/// A question of a lost session can't be answered any more, so the client's dialog is closed.
 #[tokio::test]
-async fn questions_of_a_lost_session_are_taken_back() {
+async fn questions_of_a_lost_session_are_cancelled() {
     for (side, profile) in FOLLOWED {
         let world = World::new().await;
         let mut agent = Agent::unready(&world, side, SESSIONS, &THREE, &[]).await;
@@ -167,16 +168,18 @@ async fn questions_of_a_lost_session_are_taken_back() {
         let stale = agent.expect("the question", |it| it["method"] == "roots/list").await;
         world.upstream.forget_sessions_of(world.home.identity(profile));
         text(&agent.call_as("whoami", profile).await);
-        let taken = agent.expect("its end", |it| it["method"] == "notifications/cancelled").await;
-        assert_eq!(taken["params"]["requestId"], stale["id"], "{side:?} {profile}");
-        // A new question under the same id has an end of its own.
+        let cancelled =
+            agent.expect("its cancellation", |it| it["method"] == "notifications/cancelled").await;
+        assert_eq!(cancelled["params"]["requestId"], stale["id"], "{side:?} {profile}");
+        // A new question with the same id is cancelled separately.
         let session = world.upstream.sessions_of(world.home.identity(profile)).remove(0);
         world.upstream.push(&session, question).await;
         let fresh = agent.expect("the question", |it| it["method"] == "roots/list").await;
-        let back =
+        let cancel =
             r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":0}}"#;
-        world.upstream.push(&session, back).await;
-        let taken = agent.expect("its end", |it| it["method"] == "notifications/cancelled").await;
-        assert_eq!(taken["params"]["requestId"], fresh["id"], "{side:?} {profile}");
+        world.upstream.push(&session, cancel).await;
+        let cancelled =
+            agent.expect("its cancellation", |it| it["method"] == "notifications/cancelled").await;
+        assert_eq!(cancelled["params"]["requestId"], fresh["id"], "{side:?} {profile}");
     }
 }

@@ -1,4 +1,4 @@
-//! A message that two readers understand differently is refused, whatever the proxy was told of tools.
+//! A message that two readers would understand differently is refused, whatever the options for tools.
 
 use serde_json::Value;
 use sigward_tests::upstream::Reply;
@@ -7,10 +7,10 @@ use crate::agent::{Agent, SESSIONS, SIDES};
 
 use crate::setup::{THREE, World, text};
 
-/// A rule for tools holds against keys that the server reads and the proxy doesn't: Go's decoders don't tell `Name` from
-/// `name`, others take the last of two.
+/// The attack: keys that the server reads and the proxy doesn't bypass a rule for tools. Go's decoders ignore the case
+/// of `Name`; others take the last of two keys.
 #[tokio::test]
-async fn rules_hold_against_keys_in_another_spelling() {
+async fn tool_rules_hold_against_keys_in_another_spelling() {
     for side in SIDES {
         let world = World::new().await;
         let deny = ["--tools-deny", "danger"];
@@ -47,7 +47,7 @@ async fn rules_hold_against_keys_in_another_spelling() {
     }
 }
 
-/// A body in another encoding says something else to a server that decodes it.
+/// A body in another encoding has another meaning to a server that decodes it.
 #[tokio::test]
 async fn an_encoded_body_is_refused() {
     let world = World::new().await;
@@ -71,10 +71,10 @@ async fn an_encoded_body_is_refused() {
     assert_eq!(listening.request("POST", "/mcp", &headers, ping).await.status, 200);
 }
 
-/// Much work for few bytes would be work for the only thread: requests of a mebibyte that try are answered at once, and
-/// so is what comes behind them.
+/// The attack: a few bytes that cause much work on the proxy's only thread. Such requests of a mebibyte are answered
+/// quickly, and so are those behind them.
 #[tokio::test]
-async fn much_of_anything_is_read_in_no_time() {
+async fn large_adversarial_messages_are_parsed_quickly() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     text(&client.call("whoami", "{}").await);
@@ -101,8 +101,11 @@ async fn much_of_anything_is_read_in_no_time() {
     let listed = client.response(&listing).await;
     let names = listed["result"]["tools"].as_array().unwrap();
     assert!(names.iter().any(|tool| tool["name"] == "echo"));
-    assert!(!names.iter().any(|tool| tool["name"] == "odd"), "it leaves no name for the argument");
+    assert!(
+        !names.iter().any(|tool| tool["name"] == "odd"),
+        "no name is left for the profile argument"
+    );
     client.response(&pinging).await;
-    // A square of these would take minutes in this build.
+    // In quadratic time these would take minutes in a debug build.
     assert!(started.elapsed().as_secs() < 15, "{:?}", started.elapsed());
 }

@@ -1,4 +1,4 @@
-//! What the server may have acted on is never sent again; what it refused because of its session is, once.
+//! A request that the server may have acted on is never resent; one that it refused because of its session is, once.
 
 use sigward_tests::upstream::{ID, Reply, Step};
 
@@ -12,9 +12,9 @@ fn expired() -> String {
     )
 }
 
-/// AWS's word for a lost session, behind anything else that the server said: it has begun.
+/// AWS's error for a lost session after another message: the call may already have run.
 #[tokio::test]
-async fn an_expiry_behind_an_event_is_an_error_of_the_call() {
+async fn a_session_expiry_after_an_event_fails_the_call() {
     let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1,"message":"row 1 written"}}"#;
     for (side, profile) in FOLLOWED {
         for foreign in [progress.to_owned(), result("77", "x")] {
@@ -26,7 +26,7 @@ async fn an_expiry_behind_an_event_is_an_error_of_the_call() {
             let failed = agent.call_as("write_note", profile).await;
             assert!(failed["error"].is_object(), "{failed}");
             let calls = world.upstream.requests().into_iter().filter(|it| it.calls("write_note"));
-            assert_eq!(calls.count(), 1, "{side:?} {profile}: it may be written");
+            assert_eq!(calls.count(), 1, "{side:?} {profile}: the note may have been written");
             text(&agent.call_as("whoami", profile).await);
             let opened = world.upstream.requests_of("initialize").into_iter();
             let opened = opened.filter(|it| it.identity() == world.home.identity(profile));
@@ -35,9 +35,9 @@ async fn an_expiry_behind_an_event_is_an_error_of_the_call() {
     }
 }
 
-/// The same from the answer to a resumption, whatever kind of answer that is.
+/// The same in the answer to a resumption, as JSON and as a stream.
 #[tokio::test]
-async fn an_expiry_told_to_a_resumption_is_an_error_of_the_call() {
+async fn a_session_expiry_in_a_resumption_fails_the_call() {
     for (side, profile) in FOLLOWED {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &[]).await;
@@ -63,12 +63,12 @@ async fn an_expiry_told_to_a_resumption_is_an_error_of_the_call() {
     }
 }
 
-/// Servers on the TypeScript SDK tell by 400 and words that they no longer know a session.
+/// Servers on the TypeScript SDK report an unknown session with 400 and a message.
 #[tokio::test]
-async fn a_session_that_is_lost_by_words_is_renewed() {
-    let lost = |status, words: &str| {
+async fn a_session_loss_reported_by_a_message_is_renewed() {
+    let lost = |status, message: &str| {
         let body = format!(
-            r#"{{"jsonrpc":"2.0","error":{{"code":-32000,"message":"{words}"}},"id":null}}"#
+            r#"{{"jsonrpc":"2.0","error":{{"code":-32000,"message":"{message}"}},"id":null}}"#
         );
         Reply::Http(status, Vec::new(), body)
     };
@@ -83,14 +83,13 @@ async fn a_session_that_is_lost_by_words_is_renewed() {
             let world = World::new().await;
             let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &[]).await;
             text(&agent.call_as("whoami", profile).await);
-            // 401 is a refused signature first: it comes again, from the same server.
             world.upstream.next("tools/call", reply.clone());
             text(&agent.call_as("write_note", profile).await);
             let opened = world.upstream.requests_of("initialize").into_iter();
             let opened = opened.filter(|it| it.identity() == world.home.identity(profile));
             assert_eq!(opened.count(), 2, "{side:?} {profile} {reply:?}");
         }
-        // A refusal that speaks of something else is the call's.
+        // A refusal for another reason goes to the caller.
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &[]).await;
         text(&agent.call_as("whoami", profile).await);
@@ -101,9 +100,9 @@ async fn a_session_that_is_lost_by_words_is_renewed() {
     }
 }
 
-/// A client that speaks HTTP renews its own session: it hears 404, however the server told the loss.
+/// An HTTP client renews its own session: it gets 404, however the server reported the loss.
 #[tokio::test]
-async fn an_http_client_hears_404() {
+async fn an_http_client_gets_404_for_a_lost_session() {
     let world = World::new().await;
     let mut agent = Agent::start(&world, Side::Listening, SESSIONS, &THREE, &[]).await;
     let body = r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"},"id":null}"#;
@@ -113,9 +112,8 @@ async fn an_http_client_hears_404() {
     assert_eq!(agent.status(&id), Some(404), "{failed}");
 }
 
-/// A page in the place of MCP is told in a sentence.
 #[tokio::test]
-async fn a_page_in_the_place_of_mcp_is_told() {
+async fn an_html_page_instead_of_mcp_is_reported() {
     let world = World::new().await;
     let page = vec![("content-type", "text/html".to_owned())];
     world.upstream.next("initialize", Reply::Http(200, page, "<html>Sign in</html>".to_owned()));
@@ -123,13 +121,13 @@ async fn a_page_in_the_place_of_mcp_is_told() {
     let mut client = sigward_tests::processes::StdioClient::start(command);
     let params = r#"{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}"#;
     let failed = client.request("initialize", params).await;
-    let words = failure(&failed);
-    assert!(words.contains("MCP") && !words.contains("?."), "{words}");
+    let message = failure(&failed);
+    assert!(message.contains("MCP") && !message.contains("?."), "{message}");
 }
 
-/// `--tool-timeout` holds while the proxy still finds out where a call goes, and says that nothing was sent.
+/// `--tool-timeout` also applies before the call is sent (here, while tools are listed).
 #[tokio::test]
-async fn a_call_that_is_late_before_it_is_sent() {
+async fn a_timeout_before_sending_says_that_nothing_was_sent() {
     for side in SIDES {
         let world = World::new().await;
         let never = sigward_tests::upstream::Gate::default();
@@ -137,10 +135,10 @@ async fn a_call_that_is_late_before_it_is_sent() {
         let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &arguments).await;
         world.upstream.next("tools/list", Reply::Usual.held(&never));
         let late = agent.call_as("write_note", "prod").await;
-        let words = failure(&late);
+        let message = failure(&late);
         assert!(
-            words.contains("--tool-timeout") && words.contains("nothing was sent"),
-            "{side:?}: {words}"
+            message.contains("--tool-timeout") && message.contains("nothing was sent"),
+            "{side:?}: {message}"
         );
         assert!(world.upstream.requests_of("tools/call").is_empty());
     }

@@ -1,13 +1,13 @@
-//! Sessions end with their client, however far they are.
+//! Sessions end with their client, even if they are still being opened.
 
 use sigward_tests::upstream::{Gate, Received, Reply};
 
 use crate::agent::{Agent, SESSIONS, Side};
 use crate::setup::{THREE, World, failure, text};
 
-/// The client ends while the session of another profile is being opened: what opens then is ended, and not listened to.
+/// The client ends while the session of another profile is being opened: that session is deleted, and not used.
 #[tokio::test]
-async fn a_session_that_opens_while_its_client_ends_is_ended() {
+async fn a_session_opened_while_its_client_ends_is_deleted() {
     let world = World::new().await;
     let arguments = ["--log-level", "INFO"];
     let mut agent = Agent::start(&world, Side::Listening, SESSIONS, &THREE, &arguments).await;
@@ -22,21 +22,25 @@ async fn a_session_that_opens_while_its_client_ends_is_ended() {
     let (listening, session) = agent.http();
     let ended = listening.request("DELETE", "/mcp", &session, "").await;
     assert_eq!(ended.status, 200);
-    // The end of the client waits for its work, and for its sessions, and gives up after a while.
+    // Ending the client waits for its calls and sessions, and gives up after a while.
     agent.process().logged("gave up waiting for sessions to end").await;
     open.open();
     let end =
-        world.upstream.expect("its end", |it| it.http_method == "DELETE" && of_prod(it)).await;
+        world.upstream.expect("the delete", |it| it.http_method == "DELETE" && of_prod(it)).await;
     let id = end.header("mcp-session-id").unwrap().to_owned();
     let requests = world.upstream.requests();
     let used = requests.iter().filter(|it| it.header("mcp-session-id") == Some(&id));
     let used: Vec<_> = used.map(|it| (it.http_method.clone(), it.method().to_owned())).collect();
-    assert_eq!(used, [("DELETE".to_owned(), String::new())], "nothing else was done with it");
+    assert_eq!(
+        used,
+        [("DELETE".to_owned(), String::new())],
+        "the session was used for nothing else"
+    );
 }
 
-/// A second handshake ends what belonged to the first: a session that is lost under a call of the first isn't renewed.
+/// A session of the first handshake that is lost during a call isn't renewed after the second handshake.
 #[tokio::test]
-async fn a_second_handshake_ends_what_belonged_to_the_first() {
+async fn a_second_handshake_ends_the_sessions_of_the_first() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     let call = |profile: &str| format!(r#"{{"aws_profile":"{profile}"}}"#);
@@ -52,13 +56,17 @@ async fn a_second_handshake_ends_what_belonged_to_the_first() {
     assert!(failure(&client.response(&late).await).contains("session"));
     let of_prod = |it: &&Received| it.identity() == world.home.identity("prod");
     let opened = world.upstream.requests_of("initialize");
-    assert_eq!(opened.iter().filter(of_prod).count(), 1, "none was opened for a client that ended");
+    assert_eq!(
+        opened.iter().filter(of_prod).count(),
+        1,
+        "no session was opened for the first handshake"
+    );
     text(&client.call("whoami", &call("prod")).await);
 }
 
 /// Fifty calls wait for a broker that can't start: they fail together, not one after the other.
 #[tokio::test]
-async fn calls_that_wait_for_a_broker_that_cannot_start_fail_together() {
+async fn calls_waiting_for_a_broker_that_cannot_start_fail_together() {
     use std::os::unix::fs::PermissionsExt;
 
     let world = World::new().await;

@@ -1,4 +1,4 @@
-//! Headers that mirror a message, and what is put into its `_meta`.
+//! Headers that mirror a message, and entries that are added to its `_meta`.
 
 use serde_json::{Value, json};
 use sigward_tests::upstream::Reply;
@@ -7,9 +7,9 @@ use super::all;
 use crate::agent::{Agent, SESSIONS, STATELESS, Side};
 use crate::setup::{THREE, World, rpc_error, stateless, text};
 
-/// 2026-07-28: method and name of each message, as they are after the profile was cut out. Earlier: none.
+/// 2026-07-28: method and name of each message, without the profile. Earlier versions have no such headers.
 #[tokio::test]
-async fn methods_and_names() {
+async fn method_and_name_headers_match_the_message() {
     for version in [SESSIONS, STATELESS] {
         let world = World::new().await;
         let mut agent = Agent::start(&world, Side::Stdio, version, &THREE, &[]).await;
@@ -44,9 +44,9 @@ async fn methods_and_names() {
     }
 }
 
-/// What was known of a tool is out of date: its list is read again, and the call sent once more, once.
+/// The known definition of a tool is outdated: the list is read again, and the call is resent once.
 #[tokio::test]
-async fn headers_out_of_date() {
+async fn a_header_mismatch_refreshes_the_tools() {
     for profile in ["dev", "prod"] {
         let world = World::new().await;
         let mut agent = Agent::start(&world, Side::Stdio, STATELESS, &THREE, &[]).await;
@@ -61,7 +61,7 @@ async fn headers_out_of_date() {
         assert_eq!(headers, [None, Some("eu")]);
         assert!(calls.iter().all(|call| call.identity() == world.home.identity(profile)));
 
-        // A server that is never content has its say.
+        // The error of a server that accepts no header goes to the client.
         let mismatch = || Reply::Error(-32020, "never".to_owned());
         for _ in 0..3 {
             world.upstream.next("tools/call", mismatch());
@@ -73,9 +73,10 @@ async fn headers_out_of_date() {
     }
 }
 
-/// The region of the profile, and `--metadata`, whatever `params` looks like; the client's own values win.
+/// Requests get the region of the profile and `--metadata`, whatever their `params`; the client's own values take
+/// precedence.
 #[tokio::test]
-async fn metadata_of_every_request() {
+async fn every_request_gets_the_metadata() {
     let regions = sigward_tests::aws_home::PROFILES;
     for (side, version) in all() {
         let world = World::new().await;
@@ -106,7 +107,7 @@ async fn metadata_of_every_request() {
         if version == STATELESS {
             continue;
         }
-        // No params at all, and params by position, which have no place for it.
+        // No params, and positional params, which can't hold it.
         for (text, region) in [
             (r#"{"jsonrpc":"2.0","id":801,"method":"ping"}"#, json!("us-west-2")),
             (r#"{"jsonrpc":"2.0","id":802,"method":"ping","params":{}}"#, json!("us-west-2")),

@@ -1,4 +1,4 @@
-//! Lists, page by page.
+//! Paged lists.
 
 use serde_json::{Value, json};
 use sigward_tests::upstream::Reply;
@@ -7,9 +7,9 @@ use super::all;
 use crate::agent::{Agent, SESSIONS, STATELESS, Side};
 use crate::setup::{THREE, World, failure, rpc_error, stateless, text};
 
-/// Every page offers the profiles; the cursor is the server's own, and an injected list is for this user alone.
+/// Every page offers the profiles; the cursor is the server's own, and a list with injected arguments is private.
 #[tokio::test]
-async fn every_page_of_tools() {
+async fn every_page_of_tools_offers_the_profiles() {
     for (side, version) in all() {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, version, &THREE, &[]).await;
@@ -41,9 +41,9 @@ async fn every_page_of_tools() {
     }
 }
 
-/// With one profile nothing is injected, and nothing changes.
+/// With one profile, nothing is injected.
 #[tokio::test]
-async fn a_list_without_a_choice_stays_public() {
+async fn a_list_with_one_profile_stays_public() {
     for side in crate::agent::SIDES {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, STATELESS, &["dev"], &[]).await;
@@ -53,10 +53,10 @@ async fn a_list_without_a_choice_stays_public() {
     }
 }
 
-/// A server that talks while its tools are listed for the proxy's own needs doesn't stop anybody: over HTTP there may
-/// be nobody to listen.
+/// A server that sends messages while the proxy itself lists the tools blocks no call: over HTTP, no client may be
+/// there to read them.
 #[tokio::test]
-async fn a_talkative_list() {
+async fn messages_during_a_list_block_no_call() {
     let note = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{}}\n\n";
     for (side, version) in all() {
         let world = World::new().await;
@@ -76,9 +76,9 @@ async fn a_talkative_list() {
     }
 }
 
-/// A list that never ends is an error, not a loop.
+/// An endless list is an error, not a loop.
 #[tokio::test]
-async fn a_list_without_an_end() {
+async fn an_endless_list_is_an_error() {
     let world = World::new().await;
     let mut agent = Agent::start(&world, Side::Stdio, SESSIONS, &THREE, &["--read-only"]).await;
     world.upstream.hook(|request| {
@@ -92,9 +92,9 @@ async fn a_list_without_an_end() {
     rpc_error(&agent.request("no/such", "{}").await);
 }
 
-/// A definition that is deeper than any reader of it goes is left out; the others, and the proxy, are there.
+/// A definition with deeper nesting than any reader accepts is omitted; the others are listed.
 #[tokio::test]
-async fn a_list_that_is_too_deep() {
+async fn a_tool_with_too_deep_nesting_is_omitted() {
     for (side, version) in all() {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, version, &THREE, &[]).await;
@@ -115,10 +115,9 @@ async fn a_list_that_is_too_deep() {
     }
 }
 
-/// Tools that are denied are in no list, and can't be called under any spelling; what a header says of a call counts
-/// for nothing.
+/// Denied tools are in no list, and can't be called in any spelling; headers about a call make no difference.
 #[tokio::test]
-async fn tools_that_are_denied() {
+async fn denied_tools_are_neither_listed_nor_called() {
     for (side, version) in all() {
         let world = World::new().await;
         let denied = ["--tools-deny", "write_*"];
@@ -153,8 +152,8 @@ async fn tools_that_are_denied() {
             };
             let call =
                 format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
-            let says = [("mcp-method", "tools/list"), ("mcp-name", "whoami")];
-            let refused = listening.post(&[&session[..], &says].concat(), &call).await;
+            let misleading = [("mcp-method", "tools/list"), ("mcp-name", "whoami")];
+            let refused = listening.post(&[&session[..], &misleading].concat(), &call).await;
             assert!(failure(&refused.message().await).contains("--tools-deny"));
         }
         let called = world
@@ -162,14 +161,14 @@ async fn tools_that_are_denied() {
             .requests()
             .into_iter()
             .filter(|it| it.method() == "tools/call" && it.text().contains("note"));
-        assert_eq!(called.count(), 0, "{side:?} {version}: nothing went upstream");
+        assert_eq!(called.count(), 0, "{side:?} {version}: no call was sent");
         text(&agent.call_as("whoami", "prod").await);
     }
 }
 
-/// A call without an id is no way around anything: not around the rules for tools, nor around the profile.
+/// The attack: a call without an id bypasses the rules for tools or the profile.
 #[tokio::test]
-async fn a_call_that_wants_no_answer() {
+async fn a_call_without_an_id_is_refused() {
     for (side, version) in all() {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, version, &THREE, &[]).await;

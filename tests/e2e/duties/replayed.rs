@@ -1,4 +1,4 @@
-//! What a client said once is said again to every session that is opened later, or in the place of a lost one.
+//! Requests of the client that are repeated in every session that is opened later or renewed.
 
 use serde_json::json;
 use sigward_tests::upstream::{Received, Reply};
@@ -8,13 +8,13 @@ use crate::agent::{Agent, SESSIONS, SIDES, Side};
 use crate::setup::{THREE, World, text};
 
 fn levels(world: &World, profile: &str) -> Vec<String> {
-    let told = signed_by(world, "logging/setLevel", profile);
-    told.iter().map(|it| it.param("/level").as_str().unwrap().to_owned()).collect()
+    let requests = signed_by(world, "logging/setLevel", profile);
+    requests.iter().map(|it| it.param("/level").as_str().unwrap().to_owned()).collect()
 }
 
-/// The log level reaches sessions that are open, those that are opened later, and those that are renewed.
+/// The log level reaches open sessions, sessions that are opened later, and renewed ones.
 #[tokio::test]
-async fn log_levels() {
+async fn log_levels_reach_every_session() {
     for side in SIDES {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &[]).await;
@@ -24,16 +24,20 @@ async fn log_levels() {
             let set = agent.request("logging/setLevel", &params).await;
             assert!(set["result"].is_object(), "{set}");
             for profile in ["dev", "staging"] {
-                let told = |it: &Received| {
+                let received = |it: &Received| {
                     it.method() == "logging/setLevel"
                         && it.identity() == world.home.identity(profile)
                         && it.param("/level") == level
                 };
-                world.upstream.expect("the level", told).await;
+                world.upstream.expect("the level", received).await;
             }
         }
         text(&agent.call_as("whoami", "prod").await);
-        assert_eq!(levels(&world, "prod"), ["warning"], "{side:?}: the last one, before the call");
+        assert_eq!(
+            levels(&world, "prod"),
+            ["warning"],
+            "{side:?}: only the last one, before the call"
+        );
         world.upstream.next("tools/call", Reply::Http(404, Vec::new(), String::new()));
         text(&agent.call_as("whoami", "prod").await);
         assert_eq!(levels(&world, "prod"), ["warning", "warning"], "{side:?}: renewed");
@@ -45,9 +49,9 @@ async fn log_levels() {
     }
 }
 
-/// Subscriptions belong to the session that made them: renewed, it makes them again, but for those that were ended.
+/// Subscriptions belong to their session: in a renewed one they are repeated, except for those that were ended.
 #[tokio::test]
-async fn subscriptions() {
+async fn subscriptions_are_repeated_in_a_renewed_session() {
     for (side, profile) in [(Side::Stdio, "dev"), (Side::Stdio, "prod"), (Side::Listening, "prod")]
     {
         let world = World::new().await;
@@ -77,7 +81,7 @@ async fn subscriptions() {
     }
 }
 
-/// A second handshake starts over: the sessions of the first end, and what was said in it isn't said again.
+/// A second handshake ends the sessions of the first, and repeats none of its requests.
 #[tokio::test]
 async fn a_second_handshake_starts_over() {
     let world = World::new().await;
@@ -85,7 +89,7 @@ async fn a_second_handshake_starts_over() {
     agent.request("logging/setLevel", r#"{"level":"debug"}"#).await;
     agent.request("resources/subscribe", r#"{"uri":"test://first"}"#).await;
     text(&agent.call_as("whoami", "prod").await);
-    // A server that is slow to end a session doesn't keep the client from its new one.
+    // A server that is slow to end a session doesn't block the new one.
     let never = sigward_tests::upstream::Gate::default();
     world.upstream.next("DELETE", Reply::Usual.held(&never));
     agent.initialize("{}").await;
@@ -99,6 +103,10 @@ async fn a_second_handshake_starts_over() {
     for profile in ["dev", "prod"] {
         text(&agent.call_as("whoami", profile).await);
     }
-    assert_eq!(world.upstream.requests_of("logging/setLevel").len(), 2, "dev's, and prod's first");
+    assert_eq!(
+        world.upstream.requests_of("logging/setLevel").len(),
+        2,
+        "one of dev, one of the first session of prod"
+    );
     assert_eq!(world.upstream.requests_of("resources/subscribe").len(), 1);
 }

@@ -1,4 +1,4 @@
-//! Streams that were cut, and GET streams: taken up again where the protocol has that, and as it says.
+//! Streams that were cut, and GET streams: they are resumed where and how the protocol specifies it.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use sigward_tests::upstream::{Received, Reply, Step};
 use crate::agent::{Agent, SESSIONS, SIDES, STATELESS, Side};
 use crate::setup::{THREE, World, failure, text};
 
-/// Whose calls the proxy follows to their response itself.
+/// Sides and profiles whose calls the proxy itself reads up to the response.
 const FOLLOWED: [(Side, &str); 3] =
     [(Side::Stdio, "dev"), (Side::Stdio, "prod"), (Side::Listening, "prod")];
 
@@ -22,10 +22,10 @@ fn resumes(id: &str) -> impl Fn(&Received) -> bool {
     move |it| it.http_method == "GET" && it.header("last-event-id") == Some(&id)
 }
 
-/// After the time that the server asked for, with the last event's id, as often as it is cut; what was sent is never
-/// sent again.
+/// A call is resumed after the delay that the server asked for, with the last event's id, as often as it is cut; its
+/// request is never resent.
 #[tokio::test]
-async fn a_call_whose_stream_was_cut() {
+async fn a_call_whose_stream_was_cut_is_resumed() {
     for (side, profile) in FOLLOWED {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &[]).await;
@@ -53,7 +53,7 @@ async fn a_call_whose_stream_was_cut() {
         world.upstream.expect("the first resumption", resumes("s/1")).await;
         assert!(started.elapsed() >= Duration::from_millis(400), "after {:?}", started.elapsed());
         assert_eq!(text(&agent.response(&called).await), "resumed");
-        let second = world.upstream.expect("the second", resumes("s/2")).await;
+        let second = world.upstream.expect("the second resumption", resumes("s/2")).await;
         assert_eq!(second.identity(), world.home.identity(profile));
         assert!(second.header("mcp-session-id").is_some());
         agent.expect_line("the notification", |line| line == note).await;
@@ -62,9 +62,9 @@ async fn a_call_whose_stream_was_cut() {
     }
 }
 
-/// Where the server doesn't give the rest, the call fails: at once where it won't, after some tries where it can't.
+/// If the server doesn't send the rest, the call fails: at once if it refuses, after some attempts if it has an error.
 #[tokio::test]
-async fn a_call_that_cannot_be_resumed() {
+async fn a_call_that_cannot_be_resumed_fails() {
     for (side, profile) in FOLLOWED {
         for (status, tries) in [(405, 1), (404, 1), (400, 1), (503, 5)] {
             let world = World::new().await;
@@ -78,16 +78,16 @@ async fn a_call_that_cannot_be_resumed() {
             let tried = world.upstream.requests().into_iter().filter(|it| resumes("s/1")(it));
             assert_eq!(tried.count(), tries, "{side:?} {profile} {status}");
             assert_eq!(world.upstream.requests_of("tools/call").len(), 1, "{status}");
-            // The session is as good as before.
+            // The session is still usable.
             text(&agent.call_as("whoami", profile).await);
         }
     }
 }
 
-/// A server that takes the resumption and then says nothing doesn't keep a request for ever.
+/// A server that accepts the resumption and then sends nothing doesn't block a request forever.
 #[tokio::test]
-async fn a_resumption_that_says_nothing() {
-    // At the same time: each waits for every attempt.
+async fn a_silent_resumption_times_out() {
+    // Concurrently, as each waits for every attempt.
     join_all(FOLLOWED.map(async |(side, profile)| {
         let world = World::new().await;
         let arguments = ["--read-timeout", "0.5"];
@@ -108,9 +108,9 @@ async fn a_resumption_that_says_nothing() {
     .await;
 }
 
-/// Without sessions nothing can be resumed: a cut is an error, whatever ids the events had.
+/// Without sessions nothing can be resumed: a cut is an error, even if the events had ids.
 #[tokio::test]
-async fn nothing_is_resumed_in_2026() {
+async fn nothing_is_resumed_without_sessions() {
     let world = World::new().await;
     let mut agent = Agent::start(&world, Side::Stdio, STATELESS, &THREE, &[]).await;
     for profile in ["dev", "prod"] {
@@ -121,7 +121,7 @@ async fn nothing_is_resumed_in_2026() {
     assert_eq!(world.upstream.requests_of("tools/call").len(), 2);
 }
 
-/// A client that speaks HTTP resumes by itself: its GET passes, with the id.
+/// An HTTP client resumes by itself: its GET is passed on, with the id.
 #[tokio::test]
 async fn an_http_client_resumes_by_itself() {
     let world = World::new().await;
@@ -130,7 +130,7 @@ async fn an_http_client_resumes_by_itself() {
     world.upstream.next("tools/call", cut_after("s/1", 7));
     let call = r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"echo"}}"#;
     let mut cut = listening.post(&session, call).await;
-    assert_eq!(cut.expect_event("the beginning").await, "id: s/1\nretry: 7\ndata:\n\n");
+    assert_eq!(cut.expect_event("the first event").await, "id: s/1\nretry: 7\ndata:\n\n");
     assert_eq!(cut.event().await, None);
     let rest = r#"{"jsonrpc":"2.0","id":9,"result":{"n":1.10}}"#;
     world.upstream.next("GET", Reply::Stream(vec![Step::Event("s/2".into(), rest.to_owned())]));
@@ -140,10 +140,9 @@ async fn an_http_client_resumes_by_itself() {
     assert!(sent.signature.is_ok());
 }
 
-/// GET streams come back: after an end, after a failure, with the id of the last event. A server that has none is
-/// asked once.
+/// GET streams are reopened after an end and after a failure, with the id of the last event.
 #[tokio::test]
-async fn get_streams_come_back() {
+async fn get_streams_are_reopened() {
     for (side, profile) in FOLLOWED {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &[]).await;
@@ -157,7 +156,7 @@ async fn get_streams_come_back() {
         };
         world.upstream.push(&session, &note("first")).await;
         agent.expect_line("the first", |line| line == note("first")).await;
-        // The next ones: a failure, a stream with an id and a time to wait, and one after that.
+        // The next answers: a failure, a stream with an id and a delay, and another stream.
         let failing = Reply::Http(500, Vec::new(), String::new());
         let short = Reply::Stream(vec![
             Step::Raw("retry: 1\n\n".to_owned()),
@@ -167,7 +166,7 @@ async fn get_streams_come_back() {
         world.upstream.next("GET", short);
         world.upstream.end_stream(&session);
         agent.expect_line("the second", |line| line == note("second")).await;
-        let again = world.upstream.expect("one more", resumes("g/1")).await;
+        let again = world.upstream.expect("the next stream", resumes("g/1")).await;
         assert_eq!(again.identity(), identity);
         world.upstream.push(&session, &note("third")).await;
         agent.expect_line("the third", |line| line == note("third")).await;

@@ -1,4 +1,4 @@
-//! What servers ask and say on their own account, over the streams of every session.
+//! Requests and notifications of servers, in the streams of every session.
 
 use serde_json::json;
 use sigward_tests::upstream::{Received, Reply, Step};
@@ -9,9 +9,9 @@ use crate::setup::{THREE, World, assert_names, text};
 const CAPABILITIES: &str = r#"{"roots":{},"sampling":{},"elicitation":{"form":{},"url":{}}}"#;
 
 /// Sampling, elicitation and roots, from each profile's session, in the stream of a call and in the GET stream: the
-/// params pass word for word, and the answer goes back under the server's own id.
+/// params are passed on unchanged, and the answer has the server's own id.
 #[tokio::test]
-async fn questions_of_every_session() {
+async fn questions_of_every_session_are_answered() {
     for side in SIDES {
         let world = World::new().await;
         let mut agent = Agent::unready(&world, side, SESSIONS, &THREE, &[]).await;
@@ -40,14 +40,15 @@ async fn questions_of_every_session() {
                         world.upstream.next("tools/call", Reply::Stream(steps));
                         Some(agent.call_later("write_note", profile).await)
                     };
-                    let asked = agent.expect_line("it", |line| line.contains(&params)).await;
+                    let asked =
+                        agent.expect_line("the question", |line| line.contains(&params)).await;
                     let asked = serde_json::from_str(&asked).unwrap();
                     agent.answer(&asked, r#"{"m":2.50}"#).await;
-                    let back =
+                    let answered =
                         world.upstream.expect("the answer", |it| it.is_response_to(&id)).await;
-                    assert_eq!(back.identity(), world.home.identity(profile), "{side:?}");
-                    assert_eq!(back.header("mcp-session-id"), Some(session.as_str()));
-                    assert_names(back.text(), &[r#""result":{"m":2.50}"#]);
+                    assert_eq!(answered.identity(), world.home.identity(profile), "{side:?}");
+                    assert_eq!(answered.header("mcp-session-id"), Some(session.as_str()));
+                    assert_names(answered.text(), &[r#""result":{"m":2.50}"#]);
                     if let Some(call) = call {
                         text(&agent.response(&call).await);
                     }
@@ -57,10 +58,10 @@ async fn questions_of_every_session() {
     }
 }
 
-/// An error of the client is an answer too, and a question that the server takes back is taken back at the client,
-/// under the id that it knows.
+/// An error of the client is passed on as an answer, and a question that the server cancels is cancelled at the client,
+/// with the id that the client knows.
 #[tokio::test]
-async fn questions_that_are_refused_or_withdrawn() {
+async fn refused_and_cancelled_questions_are_passed_on() {
     for side in SIDES {
         let world = World::new().await;
         let mut agent = Agent::unready(&world, side, SESSIONS, &THREE, &[]).await;
@@ -84,20 +85,20 @@ async fn questions_that_are_refused_or_withdrawn() {
 
             world.upstream.push(&session, &question.replace('0', "1")).await;
             let asked = agent.expect("the question", |it| it["method"] == "roots/list").await;
-            let back = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1,"reason":"never mind"}}"#;
-            world.upstream.push(&session, back).await;
-            let withdrawn =
-                agent.expect("its end", |it| it["method"] == "notifications/cancelled").await;
-            assert_eq!(withdrawn["params"]["requestId"], asked["id"], "{side:?} {profile}");
-            assert_eq!(withdrawn["params"]["reason"], "never mind");
+            let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1,"reason":"never mind"}}"#;
+            world.upstream.push(&session, cancel).await;
+            let cancelled = agent
+                .expect("the cancellation", |it| it["method"] == "notifications/cancelled")
+                .await;
+            assert_eq!(cancelled["params"]["requestId"], asked["id"], "{side:?} {profile}");
+            assert_eq!(cancelled["params"]["reason"], "never mind");
         }
     }
 }
 
-/// In 2026-07-28 there are no questions: one that a server asks all the same isn't passed on to a client that couldn't
-/// answer it.
+/// 2026-07-28 has no questions: if a server asks one, it isn't passed on to a client that couldn't answer it.
 #[tokio::test]
-async fn no_questions_without_sessions() {
+async fn questions_without_sessions_are_dropped() {
     let world = World::new().await;
     let mut agent = Agent::start(&world, Side::Stdio, STATELESS, &THREE, &[]).await;
     for profile in ["dev", "prod"] {
@@ -109,9 +110,10 @@ async fn no_questions_without_sessions() {
     }
 }
 
-/// That a list changed is told once, by the default profile's server; that a resource did, by whoever was asked to.
+/// A changed list is reported once, by the default profile's server; a changed resource, by the server of the
+/// subscription.
 #[tokio::test]
-async fn changes_are_told_once() {
+async fn changes_are_reported_once() {
     for side in SIDES {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &[]).await;
@@ -130,18 +132,18 @@ async fn changes_are_told_once() {
                 r#"{{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"test://{profile}"}}}}"#
             );
             world.upstream.push(&session, &updated).await;
-            // What was pushed before has passed, or won't.
+            // Messages that were pushed earlier have arrived by now, if at all.
             agent.expect_line("the update", |line| line == updated).await;
-            let told = agent.unread();
-            let told = told.iter().filter(|line| line.contains("list_changed")).count();
-            assert_eq!(told, 3, "{side:?}: of the default profile, up to {profile}");
+            let reports = agent.unread();
+            let reports = reports.iter().filter(|line| line.contains("list_changed")).count();
+            assert_eq!(reports, 3, "{side:?}: those of the default profile, after {profile}");
         }
     }
 }
 
-/// Questions that nobody answers don't pile up: the server is told which one was given up, and can ask on.
+/// Unanswered questions don't accumulate: the server gets an error for the oldest ones, and can still ask.
 #[tokio::test]
-async fn more_questions_than_a_client_can_answer() {
+async fn the_oldest_of_too_many_questions_are_refused() {
     let world = World::new().await;
     let mut agent = Agent::unready(&world, Side::Stdio, SESSIONS, &THREE, &[]).await;
     agent.initialize(CAPABILITIES).await;
@@ -156,12 +158,12 @@ async fn more_questions_than_a_client_can_answer() {
     for number in [0, 75] {
         let number = number.to_string();
         let given_up = |it: &Received| it.is_response_to(&number) && it.text().contains("too many");
-        let given_up = world.upstream.expect("the oldest's end", given_up).await;
+        let given_up = world.upstream.expect("the error for an old question", given_up).await;
         assert_eq!(given_up.identity(), world.home.identity("prod"));
     }
-    // The last one is still open; an answer to one that isn't goes nowhere.
+    // The last one is still open; an answer to a refused one is dropped.
     let asked = agent.unread();
-    assert_eq!(asked.len(), 1100, "it was asked all of them");
+    assert_eq!(asked.len(), 1100, "all questions were passed on");
     for question in [&asked[0], &asked[1099]] {
         let question = serde_json::from_str(question).unwrap();
         agent.answer(&question, r#"{"roots":[]}"#).await;
@@ -169,7 +171,7 @@ async fn more_questions_than_a_client_can_answer() {
     world.upstream.expect("the answer", |it| it.is_response_to("1099")).await;
     text(&agent.call_as("whoami", "prod").await);
     let to_first = |it: &&Received| it.is_response_to("0");
-    assert_eq!(world.upstream.requests().iter().filter(to_first).count(), 1, "its end alone");
+    assert_eq!(world.upstream.requests().iter().filter(to_first).count(), 1, "only the error");
 
     let long = format!(r#""{}""#, "x".repeat(2000));
     let question = format!(r#"{{"jsonrpc":"2.0","id":{long},"method":"roots/list"}}"#);
@@ -178,5 +180,5 @@ async fn more_questions_than_a_client_can_answer() {
     text(&agent.call_as("write_note", "prod").await);
     let refused = |it: &Received| it.is_response_to(&long) && it.text().contains("too long");
     world.upstream.expect("the refusal", refused).await;
-    assert_eq!(agent.unread().len(), 1100, "nothing more was asked");
+    assert_eq!(agent.unread().len(), 1100, "the long question isn't passed on");
 }

@@ -1,4 +1,4 @@
-//! A task stays with the profile that made it.
+//! A task belongs to the profile that created it.
 
 use serde_json::json;
 use sigward_tests::upstream::Reply;
@@ -7,10 +7,10 @@ use super::{all, signed_by};
 use crate::agent::{Agent, SESSIONS, STATELESS};
 use crate::setup::{THREE, World, assert_names, rpc_error};
 
-/// Up to 2025-11-25 the client asks for a task, in 2026-07-28 the server makes one as it likes: either way, whatever
-/// is done with it is signed by the profile of its call, over the same session.
+/// Up to 2025-11-25 the client requests a task, in 2026-07-28 the server decides: in both, all requests about the task
+/// are signed by the profile of its call, in the same session.
 #[tokio::test]
-async fn tasks_stay_with_their_profile() {
+async fn requests_about_a_task_go_to_its_profile() {
     for (side, version) in all() {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, version, &THREE, &[]).await;
@@ -52,9 +52,8 @@ async fn tasks_stay_with_their_profile() {
     }
 }
 
-/// Servers name their tasks as they like. A request about a task goes to nobody while two live tasks have its id and
-/// the client doesn't say which one it means: it could end the other one. An id that comes again after its task has
-/// ended stands for the later one.
+/// Servers choose the ids of their tasks. While two live tasks have the same id, a request that doesn't name a profile
+/// is refused: it could end the wrong task. An id that is reused after its task has ended stands for the later task.
 #[tokio::test]
 async fn two_tasks_with_one_id_are_never_mixed_up() {
     for side in crate::agent::SIDES {
@@ -75,7 +74,7 @@ async fn two_tasks_with_one_id_are_never_mixed_up() {
         let (code, why) = rpc_error(&refused);
         assert_eq!(code, -32602, "{side:?}");
         assert_names(why, &["staging", "prod", "sigward/profile"]);
-        assert_eq!(sent().len(), 0, "{side:?}: nobody is asked");
+        assert_eq!(sent().len(), 0, "{side:?}: no server is asked");
         for (profile, status) in [("prod", "working"), ("staging", "completed")] {
             let result = format!(r#"{{"taskId":"t","status":"{status}"}}"#);
             world.upstream.next("tasks/get", Reply::Result(result));
