@@ -1,4 +1,5 @@
-//! A socket that a service manager passes, as systemd does: `LISTEN_FDS` and `LISTEN_PID` (sd_listen_fds(3)).
+//! A listening socket that the service manager passes, as systemd does: `LISTEN_FDS` and `LISTEN_PID`
+//! (sd_listen_fds(3)).
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -12,10 +13,10 @@ use sigward_tests::tools;
 
 use crate::setup::{PASS_SOCKET, World, connect, own_uid};
 
-/// The broker serves on it, and has taken it before it has a second thread: that removes the variables from the
-/// environment, and `getenv` in another thread (the C library's resolver, say) would read what is being freed.
+/// The broker takes the socket before it has a second thread: taking it removes the variables from the environment, and
+/// `getenv` in another thread (e.g. in the C library's resolver) could read freed memory.
 #[tokio::test]
-async fn an_inherited_socket_is_taken_before_there_is_another_thread() {
+async fn an_inherited_socket_is_taken_before_a_second_thread_starts() {
     let world = World::new().await;
     let rule = format!("[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\"]\n", own_uid());
     // The service manager has set the mode.
@@ -50,7 +51,8 @@ async fn an_inherited_socket_is_taken_before_there_is_another_thread() {
     assert!(lines[0].contains("sigward-broker"), "{}", lines[0]);
     let first =
         |calls: &[&str]| lines.iter().position(|line| calls.iter().any(|call| line.contains(call)));
-    let taken = first(&["getsockname(3,", "getsockopt(3,"]).expect("the socket is looked at");
-    let thread = first(&["clone(", "clone3("]).expect("the control: there are threads");
+    let taken =
+        first(&["getsockname(3,", "getsockopt(3,"]).expect("the broker inspects the socket");
+    let thread = first(&["clone(", "clone3("]).expect("control: the broker starts threads");
     assert!(taken < thread, "{}", lines[..=taken].join("\n"));
 }

@@ -1,8 +1,8 @@
-//! What another user of the machine can do to a broker by sending it things: each attack of the review, made by another
-//! real user on the real binary, with a polite caller beside it. The broker's memory stays within a constant of its idle
-//! size, the polite caller is answered, and what the attack took is given back.
+//! Attacks of another user of the machine who sends things to the broker: each attack of the review, made by another
+//! real user on the real binary, next to a normal caller. The broker's memory stays within a constant of its idle size,
+//! the normal caller is answered, and the resources of the attack are released.
 //!
-//! They run as root alone: only root can be someone else.
+//! These tests need root, to run the attacker as another user.
 
 mod floods;
 mod scene;
@@ -13,16 +13,16 @@ const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 const SIGN: &str = "/sigward.broker.v1.Broker/Sign";
 
-/// A rule for the attacker that has the broker read the body.
+/// A rule for the attacker that makes the broker read the body.
 fn admitted() -> String {
     format!(
         "[[rule]]\npeer = {{ uid = {ATTACKER} }}\nprofiles = [\"dev\"]\nendpoints = [\"upstream\"]\ntools = {{ allow = [\"who*\"] }}\n"
     )
 }
 
-/// F1: one message of an admitted caller, small on the wire and large once it is decoded.
+/// F1: a message of an admitted caller, small on the wire and large once it is decoded.
 #[tokio::test]
-async fn a_message_of_71_mib_is_not_held() {
+async fn a_message_of_71_mib_is_not_kept_in_memory() {
     let Some(scene) = Scene::new(&admitted()).await else { return };
     for (kind, reason) in [
         ("headers", Some("INVALID_HEADER")),
@@ -32,17 +32,16 @@ async fn a_message_of_71_mib_is_not_held() {
         // `params` before `method`, and two million keys: a call like any other.
         ("keys", None),
     ] {
-        scene.calm_during(&["sign", kind, &scene.world.upstream.url()], &[]).await;
+        scene.assert_bounded_cost(&["sign", kind, &scene.world.upstream.url()], &[]).await;
         let last = scene.last_record_of_the_attacker().await;
         let found = last["reason"].as_str().filter(|_| last["decision"] == "deny");
         assert_eq!(found, reason, "{kind}: {last}");
     }
 }
 
-/// F2: streams that never end, by someone whom no rule matches and by someone whom one does, on one connection and on
-/// many.
+/// F2: endless streams, of a caller without a matching rule and of one with a rule, on one connection and on many.
 #[tokio::test]
-async fn streams_without_an_end_are_bounded() {
+async fn endless_streams_use_bounded_memory() {
     for rule in [String::new(), admitted()] {
         let Some(scene) = Scene::new(&rule).await else { return };
         for (path, streams, head, connections) in [
@@ -53,19 +52,19 @@ async fn streams_without_an_end_are_bounded() {
             (WATCH, "20000", "10", "1"),
             (WATCH, "20000", "10", "80"),
         ] {
-            scene.calm_during(&["streams", path, streams, head, connections], &[]).await;
+            scene.assert_bounded_cost(&["streams", path, streams, head, connections], &[]).await;
         }
     }
 }
 
 /// F2: each malformed request makes the broker send a reset, which costs it more than the request costs the attacker
-/// (RUSTSEC-2024-0003). A few are answered; of 5,000 it hangs up.
+/// (RUSTSEC-2024-0003). A few are answered; after 5,000 the connection is closed.
 #[tokio::test]
-async fn malformed_requests_end_the_connection() {
+async fn many_malformed_requests_close_the_connection() {
     for rule in [String::new(), admitted()] {
         let Some(scene) = Scene::new(&rule).await else { return };
         for (count, word) in [("100", "resets=100 closed=false"), ("5000", "closed=true")] {
-            scene.calm_during(&["malformed", count], &[word]).await;
+            scene.assert_bounded_cost(&["malformed", count], &[word]).await;
         }
     }
 }

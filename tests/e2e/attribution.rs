@@ -1,5 +1,5 @@
-//! An agent that CloudTrail can name: the credentials that a rule's peers sign with carry the name of its `agent`, and
-//! those of several agents are kept apart.
+//! CloudTrail can name the agent: credentials of a rule's peers carry the name of the rule's `agent`, and each agent
+//! has its own credentials.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use crate::setup::{World, assert_names, connect, failure, own_uid, ping, text};
 const READER: &str = "arn:aws:iam::123456789012:role/Reader";
 const TARGET: &str = "arn:aws:iam::123456789012:role/Target";
 
-/// A home with a role, a role after a role, an identity of IAM Identity Center, and a web identity.
+/// A home with a role, a chained role, an identity of IAM Identity Center, and a web identity.
 fn home() -> AwsHome {
     let home = AwsHome::new();
     home.role("reader", "dev", READER);
@@ -36,7 +36,7 @@ fn profiles(names: &[&str]) -> String {
     names.iter().map(table).collect()
 }
 
-/// A rule for this user.
+/// A rule for the current user.
 fn rule(profile: &str, keys: &str) -> String {
     format!(
         "[[rule]]\npeer = {{ uid = {} }}\nprofiles = [{profile:?}]\nendpoints = [\"upstream\"]\n{keys}\n",
@@ -61,8 +61,8 @@ fn assumed(aws: &Aws) -> Vec<Issued> {
     aws.issued().into_iter().filter(|issued| issued.action.starts_with("AssumeRole")).collect()
 }
 
-/// The name is in the role session, in a tag and in the source identity, of the last role of a chain alone; CloudTrail
-/// and the audit log meet in the access key id.
+/// The last role of a chain, and no other, gets the name: in the role session, in a tag and in the source identity. The
+/// access key id links CloudTrail and the audit log.
 #[tokio::test]
 async fn the_last_role_carries_the_agents_name() {
     let world = World::at_home(home(), |builder| builder).await;
@@ -81,7 +81,7 @@ async fn the_last_role_carries_the_agents_name() {
     assert!(text(&called).ends_with(":assumed-role/Target/sigward-target-build-bot"), "{called}");
 
     let [first, last] = &assumed(&aws)[..] else { panic!("{:?}", aws.issued()) };
-    // That of the files.
+    // The session name of the files.
     let plain = parameters(&[("RoleArn", READER), ("RoleSessionName", "sigward-tests")]);
     assert_eq!(first.parameters, plain);
     let named = parameters(&[
@@ -107,9 +107,9 @@ async fn the_last_role_carries_the_agents_name() {
     assert_eq!(of("sign")["rule"], "rule 1");
 }
 
-/// Without attribution the role session name is all, whatever the files or the configuration would call it.
+/// Without `attribution` only the role session name is set, and it overrides those of the files and the configuration.
 #[tokio::test]
-async fn the_agents_name_comes_before_other_session_names() {
+async fn the_agents_name_overrides_other_session_names() {
     let home = home();
     home.config(&format!(
         "[profile named]\nrole_arn = {READER}\nsource_profile = dev\nrole_session_name = files\n"
@@ -130,13 +130,15 @@ async fn the_agents_name_comes_before_other_session_names() {
         assert!(text(&called).ends_with(&session), "{called}");
         let last = assumed(&aws).pop().unwrap();
         assert_eq!((last.role.as_str(), last.session.as_str()), (role, session.as_str()));
-        let told: BTreeSet<_> = last.parameters.keys().map(String::as_str).collect();
-        assert!(!told.contains("SourceIdentity") && !told.contains("Tags.member.1.Key"));
+        let parameters: BTreeSet<_> = last.parameters.keys().map(String::as_str).collect();
+        assert!(
+            !parameters.contains("SourceIdentity") && !parameters.contains("Tags.member.1.Key")
+        );
     }
 }
 
-/// AWS refuses a tag or a source identity that the role doesn't allow: the error says which action is missing, to a
-/// caller and to the person who checks.
+/// AWS refuses a tag or a source identity that the role doesn't allow: the error names the missing action, to the
+/// caller and in `check`.
 #[tokio::test]
 async fn the_action_that_a_trust_policy_lacks_is_named() {
     for (attribution, allowed, missing) in [
@@ -155,7 +157,7 @@ async fn the_action_that_a_trust_policy_lacks_is_named() {
             failure(&refused),
             &["role's trust policy allow", missing, "beside sts:AssumeRole"],
         );
-        assert_eq!(assumed(&aws), [], "no other credentials are taken instead");
+        assert_eq!(assumed(&aws), [], "no other credentials are used instead");
         let config = world.directory.path().join("broker.toml");
         let mut check = world.broker_command(&["check", "--config", config.to_str().unwrap()]);
         check.envs(aws.environment());
@@ -172,7 +174,8 @@ async fn the_action_that_a_trust_policy_lacks_is_named() {
     }
 }
 
-/// Where nobody could tell the agent, nothing is signed for it: the error says why, and what to add. AWS isn't asked.
+/// Without a role session that can carry the agent's name nothing is signed: the error says why, and what to add. AWS
+/// isn't asked.
 #[tokio::test]
 async fn a_profile_without_a_role_to_name_is_refused() {
     let home = home();
@@ -210,7 +213,7 @@ async fn a_profile_without_a_role_to_name_is_refused() {
         let refused = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
         assert_names(failure(&refused), &["can't be used", "the rule's agent is", why]);
     }
-    assert_eq!(aws.issued(), [], "nobody was asked");
+    assert_eq!(aws.issued(), [], "AWS wasn't asked");
     let listed = connect(&world.socket()).await.list_profiles(ListProfilesRequest {}).await;
     for profile in listed.unwrap().into_inner().profiles {
         let refused = profile.name != "staging";
@@ -218,8 +221,8 @@ async fn a_profile_without_a_role_to_name_is_refused() {
     }
 }
 
-/// Where two rules give one caller two agents, its session is opened as the first of them, and a call that only the second
-/// permits comes from another identity: a server that binds sessions to one refuses it. `check` warns of that.
+/// If two rules give a caller two agents, its session is opened as the first one, and a call that only the second rule
+/// permits comes from another identity: a server that binds sessions to an identity refuses it. `check` warns.
 #[tokio::test]
 async fn two_agents_of_one_caller_break_its_session_and_check_warns() {
     let world = World::at_home(home(), |builder| builder).await;
@@ -251,10 +254,10 @@ async fn two_agents_of_one_caller_break_its_session_and_check_warns() {
     assert!(!silent.contains("Warning: with the profile"), "{silent}");
 }
 
-/// Two rules for one peer: the one that permits the call names the agent. Each has credentials of its own, which are
-/// loaded when they are first used, renewed alone, and gone with the rule.
+/// Two rules for one peer: the one that permits the call names the agent. Each agent's credentials are loaded on first
+/// use, renewed separately, and dropped with the rule.
 #[tokio::test]
-async fn agents_have_credentials_of_their_own() {
+async fn each_agent_has_its_own_credentials() {
     let world = World::at_home(home(), |builder| builder).await;
     let aws = Aws::start(world.home.keys()).await;
     let more = |second: &str| {
@@ -272,7 +275,7 @@ async fn agents_have_credentials_of_their_own() {
     let sessions = |aws: &Aws| -> Vec<String> {
         assumed(aws).into_iter().map(|issued| issued.session).collect()
     };
-    assert_eq!(sessions(&aws), ["sigward-reader-bot"], "the other agent isn't loaded");
+    assert_eq!(sessions(&aws), ["sigward-reader-bot"], "the other agent isn't loaded yet");
     // The first rule doesn't permit this tool.
     let mut caller = connect(&world.socket()).await;
     let echo = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo"}}"#;
@@ -296,7 +299,7 @@ async fn agents_have_credentials_of_their_own() {
         assert_names(line, &[agent, "fresh", "m"]);
     }
 
-    // A rejection concerns the agent whose key it was, and the proxy names it.
+    // A rejection affects only the agent whose key was rejected; the proxy names it.
     let last = world.upstream.requests_of("tools/call").pop().unwrap();
     world.home.keys().remove(&last.signature.unwrap().key.access_key_id);
     assert_eq!(session(&client.call("whoami", reader_call).await), "sigward-reader-bot");
@@ -309,13 +312,13 @@ async fn agents_have_credentials_of_their_own() {
     let renewed = caller.report_rejection(reject("operator")).await.unwrap().into_inner();
     assert!(renewed.credential_generation > signed.credential_generation);
     assert_eq!(sessions(&aws)[3..], ["sigward-reader-operator"]);
-    for stranger in ["", "nobody"] {
-        let refused = caller.report_rejection(reject(stranger)).await.unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{stranger:?}");
+    for unknown in ["", "nobody"] {
+        let refused = caller.report_rejection(reject(unknown)).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{unknown:?}");
     }
     assert_eq!(sessions(&aws).len(), 4);
 
-    // The rule goes, and with it the agent.
+    // Removing the rule removes its agent.
     world.write("broker.toml", &world.configuration(&more("")));
     broker.logged("the configuration was reloaded").await;
     let listed = caller.list_profiles(ListProfilesRequest {}).await.unwrap().into_inner();
@@ -326,10 +329,9 @@ async fn agents_have_credentials_of_their_own() {
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
     let signed = caller.sign(ping(&world, "reader")).await.unwrap().into_inner();
     assert_eq!(signed.agent, "bot");
-    assert_eq!(sessions(&aws).len(), 4, "those of the agent that stays were kept");
+    assert_eq!(sessions(&aws).len(), 4, "the credentials of the other agent were kept");
 }
 
-/// Who is told of an agent: those whose rules name it, and the broker's own user.
 #[tokio::test]
 async fn check_and_explain_show_the_agent() {
     let world = World::at_home(home(), |builder| builder).await;
@@ -344,7 +346,7 @@ async fn check_and_explain_show_the_agent() {
     let (good, output, errors) = run(check).await;
     assert!(good, "{output}{errors}");
     let rows: Vec<_> = output.lines().filter(|line| line.starts_with("reader")).collect();
-    assert_eq!(rows.len(), 1, "nobody may use the profile's own credentials: {output}");
+    assert_eq!(rows.len(), 1, "no rule permits the profile's own credentials: {output}");
     assert_names(rows[0], &["bot", "ok", "assumed-role/Reader/sigward-reader-bot"]);
     let uid = own_uid().to_string();
     let mut arguments = vec!["explain", "--config", config, "--uid", &uid, "--profile"];
@@ -363,9 +365,8 @@ async fn check_and_explain_show_the_agent() {
     assert!(good && !output.contains("agent \""), "{output}");
 }
 
-/// All that is wrong with agents is reported at once, with key and line.
 #[tokio::test]
-async fn what_is_wrong_with_agents_is_reported_at_once() {
+async fn all_errors_of_agents_are_reported_at_once() {
     let world = World::new().await;
     let plain = "[[rule]]\npeer = { uid = 1 }\nprofiles = [\"dev\"]\n";
     let more = [
@@ -419,7 +420,7 @@ async fn what_is_wrong_with_agents_is_reported_at_once() {
     }
 }
 
-/// A proxy that starts its own broker has nothing to do with agents.
+/// A proxy that starts its own broker has no agents.
 #[tokio::test]
 async fn without_rules_there_is_no_agent() {
     let world = World::at_home(home(), |builder| builder).await;

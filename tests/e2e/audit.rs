@@ -1,4 +1,4 @@
-//! The audit log: one record for each decision, with who, what and why, and no secret.
+//! The audit log: one record for each decision (caller, request, reason), without secrets.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ fn rule(more: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_decision_is_one_record() {
+async fn each_decision_is_one_record() {
     let world = World::new().await;
     let path = world.directory.path().join("audit.jsonl");
     let config = world.configuration(&rule(&format!("[audit]\nfile = {path:?}")));
@@ -36,7 +36,7 @@ async fn every_decision_is_one_record() {
         records.iter().all(|it| it["decision"] == "allow" || it["decision"] == "deny"),
         "{log}"
     );
-    // Messages alone: the stream of a session may be on its way.
+    // Only messages are compared: the GET stream of a session may still be in flight.
     let allowed =
         records.iter().filter(|it| it["decision"] == "allow" && it["http_method"] == "POST");
     let received = world.upstream.requests().into_iter().filter(|it| it.http_method == "POST");
@@ -64,12 +64,12 @@ async fn every_decision_is_one_record() {
     let mut ids: Vec<_> = records.iter().map(|record| record["id"].as_str().unwrap()).collect();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!(ids.len(), records.len(), "every record has an id of its own");
+    assert_eq!(ids.len(), records.len(), "each record has its own id");
 }
 
-/// No record, no signature; unless the configuration says otherwise.
+/// No record, no signature, unless the configuration permits that.
 #[tokio::test]
-async fn what_cannot_be_recorded_is_not_signed() {
+async fn a_request_that_cannot_be_recorded_is_not_signed() {
     let world = World::new().await;
     let more =
         "[audit]\nfile = \"/dev/full\"\non_failure = \"deny\"\n[metrics]\nlisten = \"127.0.0.1:0\"";
@@ -83,7 +83,7 @@ async fn what_cannot_be_recorded_is_not_signed() {
     let failed = client.request("initialize", params).await;
     assert_names(failure(&failed), &["audit"]);
     assert_eq!(world.upstream.requests().len(), 0);
-    // It is counted as it was answered.
+    // The metrics count the outcome that was answered.
     let metrics = crate::metrics::get(&address, "/metrics").await;
     assert_names(&metrics, &["outcome=\"AUDIT_UNAVAILABLE\"}", "sigward_audit_failures "]);
     assert!(!metrics.contains("outcome=\"signed\""), "{metrics}");
@@ -97,7 +97,7 @@ async fn what_cannot_be_recorded_is_not_signed() {
     assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("dev"));
 }
 
-/// What a log says of itself: whether it is whole, and in words.
+/// Runs `audit verify`; returns whether the log is intact, and the output.
 async fn verify(world: &World, path: &std::path::Path) -> (bool, String) {
     let mut command = world.broker_command(&["audit", "verify", path.to_str().unwrap()]);
     let ended = command.output().await.unwrap();
@@ -109,8 +109,8 @@ fn records(path: &std::path::Path) -> Vec<serde_json::Value> {
     log.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
 }
 
-/// A disk that is full in the middle of a record, and then isn't any more: the part that was written doesn't swallow the
-/// next record, and there are as many records as signatures. (A limit on the size of files stands for the disk.)
+/// The disk gets full within a record, and then has room again: the partial record doesn't corrupt the next one, and
+/// there are as many records as signatures. (A limit on file sizes stands for the disk.)
 #[tokio::test]
 async fn a_record_after_a_full_disk_is_whole() {
     let world = World::new().await;
@@ -119,7 +119,7 @@ async fn a_record_after_a_full_disk_is_whole() {
     let config = world.write("broker.toml", &config);
     let mut command = sigward_tests::processes::command("/bin/sh".as_ref());
     command.envs(world.home.environment());
-    // Whoever writes beyond the limit gets a signal, by default a deadly one.
+    // Writing beyond the limit raises a signal, which kills the process by default.
     let script = "trap '' XFSZ; exec prlimit --fsize=6000: \"$@\"";
     command.args(["-c", script, "sh"]).arg(&sigward_tests::processes::binaries().broker);
     command.arg("serve").arg("--config").arg(config);
@@ -133,11 +133,11 @@ async fn a_record_after_a_full_disk_is_whole() {
             Ok(_) => signed += 1,
             Err(refused) => break refused,
         }
-        assert!(signed < 100, "the disk is never full");
+        assert!(signed < 100, "the disk doesn't get full");
     };
     assert_eq!(refused.code(), tonic::Code::Unavailable);
     assert!(signed > 0);
-    assert!(sign().await.is_err(), "it is still full");
+    assert!(sign().await.is_err(), "the disk is still full");
     let pid = broker.pid().to_string();
     let larger = ["--fsize=1000000:", "--pid", &pid];
     let room = std::process::Command::new("prlimit").args(larger).status();
@@ -153,9 +153,9 @@ async fn a_record_after_a_full_disk_is_whole() {
     assert!(whole, "{output}");
 }
 
-/// A rotation by others: SIGHUP opens the file again also while the configuration has errors, and both are recorded.
+/// Rotation by another program: SIGHUP reopens the file even if the configuration has errors, and both are recorded.
 #[tokio::test]
-async fn a_rotated_log_is_opened_again_whatever_the_configuration_says() {
+async fn a_rotated_log_is_reopened_even_with_a_faulty_configuration() {
     let world = World::new().await;
     let path = world.directory.path().join("audit.jsonl");
     let good = world.configuration(&rule(&format!("[audit]\nfile = {path:?}")));
@@ -168,19 +168,22 @@ async fn a_rotated_log_is_opened_again_whatever_the_configuration_says() {
     world.write("broker.toml", &world.configuration("nonsense = 1\n"));
     broker.signal(rustix::process::Signal::HUP);
     broker.logged("nonsense").await;
-    client.sign(crate::setup::ping(&world, "dev")).await.expect("the one before is in force");
+    client
+        .sign(crate::setup::ping(&world, "dev"))
+        .await
+        .expect("the previous configuration is in force");
     world.write("broker.toml", &good);
     broker.signal(rustix::process::Signal::HUP);
     broker.logged("the configuration was reloaded").await;
     client.sign(crate::setup::ping(&world, "dev")).await.unwrap();
-    assert_eq!(fs::read(&old).unwrap(), before, "nobody writes to the old one");
+    assert_eq!(fs::read(&old).unwrap(), before, "the old file is unchanged");
     let found: Vec<_> = records(&path)
         .iter()
         .map(|it| format!("{} {}", it["action"], it["outcome"]).replace('"', ""))
         .collect();
     let expected = ["open null", "reload rejected", "sign null", "reload accepted", "sign null"];
     assert_eq!(found, expected);
-    // The new file follows the old one.
+    // The first record of the new file continues the chain of the old one.
     let head = hex::encode(Sha256::digest(
         before.trim_ascii_end().rsplit(|it| *it == b'\n').next().unwrap(),
     ));
@@ -189,9 +192,9 @@ async fn a_rotated_log_is_opened_again_whatever_the_configuration_says() {
     assert!(whole, "{output}");
 }
 
-/// A change of the log shows, also one that takes the end away.
+/// Changes of the log are detected, and so is a removed end.
 #[tokio::test]
-async fn the_chain_of_the_log_is_verified() {
+async fn a_changed_or_shortened_log_is_detected() {
     let world = World::new().await;
     let path = world.directory.path().join("audit.jsonl");
     let more = format!("[audit]\nfile = {path:?}\n[metrics]\nlisten = \"127.0.0.1:0\"");

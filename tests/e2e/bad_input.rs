@@ -1,4 +1,4 @@
-//! Bad input and dead neighbours: a clear error each time, the session goes on where it can, and nothing hangs.
+//! Bad input and failed peers: each gives a clear error, the session continues where it can, and nothing hangs.
 
 use serde_json::Value;
 use sigward_tests::processes::{self, StdioClient};
@@ -6,13 +6,13 @@ use sigward_tests::upstream::{Reply, Step};
 
 use crate::setup::{THREE, World, assert_names, failure, own_uid, rpc_error, text};
 
-/// The session still works.
-async fn goes_on(world: &World, client: &mut StdioClient) {
+/// Asserts that the session still works.
+async fn assert_works(world: &World, client: &mut StdioClient) {
     let called = client.call("whoami", r#"{"aws_profile":"staging"}"#).await;
     assert_eq!(text(&called), world.home.identity("staging"));
 }
 
-/// The next error without an id of a request.
+/// The next error without a request id.
 async fn anonymous_error(client: &mut StdioClient) -> Value {
     client
         .expect("an error with a null id", |it| it["id"].is_null() && it["error"].is_object())
@@ -20,7 +20,7 @@ async fn anonymous_error(client: &mut StdioClient) -> Value {
 }
 
 #[tokio::test]
-async fn lines_that_are_not_messages() {
+async fn lines_that_are_not_messages_get_an_error() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     for (line, code) in [
@@ -37,24 +37,24 @@ async fn lines_that_are_not_messages() {
         assert_eq!(rpc_error(&error).0, code, "{line}: {error}");
         assert!(!rpc_error(&error).1.is_empty());
     }
-    // Blank lines are nothing.
+    // Blank lines are ignored.
     client.send("").await;
     client.send("   \t").await;
-    goes_on(&world, &mut client).await;
+    assert_works(&world, &mut client).await;
     assert_eq!(client.unread(), [""; 0]);
 }
 
 #[tokio::test]
-async fn a_line_that_is_not_text() {
+async fn a_line_that_is_not_utf8_gets_an_error() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     client.send_bytes(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\xfe\"}\n").await;
     anonymous_error(&mut client).await;
-    goes_on(&world, &mut client).await;
+    assert_works(&world, &mut client).await;
 }
 
 #[tokio::test]
-async fn a_message_that_is_too_deep() {
+async fn a_message_with_too_deep_nesting_gets_an_error() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
@@ -63,12 +63,12 @@ async fn a_message_that_is_too_deep() {
         .expect("an answer to the deep call", |it| it["id"] == id || it["id"].is_null())
         .await;
     failure(&answer);
-    goes_on(&world, &mut client).await;
+    assert_works(&world, &mut client).await;
 }
 
-/// Deep, but within what JSON allows everywhere: it passes as it is.
+/// Deep, but within what all JSON parsers accept: it is passed on unchanged.
 #[tokio::test]
-async fn a_message_that_is_deep_enough() {
+async fn a_message_with_permitted_nesting_is_unchanged() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     let deep = format!(r#"{{"x":{}{}}}"#, "[".repeat(60), "]".repeat(60));
@@ -77,10 +77,10 @@ async fn a_message_that_is_deep_enough() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_too_long() {
+async fn a_line_that_is_too_long_gets_an_error() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
-    // Longer than the limit of 64 MiB, without an end in between.
+    // Longer than the limit of 64 MiB.
     let long = vec![b'x'; 65 << 20];
     client
         .send_bytes(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{\"x\":\"")
@@ -89,7 +89,7 @@ async fn a_line_that_is_too_long() {
     client.send_bytes(b"\"}}\n").await;
     let error = anonymous_error(&mut client).await;
     assert_names(rpc_error(&error).1, &["64"]);
-    goes_on(&world, &mut client).await;
+    assert_works(&world, &mut client).await;
 
     let shorter = "y".repeat(4 << 20);
     let called = client.call("echo", &format!(r#"{{"x":"{shorter}"}}"#)).await;
@@ -97,7 +97,7 @@ async fn a_line_that_is_too_long() {
 }
 
 #[tokio::test]
-async fn a_dead_broker() {
+async fn a_dead_broker_is_reported_and_found_again() {
     let world = World::new().await;
     let rule = format!(
         "[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\", \"staging\"]\nendpoints = [\"upstream\"]",
@@ -106,20 +106,20 @@ async fn a_dead_broker() {
     let config = world.configuration(&rule);
     let mut broker = world.broker(&config).await;
     let mut client = world.client_of(&world.socket(), &["dev", "staging"]).await;
-    goes_on(&world, &mut client).await;
+    assert_works(&world, &mut client).await;
 
     broker.signal(rustix::process::Signal::KILL);
     broker.ended().await;
     let failed = client.call("whoami", "{}").await;
     assert_names(failure(&failed), &["broker"]);
-    // It is asked anew by each call: a broker that comes back is found.
+    // Each call connects anew, so a broker that was restarted is found.
     drop(broker);
-    let _again = world.broker(&config).await;
-    goes_on(&world, &mut client).await;
+    let _restarted = world.broker(&config).await;
+    assert_works(&world, &mut client).await;
 }
 
 #[tokio::test]
-async fn no_broker_at_all() {
+async fn a_missing_broker_is_reported() {
     let world = World::new().await;
     let mut client = StdioClient::start(world.proxy(&[
         "--broker",
@@ -135,7 +135,7 @@ async fn no_broker_at_all() {
 }
 
 #[tokio::test]
-async fn a_dead_upstream() {
+async fn a_dead_upstream_is_reported_and_found_again() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     let url = world.upstream.url();
@@ -146,14 +146,14 @@ async fn a_dead_upstream() {
         let failed = client.request(method, r#"{"name":"whoami","arguments":{}}"#).await;
         assert_names(failure(&failed), &[&address]);
     }
-    // The server comes back without its sessions.
+    // The server is restarted without its sessions.
     let port = address.rsplit(':').next().unwrap().parse().unwrap();
     let world = World::revived(home, directory, port).await;
-    goes_on(&world, &mut client).await;
+    assert_works(&world, &mut client).await;
 }
 
 #[tokio::test]
-async fn an_upstream_that_talks_nonsense() {
+async fn invalid_answers_of_the_upstream_get_a_clear_error() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     let html = |status| {
@@ -189,7 +189,7 @@ async fn an_upstream_that_talks_nonsense() {
         assert!(!message.is_empty(), "{shown}");
         assert_names(message, &words);
         let sent = world.upstream.requests_of("tools/call").len() - before;
-        assert_eq!(sent, 1, "{shown}: a call that may have been acted on is never sent again");
-        goes_on(&world, &mut client).await;
+        assert_eq!(sent, 1, "{shown}: a call that may have been executed is never resent");
+        assert_works(&world, &mut client).await;
     }
 }

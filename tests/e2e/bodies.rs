@@ -1,4 +1,4 @@
-//! What of a request travels to the broker: the body where a rule looks at it, else its hash.
+//! Which part of a request is sent to the broker: the body if a rule inspects it, else only its hash.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,11 +10,11 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::setup::{World, own_uid, text};
 
-/// As large as the argument of the calls.
+/// The size of the argument of each call.
 const SIZE: usize = 300_000;
 
-/// Stands between a proxy and the broker, and counts what the proxy sends.
-fn counted(world: &World) -> (std::path::PathBuf, Arc<AtomicUsize>) {
+/// Relays between a proxy and the broker, and counts the bytes that the proxy sends.
+fn counting_relay(world: &World) -> (std::path::PathBuf, Arc<AtomicUsize>) {
     let (path, broker) = (world.directory.path().join("counted.sock"), world.socket());
     let (listener, sent) = (UnixListener::bind(&path).unwrap(), Arc::new(AtomicUsize::new(0)));
     let counter = Arc::clone(&sent);
@@ -38,7 +38,7 @@ fn counted(world: &World) -> (std::path::PathBuf, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn a_body_that_no_rule_looks_at_is_not_sent() {
+async fn a_body_that_no_rule_inspects_is_not_sent_to_the_broker() {
     let world = World::new().await;
     let rule = |more: &str| {
         let uid = own_uid();
@@ -47,7 +47,7 @@ async fn a_body_that_no_rule_looks_at_is_not_sent() {
         ))
     };
     let broker = world.broker(&rule("")).await;
-    let (socket, sent) = counted(&world);
+    let (socket, sent) = counting_relay(&world);
     let mut client = world.client_of(&socket, &["dev"]).await;
     let arguments = format!(r#"{{"padding":"{}"}}"#, "x".repeat(SIZE));
     let mut call = async || {
@@ -59,7 +59,7 @@ async fn a_body_that_no_rule_looks_at_is_not_sent() {
     let first = call().await;
     assert!(first < SIZE / 10, "{first} bytes were sent to the broker");
 
-    // A rule that looks at the call: the proxy hears of it from the next answer, and sends the body.
+    // With a rule that inspects the call, the proxy learns this from the next answer, and sends the body.
     world.write("broker.toml", &rule("tools = { allow = [\"whoami\"] }"));
     broker.signal(Signal::HUP);
     deadline::within(broker.logged("the configuration was reloaded"), || "no reload".to_owned())
@@ -69,5 +69,5 @@ async fn a_body_that_no_rule_looks_at_is_not_sent() {
         assert!(whole > SIZE, "{whole} bytes were sent to the broker");
     }
     let log = broker.errors();
-    assert_eq!(log.matches("denial=BODY_REQUIRED").count(), 1, "it is refused once: {log}");
+    assert_eq!(log.matches("denial=BODY_REQUIRED").count(), 1, "the call is refused once: {log}");
 }

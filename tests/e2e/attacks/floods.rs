@@ -1,4 +1,4 @@
-//! Many of something small: connections that say nothing, and calls that are denied.
+//! Floods of small things: idle connections and denied calls.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use super::scene::Scene;
 use crate::metrics::get;
 use crate::setup::{connect, ping};
 
-/// F3: with a connection each for all descriptors that a process may have, nobody else gets in.
+/// F3: idle connections for all descriptors that a process may have would keep other callers out.
 #[tokio::test]
 async fn idle_connections_leave_room_for_others() {
     for rule in [String::new(), admitted()] {
@@ -15,46 +15,46 @@ async fn idle_connections_leave_room_for_others() {
         let attack = scene.attack(&["idle", "1100"]);
         attack.logged("placed").await;
         let mut new = connect(&scene.world.socket()).await;
-        scene.sign(&mut new, "dev").await.expect("another user gets in, and a signature");
+        scene.sign(&mut new, "dev").await.expect("another user can connect and gets a signature");
         drop(attack);
-        scene.calm_during(&["idle", "1100"], &[]).await;
+        scene.assert_bounded_cost(&["idle", "1100"], &[]).await;
     }
 }
 
-/// F3: the metrics port needs no permission at all.
+/// F3: connecting to the metrics port needs no permission.
 #[tokio::test]
-async fn idle_connections_to_the_metrics_leave_the_socket_alone() {
+async fn idle_connections_to_the_metrics_port_do_not_block_the_socket() {
     let Some(scene) = Scene::new("[metrics]\nlisten = \"127.0.0.1:0\"\n").await else { return };
     let line = scene.broker.logged("serving metrics").await;
     let address = line.split("address=").nth(1).unwrap().trim().to_owned();
     let attack = scene.attack(&["idle-tcp", &address, "1100"]);
     attack.logged("placed").await;
     let mut new = connect(&scene.world.socket()).await;
-    scene.sign(&mut new, "dev").await.expect("callers get in");
+    scene.sign(&mut new, "dev").await.expect("callers can connect");
     drop(attack);
-    scene.calm_during(&["idle-tcp", &address, "1100"], &[]).await;
-    assert!(get(&address, "/healthz").await.ends_with("ok\n"), "collectors get in again");
+    scene.assert_bounded_cost(&["idle-tcp", &address, "1100"], &[]).await;
+    assert!(get(&address, "/healthz").await.ends_with("ok\n"), "collectors can connect again");
 }
 
-/// F7: denials cost a stranger nothing; they must not fill the disk.
+/// F7: denials cost a caller without a rule nothing; their records must not fill the disk.
 #[tokio::test]
-async fn a_flood_of_denials_leaves_a_bounded_number_of_lines() {
+async fn a_flood_of_denials_logs_a_bounded_number_of_lines() {
     let Some(scene) = Scene::new("").await else { return };
-    let errors = scene.calm_during(&["denials", "20000"], &["denied="]).await;
+    let errors = scene.assert_bounded_cost(&["denials", "20000"], &["denied="]).await;
     let denied = errors.lines().find_map(|line| line.strip_prefix("placed denied=")).unwrap();
     assert!(denied.parse::<usize>().unwrap() >= 20_000, "{denied}");
-    let strangers = |text: &str| text.lines().filter(|line| line.contains("54321")).count();
+    let of_attacker = |text: &str| text.lines().filter(|line| line.contains("54321")).count();
     let audit = fs::read_to_string(scene.audit()).unwrap();
-    // A few at once, and a few a second.
-    let (records, lines) = (strangers(&audit), strangers(&scene.broker.errors()));
+    // A burst, then a few per second.
+    let (records, lines) = (of_attacker(&audit), of_attacker(&scene.broker.errors()));
     assert!((1..300).contains(&records), "{records} records");
-    assert!(lines < 300, "{lines} lines of the log");
+    assert!(lines < 300, "{lines} log lines");
 }
 
-/// F6: what a token's file does to one profile, it does to that one. (A pipe stands for a home that hangs; here it is
-/// refused without being waited for.)
+/// F6: a token file that hangs affects only its own profile. (A pipe stands for a home directory that hangs; here it is
+/// refused without waiting for it.)
 #[tokio::test]
-async fn a_token_cache_that_hangs_keeps_no_other_profile_waiting() {
+async fn a_token_cache_that_hangs_delays_no_other_profile() {
     use sha1::Digest as _;
 
     let Some(scene) = Scene::new("").await else { return };
@@ -75,7 +75,7 @@ async fn a_token_cache_that_hangs_keeps_no_other_profile_waiting() {
         rustix::fs::mknodat(rustix::fs::CWD, cache.join(name), fifo, mode, 0).unwrap();
     }
     fs::write(home.config_file(), config).unwrap();
-    // Their static keys would be used before the session.
+    // Their static keys would take precedence over the SSO session.
     let keys = fs::read_to_string(home.credentials_file()).unwrap();
     let keys = keys.replace("[staging]", "[staging-before]").replace("[prod]", "[prod-before]");
     fs::write(home.credentials_file(), keys).unwrap();
@@ -89,7 +89,7 @@ async fn a_token_cache_that_hangs_keeps_no_other_profile_waiting() {
         two.sign(asked("prod")),
         client.sign(asked("dev"))
     );
-    third.expect("it is signed");
+    third.expect("dev is signed");
     for refused in [one, two] {
         let refused = refused.expect_err("there is no token");
         assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");

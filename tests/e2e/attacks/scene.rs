@@ -1,4 +1,4 @@
-//! A broker that an attacker reaches, what it holds, and a polite caller's time.
+//! A broker that an attacker can reach: its memory, and the latency of a normal caller.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,12 +16,12 @@ use tonic::transport::Channel;
 
 use crate::setup::{World, connect, copy_program, own_uid, ping};
 
-/// A uid that is nobody's here.
+/// A uid without a user on this machine.
 pub(super) const ATTACKER: u32 = 54_321;
-/// What all callers together can make the broker hold (design.md).
-const MOST: u64 = 48 << 20;
-/// A polite caller's median, on a machine that does nothing else.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// The most that all callers together can make the broker hold (design.md).
+const MEMORY_LIMIT: u64 = 48 << 20;
+/// The limit of a normal caller's median latency, on an otherwise idle machine.
+const LATENCY_LIMIT: Duration = Duration::from_millis(50);
 const SAMPLES: usize = 40;
 
 pub(super) struct Scene {
@@ -29,7 +29,7 @@ pub(super) struct Scene {
     pub(super) broker: Process,
     pub(super) config: String,
     attacker: PathBuf,
-    /// The broker's resident size before anybody had attacked it.
+    /// The broker's resident size before any attack.
     idle: u64,
 }
 
@@ -40,25 +40,25 @@ pub(super) struct Attack {
 }
 
 impl Attack {
-    /// Waits until it has said `text`. It sends a lot, and a debug build reads that.
+    /// Waits until the attacker has logged `text`. It sends a lot, and a debug build is slow to read that.
     pub(super) async fn logged(&self, text: &str) {
         let mut ticks = tokio::time::interval(Duration::from_millis(20));
-        let said = async {
-            while !self.said(text) {
+        let logged = async {
+            while !self.has_logged(text) {
                 ticks.tick().await;
             }
         };
-        deadline::within_long(said, || format!("no {text:?} in {}", self.process.errors())).await;
+        deadline::within_long(logged, || format!("no {text:?} in {}", self.process.errors())).await;
     }
 
-    fn said(&self, text: &str) -> bool {
+    fn has_logged(&self, text: &str) -> bool {
         self.process.errors().contains(text)
     }
 }
 
 impl Scene {
-    /// A broker with a rule for our own user and `more`, on a socket that the other user may connect to. None: nobody here
-    /// can be the other user.
+    /// A broker with a rule for our own user and `more`, on a socket that the other user may connect to. `None` without
+    /// root, as the attacker can't run as another user then.
     pub(super) async fn new(more: &str) -> Option<Self> {
         if own_uid() != 0 {
             return None;
@@ -79,7 +79,7 @@ impl Scene {
         let config = world.configuration(&rules).replace("\"0660\"", &mode);
         let broker = world.broker(&config).await;
         let mut scene = Self { world, broker, config, attacker, idle: 0 };
-        // Keys are loaded, and everything that a polite caller needs is there.
+        // Loads the keys and all else that a normal caller needs.
         scene.median(None).await;
         scene.idle = memory::restart_peak(scene.broker.pid()).unwrap();
         Some(scene)
@@ -107,18 +107,18 @@ impl Scene {
         client.sign(ping(&self.world, profile)).await.map(tonic::Response::into_inner)
     }
 
-    /// The median time of a polite caller, of [`SAMPLES`] calls or as many as there are until `until` is done.
+    /// The median latency of a normal caller, over [`SAMPLES`] calls or more, until the attack `until` is in place.
     async fn median(&self, until: Option<&Attack>) -> Duration {
         let mut client = connect(&self.world.socket()).await;
         let mut times = Vec::new();
         let mut sample = async |times: &mut Vec<Duration>| {
             let started = Instant::now();
-            self.sign(&mut client, "dev").await.expect("a polite caller gets its signature");
+            self.sign(&mut client, "dev").await.expect("a normal caller gets its signature");
             times.push(started.elapsed());
         };
         if let Some(attack) = until {
             let placing = async {
-                while !attack.said("placed") {
+                while !attack.has_logged("placed") {
                     sample(&mut times).await;
                 }
             };
@@ -131,9 +131,9 @@ impl Scene {
         times[times.len() / 2]
     }
 
-    /// Holds an attack, and checks what it costs: memory, a polite caller's time, and descriptors afterwards. Gives what
-    /// the attacker says, each of `words` in it.
-    pub(super) async fn calm_during(&self, arguments: &[&str], words: &[&str]) -> String {
+    /// Runs an attack, and checks its cost: memory, a normal caller's latency, and descriptors afterwards. Returns what
+    /// the attacker logged, which contains each of `words`.
+    pub(super) async fn assert_bounded_cost(&self, arguments: &[&str], words: &[&str]) -> String {
         let pid = self.broker.pid();
         let before = self.median(None).await;
         let descriptors = memory::descriptors(pid).unwrap();
@@ -143,18 +143,18 @@ impl Scene {
         for word in words {
             attack.logged(word).await;
         }
-        // What one attack leaves behind counts for the next one.
+        // Memory that an attack leaves behind counts for the next one.
         let grown = memory::peak(pid).unwrap().saturating_sub(self.idle);
-        let said = attack.process.errors();
+        let logged = attack.process.errors();
         let shown = format!(
-            "{arguments:?}: {} KiB above {} KiB, median {during:?} after {before:?}; {said}",
+            "{arguments:?}: {} KiB above {} KiB, median {during:?} after {before:?}; {logged}",
             grown >> 10,
             self.idle >> 10
         );
         eprintln!("{shown}");
-        assert!(grown <= MOST, "memory: {shown}");
-        // Others work on this machine, and slow down the time before as well.
-        assert!(during <= PATIENCE + 4 * before, "latency: {shown}");
+        assert!(grown <= MEMORY_LIMIT, "memory: {shown}");
+        // Other processes on this machine slow down the calls before the attack as well.
+        assert!(during <= LATENCY_LIMIT + 4 * before, "latency: {shown}");
         drop(attack);
         let mut ticks = tokio::time::interval(Duration::from_millis(20));
         let given_back = async {
@@ -162,11 +162,11 @@ impl Scene {
                 ticks.tick().await;
             }
         };
-        deadline::within(given_back, || format!("descriptors are kept: {shown}")).await;
-        said
+        deadline::within(given_back, || format!("descriptors stay open: {shown}")).await;
+        logged
     }
 
-    /// The audit log's last record about the attacker.
+    /// The last audit record about the attacker.
     pub(super) async fn last_record_of_the_attacker(&self) -> Value {
         let text = fs::read_to_string(self.audit()).unwrap();
         let mut records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
