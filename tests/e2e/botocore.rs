@@ -1,8 +1,8 @@
 //! botocore, and so the AWS CLI, as the reference for AWS files.
 //!
-//! One process of Python says whose identity botocore uses, one of ours whose the broker uses, for the same files and
-//! environments. Each difference that isn't a refusal on our side is a failure: the worst that this product can do is
-//! to sign as somebody else.
+//! For the same files and environments, a Python process reports the identity that botocore uses, and one of ours the
+//! identity that the broker uses. Each difference that isn't a refusal on our side is a failure: the worst error of
+//! this product is to sign as another identity.
 
 mod files;
 mod identity;
@@ -27,33 +27,33 @@ use self::identity::{Difference, Identity, judge};
 pub(crate) use self::twin::Botocore;
 use self::twin::Ours;
 
-/// How many pairs of files there are in a run, unless `SIGWARD_TEST_PAIRS` says otherwise.
+/// The number of pairs of files per run, unless `SIGWARD_TEST_PAIRS` is set.
 const PAIRS: u64 = 2_000;
-/// So many are compared at a time: they stand on the disk together.
+/// The number of pairs that are compared, and on the disk, at a time.
 const BATCH: u64 = 250;
-/// Of the first pair, unless `SIGWARD_TEST_SEED` says otherwise: a failure names the seed of its pair.
+/// The seed of the first pair, unless `SIGWARD_TEST_SEED` is set. A failure names the seed of its pair.
 const SEED: u64 = 20_261_126;
-/// So many failures of each kind are shown in full.
+/// The number of failures of each kind that are shown in full.
 const SHOWN: usize = 4;
 
-/// What came of all pairs.
+/// The results of all pairs.
 #[derive(Default)]
 struct Tally {
     asked: usize,
-    /// Both sign, as the same.
+    /// Both sign, as the same identity.
     same: usize,
-    /// Neither does.
+    /// Neither signs.
     neither: usize,
-    /// We ask AWS itself, to which there is no way in a test: the profile names no other endpoint.
+    /// We ask the real AWS, which no test reaches: the profile names no other endpoint.
     out_of_reach: usize,
-    /// We refuse, and botocore signs: how often, by the words of the refusal, and in which pair first.
+    /// We refuse and botocore signs: how often, by the message of the refusal, and the first seed.
     refused: BTreeMap<String, (usize, u64)>,
     /// By kind.
     failures: BTreeMap<String, Vec<String>>,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn aws_files_mean_what_they_mean_to_botocore() {
+async fn aws_files_give_the_same_identity_as_in_botocore() {
     let pairs = number("SIGWARD_TEST_PAIRS").unwrap_or(PAIRS);
     let seed = number("SIGWARD_TEST_SEED").unwrap_or(SEED);
     let keys = KeyTable::default();
@@ -138,11 +138,11 @@ impl Tally {
     }
 
     fn verdict(&self) {
-        // A broker that refuses everything is never wrong.
+        // The control: a broker that refuses everything is never wrong.
         let most = self.asked / 3;
-        assert!(self.same > most, "only {} of {} sign, as the same", self.same, self.asked);
+        assert!(self.same > most, "only {} of {} sign as the same identity", self.same, self.asked);
         let out_of_reach = self.out_of_reach;
-        assert!(out_of_reach < 5 + self.asked / 50, "{out_of_reach} ask an AWS that isn't there");
+        assert!(out_of_reach < 5 + self.asked / 50, "{out_of_reach} ask the real AWS");
         let shown = self.failures.values().flat_map(|failures| failures.iter().take(SHOWN));
         let shown = shown.cloned().collect::<Vec<_>>().join("\n\n");
         assert!(self.failures.is_empty(), "differences from botocore:\n{shown}");
@@ -152,15 +152,15 @@ impl Tally {
             None => what.clone(),
         };
         let shown: Vec<_> = wrong.iter().map(shown).collect();
-        assert!(wrong.is_empty(), "refusals without a reason:\n{}", shown.join("\n"));
+        assert!(wrong.is_empty(), "refusals that aren't known:\n{}", shown.join("\n"));
     }
 }
 
-/// A pair of files on the disk.
+/// A pair of files, on the disk.
 struct World {
     pair: Pair,
     directory: TempDir,
-    /// The URL of the AWS of the tests.
+    /// The URL of the test AWS.
     aws: String,
 }
 
@@ -185,7 +185,8 @@ impl World {
         }
         fs::write(path.join("token"), "web-token").unwrap();
         let program = path.join("process");
-        // A link: a program that this process writes may be open in a child that another test starts.
+        // A link, not a file: one written by this process may still be open in a child of another test, and can't be
+        // run then.
         std::os::unix::fs::symlink(process(), program).unwrap();
         world
     }
@@ -236,7 +237,7 @@ impl World {
         self.pair.profiles.iter().map(question).collect()
     }
 
-    /// All that it takes to look at a failure.
+    /// Everything needed to analyze a failure.
     fn shown(&self, profile: Option<&str>) -> String {
         let text = |bytes: &[u8]| bytes.escape_ascii().to_string().replace("\\n", "\n    ");
         let credentials = self.pair.credentials.as_deref().map_or("(none)".to_owned(), text);
@@ -253,7 +254,7 @@ fn process() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/botocore/process.sh")
 }
 
-/// The words of a refusal without what is different each time.
+/// The message of a refusal, without the parts that vary.
 fn general(words: &str) -> String {
     let mut general = String::new();
     for word in words.split(' ') {
@@ -265,11 +266,8 @@ fn general(words: &str) -> String {
     general.trim_end().to_owned()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a longer run is asked for by hand, for this test alone"
-)]
+#[expect(clippy::disallowed_methods, reason = "a longer run of this test is requested by hand")]
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} isn't a number")))
 }

@@ -1,4 +1,4 @@
-//! The cases of `tests/cases`: what people met and reported, as data. Whatever is dropped in there is run.
+//! The cases of `tests/cases`: what users met and reported, as data. All files in there are run.
 //!
 //! All failures of all cases are reported at once.
 
@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use futures_util::StreamExt as _;
 
-/// So many cases run at a time.
+/// The number of cases that run at the same time.
 const AT_A_TIME: usize = 4;
 
-/// What is in a directory of `tests/cases`, in order.
+/// The entries of a directory of `tests/cases`, sorted.
 fn found(kind: &str) -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases").join(kind);
     let entries = fs::read_dir(directory).expect("the cases");
@@ -24,7 +24,7 @@ fn found(kind: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Runs all of them, each in a task of its own, and fails with everything that any of them found wrong.
+/// Runs each case in its own task, and fails with all errors of all cases.
 async fn run_all<F>(cases: Vec<PathBuf>, run: impl Fn(PathBuf) -> F)
 where
     F: Future<Output = Vec<String>> + Send + 'static,
@@ -36,7 +36,7 @@ where
         async move {
             let wrong = match run.await {
                 Ok(wrong) => wrong,
-                Err(panicked) => vec![words_of(panicked)],
+                Err(panicked) => vec![panic_message(panicked)],
             };
             (name, wrong)
         }
@@ -57,8 +57,8 @@ where
     assert!(reports.is_empty(), "{} of {count} cases are wrong:\n{report}", reports.len());
 }
 
-/// What a case that panicked said.
-fn words_of(error: tokio::task::JoinError) -> String {
+/// The message of a case that panicked.
+fn panic_message(error: tokio::task::JoinError) -> String {
     let Ok(payload) = error.try_into_panic() else { return "was cancelled".to_owned() };
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| payload.downcast_ref::<&str>().copied());

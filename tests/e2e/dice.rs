@@ -1,14 +1,14 @@
-//! Numbers that are the same in every run, so that a failure can be looked at again.
+//! Random numbers that are the same in every run, so that a failure can be reproduced.
 
 pub(crate) struct Dice(u64);
 
 impl Dice {
-    /// Seeds that are near each other give sequences that have nothing in common (splitmix64).
+    /// Similar seeds give unrelated sequences (splitmix64).
     pub(crate) fn new(seed: u64) -> Self {
         let mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        // It has to be anything but 0.
+        // The state must not be 0.
         Self((mixed ^ (mixed >> 31)) | 1)
     }
 
@@ -16,11 +16,11 @@ impl Dice {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        // The low bits of this kind of generator are the worst.
+        // The low bits of this kind of generator are the least random.
         usize::try_from((self.0 >> 20) % sides as u64).unwrap()
     }
 
-    /// Whether something happens that happens so often in a hundred times.
+    /// Whether something with this probability happens.
     pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.roll(100) < percent
     }

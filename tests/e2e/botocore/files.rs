@@ -1,6 +1,6 @@
-//! Pairs of AWS files as people and their tools write them, and as nobody should.
+//! Pairs of AWS files, as people and tools write them, and with unusual and faulty contents.
 //!
-//! Each is made of a number alone. What is likely is common: most lines are plain, so that most pairs mean something.
+//! Each is generated from a seed. Likely contents are frequent: most lines are plain, so that most pairs are usable.
 
 use std::collections::BTreeMap;
 
@@ -12,22 +12,21 @@ use crate::dice::Dice;
 #[derive(Debug)]
 pub(super) struct Pair {
     pub(super) seed: u64,
-    /// `{dir}` stands for the directory above the home, `{aws}` for the URL of the AWS of the tests.
+    /// `{dir}` stands for the directory above the home, `{aws}` for the URL of the test AWS.
     pub(super) config: Vec<u8>,
     pub(super) credentials: Option<Vec<u8>>,
-    /// Beside `HOME`.
+    /// Variables other than `HOME`.
     pub(super) environment: BTreeMap<&'static str, String>,
-    /// Whether files or environment are to name the endpoints. If not, botocore asks AWS itself, and we the AWS of the
-    /// tests.
+    /// Whether files or environment may name the endpoints. If not, botocore asks the real AWS, and we ask the test
+    /// AWS.
     pub(super) names_endpoints: bool,
-    /// None is the default chain.
+    /// `None` is the default chain.
     pub(super) profiles: Vec<Option<String>>,
 }
 
-/// Names of profiles.
 const NAMES: [&str; 9] =
     ["p", "q", "base", "default", "My Corp", "prod-é", "team/dev", "p x", "a]b"];
-/// Names of an `sso-session`, and start URLs: there is a token for each.
+/// Names of `sso-session` sections, and a start URL: there is a token for each.
 pub(super) const SESSIONS: [&str; 4] =
     ["corp", "My Corp Ltd", "soç", "https://my.awsapps.com/start"];
 const REGIONS: [&str; 5] =
@@ -42,14 +41,14 @@ const KEYS: [(&str, &str); 3] =
 
 type Settings = Vec<(String, String)>;
 
-/// What says where the services are that give credentials.
+/// What names the endpoints of the services that issue credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Endpoints {
     /// Nothing.
     Unnamed,
-    /// A variable for all of them, and for some their own.
+    /// A variable for all services, and for some a variable of their own.
     Variables,
-    /// The profile. One that names none is sent to AWS itself, where no test gets through to.
+    /// The profile. Without endpoints in it, requests go to the real AWS, which no test reaches.
     Profile,
 }
 
@@ -63,7 +62,7 @@ impl Endpoints {
     }
 }
 
-/// The pair of that number.
+/// Generates the pair of a seed.
 pub(super) fn pair(seed: u64) -> Pair {
     let mut dice = Dice::new(seed);
     let names = names(&mut dice);
@@ -94,7 +93,7 @@ pub(super) fn pair(seed: u64) -> Pair {
             if dice.chance(50) {
                 add(&mut settings, "sso_registration_scopes", "sso:account:access");
             }
-            // What all profiles of the session share.
+            // Settings shared by all profiles of the session.
             if dice.chance(10) {
                 add(
                     &mut settings,
@@ -113,12 +112,12 @@ pub(super) fn pair(seed: u64) -> Pair {
     }
     if dice.chance(4) {
         let to = if dice.chance(70) { &mut config } else { &mut credentials };
-        to.push((("", "DEFAULT"), of_all(&mut dice, &names)));
+        to.push((("", "DEFAULT"), default_section(&mut dice, &names)));
     }
     if dice.chance(5) {
         config.push((("", "plugins"), vec![("region".to_owned(), "us-west-1".to_owned())]));
     }
-    // The order of sections, and sections that stand twice.
+    // Changes the order of sections, and repeats some.
     for sections in [&mut config, &mut credentials] {
         if sections.len() > 1 && dice.chance(50) {
             let (from, to) = (dice.roll(sections.len()), dice.roll(sections.len()));
@@ -159,7 +158,7 @@ fn names(dice: &mut Dice) -> Vec<String> {
     names
 }
 
-/// Two of them at most: a pair with another one teaches more than a third question.
+/// At most two profiles: a further pair finds more than a third question about this one.
 fn asked(dice: &mut Dice, mut names: Vec<String>) -> Vec<Option<String>> {
     while names.len() > 2 {
         names.remove(dice.roll(names.len()));
@@ -174,7 +173,7 @@ fn asked(dice: &mut Dice, mut names: Vec<String>) -> Vec<Option<String>> {
     asked
 }
 
-/// What the config file and the credentials file say of a profile.
+/// The settings of a profile in the config file and in the credentials file.
 fn profile(dice: &mut Dice, name: &str, names: &[String]) -> (Settings, Settings) {
     let (mut ours, mut theirs) = (Settings::new(), Settings::new());
     if dice.chance(70) {
@@ -204,7 +203,7 @@ fn profile(dice: &mut Dice, name: &str, names: &[String]) -> (Settings, Settings
             leftover(dice, settings, names);
         }
     }
-    // Nested settings are for the end: what follows an indented line may belong to it.
+    // Nested settings come last: a line after an indented one may belong to it.
     if dice.chance(10) {
         add(&mut ours, "s3", "\n  addressing_style = path\n  max_concurrent_requests = 20");
     }
@@ -233,7 +232,7 @@ fn keys(dice: &mut Dice, settings: &mut Settings) {
         _ => {}
     }
     if dice.chance(3) {
-        // Half of it.
+        // Only one half of the pair of keys.
         let at = dice.roll(2);
         settings.remove(at);
     }
@@ -256,7 +255,7 @@ fn role(dice: &mut Dice, ours: &mut Settings, theirs: &mut Settings, name: &str,
             return;
         }
     }
-    // Mostly not itself: that needs keys beside the role.
+    // Mostly another profile: a profile that is its own source needs keys in addition to the role.
     let others: Vec<_> = names.iter().filter(|other| *other != name).collect();
     let itself = others.is_empty() || dice.chance(25);
     let source = if itself { name } else { others[dice.roll(others.len())] };
@@ -272,7 +271,7 @@ fn role(dice: &mut Dice, ours: &mut Settings, theirs: &mut Settings, name: &str,
             add(settings, setting, value);
         }
     }
-    // Keys of the same name, for the role or forgotten there.
+    // Keys in the same profile, used by the role or left over.
     if dice.chance(if source == name { 80 } else { 25 }) {
         let file = if dice.chance(70) { theirs } else { ours };
         keys(dice, file);
@@ -297,7 +296,7 @@ fn sso(dice: &mut Dice, settings: &mut Settings) {
     }
 }
 
-/// A program that tells its arguments.
+/// A program that returns its arguments.
 fn process(dice: &mut Dice) -> String {
     let arguments = dice.one_of(&[
         "",
@@ -324,7 +323,7 @@ fn process(dice: &mut Dice) -> String {
     format!("{{dir}}/process{arguments}")
 }
 
-/// What is in a profile beside what it is for.
+/// Settings that don't belong to the profile's credential source.
 fn leftover(dice: &mut Dice, settings: &mut Settings, names: &[String]) {
     match dice.roll(12) {
         0 => keys(dice, settings),
@@ -342,7 +341,7 @@ fn leftover(dice: &mut Dice, settings: &mut Settings, names: &[String]) {
     }
 }
 
-/// A `services` section: where the services are that give credentials, or others.
+/// A `services` section with the endpoints of credential services, or of others.
 fn services(dice: &mut Dice, endpoints: Endpoints) -> Settings {
     let mut settings = Settings::new();
     for service in ["sts", "sso", "sso_oidc"] {
@@ -360,8 +359,8 @@ fn services(dice: &mut Dice, endpoints: Endpoints) -> Settings {
     settings
 }
 
-/// What `[DEFAULT]` says for all sections of its file.
-fn of_all(dice: &mut Dice, names: &[String]) -> Settings {
+/// The settings of `[DEFAULT]`, for all sections of its file.
+fn default_section(dice: &mut Dice, names: &[String]) -> Settings {
     let mut settings = Settings::new();
     add(&mut settings, "region", dice.one_of(&REGIONS));
     match dice.roll(7) {
@@ -424,7 +423,7 @@ fn environment(
 }
 
 fn add(settings: &mut Settings, name: &str, value: &str) {
-    // One name stands twice where the spelling says so, not here.
+    // Repeated names are the task of `spelling`.
     if !settings.iter().any(|(known, _)| known == name) {
         settings.push((name.to_owned(), value.to_owned()));
     }

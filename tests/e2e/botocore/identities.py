@@ -1,11 +1,11 @@
-"""Tells whose identity botocore, and so the AWS CLI, uses for AWS files and an environment.
+"""Reports the identity that botocore, and so the AWS CLI, uses for AWS files and an environment.
 
-Reads requests as JSON lines and answers each with one line. STS, IAM Identity Center and container endpoints are played
-at the edge of botocore's HTTP client: everything above it is botocore as it is, down to the signature.
+Reads requests as JSON lines and answers each with one line. STS, IAM Identity Center and container endpoints are
+simulated below botocore's HTTP client: everything above is the real botocore, including the signature.
 
 A request: `home`, `env` (the whole environment), `profile` (or null), `passwd_home`, `aws` (as in a case.json), and
-`repair`: where a file can't be parsed, the sections at fault are taken out and named in the answer (`removed`).
-An answer: the identity, or `error`. With `must_refuse` the profile builds on a section that was taken out.
+`repair`: if a file can't be parsed, the faulty sections are removed, and named in the answer (`removed`).
+An answer: the identity, or `error`. With `must_refuse` the profile depends on a removed section.
 """
 
 import configparser
@@ -23,7 +23,7 @@ def no_terminal(*_args, **_kwargs):
     raise EOFError
 
 
-# Before botocore takes it over as a default argument.
+# Before botocore uses it as a default argument.
 getpass.getpass = no_terminal
 
 import botocore.auth  # noqa: E402
@@ -42,7 +42,7 @@ PLACES = ("all", "file", "loc", "sts", "sso")
 
 
 class Aws:
-    """What the services answer to one request of ours, and what they were asked."""
+    """The answers of the services for one of our requests, and the requests that they received."""
 
     def __init__(self, answers):
         self.answers = answers
@@ -159,7 +159,7 @@ class Aws:
 
 
 def place(url):
-    """Which endpoint was asked: AWS's own by its name, another one by the first part of the path."""
+    """The endpoint of a request: the host name of AWS, or the first part of the path of another one."""
     if not url.hostname.startswith("127."):
         return url.hostname
     first = url.path.split("/")[1]
@@ -176,7 +176,7 @@ def problem(error):
 
 
 class Raw:
-    """As much of a response of urllib3 as botocore looks at."""
+    """The part of a response of urllib3 that botocore uses."""
 
     def __init__(self, body):
         self.body = body
@@ -198,7 +198,7 @@ botocore.httpsession.URLLib3Session.send = send
 
 
 def signing(add_auth):
-    """The same signer; it says which secret it signs with."""
+    """The same signer, which also records the secret that it signs with."""
 
     def noted(signer, request):
         AWS.secret = signer.credentials.secret_key
@@ -225,7 +225,7 @@ def new_session(request):
 
 
 def identity(request):
-    """Whose identity it is, as botocore has it."""
+    """The identity, according to botocore."""
     session = new_session(request)
     credentials = session.get_credentials()
     if credentials is None:
@@ -234,7 +234,7 @@ def identity(request):
     answer = {
         "key": frozen.access_key,
         "secret": frozen.secret_key,
-        # The signer takes an empty one for none.
+        # The signer handles an empty token as none.
         "token": frozen.token or None,
         "hops": [],
         "region": session.get_config_variable("region"),
@@ -276,13 +276,13 @@ def sections_of(text):
 
 
 def repair(path):
-    """Takes out the sections that configparser objects to, one after another.
+    """Removes the sections that configparser refuses, one after another.
 
-    Answers their names, with None for what stands before the first section, and the text that is left.
+    Returns their names, with None for lines before the first section, and the remaining text.
     """
     with open(path, "rb") as file:
         data = file.read()
-    # Where universal newlines end a line, as for configparser.
+    # With universal newlines, as in configparser.
     text = data.decode("utf-8", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
     removed = []
     while True:
@@ -300,7 +300,7 @@ def repair(path):
 
 
 def faults(text):
-    """The names of the sections that make configparser or botocore give the text up."""
+    """The names of the sections that make configparser or botocore refuse the text."""
     lines, ranges = sections_of(text)
 
     def at(number):
@@ -339,7 +339,7 @@ def named(section, kind):
 
 
 def repaired(request):
-    """The identity with the sections at fault taken out of the files."""
+    """The identity after the faulty sections were removed from the files."""
     removed = []
     for variable, usual in (
         ("AWS_CONFIG_FILE", ".aws/config"),
@@ -365,7 +365,7 @@ def repaired(request):
 
 
 def builds_on(request, removed):
-    """Whether the profile, or one that it builds on, stands in a section that was taken out."""
+    """Whether the profile, or one that it depends on, is in a removed section."""
 
     def gone(kind, name):
         return any(
@@ -378,7 +378,7 @@ def builds_on(request, removed):
         session = new_session(request)
         profiles = session.full_config["profiles"]
         name = session.get_config_variable("profile") or "default"
-    except Exception:  # noqa: BLE001 - whatever it is, the profile can't be used
+    except Exception:  # noqa: BLE001 - after any error, the profile can't be used
         return True
     seen = set()
     while name not in seen:
@@ -387,12 +387,12 @@ def builds_on(request, removed):
         if gone("profile", name):
             return True
         for kind, key in (("sso-session", "sso_session"), ("services", "services")):
-            # Of the services, those of the profile that is named count.
+            # Only the services of the requested profile matter.
             if kind == "services" and len(seen) > 1:
                 continue
             if key in settings and gone(kind, settings[key]):
                 return True
-        # Keys of a source come before a role of it.
+        # Keys of a source take precedence over its role.
         if len(seen) > 1 and {"aws_access_key_id", "aws_secret_access_key"} & settings.keys():
             return False
         if "role_arn" in settings and "source_profile" in settings:
@@ -406,7 +406,7 @@ def attempt(request):
     AWS = Aws(request.get("aws") or {})
     try:
         return identity(request)
-    except Exception as error:  # noqa: BLE001 - each is an answer
+    except Exception as error:  # noqa: BLE001 - every error is an answer
         return {"error": f"{type(error).__name__}: {error}", "parse": isinstance(error, ConfigParseError)}
 
 
@@ -415,7 +415,7 @@ def answer(request):
     os.environ.update(request["env"])
     home = request["env"].get("HOME") or request.get("passwd_home") or "/nonexistent"
     pwd.getpwuid = lambda _uid: pwd.struct_passwd(("u", "x", 0, 0, "", home, "/bin/sh"))
-    # These were made of the home of this process.
+    # These depend on the home of this process.
     cache = os.path.join(home, ".aws", "sso", "cache")
     botocore.credentials.SSOProvider._SSO_TOKEN_CACHE_DIR = cache
     botocore.tokens.SSOTokenProvider._SSO_TOKEN_CACHE_DIR = cache
@@ -428,7 +428,7 @@ def answer(request):
 def main():
     for line in sys.stdin:
         text = json.dumps(answer(json.loads(line)), ensure_ascii=False)
-        # An error may quote bytes that are no text.
+        # An error may quote bytes that aren't text.
         sys.stdout.buffer.write(text.encode("utf-8", "replace") + b"\n")
         sys.stdout.buffer.flush()
 

@@ -1,11 +1,11 @@
-//! One form for what both sides say, and what a difference is.
+//! A common form for the answers of both sides, and their differences.
 
 use std::fmt;
 
 use serde_json::{Value, json};
 use sigward_tests::known_aws::Asked;
 
-/// What a request would be signed with, and where that is from; the same form for both sides.
+/// What a request would be signed with, and the origin of those keys, in the same form for both sides.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Identity {
     Signs(Value),
@@ -13,31 +13,31 @@ pub(super) enum Identity {
 }
 
 /// The key in the environment of each pair.
-const OF_ENVIRONMENT: &str = "AKIDENV";
+const ENVIRONMENT_KEY: &str = "AKIDENV";
 
-/// What isn't the same.
+/// A difference between both sides.
 #[derive(Debug)]
 pub(super) enum Difference {
-    /// We refuse what botocore signs, in these words.
+    /// We refuse what botocore signs, with this message.
     Refused(String),
-    /// We ask AWS itself, as botocore does, and don't reach it.
+    /// We ask the real AWS, as botocore does, and can't reach it.
     OutOfReach,
-    /// We sign as somebody else, or where botocore doesn't.
+    /// We sign as another identity, or where botocore doesn't sign.
     Wrong { kind: String, what: String },
 }
 
 impl Identity {
-    /// Ours: AWS kept how each request was signed.
+    /// Our identity: the test AWS recorded how each request was signed.
     pub(super) fn ours(answer: &Value, asked: &[Asked]) -> Self {
         if let Some(why) = answer["refused"].as_str() {
             return Self::Refuses(why.to_owned());
         }
         let number = answer["arn"].as_str().and_then(|arn| arn.rsplit('/').next()?.parse().ok());
         let find = |asked: &&Asked| Some(asked.number) == number;
-        let called = asked.iter().find(find).expect("the request that told the ARN");
+        let called = asked.iter().find(find).expect("the request that returned the ARN");
         let mut hops = Vec::new();
         let mut key = called.key.as_str();
-        // What wasn't signed has no key, and what gave none out issued none.
+        // Unsigned requests have no key, and requests that issued no credentials have an empty one.
         while let Some(hop) = asked.iter().find(|asked| asked.issued == key && !key.is_empty()) {
             hops.insert(0, shown_hop(hop));
             key = &hop.key;
@@ -51,7 +51,7 @@ impl Identity {
         }))
     }
 
-    /// botocore's. Where the pair doesn't name endpoints, it asks AWS itself.
+    /// The identity of botocore. If the pair names no endpoints, botocore asks the real AWS.
     fn theirs(answer: &Value, names_endpoints: bool) -> Self {
         if let Some(error) = answer["error"].as_str() {
             return Self::Refuses(error.to_owned());
@@ -82,7 +82,7 @@ impl Identity {
 fn shown_hop(hop: &Asked) -> Value {
     let some = |text: &str| Some(general(text).to_owned()).filter(|text| !text.is_empty());
     let mut parameters = hop.parameters.clone();
-    // Ours, where the profile names none.
+    // Our own session name, used if the profile names none, isn't compared.
     parameters.retain(|name, value| name != "RoleSessionName" || !value.starts_with("sigward-"));
     json!({
         "role": hop.role,
@@ -95,13 +95,13 @@ fn shown_hop(hop: &Asked) -> Value {
     })
 }
 
-/// What stands before ` #` or ` ;`.
+/// The text before ` #` or ` ;`.
 fn without_comment(text: &str) -> &str {
     let end = [" #", " ;"].iter().filter_map(|comment| text.find(comment)).min();
     text[..end.unwrap_or(text.len())].trim_end()
 }
 
-/// What AWS gave out is numbered; any of a kind is the same.
+/// AWS numbers the credentials that it issues; all of one kind compare equal.
 fn general(text: &str) -> &str {
     let kinds = ["AKIDROLE", "rolesecret", "roletok", "AKIDSSO", "ssosecret", "ssotok"];
     kinds.into_iter().find(|kind| text.starts_with(kind)).unwrap_or(text)
@@ -119,7 +119,7 @@ impl fmt::Display for Identity {
 /// Compares both sides.
 ///
 /// # Errors
-/// What isn't the same.
+/// The difference between both sides.
 pub(super) fn judge(
     answer: &Value,
     ours: &Identity,
@@ -141,25 +141,25 @@ pub(super) fn judge(
         }
         (Identity::Signs(_), Identity::Refuses(why)) => Err(Difference::Refused(why.clone())),
         (Identity::Refuses(_), Identity::Refuses(_)) => Ok(()),
-        // Keys of the environment are nobody's section.
+        // Keys from the environment don't depend on any section.
         (_, Identity::Signs(identity))
-            if answer["must_refuse"] == true && identity["key"] != OF_ENVIRONMENT =>
+            if answer["must_refuse"] == true && identity["key"] != ENVIRONMENT_KEY =>
         {
             wrong("the profile builds on a section that can't be parsed".to_owned())
         }
-        // A comment behind a region: other SDKs cut it off, and no request of botocore's could be made.
+        // A comment after a region: other SDKs remove it, and botocore can't make any request.
         (Identity::Refuses(why), Identity::Signs(_))
             if why.starts_with("InvalidRegionError") && without_comment(why) != why =>
         {
             Ok(())
         }
-        // `s3` without its block: no client of botocore's can be made, for whatever service.
+        // `s3` without its block: botocore can't make a client for any service.
         (Identity::Refuses(why), Identity::Signs(_))
             if why == "AttributeError: 'str' object has no attribute 'get'" =>
         {
             Ok(())
         }
-        // botocore makes no client of an endpoint that is named, where no region is. Ours is that of the MCP server.
+        // botocore makes no client without a region, even with an endpoint. We use the region of the MCP server.
         (Identity::Refuses(why), Identity::Signs(identity))
             if why.starts_with("NoRegionError") && identity["region"].is_null() =>
         {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A credential_process that tells its arguments in the session token: what a header may hold stays, the rest is `_`.
+# A credential_process that returns its arguments in the session token; characters that headers can't hold become `_`.
 token=args
 for argument; do
     token="$token|"

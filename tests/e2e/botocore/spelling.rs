@@ -1,13 +1,13 @@
-//! How sections and settings are written: plain most of the time, and in every other way that parsers differ on.
+//! The spelling of sections and settings: plain most of the time, else in each way that parsers differ on.
 
 use crate::dice::Dice;
 
-/// A kind (`profile`, `sso-session`, `services`; empty in the credentials file) and a name, with what is set.
+/// A kind (`profile`, `sso-session`, `services`; empty in the credentials file) and a name, with the settings.
 pub(super) type Section<'a> = ((&'a str, &'a str), Vec<(String, String)>);
 
-/// How odd a pair of files is written.
+/// How unusual the spelling of a pair of files is.
 pub(super) struct Spelling {
-    /// How often in a hundred times a line isn't plain.
+    /// The percentage of lines that aren't plain.
     odd: usize,
 }
 
@@ -48,7 +48,7 @@ impl Spelling {
             bytes = bytes.split(|byte| *byte == b'\n').collect::<Vec<_>>().join(end);
         }
         if self.is_odd(dice) && dice.chance(8) && !bytes.is_empty() {
-            // Latin-1, or a file that is none.
+            // Latin-1, or bytes that aren't text.
             let at = dice.roll(bytes.len());
             bytes.insert(at, [0xe9, 0, 0xff][dice.roll(3)]);
         }

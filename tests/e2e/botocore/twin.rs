@@ -1,4 +1,4 @@
-//! The two processes that are asked the same questions.
+//! The two processes that answer the same questions.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -18,17 +18,17 @@ struct Process {
 impl Process {
     fn start(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().expect("it starts");
+        let mut child = command.spawn().expect("the process starts");
         let input = child.stdin.take().expect("piped");
         let output = BufReader::new(child.stdout.take().expect("piped")).lines();
         Self { input, output, child }
     }
 
-    /// The processor time that it has taken, in seconds.
+    /// The processor time used so far, in seconds.
     fn processor_time(&self) -> f64 {
-        let pid = self.child.id().expect("it runs");
+        let pid = self.child.id().expect("the process runs");
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // Behind the name: the state is the first field, and both times are in hundredths.
+        // After the name: the state is the first field, and both times are in hundredths of a second.
         let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
         let ticks = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
         ticks.sum::<f64>() / 100.0
@@ -40,31 +40,31 @@ impl Process {
         let Self { input, output, .. } = self;
         let asking = async {
             for line in &lines {
-                input.write_all(format!("{line}\n").as_bytes()).await.expect("it reads");
+                input.write_all(format!("{line}\n").as_bytes()).await.expect("the process reads");
             }
         };
-        let hearing = async {
+        let reading = async {
             let mut answers = Vec::new();
             while answers.len() < lines.len() {
                 let line = deadline::within(output.next_line(), || "no answer".to_owned()).await;
-                let line = line.unwrap().expect("it goes on");
+                let line = line.unwrap().expect("the process hasn't ended");
                 answers.push(serde_json::from_str(&line).expect("JSON"));
             }
             answers
         };
-        tokio::join!(asking, hearing).1
+        tokio::join!(asking, reading).1
     }
 }
 
-/// botocore. What it is asked and what it answers stands in `identities.py`.
+/// botocore. `identities.py` documents the questions and answers.
 pub(crate) struct Botocore(Process);
 
 impl Botocore {
     pub(crate) fn start() -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/botocore/identities.py");
         let mut command = processes::command(tools::python());
-        // Files are UTF-8, as they are for the AWS CLI; nothing is left beside the script.
-        // It is to sign in Python, where it can be seen with what.
+        // Without the CRT, botocore signs in Python, where the script sees the key. Files are UTF-8, as for the AWS
+        // CLI, and no bytecode is written next to the script.
         command.env("BOTO_DISABLE_CRT", "true");
         command.env("PYTHONUTF8", "1").env("PYTHONDONTWRITEBYTECODE", "1").arg(script);
         Self(Process::start(command))
@@ -83,18 +83,18 @@ impl Botocore {
     }
 }
 
-/// The broker, as `src/bin/identities.rs` asks it.
+/// The broker, as `src/bin/identities.rs` calls it.
 ///
-/// Keys and what gives keys to a container it reads from the environment of its process, which can't be another one for
-/// each question: there are two processes, one of them with [`IN_CONTAINER`]. The spellings of these variables (half of
-/// a key, two names of the token) are left to the tests of the broker's `source/environment.rs`.
+/// It reads keys and the container variables from the environment of its process, which can't change between questions:
+/// there are two processes, one of them with [`IN_CONTAINER`]. The spellings of these variables (half of a key, two
+/// names of the token) are left to the tests of the broker's `source/environment.rs`.
 pub(super) struct Ours {
     aws: String,
     plain: Process,
     in_container: Process,
 }
 
-/// The variables of a container that has keys of its own, too. `{aws}` stands for the AWS of the tests.
+/// The variables of a container that also has keys. `{aws}` stands for the URL of the test AWS.
 pub(super) const IN_CONTAINER: [(&str, &str); 3] = [
     ("AWS_ACCESS_KEY_ID", "AKIDENV"),
     ("AWS_SECRET_ACCESS_KEY", "envsecret"),
@@ -102,12 +102,12 @@ pub(super) const IN_CONTAINER: [(&str, &str); 3] = [
 ];
 
 impl Ours {
-    /// It asks the AWS at `aws`.
+    /// Starts both processes; they ask the AWS at `aws`.
     pub(super) fn start(aws: &str) -> Self {
         let command = || {
             let mut command = processes::command(Path::new(env!("CARGO_BIN_EXE_identities")));
             command.env("AWS_EC2_METADATA_DISABLED", "true");
-            // Whoever asks AWS itself is told at once that there is no way to it.
+            // Requests to the real AWS fail at once.
             command.env("HTTPS_PROXY", "http://127.0.0.1:9");
             command
         };
@@ -130,7 +130,7 @@ impl Ours {
             let names_endpoints = question["names_endpoints"] == true;
             let environment = question["env"].as_object_mut().expect("an environment");
             let [id, secret, _] = IN_CONTAINER.map(|(name, _)| environment.contains_key(name));
-            // As the command line of the broker: no key is passed on.
+            // As on the command line of the broker, no key is passed on.
             environment.retain(|name, _| {
                 !["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].contains(&name.as_str())
             });

@@ -1,10 +1,10 @@
-//! Cases of AWS files and environments: the identity of the AWS CLI, or a refusal in words that help.
+//! Cases of AWS files and environments: the identity of the AWS CLI, or a refusal with a helpful message.
 //!
 //! The real programs run each case against an AWS and an MCP server that verify every signature: `check`, and a proxy
-//! with its private broker. What botocore makes of it is asked too, so that no case claims what isn't so.
+//! with its private broker. botocore runs it too, to verify the claims of the case about the AWS CLI.
 
+mod observed;
 mod scene;
-mod seen;
 mod words;
 
 use std::collections::BTreeMap;
@@ -16,11 +16,11 @@ use serde_json::Value;
 use sigward_tests::known_aws::Answers;
 use tokio::sync::Mutex;
 
+use self::observed::Observed;
 use self::scene::Scene;
-use self::seen::Seen;
 use crate::botocore::Botocore;
 
-/// A `case.json`. The README of the cases says what each entry means.
+/// A `case.json`. The README of the cases documents each entry.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
@@ -95,15 +95,15 @@ impl Case {
         let mut case: Self = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}"));
         directory.clone_into(&mut case.directory);
         if case.right.outcome != Outcome::Refused {
-            assert!(case.right.signs.is_some(), "nothing says who signs");
+            assert!(case.right.signs.is_some(), "`signs` is missing");
         }
         if case.right.outcome != Outcome::Same {
-            assert!(!case.right.refusal_names.is_empty(), "nothing says what a refusal names");
+            assert!(!case.right.refusal_names.is_empty(), "`refusal_names` is missing");
         }
         case
     }
 
-    /// What AWS answers otherwise, in the directory of the run.
+    /// The special answers of AWS, for the directory of the run.
     fn answers(&self, directory: &str) -> Answers {
         if self.aws.is_null() {
             return Answers::default();
@@ -114,7 +114,7 @@ impl Case {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn credentials() {
+async fn credential_cases_have_the_right_outcome() {
     let botocore = Arc::new(Mutex::new(Botocore::start()));
     super::run_all(super::found("credentials"), |directory| {
         let botocore = Arc::clone(&botocore);
@@ -133,7 +133,7 @@ async fn credentials() {
     .await;
 }
 
-/// Runs a case once, and says what was not right. Each program has a world of its own: one may renew a token.
+/// Runs a case once, and returns what is wrong. Each program has its own scene, as one may renew a token.
 async fn judge(case: &Case) -> Vec<String> {
     let checked = Scene::set(case).await.check().await;
     let scene = Scene::set(case).await;
@@ -141,48 +141,49 @@ async fn judge(case: &Case) -> Vec<String> {
     let mut wrong = checked.wrong(case, "check");
     wrong.extend(client.wrong(case, "the client"));
     if checked.refused != client.refused {
-        let does = |seen: &Seen| if seen.refused { "refuses" } else { "signs" };
+        let does = |seen: &Observed| if seen.refused { "refuses" } else { "signs" };
         wrong.push(format!("check {}, and the client's broker {}", does(&checked), does(&client)));
     }
     if client.refused && case.right.outcome != Outcome::Same {
-        wrong.extend(words_of_a_refusal(case, &scene, &checked, &client));
+        wrong.extend(wrong_message(case, &scene, &checked, &client));
     }
     wrong
 }
 
-fn words_of_a_refusal(case: &Case, scene: &Scene, checked: &Seen, client: &Seen) -> Vec<String> {
+fn wrong_message(case: &Case, scene: &Scene, checked: &Observed, client: &Observed) -> Vec<String> {
     let mut wrong = Vec::new();
-    let said = format!("{}\n{}\n{}", checked.said, checked.errors, client.said);
-    let told = format!("{}\n{}", client.said, client.errors);
+    let refusal = format!("{}\n{}\n{}", checked.said, checked.errors, client.said);
+    let shown = format!("{}\n{}", client.said, client.errors);
     for word in &case.right.refusal_names {
-        if !words::names(&said, word, scene) {
-            wrong.push(format!("the refusal doesn't name {word:?}:\n{said}"));
+        if !words::names(&refusal, word, scene) {
+            wrong.push(format!("the refusal doesn't name {word:?}:\n{refusal}"));
         }
     }
     for word in &case.right.client_is_told {
-        if !words::names(&told, word, scene) {
-            wrong.push(format!("the client isn't told {word:?}:\n{told}"));
+        if !words::names(&shown, word, scene) {
+            wrong.push(format!("the client doesn't get {word:?}:\n{shown}"));
         }
     }
     for word in &case.right.client_is_not_told {
         if client.said.contains(word) {
-            wrong.push(format!("the client is told {word:?}: {}", client.said));
+            wrong.push(format!("the client gets {word:?}: {}", client.said));
         }
     }
     wrong
 }
 
-/// What the case says of the AWS CLI, as botocore has it now.
+/// Compares what the case claims about the AWS CLI with botocore.
 async fn claim(case: &Case, botocore: &Mutex<Botocore>) -> Option<String> {
     if case.aws_cli.is_null() {
         return None;
     }
     let scene = Scene::set(case).await;
     let answer = botocore.lock().await.ask(&scene.question(case)).await;
-    let found = scene.in_words_of_a_case(&answer);
+    let found = scene.in_case_format(&answer);
     let claimed = case.aws_cli.as_object().expect("an object");
     let differs = claimed.iter().any(|(name, value)| found[name] != *value)
         || claimed.contains_key("error") != found["error"].is_string()
         || claimed.contains_key("role") != found["role"].is_string();
-    differs.then(|| format!("the case says that the AWS CLI has {}; it has {found}", case.aws_cli))
+    differs
+        .then(|| format!("the case claims that the AWS CLI has {}; it has {found}", case.aws_cli))
 }

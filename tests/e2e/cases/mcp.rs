@@ -1,5 +1,5 @@
-//! Cases of servers and clients of MCP: each is a server as a list of rules, what a client writes over stdio, and what
-//! is right.
+//! Cases of MCP servers and clients: each has a server as a list of rules, the lines that a client writes over stdio,
+//! and the right results.
 
 use std::collections::BTreeMap;
 use std::process::ExitStatus;
@@ -12,7 +12,7 @@ use sigward_tests::processes::{self, StdioClient};
 use sigward_tests::ruled_server::{Came, Rule, RuledServer};
 use sigward_tests::upstream::{REGION, SERVICE};
 
-/// A case. The README of the cases says what each entry means.
+/// A case. The README of the cases documents each entry.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
@@ -75,13 +75,13 @@ enum Reply {
     Any(bool),
 }
 
-/// What came of a case.
+/// The result of a case.
 struct Outcome {
-    /// By id, as text.
+    /// Replies by id, as text.
     replies: BTreeMap<String, Value>,
-    /// Lines that answer nothing that was awaited.
+    /// Lines that aren't awaited replies.
     others: Vec<String>,
-    /// It ended before it was told to.
+    /// Whether the proxy ended on its own.
     ended: bool,
     status: ExitStatus,
     errors: String,
@@ -89,11 +89,11 @@ struct Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mcp() {
+async fn mcp_cases_have_the_right_outcome() {
     super::run_all(super::found("mcp"), |path| async move {
         let text = std::fs::read_to_string(&path).expect("a case");
         let case: Case = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}"));
-        assert!(!case.right.is_empty(), "nothing says what is right");
+        assert!(!case.right.is_empty(), "`right` is empty");
         let outcome = run(&case).await;
         let wrong: Vec<_> = case.right.iter().map(|right| right.wrong(&outcome)).collect();
         match wrong.iter().any(Vec::is_empty) {
@@ -156,13 +156,13 @@ async fn run(case: &Case) -> Outcome {
     Outcome { replies, others, ended, status, errors, came: server.came() }
 }
 
-/// An id as the cases name it.
+/// An id as the cases write it.
 fn as_key(id: &Value) -> String {
     id.as_str().map_or_else(|| id.to_string(), str::to_owned)
 }
 
 impl Right {
-    /// What of it doesn't hold.
+    /// What is wrong.
     fn wrong(&self, outcome: &Outcome) -> Vec<String> {
         let mut wrong = Vec::new();
         for (id, right) in &self.replies {
@@ -185,14 +185,14 @@ impl Right {
         let lines: Vec<_> = lines.chain(outcome.others.iter().cloned()).collect();
         for word in &self.nowhere {
             let found = lines.iter().filter(|line| line.contains(word));
-            wrong.extend(found.map(|line| format!("{word:?} stands in {line}")));
+            wrong.extend(found.map(|line| format!("{word:?} is in {line}")));
         }
         if self.all_signed {
             if outcome.came.is_empty() {
-                wrong.push("no request came".to_owned());
+                wrong.push("no request was received".to_owned());
             }
             let unsigned = outcome.came.iter().filter_map(|came| came.unsigned.as_ref());
-            wrong.extend(unsigned.map(|why| format!("a signature doesn't hold: {why}")));
+            wrong.extend(unsigned.map(|why| format!("a signature is invalid: {why}")));
         }
         for (name, value) in &self.every_request_has {
             let has = |came: &&Came| came.headers.get(name).is_some_and(|found| found == value);
@@ -201,10 +201,10 @@ impl Right {
             }
         }
         if let Some(requests) = self.requests.filter(|right| *right != outcome.came.len()) {
-            wrong.push(format!("{} requests came, and right is {requests}", outcome.came.len()));
+            wrong.push(format!("{} requests instead of {requests}", outcome.came.len()));
         }
         if self.ends_at_the_start && (!outcome.ended || outcome.status.success()) {
-            wrong.push(format!("it doesn't end at the start ({})", outcome.status));
+            wrong.push(format!("the proxy doesn't fail at the start ({})", outcome.status));
         }
         for word in self.standard_error.iter().filter(|word| !outcome.errors.contains(*word)) {
             wrong.push(format!("standard error lacks {word:?}: {}", outcome.errors));

@@ -1,4 +1,4 @@
-//! The world of one run of a case: a directory with its files, an AWS, an MCP server, and the programs.
+//! The scene of one run of a case: a directory with its files, an AWS, an MCP server, and the programs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::Case;
-use super::seen::{Seen, general};
+use super::observed::{Observed, general};
 use crate::setup::failure;
 
 pub(super) struct Scene {
@@ -23,9 +23,9 @@ pub(super) struct Scene {
     upstream: Upstream,
     profile: Option<String>,
     environment: BTreeMap<String, String>,
-    /// The user database that the programs see, if it is another one than the machine's.
+    /// The user database of the programs, if it isn't that of the machine.
     passwd: Option<PathBuf>,
-    /// What AWS answers otherwise.
+    /// The special answers of AWS.
     pub(super) answers: Value,
 }
 
@@ -56,7 +56,7 @@ impl Scene {
         scene
     }
 
-    /// Copies the files of the case to where they belong, and fills in what isn't known before.
+    /// Copies the files of the case to their places, and fills in the placeholders.
     fn copy(&self, from: &Path, below: &Path) {
         fs::create_dir_all(self.home().join(".aws")).unwrap();
         for entry in fs::read_dir(from).unwrap() {
@@ -125,7 +125,7 @@ impl Scene {
         environment
     }
 
-    /// A program in the environment of the case; with another user database where the case has one.
+    /// A command in the environment of the case, with its user database if it has one.
     fn command(&self, program: &Path) -> Command {
         let mut command = match &self.passwd {
             None => processes::command(program),
@@ -145,8 +145,8 @@ impl Scene {
         ["--service", SERVICE, "--region", REGION].into_iter().chain(profile).collect()
     }
 
-    /// `sigward-broker check`.
-    pub(super) async fn check(&self) -> Seen {
+    /// Runs `sigward-broker check`.
+    pub(super) async fn check(&self) -> Observed {
         let mut command = self.command(&processes::binaries().broker);
         command.args(["check", "--endpoint", &self.upstream.url()]).args(self.arguments());
         let ended = deadline::within(command.output(), || "check doesn't end".to_owned()).await;
@@ -154,7 +154,7 @@ impl Scene {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let asked = self.aws.asked();
         let identified = asked.iter().filter(|asked| asked.action == "GetCallerIdentity");
-        Seen {
+        Observed {
             refused: !output.status.success(),
             said: text(&output.stdout),
             errors: text(&output.stderr),
@@ -164,8 +164,8 @@ impl Scene {
         }
     }
 
-    /// A client of a proxy with a private broker: the handshake, and one call.
-    pub(super) async fn client(&self) -> Seen {
+    /// Runs a client of a proxy with a private broker: the handshake, and one call.
+    pub(super) async fn client(&self) -> Observed {
         let mut command = self.command(&processes::binaries().proxy);
         command.arg(self.upstream.url()).args(["--broker", "private"]).args(self.arguments());
         let mut client = StdioClient::start(command);
@@ -182,7 +182,7 @@ impl Scene {
         let rejected = requests.iter().filter_map(|request| request.signature.as_ref().err());
         let rejected = rejected.map(|why| format!("the server: {why}\n")).collect();
         let served = |response: &&Value| response["result"]["structuredContent"].is_object();
-        Seen {
+        Observed {
             refused: response.as_ref().filter(served).is_none(),
             said: match response.as_ref().filter(|response| !served(response)) {
                 Some(response) => failure(response).to_owned(),
@@ -195,7 +195,7 @@ impl Scene {
         }
     }
 
-    /// The AWS files of the case, with where they are.
+    /// The AWS files of the case, with their paths.
     pub(super) fn files(&self) -> Vec<(PathBuf, String)> {
         let files = ["config", "credentials"].map(|name| self.home().join(".aws").join(name));
         let read = |path: PathBuf| {
@@ -205,7 +205,7 @@ impl Scene {
         files.into_iter().filter_map(read).collect()
     }
 
-    /// What botocore is asked.
+    /// The question for botocore.
     pub(super) fn question(&self, case: &Case) -> Value {
         let aws = String::from_utf8(self.filled(case.aws.to_string().as_bytes())).unwrap();
         json!({
@@ -217,8 +217,8 @@ impl Scene {
         })
     }
 
-    /// Its answer, as the cases write it.
-    pub(super) fn in_words_of_a_case(&self, answer: &Value) -> Value {
+    /// The answer of botocore, in the format of the cases.
+    pub(super) fn in_case_format(&self, answer: &Value) -> Value {
         if let Some(error) = answer["error"].as_str() {
             let error = error.replace(self.directory.path().to_str().unwrap(), "{dir}");
             return json!({"error": error.replace(&self.aws.url(), "{aws}")});
@@ -242,14 +242,14 @@ impl Scene {
     }
 }
 
-/// The key of a request, whether or not its signature holds.
+/// The key of a request, even if its signature is invalid.
 fn key(request: &Received) -> String {
     let header = request.header("authorization").unwrap_or_default();
     let credential = header.split_once("Credential=").map_or("", |(_, rest)| rest);
     credential.split('/').next().unwrap_or_default().to_owned()
 }
 
-/// The region that a call is told of.
+/// The region that a call passes on.
 fn region(request: &Received) -> Option<String> {
     let region = request.param("/_meta/AWS_REGION");
     (request.method() == "tools/call").then(|| region.as_str().unwrap_or_default().to_owned())
