@@ -1,5 +1,4 @@
-//! A broker that serves several: a Unix socket, a configuration, rules. What a rule allows works; its neighbour
-//! doesn't.
+//! A shared broker: a Unix socket, a configuration, rules. What a rule permits works, and similar requests are denied.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -15,34 +14,34 @@ use tonic_types::StatusExt as _;
 
 use crate::setup::{THREE, World, assert_names, connect, copy_program, failure, own_uid, text};
 
-/// A uid that is nobody's here.
+/// A uid without a user on this machine.
 pub(crate) const OTHER_UID: u32 = 54_321;
 
-/// A rule for `uid` about `profiles`, with `more` lines.
+/// A rule for `uid` and `profiles`, with `more` lines.
 fn rule(uid: u32, profiles: &[&str], more: &str) -> String {
     format!(
         "[[rule]]\npeer = {{ uid = {uid} }}\nprofiles = {profiles:?}\nendpoints = [\"upstream\"]\n{more}\n"
     )
 }
 
-/// A request for a signature of a POST of `body`.
+/// A request to sign a POST of `body`.
 fn post(world: &World, profile: &str, body: &'static str) -> SignRequest {
     sigward_tests::broker::post(&world.upstream.url(), profile, &[], body)
 }
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
-/// The reason of a refusal, with its code; the text must be the same for everyone.
+/// The code and the reason of a refusal.
 fn reason(status: &Status) -> (Code, String) {
     let info = status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status}"));
     assert_eq!(info.domain, sigward_proto::ERROR_DOMAIN);
-    // The record to quote, and nothing else.
+    // Only the id of the audit record is given.
     assert!(info.metadata.keys().all(|key| key == "audit_id"), "{info:?}");
     (status.code(), info.reason)
 }
 
 #[tokio::test]
-async fn rules_decide_about_profiles() {
+async fn rules_restrict_profiles() {
     let world = World::new().await;
     let config = world.configuration(&rule(own_uid(), &["dev", "staging"], ""));
     let _broker = world.broker(&config).await;
@@ -57,18 +56,18 @@ async fn rules_decide_about_profiles() {
         world.upstream.requests().iter().all(|it| it.identity() != world.home.identity("prod"))
     );
     let called = client.call("whoami", "{}").await;
-    assert_eq!(text(&called), world.home.identity("dev"), "the session goes on");
+    assert_eq!(text(&called), world.home.identity("dev"), "the session still works");
 }
 
 #[tokio::test]
-async fn rules_decide_about_users() {
+async fn rules_restrict_users() {
     let world = World::new().await;
     let config = for_another_group(world.configuration(&rule(OTHER_UID, &["dev"], "")));
     let _broker = world.broker(&config).await;
     let refused = connect(&world.socket()).await.sign(post(&world, "dev", PING)).await.unwrap_err();
     assert_eq!(reason(&refused), (Code::PermissionDenied, "PEER_NOT_ALLOWED".to_owned()));
 
-    // Who may be someone else shows that the rule is about that someone.
+    // Only root can run a proxy as another user.
     if own_uid() == 0 {
         let mut client = other_user(&world, &["dev"]);
         client.initialize().await;
@@ -80,7 +79,7 @@ async fn rules_decide_about_users() {
     let config = for_another_group(world.configuration(&rule(own_uid(), &["dev"], "")));
     let _broker = world.broker(&config).await;
     let signed = connect(&world.socket()).await.sign(post(&world, "dev", PING)).await;
-    signed.expect("the own user is allowed");
+    signed.expect("the current user is allowed");
     if own_uid() == 0 {
         let mut client = other_user(&world, &["dev"]);
         let refused = client.request("initialize", INITIALIZE).await;
@@ -88,7 +87,7 @@ async fn rules_decide_about_users() {
     }
 }
 
-/// Lets the other user reach the socket, where we may do that: what it gets there is up to the rules.
+/// Lets the other user connect to the socket, if we are root; its requests are up to the rules.
 pub(crate) fn for_another_group(config: String) -> String {
     if own_uid() != 0 {
         return config;
@@ -104,9 +103,9 @@ pub(crate) fn other_user(world: &World, profiles: &[&str]) -> StdioClient {
     other_user_in(world, &[], profiles)
 }
 
-/// The same, of a user whose processes are in these groups beside their own.
+/// The same, for a user with these supplementary groups.
 fn other_user_in(world: &World, groups: &[u32], profiles: &[&str]) -> StdioClient {
-    // Where that user can read it.
+    // A copy that the other user can read.
     let program = world.directory.path().join("sigward-proxy");
     if !program.exists() {
         copy_program(&processes::binaries().proxy, &program);
@@ -128,12 +127,12 @@ fn other_user_in(world: &World, groups: &[u32], profiles: &[&str]) -> StdioClien
     StdioClient::start(command)
 }
 
-/// A rule for a group is about whoever the kernel says is in it: by the primary group, or by a supplementary one.
+/// A rule for a group applies to processes with this primary or supplementary group, as the kernel reports them.
 #[tokio::test]
-async fn rules_decide_about_groups() {
+async fn rules_restrict_groups() {
     const TEAM: u32 = 61_234;
     if own_uid() != 0 {
-        return; // Only root can be someone else.
+        return; // Only root can run a proxy as another user.
     }
     let world = World::new().await;
     for (gid, groups, allowed) in [
@@ -142,7 +141,7 @@ async fn rules_decide_about_groups() {
         (OTHER_UID, &[], true),
         (TEAM, &[], false),
         (TEAM, &[TEAM - 1, TEAM + 1], false),
-        // The same number as a user's is no group.
+        // The uid of the broker isn't a group of the caller.
         (0, &[TEAM], false),
     ] {
         let rule = format!(
@@ -163,9 +162,9 @@ async fn rules_decide_about_groups() {
     }
 }
 
-/// A reload brings the first rule that asks for the executable: connections that are open have one too.
+/// After a reload, the first rule that checks the executable applies to open connections too.
 #[tokio::test]
-async fn a_rule_about_the_executable_holds_for_connections_that_are_open() {
+async fn a_rule_for_the_executable_applies_to_open_connections() {
     let world = World::new().await;
     let config = |peer: &str| {
         let rule = rule(own_uid(), &["dev"], "");
@@ -195,9 +194,9 @@ async fn a_rule_about_the_executable_holds_for_connections_that_are_open() {
     }
 }
 
-/// Without rules, the user of the broker may use everything that it was told of, and nobody else anything.
+/// Without rules, the user of the broker may use all profiles of the command line, and no other user may use any.
 #[tokio::test]
-async fn flags_alone_allow_the_own_user() {
+async fn without_rules_only_the_own_user_is_allowed() {
     let world = World::new().await;
     let socket = world.socket();
     let url = world.upstream.url();
@@ -221,7 +220,7 @@ async fn flags_alone_allow_the_own_user() {
     broker.logged("listening").await;
     let mode = fs::metadata(&socket).unwrap();
     assert!(mode.file_type().is_socket());
-    assert_eq!(mode.permissions().mode() & 0o077, 0, "for nobody else");
+    assert_eq!(mode.permissions().mode() & 0o077, 0, "not for other users");
 
     let mut client = world.client_of(&socket, &["dev", "staging"]).await;
     let called = client.call("whoami", r#"{"aws_profile":"staging"}"#).await;
@@ -251,7 +250,7 @@ async fn a_caller_lists_only_its_own_profiles() {
 }
 
 #[tokio::test]
-async fn rules_decide_about_tools() {
+async fn rules_restrict_tools() {
     let world = World::new().await;
     let tools = r#"tools = { allow = ["who*", "echo"], deny = ["echo"] }"#;
     let _broker = world.broker(&world.configuration(&rule(own_uid(), &["dev"], tools))).await;
@@ -264,7 +263,7 @@ async fn rules_decide_about_tools() {
     }
     assert_eq!(world.upstream.requests_of("tools/call").len(), 1);
 
-    // A proxy that lies about the tool gets nothing.
+    // The broker parses the body itself: a proxy can't hide the tool from it.
     let mut broker = connect(&world.socket()).await;
     for (body, expected) in [
         (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"whoami"}}"#, None),
@@ -297,7 +296,7 @@ async fn rules_decide_about_tools() {
 }
 
 #[tokio::test]
-async fn rules_decide_about_the_rate() {
+async fn rules_limit_the_rate() {
     let world = World::new().await;
     let slow = "rate = { per_second = 1, burst = 3 }";
     let rules = rule(own_uid(), &["dev"], slow) + &rule(own_uid(), &["staging"], "");
@@ -307,7 +306,7 @@ async fn rules_decide_about_the_rate() {
     for _ in 0..30 {
         refusals.extend(broker.sign(post(&world, "dev", PING)).await.err());
     }
-    // 30 calls take milliseconds; a machine that stops for seconds may let a few more pass.
+    // 30 calls take milliseconds; on a machine that stalls for seconds, a few more may pass.
     assert!((10..=27).contains(&refusals.len()), "{} of 30 were refused", refusals.len());
     for refusal in &refusals {
         assert_eq!(reason(refusal), (Code::ResourceExhausted, "RATE_LIMITED".to_owned()));
@@ -320,7 +319,7 @@ async fn rules_decide_about_the_rate() {
 }
 
 #[tokio::test]
-async fn nothing_else_is_ever_signed() {
+async fn invalid_requests_are_never_signed() {
     let world = World::new().await;
     let _broker = world.broker(&world.configuration(&rule(own_uid(), &["dev"], ""))).await;
     let mut broker = connect(&world.socket()).await;
@@ -374,7 +373,7 @@ async fn nothing_else_is_ever_signed() {
         ),
         (Box::new(|request| request.payload = None), invalid("BODY_REQUIRED")),
     ];
-    broker.sign(post(&world, "dev", PING)).await.expect("unchanged, it is signed");
+    broker.sign(post(&world, "dev", PING)).await.expect("the unchanged request is signed");
     for (number, (change, expected)) in cases.into_iter().enumerate() {
         let mut request = post(&world, "dev", PING);
         change(&mut request);
@@ -382,11 +381,11 @@ async fn nothing_else_is_ever_signed() {
         let refused = broker.sign(request).await.expect_err(&shown);
         assert_eq!(reason(&refused), expected, "{shown}");
     }
-    broker.sign(post(&world, "dev", PING)).await.expect("and still");
+    broker.sign(post(&world, "dev", PING)).await.expect("and still is afterwards");
 }
 
 #[tokio::test]
-async fn an_answer_holds_no_secret() {
+async fn a_response_holds_no_secret() {
     let world = World::new().await;
     let rules = rule(own_uid(), &["dev", "staging"], "");
     let _broker = world.broker(&world.configuration(&rules)).await;
@@ -407,9 +406,9 @@ async fn an_answer_holds_no_secret() {
     }
 }
 
-/// A socket that somebody else could have opened meanwhile is no place to listen.
+/// The attack: a process takes over the socket of a running broker.
 #[tokio::test]
-async fn a_second_broker_leaves_the_first_alone() {
+async fn a_second_broker_does_not_replace_the_first() {
     let world = World::new().await;
     let config = world.configuration(&rule(own_uid(), &["dev"], ""));
     let _first = world.broker(&config).await;
@@ -420,5 +419,5 @@ async fn a_second_broker_leaves_the_first_alone() {
     assert!(!status.success());
     assert_names(&errors, &["broker.sock"]);
     let signed = connect(&world.socket()).await.sign(post(&world, "dev", PING)).await;
-    signed.expect("the first one goes on");
+    signed.expect("the first one still works");
 }

@@ -1,6 +1,6 @@
-//! `sigward-proxy check`: the whole way once, and every kind of failure by its own sentence.
+//! `sigward-proxy check`: tries the whole path of a request, and reports each kind of failure with its own message.
 
-mod through;
+mod network;
 
 use serde_json::{Value, json};
 use sigward_tests::authority::Authority;
@@ -13,7 +13,7 @@ use tokio::process::Command;
 use crate::commands::run;
 use crate::setup::{World, assert_names, copy_program, own_uid};
 
-/// `sigward-proxy check URL …` with a broker of its own.
+/// `sigward-proxy check URL …` in the environment of `world`.
 fn command(world: &World, url: &str, arguments: &[&str]) -> Command {
     let mut command = processes::command(&processes::binaries().proxy);
     command.envs(world.home.environment()).env("XDG_RUNTIME_DIR", world.directory.path());
@@ -25,7 +25,7 @@ fn private<'a>(profiles: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     [&["--broker", "private", "--profile"], profiles, more].concat()
 }
 
-/// The document of a check, and whether it passed.
+/// Runs a check; returns whether it passed, and its document.
 async fn checked(mut command: Command) -> (bool, Value) {
     command.arg("--json");
     let (good, output, errors) = run(command).await;
@@ -35,7 +35,7 @@ async fn checked(mut command: Command) -> (bool, Value) {
     (good, document)
 }
 
-/// Fails unless the first problem is one of this step, with these words in it.
+/// Asserts that the first problem is in this step, with these words in its message.
 async fn assert_problem(command: Command, step: &str, words: &[&str]) {
     let (good, document) = checked(command).await;
     let problem = &document["problem"];
@@ -45,7 +45,7 @@ async fn assert_problem(command: Command, step: &str, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_way_without_obstacles_is_shown_step_by_step() {
+async fn a_successful_check_shows_each_step() {
     for answers in [Answers::Json, Answers::Events] {
         let home = AwsHome::new();
         home.role("role", "dev", "arn:aws:iam::123456789012:role/Checked");
@@ -66,14 +66,14 @@ async fn a_way_without_obstacles_is_shown_step_by_step() {
                 assert!(line.is_some_and(|line| line.contains("  ok")), "{step}: {output}");
             }
             assert_names(&output, &[world.home.identity(profile)]);
-            // Every session that it opened is ended.
+            // Every session that was opened is deleted.
             assert_eq!(world.upstream.sessions_of(world.home.identity(profile)), [""; 0]);
         }
         assert_names(
             &output,
             &["2025-11-25", "verifying-upstream", "whoami", "5 tools", "Everything works"],
         );
-        assert!(!output.contains("write_note"), "it is hidden: {output}");
+        assert!(!output.contains("write_note"), "hidden tools aren't shown: {output}");
         for request in world.upstream.requests() {
             assert!(request.signature.is_ok(), "{request:?}");
         }
@@ -84,7 +84,7 @@ async fn a_way_without_obstacles_is_shown_step_by_step() {
 }
 
 #[tokio::test]
-async fn programs_get_a_document() {
+async fn json_output_has_steps_profiles_and_tools() {
     let world = World::new().await;
     let (good, document) =
         checked(command(&world, &world.upstream.url(), &private(&["dev"], &[]))).await;
@@ -114,7 +114,7 @@ async fn programs_get_a_document() {
 }
 
 #[tokio::test]
-async fn a_server_without_sessions_is_spoken_to_in_its_own_way() {
+async fn a_server_without_sessions_is_checked_without_them() {
     let world = World::with(|builder| builder.era(Era::Stateless)).await;
     let (good, document) =
         checked(command(&world, &world.upstream.url(), &private(&["dev"], &[]))).await;
@@ -124,12 +124,12 @@ async fn a_server_without_sessions_is_spoken_to_in_its_own_way() {
     assert_eq!(document["profiles"][0]["tools"].as_array().unwrap().len(), 6);
     assert!(
         world.upstream.requests().iter().all(|it| it.http_method == "POST"),
-        "there is nothing to end"
+        "there is no session to delete"
     );
 }
 
 #[tokio::test]
-async fn over_tls_the_certificate_and_its_end_are_shown() {
+async fn the_expiry_of_the_tls_certificate_is_shown() {
     let authority = Authority::new(&["h2", "http/1.1"]);
     let world = World::with(|builder| builder.vouched_for_by(&authority)).await;
     let bundle = world.write("authorities.pem", &authority.pem);
@@ -142,7 +142,7 @@ async fn over_tls_the_certificate_and_its_end_are_shown() {
 }
 
 #[tokio::test]
-async fn each_failure_of_tls_has_its_sentence() {
+async fn each_tls_failure_has_its_own_message() {
     let past = |params: &mut rcgen::CertificateParams| {
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
         params.not_after = rcgen::date_time_ymd(2021, 1, 1);
@@ -169,14 +169,14 @@ async fn each_failure_of_tls_has_its_sentence() {
     let arguments = private(&["dev"], &["--ca-bundle", "/nonexistent.pem"]);
     let checking = command(&world, "https://127.0.0.1:1/mcp", &arguments);
     assert_problem(checking, "TLS", &["--ca-bundle /nonexistent.pem"]).await;
-    // What listens there speaks no TLS.
+    // The server there doesn't speak TLS.
     let plain = world.upstream.url().replace("http://", "https://");
     let checking = command(&world, &plain, &private(&["dev"], &[]));
     assert_problem(checking, "TLS", &["doesn't speak TLS"]).await;
 }
 
 #[tokio::test]
-async fn each_failure_of_the_way_has_its_sentence() {
+async fn each_connection_failure_has_its_own_message() {
     let world = World::new().await;
     let dev = private(&["dev"], &[]);
     let checking = command(&world, "https://nowhere.invalid/mcp", &dev);
@@ -192,9 +192,9 @@ async fn each_failure_of_the_way_has_its_sentence() {
     assert_problem(checking, "TLS", &["HTTP proxy", &through]).await;
 }
 
-/// What the server answers to `initialize`, and what is said of it.
+/// The answers of the server to `initialize`, with the step and the words that are reported.
 #[tokio::test]
-async fn each_refusal_of_the_server_has_its_sentence() {
+async fn each_refusal_of_the_server_has_its_own_message() {
     let http = |status, body: &str| Reply::Http(status, vec![], body.to_owned());
     let html = vec![("content-type", "text/html".to_owned())];
     let old = vec![("date", "Wed, 25 Nov 2020 12:00:00 GMT".to_owned())];
@@ -258,7 +258,7 @@ async fn each_refusal_of_the_server_has_its_sentence() {
 }
 
 #[tokio::test]
-async fn a_list_of_tools_that_fails_ends_the_session_all_the_same() {
+async fn a_failed_tools_list_still_ends_the_session() {
     let world = World::new().await;
     world.upstream.next("tools/list", Reply::Error(-32603, "no list today".to_owned()));
     let checking = command(&world, &world.upstream.url(), &private(&["dev"], &[]));
@@ -267,7 +267,7 @@ async fn a_list_of_tools_that_fails_ends_the_session_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_is_left_after_the_time_limit() {
+async fn a_server_that_never_answers_times_out() {
     let world = World::new().await;
     let never = Gate::default();
     world.upstream.hook(move |_: &Received| Some(Reply::Usual.held(&never)));
@@ -277,7 +277,7 @@ async fn a_server_that_hangs_is_left_after_the_time_limit() {
 }
 
 #[tokio::test]
-async fn each_failure_of_the_broker_has_its_sentence() {
+async fn each_broker_failure_has_its_own_message() {
     let world = World::new().await;
     let url = world.upstream.url();
     let missing = ["--broker", "unix:/nonexistent/broker.sock", "--profile", "dev"];
@@ -313,7 +313,7 @@ async fn each_failure_of_the_broker_has_its_sentence() {
         "the other profile works"
     );
 
-    // No program beside this one.
+    // Without a broker next to the proxy.
     let program = world.directory.path().join("sigward-proxy");
     copy_program(&processes::binaries().proxy, &program);
     let mut alone = processes::command(&program);
@@ -323,7 +323,7 @@ async fn each_failure_of_the_broker_has_its_sentence() {
 }
 
 #[tokio::test]
-async fn a_sign_in_that_is_needed_is_said_with_its_command() {
+async fn a_required_sign_in_is_reported_with_its_command() {
     let world = World::new().await;
     world.home.config(
         "[profile portal]\nsso_session = s\nsso_account_id = 123456789012\nsso_role_name = R\n[sso-session s]\nsso_start_url = https://example.com/start\nsso_region = eu-west-1\n",
@@ -333,7 +333,7 @@ async fn a_sign_in_that_is_needed_is_said_with_its_command() {
 }
 
 #[tokio::test]
-async fn a_command_line_that_is_wrong_has_an_exit_code_of_its_own() {
+async fn an_invalid_command_line_has_its_own_exit_code() {
     let world = World::new().await;
     for (arguments, word) in [
         (&["check"][..], "endpoint is missing"),
@@ -348,9 +348,9 @@ async fn a_command_line_that_is_wrong_has_an_exit_code_of_its_own() {
     }
 }
 
-/// Keys of the environment go to the broker, as they do when it serves.
+/// Keys of the environment go to the private broker, as when the proxy serves.
 #[tokio::test]
-async fn keys_of_the_environment_are_checked_too() {
+async fn keys_of_the_environment_are_checked() {
     let world = World::new().await;
     let key = world.home.key("staging").clone();
     let mut checking = command(&world, &world.upstream.url(), &["--broker", "private"]);
@@ -362,9 +362,9 @@ async fn keys_of_the_environment_are_checked_too() {
     assert_eq!(world.upstream.requests()[0].identity(), key.identity);
 }
 
-/// What a server says ends no line and moves no cursor.
+/// The attack: control characters in the server's text forge lines of the output.
 #[tokio::test]
-async fn text_of_a_server_is_made_harmless() {
+async fn control_characters_of_the_server_are_removed() {
     let world = World::new().await;
     let hostile = "Forbidden\u{1b}[2K\nEverything works.";
     let body = json!({ "message": hostile }).to_string();

@@ -1,4 +1,4 @@
-//! What a person types: `check`, `status`, and configurations and options that are wrong.
+//! The commands for users: `check`, `status`, and faulty configurations and options.
 
 mod obstacles;
 
@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 use crate::setup::{THREE, World, assert_names, own_uid, text};
 
-/// The end of a command: whether it succeeded, standard output, standard error.
+/// Runs a command; returns whether it succeeded, standard output and standard error.
 pub(crate) async fn run(mut command: Command) -> (bool, String, String) {
     command.stdin(std::process::Stdio::null());
     let ended = sigward_tests::deadline::within(command.output(), || format!("{command:?} hangs"));
@@ -31,7 +31,7 @@ fn rule(profiles: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn check_says_whose_identity_each_profile_is() {
+async fn check_shows_the_identity_of_each_profile() {
     let world = World::new().await;
     let aws = Aws::start(world.home.keys()).await;
     let config = world.write("good.toml", &world.configuration(&rule(&THREE)));
@@ -62,7 +62,7 @@ async fn check_fails_for_one_profile_and_shows_the_others() {
 }
 
 #[tokio::test]
-async fn check_says_when_sts_refuses_a_key() {
+async fn check_reports_a_key_that_sts_refuses() {
     let world = World::new().await;
     let aws = Aws::start(KeyTable::default()).await;
     let config = world.write("config.toml", &world.configuration(&rule(&["dev"])));
@@ -74,7 +74,7 @@ async fn check_says_when_sts_refuses_a_key() {
 }
 
 #[tokio::test]
-async fn five_faults_are_five_reports() {
+async fn each_error_of_a_configuration_is_reported() {
     let world = World::new().await;
     let faulty = r#"
 [listen]
@@ -115,12 +115,12 @@ profiles = ["no-such-profile"]
                 report.unwrap_or_else(|| panic!("line {line} {keys:?} is missing in:\n{all}"));
             assert_names(report, &keys);
         }
-        assert!(!world.socket().exists(), "nothing was opened");
+        assert!(!world.socket().exists(), "no socket was opened");
     }
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_configuration() {
+async fn an_unreadable_configuration_is_reported_with_its_path() {
     let world = World::new().await;
     let broken = world.write("broken.toml", "[listen\nunix = ");
     for (path, words) in [
@@ -150,7 +150,7 @@ async fn status_shows_the_caller_its_profiles() {
     let (good, output, errors) = run(status(&["--json", "--all"])).await;
     assert!(good, "{errors}");
     let all: Value = serde_json::from_str(&output).unwrap();
-    assert_eq!(names(&all), ["dev", "staging", "prod"], "of the broker's own user");
+    assert_eq!(names(&all), ["dev", "staging", "prod"], "all profiles, for the user of the broker");
     assert_eq!(before["profiles"][0]["state"], "unloaded");
 
     let mut client = world.client_of(&world.socket(), &["dev", "staging"]).await;
@@ -165,11 +165,11 @@ async fn status_shows_the_caller_its_profiles() {
     assert!(good);
     assert_names(&table, &["dev", "staging", "fresh", "unloaded", "us-west-2"]);
     assert!(!table.contains("prod"), "{table}");
-    assert!(!table.contains('\u{1b}'), "no colours where no terminal is");
+    assert!(!table.contains('\u{1b}'), "no colours without a terminal");
 }
 
 #[tokio::test]
-async fn status_without_a_broker_says_what_to_do() {
+async fn status_without_a_broker_names_the_socket() {
     let world = World::new().await;
     let (good, output, errors) =
         run(world.broker_command(&["status", "--broker", "unix:/nonexistent"])).await;
@@ -178,7 +178,7 @@ async fn status_without_a_broker_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn options_that_are_wrong_name_themselves() {
+async fn errors_name_the_invalid_option() {
     let world = World::new().await;
     let proxy = |arguments: &[&str]| {
         let mut command =
@@ -260,7 +260,7 @@ fn names(status: &Value) -> Vec<&str> {
     profiles.iter().map(|profile| profile["name"].as_str().unwrap()).collect()
 }
 
-/// What `explain` says is what the broker does.
+/// `explain` gives the decision of the broker.
 #[tokio::test]
 async fn explain_names_the_rule_that_decides() {
     let world = World::new().await;

@@ -1,4 +1,4 @@
-//! What is made of the broker's process can't open the user's other files.
+//! The attack: code that runs in the broker's process reads the user's other files.
 
 use sigward_proto::v1::broker_client::BrokerClient;
 use sigward_proto::v1::{SignRequest, SignResponse};
@@ -33,7 +33,7 @@ fn web_identity(token: &std::path::Path) -> String {
     )
 }
 
-/// Whether the broker could confine itself: it says so, or why the kernel doesn't let it.
+/// Whether the broker could confine itself; if not, it has logged why the kernel doesn't let it.
 async fn is_confined(broker: &Process) -> bool {
     let line = broker.logged("confined").await;
     assert!(line.contains(CONFINED) || line.contains("WARN"), "{line}");
@@ -54,15 +54,15 @@ async fn sign(mut client: BrokerClient<Channel>, world: &World) -> Result<SignRe
     signed.map(Response::into_inner)
 }
 
-/// What the broker's own user is told of a failure.
+/// The detail of an error, which the broker's own user gets.
 async fn failure(client: BrokerClient<Channel>, world: &World) -> String {
-    let status = sign(client, world).await.expect_err("nothing answers there");
+    let status = sign(client, world).await.expect_err("no AWS answers there");
     status.get_error_details().error_info().unwrap().metadata["detail"].clone()
 }
 
-/// The attack: whoever can write to an AWS file has the broker read another file, and send it somewhere.
+/// The attack: a program that can write to an AWS file makes the broker read another file and send it somewhere.
 #[tokio::test]
-async fn a_file_that_is_named_later_stays_closed() {
+async fn a_file_named_after_the_start_cannot_be_read() {
     let elsewhere = tempfile::tempdir().unwrap();
     let token = elsewhere.path().join("token");
     std::fs::write(&token, "canary").unwrap();
@@ -79,7 +79,7 @@ async fn a_file_that_is_named_later_stays_closed() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_named_at_the_start_is_open() {
+async fn a_file_named_at_the_start_can_be_read() {
     let elsewhere = tempfile::tempdir().unwrap();
     let token = elsewhere.path().join("token");
     let home = AwsHome::new();
@@ -87,13 +87,13 @@ async fn a_file_that_was_named_at_the_start_is_open() {
     let world = World::at_home(home, |builder| builder).await;
     let broker = world.broker(&world.configuration(&profile())).await;
     is_confined(&broker).await;
-    // Kubernetes writes it later.
+    // Kubernetes may write it later.
     std::fs::write(&token, "canary").unwrap();
     let detail = failure(connect(&world.socket()).await, &world).await;
     assert_names(&detail, &["AssumeRoleWithWebIdentity"]);
 }
 
-/// Its programs open files of their own, and are neither confined nor without set-gid bits, whenever they are named.
+/// Programs open other files: they aren't confined and may use set-gid bits, whenever they are named.
 #[tokio::test]
 async fn the_programs_of_a_confined_broker_are_not_confined() {
     let elsewhere = tempfile::tempdir().unwrap();
@@ -124,9 +124,9 @@ async fn the_programs_of_a_confined_broker_are_not_confined() {
     }
 }
 
-/// The kernel shows a confined thread no program of a peer; the one that looks isn't confined.
+/// The kernel doesn't show a confined thread the program of a peer, so the thread that looks isn't confined.
 #[tokio::test]
-async fn a_confined_broker_knows_the_programs_of_its_peers() {
+async fn a_confined_broker_still_checks_the_executable_of_its_peers() {
     let own = std::env::current_exe().unwrap().canonicalize().unwrap();
     for (program, allowed) in [(own.to_str().unwrap(), true), ("/usr/bin/other", false)] {
         let exe = rule().replace("[\"pod\"]", "[\"dev\"]");

@@ -1,4 +1,4 @@
-//! Credentials over time, as processes see them: an STS that others wrote, and keys that must go.
+//! Credentials over time, as processes see them: an STS of another project, and keys that must leave the memory.
 
 use rustix::process::Signal;
 use sigward_proto::v1::{ProfileState, WatchProfilesRequest};
@@ -17,7 +17,7 @@ fn rule(profiles: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn roles_over_several_hops_against_moto() {
+async fn chained_roles_work_with_the_sts_of_moto() {
     let home = AwsHome::new();
     home.role("first", "dev", "arn:aws:iam::123456789012:role/First");
     home.role("second", "first", "arn:aws:iam::210987654321:role/Second");
@@ -53,20 +53,20 @@ async fn roles_over_several_hops_against_moto() {
     );
 }
 
-/// The number of copies of each key's secret in the broker; `None` where only root may look.
+/// The number of copies of each key's secret in the broker; `None` if only root may read that.
 fn copies(broker: &Process, keys: &[&Key]) -> Option<Vec<usize>> {
     let needles: Vec<&[u8]> = keys.iter().map(|key| key.secret.as_bytes()).collect();
     match memory::count(broker.pid(), &needles) {
         Ok(counts) => Some(counts),
         Err(error) => {
             assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
-            assert_ne!(own_uid(), 0, "root can look");
+            assert_ne!(own_uid(), 0, "root can read it");
             None
         }
     }
 }
 
-/// A client for whom both profiles have signed.
+/// A client after a call with each of both profiles.
 async fn dev_and_prod(world: &World) -> StdioClient {
     let mut client = world.client_of(&world.socket(), &["dev", "prod"]).await;
     for profile in ["dev", "prod"] {
@@ -83,7 +83,7 @@ async fn the_keys_of_a_removed_profile_are_gone_from_memory() {
     let mut client = dev_and_prod(&world).await;
     let keys = [world.home.key("dev"), world.home.key("prod")];
     if let Some(counts) = copies(&broker, &keys) {
-        assert!(counts.iter().all(|count| *count > 0), "the control: both are there {counts:?}");
+        assert!(counts.iter().all(|count| *count > 0), "control: both are in memory {counts:?}");
     }
 
     let all = world.configuration(&rule(&["dev", "staging"]));
@@ -95,15 +95,15 @@ async fn the_keys_of_a_removed_profile_are_gone_from_memory() {
     let refused = client.call("whoami", r#"{"aws_profile":"prod"}"#).await;
     assert_names(crate::setup::failure(&refused), &["prod"]);
     let called = client.call("whoami", r#"{"aws_profile":"dev"}"#).await;
-    assert_eq!(text(&called), world.home.identity("dev"), "the other goes on");
+    assert_eq!(text(&called), world.home.identity("dev"), "the other profile still works");
     if let Some(counts) = copies(&broker, &keys) {
         assert!(counts[0] > 0 && counts[1] == 0, "dev and prod: {counts:?}");
     }
 }
 
-/// The same where somebody takes the profile out of the AWS files.
+/// The same if the profile is removed from the AWS files.
 #[tokio::test]
-async fn the_keys_of_a_profile_that_left_the_files_are_gone_from_memory() {
+async fn the_keys_of_a_profile_removed_from_the_files_are_gone_from_memory() {
     let world = World::new().await;
     let broker = world.broker(&world.configuration(&rule(&THREE))).await;
     let mut client = dev_and_prod(&world).await;
@@ -119,20 +119,20 @@ async fn the_keys_of_a_profile_that_left_the_files_are_gone_from_memory() {
     let refused = client.call("whoami", r#"{"aws_profile":"prod"}"#).await;
     assert_names(crate::setup::failure(&refused), &["\"prod\" can't be used"]);
     let called = client.call("whoami", "{}").await;
-    assert_eq!(text(&called), world.home.identity("dev"), "the other goes on");
+    assert_eq!(text(&called), world.home.identity("dev"), "the other profile still works");
     if let Some(counts) = copies(&broker, &[world.home.key("dev"), world.home.key("prod")]) {
         assert!(counts[0] > 0 && counts[1] == 0, "dev and prod: {counts:?}");
     }
 }
 
-/// Waits until `profile` signs with credentials of another generation than `before`.
+/// Waits until `profile` signs with credentials of a generation other than `before`.
 async fn renewed(world: &World, profile: &str, before: u64) {
     let mut watched = connect(&world.socket()).await;
     let lists = watched.watch_profiles(WatchProfilesRequest {}).await;
     let mut lists = lists.unwrap().into_inner();
     let seen = async {
         loop {
-            let list = lists.message().await.unwrap().expect("the broker goes on");
+            let list = lists.message().await.unwrap().expect("the broker still runs");
             let found = list.profiles.iter().find(|found| found.name == profile).unwrap();
             if found.credential_generation != before && found.state() == ProfileState::Fresh {
                 return;
@@ -142,18 +142,18 @@ async fn renewed(world: &World, profile: &str, before: u64) {
     deadline::within(seen, || format!("no other credentials of {profile}")).await;
 }
 
-/// A rotation: there are other keys in the file, and nothing is left of those of before.
+/// Rotation: the file has other keys, and the previous ones are no longer in memory.
 #[tokio::test]
-async fn the_keys_of_before_a_rotation_are_gone_from_memory() {
+async fn the_keys_before_a_rotation_are_gone_from_memory() {
     let world = World::new().await;
     let broker = world.broker(&world.configuration(&rule(&THREE))).await;
     let mut client = dev_and_prod(&world).await;
-    // The same user: the session goes on.
+    // The same user, so that the session stays valid.
     let (old, new) = (world.home.key("dev"), Key::user("dev"));
     world.home.keys().insert(new.clone());
     let keys = [old, &new, world.home.key("prod")];
     if let Some(counts) = copies(&broker, &keys) {
-        assert!(counts[0] > 0 && counts[1] == 0 && counts[2] > 0, "the control: {counts:?}");
+        assert!(counts[0] > 0 && counts[1] == 0 && counts[2] > 0, "control: {counts:?}");
     }
     let file = world.home.credentials_file();
     let all = std::fs::read_to_string(&file).unwrap();
@@ -170,33 +170,37 @@ async fn the_keys_of_before_a_rotation_are_gone_from_memory() {
     }
 }
 
-/// A reload that has a profile sign with other credentials: nothing is left of those of before.
+/// A reload gives a profile other credentials: the previous ones are no longer in memory.
 #[tokio::test]
-async fn the_keys_that_a_reload_replaces_are_gone_from_memory() {
+async fn the_keys_replaced_by_a_reload_are_gone_from_memory() {
     let world = World::new().await;
     let config = world.configuration(&rule(&THREE));
     let broker = world.broker(&config).await;
     let _before = dev_and_prod(&world).await;
     let keys = ["dev", "staging", "prod"].map(|profile| world.home.key(profile));
     if let Some(counts) = copies(&broker, &keys) {
-        assert!(counts[0] > 0 && counts[1] == 0 && counts[2] > 0, "the control: {counts:?}");
+        assert!(counts[0] > 0 && counts[1] == 0 && counts[2] > 0, "control: {counts:?}");
     }
     let other = config.replace("name = \"dev\"\n", "name = \"dev\"\naws_profile = \"staging\"\n");
     assert_ne!(other, config);
     world.write("broker.toml", &other);
     broker.signal(Signal::HUP);
     broker.logged("the configuration was reloaded").await;
-    // Another session: the server doesn't take another user in that of before.
+    // A new session: the server accepts no other user in the previous one.
     let mut client = world.client_of(&world.socket(), &["dev"]).await;
     let called = client.call("whoami", "{}").await;
-    assert_eq!(text(&called), world.home.identity("staging"), "dev is another one now");
+    assert_eq!(
+        text(&called),
+        world.home.identity("staging"),
+        "dev has the identity of staging now"
+    );
     if let Some(counts) = copies(&broker, &keys) {
         assert!(counts[0] == 0 && counts[1] > 0 && counts[2] > 0, "dev, staging, prod: {counts:?}");
     }
 }
 
 #[tokio::test]
-async fn a_bad_configuration_keeps_the_old_one() {
+async fn a_faulty_configuration_keeps_the_previous_one() {
     let world = World::new().await;
     let broker = world.broker(&world.configuration(&rule(&THREE))).await;
     let mut client = world.client_of(&world.socket(), &["dev"]).await;
@@ -207,46 +211,46 @@ async fn a_bad_configuration_keeps_the_old_one() {
     assert_eq!(text(&called), world.home.identity("dev"));
 }
 
-/// What was in force before a signal isn't in force after it: the file that goes back to it has changed.
+/// A file that gets back the content of before a reload has changed, and is loaded.
 #[tokio::test]
-async fn a_file_that_goes_back_to_what_it_was_is_in_force_again() {
+async fn a_file_that_gets_back_its_previous_content_is_reloaded() {
     let world = World::new().await;
     let good = world.configuration(&rule(&["dev"]));
     let broker = world.broker(&good).await;
     let mut watched = connect(&world.socket()).await;
     let lists = watched.watch_profiles(WatchProfilesRequest {}).await;
     let mut lists = lists.unwrap().into_inner();
-    let mut told = async |rejected: bool, profiles: usize| {
-        let told = async {
+    let mut reported = async |rejected: bool, profiles: usize| {
+        let reported = async {
             loop {
-                let list = lists.message().await.unwrap().expect("the broker goes on");
+                let list = lists.message().await.unwrap().expect("the broker still runs");
                 if (list.config_rejected, list.profiles.len()) == (rejected, profiles) {
                     return;
                 }
             }
         };
-        let explain = || format!("rejected {rejected} with {profiles} profiles is never told");
-        deadline::within(told, explain).await;
+        let explain = || format!("rejected {rejected} with {profiles} profiles isn't reported");
+        deadline::within(reported, explain).await;
     };
-    told(false, 1).await;
+    reported(false, 1).await;
     let (bad, wider) =
         (world.configuration("nonsense = 1\n"), world.configuration(&rule(&["dev", "prod"])));
     for (text, rejected, profiles) in [(bad, true, 1), (wider, false, 2)] {
         world.write("broker.toml", &text);
         broker.signal(Signal::HUP);
-        told(rejected, profiles).await;
+        reported(rejected, profiles).await;
         world.write("broker.toml", &good);
-        told(false, 1).await;
+        reported(false, 1).await;
     }
 }
 
-/// What is bound stays bound; whoever changed it is told, and the rest is in force.
+/// Bound addresses don't change: the log says that a restart is needed, and the rest is in force.
 #[tokio::test]
-async fn another_address_waits_for_the_next_start() {
+async fn a_changed_address_needs_a_restart() {
     let world = World::new().await;
     let metrics = |port: u16| format!("[metrics]\nlisten = \"127.0.0.1:{port}\"\n");
     let broker = world.broker(&world.configuration(&(metrics(0) + &rule(&["dev"])))).await;
-    // The same addresses are nothing to warn of.
+    // Unchanged addresses cause no warning.
     world.write("broker.toml", &world.configuration(&(metrics(0) + &rule(&["dev", "prod"]))));
     broker.signal(Signal::HUP);
     broker.logged("the configuration was reloaded").await;

@@ -1,4 +1,4 @@
-//! Commands and brokers whose other side has stopped or gone: they end, and say so.
+//! Commands and brokers whose peer has stopped or is gone: they end, and commands report it.
 
 use std::process::Stdio;
 use std::time::Instant;
@@ -27,7 +27,7 @@ fn rule() -> String {
 }
 
 #[tokio::test]
-async fn login_at_a_stopped_broker_says_so() {
+async fn login_at_a_stopped_broker_reports_it() {
     let world = World::new().await;
     let broker = world.broker(&world.configuration(&rule())).await;
     broker.signal(Signal::STOP);
@@ -39,7 +39,7 @@ async fn login_at_a_stopped_broker_says_so() {
     assert_names(&errors, &["the broker doesn't answer: is it stopped?"]);
 }
 
-/// `status --watch | head -1`: nothing changes, and there is nobody to tell of it.
+/// `status --watch | head -1`: nothing changes, so that no write fails.
 #[tokio::test]
 async fn status_ends_when_its_reader_is_gone() {
     let world = World::new().await;
@@ -55,8 +55,8 @@ async fn status_ends_when_its_reader_is_gone() {
     assert!(ended.unwrap().success());
 }
 
-/// A broker with metrics, and a call to it that doesn't end by itself: nobody reads the answer. A drain waits for that
-/// longer than for anything else.
+/// A broker with metrics, and a call that doesn't end by itself, as its answer isn't read. A drain waits for such a
+/// call longer than for anything else.
 async fn busy_broker(world: &World) -> (Process, String, Connection) {
     let metrics = "[metrics]\nlisten = \"127.0.0.1:0\"\n";
     let broker = world.broker(&world.configuration(&format!("{metrics}{}", rule()))).await;
@@ -73,16 +73,16 @@ async fn busy_broker(world: &World) -> (Process, String, Connection) {
 const LIST: &str = "/sigward.broker.v1.Broker/ListProfiles";
 const SIGN: &str = "/sigward.broker.v1.Broker/Sign";
 
-/// Waits until the broker counts so many calls.
+/// Waits until the broker counts this number of calls.
 async fn in_progress(address: &str, calls: usize) {
     let line = format!("\nsigward_calls {calls}\n");
     let begun = async { while !metrics::get(address, "/metrics").await.contains(&line) {} };
     deadline::within(begun, || "the calls don't begin".to_owned()).await;
 }
 
-/// Callers that send a part of their message and then nothing are refused when the broker is about to end, and it ends.
+/// Callers that send only a part of their message are refused when the broker ends, and don't delay the end.
 #[tokio::test]
-async fn a_message_that_never_ends_holds_no_drain_up() {
+async fn an_incomplete_message_does_not_delay_the_drain() {
     let world = World::new().await;
     let metrics = "[metrics]\nlisten = \"127.0.0.1:0\"\n";
     let mut broker = world.broker(&world.configuration(&format!("{metrics}{}", rule()))).await;
@@ -90,7 +90,7 @@ async fn a_message_that_never_ends_holds_no_drain_up() {
     let address = line.split("address=").nth(1).unwrap().trim().to_owned();
     let mut caller = Connection::open(&world.socket()).unwrap();
     caller.accept_settings().unwrap();
-    // The first five bytes say how long the message is. Of a signature, the profile is there, which is one of ours.
+    // The first five bytes are the length of the message. The part of a signature request has a permitted profile.
     let parts: [(&str, &[u8]); 4] =
         [(SIGN, b""), (SIGN, b"\0\0\0\0\x40\x0a\x03dev"), (LIST, b""), (LIST, b"\0\0\0\0\x40\x0a")];
     for (path, part) in parts {
@@ -100,26 +100,26 @@ async fn a_message_that_never_ends_holds_no_drain_up() {
     in_progress(&address, parts.len()).await;
     let signalled = Instant::now();
     broker.signal(Signal::TERM);
-    // Each is told, and doesn't find out by itself.
+    // Each call gets an answer or a reset.
     drop(caller.wait(|seen| seen.answered + seen.reset >= parts.len()).expect("an answer to each"));
     broker.ended().await;
-    // The contract says 2 s; a drain that waited would take 10.
+    // The contract allows 2 s; a drain that waited would take 10.
     assert!(signalled.elapsed().as_secs() < 5, "it took {:?}", signalled.elapsed());
 }
 
 /// The first signal waits for a call in flight, the second doesn't.
 #[tokio::test]
-async fn a_second_signal_ends_a_broker_that_drains() {
+async fn a_second_signal_ends_a_draining_broker() {
     let world = World::new().await;
     let (mut broker, address, _caller) = busy_broker(&world).await;
     let health = metrics::get(&address, "/healthz").await;
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
     broker.signal(Signal::TERM);
     broker.logged("draining").await;
-    // Whoever sends callers here learns that it is about to end.
+    // Load balancers see that the broker is about to end.
     let draining =
         async { while !metrics::get(&address, "/healthz").await.starts_with("HTTP/1.1 503") {} };
-    deadline::within(draining, || "it never says that it drains".to_owned()).await;
+    deadline::within(draining, || "the health check doesn't report the drain".to_owned()).await;
     let second = Instant::now();
     processes::signal(broker.pid(), Signal::TERM);
     broker.ended().await;
@@ -127,9 +127,9 @@ async fn a_second_signal_ends_a_broker_that_drains() {
     assert!(second.elapsed().as_secs() < 5, "it took {:?}", second.elapsed());
 }
 
-/// `grpc.health.v1`, by one who was connected before and by one who comes meanwhile; and nothing new is signed.
+/// `grpc.health.v1`, over a connection from before and over a new one; and nothing is signed any more.
 #[tokio::test]
-async fn a_broker_that_drains_is_not_serving() {
+async fn a_draining_broker_is_not_serving() {
     const SERVING: u8 = 1;
     const NOT_SERVING: u8 = 2;
     let world = World::new().await;
@@ -141,7 +141,7 @@ async fn a_broker_that_drains_is_not_serving() {
     broker.signal(Signal::TERM);
     let draining =
         async { while !metrics::get(&address, "/healthz").await.starts_with("HTTP/1.1 503") {} };
-    deadline::within(draining, || "it never says that it drains".to_owned()).await;
+    deadline::within(draining, || "the health check doesn't report the drain".to_owned()).await;
     let meanwhile = broker::channel(&world.socket()).await;
     for channel in [&before, &meanwhile] {
         for service in ["", "sigward.broker.v1.Broker"] {
@@ -149,18 +149,18 @@ async fn a_broker_that_drains_is_not_serving() {
         }
         let request = ListProfilesRequest {};
         let refused = BrokerClient::new(channel.clone()).list_profiles(request).await;
-        assert_eq!(refused.expect_err("it is about to end").code(), Code::Unavailable);
+        assert_eq!(refused.expect_err("the broker is about to end").code(), Code::Unavailable);
     }
-    // With the last call, it ends; that this caller answers no PING of its goodbye (RFC 9113, 6.8) holds nothing up.
+    // It ends with the last call; this caller answers no PING of the GOAWAY (RFC 9113, 6.8), which must not delay that.
     caller.allow(1 << 16).unwrap();
     let last = Instant::now();
     broker.ended().await;
     assert!(last.elapsed().as_secs() < 5, "it took {:?}", last.elapsed());
 }
 
-/// The status of a service: `HealthCheckResponse` is one number.
+/// The health status of a service: `HealthCheckResponse` is one number.
 async fn health(channel: &Channel, service: &str) -> u8 {
-    // gRPC over HTTP/2, "Length-Prefixed-Message", with a text in field 1.
+    // gRPC over HTTP/2, "Length-Prefixed-Message", with a string in field 1.
     let mut message = match service.len() {
         0 => Vec::new(),
         length => [&[10, u8::try_from(length).unwrap()], service.as_bytes()].concat(),
@@ -183,13 +183,13 @@ async fn health(channel: &Channel, service: &str) -> u8 {
     status
 }
 
-/// A home on a disk that hangs: whoever reads a terminal that nobody writes to waits for ever. What is loaded goes on
-/// signing, the list is answered, and the broker ends in time.
+/// A home on a disk that hangs, for which a terminal without input stands. Loaded profiles are still signed for, the
+/// list is answered, and the broker ends in time.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_home_that_hangs_holds_up_nobody_else() {
+async fn a_hanging_home_delays_no_other_profile() {
     let world = World::new().await;
-    // Where a profile names a file, a confined broker may open those beside it.
+    // If a profile names a file, a confined broker may open those next to it.
     world.home.config(
         "[profile tool]\nrole_arn = arn:aws:iam::123456789012:role/X\nweb_identity_token_file = /dev/null\n",
     );
@@ -212,7 +212,7 @@ async fn a_home_that_hangs_holds_up_nobody_else() {
     let credentials = world.home.credentials_file();
     std::fs::remove_file(&credentials).unwrap();
     std::os::unix::fs::symlink("/dev/ptmx", &credentials).unwrap();
-    // It has to read the file, like the watch, which sees the change.
+    // This has to read the file, like the watch, which sees the change.
     let hangs = tokio::spawn(sign("staging"));
     for _ in 0..100 {
         deadline::within(sign("dev"), || "nothing is signed".to_owned()).await.unwrap();
@@ -223,11 +223,11 @@ async fn a_home_that_hangs_holds_up_nobody_else() {
     assert_eq!(listed.profiles.len(), 2);
     assert!(!hangs.is_finished(), "the home doesn't hang: {}", broker.errors());
 
-    // Whoever waits for it is told to ask again, and not waited for.
+    // The waiting call is told to retry, and doesn't delay the end.
     let signalled = Instant::now();
     broker.signal(Signal::TERM);
     broker.ended().await;
-    // The contract says 2 s; a drain that waited would take 10.
+    // The contract allows 2 s; a drain that waited would take 10.
     assert!(signalled.elapsed().as_secs() < 5, "it took {:?}", signalled.elapsed());
     let status = hangs.await.unwrap().expect_err("nothing was loaded");
     assert_eq!(status.code(), Code::Unavailable, "{status}");

@@ -1,4 +1,4 @@
-//! Who an agent is: told with the argument that chooses a profile, and with each result where that is asked for.
+//! The identity of a profile: it is shown in the argument that chooses a profile, and with each result if requested.
 
 use serde_json::{Value, json};
 use sigward_tests::aws::Aws;
@@ -35,7 +35,7 @@ fn described(list: &Value) -> String {
     argument.as_str().unwrap().to_owned()
 }
 
-/// What the files name is told before anybody has signed anything, and stays the same.
+/// Values from the files are shown before anything is signed, and don't change.
 #[tokio::test]
 async fn the_argument_names_account_role_and_region() {
     let world = World::at_home(home(), |builder| builder).await;
@@ -51,15 +51,18 @@ async fn the_argument_names_account_role_and_region() {
             "person: account 111122223333, role Developer, Region eu-west-1.",
         ],
     );
-    assert!(!description.contains("dev: account"), "keys alone name none: {description}");
+    assert!(
+        !description.contains("dev: account"),
+        "static keys have no known account: {description}"
+    );
     client.call("whoami", r#"{"aws_profile":"reader"}"#).await;
     let again = client.request("tools/list", "{}").await;
     assert_eq!(first["result"], again["result"]);
 }
 
-/// AWS says whose keys these are, once they were loaded: the client is told that the list has changed.
+/// AWS reports the identity of keys once they are loaded: the client is notified that the list has changed.
 #[tokio::test]
-async fn what_aws_says_changes_the_list() {
+async fn the_identity_reported_by_aws_changes_the_list() {
     let world = World::at_home(home(), |builder| builder).await;
     let aws = Aws::start(world.home.keys()).await;
     let _broker = status::broker(&world, &aws).await;
@@ -73,16 +76,17 @@ async fn what_aws_says_changes_the_list() {
     }
     let dev = format!("dev: Development, everything goes ({account}, Region us-west-2).");
     assert_names(&description, &[&dev]);
-    assert!(!description.contains("staging: account"), "nobody has used it: {description}");
+    assert!(!description.contains("staging: account"), "it wasn't used yet: {description}");
     client.call("whoami", r#"{"aws_profile":"staging"}"#).await;
     client.expect("the change", changed).await;
     let description = described(&client.request("tools/list", "{}").await);
     assert_names(&description, &[&dev, "staging: account"]);
 }
 
-/// Each result says whose identity made the call, whatever the server says of it, over both transports and generations.
+/// Each result has the identity of the call, whatever the server puts there, over both transports and with and without
+/// sessions.
 #[tokio::test]
-async fn each_result_says_whose_identity_made_the_call() {
+async fn each_result_has_the_identity_of_the_call() {
     let world = World::at_home(home(), |builder| builder).await;
     let aws = Aws::start(world.home.keys()).await;
     let options = ["--show-identity"];
@@ -92,13 +96,13 @@ async fn each_result_says_whose_identity_made_the_call() {
     client.initialize().await;
     let called = client.call("whoami", r#"{"aws_profile":"reader"}"#).await;
     assert_eq!(called["result"]["_meta"]["sigward/identity"], reader);
-    assert_eq!(called["result"]["_meta"]["example.com/odd"], 1.10, "what the server says stays");
+    assert_eq!(called["result"]["_meta"]["example.com/odd"], 1.10, "the server's own entries stay");
     let called = client.call("echo", r#"{"a":1.10}"#).await;
     assert_eq!(called["result"]["_meta"]["sigward/identity"], dev);
     assert_eq!(text(&called), r#"{"a":1.10}"#);
     let refused = client.call("whoami", r#"{"aws_profile":"nobody"}"#).await;
     assert_names(tool_error(&refused), &["nobody"]);
-    assert!(refused["result"]["_meta"].is_null(), "nobody made that call");
+    assert!(refused["result"]["_meta"].is_null(), "no identity made that call");
     let params = crate::setup::stateless(&call("whoami", r#"{"aws_profile":"reader"}"#));
     let called = client.request("tools/call", &params).await;
     assert_eq!(called["result"]["_meta"]["sigward/identity"], reader);
@@ -118,5 +122,5 @@ async fn each_result_says_whose_identity_made_the_call() {
     let mut client = StdioClient::start(proxy(&world, &aws, &["dev", "reader"], &[]));
     client.initialize().await;
     let called = client.call("whoami", r#"{"aws_profile":"reader"}"#).await;
-    assert!(called["result"]["_meta"]["sigward/identity"].is_null(), "nobody asked for it");
+    assert!(called["result"]["_meta"]["sigward/identity"].is_null(), "it wasn't requested");
 }

@@ -1,5 +1,5 @@
-//! The proxy has no key: it opens no AWS file, its memory and its environment hold no secret, and nothing that any
-//! process writes does either.
+//! The proxy has no key: it opens no AWS file, its memory and environment hold no secret, and no output of any process
+//! does either.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,14 +14,14 @@ use tokio::process::Command;
 use crate::commands::run;
 use crate::setup::{THREE, World, assert_names, own_uid, text};
 
-/// One traced process: what it ran, and the files that its calls named.
+/// One traced process: the programs that it ran, and its calls that name files.
 #[derive(Default)]
 struct Traced {
     programs: Vec<String>,
     lines: Vec<String>,
 }
 
-/// The trace of `strace -ff`, one file a thread, put together by process. The first one is the traced command.
+/// Reads the trace of `strace -ff`, one file per thread, by process. The first one is the traced command.
 fn read_trace(directory: &Path, root: u32) -> Vec<Traced> {
     let mut threads = HashMap::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -55,7 +55,7 @@ fn read_trace(directory: &Path, root: u32) -> Vec<Traced> {
     processes
 }
 
-/// Whether a call of the trace names something that holds credentials.
+/// Whether a call of the trace names a file that may hold credentials.
 fn touches_aws(line: &str) -> bool {
     [".aws", "/sso/", "credentials"].iter().any(|name| line.contains(name))
 }
@@ -81,7 +81,7 @@ async fn the_proxy_opens_no_aws_file() {
     assert_only_the_broker_opens_aws_files(&read_trace(&directory, root));
 }
 
-/// `command` under `strace`, behind a program that opens a file which the proxy must not open: the control.
+/// `command` under `strace`, after a program that opens a file that the proxy must not open: the control.
 fn traced(directory: &Path, traced: &Command) -> Command {
     let strace = tools::strace();
     let mut command = processes::command(&strace.program);
@@ -107,7 +107,7 @@ fn assert_only_the_broker_opens_aws_files(traced: &[Traced]) {
         move |process: &&Traced| process.programs.iter().any(|program| program.ends_with(name))
     };
     let opened = |process: &Traced| -> Vec<String> {
-        // Its own arguments and the search for the broker's program are no files of AWS.
+        // Its arguments and the search for the broker's program name no AWS files.
         let calls = process.lines.iter().filter(|line| !line.starts_with("execve("));
         calls.filter(|line| touches_aws(line)).cloned().collect()
     };
@@ -121,7 +121,7 @@ fn assert_only_the_broker_opens_aws_files(traced: &[Traced]) {
     }
 }
 
-/// The commands that end keep to that too: what they say of profiles and credentials, they have from the broker.
+/// The other commands of the proxy open none either: they get profiles and credentials from the broker.
 #[tokio::test]
 async fn the_commands_of_the_proxy_open_no_aws_file() {
     let world = World::new().await;
@@ -150,7 +150,7 @@ async fn the_commands_of_the_proxy_open_no_aws_file() {
 }
 
 #[tokio::test]
-async fn the_proxy_s_memory_holds_no_secret() {
+async fn the_memory_of_the_proxy_holds_no_secret() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     for profile in THREE {
@@ -168,7 +168,7 @@ async fn the_proxy_s_memory_holds_no_secret() {
 
     let broker = processes::children(proxy);
     assert_eq!(broker.len(), 1, "one private broker");
-    // Another user's memory, or that of a process that isn't dumpable, can be read by root alone.
+    // Only root can read the memory of another user's process, or of one that isn't dumpable.
     match memory::count(broker[0], &needles) {
         Ok(counts) => assert!(counts[2..].iter().all(|count| *count > 0), "{counts:?}"),
         Err(error) => {
@@ -206,10 +206,10 @@ async fn keys_of_the_environment_go_to_the_broker() {
     assert_eq!(counts[1..], [0, 0]);
 }
 
-/// Everything said, at the loudest level, by both programs, in good and in bad calls. [`StdioClient`] and `Process`
-/// search each line for a canary; here the output is long, and the files on disk are searched too.
+/// All output of both programs at the highest log level, in good and in bad calls. [`StdioClient`] and `Process` search
+/// each line for a canary; here the output is long, and the files on disk are searched too.
 #[tokio::test]
-async fn nothing_written_holds_a_secret() {
+async fn no_output_holds_a_secret() {
     let world = World::new().await;
     let audit = world.directory.path().join("audit.jsonl");
     let rules = format!(
@@ -232,7 +232,7 @@ async fn nothing_written_holds_a_secret() {
     client.call("whoami", r#"{"aws_profile":"staging"}"#).await;
     let (status, _, errors) = client.close().await;
     assert!(status.success());
-    assert!(errors.lines().count() > 3, "the proxy says something at DEBUG: {errors}");
+    assert!(errors.lines().count() > 3, "the proxy logs at DEBUG: {errors}");
     broker.signal(rustix::process::Signal::TERM);
     let (status, errors) = broker.ended().await;
     assert!(status.success(), "{errors}");

@@ -1,4 +1,4 @@
-//! `check` finds what would keep `serve` from starting, in its words, and leaves everything as it is.
+//! `check` reports what would keep `serve` from starting, with the same message, and changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use tokio::process::Command;
 use super::run;
 use crate::setup::{World, assert_names, connect, copy_program, own_uid, ping};
 
-/// A uid that is nobody's here.
+/// A uid without a user on this machine.
 const OTHER: u32 = 54_321;
 
 fn command(world: &World, aws: &Aws, name: &str, config: &Path) -> Command {
@@ -21,7 +21,7 @@ fn command(world: &World, aws: &Aws, name: &str, config: &Path) -> Command {
     command
 }
 
-/// Everything in a directory: what it is, how large, and when it was changed.
+/// The mode, size and modification time of each entry of a directory.
 fn state(directory: &Path) -> BTreeMap<String, (u32, u64, i64, i64)> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| {
         let path = entry.unwrap().path();
@@ -33,13 +33,13 @@ fn state(directory: &Path) -> BTreeMap<String, (u32, u64, i64, i64)> {
 }
 
 #[tokio::test]
-async fn what_would_keep_serve_from_starting_is_reported_in_its_words() {
+async fn check_reports_errors_of_serve_with_the_same_message() {
     let world = World::new().await;
     let aws = Aws::start(world.home.keys()).await;
     let at = world.directory.path();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap();
-    // Someone is there, who is no broker.
+    // A program that isn't a broker listens there.
     std::thread::spawn(move || while taken.accept().is_ok() {});
     world.write("file", "");
     fs::create_dir(at.join("directory")).unwrap();
@@ -73,20 +73,20 @@ async fn what_would_keep_serve_from_starting_is_reported_in_its_words() {
         let report = output.lines().find_map(|line| line.strip_prefix("serve can't start: "));
         let report = report.unwrap_or_else(|| panic!("{at_fault}: {output}{errors}"));
         assert_names(report, &[words]);
-        // The profiles are shown all the same.
+        // The profiles are shown nevertheless.
         assert_names(&output, &[world.home.identity("dev")]);
         let (good, _, errors) = run(command(&world, &aws, "serve", &config)).await;
         assert!(!good);
-        // But for a path that is too long, which the kernel has its own word for.
+        // The kernel has its own message for a path that is too long.
         let known = report.split(": ").next().unwrap();
         assert_names(&errors, &[if at_fault.contains("longlong") { known } else { report }]);
         fs::remove_file(world.socket().with_extension("sock.lock")).ok();
     }
 }
 
-/// What a broker has is no obstacle to it, and what isn't there yet isn't made by looking.
+/// Resources that the running broker holds are no problem, and `check` creates no missing files.
 #[tokio::test]
-async fn check_beside_a_running_broker_disturbs_nothing() {
+async fn check_does_not_disturb_a_running_broker() {
     let world = World::new().await;
     let aws = Aws::start(world.home.keys()).await;
     let at = world.directory.path();
@@ -116,9 +116,9 @@ async fn check_beside_a_running_broker_disturbs_nothing() {
     assert_names(&crate::metrics::get(address, "/healthz").await, &["ok\n"]);
 }
 
-/// The user that `check` runs as is the one that would serve.
+/// `check` assumes that the user who runs it would also serve.
 #[tokio::test]
-async fn what_is_closed_to_the_user_of_check_is_reported() {
+async fn missing_permissions_of_the_user_are_reported() {
     if own_uid() != 0 {
         return;
     }
@@ -145,16 +145,16 @@ async fn what_is_closed_to_the_user_of_check_is_reported() {
     assert!(!own.contains("serve can't start"), "{own}");
     let (good, output, errors) = run(check(OTHER)).await;
     assert!(!good);
-    let told = |path: &Path| format!("{} can't be written to", path.display());
-    assert_names(&(output + &errors), &[&told(at), &told(&audit)]);
-    // Where it may write, the group is still one that it isn't in.
+    let denied = |path: &Path| format!("{} can't be written to", path.display());
+    assert_names(&(output + &errors), &[&denied(at), &denied(&audit)]);
+    // With the permission to write, the group is still one without this user.
     std::os::unix::fs::chown(at, Some(OTHER), Some(OTHER)).unwrap();
     let (_, output, errors) = run(check(OTHER)).await;
     assert_names(&(output + &errors), &["is the broker in it?"]);
 }
 
 #[tokio::test]
-async fn without_a_socket_in_the_configuration_the_default_one_is_a_warning() {
+async fn an_unusable_default_socket_is_only_a_warning() {
     let world = World::new().await;
     let aws = Aws::start(world.home.keys()).await;
     let named = format!("unix = \"{}\"\n", world.socket().display());

@@ -1,4 +1,4 @@
-//! Networks with something in between: HTTP proxies of each temper, and names that lead nowhere from here.
+//! Networks with something between the proxy and the server: HTTP proxies, and addresses that can't be reached.
 
 use std::net::SocketAddr;
 
@@ -9,8 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{assert_problem, checked, command, private};
 use crate::setup::World;
 
-/// An HTTP proxy on a port of its own, as the value of `HTTPS_PROXY`: it answers every CONNECT with this, and after
-/// success leads all to one address, whatever name was asked for.
+/// Starts an HTTP proxy, and returns its value of `HTTPS_PROXY`. It gives this answer to every CONNECT, and then
+/// connects all clients to one address, whatever name they asked for.
 async fn http_proxy(answer: &'static str, leads_to: Option<SocketAddr>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -33,14 +33,14 @@ async fn http_proxy(answer: &'static str, leads_to: Option<SocketAddr>) -> Strin
     format!("http://{address}")
 }
 
-/// Where the server of a world listens.
+/// The address of the server of a world.
 fn address(world: &World) -> SocketAddr {
     let url = url::Url::parse(&world.upstream.url()).unwrap();
     SocketAddr::new("127.0.0.1".parse().unwrap(), url.port().unwrap())
 }
 
 #[tokio::test]
-async fn an_http_proxy_that_refuses_is_told_from_one_that_asks_who_it_is() {
+async fn an_http_proxy_that_refuses_or_needs_a_password_is_reported() {
     let world = World::new().await;
     for (answer, words) in [
         (
@@ -64,9 +64,9 @@ async fn an_http_proxy_that_refuses_is_told_from_one_that_asks_who_it_is() {
     assert!(world.upstream.requests().is_empty());
 }
 
-/// A proxy that reads TLS shows a certificate of its own for every name; who trusts its authority gets through.
+/// A proxy that reads TLS has its own certificate for every name, which is accepted if its authority is trusted.
 #[tokio::test]
-async fn a_proxy_that_reads_tls_is_trusted_by_its_authority_alone() {
+async fn a_proxy_that_reads_tls_needs_a_trusted_authority() {
     let authority = Authority::new(&["h2", "http/1.1"]);
     let world = World::with(|builder| builder.vouched_for_by(&authority)).await;
     let passes = "HTTP/1.1 200 Connection established\r\n\r\n";
@@ -85,22 +85,22 @@ async fn a_proxy_that_reads_tls_is_trusted_by_its_authority_alone() {
     assert!(good, "{document:#}");
 }
 
-/// A name with only IPv6 addresses, and a network that has none of them: 2001:db8::/32 is nowhere (RFC 3849).
+/// A host that has only IPv6 addresses, none of them reachable: 2001:db8::/32 is for documentation (RFC 3849).
 #[tokio::test]
-async fn addresses_of_ipv6_alone_that_lead_nowhere_are_said() {
+async fn a_host_with_only_unreachable_ipv6_addresses_is_reported() {
     let world = World::new().await;
     let arguments = private(&["dev"], &["--connect-timeout", "0.3"]);
     let checking = command(&world, "https://[2001:db8::1]/mcp", &arguments);
     assert_problem(checking, "connection", &["[2001:db8::1]:443", "all its addresses are IPv6"])
         .await;
-    // The deny: where there is one of IPv4, that isn't what is wrong.
+    // The deny: with an IPv4 address, that isn't the problem.
     let (_, document) = checked(command(&world, "https://127.0.0.1:1/mcp", &arguments)).await;
     assert!(!document["problem"]["advice"].as_str().unwrap().contains("IPv6"), "{document:#}");
 }
 
-/// Its clock is an hour off, one way or the other: the server refuses, and the clock is what is said first.
+/// The clocks differ by an hour: the server refuses the signature, and the clock is reported first.
 #[tokio::test]
-async fn a_clock_that_is_an_hour_off_is_the_first_problem() {
+async fn a_clock_that_differs_by_an_hour_is_the_first_problem() {
     let hour = std::time::Duration::from_secs(3600);
     for (is_ahead, words) in [(true, "ahead of the server's"), (false, "behind the server's")] {
         let world = World::new().await;
@@ -116,9 +116,9 @@ async fn a_clock_that_is_an_hour_off_is_the_first_problem() {
     }
 }
 
-/// Signed for another service than the server's: it says so, and the options that choose it are named.
+/// A request signed for another service is refused: the error names the options that choose the service.
 #[tokio::test]
-async fn a_service_that_is_not_the_server_s_is_named() {
+async fn a_signature_for_another_service_is_reported() {
     let world = World::new().await;
     let mut checking =
         sigward_tests::processes::command(&sigward_tests::processes::binaries().proxy);
