@@ -1,4 +1,4 @@
-//! `sigward-proxy config`: the entry in each client's file, by the real program in a home of its own.
+//! `sigward-proxy config`: the entry in each client's file, written by the real program in a home of its own.
 
 mod any_file;
 
@@ -28,12 +28,12 @@ fn config(world: &World, arguments: &[&str]) -> Command {
     command
 }
 
-/// What follows the options of `config`.
+/// The arguments after the options of `config`.
 fn serving<'a>(url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&[url, "--service", SERVICE, "--region", REGION, "--broker", "private"], more].concat()
 }
 
-/// The words and the variables of the entry in a client's file.
+/// The command line and the variables of the entry in a client's file.
 fn entry(client: &str, text: &str) -> (Vec<String>, Vec<(String, String)>) {
     if client == "codex" {
         let line = |key: &str| {
@@ -43,7 +43,7 @@ fn entry(client: &str, text: &str) -> (Vec<String>, Vec<(String, String)>) {
         assert!(text.contains("[mcp_servers.aws]"), "{text}");
         let mut words: Vec<String> = vec![serde_json::from_str(&line("command").unwrap()).unwrap()];
         words.extend(serde_json::from_str::<Vec<String>>(&line("args").unwrap()).unwrap());
-        // An inline table of plain texts.
+        // An inline table of strings.
         let env = line("env").unwrap_or_else(|| "{}".to_owned()).replace(" = ", "=");
         let env = env.trim_matches(['{', '}', ' ']).split(", ").filter(|it| !it.is_empty());
         let env = env.map(|pair| {
@@ -85,18 +85,18 @@ fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// The entry of each client, started as the client would, has a session; a second write changes nothing; and a
-/// removal leaves no trace.
+/// The entry of each client works when it is started as the client would; a second write changes nothing; and a removal
+/// restores all files.
 #[tokio::test]
-async fn an_entry_that_was_written_works_and_goes_again() {
+async fn a_written_entry_works_and_can_be_removed() {
     let world = World::new().await;
     let url = world.upstream.url();
     for client in CLIENTS {
         let before = files(world.home.path());
-        let place = world.home.path().join("desktop.json");
-        // On Linux, that client has no place of its own.
-        let elsewhere = ["--file", place.to_str().unwrap()];
-        let own: &[&str] = if client == "claude-desktop" { &elsewhere } else { &[] };
+        let desktop_file = world.home.path().join("desktop.json");
+        // On Linux, that client has no default file.
+        let file_option = ["--file", desktop_file.to_str().unwrap()];
+        let own: &[&str] = if client == "claude-desktop" { &file_option } else { &[] };
         let write = [
             &["--client", client, "--write"],
             own,
@@ -105,12 +105,12 @@ async fn an_entry_that_was_written_works_and_goes_again() {
         let (good, output, errors) = run(config(&world, &write.concat())).await;
         assert!(good, "{client}: {output}{errors}");
         let after = files(world.home.path());
-        let made: Vec<_> = after.iter().filter(|it| !before.contains(it)).collect();
-        assert_eq!(made.len(), 1, "{client}: {made:?}");
-        assert!(output.contains(made[0].0.to_str().unwrap()), "{output}");
+        let changed: Vec<_> = after.iter().filter(|it| !before.contains(it)).collect();
+        assert_eq!(changed.len(), 1, "{client}: {changed:?}");
+        assert!(output.contains(changed[0].0.to_str().unwrap()), "{output}");
 
-        let (words, variables) = entry(client, std::str::from_utf8(&made[0].1).unwrap());
-        // Nothing of the environment but what the entry says.
+        let (words, variables) = entry(client, std::str::from_utf8(&changed[0].1).unwrap());
+        // Only the environment of the entry.
         let mut command = processes::command(Path::new(&words[0]));
         command.args(&words[1..]).envs(variables);
         let mut session = StdioClient::start(command);
@@ -132,9 +132,9 @@ async fn an_entry_that_was_written_works_and_goes_again() {
     }
 }
 
-/// Other entries, comments, and what else is in a file stay byte for byte.
+/// Other entries, comments and all else in a file are unchanged, byte for byte.
 #[tokio::test]
-async fn a_file_of_others_keeps_every_byte() {
+async fn other_content_of_a_file_keeps_every_byte() {
     let world = World::new().await;
     let url = world.upstream.url();
     let zed = "{\r\n\t// my theme\r\n\t\"theme\": \"One\",\r\n\t\"context_servers\": {\r\n\t\t\"a\": {\"command\": \"a\", \"x\": 1.0,},\r\n\t},\r\n}";
@@ -166,7 +166,7 @@ async fn a_file_of_others_keeps_every_byte() {
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_edited_stays_and_is_named() {
+async fn a_file_that_cannot_be_edited_is_unchanged_and_reported() {
     let world = World::new().await;
     let url = world.upstream.url();
     for (before, word) in [
@@ -183,17 +183,21 @@ async fn a_file_that_cannot_be_edited_stays_and_is_named() {
         let (good, _, errors) = run(config(&world, &write)).await;
         assert!(!good);
         assert_names(&errors, &[path.to_str().unwrap(), word, "nothing was written"]);
-        assert_eq!(files(path.parent().unwrap()), [(path.clone(), before.into())], "and no backup");
+        assert_eq!(
+            files(path.parent().unwrap()),
+            [(path.clone(), before.into())],
+            "no change and no backup"
+        );
     }
 }
 
-/// A disk that takes no more, as far as a limit of the size of files is one: the file stays whole, and nothing half is
-/// left beside it.
+/// A full disk, for which a limit on file sizes stands: the file stays whole, and no partial file is left.
 #[tokio::test]
-async fn a_disk_that_is_full_loses_nothing() {
+async fn a_full_disk_loses_no_data() {
     let world = World::new().await;
     let url = world.upstream.url();
-    // A block is 512 or 1024 bytes, by the shell. The backup of the first has place, and its new text not.
+    // A block is 512 or 1024 bytes, depending on the shell. The backup of the first file fits, and its new text
+    // doesn't.
     for (length, is_backed_up, word) in [(400, true, "mcp.json: "), (4000, false, "no backup")] {
         let path = world.directory.path().join(format!("full-{length}/mcp.json"));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -217,7 +221,7 @@ async fn a_disk_that_is_full_loses_nothing() {
     }
 }
 
-/// Without `--write` the snippet alone is on standard output.
+/// Without `--write`, only the snippet is on standard output.
 #[tokio::test]
 async fn a_snippet_is_printed_and_nothing_is_written() {
     let world = World::new().await;
@@ -233,9 +237,9 @@ async fn a_snippet_is_printed_and_nothing_is_written() {
     assert_eq!(files(world.home.path()), before);
 }
 
-/// The names that nobody gave are those of the AWS files, which the broker's program reads.
+/// Profiles that aren't named are those of the AWS files, which the broker's program reads.
 #[tokio::test]
-async fn profiles_that_nobody_named_are_asked_for() {
+async fn unnamed_profiles_are_taken_from_the_broker() {
     let mut home = AwsHome::new();
     home.static_keys("my own", &Key::user("own"));
     let world = World::at_home(home, |builder| builder).await;
@@ -247,7 +251,7 @@ async fn profiles_that_nobody_named_are_asked_for() {
     let at = words.iter().position(|word| word == "--profile").unwrap();
     assert_eq!(words[at + 1..], ["dev", "my own", "prod", "staging"]);
 
-    // A broker that runs knows the endpoint too, and says only what is allowed.
+    // A running broker also knows the endpoint, and only names the permitted profiles.
     let socket = world.directory.path().join("sigward/broker.sock");
     fs::create_dir(socket.parent().unwrap()).unwrap();
     let rule = format!(
@@ -270,9 +274,9 @@ async fn profiles_that_nobody_named_are_asked_for() {
 }
 
 #[tokio::test]
-async fn aws_files_that_cannot_be_read_are_said_in_the_broker_s_words() {
+async fn unreadable_aws_files_are_reported() {
     let world = World::new().await;
-    // There, and no file that can be read.
+    // It exists, and isn't a readable file.
     fs::remove_file(world.home.config_file()).unwrap();
     fs::create_dir(world.home.config_file()).unwrap();
     let url = world.upstream.url();
@@ -282,7 +286,7 @@ async fn aws_files_that_cannot_be_read_are_said_in_the_broker_s_words() {
     assert_names(&errors, &[world.home.config_file().to_str().unwrap()]);
 }
 
-/// Keys of a shell's environment are written nowhere, and said.
+/// Keys in the environment of a shell are written to no file, with a warning.
 #[tokio::test]
 async fn keys_of_the_environment_are_never_written() {
     let world = World::new().await;
@@ -305,9 +309,9 @@ async fn keys_of_the_environment_are_never_written() {
     assert!(variables.contains(&config), "{variables:?}");
 }
 
-/// Every client's file, of the user and of the project, first as a dry run.
+/// The files of every client, of the user and of the project, with a dry run first.
 #[tokio::test]
-async fn entries_of_the_reference_are_rewritten_everywhere() {
+async fn entries_of_mcp_proxy_for_aws_are_rewritten_in_all_files() {
     let world = World::new().await;
     let url = "https://aws-mcp.us-east-1.api.aws/mcp";
     let (home, project) = (world.home.path().to_owned(), world.directory.path().join("project"));
@@ -372,12 +376,12 @@ async fn entries_of_the_reference_are_rewritten_everywhere() {
     let after = (files(&home), files(&project));
     let (good, output, _) = run(config(&world, &["--from-mcp-proxy-for-aws", "--write"])).await;
     assert!(good, "{output}");
-    assert_eq!((files(&home), files(&project)), after, "the second time changes nothing");
+    assert_eq!((files(&home), files(&project)), after, "a second run changes nothing");
 }
 
-/// One file that is broken is named, and the others are rewritten.
+/// A broken file is reported, and the others are rewritten.
 #[tokio::test]
-async fn a_broken_file_does_not_keep_the_others() {
+async fn a_broken_file_does_not_block_the_others() {
     let world = World::new().await;
     let home = world.home.path();
     let good = r#"{"mcpServers": {"aws": {"command": "mcp-proxy-for-aws", "args": ["https://aws-mcp.us-east-1.api.aws/mcp"]}}}"#;

@@ -1,4 +1,4 @@
-//! Clients that others wrote: what they see through the proxy is what a server would show them, and the profiles.
+//! Clients of others: through the proxy they see what a server would show them, and the profiles.
 
 mod inspector;
 mod rust;
@@ -6,16 +6,15 @@ mod scripts;
 
 use crate::setup::World;
 
-/// How a client reaches the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// It starts it, and speaks to it over standard input and output.
+enum Transport {
+    /// The client starts the proxy, and uses its standard input and output.
     Stdio,
-    /// It knows its URL.
+    /// The client has the URL of the proxy.
     Http,
 }
 
-/// A signature of somebody on everything that reached the server, and nowhere a word of the proxy's argument.
+/// Asserts that every request to the server was signed, and that none contains the proxy's argument.
 fn assert_signed(world: &World) {
     for request in world.upstream.requests() {
         assert!(!request.identity().is_empty(), "{:?}", request.signature);

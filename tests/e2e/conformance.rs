@@ -1,7 +1,7 @@
-//! The official conformance suite: what a server passes alone, it passes behind the proxy.
+//! The official conformance suite: each check that a server passes directly, it also passes behind the proxy.
 //!
-//! A revision's requirements are counted, so that a run of nothing isn't a success. The suite runs more than it scores;
-//! of that too, nothing may be lost. What was reached is written where a captured output doesn't swallow it.
+//! The number of required scenarios is checked, so that an empty run isn't a success. Checks that the suite runs and
+//! doesn't score may not be lost either. The counts are printed even where the output is captured.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -17,28 +17,28 @@ const SESSIONS: &str = "2025-11-25";
 const STATELESS: &str = "2026-07-28";
 
 #[tokio::test]
-async fn the_server_alone() {
-    alone(SESSIONS).await;
-    alone(STATELESS).await;
+async fn the_server_without_a_proxy_conforms() {
+    without_proxy(SESSIONS).await;
+    without_proxy(STATELESS).await;
 }
 
 #[tokio::test]
-async fn the_listening_proxy_with_one_profile() {
+async fn the_listening_proxy_with_one_profile_conforms() {
     behind_the_listening_proxy(&["dev"], "one profile").await;
 }
 
 #[tokio::test]
-async fn the_listening_proxy_with_two_profiles() {
+async fn the_listening_proxy_with_two_profiles_conforms() {
     behind_the_listening_proxy(&["dev", "prod"], "two profiles").await;
 }
 
 #[tokio::test]
-async fn stdio() {
+async fn the_stdio_proxy_conforms() {
     let world = World::new().await;
     let server = Server::verifying(world.home.keys()).await;
     let url = server.url();
     let bridge = Bridge::start(move || proxy(&world, &url, &["dev", "prod"])).await;
-    // What the bridge answers for itself, and lines have no words for: how streams of HTTP are resumed, and headers.
+    // The bridge itself answers what stdio doesn't have: resuming HTTP streams, and headers.
     let of_http = ["server-sse-polling: ", "http-header-validation: "];
     for revision in [SESSIONS, STATELESS] {
         let report = conformance::server(revision, &bridge.url()).await;
@@ -49,19 +49,19 @@ async fn stdio() {
 }
 
 #[tokio::test]
-async fn a_client_over_stdio() {
+async fn a_client_over_stdio_conforms() {
     client(&[], "over stdio").await;
 }
 
 #[tokio::test]
-async fn a_client_of_the_listening_proxy() {
+async fn a_client_of_the_listening_proxy_conforms() {
     client(&["--listen", "127.0.0.1:0"], "through the listening proxy").await;
 }
 
-/// The official TypeScript client, in every scenario that isn't about OAuth, with a proxy that has these arguments.
+/// Runs the official TypeScript client, in every scenario except for OAuth, with a proxy with these arguments.
 async fn client(arguments: &[&str], title: &str) {
     let world = World::new().await;
-    // The suite has a server of its own for each scenario; the client puts its URL in.
+    // The suite has a server for each scenario; the client replaces `URL`.
     let mut command = proxy(&world, "URL", &["dev"]);
     command.args(arguments);
     let mut words = vec![command.as_std().get_program()];
@@ -86,8 +86,8 @@ async fn client(arguments: &[&str], title: &str) {
             conformance::client(revision, scenario, r#""$NODE" "$CLIENT""#, &environment)
         });
         let report = join_all(runs).await.into_iter().fold(Report::default(), Report::and);
-        reached(&format!("{revision} client scenarios {title}"), &report, &scenarios);
-        // Not scored, but it shows that a schema arrives whole.
+        assert_passed(&format!("{revision} client scenarios {title}"), &report, &scenarios);
+        // It isn't scored, but shows that schemas arrive unchanged.
         assert_eq!(report.passed(&schema), schema, "{}", report.text());
     }
 }
@@ -110,34 +110,34 @@ fn proxy(world: &World, url: &str, profiles: &[&str]) -> Command {
     command
 }
 
-/// Fails unless all that counts passed. Answers the checks, scored or not, that the server passes alone and not here.
+/// Asserts that all required scenarios passed. Returns the checks, scored or not, that pass only without a proxy.
 async fn compare(revision: &str, title: &str, report: &Report) -> Vec<String> {
-    let (scored, alone) = alone(revision).await;
-    reached(&format!("{revision} {title}"), report, scored);
-    report.lost(alone)
+    let (required, without_proxy) = without_proxy(revision).await;
+    assert_passed(&format!("{revision} {title}"), report, required);
+    report.lost(without_proxy)
 }
 
-/// What counts for a server, and the report of the suite's server without a proxy: made once, and complete.
-async fn alone(revision: &str) -> &'static (Vec<String>, Report) {
+/// The required scenarios of a server, and the complete report without a proxy, which is made once.
+async fn without_proxy(revision: &str) -> &'static (Vec<String>, Report) {
     static REPORTS: [OnceCell<(Vec<String>, Report)>; 2] =
         [OnceCell::const_new(), OnceCell::const_new()];
     let [sessions, stateless] = &REPORTS;
     let (cell, count) = if revision == SESSIONS { (sessions, 30) } else { (stateless, 37) };
     let make = async {
-        let scored = conformance::required(revision).await.server;
-        assert_eq!(scored.len(), count, "{scored:?}");
+        let required = conformance::required(revision).await.server;
+        assert_eq!(required.len(), count, "{required:?}");
         let server = Server::start(0).await;
         let report = conformance::server(revision, &server.url()).await;
-        reached(&format!("{revision} without a proxy"), &report, &scored);
-        (scored, report)
+        assert_passed(&format!("{revision} without a proxy"), &report, &required);
+        (required, report)
     };
     cell.get_or_init(|| make).await
 }
 
-/// Fails unless every one of `scenarios` passed; says how many did.
-fn reached(title: &str, report: &Report, scenarios: &[String]) {
+/// Asserts that all of `scenarios` passed, and prints how many did.
+fn assert_passed(title: &str, report: &Report, scenarios: &[String]) {
     let passed = report.passed(scenarios);
-    // Not `println!`, which only a failed test shows.
+    // Not `println!`, which is captured unless the test fails.
     let line = format!("conformance: {title}: {} of {}\n", passed.len(), scenarios.len());
     std::io::stderr().write_all(line.as_bytes()).unwrap();
     let failed: Vec<_> =

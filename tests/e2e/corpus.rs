@@ -49,22 +49,22 @@ fn check_each(inputs: &[PathBuf], property: fn(&[u8])) {
 }
 
 #[test]
-fn messages_are_cut_where_they_should_be() {
+fn messages_are_split_at_the_right_place() {
     check("wire", wire::check);
 }
 
 #[test]
-fn events_are_read_alike_however_they_come() {
+fn events_are_parsed_alike_however_they_are_chunked() {
     check("sse", sse::check);
 }
 
 #[test]
-fn lines_are_read_alike_however_they_come() {
+fn lines_are_parsed_alike_however_they_are_chunked() {
     check("stdio", stdio::check);
 }
 
 #[test]
-fn a_sign_message_is_what_prost_reads() {
+fn a_sign_message_is_parsed_as_by_prost() {
     check_of("broker", "message", message::check);
 }
 
@@ -74,35 +74,35 @@ fn a_body_has_one_meaning() {
 }
 
 #[test]
-fn what_is_signed_stays_at_its_endpoint() {
+fn a_signed_request_stays_at_its_endpoint() {
     check_of("broker", "head", head::check);
 }
 
 #[test]
-fn a_configuration_is_right_or_says_where_it_is_wrong() {
+fn a_configuration_is_valid_or_its_errors_have_a_place() {
     check_of("broker", "config", config::check);
-    // Those that are shipped, too. The fuzzer gets them as a second corpus.
+    // Also those that are shipped, which the fuzzer gets as a second corpus.
     let deploy = processes::workspace().join("broker/deploy");
     let shipped = ["broker.toml", "container/pod/broker.toml", "container/node/broker.toml"];
     check_each(&shipped.map(|file| deploy.join(file)), config::check);
 }
 
 #[test]
-fn a_section_touches_no_other() {
+fn a_faulty_section_affects_no_other() {
     check_of("broker", "aws_files", aws_files::check);
 }
 
 #[test]
-fn a_token_is_whole_or_none() {
+fn a_token_is_parsed_completely_or_refused() {
     check_of("broker", "tokens", tokens::check);
 }
 
 #[test]
-fn the_output_of_a_process_is_whole_or_none() {
+fn the_output_of_a_process_is_parsed_completely_or_refused() {
     check_of("broker", "process", process::check);
 }
 
 #[test]
-fn a_point_in_time_is_whole_or_none() {
+fn a_time_is_parsed_completely_or_refused() {
     check_of("broker", "time", time::check);
 }

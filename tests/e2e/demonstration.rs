@@ -1,5 +1,5 @@
-//! The demo that the README promises: it succeeds, it is plain where no terminal is, and the pictures in the README are
-//! of what it shows.
+//! The demo of the README: it succeeds, prints no colours without a terminal, and the pictures in the README show its
+//! output.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,9 +11,9 @@ use tokio::process::Command;
 use crate::setup::{THREE, assert_names};
 
 #[tokio::test]
-async fn the_demo_shows_what_it_should() {
-    // The demo builds the programs itself, as for a user. Compiling may take minutes, so that it's done here, before
-    // the deadline begins: the demo then finds them built.
+async fn the_demo_succeeds_and_its_pictures_are_current() {
+    // The demo builds the programs itself, as for a user. Compiling may take minutes, so that it is done here, before
+    // the deadline begins.
     processes::binaries();
     let directory = tempfile::tempdir().unwrap();
     // With the environment of the tests, which cargo needs.
@@ -25,7 +25,7 @@ async fn the_demo_shows_what_it_should() {
     assert!(ended.status.success(), "{shown}{errors}");
     assert_names(&shown, &THREE);
     assert_names(&shown, &["checks are true", "0 of 3 secrets", "admin"]);
-    assert!(!shown.contains('\u{1b}'), "no colours where no terminal is");
+    assert!(!shown.contains('\u{1b}'), "no colours without a terminal");
     processes::assert_no_canary("the demo's output", &shown);
 
     let readme = include_str!("../../README.md");
@@ -36,20 +36,20 @@ async fn the_demo_shows_what_it_should() {
         let drawn = fs::read_to_string(drawn).unwrap();
         processes::assert_no_canary(name, &kept);
         assert_eq!(
-            story(&kept),
-            story(&drawn),
+            content(&kept),
+            content(&drawn),
             "draw {name} again: cargo run --release --bin demo -- --svg tests/demo"
         );
-        // What was drawn is what was printed.
+        // The picture contains all that was printed.
         let printed = words(shown.lines());
         assert!(words(texts(&drawn).iter().map(String::as_str)).is_superset(&printed));
     }
 }
 
-/// The structure of a picture: what its elements say, without places, widths and numbers, which are of one run.
+/// The texts and styles of a picture, without positions, widths and numbers, which differ between runs.
 ///
-/// The row about the broker's memory says another thing to root than to others.
-fn story(svg: &str) -> Vec<String> {
+/// The row about the broker's memory is different for root.
+fn content(svg: &str) -> Vec<String> {
     let of_the_broker = [
         "3 of 3 secrets",
         "-",

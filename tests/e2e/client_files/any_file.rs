@@ -1,5 +1,5 @@
-//! Whatever stands in a client's file: it is edited so that parsers of others read the entry and all that was there, and
-//! a removal brings every byte back; or it is refused, and stays.
+//! Any content of a client's file: after an edit, other parsers read the entry and all that was there before, and a
+//! removal restores every byte; or the edit is refused, and the file unchanged.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,7 +19,7 @@ use super::files;
 const URL: &str = "https://h/mcp";
 const CASES: u32 = 300;
 
-/// A client, how its file is written, and what holds its servers.
+/// A client, the format of its file, and the key of its servers.
 struct Kind {
     client: &'static str,
     format: &'static str,
@@ -29,7 +29,7 @@ struct Kind {
 const CURSOR: Kind = Kind { client: "cursor", format: "json", container: "mcpServers" };
 const CODEX: Kind = Kind { client: "codex", format: "toml", container: "mcp_servers" };
 
-/// `sigward-proxy config`, within this process.
+/// Runs `sigward-proxy config` within this process.
 fn run(kind: &Kind, file: &Path, more: &[&str]) -> Result<(), String> {
     let file = file.to_str().unwrap();
     let words = ["sigward-proxy", "config", "--client", kind.client, "--file", file];
@@ -43,14 +43,14 @@ fn run(kind: &Kind, file: &Path, more: &[&str]) -> Result<(), String> {
         let config = parsed.map_err(|error| error.to_string())?.config;
         Ok(config::Serving { endpoint: config.endpoint, profiles: Vec::new() })
     };
-    let offered = |_: &_| -> Result<config::Offered, String> { panic!("all is named") };
+    let offered = |_: &_| -> Result<config::Offered, String> { panic!("the broker was asked") };
     let asked = config::Asked { given: &given, serving: &serving, offered: &offered };
     let program = Path::new("/opt/sigward-proxy");
     task.run(&Environment::of_process(), &places, program, &asked).map(drop)
 }
 
-/// Writes the entry into a file with this text and takes it out again, by the backup and without it. The texts of the
-/// file before, with the entry, and without it and the backup; none where it was refused.
+/// Writes the entry into a file with this text and removes it, with and without the backup. Returns the text of the
+/// file before, with the entry, and after the removal without the backup; `None` if the edit was refused.
 fn edited(kind: &Kind, before: &str) -> Result<Option<[String; 3]>, TestCaseError> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
@@ -59,24 +59,33 @@ fn edited(kind: &Kind, before: &str) -> Result<Option<[String; 3]>, TestCaseErro
     let write = ["--write", URL, "--service", "x", "--region", "us-east-1", "--profile", "dev"];
     if run(kind, &file, &write).is_err() {
         let all = files(directory.path());
-        prop_assert_eq!(all, [(file, before.as_bytes().to_owned())], "refused, and nothing else");
+        prop_assert_eq!(
+            all,
+            [(file, before.as_bytes().to_owned())],
+            "a refused edit changes no file"
+        );
         return Ok(None);
     }
     let after = fs::read_to_string(&file).unwrap();
     prop_assert!(run(kind, &file, &write).is_ok());
-    prop_assert_eq!(&fs::read_to_string(&file).unwrap(), &after, "the second time");
+    prop_assert_eq!(&fs::read_to_string(&file).unwrap(), &after, "a second write");
     prop_assert_eq!(run(kind, &file, &["--remove"]), Ok(()));
-    prop_assert_eq!(fs::read_to_string(&file).unwrap(), before, "by the backup");
+    prop_assert_eq!(fs::read_to_string(&file).unwrap(), before, "removal with the backup");
 
     let _ = fs::remove_file(&backup);
     fs::write(&file, &after).unwrap();
-    prop_assert_eq!(run(kind, &file, &["--remove"]), Ok(()), "without it: {:?}", after);
-    // A file that nobody else has written into is gone.
+    prop_assert_eq!(
+        run(kind, &file, &["--remove"]),
+        Ok(()),
+        "removal without the backup: {:?}",
+        after
+    );
+    // A file that only we have written is removed.
     let without = fs::read_to_string(&file).unwrap_or_default();
-    // Commas stand where the reader of others wants them, which is its own test.
+    // The places of commas are checked by `reader.py`.
     let is_kept = |it: &char| !it.is_whitespace() && *it != ',';
     let kept = |text: &str| text.chars().filter(is_kept).collect::<String>();
-    // What the entry stood in stays where the file had none.
+    // The container of the entry stays if the file had none before.
     let container = format!("\"{}\":{{}}", kind.container);
     let left = [String::new(), format!("{{{container}}}"), container];
     let is_back = |left: &String| kept(&without).replacen(left, "", 1) == kept(before);
@@ -84,7 +93,7 @@ fn edited(kind: &Kind, before: &str) -> Result<Option<[String; 3]>, TestCaseErro
     Ok(Some([before.to_owned(), after, without]))
 }
 
-/// Edits many files, the same ones in each run, and lets others read the results.
+/// Edits many files, the same ones in each run, and checks the results with other parsers.
 fn check(kind: &Kind, file: impl Strategy<Value = String>) {
     let seed = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let settings = Config { cases: CASES, failure_persistence: None, ..Config::default() };
@@ -115,11 +124,11 @@ fn check(kind: &Kind, file: impl Strategy<Value = String>) {
     let feeder = std::thread::spawn(move || input.write_all(lines.as_bytes()));
     let output = reader.wait_with_output().unwrap();
     feeder.join().unwrap().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && said.is_empty(), "{said}");
+    let differences = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && differences.is_empty(), "{differences}");
 }
 
-/// A text, and the same with a few characters lost, doubled or changed.
+/// A text, or the same with a few characters removed, inserted or changed.
 fn damaged(text: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     let damage = prop_oneof![
         6 => Just(None),
@@ -139,11 +148,11 @@ mod jsonc {
     use super::*;
 
     #[test]
-    fn a_file_of_json_is_edited_as_others_read_it_or_stays() {
+    fn a_json_file_is_edited_as_other_parsers_read_it_or_unchanged() {
         check(&CURSOR, damaged(file()));
     }
 
-    /// What stands between two parts.
+    /// Text between two parts.
     fn filler() -> impl Strategy<Value = String> {
         prop_oneof![
             4 => Just(""),
@@ -234,7 +243,7 @@ mod toml {
     use super::*;
 
     #[test]
-    fn a_file_of_toml_is_edited_as_others_read_it_or_stays() {
+    fn a_toml_file_is_edited_as_other_parsers_read_it_or_unchanged() {
         check(&CODEX, damaged(file()));
     }
 
@@ -254,7 +263,7 @@ mod toml {
         ]
     }
 
-    /// The name of what is numbered, so that it is there once.
+    /// A key with a number, so that it is there only once.
     fn key(number: usize) -> impl Strategy<Value = String> {
         prop_oneof![
             4 => Just(format!("k{number}")),

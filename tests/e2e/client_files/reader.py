@@ -1,7 +1,7 @@
-"""Reads clients' files by parsers of others, and compares what the proxy made of them with what they were.
+"""Reads clients' files with other parsers, and compares the files that the proxy edited with the original ones.
 
-On standard input a line of JSON for each file: its format, the path of the entry in it, its text `before`, `after` the
-entry was written, and `without` it again (taken out with no backup at hand). Said is what is wrong, a line each.
+Standard input has a line of JSON for each file: its format, the path of the entry in it, its text `before`, `after` the
+entry was written, and `without` it again (removed without a backup). Prints one line for each error.
 """
 
 import json
@@ -14,11 +14,11 @@ except ImportError:  # Python 3.10
 
 
 class Members(list):
-    """An object: its members in their order, each as often as it is there."""
+    """An object: its members in order, including repeated ones."""
 
 
 def without_comments(text):
-    """JSON as every parser takes it: comments are a space, and no comma stands before a bracket that closes."""
+    """JSON that every parser accepts: comments are replaced by a space, and trailing commas are removed."""
     tokens, at = [], 0
     while at < len(text):
         if text[at] == '"':
@@ -73,7 +73,7 @@ def read_toml(text):
 
 
 def entry(root, path):
-    """The member there."""
+    """The member at a path."""
     for name in path:
         found = [value for known, value in root if known == name] if isinstance(root, Members) else []
         if len(found) != 1:
@@ -83,7 +83,7 @@ def entry(root, path):
 
 
 def others(root, path):
-    """All but the member there, and but the containers above it if they hold nothing else."""
+    """All except for the member at a path, and for its containers if they hold nothing else."""
     if not path or not isinstance(root, Members):
         return root
     kept = Members()
@@ -110,7 +110,7 @@ def main():
         if others(before, path) != others(after, path):
             print(f"another entry has changed: {texts}")
         if others(before, path) != others(without, path) or entry(without, path) is not None:
-            print(f"taken out, but not as it was: {texts}")
+            print(f"the removal changed something else: {texts}")
         written = entry(after, path)
         words = {"https://h/mcp", "dev"} if case["format"] == "json" else {"'https://h/mcp'", "'dev'"}
         if not isinstance(written, Members) or not words <= set(dict(written)["args"]):

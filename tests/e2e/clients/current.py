@@ -1,4 +1,4 @@
-"""The official client of both generations: `mcp` from 2.0 on."""
+"""The official client for versions with and without sessions: `mcp` from 2.0 on."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ async def on_question(_, params):
 
 
 async def main():
-    # What the server speaks, it finds out by itself.
+    # The client detects the version of the server.
     mode = "legacy" if story.GENERATION == "sessions" else "auto"
     async with Client(server(), mode=mode, elicitation_callback=on_question) as client:
 

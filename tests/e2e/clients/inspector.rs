@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use sigward_tests::upstream::Era;
 use sigward_tests::{deadline, processes, tools};
 
-use super::{Way, assert_signed};
+use super::{Transport, assert_signed};
 use crate::setup::{THREE, World, assert_names, listening};
 
-/// How it ends where a tool failed.
+/// The exit code after a failed tool call.
 const TOOL_FAILED: i32 = 5;
 
-/// What it is asked to do.
+/// The methods to run.
 const METHODS: [&[&str]; 5] = [
     &["tools/list"],
     &["tools/call", "--tool-name", "whoami", "--tool-arg", "aws_profile=staging"],
@@ -21,22 +21,22 @@ const METHODS: [&[&str]; 5] = [
 ];
 
 #[tokio::test]
-async fn over_stdio() {
-    inspect(Way::Stdio, Era::Sessions).await;
-    inspect(Way::Stdio, Era::Stateless).await;
+async fn the_inspector_works_over_stdio() {
+    inspect(Transport::Stdio, Era::Sessions).await;
+    inspect(Transport::Stdio, Era::Stateless).await;
 }
 
 #[tokio::test]
-async fn over_http() {
-    inspect(Way::Http, Era::Sessions).await;
-    inspect(Way::Http, Era::Stateless).await;
+async fn the_inspector_works_over_http() {
+    inspect(Transport::Http, Era::Sessions).await;
+    inspect(Transport::Http, Era::Stateless).await;
 }
 
-async fn inspect(way: Way, era: Era) {
+async fn inspect(transport: Transport, era: Era) {
     let world = World::with(|builder| builder.era(era)).await;
-    let served = match way {
-        Way::Http => Some(listening(world.private_proxy(&THREE, &[])).await),
-        Way::Stdio => None,
+    let served = match transport {
+        Transport::Http => Some(listening(world.private_proxy(&THREE, &[])).await),
+        Transport::Stdio => None,
     };
     let url = served.as_ref().map(|(_, url)| url.as_str());
     let done = join_all(METHODS.map(|method| run(&world, url, era, method))).await;
@@ -61,11 +61,11 @@ async fn inspect(way: Way, era: Era) {
     assert_names(text, &["nobody", "dev", "staging", "prod"]);
     assert_eq!(resource["contents"][0]["text"], "a note");
     assert_eq!(prompt["messages"][0]["content"]["text"], "Hello");
-    assert_eq!(world.upstream.requests_of("tools/call").len(), 1, "what was refused stayed here");
+    assert_eq!(world.upstream.requests_of("tools/call").len(), 1, "the refused call isn't sent");
     assert_signed(&world);
 }
 
-/// Runs one method, through the proxy at `url` or through one that it starts: how it ended, and the result.
+/// Runs one method, through the proxy at `url` or one that the Inspector starts; returns the exit code and the result.
 async fn run(world: &World, url: Option<&str>, era: Era, method: &[&str]) -> (i32, Value) {
     let node = tools::node();
     let mut command = processes::command(&node.program);

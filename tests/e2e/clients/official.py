@@ -1,4 +1,4 @@
-"""The official client of the generation with sessions: the last version of `mcp` before 2.0."""
+"""The official client for protocol versions with sessions: the last version of `mcp` before 2.0."""
 
 import asyncio
 

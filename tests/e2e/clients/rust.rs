@@ -1,4 +1,4 @@
-//! rmcp, in its two ways of life and in between, over stdio.
+//! rmcp over stdio, in its two lifecycles and with its fallback.
 
 use rmcp::model::{CallToolRequestParams, ProtocolVersion, Tool};
 use rmcp::service::RunningService;
@@ -13,23 +13,23 @@ use crate::setup::{THREE, World, assert_names};
 type Client = RunningService<RoleClient, ()>;
 
 #[tokio::test]
-async fn with_a_session() {
+async fn rmcp_works_with_a_session() {
     let world = World::with(|builder| builder.era(Era::Sessions)).await;
     let client = ().serve(process(&world)).await.unwrap();
     let info = client.peer_info().unwrap();
     assert_eq!(info.protocol_version, ProtocolVersion::LATEST_WITH_INITIALIZE);
-    use_it(&world, client).await;
+    assert_usable(&world, client).await;
     let initialized = world.upstream.requests_of("initialize");
     assert_eq!(initialized.len(), 2, "one session for the default profile, one for staging");
 }
 
 #[tokio::test]
-async fn without_sessions_2026_07_28() {
+async fn rmcp_works_without_sessions() {
     let world = World::with(|builder| builder.era(Era::Stateless)).await;
     let mode =
         ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
     let client = ().serve_with_lifecycle(process(&world), mode).await.unwrap();
-    use_it(&world, client).await;
+    assert_usable(&world, client).await;
 
     assert_eq!(world.upstream.requests_of("initialize").len(), 0);
     for request in world.upstream.requests() {
@@ -39,9 +39,9 @@ async fn without_sessions_2026_07_28() {
     }
 }
 
-/// A client that speaks both finds out by itself that the server speaks the older one.
+/// A client that speaks both versions falls back to the older one of the server.
 #[tokio::test]
-async fn falls_back_behind_the_proxy() {
+async fn rmcp_falls_back_to_the_version_of_the_server() {
     let world = World::with(|builder| builder.era(Era::Sessions)).await;
     let mode = ClientLifecycleMode::Auto {
         preferred_versions: vec![ProtocolVersion::V_2026_07_28],
@@ -49,14 +49,14 @@ async fn falls_back_behind_the_proxy() {
     };
     let starting = ().serve_with_lifecycle(process(&world), mode);
     let client = deadline::within(starting, || "no fall back".to_owned()).await.unwrap();
-    use_it(&world, client).await;
+    assert_usable(&world, client).await;
 }
 
 fn process(world: &World) -> TokioChildProcess {
     TokioChildProcess::new(world.private_proxy(&THREE, &[])).unwrap()
 }
 
-async fn use_it(world: &World, client: Client) {
+async fn assert_usable(world: &World, client: Client) {
     let tools = client.list_all_tools().await.unwrap();
     let names: Vec<_> = tools.iter().map(|tool| tool.name.as_ref()).collect();
     assert_eq!(names, ["whoami", "echo", "slow", "switch_account", "write_note", "lookup"]);
@@ -73,11 +73,11 @@ async fn use_it(world: &World, client: Client) {
     let refused = whoami(&client, json!({"aws_profile": "nobody"})).await.unwrap_err();
     assert_names(&refused, &["nobody", "dev", "staging", "prod"]);
     let known = whoami(&client, json!({"aws_profile": "dev"})).await.unwrap();
-    assert_eq!(known, world.home.identity("dev"), "the session goes on");
+    assert_eq!(known, world.home.identity("dev"), "the session still works");
     client.cancel().await.unwrap();
 }
 
-/// The text of `whoami`, or of its error.
+/// The text of the result of `whoami`, or of its error.
 async fn whoami(client: &Client, arguments: Value) -> Result<String, String> {
     let arguments = arguments.as_object().cloned().unwrap();
     let call = CallToolRequestParams::new("whoami").with_arguments(arguments);
@@ -86,7 +86,7 @@ async fn whoami(client: &Client, arguments: Value) -> Result<String, String> {
     if result.is_error == Some(true) { Err(text) } else { Ok(text) }
 }
 
-/// The names that a tool offers under an argument.
+/// The values that a tool offers for an argument.
 fn offered(tool: &Tool, argument: &str) -> Vec<String> {
     let schema = Value::Object(tool.input_schema.as_ref().clone());
     let names = &schema["properties"][argument]["enum"];

@@ -1,7 +1,8 @@
-//! Clients in Python and JavaScript, each a script that does the same things and prints what it saw.
+//! Clients in Python and JavaScript, each a script that does the same calls and prints the results.
 //!
-//! They list the tools, call under three profiles and under none that there is, answer a question of the server's that
-//! comes on the way, read a resource and get a prompt. Each over stdio and over HTTP, in each generation that it speaks.
+//! They list the tools, call with three profiles and with an unknown one, answer a question of the server during a
+//! call, read a resource and get a prompt; over stdio and over HTTP, in each kind of protocol version that the client
+//! speaks.
 
 use std::path::Path;
 
@@ -10,73 +11,77 @@ use sigward_tests::upstream::{Answers, Era, Gate, ID, Received, Reply, Step};
 use sigward_tests::{deadline, processes, tools};
 use tokio::process::Command;
 
-use super::{Way, assert_signed};
+use super::{Transport, assert_signed};
 use crate::setup::{THREE, World, assert_names, listening};
 
 const SESSIONS: &str = "sessions";
 const STATELESS: &str = "stateless";
 
-/// What the server asks on the way to the answer of `write_note`.
+/// The question of the server during the call of `write_note`.
 const QUESTION: &str = "What is your name?";
 
 #[tokio::test]
-async fn the_official_python_client() {
+async fn the_official_python_client_works() {
     let client = || script(tools::python(), "official.py");
-    both_ways(client, SESSIONS).await;
+    over_both_transports(client, SESSIONS).await;
 }
 
 #[tokio::test]
-async fn the_official_python_client_from_2_0_on() {
+async fn the_official_python_client_2_0_works() {
     let client = || script(tools::fastmcp(), "current.py");
-    both_ways(client, SESSIONS).await;
-    both_ways(client, STATELESS).await;
+    over_both_transports(client, SESSIONS).await;
+    over_both_transports(client, STATELESS).await;
 }
 
 #[tokio::test]
-async fn fastmcp() {
+async fn fastmcp_works() {
     let client = || script(tools::fastmcp(), "fast.py");
-    both_ways(client, SESSIONS).await;
-    both_ways(client, STATELESS).await;
+    over_both_transports(client, SESSIONS).await;
+    over_both_transports(client, STATELESS).await;
 }
 
 #[tokio::test]
-async fn the_official_typescript_client() {
+async fn the_official_typescript_client_works() {
     let client = || {
         let mut command = script(&tools::node().program, "typescript.cjs");
         command.env("NODE_PATH", &tools::node().packages);
         command
     };
-    both_ways(client, SESSIONS).await;
-    both_ways(client, STATELESS).await;
+    over_both_transports(client, SESSIONS).await;
+    over_both_transports(client, STATELESS).await;
 }
 
 fn script(interpreter: &Path, name: &str) -> Command {
     let mut command = processes::command(interpreter);
-    // Nothing is left beside the scripts.
+    // No bytecode is written next to the scripts.
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/clients").join(name));
     command
 }
 
-/// The client's story, told over stdio and over HTTP.
-async fn both_ways(client: impl Fn() -> Command, generation: &str) {
+/// Runs the client's script over stdio and over HTTP.
+async fn over_both_transports(client: impl Fn() -> Command, generation: &str) {
     let era = if generation == SESSIONS { Era::Sessions } else { Era::Stateless };
-    for (way, answers) in [(Way::Stdio, Answers::Events), (Way::Http, Answers::Json)] {
+    for (transport, answers) in
+        [(Transport::Stdio, Answers::Events), (Transport::Http, Answers::Json)]
+    {
         let world = World::with(|builder| builder.era(era).answers(answers)).await;
-        let heard = Gate::default();
+        let progress_received = Gate::default();
         world.upstream.hook(move |request| {
             if request.method() == "prompts/get" {
-                heard.open();
+                progress_received.open();
             }
-            asks_on_the_way(request, &heard)
+            ask_during_the_call(request, &progress_received)
         });
         let mut command = client();
         command.envs(world.home.environment()).kill_on_drop(true).arg(generation);
         let proxy = world.private_proxy(&THREE, &[]);
         let mut served = None;
-        match way {
-            Way::Stdio => command.arg(proxy.as_std().get_program()).args(proxy.as_std().get_args()),
-            Way::Http => command.arg(&served.insert(listening(proxy).await).1),
+        match transport {
+            Transport::Stdio => {
+                command.arg(proxy.as_std().get_program()).args(proxy.as_std().get_args())
+            }
+            Transport::Http => command.arg(&served.insert(listening(proxy).await).1),
         };
         let story = format!("{command:?}");
         let output =
@@ -85,15 +90,15 @@ async fn both_ways(client: impl Fn() -> Command, generation: &str) {
         let errors = String::from_utf8_lossy(&output.stderr);
         processes::assert_no_canary("what a client saw", &String::from_utf8_lossy(&output.stdout));
         assert!(output.status.success(), "{story}\n{errors}");
-        let saw = serde_json::from_slice(&output.stdout)
+        let seen = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {errors}"));
-        check(&world, generation, &saw);
+        check(&world, generation, &seen);
     }
 }
 
-/// The server's way to the answer of `write_note`: a report of progress, a question once that was heard, and once that
-/// is answered, the usual. Without sessions, the question is a result, and the answer comes with another call.
-fn asks_on_the_way(request: &Received, heard: &Gate) -> Option<Reply> {
+/// The server's answer to `write_note`: progress, a question once the client has received that, and the usual result
+/// once the question is answered. Without sessions, the question is a result, and the answer comes with another call.
+fn ask_during_the_call(request: &Received, progress_received: &Gate) -> Option<Reply> {
     if !request.calls("write_note") || request.param("/inputResponses").is_object() {
         return None;
     }
@@ -116,7 +121,7 @@ fn asks_on_the_way(request: &Received, heard: &Gate) -> Option<Reply> {
             "required": ["name"],
         },
     });
-    let mut steps = vec![Step::Data(progress.to_string()), Step::Wait(heard.clone())];
+    let mut steps = vec![Step::Data(progress.to_string()), Step::Wait(progress_received.clone())];
     if request.header("mcp-session-id").is_some() {
         let question = json!({
             "jsonrpc": "2.0",
@@ -139,7 +144,7 @@ fn asks_on_the_way(request: &Received, heard: &Gate) -> Option<Reply> {
     Some(Reply::Stream(steps))
 }
 
-/// What every client must have seen, and what the server must have seen of it.
+/// Asserts what every client must have received, and what the server must have received from it.
 fn check(world: &World, generation: &str, saw: &Value) {
     let identity = |profile: &str| world.home.identity(profile);
     let text = |result: &str| saw[result]["content"][0]["text"].clone();
@@ -169,7 +174,7 @@ fn check(world: &World, generation: &str, saw: &Value) {
     assert_eq!(saw["resource"]["contents"][0]["text"], "a note");
     assert_eq!(saw["prompt"]["messages"][0]["content"]["text"], "Hello");
 
-    // Behind it, a client may report progress of its own: that it has answered.
+    // After this report, a client may report progress of its own.
     assert_eq!(saw["progress"][0], json!([0.5, 1.5, "half"]));
     assert_eq!(saw["questions"], json!([QUESTION]));
     assert_eq!(text("noted"), r#"{"note":"1"}"#);
@@ -188,7 +193,7 @@ fn check(world: &World, generation: &str, saw: &Value) {
         }
     });
     let (request, answer) = answered.expect("an answer of the user");
-    assert_eq!(request.identity(), identity("prod"), "the profile whose call it was about");
+    assert_eq!(request.identity(), identity("prod"), "the answer goes to the profile of the call");
     assert_eq!(
         (&answer["action"], &answer["content"]),
         (&json!("accept"), &json!({"name": "Ada"}))

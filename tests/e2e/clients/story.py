@@ -1,9 +1,9 @@
-"""What each client in Python does with a server, and what it saw of it, in the words of the protocol.
+"""The calls that each client in Python makes, and the results, as in the protocol.
 
 usage of the clients: CLIENT GENERATION URL
                       CLIENT GENERATION COMMAND ARGUMENT...
 
-GENERATION is "sessions" or "stateless". A client prints what it saw as one JSON object.
+GENERATION is "sessions" or "stateless". A client prints the results as one JSON object.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ receipts = []
 
 async def on_progress(done, total, message):
     progress.append([done, total, message])
-    # The server goes on once it is asked for the prompt: it knows then that its report was heard.
+    # This request tells the server that the progress was received; it waits for that.
     receipts.append(asyncio.create_task(acknowledge()))
 
 
@@ -39,7 +39,7 @@ def wire(result):
 
 
 async def tell(server, tools, call, read, prompt):
-    """Does it all, with the client's own functions, and prints what it saw."""
+    """Makes all calls with the client's functions, and prints the results."""
     global acknowledge
 
     def acknowledge():

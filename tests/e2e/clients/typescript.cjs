@@ -1,5 +1,5 @@
-// The official TypeScript SDK: its first version for the generation with sessions, its second for the other. What it
-// does with a server, how it is started and what it prints: as the clients in Python, see story.py.
+// The official TypeScript SDK: its first version for protocol versions with sessions, its second for those without.
+// Arguments, calls and output are those of the clients in Python, see story.py.
 
 const [generation, target, ...args] = process.argv.slice(2);
 const isFirst = generation === "sessions";
@@ -15,7 +15,7 @@ const receipts = [];
 async function main() {
   const client = new Client(
     { name: "sigward-tests", version: "1.0" },
-    // What the server speaks, the second finds out by itself; the first knows nothing of that option.
+    // The second SDK detects the version of the server; the first ignores this option.
     { capabilities: { elicitation: {} }, versionNegotiation: { mode: "auto" } },
   );
   const elicitation = isFirst
@@ -41,7 +41,7 @@ async function main() {
 async function tell(client) {
   const onprogress = ({ progress: done, total, message }) => {
     progress.push([done, total, message]);
-    // The server goes on once it is asked for the prompt: this SDK drops a report that comes together with the response.
+    // The server waits for this request: the SDK drops progress that arrives together with the response.
     receipts.push(client.getPrompt({ name: "greet" }));
   };
   const options = { onprogress };

@@ -1,6 +1,6 @@
 // A client for the scenarios of the conformance suite, on the official SDK: the suite starts it with the URL of a
-// scenario's server. With SERVER_COMMAND, a JSON array, it reaches that server through a program instead, whose argument
-// URL it replaces: over stdio, or over HTTP if the program is told to listen.
+// scenario's server. With SERVER_COMMAND, a JSON array, it connects through that program instead, whose argument URL it
+// replaces: over stdio, or over HTTP if the program has --listen.
 
 const { spawn } = require("node:child_process");
 const { createInterface } = require("node:readline");
@@ -23,7 +23,7 @@ async function transport(url) {
   return new StreamableHTTPClientTransport(new URL(url));
 }
 
-// The address at which the program listens, once it says so. It ends with this process.
+// Starts the program, which ends with this process; returns the address that it logs.
 function listening(command, args) {
   const program = spawn(command, args, { stdio: ["ignore", "ignore", "pipe"] });
   process.on("exit", () => program.kill());
@@ -33,7 +33,7 @@ function listening(command, args) {
       console.error(line);
       const address = line.match(/listening address=(\S+)/);
       if (!address) return;
-      // From here on it doesn't keep this process alive.
+      // The program doesn't keep this process alive from here on.
       program.unref();
       program.stderr.unref();
       resolve(address[1]);
@@ -45,7 +45,7 @@ async function callEach(client, tools) {
   for (const { name } of tools) await client.callTool({ name, arguments: {} });
 }
 
-// What the client does once it is connected. Those without an entry list the tools, and no more.
+// The calls of the client once it is connected. In scenarios without an entry it only lists the tools.
 const scenarios = {
   async tools_call(client) {
     const result = await client.callTool({ name: "add_numbers", arguments: { a: 5, b: 3 } });
@@ -60,8 +60,8 @@ const scenarios = {
     await callEach(client, tools);
   },
 
-  // The last of them answers without resultType, as a server of 2026-07-28 must not. The SDK refuses that; what counts
-  // is that it doesn't take it for a question.
+  // The last tool answers without resultType, which 2026-07-28 requires. The SDK refuses that; the scenario only checks
+  // that it isn't handled as a question.
   async "sep-2322-client-request-state"(client, tools) {
     const last = tools.pop();
     await callEach(client, tools);
@@ -82,7 +82,7 @@ const scenarios = {
     for (const call of context.toolCalls) await client.callTool(call);
   },
 
-  // Whatever the list offers is called, so what must not be called must not be offered.
+  // Every listed tool is called: a tool that must not be called must not be listed.
   async "http-invalid-tool-headers"(client, tools) {
     for (const { name } of tools) await client.callTool({ name, arguments: { region: "us-west1" } });
   },
