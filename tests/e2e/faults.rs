@@ -1,20 +1,20 @@
-//! What goes wrong around the two programs: each fault is a clear error or none, no call hangs, and nothing that may have
-//! been executed is executed again.
+//! Faults around the two programs: each gives a clear error or none, no call hangs, and nothing that may have been
+//! executed is executed again.
 //!
 //! | fault | tests |
 //! |---|---|
 //! | the broker is killed | [`killed`]: private, behind a service manager's socket, over TLS; in the pod, [`pod`](crate::pod) |
 //! | the disk of the audit log is full | [`disk`]; a record that is cut in the middle, [`audit`](crate::audit) |
 //! | the clock steps | [`clock`]; by injected time, the unit tests of the broker's `profile::actor` and `sign` |
-//! | names aren't resolved, AWS isn't reached | [`away`]; keys that outlive an outage, unit tests of `profile::actor` |
-//! | certificates expire under load | [`expired`]; those that nobody replaces, [`tls`](crate::tls) |
-//! | the server resets, stalls, has no room | [`server`]; cut streams, `answers` and `duties`; nonsense, `bad_input` |
+//! | names aren't resolved, AWS is unreachable | [`outage`]; keys that outlive one, unit tests of `profile::actor` |
+//! | certificates expire under load | [`expired`]; without a replacement, [`tls`](crate::tls) |
+//! | the server resets, stalls, is overloaded | [`server`]; cut streams, `answers`, `duties`; bad answers, `bad_input` |
 
-mod away;
 mod clock;
 mod disk;
 mod expired;
 mod killed;
+mod outage;
 mod relay;
 mod server;
 
@@ -23,12 +23,12 @@ use sigward_tests::processes::StdioClient;
 
 use crate::setup::{World, own_uid, text};
 
-/// A rule that lets this user use these profiles.
+/// A rule that permits these profiles to the current user.
 fn rule(profiles: &[&str]) -> String {
     format!("[[rule]]\npeer = {{ uid = {} }}\nprofiles = {profiles:?}\n", own_uid())
 }
 
-/// How many calls are in flight at once.
+/// The number of calls in flight.
 const CALLS: usize = 32;
 
 /// Calls that change something, each with a mark of its own.
@@ -38,8 +38,8 @@ struct Notes {
 }
 
 impl Notes {
-    /// Sends them, over `profiles` by turns. The proxy has read them all: it has answered what came behind them, a call
-    /// that it refuses by itself.
+    /// Sends them, with `profiles` in turn. The proxy has read them all when this returns: it has answered the call
+    /// after them, which it refuses by itself.
     async fn send(client: &mut StdioClient, profiles: &[&str], round: usize) -> Self {
         let mut ids = Vec::new();
         for (number, profile) in profiles.iter().cycle().take(CALLS).enumerate() {
@@ -54,7 +54,7 @@ impl Notes {
         Self { round, ids }
     }
 
-    /// None has failed, and each was executed once.
+    /// Asserts that none has failed, and that each was executed once.
     async fn assert_written_once(self, client: &mut StdioClient, world: &World) {
         for (number, id) in self.ids.iter().enumerate() {
             let note = format!("<{}/{number}>", self.round);
@@ -62,7 +62,7 @@ impl Notes {
             assert!(text(&written).contains(&note), "{note}: {written}");
             let requests = world.upstream.requests();
             let sent = requests.iter().filter(|it| it.text().contains(&note));
-            assert_eq!(sent.count(), 1, "{note} was sent so often");
+            assert_eq!(sent.count(), 1, "how often {note} was sent");
         }
     }
 }

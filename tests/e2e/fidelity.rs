@@ -1,4 +1,4 @@
-//! Nothing lost: what the proxy needn't change leaves byte for byte, in both directions.
+//! Fidelity: what the proxy needn't change is passed on byte for byte, in both directions.
 
 mod lines;
 mod messages;
@@ -7,31 +7,31 @@ mod over_http;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use sigward_tests::upstream::{Received, Reply, Step};
 
-use self::messages::{Answer, Case, Generation};
+use self::messages::{Answer, Case, Protocol};
 use crate::setup::World;
 
-/// Checks messages of a generation until one isn't what it was.
-fn check(generation: Generation, exchange: impl Fn(Case) -> Result<(), TestCaseError>) {
+/// Checks generated messages until one was changed.
+fn check(protocol: Protocol, exchange: impl Fn(Case) -> Result<(), TestCaseError>) {
     let config =
         Config { cases: 300, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
-    if let Err(error) = TestRunner::new(config).run(&messages::case(generation), exchange) {
+    if let Err(error) = TestRunner::new(config).run(&messages::case(protocol), exchange) {
         panic!("{error}");
     }
 }
 
-/// Tells the server what to answer to the message of a case; the number of the first request that may be it.
+/// Sets the server's answer to the message of a case; returns the number of the first request that may be it.
 fn prepare(world: &World, case: &Case) -> usize {
     let first = world.upstream.requests().len();
-    // What has no method is found under that of HTTP.
+    // A message without a method is found under the HTTP method.
     let name = if case.method.is_empty() { "POST" } else { &case.method };
     let accepted = || Reply::Http(202, Vec::new(), String::new());
     world.upstream.next(name, case.answer.as_ref().map_or_else(accepted, reply));
     first
 }
 
-/// What the server received of it.
+/// The request of a case, as the server received it.
 async fn received(world: &World, first: usize, case: &Case) -> Received {
-    // A stream that a session asks for has no method either.
+    // The GET stream of a session has no method either.
     let it = |it: &Received| {
         it.number >= first && it.http_method == "POST" && it.method() == case.method
     };

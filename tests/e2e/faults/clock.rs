@@ -1,8 +1,8 @@
-//! The clock of the broker's machine steps by an hour, forth and back: what it signs then is refused, the client hears
-//! why, and once the clock is right there are signatures again, without a restart.
+//! The clock of the broker's machine steps by an hour, forward or back: its signatures are refused, the client gets the
+//! reason, and once the clock is right signatures are accepted again without a restart.
 //!
-//! The clock of this machine is everyone's. A library that is loaded before the C library's own tells the broker another
-//! time: that of the machine, and the seconds that stand in a file.
+//! The clock of this machine is shared with other programs. So a preloaded library gives the broker another time: the
+//! machine's, plus the seconds in a file.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
@@ -83,7 +83,7 @@ fn is_good(answer: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn a_clock_that_steps_by_an_hour_is_said_and_once_it_is_right_there_are_signatures() {
+async fn a_clock_that_steps_by_an_hour_is_reported_and_needs_no_restart() {
     let home = AwsHome::new();
     home.role("role", "dev", "arn:aws:iam::123456789012:role/Clock");
     let aws = Aws::start(home.keys()).await;
@@ -111,15 +111,15 @@ async fn a_clock_that_steps_by_an_hour_is_said_and_once_it_is_right_there_are_si
         let before = executed();
         for profile in ["dev", "role"] {
             let refused = call(&mut client, profile).await;
-            // STS is asked again with its own time, which the SDK takes from its answer; keys that it gives for an hour
-            // have ended by a clock that is an hour ahead. To all others the server says what is wrong.
+            // STS is called again with its own time, which the SDK takes from the answer; keys that are valid for an
+            // hour have expired for a clock that is an hour ahead. In all other cases the server reports the error.
             let expected = match (profile, hour) {
                 ("role", 3600) => "have expired: is the clock right?",
                 _ => " s away from now",
             };
             assert_names(failure(&refused), &[expected]);
         }
-        assert_eq!(executed(), before, "the control: the server takes no such signature");
+        assert_eq!(executed(), before, "control: the server accepts no such signature");
         clock.step(0);
         for profile in ["dev", "role"] {
             let back = async { while !is_good(&call(&mut client, profile).await) {} };

@@ -1,5 +1,5 @@
-//! The disk of the audit log is full: no record, no signature, and the client hears why. With room there are signatures
-//! again, without a restart.
+//! The disk of the audit log is full: no record, no signature, and the client gets the reason. Once there is room,
+//! signatures are given again without a restart.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use tokio::process::Command;
 use super::rule;
 use crate::setup::{World, assert_names, failure, own_uid, text};
 
-/// A broker that has a small file system at `directory`, which ends with it.
+/// A broker with a small file system at `directory`, which ends with the broker.
 fn broker(world: &World, config: &Path, directory: &Path) -> Command {
     let mut command = processes::command("unshare".as_ref());
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(world.home.environment());
@@ -22,9 +22,9 @@ fn broker(world: &World, config: &Path, directory: &Path) -> Command {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_said_and_with_room_there_are_signatures_again() {
+async fn a_full_audit_disk_is_reported_and_needs_no_restart() {
     if own_uid() != 0 {
-        return; // Only root mounts a file system.
+        return; // Only root can mount a file system.
     }
     let world = World::new().await;
     let directory = world.directory.path().join("audit");
@@ -34,17 +34,17 @@ async fn a_full_disk_is_said_and_with_room_there_are_signatures_again() {
     let config = world.write("broker.toml", &world.configuration(&audit));
     let broker = Process::start(broker(&world, &config, &directory));
     broker.logged("listening").await;
-    // The mount is seen from the broker's side alone.
-    let seen =
+    // The mount is only visible in the broker's namespace.
+    let in_namespace =
         |path: &Path| PathBuf::from(format!("/proc/{}/root{}", broker.pid(), path.display()));
     let mut client = world.client_of(&world.socket(), &["dev"]).await;
     assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("dev"));
 
-    let filler = seen(&directory.join("filler"));
+    let filler = in_namespace(&directory.join("filler"));
     let mut file = File::create(&filler).unwrap();
     while file.write_all(&[0; 256]).is_ok() {}
     drop(file);
-    // There may be room left in the last page of the log.
+    // The last page of the log may have room left.
     let mut refused = client.call("write_note", "{}").await;
     for _ in 0..40 {
         if refused["error"].is_object() || refused["result"]["isError"] == true {
@@ -64,7 +64,7 @@ async fn a_full_disk_is_said_and_with_room_there_are_signatures_again() {
     for _ in 0..3 {
         assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("dev"));
     }
-    let log = seen(&log);
+    let log = in_namespace(&log);
     let mut verify = world.broker_command(&["audit", "verify", log.to_str().unwrap()]);
     let verified = verify.output().await.unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));

@@ -1,4 +1,4 @@
-//! Certificates of both sides that live for seconds and are replaced in time, under calls that never pause.
+//! Certificates of both sides that are valid for seconds and are replaced in time, under continuous calls.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use super::CALLS;
 use crate::setup::text;
 use crate::tls::scene::{AGENT, Scene, rule};
 
-/// How long the first ones live, which are replaced as soon as they are in use.
+/// The validity of the first certificates, which are replaced as soon as they are in use.
 const LIFE: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn certificates_that_expire_under_load_lose_no_call() {
+async fn certificates_expiring_under_load_lose_no_call() {
     let scene = Scene::new(&rule("spiffe_id", AGENT)).await;
     let write = |end| {
         let issue =

@@ -1,7 +1,7 @@
-//! The broker is killed under 32 calls in flight, ten times; whoever runs it starts it again. No call fails.
+//! The broker is killed under 32 calls in flight, ten times, and restarted. No call fails.
 //!
-//! In every other round it is stopped before the calls come: all of them wait for it when it is killed, however busy the
-//! machine is. In the rounds between, some calls are with the broker, some with the server, and some are answered.
+//! In every other round it is stopped before the calls are sent: all of them wait for it when it is killed, even on a
+//! busy machine. In the other rounds, some calls are at the broker, some at the server, and some are answered.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -19,7 +19,7 @@ use crate::tls::scene::{AGENT, Scene};
 
 const ROUNDS: usize = 10;
 
-/// One round: 32 calls, under which the broker `pid` is killed; `restart` is what brings it back.
+/// One round: 32 calls, during which the broker `pid` is killed; `restart` starts it again.
 async fn round(
     client: &mut StdioClient,
     world: &World,
@@ -38,7 +38,7 @@ async fn round(
     notes.assert_written_once(client, world).await;
 }
 
-/// A session of each profile is open, as in the middle of a day's work.
+/// Opens a session of each profile.
 async fn open_sessions(client: &mut StdioClient, world: &World, profiles: &[&str]) {
     for profile in profiles {
         let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
@@ -47,25 +47,25 @@ async fn open_sessions(client: &mut StdioClient, world: &World, profiles: &[&str
 }
 
 #[tokio::test]
-async fn a_private_broker_that_is_killed_loses_no_call() {
+async fn a_killed_private_broker_loses_no_call() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     open_sessions(&mut client, &world, &THREE).await;
     let mut seen = Vec::new();
     for number in 0..ROUNDS {
-        // Where all calls were signed before the kill, nobody has needed a broker since.
+        // If all calls were signed before the kill, none has needed a broker since.
         let called = client.call("whoami", "{}").await;
         assert_eq!(text(&called), world.home.identity(THREE[0]));
         let brokers = processes::children(client.process().pid());
         assert_eq!(brokers.len(), 1, "one broker, and no zombie");
-        assert!(!seen.contains(&brokers[0]), "a new one each time");
+        assert!(!seen.contains(&brokers[0]), "a new broker each time");
         seen.push(brokers[0]);
-        // The proxy starts it again by itself.
+        // The proxy restarts its broker by itself.
         round(&mut client, &world, &THREE, number, brokers[0], async || {}).await;
     }
 }
 
-/// The broker of a service manager: it inherits a socket that stays when it is gone.
+/// A broker of a service manager: it inherits a socket that stays open when the broker is gone.
 fn inheriting(world: &World, socket: &UnixListener) -> Command {
     let mut command = processes::command("/bin/sh".as_ref());
     command.envs(world.home.environment());
@@ -76,7 +76,7 @@ fn inheriting(world: &World, socket: &UnixListener) -> Command {
 }
 
 #[tokio::test]
-async fn a_broker_behind_a_service_manager_s_socket_that_is_killed_loses_no_call() {
+async fn a_killed_broker_with_an_inherited_socket_loses_no_call() {
     let world = World::new().await;
     // The service manager has set the mode.
     let config = world.configuration(&rule(&THREE)).replace("mode = \"0660\"\n", "");
@@ -97,10 +97,10 @@ async fn a_broker_behind_a_service_manager_s_socket_that_is_killed_loses_no_call
 }
 
 #[tokio::test]
-async fn a_broker_over_tls_that_is_killed_loses_no_call() {
+async fn a_killed_broker_over_tls_loses_no_call() {
     let rule = crate::tls::scene::rule("spiffe_id", AGENT).replace("[\"dev\"]", "[\"*\"]");
     let mut scene = Scene::new(&rule).await;
-    // Its address is another one after each start: another test may have got the port meanwhile.
+    // The address changes with each start: another test may have taken the port.
     let relay = Relay::to(Some(scene.address)).await;
     scene.write_agent(&scene.authority.workload(AGENT));
     let mut client =
@@ -112,10 +112,10 @@ async fn a_broker_over_tls_that_is_killed_loses_no_call() {
             scene.broker.signal(Signal::STOP);
         }
         let notes = Notes::send(&mut client, &THREE, number).await;
-        relay.lead_to(None);
+        relay.set_target(None);
         scene.broker.signal(Signal::KILL);
         scene.start_again().await;
-        relay.lead_to(Some(scene.address));
+        relay.set_target(Some(scene.address));
         notes.assert_written_once(&mut client, &scene.world).await;
     }
 }

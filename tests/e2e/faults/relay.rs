@@ -1,4 +1,4 @@
-//! An address that stays while what is behind it goes and comes back: a service of Kubernetes, the way to AWS.
+//! An address that stays the same while its target goes away and comes back, like a service of Kubernetes.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-/// It ends, with its connections, on drop.
+/// A relay, which ends with its connections on drop.
 pub(super) struct Relay {
     pub(super) address: SocketAddr,
     target: Arc<Mutex<Option<SocketAddr>>>,
@@ -16,7 +16,7 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// Leads to `target`; without one, whoever connects is hung up on.
+    /// Connects to `target`; without one, connections are closed.
     pub(super) async fn to(target: Option<SocketAddr>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -33,7 +33,7 @@ impl Relay {
                     let Some(target) = target else { return };
                     let Ok(mut far) = TcpStream::connect(target).await else { return };
                     tokio::select! {
-                        // That one end has gone is what the other is to see.
+                        // If one end closes, the other one has to see it.
                         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
                         _ = reset.changed() => near.set_zero_linger().unwrap(),
                     }
@@ -45,12 +45,12 @@ impl Relay {
         Self { address, target, resets, task }
     }
 
-    /// Where new connections lead from now on.
-    pub(super) fn lead_to(&self, target: Option<SocketAddr>) {
+    /// Sets the target of new connections.
+    pub(super) fn set_target(&self, target: Option<SocketAddr>) {
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
     }
 
-    /// Ends all connections by a reset, as a machine does that has lost its memory of them.
+    /// Resets all connections, as a machine does that has lost their state.
     pub(super) fn reset(&self) {
         self.resets.send_replace(());
     }

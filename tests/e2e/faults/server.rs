@@ -1,6 +1,6 @@
-//! The server resets a connection, says nothing, or has no room and says when to come again: a write is sent once and
-//! its error says what happened; what is repeatable is repeated where `--retries` asks for it, and not before the server
-//! wants it. (Throttling, which says that the server didn't act, is in `pace`.)
+//! The server resets a connection, doesn't answer, or is overloaded and says when to retry: a write is sent once and
+//! its error says what happened; repeatable calls are repeated if `--retries` permits it, and not before the server
+//! wants it. (Throttling, which means that the server didn't act, is in `pace`.)
 
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,12 @@ use super::relay::Relay;
 use crate::agent::{Agent, SESSIONS, SIDES, STATELESS};
 use crate::setup::{World, assert_names, failure, text};
 
-/// How often a tool was called.
+/// The number of calls of a tool.
 fn calls(world: &World, tool: &str) -> usize {
     world.upstream.requests().iter().filter(|it| it.calls(tool)).count()
 }
 
-/// With a request in the server's hands, however many retries there are.
+/// The server has received the request, and `--retries` permits more attempts.
 #[tokio::test]
 async fn a_reset_executes_no_write_twice() {
     let world = World::new().await;
@@ -30,7 +30,7 @@ async fn a_reset_executes_no_write_twice() {
     client.initialize().await;
     let never = Gate::default();
     for (tool, times) in [("write_note", 1), ("whoami", 2)] {
-        // What it is before any list is found out by one.
+        // Without a known list of tools, the proxy would request one before the call.
         client.request("tools/list", "{}").await;
         world.upstream.next("tools/call", Reply::Usual.held(&never));
         let id = client.start_request("tools/call", &format!(r#"{{"name":"{tool}"}}"#)).await;
@@ -46,9 +46,9 @@ async fn a_reset_executes_no_write_twice() {
     assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("dev"));
 }
 
-/// A call of a tool that gets no answer; the client hears of its limit, and the next one works.
+/// A tool call without an answer: the client gets the timeout as an error, and the next call works.
 #[tokio::test]
-async fn a_stall_ends_at_its_limit_and_executes_no_write_twice() {
+async fn a_stalled_call_times_out_and_executes_no_write_twice() {
     for side in SIDES {
         for version in [SESSIONS, STATELESS] {
             let world = World::new().await;
@@ -64,32 +64,32 @@ async fn a_stall_ends_at_its_limit_and_executes_no_write_twice() {
     }
 }
 
-/// A server that has no room, with the seconds after which it wants to be asked again.
-fn no_room(status: u16, seconds: &str) -> Reply {
+/// The answer of an overloaded server, with the seconds after which to retry.
+fn overloaded(status: u16, seconds: &str) -> Reply {
     Reply::Http(status, vec![("retry-after", seconds.to_owned())], String::new())
 }
 
 #[tokio::test]
-async fn no_room_is_said_for_a_write_and_waited_out_for_what_is_repeatable() {
+async fn an_overloaded_server_fails_writes_and_delays_repeatable_calls() {
     let world = World::new().await;
     let mut client = world.client(&["dev"], &["--retries", "3"]).await;
     client.request("tools/list", "{}").await;
     for status in [500, 503] {
         let shown = status.to_string();
         let (written, read) = (calls(&world, "write_note"), calls(&world, "whoami"));
-        world.upstream.next("tools/call", no_room(status, "1"));
+        world.upstream.next("tools/call", overloaded(status, "1"));
         let refused = client.call("write_note", "{}").await;
         assert_names(failure(&refused), &[&shown]);
         assert_eq!(calls(&world, "write_note") - written, 1, "{status}");
 
-        world.upstream.next("tools/call", no_room(status, "1"));
+        world.upstream.next("tools/call", overloaded(status, "1"));
         let begun = Instant::now();
         assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("dev"));
-        assert!(begun.elapsed() >= Duration::from_secs(1), "{status}: it came too early");
+        assert!(begun.elapsed() >= Duration::from_secs(1), "{status}: it was repeated too early");
         assert_eq!(calls(&world, "whoami") - read, 2, "{status}");
 
-        // More patience than a caller has.
-        world.upstream.next("tools/call", no_room(status, "3600"));
+        // A longer delay than a caller waits for.
+        world.upstream.next("tools/call", overloaded(status, "3600"));
         let refused: Value = client.call("whoami", "{}").await;
         assert_names(failure(&refused), &[&shown]);
         assert_eq!(calls(&world, "whoami") - read, 3, "{status}");

@@ -1,4 +1,4 @@
-//! Over standard input and output: one line a message.
+//! Over standard input and output: one message per line.
 
 use std::cell::RefCell;
 
@@ -6,35 +6,35 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use sigward_tests::processes::StdioClient;
 
-use super::messages::{Case, Generation};
+use super::messages::{Case, Protocol};
 use super::{check, prepare, question_under, received, response_under};
 use crate::setup::{THREE, World};
 
 #[test]
-fn any_message_arrives_as_it_was_sent() {
-    run(Generation::Sessions);
+fn any_message_arrives_unchanged() {
+    run(Protocol::Sessions);
 }
 
 #[test]
-fn any_message_without_a_session_arrives_as_it_was_sent() {
-    run(Generation::Stateless);
+fn any_message_without_a_session_arrives_unchanged() {
+    run(Protocol::Stateless);
 }
 
-/// One proxy and one server for all messages of a generation.
-fn run(generation: Generation) {
+/// One proxy and one server for all messages.
+fn run(protocol: Protocol) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (world, client) = runtime.block_on(async {
         let world = World::new().await;
         let mut client = StdioClient::start(world.private_proxy(&THREE, &[]));
-        if generation == Generation::Sessions {
+        if protocol == Protocol::Sessions {
             client.initialize_as("2025-11-25", r#"{"sampling":{}}"#).await;
         }
         (world, RefCell::new(client))
     });
-    check(generation, |case| runtime.block_on(exchange(&world, &mut client.borrow_mut(), &case)));
+    check(protocol, |case| runtime.block_on(exchange(&world, &mut client.borrow_mut(), &case)));
 }
 
-/// Sends the message of a case, and compares what came of it everywhere.
+/// Sends the message of a case, and compares what each side received.
 async fn exchange(
     world: &World,
     client: &mut StdioClient,
@@ -51,16 +51,16 @@ async fn exchange(
         let is_stream = answer.as_events || asked.is_some();
         expected.extend(is_stream.then(|| answer.notification.clone()));
         if let Some((id, params, result)) = asked {
-            // The id is the proxy's here: two sessions may use the same.
+            // This id is the proxy's, as two sessions may use the same.
             let question = line(client).await;
             let given = serde_json::from_str::<Envelope<'_>>(&question);
             let given = given.map_err(|error| TestCaseError::fail(format!("{error}: {question}")));
             let given = given?.id.get().to_owned();
             expected.insert(0, question_under(&given, params));
             client.send(&response_under(&given, result)).await;
-            let came =
+            let arrived =
                 world.upstream.expect("the client's answer", |it| it.is_response_to(id)).await;
-            answered = Some((came.text().to_owned(), response_under(id, result)));
+            answered = Some((arrived.text().to_owned(), response_under(id, result)));
             let mut lines = vec![question, line(client).await];
             lines.push(line(client).await);
             expected.push(answer.response.replace('\n', ""));
@@ -75,8 +75,8 @@ async fn exchange(
         }
     }
     prop_assert_eq!(received.text(), &case.forwarded);
-    if let Some((came, sent)) = answered {
-        prop_assert_eq!(came, sent);
+    if let Some((arrived, sent)) = answered {
+        prop_assert_eq!(arrived, sent);
     }
     Ok(())
 }

@@ -1,29 +1,29 @@
-//! Messages that JSON-RPC allows and typed parsers change, written as text: each with what the proxy may make of it.
+//! Valid JSON-RPC messages that typed parsers would change, as text, each with what the proxy may make of it.
 
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 
-/// What the proxy puts into `_meta` of every request.
+/// The entry that the proxy adds to `_meta` of every request.
 const REGION: &str = r#""AWS_REGION":"us-west-2""#;
 
-/// How messages are carried.
+/// The kind of protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Generation {
+pub(crate) enum Protocol {
     /// 2025-11-25.
     Sessions,
-    /// 2026-07-28: every request says so, and only clients ask.
+    /// 2026-07-28: every request states the version, and only clients send requests.
     Stateless,
 }
 
-/// What every request of 2026-07-28 says in `_meta`.
-const SAID: [(&str, &str); 3] = [
+/// The entries in `_meta` of every request of 2026-07-28.
+const ENTRIES: [(&str, &str); 3] = [
     (r#""io.modelcontextprotocol\/protocolVersion""#, r#""2026-07-28""#),
     (r#""io.modelcontextprotocol/clientInfo""#, r#"{"name":"c","version":"1.10"}"#),
     (r#""io.modelcontextprotocol/clientCapabilities""#, "{ }"),
 ];
 
-/// What a client sends, and what must come of it.
+/// A message of a client, and the expected results.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) method: String,
@@ -31,30 +31,30 @@ pub(crate) struct Case {
     pub(crate) sent: String,
     /// What the server must receive.
     pub(crate) forwarded: String,
-    /// None for a notification.
+    /// `None` for a notification.
     pub(crate) answer: Option<Answer>,
 }
 
-/// What the server answers.
+/// The answer of the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
-    /// On any number of lines.
+    /// It may have several lines.
     pub(crate) response: String,
     pub(crate) as_events: bool,
-    /// A notification in front of it.
+    /// A notification before the response.
     pub(crate) notification: String,
-    /// What the server asks in front of it: the id's token and the params; and the client's result.
+    /// A request of the server before the response: the id's token and the params; and the client's result.
     pub(crate) question: Option<(String, String, String)>,
 }
 
-/// A member of an object: the text up to the end of its value, and the white space behind.
+/// A member of an object: the text up to the end of its value, and the white space after it.
 #[derive(Clone, Debug)]
 struct Member(String, String);
 
 #[derive(Clone, Debug)]
 enum Params {
     Absent,
-    /// By position, or nothing that JSON-RPC knows: no room for `_meta`.
+    /// By position, or invalid in JSON-RPC: no room for `_meta`.
     Other(String),
     Object(Vec<Member>, Meta),
 }
@@ -63,7 +63,7 @@ enum Params {
 enum Meta {
     Absent,
     Object(Vec<Member>),
-    /// The client's own region, or no object: stays as it is.
+    /// With the client's own region, or not an object: it isn't changed.
     Other(String),
 }
 
@@ -106,7 +106,7 @@ fn string() -> impl Strategy<Value = String> {
     ]
 }
 
-/// The token of a key that means nothing to the proxy; some come twice.
+/// The token of a key without a meaning for the proxy; some occur twice.
 fn key() -> impl Strategy<Value = String> {
     let odd = vec![
         r#""a""#,
@@ -123,8 +123,8 @@ fn key() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A key beside those that say what a message asks for. One that isn't Unicode is refused there: some readers would take
-/// it for one of them.
+/// A key next to those that determine what a message asks for. One that isn't Unicode is refused there, as some readers
+/// would take it for one of those.
 fn key_beside() -> impl Strategy<Value = String> {
     key().prop_filter("it is refused there", |key| key != r#""\ud800""#)
 }
@@ -162,7 +162,7 @@ fn object() -> BoxedStrategy<String> {
     vec(member(key(), value()), 0..4).prop_map(|members| braces(&members, "")).boxed()
 }
 
-/// The object of `members`, with `added` behind the last of them.
+/// The object of `members`, with `added` after the last of them.
 fn braces(members: &[Member], added: &str) -> String {
     let Some((Member(last, space), rest)) = members.split_last() else {
         return format!("{{{added}}}");
@@ -172,12 +172,12 @@ fn braces(members: &[Member], added: &str) -> String {
     format!("{{{rest}{last}{comma}{added}{space}}}")
 }
 
-fn meta(generation: Generation) -> BoxedStrategy<Meta> {
+fn meta(protocol: Protocol) -> BoxedStrategy<Meta> {
     let members = vec(member(key_beside(), value()), 0..3);
-    if generation == Generation::Stateless {
+    if protocol == Protocol::Stateless {
         let members = (members, any::<usize>(), gap()).prop_map(|(mut members, turn, gap)| {
-            let said = SAID.map(|(key, value)| format!("{key}:{gap}{value}"));
-            members.extend(said.map(|text| Member(text, gap.clone())));
+            let entries = ENTRIES.map(|(key, value)| format!("{key}:{gap}{value}"));
+            members.extend(entries.map(|text| Member(text, gap.clone())));
             let turn = turn % members.len();
             members.rotate_left(turn);
             members
@@ -206,9 +206,9 @@ fn meta(generation: Generation) -> BoxedStrategy<Meta> {
     .boxed()
 }
 
-fn params(is_call: bool, generation: Generation) -> BoxedStrategy<Params> {
+fn params(is_call: bool, protocol: Protocol) -> BoxedStrategy<Params> {
     let members = vec(member(key_beside(), value()), 0..4);
-    let meta = meta(generation);
+    let meta = meta(protocol);
     if is_call {
         let call = (members, object(), meta).prop_map(|(mut members, arguments, meta)| {
             members.insert(0, Member(r#""name":"echo""#.to_owned(), String::new()));
@@ -218,9 +218,9 @@ fn params(is_call: bool, generation: Generation) -> BoxedStrategy<Params> {
         return call.boxed();
     }
     let object = (members, meta).prop_map(|(members, meta)| Params::Object(members, meta));
-    match generation {
-        Generation::Stateless => object.boxed(),
-        Generation::Sessions => prop_oneof![
+    match protocol {
+        Protocol::Stateless => object.boxed(),
+        Protocol::Sessions => prop_oneof![
             1 => Just(Params::Absent),
             1 => vec(value(), 0..3).prop_map(|it| Params::Other(format!("[{}]", it.join(" , ")))),
             1 => number().prop_map(Params::Other),
@@ -257,7 +257,7 @@ fn id() -> impl Strategy<Value = String> {
     })
 }
 
-/// An envelope in any order with members that nobody knows; `last` is the text of one more.
+/// An envelope in any order, with unknown members; `last` is the text of another one.
 fn envelope(known: &[String], extra: &[Member], turn: usize, last: &str) -> String {
     let mut members: Vec<Member> =
         known.iter().map(|text| Member(text.clone(), String::new())).collect();
@@ -267,13 +267,13 @@ fn envelope(known: &[String], extra: &[Member], turn: usize, last: &str) -> Stri
     braces(&members, last)
 }
 
-/// Keys that other parsers can read: the server of the tests finds the method with one.
+/// Keys that other parsers can read: the test server finds the method with one.
 fn extras() -> impl Strategy<Value = Vec<Member>> {
     vec(member("[a-z]{2}".prop_map(|key| format!("\"x-{key}\"")), value()), 0..3)
 }
 
-fn answer(id: String, generation: Generation) -> impl Strategy<Value = Answer> {
-    // Between tokens, lines may end: a server may print its messages prettily.
+fn answer(id: String, protocol: Protocol) -> impl Strategy<Value = Answer> {
+    // Lines may end between tokens, as in pretty-printed messages.
     let response = (value(), any::<bool>(), extras(), any::<usize>(), any::<bool>()).prop_map(
         move |(value, failed, extra, turn, pretty)| {
             let line = if pretty { "\n  " } else { "" };
@@ -292,9 +292,9 @@ fn answer(id: String, generation: Generation) -> impl Strategy<Value = Answer> {
         let known = [r#""jsonrpc":"2.0""#.to_owned(), r#""method":"x/said""#.to_owned(), params];
         envelope(&known, &extra, turn, "")
     });
-    let question = match generation {
-        Generation::Sessions => of((self::id(), object(), value())).boxed(),
-        Generation::Stateless => Just(None).boxed(),
+    let question = match protocol {
+        Protocol::Sessions => of((self::id(), object(), value())).boxed(),
+        Protocol::Stateless => Just(None).boxed(),
     };
     (response, any::<bool>(), notification, question).prop_map(
         |(response, as_events, notification, question)| Answer {
@@ -306,8 +306,8 @@ fn answer(id: String, generation: Generation) -> impl Strategy<Value = Answer> {
     )
 }
 
-/// A message of a client and all that belongs to it.
-pub(crate) fn case(generation: Generation) -> impl Strategy<Value = Case> {
+/// A message of a client, with its answer.
+pub(crate) fn case(protocol: Protocol) -> impl Strategy<Value = Case> {
     let methods = vec![
         (r#""tools/call""#, "tools/call"),
         (r#""tools\/c\u0061ll""#, "tools/call"),
@@ -322,9 +322,9 @@ pub(crate) fn case(generation: Generation) -> impl Strategy<Value = Case> {
             let answer = if notified {
                 Just(None).boxed()
             } else {
-                answer(id.clone(), generation).prop_map(Some).boxed()
+                answer(id.clone(), protocol).prop_map(Some).boxed()
             };
-            (Just((token, method, id)), params(method == "tools/call", generation), answer)
+            (Just((token, method, id)), params(method == "tools/call", protocol), answer)
         },
     );
     (message, extras(), any::<usize>(), gap()).prop_map(
@@ -349,7 +349,7 @@ pub(crate) fn case(generation: Generation) -> impl Strategy<Value = Case> {
                     .collect();
                 format!("{space}{}{space}", envelope(&known, &extra, turn, &last))
             };
-            // What needs no answer is told to the server as it is.
+            // Messages that need no answer are forwarded unchanged.
             let forwarded = with(if answer.is_some() { REGION } else { "" });
             Case { method: method.to_owned(), sent: with(""), forwarded, answer }
         },

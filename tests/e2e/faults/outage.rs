@@ -1,5 +1,5 @@
-//! AWS isn't reached, doesn't answer, or its names aren't resolved: the profiles that need it say so, the others go on,
-//! and once it is back everything works again, without a restart.
+//! AWS can't be reached, doesn't answer, or its names can't be resolved: the profiles that need it report that, the
+//! others work, and once AWS is back everything works again without a restart.
 
 mod names;
 
@@ -25,8 +25,8 @@ fn home() -> AwsHome {
     home
 }
 
-/// The address of an [`Aws`], and the variables that send a process to `there` in its place.
-fn elsewhere(aws: &Aws, there: &str) -> (SocketAddr, Vec<(String, String)>) {
+/// The address of an [`Aws`], and the variables that make a process use `there` instead.
+fn redirected(aws: &Aws, there: &str) -> (SocketAddr, Vec<(String, String)>) {
     let environment = aws.environment();
     let own = environment[0].1.trim_start_matches("http://").parse().unwrap();
     (own, environment.into_iter().map(|(name, _)| (name, format!("http://{there}"))).collect())
@@ -35,7 +35,7 @@ fn elsewhere(aws: &Aws, there: &str) -> (SocketAddr, Vec<(String, String)>) {
 const OF_ROLE: &str = r#"{"aws_profile":"role"}"#;
 
 /// Calls as the role until that is signed.
-async fn comes_back(client: &mut StdioClient) {
+async fn assert_recovers(client: &mut StdioClient) {
     let back = async {
         loop {
             let called = client.call("whoami", OF_ROLE).await;
@@ -44,17 +44,17 @@ async fn comes_back(client: &mut StdioClient) {
             }
         }
     };
-    let identity = deadline::within_long(back, || "the role never comes back".to_owned()).await;
+    let identity = deadline::within_long(back, || "the role doesn't recover".to_owned()).await;
     assert_names(&identity, &["assumed-role/Away"]);
 }
 
 #[tokio::test]
-async fn aws_away_is_said_for_those_who_need_it_and_is_over_when_it_is_back() {
+async fn an_outage_of_aws_affects_only_roles_and_needs_no_restart() {
     let home = home();
     let aws = Aws::start(home.keys()).await;
     let world = World::at_home(home, |builder| builder).await;
     let relay = Relay::to(None).await;
-    let (sts, environment) = elsewhere(&aws, &relay.address.to_string());
+    let (sts, environment) = redirected(&aws, &relay.address.to_string());
     let mut command = world.private_proxy(&["dev", "role"], &["--tool-timeout", "60"]);
     command.envs(environment);
     let mut client = StdioClient::start(command);
@@ -66,20 +66,20 @@ async fn aws_away_is_said_for_those_who_need_it_and_is_over_when_it_is_back() {
     assert_names(failure(&refused), &["\"role\"", "sts:AssumeRole"]);
     assert!(world.upstream.requests().iter().all(|it| !it.calls("write_note")));
 
-    relay.lead_to(Some(sts));
-    comes_back(&mut client).await;
+    relay.set_target(Some(sts));
+    assert_recovers(&mut client).await;
 }
 
-/// A client starts while AWS is away, and its only profile needs it: it has a server that says so, and gets its tools when
-/// AWS is back, whether somebody asks or not.
+/// A client starts during an outage of AWS, and its only profile needs it: the proxy answers as a server that reports
+/// this, and offers the tools when AWS is back, whether the client tries again or not.
 #[tokio::test]
-async fn a_client_that_starts_without_aws_has_a_server_and_later_its_tools() {
+async fn a_client_started_without_aws_gets_its_tools_later() {
     for asks in [true, false] {
         let home = home();
         let aws = Aws::start(home.keys()).await;
         let world = World::at_home(home, |builder| builder).await;
         let relay = Relay::to(None).await;
-        let (sts, environment) = elsewhere(&aws, &relay.address.to_string());
+        let (sts, environment) = redirected(&aws, &relay.address.to_string());
         let mut command = world.private_proxy(&["role"], &[]);
         command.envs(environment);
         let mut client = StdioClient::start(command);
@@ -94,15 +94,15 @@ async fn a_client_that_starts_without_aws_has_a_server_and_later_its_tools() {
         for tool in ["whoami", "sigward_sign_in"] {
             assert_names(failure(&client.call(tool, "{}").await), &what);
         }
-        // Nothing that acts went unsigned.
+        // No tool call was sent.
         assert!(world.upstream.requests_of("tools/call").is_empty());
 
-        relay.lead_to(Some(sts));
+        relay.set_target(Some(sts));
         if asks {
             let back = async {
                 while client.call("sigward_sign_in", "{}").await["result"]["isError"] == true {}
             };
-            deadline::within_long(back, || "the profile never signs".to_owned()).await;
+            deadline::within_long(back, || "the profile doesn't recover".to_owned()).await;
         }
         let is_changed =
             |it: &serde_json::Value| it["method"] == "notifications/tools/list_changed";
@@ -115,9 +115,9 @@ async fn a_client_that_starts_without_aws_has_a_server_and_later_its_tools() {
     }
 }
 
-/// It takes a connection and a request, and says nothing.
+/// AWS accepts a connection and a request, and doesn't answer.
 #[tokio::test]
-async fn aws_that_says_nothing_holds_up_those_alone_who_need_it() {
+async fn a_silent_aws_delays_only_profiles_that_need_it() {
     let home = home();
     let aws = Aws::start(home.keys()).await;
     let world = World::at_home(home, |builder| builder).await;
@@ -132,11 +132,11 @@ async fn aws_that_says_nothing_holds_up_those_alone_who_need_it() {
     let late = client.response(&id).await;
     assert_names(failure(&late), &["--tool-timeout", "nothing was sent"]);
     aws.release();
-    comes_back(&mut client).await;
+    assert_recovers(&mut client).await;
     assert!(world.upstream.requests().iter().all(|it| !it.calls("write_note")));
 }
 
-/// A proxy and its private broker in a mount namespace in which `names` resolves.
+/// A proxy and its private broker in a mount namespace in which `names` resolves host names.
 fn with_names(world: &World, names: &Names, arguments: &[&str]) -> tokio::process::Command {
     let resolv = world.write("resolv.conf", &names.resolv_conf());
     let script = "mount --bind \"$1\" /etc/resolv.conf; shift; exec \"$@\"";
@@ -150,9 +150,9 @@ fn with_names(world: &World, names: &Names, arguments: &[&str]) -> tokio::proces
 }
 
 #[tokio::test]
-async fn names_that_are_not_resolved_are_said_and_all_works_when_they_are() {
+async fn unresolved_names_are_reported_and_need_no_restart() {
     if own_uid() != 0 {
-        return; // Only root has another resolv.conf, and port 53.
+        return; // Only root can mount a resolv.conf and bind port 53.
     }
     for fault in [Server::Silent, Server::Fails] {
         let authority = Authority::new(&["h2"]);
@@ -162,9 +162,9 @@ async fn names_that_are_not_resolved_are_said_and_all_works_when_they_are() {
         let bundle = world.write("authorities.pem", &authority.pem);
         let names = Names::start().await;
         let url = world.upstream.url().replace("127.0.0.1", HOST);
-        let (sts, _) = elsewhere(&aws, "");
+        let (sts, _) = redirected(&aws, "");
         let host = format!("{}:{}", names::OF_STS, sts.port());
-        let (_, environment) = elsewhere(&aws, &host);
+        let (_, environment) = redirected(&aws, &host);
         let bundle = bundle.to_str().unwrap();
         let arguments = [
             &url,
@@ -196,14 +196,17 @@ async fn names_that_are_not_resolved_are_said_and_all_works_when_they_are() {
         client.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
         assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("dev"));
 
-        // The connection to the server stands; the role needs a name that nobody has asked for.
+        // The connection to the server stays open; the role needs a name that wasn't resolved before.
         names.serve(fault);
         let refused = client.call("write_note", OF_ROLE).await;
         assert_names(failure(&refused), &["\"role\"", "sts:AssumeRole"]);
         assert_eq!(text(&client.call("whoami", "{}").await), world.home.identity("dev"));
         names.serve(Server::Answers);
-        comes_back(&mut client).await;
+        assert_recovers(&mut client).await;
         assert!(world.upstream.requests().iter().all(|it| !it.calls("write_note")));
-        assert!(names.was_asked_for(HOST) && names.was_asked_for(names::OF_STS), "the control");
+        assert!(
+            names.was_asked_for(HOST) && names.was_asked_for(names::OF_STS),
+            "control: both were asked for"
+        );
     }
 }

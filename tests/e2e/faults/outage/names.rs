@@ -1,4 +1,4 @@
-//! A name server of one test, on an address of loopback that is this test's alone.
+//! A name server for one test, on a loopback address of its own.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -6,23 +6,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::AbortHandle;
 
-/// The name under which STS goes here.
+/// The host name of STS in these tests.
 pub(super) const OF_STS: &str = "sts.test";
 
 static NUMBER: AtomicU8 = AtomicU8::new(1);
 
-/// What it does with a question.
+/// How the name server handles a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Server {
-    /// Nothing.
+    /// It doesn't answer.
     Silent,
-    /// It says that it has failed (SERVFAIL).
+    /// It answers SERVFAIL.
     Fails,
-    /// Every name is 127.0.0.1.
+    /// It answers 127.0.0.1 for every name.
     Answers,
 }
 
-/// It ends on drop.
+/// A name server, which ends on drop.
 pub(super) struct Names {
     address: Ipv4Addr,
     state: Arc<Mutex<(Server, Vec<String>)>>,
@@ -34,7 +34,7 @@ impl Names {
         let [high, low, ..] = std::process::id().to_le_bytes();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let address = Ipv4Addr::new(127, high.max(1), low, number);
-        let socket = UdpSocket::bind((address, 53)).expect("root may take port 53");
+        let socket = UdpSocket::bind((address, 53)).expect("root can bind port 53");
         socket.set_nonblocking(true).unwrap();
         let socket = tokio::net::UdpSocket::from_std(socket).unwrap();
         let state = Arc::new(Mutex::new((Server::Silent, Vec::new())));
@@ -61,12 +61,12 @@ impl Names {
         Self { address, state, task }
     }
 
-    /// What it does from now on.
+    /// Sets how questions are handled from now on.
     pub(super) fn serve(&self, server: Server) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0 = server;
     }
 
-    /// For `/etc/resolv.conf`.
+    /// The content of `/etc/resolv.conf`.
     pub(super) fn resolv_conf(&self) -> String {
         format!("nameserver {}\noptions timeout:1 attempts:1\n", self.address)
     }
@@ -83,7 +83,7 @@ impl Drop for Names {
     }
 }
 
-/// RFC 1035, 4.1: a head of 12 bytes, and the question: labels, each behind its length, a type, a class.
+/// RFC 1035, 4.1: a header of 12 bytes, and the question: labels after their lengths, a type, a class.
 fn answered(question: &[u8]) -> Option<(String, Vec<u8>)> {
     let (mut at, mut labels) = (12, Vec::new());
     loop {
@@ -97,18 +97,18 @@ fn answered(question: &[u8]) -> Option<(String, Vec<u8>)> {
     }
     let wants_address = question.get(at..at + 2)? == [0, 1];
     let end = at + 4;
-    // The question comes back, as a response (0x8180), without what a newer resolver has put behind it.
+    // The question is returned as a response (0x8180), without what newer resolvers put behind it.
     let mut answer = [question.get(..2)?, &[0x81, 0x80, 0, 1, 0, u8::from(wants_address)]].concat();
     answer.extend([0; 4]);
     answer.extend(question.get(12..end)?);
     if wants_address {
-        // The name of the question, A, IN, for no time at all, 4 bytes.
+        // The name of the question, A, IN, TTL 0, 4 bytes.
         answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 127, 0, 0, 1]);
     }
     Some((labels.join("."), answer))
 }
 
-/// The question with SERVFAIL.
+/// The question as a SERVFAIL response.
 fn failed(question: &[u8]) -> Vec<u8> {
     let mut reply = question.to_vec();
     reply[2..4].copy_from_slice(&[0x81, 0x82]);
