@@ -18,7 +18,7 @@ use crate::setup::{World, connect, copy_program, own_uid, ping};
 
 /// A uid without a user on this machine.
 pub(super) const ATTACKER: u32 = 54_321;
-/// The most that all callers together can make the broker hold (design.md).
+/// The most that all callers together can make the broker hold.
 const MEMORY_LIMIT: u64 = 48 << 20;
 /// The limit of a normal caller's median latency, on an otherwise idle machine.
 const LATENCY_LIMIT: Duration = Duration::from_millis(50);
