@@ -24,7 +24,7 @@ fn whoami(id: u32, arguments: &str) -> String {
 }
 
 #[tokio::test]
-async fn each_profile_s_calls_are_signed_by_it_and_a_session_ends_with_its_client_s() {
+async fn calls_are_signed_per_profile_and_upstream_sessions_end_with_the_client() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &THREE, &[]).await;
     let session = proxy.session(SESSIONS).await;
@@ -52,9 +52,9 @@ async fn each_profile_s_calls_are_signed_by_it_and_a_session_ends_with_its_clien
     assert_eq!(proxy.post(&session, &whoami(3, "{}")).await.status, 404);
 }
 
-/// A server may end its sessions by itself, and refuse a DELETE. Its client has gone all the same.
+/// A server may refuse DELETE and end its sessions by itself. The client has left nevertheless.
 #[tokio::test]
-async fn a_session_ends_although_the_server_ends_none() {
+async fn a_session_ends_although_the_server_refuses_delete() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &THREE, &[]).await;
     let session = proxy.session(SESSIONS).await;
@@ -69,9 +69,9 @@ async fn a_session_ends_although_the_server_ends_none() {
     assert_eq!(proxy.post(&lines(&session), &whoami(3, "{}")).await.status, 404);
 }
 
-/// Without a header that can't be signed, a request would be another one.
+/// Dropping a header that can't be signed would change the request.
 #[tokio::test]
-async fn a_header_that_cannot_be_signed_is_refused_by_name() {
+async fn a_header_that_cannot_be_signed_is_named_in_the_error() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &["dev"], &[]).await;
     let session = proxy.session(SESSIONS).await;
@@ -88,27 +88,27 @@ async fn a_header_that_cannot_be_signed_is_refused_by_name() {
     assert_eq!(world.upstream.requests().len(), before, "nothing went upstream");
 }
 
-/// The handshake of another profile's session is the proxy's, however far the client's own is.
+/// The proxy completes the handshake of another profile's session, whether or not the client has completed its own.
 #[tokio::test]
-async fn a_session_of_another_profile_is_complete_before_the_client_s_own() {
+async fn another_profile_s_session_is_initialized_before_the_client_s_own() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &THREE, &[]).await;
     let opened = proxy.post(&[], INITIALIZE).await;
     let session = opened.header("mcp-session-id").unwrap().to_owned();
     opened.message().await;
-    // A call of a tool would have the proxy list the tools first, in the client's own session.
+    // A tool call would make the proxy list the tools first, in the client's own session.
     world.upstream.next("prompts/get", Reply::Result(r#"{"messages":[]}"#.to_owned()));
     let get = r#"{"jsonrpc":"2.0","id":2,"method":"prompts/get","params":{"name":"p","_meta":{"sigward/profile":"prod"}}}"#;
     let got = proxy.post(&[("mcp-session-id", &session)], get).await.message().await;
     assert!(got["result"]["messages"].is_array(), "{got}");
-    let said = world.upstream.requests_of("notifications/initialized");
-    let by: Vec<_> = said.iter().map(Received::identity).collect();
+    let initialized = world.upstream.requests_of("notifications/initialized");
+    let by: Vec<_> = initialized.iter().map(Received::identity).collect();
     assert_eq!(by, [world.home.identity("prod")]);
 }
 
-/// What a client's own headers say (a trace, a tenant) holds for the calls of every profile.
+/// A client's own headers (a trace, a tenant) are sent with the calls of every profile.
 #[tokio::test]
-async fn headers_of_the_client_go_with_the_calls_of_every_profile() {
+async fn client_headers_are_sent_with_the_calls_of_every_profile() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &THREE, &[]).await;
     let session = proxy.session(SESSIONS).await;
@@ -125,9 +125,9 @@ async fn headers_of_the_client_go_with_the_calls_of_every_profile() {
     }
 }
 
-/// A client that takes JSON alone gets the response of another profile's call in JSON, however long that takes.
+/// A client that accepts only JSON gets the response of another profile's call as JSON, although the server streams it.
 #[tokio::test]
-async fn a_client_that_takes_no_events_gets_none() {
+async fn a_client_that_accepts_only_json_gets_no_events() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &THREE, &[]).await;
     let session = proxy.session(SESSIONS).await;
@@ -143,10 +143,10 @@ async fn a_client_that_takes_no_events_gets_none() {
     assert_eq!(text(&answer.message().await), world.home.identity("prod"));
 }
 
-/// DNS rebinding: a page of another site whose name suddenly stands for this machine. And a page of a development server
-/// on this machine, which would ask for permission first (CORS, "preflight").
+/// DNS rebinding: a page of another site whose name now resolves to this machine. And a page of a development server on
+/// this machine, whose browser would send a CORS preflight first.
 #[tokio::test]
-async fn other_names_and_other_pages_are_refused() {
+async fn foreign_host_names_and_origins_are_refused() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &THREE, &[]).await;
     for header in [
@@ -174,7 +174,7 @@ async fn other_names_and_other_pages_are_refused() {
 }
 
 #[tokio::test]
-async fn a_token_opens_the_port_and_stays_there() {
+async fn the_listen_token_is_required_and_never_sent_upstream() {
     let world = World::new().await;
     let file = world.write("token", "0123456789abcdef0123\n");
     let arguments = ["--listen-token-file", file.to_str().unwrap()];
@@ -195,9 +195,9 @@ async fn a_token_opens_the_port_and_stays_there() {
     assert_eq!((health.status, health.text().await.as_str()), (200, "ok\n"));
 }
 
-/// A server sees who calls: of many clients, not the first one's name for all.
+/// A server sees each client's own name, not the first client's name for all.
 #[tokio::test]
-async fn each_client_goes_under_its_own_name() {
+async fn each_client_s_own_name_is_in_the_user_agent() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &["dev"], &[]).await;
     let mut sessions = Vec::new();
@@ -215,7 +215,7 @@ async fn each_client_goes_under_its_own_name() {
 }
 
 #[tokio::test]
-async fn a_socket_file_has_its_mode_and_its_token_and_no_name() {
+async fn a_socket_file_has_its_mode_requires_the_token_and_accepts_any_host() {
     let world = World::new().await;
     let token = world.write("token", "0123456789abcdef0123\n");
     let path = world.directory.path().join("mcp.sock");
@@ -229,7 +229,7 @@ async fn a_socket_file_has_its_mode_and_its_token_and_no_name() {
         assert_eq!(proxy.address, place);
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, expected);
 
-        // Nobody is reached by a file's name over the network: any Host will do, but no Origin.
+        // DNS rebinding can't reach a socket file: any Host is accepted, but no Origin.
         let token = ("authorization", "Bearer 0123456789abcdef0123");
         let host = ("host", "agent.internal");
         assert_eq!(proxy.post(&[host], INITIALIZE).await.status, 401);
@@ -250,13 +250,13 @@ async fn a_socket_file_has_its_mode_and_its_token_and_no_name() {
         proxy.proxy.signal(rustix::process::Signal::TERM);
         let (status, errors) = proxy.proxy.ended().await;
         assert!(status.success(), "{errors}");
-        assert!(!path.exists(), "the file goes with its process");
+        assert!(!path.exists(), "the socket file wasn't removed");
         assert!(connect(&place).await.is_err());
     }
 }
 
 #[tokio::test]
-async fn bad_messages_are_refused_in_words() {
+async fn bad_messages_get_a_json_rpc_error() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &THREE, &[]).await;
     for (body, code) in [

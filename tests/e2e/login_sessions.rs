@@ -1,4 +1,4 @@
-//! Sessions of `aws login`, renewed in turn by the broker and by botocore: each goes on with what the other one wrote.
+//! Sessions of `aws login`, renewed in turn by the broker and by botocore: each continues from what the other wrote.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use sigward_tests::tools;
 
 use crate::setup::{World, assert_names, connect, failure, own_uid, text};
 
-/// Both are of one session.
+/// Two profiles of one session.
 const PROFILES: [&str; 2] = ["person", "again"];
 
-/// A world with [`PROFILES`], of a session whose keys have expired.
+/// A world with [`PROFILES`], whose session has expired keys.
 async fn expired() -> (World, Console) {
     let world = World::at_home(AwsHome::new(), |builder| builder).await;
     let console = Console::start(world.home.keys()).await;
@@ -44,7 +44,7 @@ fn whoami(profile: &str) -> String {
     call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#))
 }
 
-/// The key that signs for a profile.
+/// The id of the key that signs for a profile.
 async fn key(world: &World, client: &mut StdioClient, profile: &str) -> String {
     let called = client.request("tools/call", &whoami(profile)).await;
     assert_names(text(&called), &["Console/person"]);
@@ -56,7 +56,7 @@ fn cached(directory: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(Console::cache_file(directory)).unwrap()).unwrap()
 }
 
-/// The keys that botocore has for `person`, with the sessions of a directory.
+/// The key id that botocore gets for `person`, with the sessions in `directory`.
 async fn botocore(world: &World, console: &Console, directory: &Path) -> String {
     const SCRIPT: &str = "import botocore.session
 keys = botocore.session.Session(profile='person').get_credentials().get_frozen_credentials()
@@ -71,13 +71,13 @@ print(keys.access_key)";
 }
 
 #[tokio::test]
-async fn a_session_goes_from_hand_to_hand_between_the_broker_and_botocore() {
+async fn the_broker_and_botocore_renew_one_session_in_turn() {
     let (world, console) = expired().await;
     let home = world.home.path().join(".aws/login/cache");
     let _broker = broker(&world, &console).await;
     let mut client = world.client_of(&world.socket(), &["dev", "person", "again"]).await;
 
-    // The broker renews, once for both profiles, and botocore takes what it wrote.
+    // The broker renews, once for both profiles, and botocore uses what it wrote.
     let mut ids = Vec::new();
     for profile in PROFILES {
         ids.push(client.start_request("tools/call", &whoami(profile)).await);
@@ -95,7 +95,7 @@ async fn a_session_goes_from_hand_to_hand_between_the_broker_and_botocore() {
     assert_eq!(console.renewals().0, 1, "what the broker wrote is fresh to botocore");
     assert_eq!(cached(&home)["idToken"], "SgwCanaryToken/login-id");
 
-    // Botocore renews what the broker wrote, in another place; the broker picks that up from it.
+    // Botocore renews the session in another directory; the broker loads botocore's file.
     let elsewhere = world.directory.path().join("sessions");
     std::fs::create_dir(&elsewhere).unwrap();
     let expire = |mut session: Value, directory: &Path| {
@@ -115,7 +115,7 @@ async fn a_session_goes_from_hand_to_hand_between_the_broker_and_botocore() {
     }
     assert_eq!(console.renewals().0, 2);
 
-    // The broker goes on from botocore's file, and botocore from the broker's.
+    // The broker continues from botocore's file, and botocore from the broker's.
     expire(cached(&home), &home);
     let mut keys = Vec::new();
     for profile in PROFILES {
@@ -146,9 +146,9 @@ async fn fresh(world: &World, name: &str, generation: u64) {
     deadline::within(seen, || format!("{name} has no generation {generation}")).await;
 }
 
-/// Signed out elsewhere: nothing signs, and nothing of the session is told.
+/// Signed out elsewhere: nothing is signed, and the error reveals nothing of the session.
 #[tokio::test]
-async fn a_session_that_is_over_asks_for_aws_login() {
+async fn the_error_for_an_ended_session_names_aws_login() {
     let (world, console) = expired().await;
     let file = Console::cache_file(&world.home.path().join(".aws/login/cache"));
     let mut session: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();

@@ -1,6 +1,6 @@
-//! What broker/deploy/container has for Docker and Kubernetes agrees with itself and with the programs: every file that
-//! is named exists, every volume, name and port has its other side, the programs take the options and the files, and
-//! what is the broker's alone is in the broker's container alone.
+//! The files for Docker and Kubernetes in broker/deploy/container are consistent with each other and with the programs:
+//! every named file exists, every volume, name and port has its counterpart, the programs accept the options and the
+//! files, and only the broker's container has the broker's secrets.
 //!
 //! Read from the output of `kubectl kustomize`, which [`schemas`] validates.
 
@@ -20,15 +20,15 @@ use sigward_proxy::environment::Environment;
 use self::rendered::{Rendered, containers, directory};
 use crate::yaml::documents;
 
-/// What a container of the broker alone may have.
+/// The volumes that only the broker's container may mount.
 const SECRETS: [&str; 2] = ["aws-token", "broker-config"];
 
 fn texts(list: &Value) -> Vec<&str> {
     let list = list.as_array().into_iter().flatten();
-    list.map(|text| text.as_str().expect("a text")).collect()
+    list.map(|text| text.as_str().expect("a string")).collect()
 }
 
-/// Every container is one that a namespace with the policy `restricted` takes.
+/// Every container is accepted by a namespace with the Pod Security level `restricted`.
 #[test]
 fn no_container_has_more_rights_than_it_needs() {
     for all in rendered::every_variant() {
@@ -46,7 +46,10 @@ fn no_container_has_more_rights_than_it_needs() {
             assert_eq!(context["readOnlyRootFilesystem"], true, "{container}");
             assert_eq!(texts(&context["capabilities"]["drop"]), ["ALL"], "{container}");
             assert!(context["runAsUser"].as_u64().is_some_and(|uid| uid > 0), "{container}");
-            assert!(users.insert(context["runAsUser"].as_u64()), "two containers of one user");
+            assert!(
+                users.insert(context["runAsUser"].as_u64()),
+                "two containers with the same user"
+            );
             assert!(container["resources"]["requests"]["memory"].is_string(), "{container}");
         }
         for volume in spec["volumes"].as_array().expect("volumes") {
@@ -56,7 +59,7 @@ fn no_container_has_more_rights_than_it_needs() {
 }
 
 #[test]
-fn volumes_names_and_selectors_have_their_other_side() {
+fn volumes_names_and_selectors_have_their_counterparts() {
     for all in rendered::every_variant() {
         let (metadata, spec) = all.pod();
         let volumes = spec["volumes"].as_array().expect("volumes");
@@ -66,7 +69,10 @@ fn volumes_names_and_selectors_have_their_other_side() {
         let mut names = BTreeSet::new();
         let mut config_maps = BTreeSet::new();
         for container in containers(spec) {
-            assert!(names.insert(container["name"].as_str()), "two of one name: {container}");
+            assert!(
+                names.insert(container["name"].as_str()),
+                "two containers of one name: {container}"
+            );
             for mount in container["volumeMounts"].as_array().expect("mounts") {
                 let name = mount["name"].as_str().expect("a name");
                 let volume = volumes.get(name).unwrap_or_else(|| panic!("no volume {name}"));
@@ -78,9 +84,9 @@ fn volumes_names_and_selectors_have_their_other_side() {
                 }
             }
         }
-        assert_eq!(mounted, volumes.keys().copied().collect(), "a volume that nobody mounts");
+        assert_eq!(mounted, volumes.keys().copied().collect(), "a volume that no container mounts");
         let rendered = all.of_kind("ConfigMap").filter_map(|it| it["metadata"]["name"].as_str());
-        assert_eq!(config_maps, rendered.collect(), "a ConfigMap that nobody mounts");
+        assert_eq!(config_maps, rendered.collect(), "a ConfigMap that no container mounts");
         let account =
             all.named("ServiceAccount", spec["serviceAccountName"].as_str().expect("one"));
         assert_eq!(account["automountServiceAccountToken"], false);
@@ -101,9 +107,9 @@ fn volumes_names_and_selectors_have_their_other_side() {
     }
 }
 
-/// The attack: an agent that finds in its own container, or the proxy's, what AWS takes for a key.
+/// The attack: an agent that finds AWS credentials in its own container or in the proxy's.
 #[test]
-fn what_is_the_broker_s_is_in_its_container_alone() {
+fn only_the_broker_s_container_has_the_broker_s_secrets() {
     for all in [Rendered::with("pod", &[]), Rendered::with("pod", &["socket"])] {
         let (metadata, spec) = all.pod();
         let skipped = metadata["annotations"]["eks.amazonaws.com/skip-containers"].as_str();
@@ -123,7 +129,7 @@ fn what_is_the_broker_s_is_in_its_container_alone() {
             assert!(container["env"].is_null() && container["envFrom"].is_null(), "{name}");
             assert_eq!(has(&"broker-socket"), name == "proxy", "{name}: {mounts:?}");
         }
-        assert_eq!(skipped, others, "containers that EKS gives the role of an account");
+        assert_eq!(skipped, others, "EKS must give these containers no role");
         let policy = all.named("NetworkPolicy", "sigward-agent").to_string();
         assert!(policy.contains("169.254.0.0/16"), "metadata addresses are open: {policy}");
     }
@@ -132,15 +138,18 @@ fn what_is_the_broker_s_is_in_its_container_alone() {
         let (_, spec) = all.pod();
         let names: Vec<_> = containers(spec).iter().map(|it| it["name"].as_str()).collect();
         assert_eq!(names, [Some("proxy"), Some("agent")]);
-        assert!(!spec.to_string().contains("sts.amazonaws.com"), "a token where no broker is");
+        assert!(
+            !spec.to_string().contains("sts.amazonaws.com"),
+            "a token in a pod without a broker"
+        );
         let policy = all.named("NetworkPolicy", "sigward-agent").to_string();
         assert!(policy.contains("169.254.0.0/16"), "metadata addresses are open: {policy}");
     }
 }
 
-/// Started in this order, each when the one before is well; the agent last.
+/// Each container starts when the one before is healthy; the agent last.
 #[test]
-fn the_broker_starts_before_the_proxy_and_that_before_the_agent() {
+fn the_broker_starts_before_the_proxy_and_the_proxy_before_the_agent() {
     for components in [&[][..], &["socket"]] {
         let all = Rendered::with("pod", components);
         let (_, spec) = all.pod();
@@ -157,7 +166,7 @@ fn the_broker_starts_before_the_proxy_and_that_before_the_agent() {
     }
 }
 
-/// The options of a proxy, as the program itself reads them.
+/// The options of a proxy, as the program itself parses them.
 fn invocation(command: &[&str]) -> cli::Invocation {
     assert_eq!(command[0], "sigward-proxy");
     let parsed = cli::parse(command.iter().map(Into::into), &Environment::of_process());
@@ -165,7 +174,7 @@ fn invocation(command: &[&str]) -> cli::Invocation {
 }
 
 #[test]
-fn the_programs_take_their_options_and_files() {
+fn the_programs_accept_their_options_in_the_manifests() {
     for all in rendered::every_variant() {
         let (_, spec) = all.pod();
         for container in containers(spec) {
@@ -183,7 +192,7 @@ fn the_programs_take_their_options_and_files() {
                     let asked = cli::health(probe.iter().map(Into::into));
                     let asked = asked.expect("a probe").expect("an address");
                     let listen = invocation(&command).config.listen.expect("it listens");
-                    assert_eq!(listen.address, asked, "the probe asks somewhere else");
+                    assert_eq!(listen.address, asked, "the probe asks another address");
                 }
                 None => assert_eq!(container["name"], "agent"),
             }
@@ -191,7 +200,7 @@ fn the_programs_take_their_options_and_files() {
     }
 }
 
-/// A shipped configuration as the program itself reads it, and its text. One key more, and it isn't valid.
+/// A shipped configuration as the program itself parses it, and its text. An unknown key makes it invalid.
 fn configuration(of: &str) -> (sigward_broker::config::Config, String) {
     let text = std::fs::read_to_string(directory().join(of)).expect("a file");
     let copy = tempfile::tempdir().expect("a directory");
@@ -203,9 +212,9 @@ fn configuration(of: &str) -> (sigward_broker::config::Config, String) {
     (config, text)
 }
 
-/// The broker knows the proxy by the user that the manifest gives it.
+/// The broker identifies the proxy by the uid in the manifest.
 #[test]
-fn the_broker_s_configuration_is_valid_and_about_this_proxy() {
+fn the_pod_s_broker_configuration_matches_the_pod_s_proxy() {
     let (config, text) = configuration("pod/broker.toml");
     let socket = config.listen.unix.expect("a socket");
     let all = Rendered::with("pod", &[]);
@@ -219,10 +228,10 @@ fn the_broker_s_configuration_is_valid_and_about_this_proxy() {
     assert!(command.contains(&format!("--broker=unix:{}", socket.display()).as_str()));
 }
 
-/// The broker of a node and the proxy of an agent's pod find each other and know each other, by the names that their
-/// certificates get from the service accounts.
+/// The broker of a node and the proxy of an agent's pod reach each other, and identify each other by the names that
+/// their certificates get from the service accounts.
 #[test]
-fn the_broker_of_a_node_is_valid_and_about_the_proxies_of_its_pods() {
+fn the_node_s_broker_and_the_pods_proxies_name_each_other() {
     let (config, _) = configuration("node/broker.toml");
     let (node, agents) = (Rendered::with("node", &[]), Rendered::with("pod", &["node-agent"]));
     let (_, broker) = node.pod();
@@ -235,10 +244,10 @@ fn the_broker_of_a_node_is_valid_and_about_the_proxies_of_its_pods() {
     let namespace = namespace.as_str().expect("a name");
     let BrokerChoice::Tls(asked) = invocation(&texts(&containers(agent)[0]["command"])).broker
     else {
-        panic!("the proxy asks no broker over TLS")
+        panic!("the proxy uses no broker over TLS")
     };
 
-    // Where it is: the service and its port lead to the port on which the broker listens.
+    // The address: the service and its port lead to the port on which the broker listens.
     let service = node.named("Service", "sigward-broker");
     let name = service["metadata"]["name"].as_str().expect("a name");
     assert_eq!(asked.host, format!("{name}.{namespace}.svc"));
@@ -250,14 +259,16 @@ fn the_broker_of_a_node_is_valid_and_about_the_proxies_of_its_pods() {
     let target = ports.iter().find(|it| it["name"] == port["targetPort"]).expect("the target");
     assert_eq!(target["containerPort"], tcp.address.port());
 
-    // Who both are.
-    let BrokerName::SpiffeId(name) = &asked.name else { panic!("a broker by another name") };
+    // The identities of both.
+    let BrokerName::SpiffeId(name) = &asked.name else {
+        panic!("the broker isn't named by a SPIFFE id")
+    };
     assert_eq!(name.to_string(), id(namespace, broker));
     let text = std::fs::read_to_string(directory().join("node/broker.toml")).expect("a file");
     let of_agents = id("team-a", agent);
     assert!(text.contains(&format!("peer = {{ spiffe_id = \"{of_agents}\" }}")), "{of_agents}");
 
-    // And by which files: those of the volume that has them.
+    // The certificates: files of the mounted volume.
     let mounted = |container: &Value| {
         let mounts = container["volumeMounts"].as_array().expect("mounts").iter();
         let mount = mounts.clone().find(|it| it["name"] == "spiffe").expect("certificates");
@@ -311,10 +322,10 @@ fn compose_gives_the_agent_no_way_around_the_proxy() {
     assert_eq!(users.len(), 3, "three users");
 }
 
-/// As podman 4 has it, which the compose programs drive: it takes `size` of a volume for a quota, which few file systems
-/// have, and knows no other interval at the start.
+/// podman 4, which compose programs drive, takes the `size` of a volume for a quota, which few file systems support,
+/// and doesn't know `start_interval`.
 #[test]
-fn compose_asks_for_nothing_that_podman_refuses() {
+fn compose_uses_only_options_that_podman_accepts() {
     let compose = compose();
     for (name, service) in compose["services"].as_object().expect("services") {
         assert!(service["healthcheck"]["start_interval"].is_null(), "{name}");

@@ -1,5 +1,5 @@
-//! A rule about tools is about everything that MCP can ask for: what the review had signed under
-//! `tools = { allow = ["aws___*"], deny = ["aws___run_script"] }`, and what the audit log says of each.
+//! A rule about tools applies to all MCP requests: messages that a security review got signed under `tools = { allow =
+//! ["aws___*"], deny = ["aws___run_script"] }`, and the audit record of each.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ fn tool(name: &str) -> String {
     call("tools/call", &json!({"name": name, "arguments": {}}))
 }
 
-/// Signs each message, with headers of its own; what comes of it, and the record of that.
+/// Has each message signed with its own headers; returns the reason of a denial, and the audit record.
 async fn sign_all(cases: &[(String, Vec<(&str, &str)>)]) -> Vec<(Option<String>, Value)> {
     let world = World::new().await;
     let audit = world.directory.path().join("audit.jsonl");
@@ -58,7 +58,7 @@ async fn sign_all(cases: &[(String, Vec<(&str, &str)>)]) -> Vec<(Option<String>,
 }
 
 #[tokio::test]
-async fn a_rule_about_tools_permits_nothing_else() {
+async fn a_rule_about_tools_permits_nothing_else_but_the_session() {
     let none = json!({});
     let cases = [
         (tool("aws___call_aws"), None, "tools/call", json!("aws___call_aws")),
@@ -87,7 +87,7 @@ async fn a_rule_about_tools_permits_nothing_else() {
             json!("p"),
         ),
         (call("no/such/method", &none), NO_METHOD, "no/such/method", Value::Null),
-        // These go with the tools, and with the session.
+        // These are permitted with the tools, or with the session.
         (call("tasks/result", &json!({"taskId": "1"})), None, "tasks/result", json!("1")),
         (call("tasks/cancel", &json!({"taskId": "1"})), None, "tasks/cancel", json!("1")),
         (call("ping", &none), None, "ping", Value::Null),
@@ -107,13 +107,13 @@ async fn a_rule_about_tools_permits_nothing_else() {
     }
 }
 
-/// What a server may trim, fold, cut or decode to the tool that is denied, and what isn't a call of MCP.
+/// Names that a server may trim, fold, cut or decode to the denied tool, and bodies that aren't MCP.
 #[tokio::test]
 async fn another_spelling_of_a_denied_tool_is_not_signed() {
     let plain = |body: String| (body, Vec::new());
     let cases = [
         plain("{}".to_owned()),
-        // That of an endpoint which isn't one of MCP.
+        // A request for an endpoint that isn't MCP.
         plain(r#"{"prompt":"run the script"}"#.to_owned()),
         plain(tool("aws___run_script ")),
         plain(tool("aws___run_script\u{200b}")),
@@ -135,7 +135,7 @@ async fn another_spelling_of_a_denied_tool_is_not_signed() {
         assert_eq!(reason.as_deref(), AMBIGUOUS, "{shown} {headers:?}");
         assert_eq!(record["reason"], "AMBIGUOUS_JSON", "{shown} {headers:?}: {record}");
     }
-    // The twins of those with headers; and MCP's names are case-sensitive: this is another tool.
+    // The twins of those with headers. MCP's names are case-sensitive: the last is another tool.
     let twins = [
         (
             tool("aws___call_aws"),

@@ -1,5 +1,5 @@
-//! Keys of the shell, the pod, the container or the machine that the broker runs in: the end of the default chain, and
-//! the source of a role.
+//! Keys of the shell, the pod, the container or the machine in which the broker runs: the end of the default chain, and
+//! the sources of roles.
 
 use std::path::PathBuf;
 
@@ -47,7 +47,7 @@ async fn the_default_chain_ends_with_the_container_and_the_machine() {
 }
 
 #[tokio::test]
-async fn a_role_by_credential_source() {
+async fn a_role_can_use_each_credential_source() {
     let home = AwsHome::new();
     for (profile, source) in
         [("task", "EcsContainer"), ("machine", "Ec2InstanceMetadata"), ("shell", "Environment")]
@@ -77,15 +77,15 @@ async fn a_role_by_credential_source() {
         assert_names(text(&called), &[&session]);
         assert_names(&aws.issued().pop().unwrap().caller, &[&format!("/{role}/")]);
     }
-    // Keys of the environment are for who asks for them: a profile's own come first.
+    // Keys in the environment are only for profiles that name them as their source.
     let called = client.call("whoami", "{}").await;
     assert_eq!(text(&called), world.home.identity("dev"));
 }
 
-/// Where a profile says that the machine's service is, it is asked, and not where a file says so that the broker doesn't
-/// read: here that of its home.
+/// A profile can set the address of the metadata service. A file that the broker doesn't read, here that of its home,
+/// has no effect.
 #[tokio::test]
-async fn the_metadata_service_of_a_profile() {
+async fn a_profile_can_set_the_address_of_its_metadata_service() {
     let world = World::new().await;
     let aws = Aws::start(world.home.keys()).await;
     let (own, other) =
@@ -114,7 +114,7 @@ async fn the_metadata_service_of_a_profile() {
     assert_eq!((own.given().len(), other.given()), (1, vec![]));
 }
 
-/// What the machine and the container give is for nobody on the way.
+/// Keys of the machine and the container must not pass through a proxy.
 #[tokio::test]
 async fn the_metadata_services_are_not_asked_through_a_proxy() {
     let world = World::new().await;
@@ -134,7 +134,7 @@ async fn the_metadata_services_are_not_asked_through_a_proxy() {
         let mut client = world.client_of(&world.socket(), &["default"]).await;
         let given = metadata.given().pop().unwrap();
         assert_eq!(text(&client.call("whoami", "{}").await), given.identity);
-        // The next one wants its socket.
+        // The next broker uses the same socket.
         broker.signal(Signal::TERM);
         let (status, errors) = broker.ended().await;
         assert!(status.success(), "{errors}");
@@ -142,9 +142,9 @@ async fn the_metadata_services_are_not_asked_through_a_proxy() {
     assert_eq!(metadata.given().len(), 2);
 }
 
-/// A role whose source isn't there is a failure, and never signed with other keys.
+/// A role whose source has no keys is an error, and nothing is signed with other keys.
 #[tokio::test]
-async fn a_credential_source_that_gives_nothing() {
+async fn a_credential_source_without_keys_is_an_error() {
     let home = AwsHome::new();
     home.config(
         "[profile shell]\nregion = us-east-2\nrole_arn = arn:aws:iam::123456789012:role/Reader\ncredential_source = Environment\n",
@@ -161,9 +161,9 @@ async fn a_credential_source_that_gives_nothing() {
     assert_eq!((aws.issued(), metadata.given()), (vec![], vec![]));
 }
 
-/// What EKS gives to a pod: a token in a file. It comes before the container and the machine, and after the files.
+/// EKS gives a pod a token in a file. It comes before the container and the machine, and after the files.
 #[tokio::test]
-async fn the_default_chain_takes_a_web_identity() {
+async fn the_default_chain_includes_a_web_identity() {
     let world = World::new().await;
     let aws = Aws::start(world.home.keys()).await;
     let metadata = Metadata::start(world.home.keys()).await;
@@ -191,7 +191,7 @@ async fn the_default_chain_takes_a_web_identity() {
     }
     assert_eq!(metadata.given(), [], "the machine wasn't asked");
 
-    // Half of it is refused, as by botocore: the chain doesn't go on to the machine, another identity.
+    // An incomplete one is an error, as in botocore: the chain doesn't continue to the machine, another identity.
     let mut half = pod(&[]);
     half.retain(|(name, _)| name != "AWS_ROLE_ARN");
     let mut client = default_chain(&world, half);
@@ -207,21 +207,21 @@ async fn the_default_chain_takes_a_web_identity() {
     assert_eq!(aws.issued().len(), 2);
 }
 
-/// Who can't show the token, has no role, or is told to trust a stranger gets no key, and sends nothing.
+/// A wrong token, a machine without a role or a foreign address gives no keys, and no request is signed.
 #[tokio::test]
-async fn a_service_that_gives_nothing() {
+async fn a_metadata_service_that_gives_no_keys_is_an_error() {
     let world = World::new().await;
     let metadata = Metadata::start(world.home.keys()).await;
     let bare = Metadata::without_role().await;
     let (good, bad) =
         (token_file(&world, CONTAINER_TOKEN), world.write("bad-token", "SgwCanaryToken/other"));
-    let mut stranger = metadata.container(&good);
-    stranger[0].1 = "http://192.0.2.1/v1/credentials".to_owned();
-    for variables in [metadata.container(&bad), bare.container(&good), bare.instance(), stranger] {
+    let mut foreign = metadata.container(&good);
+    foreign[0].1 = "http://192.0.2.1/v1/credentials".to_owned();
+    for variables in [metadata.container(&bad), bare.container(&good), bare.instance(), foreign] {
         let mut client = default_chain(&world, variables.clone());
         let params = r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
         let answer = client.request("initialize", params).await;
-        // Refused, or answered in place of the server: with why nothing can be signed.
+        // An error, or instructions in place of the server's; both say why nothing can be signed.
         let instructions = answer["result"]["instructions"].as_str();
         let why = instructions.unwrap_or_else(|| failure(&answer));
         assert_names(why, &["default"]);

@@ -1,4 +1,4 @@
-//! What a collector reads of a running broker.
+//! The metrics that a collector reads from a running broker.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

@@ -7,7 +7,7 @@ use sigward_tests::modules;
 const CRATES: [&str; 2] = ["broker", "proxy"];
 
 #[test]
-fn a_module_imports_what_is_listed_below_it_and_nothing_of_its_parent() {
+fn a_module_imports_only_modules_listed_below_it_and_not_its_parent() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     for name in CRATES {
         let found = modules::findings(&root.join(name)).unwrap();

@@ -1,5 +1,5 @@
-//! What broker/deploy/monitoring has: the alerts are valid and fire for what they are about, every metric and label that
-//! they and the dashboard name exists, the README says what to do about each alert, and logrotate loses no record.
+//! The files of broker/deploy/monitoring: the alerts are valid and fire when they should, every metric and label in
+//! them and in the dashboard exists, the README says what to do about each alert, and logrotate loses no record.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,13 +38,13 @@ fn queries() -> Vec<String> {
     all.map(|query| query.as_str().expect("a query").to_owned()).collect()
 }
 
-/// The words of a query, as its language has them.
+/// The words of a query in PromQL.
 fn words(query: &str) -> impl Iterator<Item = &str> {
     query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
 }
 
 #[test]
-fn promtool_takes_the_alerts_and_each_fires_for_what_it_is_about() {
+fn promtool_accepts_the_alerts_and_each_fires_when_it_should() {
     let run = |arguments: &[&str]| {
         let mut promtool = Command::new("promtool");
         let output = promtool.args(arguments).current_dir(directory()).output();
@@ -56,7 +56,7 @@ fn promtool_takes_the_alerts_and_each_fires_for_what_it_is_about() {
     };
     run(&["check", "rules", "alerts.yaml"]);
     run(&["test", "rules", "alerts.test.yaml"]);
-    // Each is tested both ways: where it fires, and where all is well.
+    // Each alert is tested both ways: firing and quiet.
     let tests = fs::read_to_string(directory().join("alerts.test.yaml")).expect("a file");
     for rule in rules() {
         let name = rule["alert"].as_str().expect("a name");
@@ -66,7 +66,7 @@ fn promtool_takes_the_alerts_and_each_fires_for_what_it_is_about() {
     }
 }
 
-/// The metrics of a broker that has signed, denied, loaded and turned away.
+/// The metrics of a broker that has signed, denied, loaded credentials and refused connections.
 async fn metrics() -> String {
     let mut home = AwsHome::new();
     home.process("brief", &Key::role("Brief", "session"));
@@ -81,7 +81,7 @@ async fn metrics() -> String {
     let mut client = world.client_of(&world.socket(), &["brief", "prod"]).await;
     text(&client.call("whoami", "{}").await);
     tool_error(&client.call("whoami", r#"{"aws_profile":"prod"}"#).await);
-    // More than one user may have.
+    // More connections than one user may have.
     let held: Vec<_> = (0..60).map(|_| UnixStream::connect(world.socket())).collect();
     let all = async {
         loop {
@@ -97,7 +97,7 @@ async fn metrics() -> String {
 }
 
 #[tokio::test]
-async fn every_metric_that_is_named_exists() {
+async fn every_metric_in_a_query_exists() {
     let metrics = metrics().await;
     let exists = |name: &str| {
         let ends =
@@ -111,20 +111,20 @@ async fn every_metric_that_is_named_exists() {
         .filter(|word| word.starts_with("sigward_"))
         .collect();
     assert!(named.len() > 12, "{named:?}");
-    // Those of TLS are there where it is: `tls` looks for them.
+    // Metrics of TLS exist only with TLS: the module `tls` looks for them.
     for name in named.iter().filter(|name| !name.starts_with("sigward_tls_")) {
         assert!(exists(name), "{name} is not in\n{metrics}");
     }
-    assert!(!exists("sigward_nothing"), "the control");
-    // None is forgotten: what a broker counts is on the dashboard, or in an alert.
+    assert!(!exists("sigward_nothing"), "the control: this one must not exist");
+    // Every metric of the broker is on the dashboard or in an alert.
     for line in metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let name = line.split(' ').next().expect("a name");
-        assert!(named.iter().any(|it| it.starts_with(name)), "{name} is shown nowhere");
+        assert!(named.iter().any(|it| it.starts_with(name)), "{name} is in no query");
     }
 }
 
 #[test]
-fn every_state_and_outcome_that_is_named_exists() {
+fn every_state_and_outcome_in_a_query_exists() {
     let reasons: BTreeSet<&str> = (0..128)
         .filter_map(|number| Reason::try_from(number).ok())
         .map(|it| it.as_str_name())
@@ -160,7 +160,7 @@ fn the_readme_says_what_to_do_about_each_alert() {
         assert!(url.ends_with("#when-an-alert-fires"), "{name}: {url}");
     }
     let rows = part.lines().filter(|line| line.starts_with("| Sigward")).count();
-    assert_eq!(rows, rules().len(), "an alert of the README that there isn't");
+    assert_eq!(rows, rules().len(), "the README describes an alert that doesn't exist");
 }
 
 fn lines(path: &Path) -> Vec<String> {
@@ -169,7 +169,7 @@ fn lines(path: &Path) -> Vec<String> {
 
 /// The shipped file, with another path, and a signal to this broker instead of the unit.
 #[tokio::test]
-async fn logrotate_loses_no_record_and_the_chain_goes_on() {
+async fn logrotate_loses_no_record_and_the_hash_chain_continues() {
     let world = World::new().await;
     let log = world.directory.path().join("audit.jsonl");
     let config = world.configuration(&format!("[audit]\nfile = {log:?}\n"));
@@ -191,7 +191,7 @@ async fn logrotate_loses_no_record_and_the_chain_goes_on() {
     let output = logrotate.arg(rotation).output();
     let output = output.unwrap_or_else(|error| panic!("logrotate: {error}; apt-get install it"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // The broker makes it.
+    // The broker creates the new file.
     let made = async {
         while !log.exists() {
             tokio::task::yield_now().await;
@@ -201,7 +201,7 @@ async fn logrotate_loses_no_record_and_the_chain_goes_on() {
     text(&client.call("whoami", "{}").await);
 
     let old = log.with_extension("jsonl.1");
-    assert_eq!(lines(&old)[..before.len()], before, "the old file has its records");
+    assert_eq!(lines(&old)[..before.len()], before, "the old file keeps its records");
     assert!(lines(&log).iter().any(|line| line.contains("whoami") || line.contains("\"sign\"")));
     let verify = async |file: &Path| {
         let mut command = processes::command(&processes::binaries().broker);

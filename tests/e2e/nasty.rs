@@ -1,4 +1,4 @@
-//! The ten cases in which relays usually fail, one by one: over both sides of the proxy, in both generations of the
+//! The ten cases in which relays usually fail, one by one: for both sides of the proxy, in both versions of the
 //! protocol, with the default profile and with another, wherever that makes sense.
 
 mod cancelled;
@@ -14,20 +14,20 @@ use tokio::net::TcpListener;
 use crate::agent::{Agent, SESSIONS, SIDES, STATELESS, Side};
 use crate::setup::{THREE, World, assert_names, failure, rpc_error, text, tool_error};
 
-/// A 404 without words.
+/// A 404 with an empty body.
 fn gone() -> Reply {
     Reply::Http(404, Vec::new(), String::new())
 }
 
-/// Each side with each generation.
+/// Each side with each version.
 fn all() -> impl Iterator<Item = (Side, &'static str)> {
     SIDES.into_iter().flat_map(|side| [SESSIONS, STATELESS].map(|version| (side, version)))
 }
 
-/// Case 1: JSON over several lines, or an event's data: one line on standard output, strings unchanged. Over HTTP it
-/// passes as it is.
+/// Case 1: JSON or an event's data over several lines becomes one line on standard output, with unchanged strings. Over
+/// HTTP it is forwarded as it is.
 #[tokio::test]
-async fn one_message_over_several_lines() {
+async fn a_message_over_several_lines_becomes_one_line_on_standard_output() {
     let pretty = "{\n  \"jsonrpc\": \"2.0\",\r\n  \"id\": $ID,\n\t\"result\": {\n \"content\": [ ],\n \"odd\": \"a\\nb \\u2028\" , \"n\": 1.10\n }\n}\n";
     for (side, version) in all() {
         let world = World::new().await;
@@ -49,9 +49,9 @@ async fn one_message_over_several_lines() {
     }
 }
 
-/// Case 2: a null result beside an error, or an error under no id, is the error of its call.
+/// Case 2: an error beside a null result, or an error without a usable id, is the error of its call.
 #[tokio::test]
-async fn errors_that_bend_json_rpc() {
+async fn an_error_that_violates_json_rpc_is_the_error_of_its_call() {
     for (side, version) in all() {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, version, &THREE, &[]).await;
@@ -77,10 +77,10 @@ async fn errors_that_bend_json_rpc() {
     }
 }
 
-/// Case 3: a stream that is cut at every byte, with all that the standard allows in between; what is incomplete at its
-/// end is no message. Over HTTP every byte passes.
+/// Case 3: a stream that comes byte by byte, with everything that the standard allows in it; an incomplete event at its
+/// end is no message. Over HTTP every byte is forwarded.
 #[tokio::test]
-async fn a_stream_in_crumbs() {
+async fn a_stream_that_comes_byte_by_byte_is_parsed() {
     let note = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"crumb"}}"#;
     let answer =
         r#"{"jsonrpc":"2.0","id":$ID,"result":{"content":[{"type":"text","text":"whole"}]}}"#;
@@ -92,7 +92,7 @@ async fn a_stream_in_crumbs() {
         let mut agent = Agent::start(&world, side, version, &THREE, &[]).await;
         for profile in ["dev", "staging"] {
             let crumbs = stream.chars().map(|crumb| Step::Raw(crumb.to_string())).collect();
-            // In one piece where a crumb would cut the id's place.
+            // `$ID` stays in one piece, so that the server replaces it.
             let mut crumbs: Vec<Step> = crumbs;
             let at = stream.find("$ID").unwrap();
             crumbs.splice(at..at + 3, [Step::Raw("$ID".to_owned())]);
@@ -118,10 +118,10 @@ async fn a_stream_in_crumbs() {
     }
 }
 
-/// Case 4: two sessions use the same ids for what they ask, and `"0"` isn't `0`: each answer goes back where its
-/// question came from, under the token that was used there.
+/// Case 4: sessions use the same ids for their requests, and `"0"` isn't `0`: each response goes back to the session of
+/// its request, under the id that was used there.
 #[tokio::test]
-async fn questions_under_the_same_id() {
+async fn requests_of_servers_with_the_same_id_get_their_own_responses() {
     for side in SIDES {
         let world = World::new().await;
         let mut agent = Agent::unready(&world, side, SESSIONS, &THREE, &[]).await;
@@ -144,7 +144,7 @@ async fn questions_under_the_same_id() {
             let question = agent.expect("a question", |it| it["method"] == method).await;
             questions.push((profile, token, id, question));
         }
-        // All are open; the last is answered first.
+        // All requests are open; the last is answered first.
         let ids: Vec<_> = questions.iter().map(|(_, _, _, it)| it["id"].to_string()).collect();
         assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "{side:?}: {ids:?}");
         for (profile, token, id, question) in questions.iter().rev() {
@@ -159,10 +159,10 @@ async fn questions_under_the_same_id() {
     }
 }
 
-/// Case 4 goes on: a session that was lost takes its open questions along. Their answers are not those to the
-/// questions of the session in its place, whatever their ids.
+/// Case 4, continued: the response to a request of a lost session is never sent to the session that replaces it, even
+/// if the ids are equal.
 #[tokio::test]
-async fn questions_of_a_lost_session() {
+async fn a_response_for_a_lost_session_is_not_sent_to_the_new_one() {
     for (side, profile) in [(Side::Stdio, "dev"), (Side::Stdio, "prod"), (Side::Listening, "prod")]
     {
         let world = World::new().await;
@@ -188,10 +188,10 @@ async fn questions_of_a_lost_session() {
     }
 }
 
-/// Case 5: a 404, or AWS's own word for it, hits ten calls in flight: one session takes the place of the lost one, and
-/// each call is sent once more.
+/// Case 5: a 404, or AWS's own error for it, hits ten calls in flight: one session replaces the lost one, and each call
+/// is resent once.
 #[tokio::test]
-async fn a_session_lost_under_ten_calls() {
+async fn ten_calls_of_a_lost_session_are_resent_over_one_new_session() {
     let aws = |status| {
         let text = r#"{"jsonrpc":"2.0","id":$ID,"error":{"code":-30001,"message":"expired"}}"#;
         Reply::Http(status, Vec::new(), text.to_owned())
@@ -205,7 +205,7 @@ async fn a_session_lost_under_ten_calls() {
             let world = World::new().await;
             let mut agent = Agent::start(&world, side, SESSIONS, &THREE, &[]).await;
             text(&agent.call_as("whoami", profile).await);
-            // The first ten are held until all have come.
+            // The first ten are held until all have arrived.
             let (seen, all_here) = (Arc::new(AtomicUsize::new(0)), Gate::default());
             let (counted, gate) = (Arc::clone(&seen), all_here.clone());
             world.upstream.hook(move |request| {
@@ -227,7 +227,7 @@ async fn a_session_lost_under_ten_calls() {
                 let answer = agent.response(id).await;
                 assert_eq!(text(&answer), json!({ "n": number }).to_string(), "{shown}");
             }
-            assert_eq!(seen.load(Ordering::SeqCst), 20, "{shown}: each was sent once more");
+            assert_eq!(seen.load(Ordering::SeqCst), 20, "{shown}: each is resent once");
             for method in ["initialize", "notifications/initialized"] {
                 let mut sent = world.upstream.requests_of(method);
                 sent.retain(|request| request.identity() == world.home.identity(profile));
@@ -237,9 +237,9 @@ async fn a_session_lost_under_ten_calls() {
     }
 }
 
-/// Case 5, the end: a session that is lost a second time is an error.
+/// Case 5, continued: a session that is lost a second time is an error.
 #[tokio::test]
-async fn a_session_lost_twice() {
+async fn a_session_that_is_lost_twice_is_an_error() {
     for (side, profile) in [(Side::Stdio, "dev"), (Side::Stdio, "prod"), (Side::Listening, "prod")]
     {
         let world = World::new().await;
@@ -254,10 +254,10 @@ async fn a_session_lost_twice() {
     }
 }
 
-/// Case 5 over HTTP, for the client's own session: the 404 is the client's to act on, and ends what belonged to that
-/// session. In 2026-07-28 there is none, and a 404 is an unknown method.
+/// Case 5 over HTTP, for the client's own session: the client gets the 404, and the sessions of other profiles end. In
+/// 2026-07-28 there are no sessions, and a 404 means an unknown method.
 #[tokio::test]
-async fn a_session_of_an_http_client_is_its_own() {
+async fn an_http_client_gets_the_404_for_its_own_session() {
     let world = World::new().await;
     let mut agent = Agent::start(&world, Side::Listening, SESSIONS, &THREE, &[]).await;
     for lost in [gone(), Reply::Error(-30001, "expired".to_owned())] {
@@ -284,10 +284,10 @@ async fn a_session_of_an_http_client_is_its_own() {
     assert_eq!(agent.status(&id), Some(404), "the server's own status");
 }
 
-/// Case 7: whatever stands in the argument's place, the profile is one that was offered, and the argument itself goes
-/// nowhere; what only looks like it stays.
+/// Case 7: whatever the profile argument contains, the profile is one that was offered, and the argument isn't sent
+/// upstream; what only looks like it is.
 #[tokio::test]
-async fn arguments_that_try_something() {
+async fn the_profile_argument_selects_offered_profiles_only_and_is_removed() {
     for (side, version) in all() {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, version, &THREE, &[]).await;
@@ -324,9 +324,9 @@ async fn arguments_that_try_something() {
     }
 }
 
-/// Case 7, where a client mirrors every argument in a header, the profile too.
+/// Case 7, when a client mirrors every argument in a header, including the profile.
 #[tokio::test]
-async fn a_mirrored_argument_stays_here() {
+async fn a_mirrored_profile_header_is_not_sent_upstream() {
     let world = World::new().await;
     let agent = Agent::start(&world, Side::Listening, STATELESS, &THREE, &[]).await;
     let (listening, _) = agent.http();
@@ -345,13 +345,13 @@ async fn a_mirrored_argument_stays_here() {
     assert_eq!(text(&answer), r#"{"region":"eu"}"#);
     let call = world.upstream.requests_of("tools/call").pop().unwrap();
     assert_eq!(call.identity(), world.home.identity("prod"));
-    assert_eq!(call.header("mcp-param-region"), Some("eu"), "the others pass");
+    assert_eq!(call.header("mcp-param-region"), Some("eu"), "the others are forwarded");
     assert!(!format!("{:?}", call.headers).contains("prod"), "{:?}", call.headers);
 }
 
 /// Case 8: numbers keep their spelling and members their order.
 #[tokio::test]
-async fn numbers_as_they_were_written() {
+async fn numbers_keep_their_spelling_and_members_their_order() {
     for (side, version) in all() {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, version, &THREE, &[]).await;
@@ -368,7 +368,7 @@ async fn numbers_as_they_were_written() {
     }
 }
 
-/// Case 9: what was signed is what is sent, on every request and every repetition. The server verifies each.
+/// Case 9: the signed bytes are the sent bytes, for every request and every retry. The server verifies each.
 #[tokio::test]
 async fn signed_bytes_are_sent_bytes() {
     for (side, version) in all() {
@@ -384,7 +384,7 @@ async fn signed_bytes_are_sent_bytes() {
             );
         }
         agent.request("tools/list", "{}").await;
-        // A repetition for each reason that there is.
+        // One retry for each possible reason.
         world.upstream.next("tools/list", Reply::Http(503, Vec::new(), String::new()));
         agent.request("tools/list", "{}").await;
         if version == SESSIONS {
@@ -404,9 +404,9 @@ async fn signed_bytes_are_sent_bytes() {
     }
 }
 
-/// Case 9, the redirect: an error that says so, and nothing is sent to where it points.
+/// Case 9, redirects: the error names the redirect, and nothing is sent to its location.
 #[tokio::test]
-async fn a_redirect_is_an_error() {
+async fn a_redirect_is_an_error_and_is_not_followed() {
     let trap = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = format!("http://{}/mcp", trap.local_addr().unwrap());
     for (side, version) in all() {
@@ -428,8 +428,8 @@ async fn a_redirect_is_an_error() {
             let answer = listening.post(&session, ping).await;
             assert_eq!((answer.status, answer.header("location")), (502, None));
         }
-        assert_eq!(world.upstream.requests_of("tools/call").len(), 10, "none was sent again");
+        assert_eq!(world.upstream.requests_of("tools/call").len(), 10, "none was resent");
     }
     let came = std::future::poll_fn(|cx| std::task::Poll::Ready(trap.poll_accept(cx).is_ready()));
-    assert!(!came.await, "somebody followed a redirect");
+    assert!(!came.await, "a redirect was followed");
 }

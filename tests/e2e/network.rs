@@ -1,4 +1,4 @@
-//! The way to the endpoint: TLS and who vouches, HTTP/2, encodings, queries.
+//! The connection to the endpoint: TLS and its authorities, HTTP/2, encodings, queries.
 
 use sigward_tests::authority::Authority;
 use sigward_tests::processes::{Process, StdioClient};
@@ -9,14 +9,14 @@ use crate::setup::{World, assert_names, failure, rpc_error, text};
 const INITIALIZE: &str =
     r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
 
-/// A world whose server is one that nobody but `authority` vouches for.
+/// A world whose server has a certificate of `authority`.
 async fn world(authority: &Authority) -> World {
     World::with(|builder| builder.vouched_for_by(authority)).await
 }
 
-/// As AWS does it: each call on a connection of its own would be a handshake of its own.
+/// AWS speaks HTTP/2. A connection per call would need a handshake per call.
 #[tokio::test]
-async fn many_calls_at_a_time_need_one_connection_over_http_2() {
+async fn concurrent_calls_share_one_connection_over_http_2() {
     for (protocols, few) in [(&["h2", "http/1.1"][..], true), (&["http/1.1"], false)] {
         let authority = Authority::new(protocols);
         let world = world(&authority).await;
@@ -33,7 +33,7 @@ async fn many_calls_at_a_time_need_one_connection_over_http_2() {
         for number in 0..32 {
             let mark = format!("<{number}>");
             let is_it = |request: &Received| request.text().contains(&mark);
-            world.upstream.expect("all calls at a time", is_it).await;
+            world.upstream.expect("all concurrent calls", is_it).await;
         }
         // One for calls, one for the GET stream.
         let connections = world.upstream.connections();
@@ -49,12 +49,12 @@ async fn many_calls_at_a_time_need_one_connection_over_http_2() {
     }
 }
 
-/// Many calls at a time open many connections where the server has no HTTP/2. Few of them stay: an idle one costs the
-/// server a place, and us a descriptor.
+/// Without HTTP/2, concurrent calls open many connections. Few may stay: an idle one costs the server a slot, and the
+/// proxy a descriptor.
 #[tokio::test]
-async fn few_connections_stay_after_many_calls_at_a_time() {
+async fn few_connections_stay_open_after_concurrent_calls() {
     const CALLS: usize = 100;
-    /// What may stay, of the calls' own connections and the further ones.
+    /// The most connections that may stay, those of the calls and the others.
     const KEPT: usize = 36;
     let world = World::new().await;
     let mut client = world.client(&["dev"], &[]).await;
@@ -72,7 +72,7 @@ async fn few_connections_stay_after_many_calls_at_a_time() {
         for number in 0..CALLS {
             let mark = format!("<{round}/{number}>");
             let is_it = |request: &Received| request.text().contains(&mark);
-            world.upstream.expect("all calls at a time", is_it).await;
+            world.upstream.expect("all concurrent calls", is_it).await;
         }
         held.open();
         for id in ids {
@@ -80,12 +80,15 @@ async fn few_connections_stay_after_many_calls_at_a_time() {
         }
     }
     let opened = world.upstream.connections() - before;
-    assert!(opened >= 2 * CALLS - KEPT - 2, "{opened}: idle connections were kept and used again");
+    assert!(
+        opened >= 2 * CALLS - KEPT - 2,
+        "{opened}: too many idle connections were kept and reused"
+    );
 }
 
-/// The variable outlives the re-execution that leaves all variables of AWS behind.
+/// The variable survives the re-execution that drops all AWS variables.
 #[tokio::test]
-async fn the_environment_names_the_authorities_too() {
+async fn aws_ca_bundle_names_the_authorities() {
     let authority = Authority::new(&["h2"]);
     let world = world(&authority).await;
     let bundle = world.write("authorities.pem", &authority.pem);
@@ -97,7 +100,7 @@ async fn the_environment_names_the_authorities_too() {
 }
 
 #[tokio::test]
-async fn nobody_else_vouches_for_the_server() {
+async fn a_server_of_an_unknown_authority_is_refused() {
     let world = world(&Authority::new(&["h2"])).await;
     let other = world.write("other.pem", &Authority::new(&[]).pem);
     for options in [vec![], vec!["--ca-bundle", other.to_str().unwrap()]] {
@@ -109,7 +112,7 @@ async fn nobody_else_vouches_for_the_server() {
 }
 
 #[tokio::test]
-async fn a_file_of_authorities_that_is_missing_is_named() {
+async fn a_missing_file_of_authorities_is_named_in_the_error() {
     let world = World::new().await;
     for (name, option) in [
         ("SSL_CERT_FILE", None),
@@ -129,7 +132,7 @@ async fn a_file_of_authorities_that_is_missing_is_named() {
 }
 
 #[tokio::test]
-async fn an_encoding_that_nobody_asked_for_is_named() {
+async fn an_unrequested_content_encoding_is_named_in_the_error() {
     let world = World::new().await;
     let mut client = world.client(&["dev"], &[]).await;
     let headers = vec![("content-encoding", "gzip".to_owned())];
@@ -139,7 +142,7 @@ async fn an_encoding_that_nobody_asked_for_is_named() {
     text(&client.call("whoami", "{}").await);
 }
 
-/// Signed as it is sent, and sent in the one form that can be signed.
+/// Only the canonical form can be signed, so that form is sent.
 #[tokio::test]
 async fn a_query_is_sent_in_canonical_form() {
     let world = World::new().await;

@@ -1,4 +1,4 @@
-//! Many clients at once: each has its sessions, and sees nothing of the others.
+//! Many clients at once: each has its own sessions and gets no message of the others.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -10,8 +10,8 @@ use crate::setup::{THREE, World, stateless, text};
 
 const CLIENTS: usize = 50;
 
-/// What a client hears on the way to its response, and the response.
-async fn heard(mut answer: Answer) -> (Vec<Value>, Value) {
+/// The messages that a client gets before its response, and the response.
+async fn messages_and_response(mut answer: Answer) -> (Vec<Value>, Value) {
     assert_eq!(answer.status, 200);
     if !answer.is_stream() {
         return (Vec::new(), answer.message().await);
@@ -27,8 +27,8 @@ async fn heard(mut answer: Answer) -> (Vec<Value>, Value) {
     }
 }
 
-/// A server that says, before each answer to `echo`, whose call that is: in a stream that belongs to it.
-fn tells_whose(request: &Received) -> Option<Reply> {
+/// Before each response to `echo`, a progress notification in the same stream, which names the caller.
+fn note_of_caller(request: &Received) -> Option<Reply> {
     request.calls("echo").then(|| {
         let whose = request.param("/arguments/from");
         let note = json!({
@@ -41,9 +41,9 @@ fn tells_whose(request: &Received) -> Option<Reply> {
 }
 
 #[tokio::test]
-async fn each_of_many_hears_only_its_own() {
+async fn each_of_many_clients_gets_only_its_own_messages() {
     let world = World::new().await;
-    world.upstream.hook(tells_whose);
+    world.upstream.hook(note_of_caller);
     let proxy = Listening::start(&world, &THREE, &[]).await;
     let client = async |number: usize| {
         let session = proxy.session(SESSIONS).await;
@@ -51,18 +51,18 @@ async fn each_of_many_hears_only_its_own() {
         let mut stream = proxy.get(&session).await;
         for (round, profile) in THREE.iter().cycle().skip(number).take(3).enumerate() {
             let arguments = json!({"aws_profile": profile, "from": number, "round": round});
-            // Everybody uses the same ids.
+            // All clients use the same ids.
             let call = format!(
                 r#"{{"jsonrpc":"2.0","id":{round},"method":"tools/call","params":{{"name":"echo","arguments":{arguments},"_meta":{{"progressToken":1}}}}}}"#
             );
-            let (told, response) = heard(proxy.post(&session, &call).await).await;
+            let (notes, response) = messages_and_response(proxy.post(&session, &call).await).await;
             assert_eq!(response["id"], round);
             let echoed: Value = serde_json::from_str(text(&response)).unwrap();
             assert_eq!(echoed, json!({"from": number, "round": round}));
-            let whose: Vec<_> = told.iter().map(|it| &it["params"]["message"]).collect();
-            assert_eq!(whose, [number]);
+            let callers: Vec<_> = notes.iter().map(|it| &it["params"]["message"]).collect();
+            assert_eq!(callers, [number]);
         }
-        // What a server says on its own account goes to the one whose session it is.
+        // A message that the server sends unasked goes to the client of that session.
         let mine = session[0].1.to_owned();
         let pushed = format!(
             r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"data":"{mine}"}}}}"#
@@ -81,9 +81,9 @@ async fn each_of_many_hears_only_its_own() {
     assert!(world.upstream.requests().iter().all(|it| it.signature.is_ok()));
 }
 
-/// What the servers of the other profiles say reaches the client whose sessions they are, and no other.
+/// Requests from the sessions of other profiles reach the client that owns these sessions, and no other.
 #[tokio::test]
-async fn each_of_many_is_asked_by_its_own_sessions() {
+async fn server_requests_reach_only_the_client_of_the_session() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &THREE, &[]).await;
     let client = async |number: usize| {
@@ -106,7 +106,7 @@ async fn each_of_many_is_asked_by_its_own_sessions() {
         world.upstream.push(&upstream, &question).await;
         let asked = stream.expect_event("the question").await;
         let asked: Value = serde_json::from_str(&data(&asked)).unwrap();
-        assert_eq!(asked["params"]["for"], number, "another's question");
+        assert_eq!(asked["params"]["for"], number, "another client's question");
         let answer =
             format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{"for":{number}}}}}"#, asked["id"]);
         assert_eq!(proxy.post(&session, &answer).await.status, 202);
@@ -120,9 +120,9 @@ async fn each_of_many_is_asked_by_its_own_sessions() {
 }
 
 #[tokio::test]
-async fn many_without_sessions_may_use_the_same_ids() {
+async fn many_stateless_clients_can_use_the_same_ids() {
     let world = World::new().await;
-    world.upstream.hook(tells_whose);
+    world.upstream.hook(note_of_caller);
     let proxy = Listening::start(&world, &THREE, &[]).await;
     let client = async |number: usize| {
         let profile = THREE[number % 3];
@@ -134,10 +134,10 @@ async fn many_without_sessions_may_use_the_same_ids() {
             ("mcp-method", "tools/call"),
             ("mcp-name", "echo"),
         ];
-        let (told, response) = heard(proxy.post(&headers, &call).await).await;
+        let (notes, response) = messages_and_response(proxy.post(&headers, &call).await).await;
         assert_eq!(text(&response), json!({ "from": number }).to_string());
-        let whose: Vec<_> = told.iter().map(|it| &it["params"]["message"]).collect();
-        assert_eq!(whose, [number]);
+        let callers: Vec<_> = notes.iter().map(|it| &it["params"]["message"]).collect();
+        assert_eq!(callers, [number]);
     };
     join_all((0..CLIENTS).map(client)).await;
     for (number, profile) in THREE.iter().enumerate() {

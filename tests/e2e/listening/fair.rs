@@ -1,4 +1,4 @@
-//! Clients that take more than their share, or never show who they are, at the cost of nobody else.
+//! Clients that take more than their share, or stay silent, don't affect other clients.
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -16,17 +16,17 @@ use crate::nasty::pressure::{one_was_taken, peak};
 use crate::setup::{THREE, World, assert_names, rpc_error, text};
 
 const MIB: usize = 1 << 20;
-/// The size of the results of a client that takes what it asks for, in MiB.
+/// The size of the results of a client that reads them, in MiB.
 const POLITE: u64 = 4;
 
-/// A call of `echo` whose result has so many MiB.
+/// A call of `echo` whose result has `size` MiB.
 fn call(profile: &str, size: usize) -> String {
     format!(
         r#"{{"jsonrpc":"2.0","id":{size},"method":"tools/call","params":{{"name":"echo","arguments":{{"aws_profile":"{profile}","size":{size}}}}}}}"#
     )
 }
 
-/// A result of the size that a call asks for. `taken` opens once a large one has left the server.
+/// A result of the size that the call asks for. `taken` opens once a large one has left the server.
 fn sized(request: &Received, taken: &Gate) -> Option<Reply> {
     let size = request.param("/arguments/size").as_u64()?;
     let head = r#"{"jsonrpc":"2.0","id":$ID,"result":{"content":[{"type":"text","text":""#;
@@ -43,7 +43,7 @@ fn sized(request: &Received, taken: &Gate) -> Option<Reply> {
 
 /// The attack: one client asks for more than the memory of all messages, and reads none of it.
 #[tokio::test]
-async fn a_client_that_does_not_read_does_not_stop_another() {
+async fn a_client_that_does_not_read_does_not_block_others() {
     let world = World::new().await;
     let taken = Gate::default();
     let gate = taken.clone();
@@ -62,7 +62,7 @@ async fn a_client_that_does_not_read_does_not_stop_another() {
         held.push(tokio::spawn(async move {
             let body = Bytes::from(call("prod", size));
             let answer = request(&address, "POST", "/mcp", &lines(&headers), body).await;
-            // Its head at most, and no piece.
+            // Reads the head at most, and none of the body.
             std::future::pending::<()>().await;
             drop(answer);
         }));
@@ -78,9 +78,9 @@ async fn a_client_that_does_not_read_does_not_stop_another() {
     held.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// The attack (Slowloris): connections on which nothing is ever sent, more than there are places.
+/// The attack (Slowloris): connections on which nothing is ever sent, more than the listener keeps open.
 #[tokio::test]
-async fn silent_connections_do_not_shut_the_port() {
+async fn silent_connections_do_not_block_new_clients() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &THREE, &[]).await;
     let session = proxy.session(SESSIONS).await;
@@ -93,15 +93,15 @@ async fn silent_connections_do_not_shut_the_port() {
     let called = proxy.post(&lines(&session), &whoami(1, "{}")).await.message().await;
     assert_eq!(text(&called), world.home.identity("dev"));
     assert_eq!(proxy.post(&[], INITIALIZE).await.status, 200, "a new client");
-    // Those that came first have made room.
+    // The oldest silent connection was closed to make room.
     let mut byte = [0];
     let ended = deadline::within(silent[0].read(&mut byte), || "it is still open".to_owned()).await;
     assert_eq!(ended.unwrap_or(0), 0);
 }
 
-/// The attack: what a session keeps for as long as it lives.
+/// The attack: filling memory with what each session keeps while it lives.
 #[tokio::test]
-async fn an_initialize_that_is_too_long_is_refused_and_leaves_nothing() {
+async fn an_initialize_that_is_too_long_is_refused_and_keeps_no_memory() {
     let world = World::new().await;
     let mut proxy = Listening::start(&world, &THREE, &[]).await;
     let before = world.upstream.requests().len();
@@ -124,9 +124,9 @@ async fn an_initialize_that_is_too_long_is_refused_and_leaves_nothing() {
     proxy.proxy.ended().await;
 }
 
-/// A client that sends more than the connection holds must get to read the refusal.
+/// A client that writes more than the connection buffers must still get to read the error.
 #[tokio::test]
-async fn a_refusal_reaches_a_client_that_still_sends() {
+async fn a_client_that_is_still_sending_gets_the_error() {
     let world = World::new().await;
     let file = world.write("token", "0123456789abcdef0123\n");
     let arguments = ["--listen-token-file", file.to_str().unwrap()];
@@ -145,16 +145,16 @@ async fn a_refusal_reaches_a_client_that_still_sends() {
             let lines = [&usual[..], &headers, more].concat().join("\r\n");
             format!("POST {path} HTTP/1.1\r\n{lines}\r\n\r\n")
         };
-        // A client that writes all before it reads.
+        // A client that writes everything before it reads.
         let mut plain = TcpStream::connect(&proxy.address).await.unwrap();
         let exchange = async {
             plain.write_all(head(&[]).as_bytes()).await.unwrap();
             plain.write_all(&vec![b' '; length]).await.unwrap();
             first_line(&mut plain).await
         };
-        let first = deadline::within(exchange, || "the body isn't taken".to_owned()).await;
+        let first = deadline::within(exchange, || "the body isn't read".to_owned()).await;
         assert_names(&first, &[&format!("HTTP/1.1 {status}")]);
-        // One that asks first whether it may is told so, and sends nothing.
+        // A client that sends `Expect: 100-continue` gets the error without sending the body.
         let mut asking = TcpStream::connect(&proxy.address).await.unwrap();
         let exchange = async {
             asking.write_all(head(&["expect: 100-continue"]).as_bytes()).await.unwrap();
@@ -174,9 +174,9 @@ async fn first_line(stream: &mut TcpStream) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// A soft limit of 1024 descriptors is for programs that use `select`: this one needs two for each client.
+/// The usual soft limit of 1024 descriptors is for programs that use `select`; the proxy needs two for each client.
 #[tokio::test]
-async fn the_limit_of_descriptors_is_raised() {
+async fn the_soft_limit_of_open_files_is_raised() {
     let world = World::new().await;
     let plain = world.private_proxy(&THREE, &["--listen", "127.0.0.1:0"]);
     let plain = plain.as_std();

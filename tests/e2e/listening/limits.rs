@@ -1,4 +1,4 @@
-//! Limits of a request, each at the cost of that request alone.
+//! Limits of a request: one that exceeds a limit fails alone.
 
 use bytes::Bytes;
 
@@ -9,7 +9,7 @@ use sigward_proto::headers::MAX_HEADERS;
 use sigward_proxy::config::{MAX_ADDED_HEADERS, MAX_CLIENT_MESSAGE as MAX_MESSAGE};
 
 #[tokio::test]
-async fn a_message_that_is_too_long() {
+async fn a_message_that_is_too_long_is_refused() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &THREE, &[]).await;
     let session = proxy.session(SESSIONS).await;
@@ -23,7 +23,7 @@ async fn a_message_that_is_too_long() {
         Bytes::from(body)
     };
     let before = world.upstream.requests().len();
-    // Its length is told; or found out, since the client sends it in chunks.
+    // Its length is declared, or found while reading the chunks.
     let chunked = [&[("transfer-encoding", "chunked")], &headers[..]].concat();
     for headers in [&headers, &chunked] {
         let refused = proxy.request("POST", "/mcp", headers, call(MAX_MESSAGE + 1)).await;
@@ -33,11 +33,11 @@ async fn a_message_that_is_too_long() {
     assert_eq!(world.upstream.requests().len(), before);
     let allowed = proxy.request("POST", "/mcp", &headers, call(4 << 20)).await;
     assert_eq!(allowed.status, 200);
-    assert!(text(&allowed.message().await).len() > (4 << 20) - 200, "whole");
+    assert!(text(&allowed.message().await).len() > (4 << 20) - 200, "the note was cut");
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_long() {
+async fn a_head_that_is_too_long_is_refused() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &THREE, &[]).await;
     let long = "x".repeat(200 << 10);
@@ -48,16 +48,16 @@ async fn a_head_that_is_too_long() {
     assert_eq!(proxy.request("GET", "/healthz", &[], "").await.status, 200);
 }
 
-/// What the listener takes, the broker signs, also beside as many `--header` as there may be.
+/// The broker signs as many headers as the listener accepts, in addition to the most `--header` options.
 #[tokio::test]
-async fn as_many_headers_as_are_taken_are_signed() {
+async fn the_most_accepted_headers_are_all_signed() {
     let world = World::new().await;
     let added: Vec<String> = (0..MAX_ADDED_HEADERS).map(|n| format!("x-added-{n}=1")).collect();
     let added: Vec<&str> = added.iter().flat_map(|header| ["--header", header]).collect();
     let proxy = Listening::start(&world, &["dev"], &added).await;
     let session = proxy.session(SESSIONS).await;
     let call = r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"whoami","arguments":{}}}"#;
-    // Beside them: the two of the session, host, content type, accepted types and length.
+    // The proxy adds six: the two of the session, host, content type, accepted types and length.
     let own: Vec<String> =
         (0..MAX_HEADERS - MAX_ADDED_HEADERS).map(|n| format!("x-own-{n}")).collect();
     let with = |count: usize| {
@@ -74,10 +74,10 @@ async fn as_many_headers_as_are_taken_are_signed() {
     assert_eq!(proxy.post(&with(most + 1), call).await.status, 431);
 }
 
-/// Longer than any clock counts, a wait is the longest that there is.
+/// A timeout that the clock can't represent becomes the longest possible one.
 #[tokio::test]
-async fn waits_without_end() {
-    for wait in ["1e19", "inf"] {
+async fn timeouts_beyond_the_range_of_the_clock_are_accepted() {
+    for timeout in ["1e19", "inf"] {
         let world = World::new().await;
         let options = [
             "--timeout",
@@ -86,7 +86,8 @@ async fn waits_without_end() {
             "--write-timeout",
             "--tool-timeout",
         ];
-        let arguments: Vec<&str> = options.into_iter().flat_map(|option| [option, wait]).collect();
+        let arguments: Vec<&str> =
+            options.into_iter().flat_map(|option| [option, timeout]).collect();
         let mut proxy = Listening::start(&world, &THREE, &arguments).await;
         let session = proxy.session(SESSIONS).await;
         for profile in THREE {
@@ -94,7 +95,7 @@ async fn waits_without_end() {
                 r#"{{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{{"name":"whoami","arguments":{{"aws_profile":"{profile}"}}}}}}"#
             );
             let called = proxy.post(&lines(&session), &call).await.message().await;
-            assert_eq!(text(&called), world.home.identity(profile), "{wait}");
+            assert_eq!(text(&called), world.home.identity(profile), "{timeout}");
         }
         proxy.proxy.signal(rustix::process::Signal::TERM);
         let (status, errors) = proxy.proxy.ended().await;

@@ -1,4 +1,4 @@
-//! What a reverse proxy doesn't change: statuses, headers, the framing of events, and when they come.
+//! A reverse proxy doesn't change statuses, headers, the framing of events or their timing.
 
 use sigward_tests::upstream::{Gate, Reply, Step};
 
@@ -6,7 +6,7 @@ use crate::agent::{Agent, SESSIONS, STATELESS, Side};
 use crate::http::{Listening, lines};
 use crate::setup::{THREE, World, stateless, text};
 
-/// A call of `tool` in a generation, and the headers that go with it.
+/// A call of `tool` for a protocol version, with its headers.
 async fn prepared(
     proxy: &Listening,
     version: &'static str,
@@ -29,7 +29,7 @@ async fn prepared(
 }
 
 #[tokio::test]
-async fn events_pass_as_they_come() {
+async fn events_are_forwarded_unchanged_and_at_once() {
     for version in [SESSIONS, STATELESS] {
         let world = World::new().await;
         let proxy = Listening::start(&world, &THREE, &[]).await;
@@ -50,7 +50,7 @@ async fn events_pass_as_they_come() {
         assert!(answer.is_stream());
         for (number, expected) in framed.iter().enumerate() {
             gates[number].open();
-            // The next one is still to come: nothing waits for it.
+            // The next event isn't sent yet: this one isn't held back for it.
             let event = answer.expect_event("an event").await;
             assert_eq!(event, *expected, "{version}");
         }
@@ -59,7 +59,7 @@ async fn events_pass_as_they_come() {
 }
 
 #[tokio::test]
-async fn statuses_and_headers_pass() {
+async fn statuses_and_headers_are_forwarded() {
     for version in [SESSIONS, STATELESS] {
         let world = World::new().await;
         let proxy = Listening::start(&world, &THREE, &[]).await;
@@ -69,7 +69,7 @@ async fn statuses_and_headers_pass() {
         for (status, wait, body) in [
             (200, "7", r#"{"jsonrpc":"2.0","id":7,"result":{"n":1.10}}"#),
             (400, "7", r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32602,"message":"no"}}"#),
-            // Longer than a call may take: else it would be sent again.
+            // Longer than a call may take; otherwise the proxy would resend it.
             (429, "3600", r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32000,"message":"slowly"}}"#),
             (503, "7", r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32000,"message":"later"}}"#),
         ] {
@@ -83,7 +83,7 @@ async fn statuses_and_headers_pass() {
             assert_eq!(answer.status, status, "{version}");
             assert_eq!(answer.header("x-request-id"), Some("r 1"));
             assert_eq!(answer.header("retry-after"), Some(wait));
-            assert_eq!(answer.header("set-cookie"), None, "is for another name");
+            assert_eq!(answer.header("set-cookie"), None, "the cookie is for another host");
             assert_eq!(answer.header("content-type"), Some("application/json"));
             assert_eq!(answer.text().await, body, "{version}");
         }
@@ -95,9 +95,9 @@ async fn statuses_and_headers_pass() {
     }
 }
 
-/// With sessions, a closed connection is no cancellation: the call goes on, and the session stays.
+/// With sessions, closing the connection doesn't cancel the call: it continues, and the session stays.
 #[tokio::test]
-async fn a_client_that_hangs_up_keeps_its_call() {
+async fn with_sessions_a_closed_connection_does_not_cancel_the_call() {
     let world = World::new().await;
     let mut agent = Agent::start(&world, Side::Listening, SESSIONS, &THREE, &[]).await;
     text(&agent.call_as("whoami", "prod").await);
@@ -106,7 +106,7 @@ async fn a_client_that_hangs_up_keeps_its_call() {
     let answer = listening.post(&session, call).await;
     world.upstream.expect("the call", |it| it.calls("slow")).await;
     drop(answer);
-    // Requests of a session are known by their ids: as long as this one is at work, its id is taken.
+    // A session's requests are identified by id: while this one runs, its id is in use.
     let taken = listening.post(&session, call).await.message().await;
     assert!(taken["error"].is_object(), "{taken}");
     world.upstream.slow().open();
@@ -115,9 +115,9 @@ async fn a_client_that_hangs_up_keeps_its_call() {
     assert_eq!(world.upstream.requests_of("initialize").len(), 2);
 }
 
-/// In 2026-07-28 it is the cancellation.
+/// In 2026-07-28, closing the connection cancels the call.
 #[tokio::test]
-async fn a_stateless_client_that_hangs_up_cancels() {
+async fn without_sessions_a_closed_connection_cancels_the_call() {
     for profile in ["dev", "prod"] {
         let world = World::new().await;
         let mut agent = Agent::start(&world, Side::Listening, STATELESS, &THREE, &[]).await;

@@ -1,5 +1,5 @@
-//! A client that speaks HTTP takes a stream up again by itself, and what it gets then is judged as the answer to the
-//! call that it was part of; a stream that nobody can take up again ends with what became of the call.
+//! An HTTP client resumes a stream itself, and the resumed stream is checked as the response to the original call. A
+//! stream that can't be resumed ends with an error for the call.
 
 use serde_json::Value;
 use sigward_tests::upstream::{Gate, Received, Reply, Step};
@@ -12,9 +12,9 @@ fn begun(id: &str) -> Reply {
     Reply::Stream(vec![Step::Event(id.to_owned(), String::new()), Step::Cut])
 }
 
-/// The rules for a list hold however many connections it takes.
+/// The rules for lists apply however many connections a list takes.
 #[tokio::test]
-async fn a_list_offers_the_profiles_and_hides_tools() {
+async fn a_resumed_list_has_the_profile_argument_and_no_hidden_tools() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &THREE, &["--tools-deny", "danger"]).await;
     let session = proxy.session(SESSIONS).await;
@@ -23,7 +23,7 @@ async fn a_list_offers_the_profiles_and_hides_tools() {
     let mut cut = proxy.post(&lines(&session), list).await;
     cut.expect_event("the beginning").await;
     assert_eq!(cut.event().await, None);
-    assert!(cut.was_cut, "the client can go on, and sees that it has to");
+    assert!(cut.was_cut, "the client must see that the stream was cut");
     let tools = r#"{"jsonrpc":"2.0","id":5,"result":{"tools":[{"name":"danger","inputSchema":{"type":"object"}},{"name":"fine","inputSchema":{"type":"object"}}]}}"#;
     let foreign = r#"{"jsonrpc":"2.0","id":6,"result":{"tools":[]}}"#;
     world.upstream.next(
@@ -35,15 +35,18 @@ async fn a_list_offers_the_profiles_and_hides_tools() {
     );
     let resumed = [&lines(&session)[..], &[("last-event-id", "l/1")]].concat();
     let text = proxy.get(&resumed).await.text().await;
-    assert!(text.starts_with("id: l/2\n\n"), "its id counts, and nothing else of it: {text}");
+    assert!(
+        text.starts_with("id: l/2\n\n"),
+        "only the id of the foreign event is forwarded: {text}"
+    );
     assert!(!text.contains("danger") && !text.contains(r#""id":6"#), "{text}");
     assert!(text.contains("fine") && text.contains("aws_profile"), "{text}");
 }
 
-/// A stream after an event that belongs to no call is what a server says on its own account: its messages come, also
-/// those of the other profiles, and a list that no rule has looked at doesn't.
+/// A stream resumed after an event of no known call is the server's own stream: its messages are forwarded, also those
+/// of other profiles, but no list that the rules haven't checked.
 #[tokio::test]
-async fn a_stream_after_an_unknown_event_is_judged() {
+async fn a_stream_resumed_after_an_unknown_event_is_checked() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &THREE, &["--tools-deny", "danger"]).await;
     let session = proxy.session(SESSIONS).await;
@@ -73,9 +76,9 @@ async fn a_stream_after_an_unknown_event_is_judged() {
     open.open();
 }
 
-/// AWS's sign of a lost session, too late in a stream to send the call again: the client's next request has it begin anew.
+/// AWS's error for a lost session, too late in a stream to resend the call: the client's next request gets a 404.
 #[tokio::test]
-async fn a_session_that_is_lost_in_a_stream_is_over() {
+async fn a_session_lost_in_a_stream_ends_for_the_client() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &THREE, &[]).await;
     let session = proxy.session(SESSIONS).await;
@@ -97,18 +100,18 @@ async fn a_session_that_is_lost_in_a_stream_is_over() {
     assert!(answer.contains(note) && answer.contains(lost), "{answer}");
     assert_eq!(calls() - before, 1, "never sent again");
     let again = proxy.post(&lines(&session), &call("dev")).await;
-    assert_eq!(again.status, 404, "which has the client initialize");
-    assert_eq!(calls() - before, 1, "the lost session is asked for nothing");
+    assert_eq!(again.status, 404, "a 404 makes the client initialize again");
+    assert_eq!(calls() - before, 1, "nothing is sent to the lost session");
     let of_prod = |request: &Received| {
         request.http_method == "DELETE" && request.identity() == world.home.identity("prod")
     };
     world.upstream.expect("the end of prod's session", of_prod).await;
 }
 
-/// The events of a call over the session of another profile have no ids, though the server's have: they would be names
-/// of another session, and nothing is kept for clients that don't come back. The call is made once.
+/// Events of a call in another profile's session are forwarded without ids, though the server's have ids: these name
+/// events of another session, and the proxy stores none for clients that reconnect. The call is sent once.
 #[tokio::test]
-async fn a_call_of_another_profile_is_not_resumed() {
+async fn a_call_of_another_profile_cannot_be_resumed() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &THREE, &[]).await;
     let session = proxy.session(SESSIONS).await;
@@ -130,14 +133,14 @@ async fn a_call_of_another_profile_is_not_resumed() {
     held.open();
     let next = call.replace("\"id\":7", "\"id\":8").replace("echo", "whoami");
     let next = proxy.post(&lines(&session), &next).await.message().await;
-    assert_eq!(text(&next), world.home.identity("prod"), "its session goes on");
+    assert_eq!(text(&next), world.home.identity("prod"), "its session is still usable");
     let made = world.upstream.requests().into_iter().filter(|it| it.calls("echo")).count();
     assert_eq!(made, 1);
 }
 
-/// No response belongs to what a server says on its own account.
+/// The server's own stream carries requests and notifications only.
 #[tokio::test]
-async fn responses_on_the_stream_of_the_server_are_dropped() {
+async fn responses_in_the_server_s_own_stream_are_dropped() {
     let world = World::new().await;
     let mut agent = Agent::start(&world, Side::Listening, SESSIONS, &THREE, &[]).await;
     let session = world.upstream.sessions_of(world.home.identity("dev")).remove(0);
@@ -149,9 +152,9 @@ async fn responses_on_the_stream_of_the_server_are_dropped() {
     assert_eq!(agent.unread(), [""; 0], "nothing else");
 }
 
-/// A stream without ids, or without sessions, that ends early is no silence.
+/// Without ids or without sessions, the client can't resume a stream that ends early, and must not wait in vain.
 #[tokio::test]
-async fn a_stream_that_nobody_can_take_up_again_ends_with_an_error() {
+async fn a_stream_that_cannot_be_resumed_ends_with_an_error() {
     for (version, id) in [(SESSIONS, ""), (STATELESS, "id: s/1\n")] {
         for end in [None, Some(Step::Cut)] {
             let world = World::new().await;

@@ -1,4 +1,4 @@
-//! What the sidecars of the pod request is what the benchmark has measured.
+//! The resources that the pod's sidecars request are those that the benchmark measured.
 
 use std::path::Path;
 
@@ -16,25 +16,25 @@ fn figures(row: &str) -> [f64; 2] {
     [(); 2].map(|()| numbers.next().expect("two figures"))
 }
 
-/// Bytes, or processors.
+/// A Kubernetes quantity, in bytes or processors.
 fn quantity(text: &str) -> f64 {
     let (number, unit) =
         text.split_at(text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len());
     let unit = match unit {
         "Mi" => f64::from(1 << 20),
         "m" => 1e-3,
-        other => panic!("{other} of {text}: not known here"),
+        other => panic!("unknown unit {other} of {text}"),
     };
     number.parse::<f64>().expect("a number") * unit
 }
 
-/// Enough for what was measured, and no guess far above it.
+/// At least what was measured, and not far more.
 fn is_measured(request: f64, measured: f64) -> bool {
     (measured..4.0 * measured).contains(&request)
 }
 
 #[test]
-fn requests_are_from_the_benchmark() {
+fn resource_requests_match_the_benchmark() {
     let rules = std::fs::read_to_string(directory().join("pod/broker.toml")).expect("a file");
     let config = sigward_broker::config::parse(&rules, Path::new("broker.toml"), 65532);
     let rate = config.expect("a configuration").rules[0].rate.expect("a rate").per_second;
@@ -52,7 +52,7 @@ fn requests_are_from_the_benchmark() {
         let needed = f64::from(rate) * time / 1e6;
         assert!(quantity("requests", "cpu") >= needed, "{name}: {needed} processors are needed");
     }
-    // Its deny: too little, and a guess.
+    // Too little and too much don't match.
     assert!(!is_measured(quantity("8Mi"), memory[1] * 1e6));
     assert!(!is_measured(quantity("128Mi"), memory[1] * 1e6));
 }

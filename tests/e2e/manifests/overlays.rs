@@ -1,5 +1,5 @@
-//! What users make of the base and the components: what the files recommend works, and what a component doesn't fit is an
-//! error, never a pod that is half changed.
+//! Overlays that users make of the base and the components: the recommended ones work, and a component that doesn't fit
+//! is an error, never a half-changed pod.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,13 +10,13 @@ use sigward_tests::processes;
 use super::rendered::{Overlay, Rendered, containers, directory, kustomizations};
 
 #[test]
-fn every_kustomization_is_one_of_the_tested() {
+fn every_kustomization_is_tested() {
     assert_eq!(kustomizations(), ["node", "node-agent", "pod", "socket"]);
 }
 
-/// `kubectl apply` needs a cluster. What it would send is what `kubectl kustomize` prints.
+/// `kubectl apply` needs a cluster; it would send what `kubectl kustomize` prints.
 #[test]
-fn the_directories_to_apply_are_there() {
+fn every_directory_in_a_kubectl_apply_command_renders() {
     let workspace = processes::workspace();
     let mut texts = vec![fs::read_to_string(workspace.join("README.md")).expect("a file")];
     for name in kustomizations() {
@@ -33,9 +33,9 @@ fn the_directories_to_apply_are_there() {
     }
 }
 
-/// As pod/kustomization.yaml recommends it.
+/// The overlay that pod/kustomization.yaml recommends.
 #[test]
-fn an_overlay_has_images_and_files_of_its_own() {
+fn an_overlay_can_replace_images_and_files() {
     let digest = format!("sha256:{}", "0".repeat(64));
     let overlay = Overlay::new(&format!(
         r#"
@@ -65,7 +65,7 @@ patches:
     let sigward = format!("registry.example.com/sigward@{digest}");
     let expected = [Some(&*sigward), Some(&*sigward), Some("registry.example.com/agent:7")];
     assert_eq!(images, expected);
-    // After the component, which is what the patch compares.
+    // The patch applies after the component, whose value it compares.
     assert_eq!(containers(spec)[1]["command"][4], "--listen-mode=0600");
     let config_map = |spec: &Value| {
         let volumes = spec["volumes"].as_array().expect("volumes").iter();
@@ -75,10 +75,9 @@ patches:
     let name = config_map(spec);
     assert_eq!(all.files(&name)["broker.toml"], "# Another.\n");
     let base = Rendered::with("pod", &[]);
-    assert_ne!(name, config_map(base.pod().1), "the same name, and no new pod");
+    assert_ne!(name, config_map(base.pod().1), "the same name makes no new pod");
 }
 
-/// However many profiles there are.
 #[test]
 fn components_fit_a_pod_with_more_profiles() {
     for (component, option) in [
@@ -104,7 +103,7 @@ fn components_fit_a_pod_with_more_profiles() {
     }
 }
 
-/// The attack: Kustomize leaves out a patch that has no target, and patches by number whatever is there. The pod would
+/// The attack: Kustomize skips a patch without a target, and a patch by index changes whatever is there. The pod would
 /// keep its broker and its token, or lose another container.
 #[test]
 fn a_component_that_does_not_fit_is_an_error() {

@@ -1,4 +1,4 @@
-//! What `kubectl kustomize` makes of broker/deploy/container, as it is and with overlays.
+//! The output of `kubectl kustomize` for broker/deploy/container, alone and with overlays.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub(crate) fn directory() -> PathBuf {
     processes::workspace().join("broker/deploy/container")
 }
 
-/// The resources that a directory stands for.
+/// The resources rendered from a directory.
 #[derive(Debug)]
 pub(crate) struct Rendered {
     pub(crate) resources: Vec<Value>,
@@ -26,14 +26,14 @@ impl Rendered {
     /// The output of `kubectl kustomize DIRECTORY`, or its error.
     pub(crate) fn load(directory: &Path) -> Result<Self, String> {
         let mut kubectl = Command::new(tools::kubectl());
-        // No file of this user's changes what it does.
+        // The user's own files must not change the output.
         kubectl.arg("kustomize").arg(directory).env_clear().env("KUBERC", "off");
         let output = kubectl.output().expect("kubectl runs");
-        let said = String::from_utf8(output.stderr).expect("UTF-8");
+        let errors = String::from_utf8(output.stderr).expect("UTF-8");
         if !output.status.success() {
-            return Err(said);
+            return Err(errors);
         }
-        assert_eq!(said, "", "a warning about {}", directory.display());
+        assert_eq!(errors, "", "a warning about {}", directory.display());
         let resources = documents(&String::from_utf8(output.stdout).expect("UTF-8"));
         assert!(!resources.is_empty(), "{} is empty", directory.display());
         Ok(Self { resources })
@@ -70,13 +70,13 @@ impl Rendered {
         found.unwrap_or_else(|| panic!("there is no {kind} {name}"))
     }
 
-    /// The files of a ConfigMap, by the name that a volume has for it: with the hash of its contents.
+    /// The files of a ConfigMap, by the name that a volume uses: with the hash of its contents.
     pub(crate) fn files(&self, config_map: &str) -> &Map<String, Value> {
         self.named("ConfigMap", config_map)["data"].as_object().expect("files")
     }
 }
 
-/// Everything that README.md and the kustomizations say one may apply.
+/// Every combination that README.md and the kustomizations say one may apply.
 pub(crate) fn every_variant() -> &'static [Rendered] {
     static ALL: LazyLock<[Rendered; 5]> = LazyLock::new(|| {
         [
@@ -102,7 +102,7 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    /// An overlay with this kustomization.yaml. Paths in it start in a directory beside `pod`.
+    /// An overlay with this kustomization.yaml. Paths in it are relative to a directory beside `pod`.
     pub(crate) fn new(kustomization: &str) -> Self {
         let copy = tempfile::tempdir().expect("a directory");
         for part in kustomizations() {
@@ -124,14 +124,14 @@ impl Overlay {
         fs::write(self.copy.path().join(file), text).expect("a writable directory");
     }
 
-    /// Replaces the one place in a file of the copy.
+    /// Replaces the only occurrence of `from` in a file of the copy.
     pub(crate) fn edit(&self, file: &str, from: &str, to: &str) {
         let text = fs::read_to_string(self.copy.path().join(file)).expect("a file");
         assert_eq!(text.matches(from).count(), 1, "{from} in {file}");
         self.write(file, &text.replace(from, to));
     }
 
-    /// What comes of it.
+    /// Renders the overlay.
     pub(crate) fn render(&self) -> Result<Rendered, String> {
         Rendered::load(&self.copy.path().join("overlay"))
     }

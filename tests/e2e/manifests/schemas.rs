@@ -1,5 +1,5 @@
-//! Kubernetes takes every document: strictly by its own schemas, of the oldest version that starts sidecars by itself
-//! and of the newest.
+//! Kubernetes accepts every document, strictly by its own schemas: those of the oldest version that has sidecars by
+//! default, and those of the newest.
 
 use std::slice::from_ref;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::rendered::{Rendered, every_variant};
 use crate::yaml;
 
-/// Sidecars are on by default.
+/// The first version with sidecars by default.
 const OLDEST: &str = "1.29";
 const NEWEST: &str = "1.37";
 
@@ -32,7 +32,7 @@ for document in documents:
         sys.exit(f'validated against {used}, not {version}')
 ";
 
-/// What Kubernetes of this version has against the documents.
+/// The errors that Kubernetes of this version reports for the documents.
 fn refusals(documents: &[Value], version: &str) -> Vec<String> {
     let documents = Value::from(documents).to_string();
     let output = yaml::run(VALIDATE, &[version], &documents);
@@ -41,7 +41,7 @@ fn refusals(documents: &[Value], version: &str) -> Vec<String> {
 }
 
 #[test]
-fn kubernetes_takes_every_document() {
+fn kubernetes_accepts_every_document() {
     for all in every_variant() {
         for version in [OLDEST, NEWEST] {
             assert_eq!(refusals(&all.resources, version), Vec::<String>::new(), "{version}");
@@ -50,7 +50,7 @@ fn kubernetes_takes_every_document() {
 }
 
 #[test]
-fn the_newest_version_is_the_newest_that_there_are_schemas_of() {
+fn the_newest_version_is_the_newest_that_has_schemas() {
     let script = "import kubernetes_validate as it; print(it.latest_version())";
     let latest = yaml::run(script, &[], "").expect("a version");
     assert!(latest.starts_with(&format!("{NEWEST}.")), "{latest}");
@@ -59,9 +59,9 @@ fn the_newest_version_is_the_newest_that_there_are_schemas_of() {
     assert!(unknown.contains("VersionNotSupportedError"), "{unknown}");
 }
 
-/// The deny twin: one edit of a pod that is taken, and what is said about it.
+/// The deny twin: single edits of a valid pod, and the error for each.
 #[test]
-fn a_document_that_is_wrong_is_refused() {
+fn an_invalid_document_is_refused() {
     let pod = Rendered::with("pod", &[]).of_kind("Pod").next().expect("a pod").clone();
     let broker = "/spec/initContainers/0/securityContext";
     let edits = [
@@ -84,7 +84,7 @@ fn a_document_that_is_wrong_is_refused() {
             assert!(refused.contains(expected), "{expected}: {refused}");
         }
     }
-    // And the version counts: this one has no sidecars.
+    // The version matters: this one has no sidecars.
     let refused = refusals(from_ref(&pod), "1.27");
     assert!(
         refused.len() == 1 && refused[0].contains("'restartPolicy' was unexpected"),

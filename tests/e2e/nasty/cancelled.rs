@@ -1,4 +1,4 @@
-//! Case 6: a call that is cancelled while the broker is still at its signature is never sent.
+//! Case 6: a call that is cancelled while the broker is still signing it is never sent.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tokio::net::unix::pipe;
 use crate::agent::{Agent, SESSIONS, SIDES, STATELESS};
 use crate::setup::{THREE, World, text};
 
-/// A profile whose `credential_process` says when it was started, and answers when it is let.
+/// A profile whose `credential_process` reports its start, and answers when the test permits it.
 struct Slow {
     started: pipe::Receiver,
     go: pipe::Sender,
@@ -63,7 +63,7 @@ impl Slow {
         assert_eq!(came.await.unwrap(), b'\n');
     }
 
-    async fn go_on(&mut self) {
+    async fn permit(&mut self) {
         self.go.write_all(b"\n").await.unwrap();
     }
 }
@@ -75,7 +75,7 @@ fn fifo(directory: &Path, name: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn while_the_broker_waits_for_keys() {
+async fn a_call_cancelled_while_the_broker_waits_for_keys_is_not_sent() {
     for side in SIDES {
         for version in [SESSIONS, STATELESS] {
             let directory = tempfile::tempdir().unwrap();
@@ -84,27 +84,27 @@ async fn while_the_broker_waits_for_keys() {
             let world = World::at_home(home, |builder| builder).await;
             let profiles = ["dev", Slow::PROFILE];
             let mut agent = Agent::start(&world, side, version, &profiles, &[]).await;
-            // So that nothing but the call itself is left to be asked.
+            // Initializes the session and lists the tools, so that the only open signature is that of the call.
             text(&agent.call_as("whoami", "dev").await);
             let id = agent.call_later("write_note", Slow::PROFILE).await;
             slow.started().await;
             agent.cancel(&id).await;
-            // Of the client's requests this is the next, so that the cancellation is known.
+            // The proxy reads requests in order: after this one it knows of the cancellation.
             text(&agent.call_as("whoami", "dev").await);
-            slow.go_on().await;
+            slow.permit().await;
             let called = agent.call_as("whoami", Slow::PROFILE).await;
             assert_eq!(text(&called), world.home.identity(Slow::PROFILE));
             let sent = |it: &sigward_tests::upstream::Received| it.calls("write_note");
             assert!(!world.upstream.requests().iter().any(sent), "{side:?} {version}");
-            let told = world.upstream.requests_of("notifications/cancelled");
-            assert_eq!(told.len(), 0, "{side:?} {version}: nobody knows of the call");
+            let notices = world.upstream.requests_of("notifications/cancelled");
+            assert_eq!(notices.len(), 0, "{side:?} {version}: the server doesn't know the call");
             let id = format!("\"id\":{id},");
             assert!(!agent.unread().iter().any(|line| line.contains(&id)), "{side:?} {version}");
         }
     }
 }
 
-/// Waits until every thread of a process stands still: one takes the signal, and tells the others.
+/// Waits until every thread of a process is stopped: one gets the signal, and stops the others.
 async fn stopped(pid: u32) {
     let all = || {
         let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -118,12 +118,12 @@ async fn stopped(pid: u32) {
             tokio::task::yield_now().await;
         }
     };
-    deadline::within(stopping, || "the broker goes on".to_owned()).await;
+    deadline::within(stopping, || "the broker isn't stopped".to_owned()).await;
 }
 
-/// The same for the default profile, whose session is open: the broker stands still.
+/// The same for the default profile, whose session is open: the broker is stopped.
 #[tokio::test]
-async fn while_the_broker_stands_still() {
+async fn a_call_cancelled_while_the_broker_is_stopped_is_not_sent() {
     for version in [SESSIONS, STATELESS] {
         let world = World::new().await;
         let side = crate::agent::Side::Stdio;
@@ -134,9 +134,9 @@ async fn while_the_broker_stands_still() {
         stopped(broker).await;
         let id = agent.call_later("write_note", "dev").await;
         agent.cancel(&id).await;
-        // The lines of a pipe are read in their order: after this answer both were.
+        // Lines of a pipe are read in order: before this error, both lines were.
         agent.send("not JSON").await;
-        agent.expect("the refusal", |it| it["error"]["code"] == -32700).await;
+        agent.expect("the error", |it| it["error"]["code"] == -32700).await;
         sigward_tests::processes::signal(broker, rustix::process::Signal::CONT);
         text(&agent.call_as("whoami", "dev").await);
         let sent = |it: &sigward_tests::upstream::Received| it.calls("write_note");

@@ -1,5 +1,5 @@
-//! Case 10: a client that reads slowly or not at all, and servers and clients that send more than anybody can hold.
-//! The memory of both processes stays within the bound that the budgets of `sigward_proxy::config` add up to.
+//! Case 10: clients that read slowly or not at all, and servers and clients that send more than fits into memory. The
+//! memory of both processes stays below the sum of the budgets in `sigward_proxy::config`.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -18,12 +18,12 @@ use crate::http::{Listening, lines};
 use crate::setup::{THREE, World, assert_names, failure, text, tool_error};
 
 const MIB: usize = 1 << 20;
-/// A result that is large, and within the limits.
+/// A large result within the limits.
 const LARGE: usize = 100 * MIB;
 /// Calls at the same time.
 const CALLS: usize = 50;
 
-/// A large response to every call of `echo`, in JSON and in events by turns. `taken` opens once one of them has left
+/// A large response to every call of `echo`, as JSON and as events in turns. `taken` opens once one of them has left
 /// the server.
 fn large(request: &Received, taken: &Gate) -> Option<Reply> {
     let number = request.param("/arguments/n").as_u64()?;
@@ -50,32 +50,32 @@ fn status(pid: u32, name: &str) -> usize {
     kilobytes.parse::<usize>().unwrap() << 10
 }
 
-/// The most memory that a process ever had.
+/// The peak memory of a process, in bytes.
 pub(crate) fn peak(pid: u32) -> usize {
     status(pid, "VmHWM")
 }
 
-/// Has every call of `echo` answered by [`large`]; the gate opens once a whole result has left the server.
-fn answer_at_length(world: &World) -> Gate {
+/// Answers every call of `echo` with [`large`]; the gate opens once a whole result has left the server.
+fn answer_with_large_results(world: &World) -> Gate {
     let taken = Gate::default();
     let gate = taken.clone();
     world.upstream.hook(move |request| large(request, &gate));
     taken
 }
 
-/// Waits until a whole result was taken, which nobody reads.
+/// Waits until the proxy has read a whole result, which no client reads.
 pub(crate) async fn one_was_taken(taken: &Gate) {
-    deadline::within(taken.opened(), || "no result was taken".to_owned()).await;
+    deadline::within(taken.opened(), || "no result was read".to_owned()).await;
 }
 
-/// A client that reads its output only when a test says so.
-struct Deaf {
+/// A client that reads its output only when the test asks for a line.
+struct SlowReader {
     proxy: Process,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
 }
 
-impl Deaf {
+impl SlowReader {
     async fn start(world: &World) -> Self {
         let mut command = world.private_proxy(&THREE, &[]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -121,7 +121,7 @@ impl Deaf {
         line
     }
 
-    /// Ends the input; how long the process takes to end then.
+    /// Closes the input, and returns how long the process then takes to exit.
     async fn end(&mut self) -> Duration {
         self.input = None;
         let started = Instant::now();
@@ -131,19 +131,19 @@ impl Deaf {
     }
 }
 
-async fn all_came(world: &World) {
+async fn all_calls_arrived(world: &World) {
     for number in 0..CALLS {
         let came = |it: &Received| it.calls("echo") && it.param("/arguments/n") == number;
         world.upstream.expect("a call", came).await;
     }
 }
 
-/// What every process needs, messages or not, and the buffers of `connections`.
+/// The memory that every process needs without messages, and the buffers of `connections`.
 const fn base(connections: usize) -> usize {
     32 * MIB + connections * MIB
 }
 
-/// What the proxy may need for [`CALLS`] results of [`LARGE`]: the budget, one message beyond it, and buffers.
+/// The most memory of the proxy for [`CALLS`] results of [`LARGE`]: the budget, one message beyond it, and buffers.
 const RESULTS: usize = MESSAGES_IN_TRANSIT + LARGE + base(CALLS);
 
 fn assert_bounded(pid: u32, bound: usize) {
@@ -151,19 +151,19 @@ fn assert_bounded(pid: u32, bound: usize) {
     assert!(peak <= bound, "{} MiB of {} MiB", peak / MIB, bound / MIB);
 }
 
-/// It reads one result of many, late.
+/// The client reads one result of many, late.
 #[tokio::test]
-async fn a_client_that_reads_next_to_nothing() {
+async fn memory_is_bounded_for_a_client_that_hardly_reads() {
     let world = World::new().await;
-    let taken = answer_at_length(&world);
-    let mut client = Deaf::start(&world).await;
+    let taken = answer_with_large_results(&world);
+    let mut client = SlowReader::start(&world).await;
     let broker = processes::children(client.pid())[0];
     for number in 0..CALLS {
         client.call(number).await;
     }
-    all_came(&world).await;
+    all_calls_arrived(&world).await;
     one_was_taken(&taken).await;
-    // Meanwhile, the proxy takes what it will ever take of the others.
+    // Meanwhile, the proxy reads as much of the others as it ever will.
     assert!(client.line().await.len() > LARGE);
     assert_bounded(client.pid(), RESULTS);
     assert_bounded(broker, base(1));
@@ -171,13 +171,12 @@ async fn a_client_that_reads_next_to_nothing() {
     assert!(took < Duration::from_secs(2), "took {took:?}");
 }
 
-/// A client that does read, if late, gets every result whole.
 #[tokio::test]
-async fn a_client_that_reads_late() {
+async fn a_client_that_reads_late_gets_every_result() {
     const LATE: usize = 6;
     let world = World::new().await;
-    let taken = answer_at_length(&world);
-    let mut client = Deaf::start(&world).await;
+    let taken = answer_with_large_results(&world);
+    let mut client = SlowReader::start(&world).await;
     for number in 0..LATE {
         client.call(number).await;
     }
@@ -185,21 +184,21 @@ async fn a_client_that_reads_late() {
     let mut answered = [false; LATE];
     for _ in 0..LATE {
         let line = client.line().await;
-        assert!(line.len() > LARGE && line.ends_with("\"}]}}\n"), "whole");
+        assert!(line.len() > LARGE && line.ends_with("\"}]}}\n"), "a result was cut");
         let id = line[..100].split("\"id\":").nth(1).unwrap().split(',').next().unwrap();
         let number = id.parse::<usize>().unwrap() - 1;
-        assert!(!std::mem::replace(&mut answered[number], true), "twice");
+        assert!(!std::mem::replace(&mut answered[number], true), "a result came twice");
     }
     assert_bounded(client.pid(), RESULTS);
     client.end().await;
 }
 
-/// Over HTTP: results of the default profile pass through, those of others are held as long as their client doesn't
-/// read them.
+/// Over HTTP: results of the default profile are forwarded in pieces, those of others are kept until their client reads
+/// them.
 #[tokio::test]
-async fn http_clients_that_read_nothing() {
+async fn memory_is_bounded_for_http_clients_that_read_nothing() {
     let world = World::new().await;
-    let taken = answer_at_length(&world);
+    let taken = answer_with_large_results(&world);
     let mut proxy = Listening::start(&world, &THREE, &[]).await;
     let pid = proxy.proxy.pid();
     let broker = processes::children(pid)[0];
@@ -220,9 +219,9 @@ async fn http_clients_that_read_nothing() {
             crate::http::request(&address, "POST", "/mcp", &lines(&headers), call.into()).await
         }));
     }
-    all_came(&world).await;
+    all_calls_arrived(&world).await;
     one_was_taken(&taken).await;
-    // Another client is served, in as long as the proxy needs to take what it will ever take.
+    // Another client is served. Meanwhile, the proxy reads as much of the results as it ever will.
     let polite = proxy.session(SESSIONS).await;
     let whoami = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"whoami","arguments":{"aws_profile":"staging"}}}"#;
     text(&proxy.post(&lines(&polite), whoami).await.message().await);
@@ -234,9 +233,9 @@ async fn http_clients_that_read_nothing() {
     assert!(started.elapsed() < Duration::from_secs(2), "took {:?}", started.elapsed());
 }
 
-/// More than can be held of requests is refused, and what is taken arrives.
+/// Requests beyond the memory budget are refused, and accepted ones arrive.
 #[tokio::test]
-async fn requests_that_are_too_many() {
+async fn requests_beyond_the_memory_budget_are_refused() {
     const REQUEST: usize = 40 * MIB;
     const SENT: usize = 6;
     let world = World::new().await;
@@ -245,7 +244,7 @@ async fn requests_that_are_too_many() {
     world
         .upstream
         .hook(move |request| request.calls("write_note").then(|| Reply::Usual.held(&gate)));
-    let mut client = Deaf::start(&world).await;
+    let mut client = SlowReader::start(&world).await;
     let broker = processes::children(client.pid())[0];
     let note = "x".repeat(REQUEST);
     for id in 1..=SENT {
@@ -264,9 +263,9 @@ async fn requests_that_are_too_many() {
         let id = id.to_string();
         let came =
             |it: &Received| it.calls("write_note") && it.message.as_ref().unwrap().id_text() == id;
-        world.upstream.expect("what was taken", came).await;
+        world.upstream.expect("an accepted request", came).await;
     }
-    // Each is held as it came, as it goes upstream, and on its way through the broker; and a line is being read.
+    // Each is kept as received, as sent upstream, and as sent to the broker; and one line is being read.
     assert_bounded(client.pid(), 3 * REQUESTS_IN_TRANSIT + MAX_CLIENT_MESSAGE + base(SENT));
     assert_bounded(broker, 2 * REQUESTS_IN_TRANSIT + base(1));
     held.open();
@@ -276,9 +275,9 @@ async fn requests_that_are_too_many() {
     client.end().await;
 }
 
-/// An answer that is too long is the error of its call, and an event that is too long is lost alone.
+/// A response that is too long is the error of its call, and an event that is too long is dropped alone.
 #[tokio::test]
-async fn answers_that_are_too_long() {
+async fn a_response_that_is_too_long_is_the_error_of_its_call() {
     const TOO_LONG: usize = MAX_UPSTREAM_MESSAGE + MIB;
     let begun = r#"{"jsonrpc":"2.0","id":$ID,"result":{"x":""#;
     let world = World::new().await;
@@ -305,11 +304,11 @@ async fn answers_that_are_too_long() {
     assert_bounded(agent.process().pid(), MAX_UPSTREAM_MESSAGE + base(4));
 }
 
-/// A client that writes what needs no work, reads nothing, and leaves: that it left is seen.
+/// The client writes invalid lines, reads no errors, and leaves: the proxy must notice that.
 #[tokio::test]
-async fn a_client_that_only_writes() {
+async fn the_proxy_exits_when_a_client_that_only_writes_has_left() {
     let world = World::new().await;
-    let mut client = Deaf::start(&world).await;
+    let mut client = SlowReader::start(&world).await;
     // More than fits into the pipe and the queue before it.
     for _ in 0..1000 {
         client.send("not JSON, and not short either: so that its refusals fill the pipe").await;
@@ -318,9 +317,9 @@ async fn a_client_that_only_writes() {
     assert!(took < Duration::from_secs(2), "took {took:?}");
 }
 
-/// A server that takes no requests, or answers a letter at a time, costs the calls that wait for it.
+/// A server that never answers, or answers byte by byte, fails only the calls that wait for it.
 #[tokio::test]
-async fn servers_that_are_slow() {
+async fn a_slow_server_fails_only_the_calls_that_wait_for_it() {
     let world = World::new().await;
     let arguments = ["--read-timeout", "1", "--tool-timeout", "2.5"];
     for side in SIDES {
@@ -332,8 +331,8 @@ async fn servers_that_are_slow() {
             let failed = agent.call_as("write_note", profile).await;
             assert_names(failure(&failed), &["--read-timeout"]);
 
-            let letter = || Step::Raw(" ".to_owned());
-            let pauses = (0..20).flat_map(|_| [letter(), Step::Pause(Duration::from_millis(200))]);
+            let byte = || Step::Raw(" ".to_owned());
+            let pauses = (0..20).flat_map(|_| [byte(), Step::Pause(Duration::from_millis(200))]);
             world.upstream.next("tools/call", Reply::Pieces(pauses.collect()));
             let failed = agent.call_as("write_note", profile).await;
             assert_names(failure(&failed), &["--tool-timeout"]);
@@ -342,9 +341,9 @@ async fn servers_that_are_slow() {
     }
 }
 
-/// A server that takes no more of a request than the kernel does.
+/// A server that reads nothing: only the kernel's buffers fill.
 #[tokio::test]
-async fn a_server_that_takes_nothing() {
+async fn a_server_that_reads_nothing_causes_a_write_timeout() {
     let world = World::new().await;
     let trap = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = format!("http://{}/mcp", trap.local_addr().unwrap());
