@@ -1,4 +1,4 @@
-//! The options of the reference proxy and our own: each changes what it says, and nothing without it.
+//! The options of the reference proxy and our own: each has its effect, and none without the option.
 
 use sigward_tests::processes::StdioClient;
 use sigward_tests::upstream::{REGION, Reply, SERVICE};
@@ -22,7 +22,7 @@ async fn listed(client: &mut StdioClient) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn tools_can_be_hidden_and_are_refused_then() {
+async fn hidden_tools_are_not_listed_and_refused() {
     let all = ["whoami", "echo", "slow", "switch_account", "write_note", "lookup"];
     for (options, kept) in [
         (vec![], all.to_vec()),
@@ -44,7 +44,7 @@ async fn tools_can_be_hidden_and_are_refused_then() {
         let world = World::new().await;
         world.upstream.slow().open();
         let mut client = world.client(&["dev"], &options).await;
-        // Before any list, too.
+        // Before the tools were listed, too.
         for tool in all {
             let called = client.call(tool, r#"{"region":"x"}"#).await;
             if kept.contains(&tool) {
@@ -54,14 +54,14 @@ async fn tools_can_be_hidden_and_are_refused_then() {
             }
         }
         let called: Vec<_> = world.upstream.requests_of("tools/call");
-        assert_eq!(called.len(), kept.len(), "{options:?}: the others went nowhere");
+        assert_eq!(called.len(), kept.len(), "{options:?}: the others weren't sent");
         assert_eq!(listed(&mut client).await, kept, "{options:?}");
     }
 }
 
-/// Read-only holds for what a tool is called and for how it is spelled.
+/// Escapes and repeated members don't get a denied tool called.
 #[tokio::test]
-async fn a_refused_tool_has_no_second_spelling() {
+async fn a_denied_tool_is_refused_in_every_spelling() {
     let world = World::new().await;
     let mut client = world.client(&["dev"], &["--tools-deny", "write_note"]).await;
     for params in [
@@ -94,7 +94,7 @@ async fn headers_are_sent_and_signed() {
 }
 
 #[tokio::test]
-async fn metadata_goes_into_meta_and_the_client_s_own_wins() {
+async fn metadata_is_added_to_meta_and_the_client_s_own_wins() {
     let world = World::new().await;
     let options = ["--metadata", "team=platform", "cost=42"];
     let mut client = world.client(&["dev"], &options).await;
@@ -118,7 +118,7 @@ async fn metadata_goes_into_meta_and_the_client_s_own_wins() {
 }
 
 #[tokio::test]
-async fn the_endpoint_may_stand_behind_the_profiles() {
+async fn the_endpoint_may_come_after_the_profiles() {
     let world = World::new().await;
     let usual = world.proxy(&[]);
     let mut command = sigward_tests::processes::command(usual.as_std().get_program().as_ref());
@@ -132,7 +132,7 @@ async fn the_endpoint_may_stand_behind_the_profiles() {
 }
 
 #[tokio::test]
-async fn profiles_come_from_the_environment_too() {
+async fn profiles_can_come_from_the_environment() {
     let world = World::new().await;
     for (name, value, expected) in [
         ("AWS_MCP_PROXY_PROFILES", "staging dev", "staging"),
@@ -150,7 +150,7 @@ async fn profiles_come_from_the_environment_too() {
 
 /// The order of mcp-proxy-for-aws 1.7.0: AWS_DEFAULT_REGION, the profile's region, AWS_REGION, the endpoint's.
 #[tokio::test]
-async fn the_region_of_meta_is_found_as_boto3_finds_it() {
+async fn the_region_in_meta_is_found_as_boto3_finds_it() {
     let world = World::new().await;
     let default = ("AWS_DEFAULT_REGION", "ap-south-1");
     let region = ("AWS_REGION", "eu-central-1");
@@ -174,17 +174,17 @@ async fn the_region_of_meta_is_found_as_boto3_finds_it() {
     client.initialize().await;
     client.call("whoami", "{}").await;
     let call = world.upstream.requests_of("tools/call").pop().unwrap();
-    assert_eq!(call.param("/_meta/AWS_REGION"), "eu-south-1", "an option wins");
+    assert_eq!(call.param("/_meta/AWS_REGION"), "eu-south-1", "the option wins");
 }
 
 #[tokio::test]
-async fn retries_are_for_lists_and_read_only_tools() {
+async fn only_lists_and_read_only_tools_are_retried() {
     let unavailable = || Reply::Http(503, Vec::new(), String::new());
     let world = World::new().await;
     let mut client = world.client(&THREE, &["--retries", "2"]).await;
     world.upstream.next("tools/list", unavailable());
     assert_eq!(listed(&mut client).await.len(), 6);
-    assert_eq!(world.upstream.requests_of("tools/list").len(), 3, "two pages and one repetition");
+    assert_eq!(world.upstream.requests_of("tools/list").len(), 3, "two pages and one retry");
 
     world.upstream.next("tools/call", unavailable());
     world.upstream.next("tools/call", unavailable());
@@ -195,24 +195,24 @@ async fn retries_are_for_lists_and_read_only_tools() {
     world.upstream.next("tools/call", unavailable());
     let failed = client.call("write_note", "{}").await;
     assert_names(failure(&failed), &["503"]);
-    assert_eq!(world.upstream.requests_of("tools/call").len(), 4, "it may have written");
+    assert_eq!(world.upstream.requests_of("tools/call").len(), 4, "the tool may have written");
 
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     world.upstream.next("tools/list", unavailable());
     let failed = client.request("tools/list", "{}").await;
     assert_names(rpc_error(&failed).1, &["503"]);
-    assert_eq!(world.upstream.requests_of("tools/list").len(), 1, "no retries unless asked for");
+    assert_eq!(world.upstream.requests_of("tools/list").len(), 1, "no retries without --retries");
 }
 
 #[tokio::test]
-async fn skip_auth_sends_unsigned_where_there_are_no_credentials_at_all() {
+async fn skip_auth_sends_unsigned_requests_only_without_any_credentials() {
     let world = World::new().await;
     world.home.config("\n[profile bare]\nregion = us-west-2\n");
     for (profile, options, received) in [
         ("bare", vec!["--skip-auth"], 1),
         ("bare", vec![], 0),
-        // There is no such profile: an error of mcp-proxy-for-aws too, and no reason to be nobody.
+        // An unknown profile is an error of mcp-proxy-for-aws too, and no reason to send unsigned requests.
         ("misspelt", vec!["--skip-auth"], 0),
     ] {
         let mut client = StdioClient::start(world.private_proxy(&[profile], &options));
@@ -227,7 +227,7 @@ async fn skip_auth_sends_unsigned_where_there_are_no_credentials_at_all() {
 }
 
 #[tokio::test]
-async fn a_tool_call_has_its_limit() {
+async fn a_tool_call_times_out_after_tool_timeout() {
     let world = World::new().await;
     let mut client = world.client(&["dev"], &["--tool-timeout", "0.3"]).await;
     let failed = client.call("slow", "{}").await;
@@ -236,9 +236,9 @@ async fn a_tool_call_has_its_limit() {
     assert_eq!(text(&called), world.home.identity("dev"));
 }
 
-/// Whatever a tool answers as an error is the tool's word, not the proxy's.
+/// An error from a tool is forwarded as it is, not replaced by one of the proxy's.
 #[tokio::test]
-async fn a_tool_s_own_error_passes() {
+async fn a_tool_s_own_error_is_forwarded() {
     let world = World::new().await;
     let mut client = world.client(&["dev"], &[]).await;
     let own = r#"{"content":[{"type":"text","text":"its own"}],"isError":true}"#;
@@ -250,7 +250,7 @@ async fn a_tool_s_own_error_passes() {
     assert_eq!(rpc_error(&failed), (-32050, "its own code"));
 }
 
-/// What is for this machine must not travel to a proxy in clear text, where its signature and token could be used.
+/// Requests for this machine must not travel to a proxy in clear text, where their signature and token could be used.
 #[tokio::test]
 async fn a_loopback_endpoint_is_never_reached_through_a_proxy() {
     let world = World::new().await;
@@ -268,9 +268,9 @@ async fn a_loopback_endpoint_is_never_reached_through_a_proxy() {
     assert!(trap.accept().is_err(), "something was sent to the proxy");
 }
 
-/// What a supporter reads first, and what a person should know who gave options that do nothing.
+/// Support reads this first, and it shows options that have no effect.
 #[tokio::test]
-async fn the_log_says_what_the_proxy_goes_by() {
+async fn the_log_shows_the_settings_of_the_proxy() {
     let world = World::new().await;
     let options =
         ["--log-level", "INFO", "--header", "x-team=SgwCanaryHeader", "--metadata", "k=v"];
@@ -283,9 +283,9 @@ async fn the_log_says_what_the_proxy_goes_by() {
     assert_names(&signs, &["profile=dev", &format!("/{REGION}/{SERVICE}/aws4_request")]);
 }
 
-/// They would wait for ever: their SDK skips an error in answer to `initialize`.
+/// Otherwise they would wait forever: their SDK skips an error in response to `initialize`.
 #[tokio::test]
-async fn old_clients_are_told_of_a_failed_start_with_the_next_request() {
+async fn old_clients_get_a_failed_start_as_an_error_of_the_next_request() {
     let world = World::new().await;
     for (name, is_old) in [("Q DEV CLI", true), ("Kiro CLI", true), ("claude", false)] {
         let mut client = StdioClient::start(world.private_proxy(&["misspelt"], &[]));
@@ -304,9 +304,9 @@ async fn old_clients_are_told_of_a_failed_start_with_the_next_request() {
     }
 }
 
-/// One client's name is in the requests that it causes, as far as a header can hold it.
+/// A client's name is in the requests that it causes, as far as a header can hold it.
 #[tokio::test]
-async fn a_client_s_name_has_its_limits() {
+async fn a_client_s_name_is_sanitized_and_cut_in_the_user_agent() {
     let world = World::new().await;
     let mut client = StdioClient::start(world.private_proxy(&["dev"], &[]));
     let name = "My Client/é".to_owned() + &"x".repeat(20_000);

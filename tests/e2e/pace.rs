@@ -1,4 +1,4 @@
-//! Quotas of servers: kept by all callers of a broker together, and never felt where a server has none.
+//! Quotas of servers: all callers of a broker share them, and without a quota nothing is slowed down.
 
 pub(crate) mod broker;
 mod counted;

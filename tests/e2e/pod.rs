@@ -1,7 +1,8 @@
-//! The pod of broker/deploy/container, played by podman from an image of the shipped Containerfile: an agent, a proxy and
-//! a broker in three containers, and beside them, on the network of the pod, an STS and the MCP server that verifies.
+//! The pod of broker/deploy/container, run by podman from an image of the shipped Containerfile: an agent, a proxy and
+//! a broker in three containers. On the network of the pod there are also an STS and the MCP server that verifies
+//! signatures.
 //!
-//! Needs root, podman, buildah, crun and catatonit; what it needs of the manifest is read from the manifest.
+//! Needs root, podman, buildah, crun and catatonit; its settings are read from the manifest.
 
 mod image;
 mod network;
@@ -28,16 +29,16 @@ use self::podman::Podman;
 use crate::http;
 use crate::setup::text;
 
-/// A port on which a key lies about, to show that the search finds one.
+/// A port on which a key can be found, to show that the search finds one.
 const CONTROL_PORT: u16 = 8099;
-/// Who calls at once while the broker is killed, and how often it is.
+/// The concurrent callers while the broker is killed, and how often it is killed.
 const CALLERS: usize = 32;
 const KILLS: usize = 10;
-/// How long the pod may take to end.
+/// How long the pod may take to stop.
 const END: Duration = Duration::from_secs(5);
 const PROFILES: [&str; 2] = ["prod-readonly", "dev"];
 
-/// A pod that runs, and what it talks to.
+/// A running pod, and the servers that it uses.
 struct Pod {
     podman: Podman,
     network: Network,
@@ -58,7 +59,7 @@ impl Pod {
         let upstream = network.run(Upstream::builder(known).port(PORT).start()).await;
         let aws = network.run(Aws::at(keys, STS_PORT)).await;
         let pod = Self { podman, network, upstream, _aws: aws };
-        // What the kubelet does before it starts the next container.
+        // The kubelet does this before it starts the next container.
         for (container, probe) in [
             ("agent-broker", &["sigward-broker", "health"][..]),
             ("agent-proxy", &["sigward-proxy", "health", "127.0.0.1:8080"]),
@@ -68,13 +69,13 @@ impl Pod {
                     tokio::task::yield_now().await;
                 }
             };
-            deadline::within_long(well, || pod.story()).await;
+            deadline::within_long(well, || pod.all_logs()).await;
         }
         pod
     }
 
-    /// What all containers wrote.
-    fn story(&self) -> String {
+    /// The logs of all containers.
+    fn all_logs(&self) -> String {
         let logs = ["agent-broker", "agent-proxy", "agent-agent"]
             .map(|name| format!("{name}:\n{}", self.podman.logs(name)));
         logs.join("\n")
@@ -96,7 +97,7 @@ impl Pod {
                 tokio::task::yield_now().await;
             }
         };
-        deadline::within(waiting, || format!("{}\n{}", self.calls(tool), self.story())).await;
+        deadline::within(waiting, || format!("{}\n{}", self.calls(tool), self.all_logs())).await;
     }
 }
 
@@ -137,22 +138,22 @@ async fn post(token: &str, session: &str, body: &str) -> http::Answer {
     http::request("127.0.0.1:8080", "POST", "/mcp", &headers, body).await
 }
 
-/// Who the server sees when a profile signs: the role of aws-config.
+/// The identity that the server sees when a profile signs: the role of aws-config.
 fn role(profile: &str) -> String {
     format!(":assumed-role/agent-{profile}/sigward")
 }
 
-/// One pod for all of it, from its start to its end.
+/// One pod for all parts, from its start to its end.
 #[tokio::test]
-async fn the_pod_keeps_its_promises() {
+async fn the_pod_isolates_keys_survives_broker_kills_and_stops_cleanly() {
     let pod = Pod::play().await;
     two_profiles_are_two_roles(&pod).await;
     the_agent_finds_no_key(&pod).await;
     a_broker_killed_ten_times_loses_no_call(&pod).await;
-    its_end_loses_no_answer(&pod).await;
-    let story = pod.story();
-    processes::assert_no_canary("the logs of the containers", &story);
-    assert!(story.contains("listening"), "the control: there are logs: {story}");
+    a_stop_loses_no_answer(&pod).await;
+    let all_logs = pod.all_logs();
+    processes::assert_no_canary("the logs of the containers", &all_logs);
+    assert!(all_logs.contains("listening"), "the control: there are logs: {all_logs}");
     let null = std::fs::metadata("/dev/null").unwrap();
     assert_eq!((null.uid(), null.gid()), (0, 0), "the test changed this machine");
 }
@@ -164,7 +165,7 @@ async fn two_profiles_are_two_roles(pod: &Pod) {
         let called = pod.network.run(async move { session.call("whoami", profile).await }).await;
         assert!(text(&called).ends_with(&role(profile)), "{called}");
     }
-    // Whoever hasn't the token gets nothing, also from within the pod.
+    // Without the token there is no access, not even from within the pod.
     let hello = r#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#;
     let refused = pod.network.run(post("0123456789abcdef0123", "", hello)).await;
     assert_eq!(refused.status, 401);
@@ -186,7 +187,7 @@ async fn the_agent_finds_no_key(pod: &Pod) {
     let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
     control.abort();
 
-    // What was put there to be found, and nothing else.
+    // The planted keys, and nothing else.
     let found: BTreeSet<String> = serde_json::from_value(report["found"].clone()).unwrap();
     let expected = ["environment CONTROL", "environment of /probe/probe wait", "/control/key"]
         .map(str::to_owned)
@@ -197,15 +198,15 @@ async fn the_agent_finds_no_key(pod: &Pod) {
         )
         .collect::<BTreeSet<_>>();
     let mut found = found;
-    // Its environment is in its memory too.
+    // The memory of the probe contains its environment.
     found.remove("memory of /probe/probe wait");
     assert_eq!(found, expected, "{report:#}");
-    // It looked where there is something.
+    // The control: it has searched where there is something.
     assert!(report["files"].as_u64().is_some_and(|files| files > 5), "{report:#}");
     assert_eq!(report["processes"], serde_json::json!(["/probe/probe wait"]), "{report:#}");
     let ports: BTreeSet<u16> = serde_json::from_value(report["ports"].clone()).unwrap();
     assert!(ports.is_superset(&[8080, 9464, PORT, STS_PORT, CONTROL_PORT].into()), "{report:#}");
-    // The broker's socket has a name on this network, and no way leads to it.
+    // The broker's socket has a name on this network, but no path leads to it.
     let named: Vec<String> = serde_json::from_value(report["named_sockets"].clone()).unwrap();
     assert!(named.contains(&"/run/sigward/broker.sock".to_owned()), "{report:#}");
     assert_eq!(report["open_sockets"], serde_json::json!([]), "{report:#}");
@@ -219,7 +220,7 @@ async fn the_agent_finds_no_key(pod: &Pod) {
     }
 }
 
-/// Killed again and again under the calls of many, and started again by podman as the kubelet does.
+/// The broker is killed repeatedly during concurrent calls, and restarted by podman, as the kubelet does.
 async fn a_broker_killed_ten_times_loses_no_call(pod: &Pod) {
     let is_over = Arc::new(AtomicBool::new(false));
     let done: Arc<[AtomicUsize; CALLERS]> = Arc::new([const { AtomicUsize::new(0) }; CALLERS]);
@@ -229,7 +230,7 @@ async fn a_broker_killed_ten_times_loses_no_call(pod: &Pod) {
         let done = Arc::clone(&done);
         callers.push(pod.network.spawn(async move {
             let profile = PROFILES[number % 2];
-            // Each has a call in flight all the time.
+            // Each caller always has a call in flight.
             while !is_over.load(Ordering::SeqCst) {
                 let called = session.call("whoami", profile).await;
                 assert!(text(&called).ends_with(&role(profile)), "{called}");
@@ -237,11 +238,11 @@ async fn a_broker_killed_ten_times_loses_no_call(pod: &Pod) {
             }
         }));
     }
-    // The call that was in flight may have been signed before; the next one wasn't.
+    // The call in flight may have been signed before the restart; the next one wasn't.
     let two_more = async || {
         let before = done.each_ref().map(|done| done.load(Ordering::SeqCst));
         let is_done = |number: usize| {
-            assert!(!callers[number].is_finished(), "a call failed: {}", pod.story());
+            assert!(!callers[number].is_finished(), "a call failed: {}", pod.all_logs());
             done[number].load(Ordering::SeqCst) >= before[number] + 2
         };
         let all = async {
@@ -249,7 +250,7 @@ async fn a_broker_killed_ten_times_loses_no_call(pod: &Pod) {
                 tokio::task::yield_now().await;
             }
         };
-        deadline::within_long(all, || pod.story()).await;
+        deadline::within_long(all, || pod.all_logs()).await;
     };
     let mut brokers = BTreeSet::new();
     for _ in 0..KILLS {
@@ -262,29 +263,29 @@ async fn a_broker_killed_ten_times_loses_no_call(pod: &Pod) {
     assert!(brokers.insert(pod.podman.pid("agent-broker")), "another process at the end");
     is_over.store(true, Ordering::SeqCst);
     for caller in callers {
-        let finished = deadline::within_long(caller, || pod.story()).await;
-        finished.unwrap_or_else(|error| panic!("{error}\n{}", pod.story()));
+        let finished = deadline::within_long(caller, || pod.all_logs()).await;
+        finished.unwrap_or_else(|error| panic!("{error}\n{}", pod.all_logs()));
     }
 }
 
-/// SIGTERM, in the order in which the kubelet ends sidecars; what is in progress is answered, nothing has to be killed.
-/// From the signal to the end of the last process, both programs take less than [`END`] together.
-async fn its_end_loses_no_answer(pod: &Pod) {
+/// SIGTERM, in the order in which the kubelet stops sidecars: calls in progress are answered, and nothing has to be
+/// killed. From the signal to the end of the last process, both programs take less than [`END`] together.
+async fn a_stop_loses_no_answer(pod: &Pod) {
     let mut callers = Vec::new();
     for profile in PROFILES {
         let session = pod.session().await;
         callers.push(pod.network.spawn(async move { session.call("slow", profile).await }));
     }
     pod.called("slow", PROFILES.len()).await;
-    // It ends last, and shows the network until then.
+    // The broker ends last, and shows the network until then.
     let (proxy, broker) = (pod.podman.pid("agent-proxy"), pod.podman.pid("agent-broker"));
     let stopping = pod.podman.stop(&["agent-agent", "agent-proxy", "agent-broker"]);
-    // What podman itself takes between the two isn't theirs: each begins with the signal, on which it stops to listen.
+    // podman's own time between the two doesn't count: each begins with the signal, at which it stops listening.
     until(pod, || !listens(broker, 8080)).await;
     let begun = Instant::now();
     pod.upstream.slow().open();
     for caller in callers {
-        let called = deadline::within(caller, || pod.story()).await.expect("an answer");
+        let called = deadline::within(caller, || pod.all_logs()).await.expect("an answer");
         assert_ne!(called["result"]["isError"], true, "{called}");
         assert!(called["result"].is_object(), "{called}");
     }
@@ -298,7 +299,7 @@ async fn its_end_loses_no_answer(pod: &Pod) {
     stopping.join().expect("podman stops them");
     for name in ["agent-agent", "agent-proxy", "agent-broker"] {
         // Killed after 5 seconds it would be 137.
-        assert_eq!(pod.podman.exit_code(name), 0, "{name}\n{}", pod.story());
+        assert_eq!(pod.podman.exit_code(name), 0, "{name}\n{}", pod.all_logs());
     }
 }
 
@@ -308,19 +309,19 @@ async fn until(pod: &Pod, is_so: impl Fn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    deadline::within(waiting, || pod.story()).await;
+    deadline::within(waiting, || pod.all_logs()).await;
 }
 
 /// Whether the process `pid` has not ended.
 fn runs(pid: u32) -> bool {
-    // One that ended, and whose parent hasn't looked, has no files any more.
+    // A process that has ended and wasn't reaped has no files any more.
     std::fs::read_link(format!("/proc/{pid}/exe")).is_ok()
 }
 
-/// Whether the broker's socket is open in the network of the process `pid`; not, when the process has ended.
+/// Whether the broker's socket is open in the network of the process `pid`; false when the process has ended.
 fn has_socket(pid: u32) -> bool {
     let table = std::fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap_or_default();
-    // The one that listens (__SO_ACCEPTCON).
+    // The listening socket (__SO_ACCEPTCON).
     let listens = |line: &str| line.split_whitespace().nth(3) == Some("00010000");
     table.lines().any(|line| line.ends_with("/run/sigward/broker.sock") && listens(line))
 }

@@ -1,4 +1,4 @@
-//! The private broker: one command is enough, and its death is not the end.
+//! The private broker: one command starts it, and it is restarted when it ends.
 
 use rustix::process::Signal;
 use sigward_tests::processes::{self, StdioClient};
@@ -6,14 +6,14 @@ use sigward_tests::processes::{self, StdioClient};
 use crate::setup::{THREE, World, assert_names, copy_program, failure, own_uid, rpc_error, text};
 
 #[tokio::test]
-async fn a_killed_broker_is_started_again() {
+async fn a_killed_broker_is_restarted() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     let mut seen = Vec::new();
     for profile in THREE {
         let broker = processes::children(client.process().pid());
         assert_eq!(broker.len(), 1, "one broker, and no zombie");
-        assert!(!seen.contains(&broker[0]), "a new one each time");
+        assert!(!seen.contains(&broker[0]), "a new broker each time");
         seen.push(broker[0]);
         processes::signal(broker[0], Signal::KILL);
         let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
@@ -22,7 +22,7 @@ async fn a_killed_broker_is_started_again() {
 }
 
 #[tokio::test]
-async fn a_killed_broker_that_had_the_keys_of_the_environment_is_not() {
+async fn a_killed_broker_that_had_keys_of_the_environment_is_not_restarted() {
     let world = World::new().await;
     let key = world.home.key("dev").clone();
     let mut command = world.proxy(&["--broker", "private"]);
@@ -44,7 +44,7 @@ async fn a_killed_broker_that_had_the_keys_of_the_environment_is_not() {
     assert!(status.success());
 }
 
-/// With no profile at all, the SDK's default chain signs: here `[default]` of the files.
+/// Without any profile, the SDK's default chain signs: here `[default]` of the files.
 #[tokio::test]
 async fn without_profiles_the_default_chain_signs() {
     let mut home = sigward_tests::aws_home::AwsHome::new();
@@ -59,9 +59,9 @@ async fn without_profiles_the_default_chain_signs() {
     assert!(!list.contains("aws_profile"), "{list}");
 }
 
-/// Without `--broker`, one that listens in the runtime directory is asked; there is none of our own then.
+/// Without `--broker`, a broker that listens in the runtime directory is used, and no private one is started.
 #[tokio::test]
-async fn a_broker_on_the_usual_socket_comes_first() {
+async fn a_broker_on_the_usual_socket_is_preferred() {
     let world = World::new().await;
     let socket = world.directory.path().join("sigward/broker.sock");
     std::fs::create_dir(socket.parent().unwrap()).unwrap();
@@ -84,11 +84,15 @@ async fn a_broker_on_the_usual_socket_comes_first() {
     let mut client = StdioClient::start(world.private_proxy(&["dev", "staging"], &[]));
     client.initialize().await;
     let called = client.call("whoami", r#"{"aws_profile":"staging"}"#).await;
-    assert_eq!(text(&called), world.home.identity("staging"), "--broker private asks for our own");
+    assert_eq!(
+        text(&called),
+        world.home.identity("staging"),
+        "--broker private starts a private broker"
+    );
 }
 
 #[tokio::test]
-async fn a_missing_broker_program_is_said() {
+async fn a_missing_broker_program_is_reported() {
     let world = World::new().await;
     let program = world.directory.path().join("sigward-proxy");
     copy_program(&processes::binaries().proxy, &program);
@@ -112,7 +116,7 @@ async fn a_missing_broker_program_is_said() {
     assert_names(rpc_error(&refused).1, &["no sigward-broker", "install both programs"]);
     let (status, ..) = client.close().await;
     assert!(!status.success());
-    // Whoever listens has nobody who could be told.
+    // A listening proxy has no client to tell.
     let mut listening = command();
     listening.args(["--listen", "127.0.0.1:0"]);
     let (status, errors) = processes::Process::start(listening).ended().await;
@@ -124,14 +128,14 @@ async fn a_missing_broker_program_is_said() {
 const INITIALIZE: &str =
     r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
 
-/// However many calls wait, one broker is started for them, and its sentence is the error of each, and stands once on
-/// standard error: with keys in files, and with keys in the environment, where the proxy starts it before it starts
-/// over itself.
+/// However many calls wait, one broker is started for them. Its error is the error of each call, and is on standard
+/// error once: with keys in files, and with keys in the environment, when the proxy starts the broker before it
+/// re-executes itself.
 #[tokio::test]
-async fn a_broker_that_can_t_start_says_why_to_all_who_wait() {
+async fn the_error_of_a_broker_that_cannot_start_reaches_all_waiting_calls() {
     let world = World::new().await;
     let key = world.home.key("dev").clone();
-    let sentence = "its host doesn't tell the region: give --region, or set AWS_REGION";
+    let error = "its host doesn't tell the region: give --region, or set AWS_REGION";
     for keys in [false, true] {
         let usual = world.proxy(&[]);
         let mut command = processes::command(usual.as_std().get_program().as_ref());
@@ -148,21 +152,21 @@ async fn a_broker_that_can_t_start_says_why_to_all_who_wait() {
         }
         for id in asked {
             let refused = client.response(&id).await;
-            let told = rpc_error(&refused).1;
-            assert_names(told, &["The private broker can't start: --endpoint", sentence]);
-            assert_eq!(told.contains("restart the MCP server"), keys, "{told}");
+            let message = rpc_error(&refused).1;
+            assert_names(message, &["The private broker can't start: --endpoint", error]);
+            assert_eq!(message.contains("restart the MCP server"), keys, "{message}");
         }
         let (_, _, errors) = client.close().await;
-        assert_eq!(errors.matches(sentence).count(), 1, "{errors}");
+        assert_eq!(errors.matches(error).count(), 1, "{errors}");
         assert_eq!(errors.matches("sigward-broker: ").count(), 1, "{errors}");
     }
     assert_eq!(world.upstream.requests().len(), 0);
 }
 
-/// Names beyond plain words reach the broker as they stand, from the command line and from the environment, and the model
-/// chooses by them.
+/// Names with spaces or other letters reach the broker unchanged, from the command line and from the environment, and
+/// the model can choose them.
 #[tokio::test]
-async fn names_with_spaces_and_other_letters() {
+async fn profile_names_can_have_spaces_and_other_letters() {
     let world = World::new().await;
     for (name, key) in [("my profile", "staging"), ("Zürich", "prod")] {
         let key = world.home.key(key);
@@ -194,10 +198,10 @@ async fn names_with_spaces_and_other_letters() {
     }
 }
 
-/// What its environment says reaches a broker that is started again, and a stranger's leftovers don't keep the keys in
-/// this process.
+/// A restarted broker gets the original environment, and variables left by another proxy don't keep the keys in this
+/// process.
 #[tokio::test]
-async fn leftovers_of_another_proxy_change_nothing() {
+async fn variables_left_by_another_proxy_change_nothing() {
     let world = World::new().await;
     for leftover in ["- -", "1 2 keys ", ""] {
         let mut command = world.proxy(&["--broker", "private"]);
@@ -214,7 +218,7 @@ async fn leftovers_of_another_proxy_change_nothing() {
     }
 }
 
-/// As with mcp-proxy-for-aws: the first label of the host stands in for the service, AWS_REGION for the region.
+/// As with mcp-proxy-for-aws: the first label of the host is the service, and AWS_REGION the region.
 #[tokio::test]
 async fn an_endpoint_on_this_machine_needs_no_service() {
     let world = World::new().await;
@@ -225,7 +229,7 @@ async fn an_endpoint_on_this_machine_needs_no_service() {
         command.envs(world.home.environment()).env("AWS_REGION", "eu-north-1");
         command.args([&format!("http://{host}:{port}"), "--broker", "private", "--profile", "dev"]);
         let mut client = StdioClient::start(command);
-        // This server knows its own service alone: what matters is what was signed.
+        // This server accepts only its own service; what matters is what was signed.
         client.request("initialize", INITIALIZE).await;
         let request = world.upstream.requests().pop().unwrap();
         let authorization = request.header("authorization").unwrap();

@@ -1,11 +1,11 @@
-//! Per-call profiles, row by row of the design, each with its opposite.
+//! Profiles per call, case by case of the design, each with its deny twin.
 
 use serde_json::{Value, json};
 use sigward_tests::upstream::{Gate, Received, Reply};
 
 use crate::setup::{THREE, World, assert_names, own_uid, stateless, text, tool_error};
 
-/// Those of `requests` that a profile signed.
+/// The requests of `method` that a profile signed.
 fn signed_by(world: &World, method: &str, profile: &str) -> Vec<Received> {
     let mut requests = world.upstream.requests_of(method);
     requests.retain(|request| request.identity() == world.home.identity(profile));
@@ -13,7 +13,7 @@ fn signed_by(world: &World, method: &str, profile: &str) -> Vec<Received> {
 }
 
 #[tokio::test]
-async fn every_tool_offers_the_profiles_and_nothing_else_changes() {
+async fn every_tool_has_the_profile_argument_and_is_otherwise_unchanged() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     let mut page = client.request("tools/list", "{}").await;
@@ -38,7 +38,7 @@ async fn every_tool_offers_the_profiles_and_nothing_else_changes() {
 }
 
 #[tokio::test]
-async fn the_list_keeps_its_text() {
+async fn numbers_in_the_tool_list_keep_their_spelling() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     client.start_request("tools/list", "{}").await;
@@ -47,7 +47,7 @@ async fn the_list_keeps_its_text() {
 }
 
 #[tokio::test]
-async fn one_profile_is_no_choice() {
+async fn with_one_profile_there_is_no_profile_argument() {
     let world = World::new().await;
     let mut client = world.client(&["staging"], &[]).await;
     client.start_request("tools/list", "{}").await;
@@ -55,13 +55,13 @@ async fn one_profile_is_no_choice() {
     assert!(!line.contains("aws_profile"), "{line}");
     let called = client.call("whoami", "{}").await;
     assert_eq!(text(&called), world.home.identity("staging"));
-    // The argument is nothing to the proxy now: it goes to the server, which has the last word.
+    // The proxy ignores the argument now: it is sent to the server, which decides.
     let echoed = client.call("echo", r#"{"aws_profile":"dev"}"#).await;
     assert_eq!(text(&echoed), r#"{"aws_profile":"dev"}"#);
 }
 
 #[tokio::test]
-async fn descriptions_of_the_broker_reach_the_model() {
+async fn descriptions_in_the_broker_s_configuration_reach_the_model() {
     let world = World::new().await;
     let rule = format!(
         "[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\", \"staging\", \"prod\"]\nendpoints = [\"upstream\"]",
@@ -76,7 +76,7 @@ async fn descriptions_of_the_broker_reach_the_model() {
 }
 
 #[tokio::test]
-async fn absent_null_and_named() {
+async fn an_absent_or_null_argument_selects_the_default_profile() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     for (arguments, profile) in [
@@ -108,7 +108,7 @@ async fn absent_null_and_named() {
 }
 
 #[tokio::test]
-async fn the_region_follows_the_profile() {
+async fn the_region_in_meta_is_that_of_the_profile() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     for (profile, region) in sigward_tests::aws_home::PROFILES {
@@ -119,12 +119,12 @@ async fn the_region_follows_the_profile() {
     let called = client.request("tools/call", own).await;
     assert_eq!(
         called["result"]["structuredContent"]["region"], "sa-east-1",
-        "the client's own wins"
+        "the client's own region wins"
     );
 }
 
 #[tokio::test]
-async fn anything_else_is_refused_and_goes_nowhere() {
+async fn any_other_value_is_refused_and_nothing_is_sent() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     client.request("tools/list", "{}").await;
@@ -152,11 +152,11 @@ async fn anything_else_is_refused_and_goes_nowhere() {
 
     assert_eq!(world.upstream.requests_of("tools/call").len(), 0, "nothing went upstream");
     let called = client.call("echo", r#"{"aws_profile":"staging"}"#).await;
-    assert_eq!(text(&called), "{}", "and a good call passes");
+    assert_eq!(text(&called), "{}", "a valid call is forwarded");
 }
 
 #[tokio::test]
-async fn the_argument_is_cut_out_and_every_other_byte_stays() {
+async fn the_argument_is_removed_and_every_other_byte_stays() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     for (sent, received) in [
@@ -184,7 +184,7 @@ async fn the_argument_is_cut_out_and_every_other_byte_stays() {
             .await;
         assert_eq!(request.identity(), world.home.identity("staging"), "{sent}");
     }
-    // What isn't chosen isn't touched: white space, order, and the names that only look like it.
+    // Without the argument nothing changes: white space, order, and names that only look like it.
     let odd = "{ \"aws_profiles\" : 1.0 ,\t\"AWS_PROFILE\":null, \"n\": -0 }";
     client.start_request("tools/call", &sigward_tests::processes::call("echo", odd)).await;
     let request = world.upstream.expect(odd, |request| request.text().contains(odd)).await;
@@ -195,7 +195,7 @@ async fn the_argument_is_cut_out_and_every_other_byte_stays() {
 async fn a_session_is_opened_once_and_delays_no_other_profile() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
-    // The session of the default profile is there; the next one to be opened waits.
+    // The session of the default profile is open; opening the next one waits.
     let gate = Gate::default();
     let held = gate.clone();
     let staging = world.home.identity("staging").to_owned();
@@ -233,9 +233,9 @@ async fn a_session_is_opened_once_and_delays_no_other_profile() {
     assert_eq!(signed_by(&world, "notifications/initialized", "staging").len(), 1);
 }
 
-/// A session that can't be opened is an error for its callers alone, and is tried again by the next one.
+/// A session that can't be opened is an error only for its callers, and the next caller tries again.
 #[tokio::test]
-async fn a_session_that_fails_to_open_fails_alone() {
+async fn a_session_that_fails_to_open_fails_only_its_callers() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
     world.upstream.next("initialize", Reply::Http(500, Vec::new(), "{}".to_owned()));
@@ -248,10 +248,10 @@ async fn a_session_that_fails_to_open_fails_alone() {
 }
 
 #[tokio::test]
-async fn a_tool_keeps_an_argument_of_that_name() {
+async fn a_tool_keeps_its_own_argument_of_the_same_name() {
     let world = World::new().await;
     let mut client = world.client(&THREE, &[]).await;
-    // Before any list: the proxy has to find out by itself.
+    // Before any list: the proxy must find out by itself.
     let called = client.call("switch_account", r#"{"aws_profile":"the server's"}"#).await;
     assert_eq!(text(&called), r#"{"aws_profile":"the server's"}"#);
     assert_eq!(signed_by(&world, "tools/call", "dev").len(), 1);
@@ -263,14 +263,14 @@ async fn a_tool_keeps_an_argument_of_that_name() {
 
     let refused = client.call("switch_account", r#"{"proxy_aws_profile":"nobody"}"#).await;
     assert_names(tool_error(&refused), &["nobody"]);
-    // On a tool without the collision, the longer name is nothing special.
+    // For a tool without an argument of that name, the longer name has no meaning.
     let echoed = client.call("echo", r#"{"proxy_aws_profile":"prod"}"#).await;
     assert_eq!(text(&echoed), r#"{"proxy_aws_profile":"prod"}"#);
     assert_eq!(signed_by(&world, "tools/call", "prod").len(), 1);
 }
 
 #[tokio::test]
-async fn the_argument_has_another_name_if_told_so() {
+async fn the_argument_can_be_renamed_and_limited_to_tools() {
     let world = World::new().await;
     let options = ["--profile-argument", "account", "--profile-tools", "who*", "l?okup"];
     let mut client = world.client(&THREE, &options).await;
@@ -283,16 +283,16 @@ async fn the_argument_has_another_name_if_told_so() {
     let called = client.call("whoami", r#"{"account":"prod"}"#).await;
     assert_eq!(text(&called), world.home.identity("prod"));
     let called = client.call("whoami", r#"{"aws_profile":"prod"}"#).await;
-    assert_eq!(text(&called), world.home.identity("dev"), "that name means nothing now");
-    // A tool that doesn't offer it never runs under another profile than the one asked for.
+    assert_eq!(text(&called), world.home.identity("dev"), "that name has no meaning now");
+    // A tool that doesn't offer the argument never runs with another profile than the requested one.
     let refused = client.call("echo", r#"{"account":"prod"}"#).await;
     tool_error(&refused);
     assert_eq!(signed_by(&world, "tools/call", "prod").len(), 1);
 }
 
-/// The same in the generation without sessions.
+/// The same in the version without sessions.
 #[tokio::test]
-async fn stateless_calls_choose_too() {
+async fn stateless_calls_can_choose_a_profile() {
     let world = World::new().await;
     let mut client = sigward_tests::processes::StdioClient::start(world.private_proxy(&THREE, &[]));
     let page = client.request("tools/list", &stateless("{}")).await;

@@ -1,4 +1,4 @@
-//! The rate of a rule, with the broker of a machine.
+//! The rate of a rule, with a machine's broker.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use tonic_types::StatusExt as _;
 
 use crate::setup::{World, connect, own_uid, ping};
 
-/// Signs until the rate is used up: how many signatures there were.
+/// Signs until the rate is used up, and returns the number of signatures.
 async fn use_up(world: &World, client: &mut BrokerClient<Channel>) -> u64 {
     for signed in 0..1000 {
         let Err(refused) = client.sign(ping(world, "dev")).await else { continue };
@@ -21,9 +21,9 @@ async fn use_up(world: &World, client: &mut BrokerClient<Channel>) -> u64 {
     panic!("there is no rate");
 }
 
-/// A reload refills nobody's bucket, whatever it changes.
+/// A reload refills no bucket, whatever it changes.
 #[tokio::test]
-async fn a_rate_that_is_used_up_stays_so_over_a_reload() {
+async fn a_reload_does_not_refill_a_used_up_rate() {
     let world = World::new().await;
     let config = |more: &str| {
         world.configuration(&format!(
@@ -43,7 +43,7 @@ async fn a_rate_that_is_used_up_stays_so_over_a_reload() {
     world.write("broker.toml", &config(other));
     broker.signal(Signal::HUP);
     broker.logged("the configuration was reloaded").await;
-    // One a second has grown since.
+    // Since then, one signature a second was added.
     let again = use_up(&world, &mut client).await;
     assert!(again <= used_up.elapsed().as_secs() + 1, "{again} after {:?}", used_up.elapsed());
     let mut new = connect(&world.socket()).await;

@@ -1,4 +1,4 @@
-//! The programs accept what the README, and those of the two crates, show.
+//! The programs accept what the README and those of the two crates show.
 
 use std::ffi::OsString;
 
@@ -11,7 +11,7 @@ const READMES: [&str; 3] =
     [README, include_str!("../../broker/README.md"), include_str!("../../proxy/README.md")];
 const CI: &str = include_str!("../../.ci/run");
 
-/// The fenced blocks of a language, in all of them.
+/// The fenced blocks of a language, in all READMEs.
 fn blocks(language: &str) -> Vec<&'static str> {
     let fence = format!("```{language}\n");
     let of = |text: &'static str| {
@@ -28,20 +28,20 @@ fn its_broker_configurations_are_valid() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("broker.toml");
     for block in blocks {
-        // The group is one that an administrator makes; here there is only our own.
+        // The group is one that an administrator creates; here there is only our own.
         let gid = rustix::process::getgid().as_raw();
         let block = block.replace("group = \"mcp\"", &format!("group = \"{gid}\""));
         std::fs::write(&path, &block).expect("a writable directory");
         let config = sigward_broker::config::read(&path, 1000);
         assert!(config.is_ok(), "{}\n{block}", config.expect_err("the error"));
-        // Its deny: one key more, and it isn't.
+        // The deny twin: an unknown key is an error.
         std::fs::write(&path, format!("unknown = 1\n{block}")).expect("a writable directory");
         assert!(sigward_broker::config::read(&path, 1000).is_err());
     }
 }
 
 #[test]
-fn its_client_configurations_are_commands_that_the_proxy_takes() {
+fn its_client_configurations_are_commands_that_the_proxy_accepts() {
     let blocks = blocks("json");
     assert!(blocks.len() >= 2);
     for block in blocks {
@@ -56,7 +56,7 @@ fn its_client_configurations_are_commands_that_the_proxy_takes() {
             }
             assert_eq!(server["command"], "sigward-proxy", "{name}");
             let arguments = server["args"].as_array().expect(block).iter();
-            takes(arguments.map(|argument| argument.as_str().expect(block)));
+            assert_accepted(arguments.map(|argument| argument.as_str().expect(block)));
         }
     }
     let lines = READMES.into_iter().flat_map(str::lines);
@@ -68,11 +68,11 @@ fn its_client_configurations_are_commands_that_the_proxy_takes() {
     assert!(is_of("config") == 2 && is_of("check") == 1, "{commands:#?}");
     for command in commands {
         let command = command.split(" #").next().unwrap_or(command);
-        takes(command.split_whitespace());
+        assert_accepted(command.split_whitespace());
     }
 }
 
-fn takes<'a>(arguments: impl Iterator<Item = &'a str>) {
+fn assert_accepted<'a>(arguments: impl Iterator<Item = &'a str>) {
     let all: Vec<OsString> =
         ["sigward-proxy"].into_iter().chain(arguments).map(OsString::from).collect();
     let environment = Environment::of_process();
@@ -87,7 +87,7 @@ fn is_option(word: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_options_that_it_names_exist() {
+async fn the_options_in_it_exist() {
     let help = async |program: &std::path::Path, arguments: &[&str]| {
         let mut command = tokio::process::Command::new(program);
         let output = command.args(arguments).arg("--help").output().await.expect("it starts");
@@ -111,12 +111,12 @@ async fn the_options_that_it_names_exist() {
     let options: Vec<&str> = words.filter(|word| is_option(word) && !is_others(word)).collect();
     assert!(options.len() > 5);
     for option in options {
-        assert!(known.contains(option), "{option} is in a README, and in no --help");
+        assert!(known.contains(option), "{option} is in a README, but in no --help");
     }
 }
 
 #[test]
-fn its_two_commands_are_those_that_ci_runs() {
+fn its_two_commands_are_those_of_ci() {
     let commands = blocks("sh");
     for command in ["cargo run --release --bin demo", "cargo test --workspace"] {
         assert!(commands.iter().any(|block| block.trim() == command), "{command}");
@@ -126,7 +126,7 @@ fn its_two_commands_are_those_that_ci_runs() {
 
 /// `cargo run --release --bin speed -- --write` writes both.
 #[test]
-fn its_figures_are_those_of_the_last_run() {
+fn its_figures_are_those_of_the_last_benchmark() {
     let table = include_str!("../bench/speed.md");
     assert_eq!(figures::shown(README), Some(table));
     let other = figures::replaced(README, "another table\n").expect("both markers");

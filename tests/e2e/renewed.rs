@@ -1,4 +1,4 @@
-//! A session that the server dropped was renewed: what it kept, files above all, is gone, and the agent is told once.
+//! A session that the server dropped is renewed. Its state, above all files, is gone, and the agent is told that once.
 
 use serde_json::Value;
 use sigward_tests::processes::call;
@@ -7,7 +7,7 @@ use crate::agent::SESSIONS;
 use crate::http::{Listening, data, lines};
 use crate::setup::{World, assert_names, text};
 
-/// What another client says that it can do.
+/// The capabilities of another client.
 const OTHER: &str = r#"{"roots":{}}"#;
 const OF_STAGING: &str = r#"{"aws_profile":"staging"}"#;
 
@@ -20,7 +20,7 @@ fn is_log(message: &Value) -> bool {
     message["method"] == "notifications/message"
 }
 
-fn assert_told(notice: &Value, profile: &str) {
+fn assert_notice(notice: &Value, profile: &str) {
     assert_eq!(
         (&notice["event"], &notice["profile"]),
         (&"session-renewed".into(), &profile.into())
@@ -37,23 +37,23 @@ async fn the_agent_is_told_once_of_each_renewal() {
     }
     for round in 0..2 {
         world.upstream.forget_sessions_of(world.home.identity("staging"));
-        assert!(notice(&client.call("whoami", "{}").await).is_null(), "dev keeps its own");
-        assert_told(notice(&client.call("whoami", OF_STAGING).await), "staging");
+        assert!(notice(&client.call("whoami", "{}").await).is_null(), "dev keeps its session");
+        assert_notice(notice(&client.call("whoami", OF_STAGING).await), "staging");
         let log = client.expect("the log", is_log).await;
         assert_eq!(log["params"]["level"], "warning", "{round}");
         assert_names(log["params"]["data"].as_str().unwrap(), &["staging", "gone"]);
         assert!(notice(&client.call("whoami", OF_STAGING).await).is_null(), "once");
     }
     world.upstream.forget_sessions_of(world.home.identity("dev"));
-    assert_told(notice(&client.call("whoami", "{}").await), "dev");
+    assert_notice(notice(&client.call("whoami", "{}").await), "dev");
     client.expect("the log", is_log).await;
     let (_, unread, _) = client.close().await;
     assert!(!unread.iter().any(|line| line.contains("notifications/message")), "{unread:?}");
 }
 
-/// A session that nobody has called a tool over had no files.
+/// A session without tool calls had no files.
 #[tokio::test]
-async fn a_session_without_calls_is_renewed_in_silence() {
+async fn a_session_without_calls_is_renewed_without_notice() {
     let world = World::new().await;
     let mut client = world.client(&["dev"], &[]).await;
     client.request("tools/list", "{}").await;
@@ -63,22 +63,22 @@ async fn a_session_without_calls_is_renewed_in_silence() {
     assert!(!client.unread().iter().any(|line| line.contains("notifications/message")));
 }
 
-/// A client that wants errors alone gets no warning. The result says it all the same.
+/// A client that wants only errors gets no warning, but the notice in the result.
 #[tokio::test]
-async fn the_log_is_for_clients_that_read_it() {
+async fn the_warning_respects_the_client_s_log_level() {
     let world = World::new().await;
     let mut client = world.client(&["dev"], &[]).await;
     client.request("logging/setLevel", r#"{"level":"error"}"#).await;
     client.call("whoami", "{}").await;
     world.upstream.forget_sessions();
-    assert_told(notice(&client.call("whoami", "{}").await), "dev");
+    assert_notice(notice(&client.call("whoami", "{}").await), "dev");
     client.request("tools/list", "{}").await;
     assert!(!client.unread().iter().any(|line| line.contains("notifications/message")));
 }
 
-/// Over HTTP, the sessions of other profiles are the proxy's: the log comes over the client's stream.
+/// Over HTTP, the proxy holds the sessions of other profiles: the warning comes in the client's stream.
 #[tokio::test]
-async fn over_http() {
+async fn an_http_client_gets_the_warning_in_its_stream() {
     let world = World::new().await;
     let proxy = Listening::start(&world, &["dev", "staging"], &[]).await;
     let session = proxy.session(SESSIONS).await;
@@ -91,14 +91,14 @@ async fn over_http() {
     let mut stream = proxy.get(&session).await;
     assert!(notice(&whoami().await).is_null());
     world.upstream.forget_sessions_of(world.home.identity("staging"));
-    assert_told(notice(&whoami().await), "staging");
+    assert_notice(notice(&whoami().await), "staging");
     let log: Value = serde_json::from_str(&data(&stream.expect_event("the log").await)).unwrap();
     assert!(is_log(&log), "{log}");
     assert_names(log["params"]["data"].as_str().unwrap(), &["staging"]);
     assert!(notice(&whoami().await).is_null(), "once");
 }
 
-/// What a client that speaks HTTP renews itself: the next session of the same client is told what was in those before, also
+/// An HTTP client renews its session itself: the next session of the same client is told of the lost ones, also those
 /// of the other profiles, which end with its own.
 #[tokio::test]
 async fn an_http_client_is_told_of_the_sessions_that_it_renews_itself() {
@@ -130,23 +130,27 @@ async fn an_http_client_is_told_of_the_sessions_that_it_renews_itself() {
         for (arguments, profile) in [("{}", "dev"), (OF_STAGING, "staging")] {
             let called = proxy.post(&lines(&session), &call(arguments)).await.message().await;
             match is_told {
-                true => assert_told(notice(&called), profile),
+                true => assert_notice(notice(&called), profile),
                 false => assert!(notice(&called).is_null(), "{called}"),
             }
             let again = proxy.post(&lines(&session), &call(arguments)).await.message().await;
             assert!(notice(&again).is_null(), "once");
         }
         if is_told {
-            let mut told = Vec::new();
+            let mut warnings = Vec::new();
             for _ in 0..2 {
                 let log = data(&stream.expect_event("the log").await);
                 let log: Value = serde_json::from_str(&log).unwrap();
                 assert!(is_log(&log), "{log}");
-                told.push(log["params"]["data"].as_str().unwrap().to_owned());
+                warnings.push(log["params"]["data"].as_str().unwrap().to_owned());
             }
-            assert!(["dev", "staging"].iter().all(|it| told.iter().any(|told| told.contains(it))));
+            assert!(
+                ["dev", "staging"]
+                    .iter()
+                    .all(|it| warnings.iter().any(|warning| warning.contains(it)))
+            );
         }
-        // The client ends it: what comes after is no renewal.
+        // The client ends its session: the next one is no renewal.
         let ended = proxy.request("DELETE", "/mcp", &lines(&session), "").await;
         assert!(ended.status < 300, "{}", ended.status);
         let fresh = proxy.session(SESSIONS).await;

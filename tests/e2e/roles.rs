@@ -1,5 +1,5 @@
-//! What STS is asked for, and how often: a narrower role of the broker's configuration, the region that it is asked in,
-//! the name of a session.
+//! The parameters of requests to STS, and their number: a narrower role in the broker's configuration, the region of
+//! STS, the name of a session.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,9 +18,9 @@ fn parameters(named: &[(&str, &str)]) -> BTreeMap<String, String> {
     named.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// All that the configuration says about a role reaches STS, and nothing else does.
+/// All settings of a role reach STS, and nothing else does.
 #[tokio::test]
-async fn a_narrower_role_is_asked_for_word_by_word() {
+async fn all_settings_of_a_narrower_role_are_sent_to_sts() {
     let world = World::new().await;
     let aws = Aws::start(world.home.keys()).await;
     let more = format!(
@@ -83,14 +83,14 @@ endpoints = ["upstream"]
         assert_eq!(issued.caller, world.home.identity("dev"));
     }
     let called = client.call("whoami", "{}").await;
-    assert_eq!(text(&called), world.home.identity("dev"), "the profile itself is as it was");
+    assert_eq!(text(&called), world.home.identity("dev"), "the profile itself is unchanged");
     assert_eq!(aws.issued().len(), 2);
 }
 
-/// STS is asked in the profile's region, else in that of the environment, else in the endpoint's. For the default chain
-/// the environment comes first, as for the SDK. The region of a profile's source doesn't count.
+/// STS is asked in the region of the profile, else of the environment, else of the endpoint. For the default chain the
+/// environment comes first, as in the SDK. The region of a profile's source doesn't count.
 #[tokio::test]
-async fn the_region_of_sts() {
+async fn sts_is_asked_in_the_region_of_profile_environment_or_endpoint() {
     let home = AwsHome::new();
     for (profile, region) in
         [("own", "region = sa-east-1\n"), ("plain", ""), ("default", "region = sa-east-1\n")]
@@ -126,7 +126,7 @@ async fn the_region_of_sts() {
         let ended = deadline::within(command.output(), || "check doesn't end".to_owned()).await;
         let output = ended.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        // The role, and whose identity it is.
+        // The role, and then whose identity it is.
         let mut issued = aws.issued();
         let issued = issued.split_off(issued.len() - 2);
         assert_eq!(issued[0].role, format!("arn:aws:iam::123456789012:role/{profile}"));
@@ -137,9 +137,9 @@ async fn the_region_of_sts() {
     }
 }
 
-/// The services bind what they know of a caller to the session's name: each refresh has the same one.
+/// Services bind what they store for a caller to the session's name: each refresh must use the same one.
 #[tokio::test]
-async fn a_session_keeps_its_name_over_refreshes() {
+async fn a_role_session_keeps_its_name_over_refreshes() {
     let home = AwsHome::new();
     let token = home.path().join("token");
     std::fs::write(&token, WEB_IDENTITY_TOKEN).unwrap();
@@ -159,7 +159,7 @@ async fn a_session_keeps_its_name_over_refreshes() {
         let first = text(&client.call("whoami", &whoami).await).to_owned();
         assert!(first.ends_with(&format!(":assumed-role/Reader/sigward-{profile}")), "{first}");
         let before = aws.issued().len();
-        // A revoked key: the broker loads another one.
+        // The key is revoked: the broker loads another one.
         let last = world.upstream.requests_of("tools/call").pop().unwrap();
         world.home.keys().remove(&last.signature.unwrap().key.access_key_id);
         assert_eq!(text(&client.call("whoami", &whoami).await), first);
@@ -169,9 +169,9 @@ async fn a_session_keeps_its_name_over_refreshes() {
     }
 }
 
-/// 500 signatures at once with a profile that nobody has used, and the first of the callers gives up.
+/// 500 signatures at once for a profile that wasn't used yet, and the first caller gives up.
 #[tokio::test]
-async fn five_hundred_callers_are_one_call_of_sts() {
+async fn five_hundred_callers_cause_one_call_to_sts() {
     const CONNECTIONS: usize = 5;
     let home = AwsHome::new();
     home.role("reader", "dev", "arn:aws:iam::123456789012:role/Reader");
@@ -204,7 +204,7 @@ async fn five_hundred_callers_are_one_call_of_sts() {
             let (mut broker, request) = (broker.clone(), get("reader"));
             waiting.push(tokio::spawn(async move { broker.sign(request).await }));
         }
-        // What comes after them on their connection is answered: they have arrived.
+        // A later request on the same connection is answered: the others have arrived.
         broker.sign(get("dev")).await.expect("keys that need no call");
     }
     gives_up.abort();
@@ -215,7 +215,7 @@ async fn five_hundred_callers_are_one_call_of_sts() {
     let mut keys = BTreeSet::new();
     let count = waiting.len();
     for caller in waiting {
-        let answer = deadline::within(caller, || "a caller waits for ever".to_owned()).await;
+        let answer = deadline::within(caller, || "a caller waits forever".to_owned()).await;
         keys.insert(answer.unwrap().expect("a signature").into_inner().access_key_id);
     }
     assert_eq!((count, keys.len()), (499, 1), "{keys:?} of {:?}", aws.issued());
@@ -223,13 +223,13 @@ async fn five_hundred_callers_are_one_call_of_sts() {
     assert_eq!(actions, ["AssumeRole"]);
 }
 
-/// Where the environment names a proxy, STS is asked through it, unless it is among those that aren't.
+/// If the environment names a proxy, STS is asked through it, except for the hosts in NO_PROXY.
 #[tokio::test]
 async fn sts_is_asked_through_the_proxy_of_the_environment() {
     let home = AwsHome::new();
     home.role("reader", "dev", "arn:aws:iam::123456789012:role/Reader");
     let world = World::at_home(home, |builder| builder).await;
-    // It takes requests for any host, as a proxy does.
+    // This server accepts requests for any host, as a proxy does.
     let aws = Aws::start(world.home.keys()).await;
     let proxy = aws.environment().remove(0).1;
     let endpoint = world.upstream.url();
@@ -242,7 +242,7 @@ async fn sts_is_asked_through_the_proxy_of_the_environment() {
         let before = aws.issued().len();
         let mut command = world.broker_command(&["check", "--endpoint", &endpoint]);
         command.args(["--service", "aws-mcp", "--region", "us-east-1", "--profile", "reader"]);
-        // Nobody listens there.
+        // Nothing listens there.
         command.env("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1");
         command.envs(variables.iter().copied());
         let ended = deadline::within(command.output(), || "check doesn't end".to_owned()).await;

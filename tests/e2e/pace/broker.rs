@@ -1,4 +1,4 @@
-//! What a broker does with signatures that wait, for callers that speak to it directly.
+//! How a broker treats signatures that wait, for callers that use its API directly.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use tonic_types::StatusExt as _;
 use crate::metrics::get;
 use crate::setup::{World, assert_names, connect, own_uid, ping};
 
-/// A configuration whose endpoint has this pace.
+/// A configuration whose endpoint has this `pace`.
 pub(crate) fn configuration(world: &World, pace: &str) -> String {
     let rule = format!(
         "[metrics]\nlisten = \"127.0.0.1:0\"\n[[rule]]\nname = \"agents\"\npeer = {{ uid = {} }}\nprofiles = [\"dev\", \"staging\"]\n",
@@ -63,18 +63,18 @@ pub(crate) async fn metrics_address(broker: &Process) -> String {
     line.split("address=").nth(1).expect("an address").trim().to_owned()
 }
 
-/// Waits until so many signatures wait for their turn.
+/// Waits until `count` signatures wait for their turn.
 pub(crate) async fn until_waiting(address: &str, count: usize) {
     let all = async {
         while !waiting(address).await.ends_with(&format!(" {count}")) {
             tokio::task::yield_now().await;
         }
     };
-    deadline::within(all, || format!("{count} never wait")).await;
+    deadline::within(all, || format!("there are never {count} waiting signatures")).await;
 }
 
 #[tokio::test]
-async fn a_signature_waits_its_turn_and_then_is_refused() {
+async fn a_signature_waits_for_its_turn_and_is_then_refused() {
     let world = World::new().await;
     let pace = "pace = { per_second = 0.05, burst = 2, wait = \"1s\" }";
     let (broker, client) = broker(&world, pace).await;
@@ -99,7 +99,7 @@ async fn a_signature_waits_its_turn_and_then_is_refused() {
             "sigward_endpoint_throttled_total{endpoint=\"upstream\"} 0",
         ],
     );
-    // The accounts have quotas of their own.
+    // Each account has its own quota.
     client.clone().sign(ping(&world, "staging")).await.expect("another account");
     let mut status = world.broker_command(&[
         "status",
@@ -112,7 +112,7 @@ async fn a_signature_waits_its_turn_and_then_is_refused() {
 }
 
 #[tokio::test]
-async fn places_come_back_with_reports_and_with_the_end_of_a_connection() {
+async fn places_become_free_with_reports_and_when_a_connection_ends() {
     let world = World::new().await;
     let (broker, client) = broker(&world, "pace = { in_flight = 2, wait = \"2m\" }").await;
     let address = metrics_address(&broker).await;
@@ -125,13 +125,13 @@ async fn places_come_back_with_reports_and_with_the_end_of_a_connection() {
         async move { client.sign(request).await }
     });
     until_waiting(&address, 1).await;
-    // The attack: places of signatures that somebody else was given, or that there never were.
+    // The attack: freeing places of signatures that another caller was given, or that never existed.
     let mut ended = report(&world, "dev", "no such record");
     ended.ended = true;
-    client.clone().report_exchange(ended).await.expect("it is taken, and changes nothing");
+    client.clone().report_exchange(ended).await.expect("it is accepted, and changes nothing");
     assert!(waiting(&address).await.ends_with(" 1"));
     let ended = ReportExchangeRequest { ended: true, ..report(&world, "dev", &first.audit_id) };
-    client.clone().report_exchange(ended).await.expect("it is taken");
+    client.clone().report_exchange(ended).await.expect("it is accepted");
     third.await.expect("a task").expect("the place that was reported");
     let fourth = tokio::spawn({
         let (request, mut client) = (ping(&world, "dev"), client.clone());
@@ -151,7 +151,7 @@ async fn places_come_back_with_reports_and_with_the_end_of_a_connection() {
 }
 
 #[tokio::test]
-async fn sigterm_ends_the_waiting() {
+async fn sigterm_ends_the_wait() {
     let world = World::new().await;
     let (mut broker, client) = broker(&world, "pace = { in_flight = 1, wait = \"2m\" }").await;
     let address = metrics_address(&broker).await;
@@ -167,10 +167,10 @@ async fn sigterm_ends_the_waiting() {
     assert!(broker.ended().await.0.success());
 }
 
-/// The attacks: throttling reported for what the caller may have nothing signed for, and for signatures that it wasn't
-/// given.
+/// The attacks: throttling reported for an account that the caller may have nothing signed for, and for signatures that
+/// it wasn't given.
 #[tokio::test]
-async fn a_liar_slows_down_only_what_it_may_sign_for_and_not_to_a_stop() {
+async fn a_false_report_slows_down_only_its_own_account_and_never_to_a_stop() {
     let world = World::new().await;
     let (broker, client) = broker(&world, "").await;
     let address = metrics_address(&broker).await;
@@ -194,26 +194,26 @@ async fn a_liar_slows_down_only_what_it_may_sign_for_and_not_to_a_stop() {
     let signed = sign(&world, &client).await.expect("a signature");
     assert_eq!(signed.pacing, None, "nothing is paced");
     client.clone().report_exchange(throttled("dev", &signed.audit_id)).await.expect("it counts");
-    // Lies about signatures that it wasn't given: the next one comes as soon.
+    // False reports about signatures that it wasn't given: the next signature isn't delayed.
     for number in 0..20 {
         let lie = throttled("dev", &format!("lie {number}"));
-        client.clone().report_exchange(lie).await.expect("it is taken");
+        client.clone().report_exchange(lie).await.expect("it is accepted");
     }
     assert_names(
         &get(&address, "/metrics").await,
         &["sigward_endpoint_throttled_total{endpoint=\"upstream\"} 1"],
     );
-    // And about each that it is given.
+    // False reports about each signature that it is given.
     for _ in 0..3 {
         let signed = sign(&world, &client).await.expect("a signature");
         assert!(signed.pacing.is_some());
         let lie = throttled("dev", &signed.audit_id);
-        client.clone().report_exchange(lie).await.expect("it is taken");
+        client.clone().report_exchange(lie).await.expect("it is accepted");
     }
     // Another account isn't slowed down.
     let other = client.clone().sign(ping(&world, "staging")).await.expect("a signature");
     assert_eq!(other.into_inner().pacing, None);
-    // Nor is this one stopped: one in two seconds is always given.
+    // Nor is this account stopped: one signature in two seconds is always given.
     sign(&world, &client).await.expect("a signature");
     assert_names(&broker.errors(), &["the server throttles"]);
 }

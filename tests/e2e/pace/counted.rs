@@ -1,4 +1,4 @@
-//! A server that never throttles is never slowed down: a call takes one question to the broker, and no wait.
+//! A server that never throttles is never slowed down: a call takes one request to the broker, and no wait.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use crate::setup::{World, connect, text};
 
-/// Passes everything on to a broker, and counts.
+/// Forwards everything to a broker, and counts.
 #[derive(Clone)]
 struct Counting {
     broker: BrokerClient<Channel>,
@@ -37,7 +37,7 @@ impl Broker for Counting {
         &self,
         request: Request<v1::SignRequest>,
     ) -> Result<Response<v1::SignResponse>, Status> {
-        // With its headers.
+        // The request with its headers.
         self.count("Sign").sign(request).await
     }
 
@@ -91,7 +91,7 @@ impl Broker for Counting {
 }
 
 #[tokio::test]
-async fn a_call_takes_one_question_unless_the_server_throttles() {
+async fn a_call_takes_one_broker_request_unless_the_server_throttles() {
     let world = World::new().await;
     let _broker = world.broker(&world.configuration("")).await;
     let counting = Counting { broker: connect(&world.socket()).await, counts: Arc::default() };
@@ -109,14 +109,14 @@ async fn a_call_takes_one_question_unless_the_server_throttles() {
     world.upstream.expect("the GET stream", |it| it.http_method == "GET").await;
     text(&client.call("whoami", "{}").await);
     let before = counts();
-    // As many as need no report in a slow start.
+    // As many calls as need no report in a slow start.
     for _ in 0..8 {
         text(&client.call("whoami", "{}").await);
     }
     let mut expected = before.clone();
     *expected.get_mut("Sign").unwrap() += 8;
-    assert_eq!(counts(), expected, "one question for each call, and nothing else");
-    // The control: throttled, it is reported, and asked once more.
+    assert_eq!(counts(), expected, "one request for each call, and nothing else");
+    // The control: a throttled call is reported, and signed again.
     world.upstream.next("tools/call", Reply::Http(429, Vec::new(), String::new()));
     text(&client.call("whoami", "{}").await);
     *expected.get_mut("Sign").unwrap() += 2;

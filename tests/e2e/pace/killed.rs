@@ -1,4 +1,4 @@
-//! Proxies that are killed while they hold places of `in_flight`: the places come back, and the others go on.
+//! Proxies that are killed while they hold places of `in_flight`: the places become free, and other proxies continue.
 
 use rustix::process::Signal;
 use sigward_tests::processes::{StdioClient, call};
@@ -8,7 +8,7 @@ use super::broker::{configuration, metrics_address, until_waiting};
 use crate::metrics::get;
 use crate::setup::{World, assert_names, text};
 
-/// Starts a call that the server answers once the gate is open, and waits until it has it.
+/// Starts a call that the server answers once the gate is open, and waits until the server has it.
 async fn begin(world: &World, client: &mut StdioClient, name: &str) -> serde_json::Value {
     let arguments = format!(r#"{{"caller":"{name}"}}"#);
     let id = client.start_request("tools/call", &call("echo", &arguments)).await;
@@ -20,7 +20,7 @@ async fn begin(world: &World, client: &mut StdioClient, name: &str) -> serde_jso
 }
 
 #[tokio::test]
-async fn the_places_of_a_killed_proxy_come_back_and_the_others_go_on() {
+async fn the_places_of_a_killed_proxy_become_free_and_others_continue() {
     let world = World::new().await;
     let gate = Gate::default();
     let held = gate.clone();
@@ -37,7 +37,7 @@ async fn the_places_of_a_killed_proxy_come_back_and_the_others_go_on() {
     begin(&world, &mut killed, "first").await;
     begin(&world, &mut killed, "second").await;
     let holding = begin(&world, &mut survivor, "third").await;
-    // Those of the handshakes are over: the three calls hold all places.
+    // The handshakes have ended: the three calls hold all places.
     let mut asked = Vec::new();
     for number in 1..=2 {
         asked.push(waiting.start_request("tools/call", &call("whoami", "{}")).await);
@@ -50,7 +50,7 @@ async fn the_places_of_a_killed_proxy_come_back_and_the_others_go_on() {
     for id in asked {
         assert_eq!(text(&waiting.response(&id).await), world.home.identity("dev"));
     }
-    // The survivor's call has its place still, and comes to its end.
+    // The survivor's call still has its place, and completes.
     gate.open();
     text(&survivor.response(&holding).await);
     text(&survivor.call("whoami", "{}").await);

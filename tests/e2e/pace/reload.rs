@@ -1,5 +1,5 @@
-//! A configuration that is reloaded while callers wait for their turn: they keep their place in the queue, go at once, or
-//! hear at once that they wait for nothing. None hangs.
+//! A configuration that is reloaded while callers wait for their turn: they keep their place in the queue, get their
+//! signature at once, or are refused at once. None hangs.
 
 use rustix::process::Signal;
 use sigward_proto::v1::broker_client::BrokerClient;
@@ -17,7 +17,7 @@ use crate::setup::{World, assert_names, connect, own_uid, ping};
 
 const ONE_AT_A_TIME: &str = "pace = { in_flight = 1, wait = \"2m\" }";
 
-/// The endpoint with this pace; two profiles with the keys of one account, of which a rule allows `allowed`.
+/// The endpoint with this `pace`; two profiles with the keys of one account, of which a rule allows `allowed`.
 fn configuration(world: &World, pace: &str, allowed: &[&str]) -> String {
     let more = format!(
         "[metrics]\nlisten = \"127.0.0.1:0\"\n\
@@ -29,7 +29,7 @@ fn configuration(world: &World, pace: &str, allowed: &[&str]) -> String {
     world.configuration(&more).replacen(&region, &format!("{region}{pace}\n"), 1)
 }
 
-/// A broker whose only place is taken, and callers who wait.
+/// A broker whose only place is taken, and waiting callers.
 struct Queue {
     world: World,
     broker: Process,
@@ -39,7 +39,7 @@ struct Queue {
     waiting: Vec<Waiting>,
 }
 
-/// A caller who waits, with a connection of its own.
+/// A waiting caller, with a connection of its own.
 struct Waiting {
     client: BrokerClient<Channel>,
     signed: JoinHandle<Result<SignResponse, Status>>,
@@ -59,7 +59,7 @@ impl Queue {
         let broker = world.broker(&configuration(&world, pace, &["dev", "again"])).await;
         let client = connect(&world.socket()).await;
         let metrics = metrics_address(&broker).await;
-        // The broker knows from here on that the two have one account.
+        // From here on the broker knows that both profiles have one account.
         let holder = sign(&world, &client).await.expect("a place");
         let mut queue = Self { world, broker, client, metrics, holder, waiting: Vec::new() };
         for (number, profile) in profiles.iter().enumerate() {
@@ -81,12 +81,12 @@ impl Queue {
 
     async fn ends(&self, audit_id: &str) {
         let ended = ReportExchangeRequest { ended: true, ..report(&self.world, "dev", audit_id) };
-        self.client.clone().report_exchange(ended).await.expect("it is taken");
+        self.client.clone().report_exchange(ended).await.expect("it is accepted");
     }
 }
 
 #[tokio::test]
-async fn callers_who_wait_keep_their_order() {
+async fn waiting_callers_keep_their_order() {
     let mut queue = Queue::of(ONE_AT_A_TIME, &["dev", "dev", "dev"]).await;
     let two =
         configuration(&queue.world, "pace = { in_flight = 2, wait = \"2m\" }", &["dev", "again"]);
@@ -106,7 +106,7 @@ async fn callers_who_wait_keep_their_order() {
 }
 
 #[tokio::test]
-async fn a_pace_that_is_removed_lets_everybody_go_at_once() {
+async fn removing_a_pace_releases_all_waiting_callers_at_once() {
     let pace = "pace = { per_second = 0.01, burst = 1, in_flight = 1, wait = \"5m\" }";
     let queue = Queue::of(pace, &["dev", "again", "dev"]).await;
     queue.reload(&configuration(&queue.world, "", &["dev", "again"])).await;
@@ -125,14 +125,14 @@ async fn a_pace_that_is_removed_lets_everybody_go_at_once() {
     );
 }
 
-/// The attack: a rule is taken back while signatures wait for their turn.
+/// The attack: a rule is removed while signatures wait for their turn.
 #[tokio::test]
-async fn whoever_has_lost_its_rule_is_refused_at_once_and_the_others_keep_their_place() {
+async fn a_caller_without_its_rule_is_refused_at_once_and_others_keep_their_place() {
     let mut queue = Queue::of(ONE_AT_A_TIME, &["dev", "again", "dev"]).await;
     queue.reload(&configuration(&queue.world, ONE_AT_A_TIME, &["dev"])).await;
     let refused = queue.waiting.remove(1).over().await.expect_err("its rule is gone");
     assert_eq!(reason(&refused), (Code::PermissionDenied, "PROFILE_NOT_ALLOWED".to_owned()));
-    // The reload took nobody else's turn, and gave nobody's.
+    // The reload neither took nor gave another caller's turn.
     until_waiting(&queue.metrics, 2).await;
     queue.ends(&queue.holder.audit_id).await;
     let first = queue.waiting.remove(0);
@@ -143,13 +143,13 @@ async fn whoever_has_lost_its_rule_is_refused_at_once_and_the_others_keep_their_
     queue.waiting.remove(0).over().await.expect("the place of a connection that ended");
 }
 
-/// What they wait for may be gone altogether, or be something else.
+/// The profile or the endpoint may be removed, or have changed.
 #[tokio::test]
-async fn whoever_waits_for_what_is_gone_is_refused_at_once() {
+async fn a_caller_that_waits_for_a_removed_profile_or_endpoint_is_refused() {
     let change = |queue: &Queue, name: &str| {
         let text = configuration(&queue.world, ONE_AT_A_TIME, &["dev"]);
         match name {
-            // Another scope: what would be signed isn't what was asked for.
+            // Another region: the signature would differ from the requested one.
             "the endpoint" => text.replace(REGION, "eu-central-1"),
             _ => text.replace("[[profile]]\nname = \"again\"", "[[profile]]\nname = \"other\""),
         }
@@ -165,9 +165,8 @@ async fn whoever_waits_for_what_is_gone_is_refused_at_once() {
     }
 }
 
-/// A file with errors changes nothing for those who wait.
 #[tokio::test]
-async fn a_file_that_is_rejected_changes_nobody_s_turn() {
+async fn a_rejected_file_changes_no_caller_s_turn() {
     let mut queue = Queue::of(ONE_AT_A_TIME, &["dev"]).await;
     queue.world.write("broker.toml", "[[rule]]\n");
     queue.broker.signal(Signal::HUP);

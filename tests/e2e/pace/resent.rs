@@ -1,5 +1,5 @@
-//! A throttled call is sent again within its time, newly signed, whatever the server says it with; its client sees that it
-//! waits, or gets the server's own error.
+//! A throttled call is resent within its time limit with a new signature, however the server reports the throttling;
+//! its client sees that it waits, or gets the server's own error.
 
 use std::time::{Duration, Instant};
 
@@ -23,13 +23,13 @@ fn calls(world: &World, tool: &str) -> Vec<Received> {
     world.upstream.requests().into_iter().filter(|it| it.calls(tool)).collect()
 }
 
-/// On each side and in each generation, at the same time: most of it is waiting.
+/// For each side and each version, all at the same time: the tests mostly wait.
 async fn everywhere(test: impl AsyncFn(Side, &'static str)) {
     let all = SIDES.into_iter().flat_map(|side| [(side, SESSIONS), (side, STATELESS)]);
     futures_util::future::join_all(all.map(|(side, version)| test(side, version))).await;
 }
 
-/// All that says that the server didn't act.
+/// All responses by which a server says that it didn't act.
 fn throttlings() -> Vec<(&'static str, Reply)> {
     let in_json = error(-32004, "Rate exceeded");
     vec![
@@ -43,7 +43,7 @@ fn throttlings() -> Vec<(&'static str, Reply)> {
 }
 
 #[tokio::test]
-async fn a_throttled_call_is_sent_again_on_each_side_and_in_each_generation() {
+async fn a_throttled_call_is_resent_on_each_side_and_in_each_version() {
     everywhere(async |side, version| {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, version, &["dev"], &[]).await;
@@ -61,9 +61,9 @@ async fn a_throttled_call_is_sent_again_on_each_side_and_in_each_generation() {
     .await;
 }
 
-/// In seconds, and as a date by the server's own clock.
+/// `Retry-After` in seconds, and as a date by the server's own clock.
 #[tokio::test]
-async fn a_server_is_left_alone_for_as_long_as_it_asks_and_the_call_is_signed_anew() {
+async fn retry_after_delays_the_call_which_is_then_signed_anew() {
     let dated = [
         ("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT"),
         ("date", "Fri, 31 Dec 1999 23:59:58 GMT"),
@@ -80,15 +80,15 @@ async fn a_server_is_left_alone_for_as_long_as_it_asks_and_the_call_is_signed_an
             assert!(begun.elapsed() >= Duration::from_secs(1), "{headers:?}");
             let sent = calls(&world, "write_note").split_off(before);
             assert_eq!(sent.len(), 2, "{headers:?}");
-            // A second later: the signature is another one.
+            // A second later: a new signature.
             assert_ne!(sent[0].header("x-amz-date"), sent[1].header("x-amz-date"));
         }
     }
 }
 
-/// Nothing else says so: what may have been done isn't done twice.
+/// A call that the server may have executed isn't repeated.
 #[tokio::test]
-async fn what_does_not_say_that_the_server_did_not_act_is_not_sent_again() {
+async fn a_response_that_is_no_throttling_is_not_resent() {
     for side in SIDES {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, SESSIONS, &["dev"], &["--retries", "3"]).await;
@@ -115,13 +115,13 @@ async fn what_does_not_say_that_the_server_did_not_act_is_not_sent_again() {
     }
 }
 
-/// A call with this progress token.
+/// The parameters of a call with this progress token.
 fn with_token(token: u32) -> String {
     format!(r#"{{"name":"write_note","arguments":{{}},"_meta":{{"progressToken":{token}}}}}"#)
 }
 
 #[tokio::test]
-async fn whoever_asked_for_progress_sees_that_its_call_waits() {
+async fn a_client_that_asked_for_progress_sees_that_its_call_waits() {
     everywhere(async |side, version| {
         let world = World::new().await;
         let mut agent = Agent::start(&world, side, version, &["dev"], &[]).await;
@@ -137,30 +137,30 @@ async fn whoever_asked_for_progress_sees_that_its_call_waits() {
                     it["method"] == "notifications/progress"
                         && it["params"]["progressToken"] == token
                 };
-                let said = agent.expect("progress", is_progress).await;
-                let message = said["params"]["message"].as_str().unwrap();
+                let report = agent.expect("progress", is_progress).await;
+                let message = report["params"]["message"].as_str().unwrap();
                 assert_names(message, &["Waiting for the quota of 127.0.0.1"]);
-                let value = said["params"]["progress"].as_f64().unwrap();
-                assert!(value > last, "{said}");
+                let value = report["params"]["progress"].as_f64().unwrap();
+                assert!(value > last, "{report}");
                 last = value;
             }
             let answer = agent.response(&id).await;
             assert!(answer["result"].is_object(), "{side:?} {version}: {answer}");
         }
-        // Its deny: whoever didn't ask hears nothing.
+        // The deny twin: a client that didn't ask gets no progress.
         let before = agent.unread().len();
         world.upstream.next("tools/call", http(429, &[("retry-after", "1")], ""));
         agent.call("write_note", "{}").await;
-        let said = agent.unread().split_off(before);
-        assert!(!said.iter().any(|it| it.contains("Waiting")), "{said:?}");
+        let messages = agent.unread().split_off(before);
+        assert!(!messages.iter().any(|it| it.contains("Waiting")), "{messages:?}");
         assert_eq!(calls(&world, "write_note").len(), 6, "{side:?} {version}");
     })
     .await;
 }
 
-/// The server's words, and nothing of it at work: the client isn't told that the call took too long.
+/// The client gets the server's own error, not that the call took too long, since nothing is running.
 #[tokio::test]
-async fn when_time_is_up_the_client_gets_the_servers_own_error() {
+async fn at_the_time_limit_the_client_gets_the_server_s_own_error() {
     everywhere(async |side, version| {
         let world = World::new().await;
         let arguments = ["--tool-timeout", "6"];
@@ -186,7 +186,7 @@ async fn when_time_is_up_the_client_gets_the_servers_own_error() {
 }
 
 #[tokio::test]
-async fn a_429_without_words_is_told_by_its_status() {
+async fn a_429_with_an_empty_body_is_reported_by_its_status() {
     let world = World::new().await;
     let mut agent =
         Agent::start(&world, Side::Stdio, SESSIONS, &["dev"], &["--tool-timeout", "2"]).await;
@@ -195,9 +195,9 @@ async fn a_429_without_words_is_told_by_its_status() {
     assert_names(failure(&refused), &["429"]);
 }
 
-/// What opens and keeps a session is throttled as calls are.
+/// The requests that open and keep a session are throttled as calls are.
 #[tokio::test]
-async fn handshakes_lists_and_notifications_are_sent_again() {
+async fn handshakes_lists_and_notifications_are_resent() {
     for side in SIDES {
         let world = World::new().await;
         for method in ["initialize", "tools/list"] {

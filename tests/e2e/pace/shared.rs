@@ -1,6 +1,6 @@
-//! Sixteen proxies on one machine with 32 calls each, all sent at once, and a server with the quotas of AWS's MCP server:
-//! 27 requests in progress, and 3 a second with a burst of 6. The rate is ten times AWS's here, so that 512 calls take a
-//! quarter of a minute and not three.
+//! Sixteen proxies on one machine with 32 calls each, all sent at once, and a server with the quotas of AWS's MCP
+//! server: 27 requests in progress, and 3 a second with a burst of 6. Here the rate is ten times AWS's, so that 512
+//! calls take a quarter of a minute instead of three minutes.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -24,9 +24,9 @@ struct Quota(Mutex<Used>);
 struct Used {
     tokens: f64,
     at: Instant,
-    /// When the calls at work are done.
+    /// When the calls in progress will end.
     ends: Vec<Instant>,
-    /// Which proxy's calls were taken, in their order.
+    /// The proxies whose calls were accepted, in order.
     order: Vec<usize>,
     taken: usize,
     throttled: usize,
@@ -43,7 +43,7 @@ impl Quota {
         self.0.lock().unwrap()
     }
 
-    /// What the server answers: 429, or what it would without a quota.
+    /// The server's response: 429, or the usual one.
     fn answer(&self, request: &Received) -> Option<Reply> {
         let now = Instant::now();
         let mut used = self.used();
@@ -58,7 +58,7 @@ impl Quota {
         used.tokens -= 1.0;
         used.taken += 1;
         if !request.calls("echo") {
-            // As AWS's: there is no GET stream.
+            // Like AWS's server: there is no GET stream.
             let none = Reply::Http(405, Vec::new(), String::new());
             return (request.http_method == "GET").then_some(none);
         }
@@ -69,7 +69,7 @@ impl Quota {
     }
 }
 
-/// Makes all calls, and returns which share of the requests was throttled.
+/// Makes all calls, and returns the share of throttled requests.
 async fn run(pace: &str) -> f64 {
     let world = World::new().await;
     let quota = Quota::new();
@@ -97,8 +97,8 @@ async fn run(pace: &str) -> f64 {
     share
 }
 
-/// Whoever comes first has the burst, which is there to be used. After it calls are taken by turns: until the first proxy
-/// has none left, no other gets much less than it.
+/// The first callers may use the burst. After it, calls are accepted in turns: until the first proxy has none left, no
+/// other gets much less than it.
 fn assert_fair(order: &[usize]) {
     let mut all = [0; PROXIES];
     let mut by_turns = [0; PROXIES];
@@ -129,14 +129,14 @@ async fn all_calls(number: usize, mut client: StdioClient) {
 }
 
 #[tokio::test]
-async fn sixteen_proxies_keep_a_quota_that_is_configured() {
+async fn sixteen_proxies_keep_a_configured_quota() {
     let share = run("pace = { per_second = 30, burst = 6, in_flight = 20, wait = \"2m\" }").await;
     assert!(share <= 0.02, "{share}");
 }
 
-/// What is throttled is mostly what was signed before the first report came back, which the slow start bounds.
+/// Most of the throttled requests were signed before the first report came back; the slow start limits them.
 #[tokio::test]
-async fn sixteen_proxies_find_a_quota_that_is_not_configured() {
+async fn sixteen_proxies_find_a_quota_that_is_not_configured_themselves() {
     let share = run("").await;
     assert!(share <= 0.20, "{share}");
 }

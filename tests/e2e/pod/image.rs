@@ -1,5 +1,5 @@
-//! The image, from the Containerfile that is shipped. Its build stage, which would fetch a builder from a registry and
-//! compile for minutes, is replaced by a directory with what the stage leaves: the root that `rootfs` stages, of the
+//! The image, from the shipped Containerfile. Its build stage, which would fetch a builder from a registry and compile
+//! for minutes, is replaced by a directory with the output of the stage: the root that `rootfs` stages, with the
 //! programs of this test.
 
 use std::collections::BTreeMap;
@@ -15,8 +15,7 @@ use sigward_tests::processes::{binaries, workspace};
 use super::podman::{Podman, succeed};
 use crate::manifests::rendered::directory;
 
-/// `localhost/sigward`, in the store of `podman`. Answers what it is by its contents: the digests of its configuration and
-/// of its manifest.
+/// Builds `localhost/sigward` in the store of `podman`. Returns the digests of its configuration and of its manifest.
 pub(super) fn build(podman: &Podman) -> [String; 2] {
     let stage = podman.directory().join("build");
     let context = podman.directory().join("context");
@@ -34,7 +33,7 @@ pub(super) fn build(podman: &Podman) -> [String; 2] {
     })
 }
 
-/// The options of the command in the README by which two builds are the same.
+/// The options in the README's build command that make two builds equal.
 fn reproducible() -> Vec<String> {
     let readme = fs::read_to_string(workspace().join("README.md")).expect("a README");
     let line = readme.lines().find(|line| line.starts_with("podman build ")).expect("the command");
@@ -46,7 +45,7 @@ fn reproducible() -> Vec<String> {
 
 /// Two builds of the same programs, on two machines: here, in two stores.
 #[test]
-fn the_image_is_the_same_whoever_builds_it() {
+fn the_image_is_reproducible() {
     let [one, other] = [(), ()].map(|()| build(&Podman::new()));
     assert_eq!(one, other);
     let [id, digest] = one;
@@ -66,7 +65,7 @@ fn rootfs(scratch: &Path, root: &Path) {
     succeed(&mut command);
 }
 
-/// Every path below: its mode, its time, and what is in it.
+/// The mode, the time and the contents of every path below `root`.
 fn contents(root: &Path) -> BTreeMap<PathBuf, (u32, i64, Vec<u8>)> {
     let mut all = BTreeMap::new();
     let mut left = vec![root.to_owned()];
@@ -85,9 +84,9 @@ fn contents(root: &Path) -> BTreeMap<PathBuf, (u32, i64, Vec<u8>)> {
     all
 }
 
-/// Nothing to run but the two programs, nothing that may be written, and the same bytes each time.
+/// Nothing to run but the two programs, nothing writable, and the same bytes in each build.
 #[test]
-fn the_root_holds_what_the_programs_need_and_is_reproducible() {
+fn the_root_has_only_what_the_programs_need_and_is_reproducible() {
     let scratch = tempfile::tempdir().expect("a directory");
     let [one, other] = ["one", "other"].map(|name| {
         let root = scratch.path().join(name);
@@ -99,7 +98,7 @@ fn the_root_holds_what_the_programs_need_and_is_reproducible() {
     let mut programs = Vec::new();
     for (path, (mode, time, _)) in &one {
         assert_eq!(*time, 0, "{}", path.display());
-        assert_eq!(mode & 0o022, 0, "{} may be written", path.display());
+        assert_eq!(mode & 0o022, 0, "{} is writable", path.display());
         assert_eq!(mode & 0o6000, 0, "{} changes users", path.display());
         let is_program = mode & 0o170_000 == 0o100_000 && mode & 0o111 != 0;
         if is_program && !loader(path) && !path.starts_with("lib") {
@@ -109,15 +108,15 @@ fn the_root_holds_what_the_programs_need_and_is_reproducible() {
     assert_eq!(programs, ["usr/bin/sigward-broker", "usr/bin/sigward-proxy"]);
     let bill = succeed(&mut Command::new(directory().join("sbom")));
     let (_, _, inside) = &one[Path::new("usr/share/sigward/sbom.cdx.json")];
-    assert_eq!(*inside, Sha256::digest(bill).to_vec(), "the bill of materials is another one");
+    assert_eq!(*inside, Sha256::digest(bill).to_vec(), "the bill of materials differs");
     for needed in ["etc/ssl/certs/ca-certificates.crt", "etc/passwd", "etc/nsswitch.conf"] {
         assert!(one.contains_key(Path::new(needed)), "{needed}");
     }
 }
 
-/// The bill of materials names each crate that is in the programs with the checksum of Cargo.lock, and no other.
+/// The bill of materials lists exactly the crates in the programs, with the checksums of Cargo.lock.
 #[test]
-fn the_bill_of_materials_is_that_of_the_lock_file() {
+fn the_bill_of_materials_matches_the_lock_file() {
     let text = succeed(&mut Command::new(directory().join("sbom")));
     let bill: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!((&bill["bomFormat"], &bill["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
@@ -142,7 +141,7 @@ fn the_bill_of_materials_is_that_of_the_lock_file() {
         assert!(names.contains(&there), "{there}");
     }
     for absent in ["sigward-tests", "rcgen", "proptest", "protox"] {
-        assert!(!names.contains(&absent), "{absent} is in no program");
+        assert!(!names.contains(&absent), "{absent} isn't in the programs");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The network of a pod: a thread that is in it, with a runtime whose sockets are too.
+//! The network of a pod: a thread in its namespace, with a runtime that opens its sockets there.
 
 use std::fs::File;
 use std::future::Future;
@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// It ends on drop, and everything in it.
+/// The thread and all its tasks end on drop.
 pub(super) struct Network {
     handle: Handle,
     _stop: oneshot::Sender<()>,
@@ -27,15 +27,15 @@ impl Network {
         std::thread::spawn(move || {
             let kind = Some(LinkNameSpaceType::Network);
             move_into_link_name_space(namespace.as_fd(), kind).expect("root may enter it");
-            // One thread: no other would be in it.
+            // A single thread: others wouldn't be in the namespace.
             let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
             give.send(runtime.handle().clone()).expect("the test waits");
             let _ = runtime.block_on(stopped);
         });
-        Self { handle: take.recv().expect("the thread is in it"), _stop: stop }
+        Self { handle: take.recv().expect("the thread is in the namespace"), _stop: stop }
     }
 
-    /// Does something there.
+    /// Spawns a task in this network.
     pub(super) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -43,7 +43,7 @@ impl Network {
         self.handle.spawn(future)
     }
 
-    /// What comes of it.
+    /// The output of `future`, run in this network.
     pub(super) async fn run<F>(&self, future: F) -> F::Output
     where
         F: Future<Output: Send> + Send + 'static,
@@ -52,7 +52,7 @@ impl Network {
     }
 }
 
-/// A server that gives `text` to everyone.
+/// A server that sends `text` to every client.
 pub(super) async fn answer_always(port: u16, text: &'static str) {
     let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a port");
     loop {

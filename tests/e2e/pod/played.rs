@@ -1,16 +1,16 @@
-//! The pod of `kubectl kustomize`, as podman 4.3 can play it. What differs, and why:
+//! The pod of `kubectl kustomize`, as podman 4.3 can run it. The differences, and why:
 //!
-//! - its sidecars (init containers that are restarted) become containers: podman knows the others alone. The test runs
-//!   their probes, and ends them in the kubelet's order
+//! - its sidecars (init containers that are restarted) become usual containers, since podman doesn't know sidecars. The
+//!   test runs their probes, and stops them in the kubelet's order
 //! - each volume becomes a directory of the host with the owner, the modes and the contents that the kubelet gives it:
 //!   podman knows neither `fsGroup` nor `subPath`, nor projected tokens
 //! - `fsGroup` becomes the group of each container, since there are no supplementary ones
-//! - the image is the one just built; the agent runs the probe of the tests, with a key lying about that it must find
+//! - the image is the one just built; the agent runs the probe of the tests, with planted keys that it must find
 //! - the rule has no rate: one agent of the test calls as often as many
 //! - AWS is on the network of the pod: the endpoint's URL in the proxy's command and in broker.toml, and
 //!   `AWS_ENDPOINT_URL_STS` of the broker
 //!
-//! Everything else is played as it is shipped: users, commands, mounts, rules, roles.
+//! All else is run as shipped: users, commands, mounts, rules, roles.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -31,10 +31,10 @@ pub(super) const ENDPOINT: &str = "http://127.0.0.1:8090/mcp";
 /// The token between agent and proxy.
 pub(super) const AGENT_TOKEN: &str = "token-between-agent-and-proxy";
 
-/// What is shipped, in the proxy's command and in broker.toml.
+/// The shipped endpoint, in the proxy's command and in broker.toml.
 const SHIPPED: &str = "https://aws-mcp.us-east-1.api.aws/mcp";
 
-/// Writes the pod and its volumes into `scene`. Answers the file.
+/// Writes the pod and its volumes into `scene`. Returns the path of the pod's file.
 pub(super) fn write(scene: &Path) -> String {
     let base = Rendered::with("pod", &[]);
     let mut pod = base.named("Pod", "agent").clone();
@@ -57,12 +57,12 @@ pub(super) fn write(scene: &Path) -> String {
         "volumes": mounted,
     });
     let file = scene.join("pod.yaml");
-    // JSON is YAML.
+    // JSON is valid YAML.
     fs::write(&file, pod.to_string()).expect("a file");
     file.display().to_string()
 }
 
-/// What the kubelet makes of a volume.
+/// Writes a volume as the kubelet would.
 fn write_volume(volumes: &Path, volume: &Value, group: u32, base: &Rendered) {
     let directory = volumes.join(volume["name"].as_str().expect("a name"));
     fs::create_dir_all(&directory).expect("a directory");
@@ -80,7 +80,7 @@ fn write_volume(volumes: &Path, volume: &Value, group: u32, base: &Rendered) {
     } else if let Some(name) = volume["configMap"]["name"].as_str() {
         mode = 0o2777;
         for (name, text) in base.files(name) {
-            let text = text.as_str().expect("a text");
+            let text = text.as_str().expect("a string");
             let here = format!("{ENDPOINT}\"\nservice = \"{SERVICE}\"\nregion = \"{REGION}");
             let is_rate = |line: &str| line.starts_with("rate = ");
             let lines = text.replace(SHIPPED, &here);
@@ -103,7 +103,7 @@ fn own(path: &Path, group: u32, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
 }
 
-/// A container as podman takes it; its mounts have volumes of their own.
+/// A container as podman accepts it; its mounts have volumes of their own.
 fn play(shipped: &Value, group: u32, volumes: &Path, mounted: &mut Vec<Value>) -> Value {
     let mut container = shipped.clone();
     let fields = container.as_object_mut().expect("an object");
@@ -141,7 +141,7 @@ fn play(shipped: &Value, group: u32, volumes: &Path, mounted: &mut Vec<Value>) -
     container
 }
 
-/// The agent's program, and a key that lies about in a file and in its environment.
+/// Gives the agent its program, and plants a key in a file and in its environment.
 fn give_control(agent: &mut Value, scene: &Path, mounted: &mut Vec<Value>) {
     let directory = |name: &str| -> PathBuf {
         let path = scene.join(name);

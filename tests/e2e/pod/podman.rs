@@ -1,4 +1,4 @@
-//! podman and buildah with a store of their own, on a machine that may be a container itself.
+//! podman and buildah with a store of their own, on a machine that may itself be a container.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -18,10 +18,10 @@ events_logger = "none"
 runtime = "crun"
 "#;
 
-/// podman can't use hybrid cgroups: in a mount namespace of its own, it doesn't see the second hierarchy.
+/// podman can't use hybrid cgroups: in its own mount namespace, it doesn't see the second hierarchy.
 const UNSHARED: &str = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"";
 
-/// A store of images and containers; all of it goes on drop.
+/// A store of images and containers, which is removed on drop.
 pub(super) struct Podman {
     directory: TempDir,
 }
@@ -29,19 +29,19 @@ pub(super) struct Podman {
 impl Podman {
     /// An empty store.
     pub(super) fn new() -> Self {
-        assert_eq!(own_uid(), 0, "the pod is played by podman as root: run the tests as root");
+        assert_eq!(own_uid(), 0, "podman runs the pod as root: run the tests as root");
         for program in ["podman", "buildah", "crun", "catatonit"] {
             let found = Command::new("sh").args(["-c", "command -v \"$0\"", program]).output();
             let found = found.expect("a shell").status.success();
             let all = "apt-get install --no-install-recommends podman buildah crun catatonit";
-            assert!(found, "there is no {program} to play the pod with: {all}");
+            assert!(found, "there is no {program} to run the pod: {all}");
         }
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("containers.conf"), CONTAINERS_CONF).expect("a file");
         Self { directory }
     }
 
-    /// Where everything of this pod is.
+    /// The directory of everything that belongs to this pod.
     pub(super) fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -59,20 +59,20 @@ impl Podman {
         command
     }
 
-    /// podman, which must succeed. Answers its output.
+    /// Runs podman, which must succeed. Returns its output.
     pub(super) fn run(&self, arguments: &[&str]) -> String {
         succeed(self.command("podman").args(arguments))
     }
 
-    /// A program in a container. Its standard input is a pipe: crun 1.8 gives that file to the container's user, and
-    /// without `--interactive` it is `/dev/null` of the whole machine.
+    /// Runs a program in a container. Its standard input is a pipe: crun 1.8 changes the owner of that file to the
+    /// container's user, and without `--interactive` it is `/dev/null` of the whole machine.
     pub(super) fn exec(&self, container: &str, command: &[&str]) -> Output {
         let mut podman = self.command("podman");
         podman.args(["exec", "--interactive", container]).args(command).stdin(Stdio::piped());
         podman.output().expect("podman runs")
     }
 
-    /// The first process of a container, as this machine sees it.
+    /// The process id of a container's first process, on this machine.
     pub(super) fn pid(&self, container: &str) -> u32 {
         self.inspect(container, "{{.State.Pid}}").parse().expect("a process id")
     }
@@ -87,14 +87,14 @@ impl Podman {
             .to_owned()
     }
 
-    /// What a container wrote.
+    /// The logs of a container.
     pub(super) fn logs(&self, container: &str) -> String {
         let output = self.command("podman").args(["logs", container]).output();
         let output = output.expect("podman runs");
         [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat()
     }
 
-    /// SIGTERM for one container after the other, and SIGKILL for what is still there five seconds later.
+    /// Sends SIGTERM to one container after the other, and SIGKILL to those that still run five seconds later.
     pub(super) fn stop(&self, containers: &[&str]) -> JoinHandle<()> {
         let mut commands = Vec::new();
         for container in containers {
@@ -117,7 +117,7 @@ impl Drop for Podman {
     }
 }
 
-/// A command that must succeed. Answers its output.
+/// Runs a command that must succeed. Returns its output.
 pub(super) fn succeed(command: &mut Command) -> String {
     let shown = format!("{command:?}");
     let output = command.output().unwrap_or_else(|error| panic!("{shown}: {error}"));
