@@ -1,4 +1,4 @@
-//! A world for one test: a home with keys, a server that knows them, and the two programs on demand.
+//! The world of one test: a home with keys, a server that knows them, and the two programs on demand.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,7 +16,7 @@ use tokio::process::Command;
 /// The three profiles that most tests offer, the default first.
 pub(crate) const THREE: [&str; 3] = ["dev", "staging", "prod"];
 
-/// Everything that one test talks to.
+/// Everything that one test uses.
 pub(crate) struct World {
     pub(crate) home: AwsHome,
     pub(crate) upstream: Upstream,
@@ -29,25 +29,25 @@ impl World {
         Self::with(|builder| builder).await
     }
 
-    /// A world whose server is not the usual one.
+    /// A world with another server than the usual one.
     pub(crate) async fn with(build: impl FnOnce(Builder) -> Builder) -> Self {
         Self::at_home(AwsHome::new(), build).await
     }
 
-    /// A world in a home that was prepared.
+    /// A world with a prepared home.
     pub(crate) async fn at_home(home: AwsHome, build: impl FnOnce(Builder) -> Builder) -> Self {
         let upstream = build(Upstream::builder(home.keys())).start().await;
         let directory = tempfile::tempdir().unwrap();
         Self { home, upstream, directory }
     }
 
-    /// The world after its server came back, on the port that it had.
+    /// The world after its server was restarted on the same port.
     pub(crate) async fn revived(home: AwsHome, directory: TempDir, port: u16) -> Self {
         let upstream = Upstream::builder(home.keys()).port(port).start().await;
         Self { home, upstream, directory }
     }
 
-    /// `sigward-proxy URL --service … --region … ARGUMENTS`, with a person's environment.
+    /// `sigward-proxy URL --service … --region … ARGUMENTS`, with a user's environment.
     pub(crate) fn proxy(&self, arguments: &[&str]) -> Command {
         self.proxy_to(&self.upstream.url(), arguments)
     }
@@ -62,21 +62,21 @@ impl World {
         command
     }
 
-    /// A proxy with a broker of its own that offers `profiles`.
+    /// A proxy with a private broker that offers `profiles`.
     pub(crate) fn private_proxy(&self, profiles: &[&str], arguments: &[&str]) -> Command {
         let mut command = self.proxy(&["--broker", "private", "--profile"]);
         command.args(profiles).args(arguments);
         command
     }
 
-    /// A session with a proxy with a broker of its own.
+    /// A session with a proxy that has a private broker.
     pub(crate) async fn client(&self, profiles: &[&str], arguments: &[&str]) -> StdioClient {
         let mut client = StdioClient::start(self.private_proxy(profiles, arguments));
         client.initialize().await;
         client
     }
 
-    /// A session with a proxy that asks the broker at `socket`.
+    /// A session with a proxy that uses the broker at `socket`.
     pub(crate) async fn client_of(&self, socket: &Path, profiles: &[&str]) -> StdioClient {
         let socket = format!("unix:{}", socket.display());
         let mut command = self.proxy(&["--broker", &socket, "--profile"]);
@@ -86,7 +86,7 @@ impl World {
         client
     }
 
-    /// A configuration of a broker: socket, files, this endpoint, the three profiles, and whatever `more` says.
+    /// A broker's configuration: socket, files, this endpoint, the three profiles, and `more`.
     pub(crate) fn configuration(&self, more: &str) -> String {
         format!(
             r#"
@@ -126,16 +126,16 @@ endpoints = ["upstream"]
         )
     }
 
-    /// Where [`World::configuration`] has a broker listen.
+    /// The socket in [`World::configuration`].
     pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("broker.sock")
     }
 
-    /// Writes a configuration into a file of its own.
+    /// Writes a file of the world, for example a configuration.
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.directory.path().join(name);
         fs::write(&path, text).unwrap();
-        // A file with a token that others can read is refused.
+        // A token file that others can read is refused.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         path
     }
@@ -154,7 +154,7 @@ endpoints = ["upstream"]
         self.broker_with(text, &[]).await
     }
 
-    /// The same, with `environment` beside that of the home.
+    /// The same, with `environment` in addition to that of the home.
     pub(crate) async fn broker_with(
         &self,
         text: &str,
@@ -169,7 +169,7 @@ endpoints = ["upstream"]
     }
 }
 
-/// Runs its arguments as a service manager does, with the listening socket that is its standard input: descriptors are
+/// Runs its arguments as a service manager does, with a listening socket, which is its standard input: descriptors are
 /// passed from 3 on, to the process that `LISTEN_PID` names.
 pub(crate) const PASS_SOCKET: &str = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"";
 
@@ -183,19 +183,19 @@ pub(crate) async fn listening(mut command: Command) -> (Process, String) {
     (proxy, url)
 }
 
-/// Copies a program, by another one: a file that this process writes may be inherited, for a moment, by a child that
-/// another test starts, and what is open for writing can't be run.
+/// Copies a program by running `cp`: a file that this process writes could be inherited, for a moment, by a child that
+/// another test starts, and a file that is open for writing can't be run.
 pub(crate) fn copy_program(from: &Path, to: &Path) {
     let copied = std::process::Command::new("cp").arg(from).arg(to).status();
     assert!(copied.expect("cp runs").success(), "{} isn't copied", from.display());
 }
 
-/// What the current user is to the kernel.
+/// The uid of this process.
 pub(crate) fn own_uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
 
-/// A signature that any profile of the world may have.
+/// A request for a signature that is permitted for any profile of the world.
 pub(crate) fn ping(world: &World, profile: &str) -> SignRequest {
     let ping = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     sigward_tests::broker::post(&world.upstream.url(), profile, &[], ping.as_slice())
@@ -225,19 +225,19 @@ pub(crate) fn rpc_error(response: &Value) -> (i64, &str) {
     parts.unwrap_or_else(|| panic!("not a JSON-RPC error: {response}"))
 }
 
-/// What failed, told as a tool error or as a JSON-RPC error: either is a clear answer.
+/// The message of a tool error or of a JSON-RPC error: either is a clear answer.
 pub(crate) fn failure(response: &Value) -> &str {
     if response["error"].is_object() { rpc_error(response).1 } else { tool_error(response) }
 }
 
-/// Fails unless `text` names each of `words`.
+/// Fails unless `text` contains each of `words`.
 pub(crate) fn assert_names(text: &str, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "{word:?} is not in: {text}");
     }
 }
 
-/// The parameters of a request of 2026-07-28: `params` (an object's text) with the `_meta` that it wants.
+/// The parameters of a request of 2026-07-28: `params` (the text of an object) with the required `_meta`.
 pub(crate) fn stateless(params: &str) -> String {
     let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"sigward-tests","version":"1.0"},"io.modelcontextprotocol/clientCapabilities":{}}"#;
     let rest = params.strip_prefix('{').expect("an object");

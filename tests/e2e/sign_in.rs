@@ -1,4 +1,4 @@
-//! A profile that needs a sign-in: the person is sent there, and the call goes on.
+//! A profile that needs a sign-in: the user gets the URL, and the call continues afterwards.
 
 mod limits;
 
@@ -15,10 +15,10 @@ use crate::agent::SESSIONS;
 use crate::http::{Listening, data, lines};
 use crate::setup::{World, assert_names, connect, failure, own_uid, ping, stateless, text};
 
-/// What a client says that opens URLs for its user.
+/// The capabilities of a client that can open URLs for its user.
 const OPENS_URLS: &str = r#"{"elicitation":{"url":{}}}"#;
 
-/// A world with the profile `person`, whom nobody has signed in.
+/// A world with the profile `person`, which isn't signed in.
 async fn signed_out() -> (World, Aws) {
     let home = AwsHome::new();
     Aws::sign_in(&home, "person", "Developer");
@@ -49,7 +49,7 @@ async fn answer(client: &mut StdioClient, id: &Value, action: &str) {
 }
 
 #[tokio::test]
-async fn the_person_is_sent_once_and_every_call_goes_on() {
+async fn one_sign_in_is_requested_and_every_call_continues_after_it() {
     let (world, aws) = signed_out().await;
     let mut client = start(&world, &aws, &[]);
     client.initialize_as("2025-11-25", OPENS_URLS).await;
@@ -78,7 +78,7 @@ async fn the_person_is_sent_once_and_every_call_goes_on() {
 }
 
 #[tokio::test]
-async fn who_declines_isn_t_waited_for() {
+async fn a_declined_question_ends_the_call() {
     let (world, aws) = signed_out().await;
     let mut client = start(&world, &aws, &[]);
     client.initialize_as("2025-11-25", OPENS_URLS).await;
@@ -92,9 +92,9 @@ async fn who_declines_isn_t_waited_for() {
     assert_eq!(aws.issued(), []);
 }
 
-/// Clients of one listening proxy are different users: each is asked, and one that declines speaks for itself.
+/// Clients of one listening proxy are different users: each is asked, and declines only for itself.
 #[tokio::test]
-async fn each_client_asks_its_own_user() {
+async fn each_client_of_a_listening_proxy_asks_its_own_user() {
     let (world, aws) = signed_out().await;
     let mut command = world.private_proxy(&["dev", "person"], &["--listen", "127.0.0.1:0"]);
     command.envs(aws.environment());
@@ -133,9 +133,9 @@ async fn each_client_asks_its_own_user() {
     assert_names(text(&called), &["AWSReservedSSO_Developer"]);
 }
 
-/// A sign-in that AWS is slow to begin is begun once, and holds up no other profile.
+/// A sign-in that AWS is slow to start is started once, and delays no other profile.
 #[tokio::test]
-async fn a_sign_in_that_begins_slowly_holds_up_no_other_profile() {
+async fn a_sign_in_that_starts_slowly_delays_no_other_profile() {
     let (world, aws) = signed_out().await;
     let mut client = start(&world, &aws, &[]);
     client.initialize_as("2025-11-25", OPENS_URLS).await;
@@ -158,7 +158,7 @@ async fn a_sign_in_that_begins_slowly_holds_up_no_other_profile() {
 }
 
 #[tokio::test]
-async fn who_never_comes_isn_t_waited_for() {
+async fn a_sign_in_that_expires_or_is_declined_at_aws_ends_the_call() {
     let (world, aws) = signed_out().await;
     let mut client = start(&world, &aws, &[]);
     client.initialize_as("2025-11-25", OPENS_URLS).await;
@@ -173,7 +173,7 @@ async fn who_never_comes_isn_t_waited_for() {
 }
 
 #[tokio::test]
-async fn who_can_t_be_asked_is_told_the_command() {
+async fn the_error_for_a_client_that_cannot_open_urls_names_the_command() {
     let (world, aws) = signed_out().await;
     for (capabilities, options) in
         [("{}", &[][..]), (r#"{"elicitation":{}}"#, &[]), (OPENS_URLS, &["--no-sign-in"])]
@@ -188,7 +188,7 @@ async fn who_can_t_be_asked_is_told_the_command() {
 }
 
 #[tokio::test]
-async fn without_sessions_the_answer_asks_and_the_call_comes_again() {
+async fn without_sessions_the_response_asks_for_input_and_the_call_is_repeated() {
     let (world, aws) = signed_out().await;
     let mut client = start(&world, &aws, &[]);
     let able = |params: &str| {
@@ -222,9 +222,9 @@ async fn without_sessions_the_answer_asks_and_the_call_comes_again() {
     assert!(!sent[0].text().contains("sigward-sign-in"), "{}", sent[0].text());
 }
 
-/// A sign-in that only the AWS CLI can do: the person is told so, and what it leaves is picked up.
+/// Only the AWS CLI can do this sign-in: the error names its command, and the broker loads the result.
 #[tokio::test]
-async fn a_login_session_names_its_command() {
+async fn the_error_for_a_login_session_names_the_command_of_the_aws_cli() {
     let home = AwsHome::new();
     aws::login_session(&home, "person");
     let world = World::at_home(home, |builder| builder).await;
@@ -258,13 +258,13 @@ async fn a_login_session_names_its_command() {
     assert!(!unread.iter().any(|line| line.contains("elicitation/create")), "{unread:?}");
 }
 
-/// A broker that serves `person`, and where it records what it decides.
+/// A broker that serves `person`, and the path of its audit log.
 async fn broker(world: &World, aws: &Aws, login: bool) -> (Process, std::path::PathBuf) {
     let audit = world.directory.path().join("audit.jsonl");
     (broker_of(world, aws, login, &audit).await, audit)
 }
 
-/// The same with its record at `audit`.
+/// The same with its audit log at `audit`.
 async fn broker_of(world: &World, aws: &Aws, login: bool, audit: &std::path::Path) -> Process {
     let more = format!(
         "[[profile]]\nname = \"person\"\nendpoints = [\"upstream\"]\n[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\", \"person\"]\nlogin = {login}\n[audit]\nfile = {audit:?}\n",
@@ -278,7 +278,7 @@ async fn broker_of(world: &World, aws: &Aws, login: bool, audit: &std::path::Pat
     broker
 }
 
-/// `sigward-broker login PROFILE`: whether it succeeded, and what it wrote.
+/// `sigward-broker login PROFILE`: whether it succeeded, and its output.
 async fn login(world: &World, profile: &str) -> (bool, String) {
     let socket = format!("unix:{}", world.socket().display());
     let mut command = world.broker_command(&["login", profile, "--broker", &socket]);
@@ -297,7 +297,7 @@ fn records(path: &std::path::Path, action: &str) -> Vec<Value> {
     records.filter(|record| record["action"] == action).collect()
 }
 
-/// The token is dead, and the keys that it brought: nothing works but a sign-in, and after it everything does.
+/// The token and the keys from it are revoked: nothing works before a sign-in, and everything after it.
 #[tokio::test]
 async fn a_revoked_session_works_again_after_a_sign_in() {
     let home = AwsHome::new();
@@ -312,7 +312,7 @@ async fn a_revoked_session_works_again_after_a_sign_in() {
         assert_names(text(&called), &["AWSReservedSSO_Developer"]);
         let last = world.upstream.requests_of("tools/call").pop().unwrap();
         let key = last.signature.unwrap().key.access_key_id;
-        assert!(!used.contains(&key), "{sign_in}: the key of before was used again");
+        assert!(!used.contains(&key), "{sign_in}: the earlier key was used again");
         match sign_in {
             "of before" => {
                 end_session(&world.home, &aws, &key);
@@ -328,8 +328,8 @@ async fn a_revoked_session_works_again_after_a_sign_in() {
                 assert_names(&shown, &[DEVICE_URL, "ABCD-EFGH", "Signed in for person"]);
             }
             "by the broker" => {
-                // The forced load of the rejection before is less than ten seconds ago: the broker's own
-                // sight of the new token has to do.
+                // The rejection has forced a load less than ten seconds ago, so that the broker itself must notice the
+                // new token.
                 end_session(&world.home, &aws, &key);
                 aws.sign_in_again(&world.home);
                 broker.logged("changed: its credentials are reloaded").await;
@@ -353,13 +353,13 @@ async fn a_revoked_session_works_again_after_a_sign_in() {
     assert!(!records(&audit, "sign").is_empty());
 }
 
-/// The portal refuses the token, and AWS the key.
+/// Has the portal refuse the token, and AWS the key.
 pub(crate) fn end_session(home: &AwsHome, aws: &Aws, key: &str) {
     aws.revoke();
     home.keys().remove(key);
 }
 
-/// Waits until credentials of that generation of `person` are there.
+/// Waits until `person` has credentials of that generation.
 async fn fresh(
     broker: &mut sigward_proto::v1::broker_client::BrokerClient<tonic::transport::Channel>,
     generation: u64,
@@ -379,9 +379,9 @@ async fn fresh(
     deadline::within(seen, || "the new credentials don't come".to_owned()).await;
 }
 
-/// What a sign-in leaves is what other programs of the home look for: here botocore, which knows nothing of us.
+/// Other programs of the home find the token of a sign-in: here botocore, which is independent of Sigward.
 #[tokio::test]
-async fn the_token_of_a_sign_in_is_one_for_other_programs_too() {
+async fn other_programs_can_use_the_token_of_a_sign_in() {
     const SCRIPT: &str = "import botocore.session
 keys = botocore.session.Session(profile='person').get_credentials().get_frozen_credentials()
 print(keys.access_key)";
@@ -406,9 +406,9 @@ print(keys.access_key)";
     assert_names(&key.identity, &["AWSReservedSSO_Developer"]);
 }
 
-/// A sign-in that comes to nothing says why, and what to do, and leaves nothing behind.
+/// A failed sign-in reports the cause and what to do, and leaves no file.
 #[tokio::test]
-async fn who_declines_or_is_late_is_told_so() {
+async fn a_declined_or_expired_sign_in_is_reported() {
     let (world, aws) = signed_out().await;
     let (_broker, audit) = broker(&world, &aws, true).await;
     for (person, word) in [
@@ -420,13 +420,13 @@ async fn who_declines_or_is_late_is_told_so() {
         assert!(!good);
         assert_names(&shown, &[DEVICE_URL, word]);
     }
-    // A confined broker makes the directory when it starts.
+    // A confined broker creates the directory when it starts.
     let cache = world.home.path().join(".aws/sso/cache");
     let kept = || std::fs::read_dir(&cache).into_iter().flatten().count();
     assert_eq!(kept(), 0);
     aws.approve();
     assert!(login(&world, "person").await.0);
-    // Records come in their order: with that of a signature, those before it are there.
+    // Records are written in order: with that of a signature, all earlier ones are there.
     connect(&world.socket()).await.sign(ping(&world, "dev")).await.unwrap();
     let (begun, ended) = (records(&audit, "login"), records(&audit, "login_end"));
     let of: Vec<_> = begun.iter().map(|record| &record["id"]).collect();
@@ -443,7 +443,7 @@ async fn who_declines_or_is_late_is_told_so() {
 }
 
 #[tokio::test]
-async fn who_may_not_sign_in_is_refused_and_recorded() {
+async fn a_sign_in_without_permission_is_refused_and_recorded() {
     let (world, aws) = signed_out().await;
     let (_broker, audit) = broker(&world, &aws, false).await;
     let (good, shown) = login(&world, "person").await;

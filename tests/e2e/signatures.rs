@@ -1,5 +1,5 @@
-//! The broker's signatures against botocore's, for generated requests: two implementations that know nothing of each
-//! other agree on every one.
+//! The broker's signatures compared with botocore's, for generated requests: two independent implementations agree on
+//! every one.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::dice::Dice;
 use crate::setup::{World, connect, own_uid, text};
 
-/// How many requests are generated.
+/// The number of generated requests.
 const REQUESTS: usize = 400;
 
 /// URL, service and region of the endpoints: every form of host, and paths that need care.
@@ -85,7 +85,7 @@ fn headers(dice: &mut Dice) -> Vec<(String, String)> {
             continue;
         }
         let length = dice.roll(longest) + 1;
-        // Spaces at the ends and runs of them are refused: they are not the same before and after a signature.
+        // Outer and repeated spaces are refused, since canonical values have none.
         let value = dice.text(letters, length);
         let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
         if !value.is_empty() {
@@ -100,7 +100,7 @@ fn headers(dice: &mut Dice) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn every_signature_is_botocore_s() {
+async fn every_signature_equals_botocore_s() {
     let world = World::new().await;
     let mut config = format!(
         "[listen]\nunix = {:?}\n[aws]\nconfig_file = {:?}\ncredentials_file = {:?}\n[audit]\nfile = \"/dev/null\"\n",
@@ -223,7 +223,7 @@ async fn botocore(cases: &Value) -> Vec<Value> {
 
 /// SigV4a, for one signature that is valid in several regions: the server verifies it with a key that it derives itself.
 #[tokio::test]
-async fn a_set_of_regions_is_signed_for() {
+async fn sigv4a_signs_for_a_set_of_regions() {
     for (option, toml) in
         [("*", "\"*\""), ("us-east-1,eu-west-1", "[\"us-east-1\", \"eu-west-1\"]")]
     {
@@ -234,7 +234,7 @@ async fn a_set_of_regions_is_signed_for() {
             let called = client.call("whoami", &format!(r#"{{"aws_profile":"{profile}"}}"#)).await;
             assert!(text(&called).contains(world.home.identity(profile)), "{called:?}");
         }
-        // One that is shared.
+        // A shared broker.
         let config = world
             .configuration("")
             .replace(&format!("region = \"{REGION}\""), &format!("region = {toml}"));

@@ -1,4 +1,4 @@
-//! Where keys come from: each kind of profile, end to end, to the identity that the server verifies.
+//! Each kind of profile, from the source of its keys to the identity that the server verifies.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ async fn whoami(client: &mut StdioClient, profile: &str) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn a_role_by_source_profile() {
+async fn a_role_is_assumed_from_its_source_profile() {
     let home = AwsHome::new();
     home.role("reader", "dev", "arn:aws:iam::123456789012:role/Reader");
     let world = World::at_home(home, |builder| builder).await;
@@ -48,7 +48,7 @@ async fn a_role_by_source_profile() {
 }
 
 #[tokio::test]
-async fn a_role_over_two_hops() {
+async fn a_role_is_assumed_over_two_hops() {
     let home = AwsHome::new();
     home.role("first", "staging", "arn:aws:iam::123456789012:role/First");
     home.role("second", "first", "arn:aws:iam::210987654321:role/Second");
@@ -62,9 +62,9 @@ async fn a_role_over_two_hops() {
     assert_names(&callers[1], &[":assumed-role/First/"]);
 }
 
-/// What AWS does when a session was revoked: the key is new, the call is signed once more, nobody notices.
+/// AWS refuses the key of a revoked session: the broker loads a new key, and the call is signed again unnoticed.
 #[tokio::test]
-async fn a_refused_signature_is_made_again_with_a_fresh_key() {
+async fn a_refused_signature_is_replaced_by_one_with_a_new_key() {
     let home = AwsHome::new();
     home.role("reader", "dev", "arn:aws:iam::123456789012:role/Reader");
     let world = World::at_home(home, |builder| builder).await;
@@ -73,7 +73,7 @@ async fn a_refused_signature_is_made_again_with_a_fresh_key() {
     text(&whoami(&mut client, "reader").await);
     let before = world.upstream.requests_of("tools/call").remove(0);
 
-    // The call must meet the refusal, not the stream of the session that was just opened.
+    // The refusal must hit the call, not the stream of the session that was just opened.
     let reader = before.identity();
     let stream = |request: &Received| request.http_method == "GET" && request.identity() == reader;
     world.upstream.expect("the stream of the new session", stream).await;
@@ -81,30 +81,30 @@ async fn a_refused_signature_is_made_again_with_a_fresh_key() {
     let called = whoami(&mut client, "reader").await;
     assert_names(text(&called), &[":assumed-role/Reader/sigward-tests"]);
     let calls = world.upstream.requests_of("tools/call");
-    assert_eq!(calls.len(), 3, "one call, one refused, the same once more");
+    assert_eq!(calls.len(), 3, "one call, one that is refused, and its resend");
     let key = |number: usize| calls[number].signature.as_ref().unwrap().key.access_key_id.clone();
     assert_eq!(key(1), key(0));
-    assert_ne!(key(2), key(1), "with the key of another load");
+    assert_ne!(key(2), key(1), "with a newly loaded key");
     assert_eq!(calls[2].body, calls[1].body);
     assert_eq!(aws.issued().len(), 2);
 }
 
 #[tokio::test]
-async fn a_role_that_sts_refuses() {
+async fn a_role_that_sts_refuses_is_an_error() {
     let home = AwsHome::new();
     home.role("reader", "dev", "arn:aws:iam::123456789012:role/Reader");
     let world = World::at_home(home, |builder| builder).await;
-    // An STS that knows nobody.
+    // An STS that knows no key.
     let aws = Aws::start(sigward_tests::keys::KeyTable::default()).await;
     let mut client = client(&world, &aws, "reader").await;
     let refused = whoami(&mut client, "reader").await;
     assert_names(failure(&refused), &["reader"]);
     let called = whoami(&mut client, "dev").await;
-    assert_eq!(text(&called), world.home.identity("dev"), "the session goes on");
+    assert_eq!(text(&called), world.home.identity("dev"), "the session is still usable");
 }
 
 #[tokio::test]
-async fn a_web_identity() {
+async fn a_web_identity_gets_its_role() {
     let home = AwsHome::new();
     let token = home.path().join("token");
     std::fs::write(&token, sigward_tests::aws::WEB_IDENTITY_TOKEN).unwrap();
@@ -121,7 +121,7 @@ async fn a_web_identity() {
 }
 
 #[tokio::test]
-async fn a_credential_process() {
+async fn a_credential_process_provides_the_keys() {
     let mut home = AwsHome::new();
     let key = Key::role("FromProcess", "p");
     home.process("tool", &key);
@@ -137,20 +137,20 @@ async fn a_credential_process() {
     assert_names(failure(&refused), &["broken"]);
 }
 
-/// Waits for the end of the process whose id a program wrote down.
+/// Waits until the process whose id is in the file has ended.
 async fn gone(pid: &Path) {
     let pid = std::fs::read_to_string(pid).unwrap();
     let gone = async {
-        // A zombie is: whoever inherits it may take its time.
+        // A zombie has ended: its new parent may reap it later.
         let stat = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
         while stat().is_ok_and(|stat| !stat.contains(") Z ")) {
             tokio::task::yield_now().await;
         }
     };
-    deadline::within(gone, || "it lives on".to_owned()).await;
+    deadline::within(gone, || "the process still runs".to_owned()).await;
 }
 
-/// A broker that ends ends the programs that it runs.
+/// A broker that stops also stops the programs that it runs.
 #[tokio::test]
 async fn a_credential_process_ends_with_the_broker() {
     let home = AwsHome::new();
@@ -176,17 +176,17 @@ async fn a_credential_process_ends_with_the_broker() {
         }
     };
     deadline::within(started, || "the program isn't run".to_owned()).await;
-    // Whoever waits for a signature would be waited for.
+    // The broker would wait for a caller that waits for a signature.
     waiting.abort();
     broker.signal(Signal::TERM);
     assert!(broker.ended().await.0.success());
     gone(&pid).await;
 }
 
-/// A program that reads what isn't its own, tells its secret to standard error, and leaves somebody behind: the session
-/// goes on, and nobody hears of it.
+/// A program that reads the proxy's input, writes its secret to standard error and leaves a process behind: the session
+/// stays usable, and the secret isn't logged.
 #[tokio::test]
-async fn a_credential_process_that_behaves_badly() {
+async fn a_misbehaving_credential_process_does_no_harm() {
     let home = AwsHome::new();
     let key = Key::role("FromProcess", "p");
     home.keys().insert(key.clone());
@@ -215,7 +215,7 @@ async fn a_credential_process_that_behaves_badly() {
 }
 
 #[tokio::test]
-async fn identity_center() {
+async fn identity_center_provides_the_keys() {
     let home = AwsHome::new();
     Aws::sign_in(&home, "person", "Developer");
     let world = World::at_home(home, |builder| builder).await;
@@ -227,7 +227,7 @@ async fn identity_center() {
 }
 
 #[tokio::test]
-async fn identity_center_without_a_sign_in_says_what_to_do() {
+async fn identity_center_without_a_sign_in_names_the_command() {
     let home = AwsHome::new();
     Aws::sign_in(&home, "person", "Developer");
     std::fs::remove_dir_all(home.path().join(".aws/sso")).unwrap();
@@ -240,7 +240,7 @@ async fn identity_center_without_a_sign_in_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_profile_that_is_not_there() {
+async fn an_unknown_profile_is_named_in_the_error() {
     let world = World::new().await;
     let aws = Aws::start(world.home.keys()).await;
     let mut client = client(&world, &aws, "misspelt").await;

@@ -1,4 +1,4 @@
-//! Standard input and output of every kind that hosts give, and what a host finds afterwards.
+//! Standard input and output of every kind that hosts provide, and their state afterwards.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -13,12 +13,12 @@ use sigward_tests::processes::Process;
 
 use crate::setup::World;
 
-/// Answered by the proxy itself.
+/// A request that the proxy answers itself.
 const REFUSED: &str = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":5}\n";
 const INITIALIZE: &str = "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-11-25\",\"capabilities\":{},\"clientInfo\":{\"name\":\"t\",\"version\":\"1\"}}}\n";
 
-/// The client's end and the one that the proxy inherits, for both directions. All are closed in other
-/// processes: one that held the client's end would keep the proxy from seeing it close.
+/// The client's ends and those that the proxy inherits, for both directions. All are close-on-exec: in another process,
+/// a client's end would keep the proxy from seeing it close.
 struct Ends {
     ours: [OwnedFd; 2],
     theirs: [OwnedFd; 2],
@@ -30,7 +30,7 @@ fn pipes() -> Ends {
     Ends { ours: [to, from], theirs: [input, output] }
 }
 
-/// One pair for both directions, as Node makes them for a `stdio` of 'pipe', but for the second pair.
+/// One pair for both directions. For a `stdio` of 'pipe', Node makes two such pairs.
 fn socket_pair() -> Ends {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let copies = (ours.try_clone().unwrap(), theirs.try_clone().unwrap());
@@ -59,7 +59,7 @@ async fn requests_are_answered_over_pipes_socket_pairs_and_terminals() {
     for (kind, Ends { ours: [to, from], theirs }) in
         [("pipes", pipes()), ("a socket pair", socket_pair()), ("a terminal", terminal())]
     {
-        // What the host keeps: the same descriptions that the proxy has.
+        // The host keeps descriptors of the same open files that the proxy has.
         let [input, output] = theirs.each_ref().map(|fd| fd.try_clone().unwrap());
         let mut command = world.private_proxy(&["dev"], &[]);
         command.stdin(Stdio::from(theirs[0].try_clone().unwrap()));
@@ -73,7 +73,7 @@ async fn requests_are_answered_over_pipes_socket_pairs_and_terminals() {
                 to.write_all(request.as_bytes()).unwrap();
                 answers.push(lines.next().unwrap().unwrap());
             }
-            // The client stays until the flags have been looked at.
+            // The client stays until the flags are checked.
             (answers, to, lines)
         });
         let (answers, to, lines) =

@@ -1,4 +1,4 @@
-//! Standard error that nobody reads: a supervisor that stalls, an MCP client that never looks at its child's errors.
+//! Standard error that isn't read: by a supervisor that stalls, or by an MCP client that ignores its child's errors.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tonic_types::StatusExt as _;
 use crate::metrics::get;
 use crate::setup::{World, connect, own_uid};
 
-/// What the contract says, and as much again for a busy machine; a drain that hung would take 10 s.
+/// The promise of the contract, doubled for a busy machine; a drain that hangs would take 10 s.
 const END: Duration = Duration::from_secs(4);
 
 /// More than a pipe holds, in lines of the log or in records; fewer than a user may have in progress.
@@ -29,7 +29,7 @@ const MANY: usize = 450;
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// A broker whose standard error was read as far as "listening", and isn't from then on.
+/// A broker whose standard error is read as far as "listening", and no further.
 async fn unread(world: &World, more: &str) -> (Child, BufReader<ChildStderr>) {
     let rule = format!(
         "[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\"]\nendpoints = [\"upstream\"]\n{more}",
@@ -75,13 +75,13 @@ async fn ends_in_time(broker: &mut Child) {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_stops_nothing() {
+async fn an_unread_log_blocks_nothing() {
     let world = World::new().await;
     let audit = format!("[audit]\nfile = {:?}", world.directory.path().join("audit.jsonl"));
     let (mut broker, errors) = unread(&world, &audit).await;
     let client = connect(&world.socket()).await;
     for _ in 0..4 {
-        // Each denial is a line.
+        // Each denial is a line of the log.
         let denied = (0..MANY).map(|_| sign(client.clone(), request(&world, "prod")));
         let denied = futures_util::future::join_all(denied);
         let denied = deadline::within(denied, || "calls aren't answered".to_owned()).await;
@@ -93,9 +93,9 @@ async fn a_log_that_nobody_reads_stops_nothing() {
     drop(errors);
 }
 
-/// With the records there too: what can't be recorded isn't signed, and all else goes on.
+/// With the audit records there too: nothing is signed without a record, and all else is served.
 #[tokio::test]
-async fn records_that_nobody_reads_stop_signatures_alone() {
+async fn unread_audit_records_block_only_signatures() {
     let world = World::new().await;
     let (mut broker, mut errors) = unread(&world, "[metrics]\nlisten = \"127.0.0.1:0\"").await;
     let mut line = String::new();
@@ -122,7 +122,7 @@ async fn records_that_nobody_reads_stop_signatures_alone() {
             })
         }));
     }
-    // All have come, and more than the pipe holds, so that some are in progress for good.
+    // All calls have arrived, more than the pipe has room for, so that some stay in progress.
     let all_came = async {
         loop {
             let metrics = get(&address, "/metrics").await;
@@ -151,7 +151,7 @@ async fn records_that_nobody_reads_stop_signatures_alone() {
 }
 
 #[tokio::test]
-async fn lines_of_json_say_which_call_they_are_about() {
+async fn json_log_lines_identify_their_call() {
     let world = World::new().await;
     let rule = format!(
         "[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\"]\nendpoints = [\"upstream\"]\n[audit]\nfile = {:?}",
@@ -178,9 +178,9 @@ async fn lines_of_json_say_which_call_they_are_about() {
     let peer = format!("uid:{}", own_uid());
     assert_eq!((&denied["level"], &denied["peer"]), (&"INFO".into(), &peer.into()));
     let last = lines.iter().rfind(|line| line["message"] == "denied").unwrap();
-    let (stranger, call) = (&denied["sign"], &last["sign"]);
-    assert!(stranger["id"].is_string() && stranger["profile"].is_null(), "{errors}");
+    let (first, call) = (&denied["sign"], &last["sign"]);
+    assert!(first["id"].is_string() && first["profile"].is_null(), "{errors}");
     assert_eq!((&call["profile"], &call["endpoint"]), (&"dev".into(), &"upstream".into()));
     assert_eq!(call["traceparent"], TRACE, "{errors}");
-    assert_eq!(lines.last().unwrap()["message"], "stopped", "the last line is written: {errors}");
+    assert_eq!(lines.last().unwrap()["message"], "stopped", "the last line is missing: {errors}");
 }

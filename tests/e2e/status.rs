@@ -1,4 +1,4 @@
-//! `status` of a running broker, once and watching: whose identity each profile is, in a pipe and on a terminal.
+//! `status` of a running broker, once and with `--watch`: the identity of each profile, in a pipe and on a terminal.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -22,7 +22,7 @@ use crate::pace::broker::{configuration, metrics_address, until_waiting};
 use crate::setup::{THREE, World, assert_names, connect, own_uid, ping, text};
 use crate::tls::scene::{AGENT, Scene, reason, rule};
 
-/// A broker that asks AWS whose its keys are.
+/// A broker that asks AWS for the identity of its keys.
 pub(crate) async fn broker(world: &World, aws: &Aws) -> Process {
     let rule = format!(
         "[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\", \"staging\"]\nendpoints = [\"upstream\"]\n",
@@ -50,7 +50,7 @@ async fn use_dev(world: &World) {
 }
 
 #[tokio::test]
-async fn the_table_and_json_say_whose_identity_it_is() {
+async fn the_table_and_json_show_the_identity_of_each_profile() {
     let world = World::new().await;
     let aws = Aws::start(world.home.keys()).await;
     let broker = broker(&world, &aws).await;
@@ -61,12 +61,12 @@ async fn the_table_and_json_say_whose_identity_it_is() {
 
     use_dev(&world).await;
     let identity = world.home.identity("dev");
-    let told = async {
+    let shown = async {
         loop {
-            let line = lines.next_line().await.unwrap().expect("the broker goes on");
+            let line = lines.next_line().await.unwrap().expect("the broker still runs");
             let answer: Value = serde_json::from_str(&line).unwrap();
             let (dev, staging) = (&answer["profiles"][0], &answer["profiles"][1]);
-            assert_eq!(staging["identity_arn"], "", "nobody has used it");
+            assert_eq!(staging["identity_arn"], "", "staging wasn't used");
             if dev["identity_arn"] == identity {
                 assert_eq!(
                     (&dev["state"], &dev["source"]),
@@ -76,7 +76,7 @@ async fn the_table_and_json_say_whose_identity_it_is() {
             }
         }
     };
-    deadline::within(told, || "the identity is never told".to_owned()).await;
+    deadline::within(shown, || "the identity is never shown".to_owned()).await;
     let asked = aws.issued();
     assert_eq!((asked.len(), asked[0].action.as_str()), (1, "GetCallerIdentity"), "{asked:?}");
 
@@ -86,16 +86,17 @@ async fn the_table_and_json_say_whose_identity_it_is() {
     assert_names(row, &["static keys", "fresh", &world.home.key("dev").account, "user/dev"]);
     assert_names(table.lines().next().unwrap(), &["ACCOUNT", "IDENTITY", "TIME LEFT"]);
 
-    // It ends with the broker.
+    // `status --watch` ends with the broker.
     broker.signal(Signal::TERM);
-    let ended = deadline::within(watching.wait(), || "status goes on without a broker".to_owned());
+    let ended =
+        deadline::within(watching.wait(), || "status still runs without a broker".to_owned());
     assert!(ended.await.unwrap().success());
 }
 
-/// Whoever operates the broker sees all profiles, and who asks for them, by certificate or by user. No rule is needed for
-/// that. Whoever only asks sees neither.
+/// The broker's operator sees all profiles, and all callers by certificate or by user, without a rule. A caller sees
+/// neither.
 #[tokio::test]
-async fn an_operator_sees_who_asks_and_a_workload_does_not() {
+async fn the_operator_sees_all_callers_and_a_workload_does_not() {
     let scene = Scene::new(&rule("spiffe_id", AGENT)).await;
     let agent = scene.authority.workload(AGENT);
     let mut client = scene.client(&agent).await.unwrap();
@@ -110,7 +111,7 @@ async fn an_operator_sees_who_asks_and_a_workload_does_not() {
     let table = String::from_utf8(table.stdout).unwrap();
     let rows: Vec<Vec<&str>> =
         table.lines().map(|line| line.split_whitespace().collect()).collect();
-    // Whoever asks without a rule is none of them.
+    // A caller without a rule, like `status` itself, isn't listed.
     let callers = rows.iter().skip_while(|row| row.first() != Some(&"CALLER"));
     let callers: Vec<_> = callers.map(Vec::as_slice).collect();
     let expected = [["CALLER", "CONNECTIONS", "CALLS"], [AGENT, "2", "1"]];
@@ -127,7 +128,7 @@ async fn an_operator_sees_who_asks_and_a_workload_does_not() {
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.get_details_error_info().is_none(), "{refused:?}");
     assert_names(refused.message(), &["only for the broker's own user"]);
-    // What is no overview still takes a rule.
+    // Everything but an overview still needs a rule.
     let refused = connect(&scene.world.socket()).await.list_profiles(ListProfilesRequest {}).await;
     assert_eq!(reason(&refused.unwrap_err()), "PEER_NOT_ALLOWED");
     let stranger = scene.authority.workload("spiffe://test.example/ns/x/sa/other");
@@ -139,7 +140,7 @@ async fn an_operator_sees_who_asks_and_a_workload_does_not() {
 
 /// The same commands over TLS, with the options of the proxy.
 #[tokio::test]
-async fn a_broker_over_tls_says_what_it_says_to_this_certificate() {
+async fn status_and_health_over_tls_show_what_the_certificate_permits() {
     let scene = Scene::new(&rule("spiffe_id", AGENT)).await;
     let ask = async |command: &str, issued: &Issued, more: &[&str]| {
         scene.write_agent(issued);
@@ -160,14 +161,14 @@ async fn a_broker_over_tls_says_what_it_says_to_this_certificate() {
     let (good, table) = ask("status", &agent, &by_name).await;
     assert!(good, "{table}");
     let profiles: Vec<_> = table.lines().map(|line| line.split("  ").next().unwrap()).collect();
-    assert_eq!(profiles, ["PROFILE", "dev"], "its own, and no callers: {table}");
+    assert_eq!(profiles, ["PROFILE", "dev"], "only its own profile, and no callers: {table}");
     let (good, text) = ask("health", &agent, &by_name).await;
     assert!(good && text.is_empty(), "{text}");
 
     let stranger = scene.authority.workload("spiffe://test.example/ns/x/sa/other");
     let (good, text) = ask("status", &stranger, &by_name).await;
     assert!(!good && text.contains("no rule matches this peer"), "{text}");
-    // Whoever vouches for the broker doesn't say that it is the one that was meant.
+    // A certificate of the right authority isn't enough: the broker's name must match.
     for name in [AGENT, "broker.test.example"] {
         let (good, text) = ask("status", &agent, &["--broker-name", name]).await;
         assert!(!good, "{name}: {text}");
@@ -176,26 +177,26 @@ async fn a_broker_over_tls_says_what_it_says_to_this_certificate() {
     let (good, text) = ask("status", &Workloads::new().workload(AGENT), &by_name).await;
     assert!(!good, "{text}");
     assert_names(&text, &["it refuses --broker-cert", "client_ca"]);
-    // Half of it is an error before anything is asked.
+    // An incomplete set of options is an error before any connection.
     let mut half = scene.world.broker_command(&["status", "--broker", "https://127.0.0.1:1"]);
     let output = half.output().await.unwrap();
     assert!(!output.status.success());
     assert_names(&String::from_utf8_lossy(&output.stderr), &["needs --broker-cert FILE"]);
 }
 
-/// What fails while the keys of before still sign is told too, until it is over.
+/// An error while the previous keys still sign is shown until it is resolved.
 #[tokio::test]
-async fn the_last_error_of_a_profile_that_still_signs() {
+async fn the_last_error_of_a_profile_that_still_signs_is_shown() {
     let world = World::new().await;
     let aws = Aws::start(world.home.keys()).await;
     let _broker = broker(&world, &aws).await;
     use_dev(&world).await;
     let mut watching = status(&world, &["--json", "--watch"]).spawn().unwrap();
     let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
-    let mut told = async |state: &str, error: &str| {
-        let told = async {
+    let mut shown = async |state: &str, error: &str| {
+        let shown = async {
             loop {
-                let line = lines.next_line().await.unwrap().expect("the broker goes on");
+                let line = lines.next_line().await.unwrap().expect("the broker still runs");
                 let answer: Value = serde_json::from_str(&line).unwrap();
                 let dev = &answer["profiles"][0];
                 if (&dev["state"], &dev["last_error"]) == (&state.into(), &error.into()) {
@@ -204,23 +205,23 @@ async fn the_last_error_of_a_profile_that_still_signs() {
                 }
             }
         };
-        deadline::within(told, || format!("{state} {error:?} is never told")).await;
+        deadline::within(shown, || format!("{state} {error:?} is never shown")).await;
     };
-    told("fresh", "").await;
+    shown("fresh", "").await;
     let file = world.home.credentials_file();
     let good = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, good.replace("aws_secret_access_key", "aws_secret")).unwrap();
-    told("degraded", "PROFILE_MISCONFIGURED").await;
+    shown("degraded", "PROFILE_MISCONFIGURED").await;
     use_dev(&world).await;
     let table = status(&world, &[]).output().await.unwrap();
     let table = String::from_utf8(table.stdout).unwrap();
     let row = table.lines().find(|line| line.starts_with("dev")).unwrap();
     assert_names(row, &["degraded", "is misconfigured"]);
     std::fs::write(&file, good).unwrap();
-    told("fresh", "").await;
+    shown("fresh", "").await;
 }
 
-/// What a terminal shows, read by a thread until its other end is closed.
+/// A terminal and its output, which a thread reads until the other end is closed.
 fn terminal() -> (Stdio, mpsc::UnboundedReceiver<String>) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
@@ -230,7 +231,7 @@ fn terminal() -> (Stdio, mpsc::UnboundedReceiver<String>) {
     let (shown, frames) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         let (mut master, mut bytes) = (File::from(master), vec![0; 8192]);
-        // A terminal that nobody writes to any more is an error, not an end.
+        // Reading a terminal without a writer is an error, not an end of file.
         while let Ok(count @ 1..) = master.read(&mut bytes) {
             if shown.send(String::from_utf8_lossy(&bytes[..count]).into_owned()).is_err() {
                 return;
@@ -240,14 +241,14 @@ fn terminal() -> (Stdio, mpsc::UnboundedReceiver<String>) {
     (slave.into(), frames)
 }
 
-/// All that a terminal has shown.
+/// The whole output of a terminal.
 struct Screen {
     frames: mpsc::UnboundedReceiver<String>,
     text: String,
 }
 
 impl Screen {
-    /// Waits until it shows what is wanted; answers all of it.
+    /// Waits until the output satisfies `reached`, and returns all of it.
     async fn until(&mut self, reached: impl Fn(&str) -> bool) -> String {
         let shown = async {
             while !reached(&self.text) {
@@ -260,7 +261,7 @@ impl Screen {
 }
 
 #[tokio::test]
-async fn a_terminal_is_drawn_again() {
+async fn a_watch_on_a_terminal_redraws_the_screen() {
     const HOME: &str = "\u{1b}[H\u{1b}[J";
     let world = World::new().await;
     let aws = Aws::start(world.home.keys()).await;
@@ -269,25 +270,26 @@ async fn a_terminal_is_drawn_again() {
     let mut watching = status(&world, &["--watch"]).stdout(stdout).spawn().unwrap();
 
     let mut screen = Screen { frames, text: String::new() };
-    // Nothing happens, and yet the time that is left is shown anew.
+    // Even without a change, the time left is updated.
     let drawn = screen.until(|screen| screen.matches(HOME).count() >= 3).await;
     assert!(drawn.starts_with(HOME), "{drawn:?}");
     for frame in drawn.split(HOME).skip(1).take(2) {
         assert_names(frame, &["PROFILE", "dev", "staging", "unloaded"]);
     }
     use_dev(&world).await;
-    let told = |screen: &str| screen.rsplit(HOME).next().is_some_and(|it| it.contains("user/dev"));
-    let all = screen.until(told).await;
+    let shows = |screen: &str| screen.rsplit(HOME).next().is_some_and(|it| it.contains("user/dev"));
+    let all = screen.until(shows).await;
     assert_names(all.rsplit(HOME).next().unwrap(), &["fresh", &world.home.key("dev").account]);
     assert_no_canary("the terminal", &all);
     broker.signal(Signal::TERM);
-    let ended = deadline::within(watching.wait(), || "status goes on without a broker".to_owned());
+    let ended =
+        deadline::within(watching.wait(), || "status still runs without a broker".to_owned());
     assert!(ended.await.unwrap().success());
 }
 
-/// How an endpoint is paced changes all the time: whoever watches sees it for as long as it lasts, and not only its begin.
+/// The pace of an endpoint changes all the time: a watch shows it as long as it lasts, not only its beginning.
 #[tokio::test]
-async fn a_watch_shows_how_an_endpoint_is_paced_while_it_is() {
+async fn a_watch_shows_the_pace_of_an_endpoint_as_long_as_it_lasts() {
     let world = World::new().await;
     let pace = "pace = { in_flight = 1, wait = \"2m\" }";
     let broker = world.broker(&configuration(&world, pace)).await;
@@ -297,7 +299,7 @@ async fn a_watch_shows_how_an_endpoint_is_paced_while_it_is() {
     let mut shows = async |waiting: u32, in_flight: u32| {
         let shown = async {
             loop {
-                let line = lines.next_line().await.unwrap().expect("the broker goes on");
+                let line = lines.next_line().await.unwrap().expect("the broker still runs");
                 let answer: Value = serde_json::from_str(&line).unwrap();
                 let paced = &answer["profiles"][0]["paced"];
                 if paced.as_array().unwrap().is_empty() {
@@ -322,7 +324,7 @@ async fn a_watch_shows_how_an_endpoint_is_paced_while_it_is() {
     let waits = tokio::spawn(async move { asking.sign(request).await });
     until_waiting(&metrics, 1).await;
     shows(1, 1).await;
-    // Nobody is paced any more, and that is shown, too.
+    // The end of the pace is shown, too.
     world.write("broker.toml", &configuration(&world, ""));
     waits.await.unwrap().expect("there is no pace");
     other.sign(ping(&world, "dev")).await.unwrap();

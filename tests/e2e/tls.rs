@@ -1,5 +1,5 @@
-//! A broker over TLS: who comes in by which certificate, and what a proxy makes of it. The attacks are tried on the real
-//! binary, each beside a caller who is let in.
+//! A broker over TLS: which certificate gets which access, and how a proxy uses it. The attacks run against the real
+//! binary, each beside a caller that has access.
 
 mod attacks;
 mod handshakes;
@@ -18,7 +18,7 @@ use crate::metrics::get;
 use crate::setup::{assert_names, connect, failure, own_uid, ping, text};
 
 #[tokio::test]
-async fn a_workload_is_told_by_its_id_and_named_everywhere() {
+async fn a_workload_is_identified_by_its_id_in_metrics_log_and_audit() {
     let metrics = "[metrics]\nlisten = \"127.0.0.1:0\"\n";
     let scene = Scene::new(&format!(
         "{metrics}{}",
@@ -41,7 +41,7 @@ async fn a_workload_is_told_by_its_id_and_named_everywhere() {
         &["\nsigward_tls_files_rejected 0\n", "sigward_tls_certificate_expiry_timestamp_seconds "],
     );
 
-    // Its neighbour has a certificate as good, and no rule.
+    // Its neighbour has a valid certificate too, but no rule.
     let other = scene.authority.workload("spiffe://test.example/ns/x/sa/other");
     let refused = scene.initialize(&other, &["dev"]).await;
     assert_names(failure(&refused), &["[[rule]]", "spiffe_id"]);
@@ -62,12 +62,12 @@ async fn a_workload_is_told_by_its_id_and_named_everywhere() {
 }
 
 #[tokio::test]
-async fn a_machine_is_told_by_its_dns_name() {
+async fn a_machine_is_identified_by_its_dns_name() {
     let scene = Scene::new(&rule("dns", "agent.test.example")).await;
     let machine = scene.authority.issue(&[dns("other.test.example"), dns("Agent.test.example")]);
     let mut client = scene.client(&machine).await.unwrap();
     client.sign(ping(&scene.world, "dev")).await.unwrap();
-    // Another name; a wildcard that covers it; and a workload with that name beside its id.
+    // Another name; a wildcard that covers it; and a workload that has that name in addition to its id.
     for names in [
         vec![dns("agent2.test.example")],
         vec![dns("x.agent.test.example"), dns("*.test.example")],
@@ -85,9 +85,9 @@ async fn a_machine_is_told_by_its_dns_name() {
     );
 }
 
-/// Whoever is let in by one door isn't by the other.
+/// A peer that is permitted over TLS isn't over the socket, and vice versa.
 #[tokio::test]
-async fn a_rule_is_about_one_kind_of_peer() {
+async fn a_rule_applies_to_one_kind_of_peer() {
     let of_user = format!("[[rule]]\npeer = {{ uid = {} }}\nprofiles = [\"dev\"]\n", own_uid());
     for (rules, over_unix, over_tls) in [
         (rule("spiffe_id", AGENT), false, true),
@@ -113,9 +113,9 @@ async fn a_rule_is_about_one_kind_of_peer() {
     }
 }
 
-/// A stranger with a certificate is told so, and gets no further: not even to ask what there is.
+/// A peer with a certificate but without a rule gets an error even for the list of profiles, and is disconnected.
 #[tokio::test]
-async fn a_stranger_is_closed_after_a_moment() {
+async fn a_peer_without_a_rule_is_disconnected_soon() {
     let scene = Scene::new(&rule("spiffe_id", AGENT)).await;
     let stranger = scene.authority.workload("spiffe://test.example/stranger");
     let mut client = scene.client(&stranger).await.unwrap();
@@ -126,8 +126,8 @@ async fn a_stranger_is_closed_after_a_moment() {
             == Code::PermissionDenied
         {}
     };
-    sigward_tests::deadline::within(closed, || "a stranger stays connected".to_owned()).await;
-    // At most a few at a time; the one that a rule matches isn't kept out by them.
+    sigward_tests::deadline::within(closed, || "the peer stays connected".to_owned()).await;
+    // Only a few such peers may be connected, and they don't keep out a peer with a rule.
     let mut strangers = Vec::new();
     for _ in 0..40 {
         strangers.push(scene.client(&stranger).await);
@@ -137,7 +137,7 @@ async fn a_stranger_is_closed_after_a_moment() {
 }
 
 #[tokio::test]
-async fn explain_and_check_know_certificates() {
+async fn explain_and_check_support_certificates() {
     let scene = Scene::new(&rule("spiffe_id", "spiffe://test.example/ns/*/sa/agent")).await;
     let config = scene.world.directory.path().join("broker.toml");
     let run = async |arguments: &[&str]| {
@@ -146,27 +146,27 @@ async fn explain_and_check_know_certificates() {
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8(text).unwrap())
     };
-    let (good, said) = run(&["explain", "--spiffe-id", AGENT, "--profile", "dev"]).await;
-    assert!(good, "{said}");
-    assert_names(&said, &["Permitted by \"agents\""]);
+    let (good, shown) = run(&["explain", "--spiffe-id", AGENT, "--profile", "dev"]).await;
+    assert!(good, "{shown}");
+    assert_names(&shown, &["Permitted by \"agents\""]);
     for caller in [
         ["--spiffe-id", "spiffe://test.example/x"],
         ["--dns", "agent.test.example"],
         ["--uid", "0"],
     ] {
-        let (good, said) = run(&[&["explain", "--profile", "dev"][..], &caller].concat()).await;
-        assert!(!good, "{said}");
-        assert_names(&said, &["PEER_NOT_ALLOWED"]);
+        let (good, shown) = run(&[&["explain", "--profile", "dev"][..], &caller].concat()).await;
+        assert!(!good, "{shown}");
+        assert_names(&shown, &["PEER_NOT_ALLOWED"]);
     }
-    let (good, said) = run(&["explain", "--profile", "dev", "--uid", "0", "--dns", "a"]).await;
-    assert!(!good && said.contains("--dns"), "{said}");
-    let (good, said) = run(&["explain", "--profile", "dev", "--spiffe-id", "spiffe://x"]).await;
-    assert!(!good && said.contains("no path"), "{said}");
+    let (good, shown) = run(&["explain", "--profile", "dev", "--uid", "0", "--dns", "a"]).await;
+    assert!(!good && shown.contains("--dns"), "{shown}");
+    let (good, shown) = run(&["explain", "--profile", "dev", "--spiffe-id", "spiffe://x"]).await;
+    assert!(!good && shown.contains("no path"), "{shown}");
     scene.write("key", &scene.authority.broker().key);
-    let (good, said) = run(&["check"]).await;
-    assert!(!good, "{said}");
+    let (good, shown) = run(&["check"]).await;
+    assert!(!good, "{shown}");
     assert_names(
-        &said,
+        &shown,
         &["listen.tls.key", scene.path("key").to_str().unwrap(), "listen.tls.cert"],
     );
 }

@@ -1,5 +1,5 @@
-//! Traces: the phases of both programs are in one, under the client's own where it has one; nothing secret is in any; and
-//! a collector that doesn't answer is nobody's trouble but its own.
+//! Traces: the phases of both programs are in one trace, below the client's own if it has one; no trace contains a
+//! secret; and a collector that doesn't answer delays nothing.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -24,7 +24,7 @@ const PARENT: &str = "00f067aa0ba902b7";
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const SIGN: &str = "sigward.broker.v1.Broker/Sign";
 
-/// How long a program may take to end on a busy machine; an export is given up after ten seconds.
+/// How long a program may take to end on a busy machine; an export is abandoned after ten seconds.
 const END: Duration = Duration::from_secs(5);
 
 /// A broker that may sign with `profiles`, and exports to `endpoint`.
@@ -43,7 +43,7 @@ fn broker_command(world: &World, profiles: &[&str], endpoint: &str) -> Command {
     command
 }
 
-/// A proxy of the world's broker, with all profiles.
+/// A proxy that uses the world's broker, with all profiles.
 fn proxy(world: &World, endpoint: &str) -> Command {
     let socket = format!("unix:{}", world.socket().display());
     let mut command = world.proxy(&["--broker", &socket, "--profile"]);
@@ -65,11 +65,11 @@ fn names<'a>(spans: impl IntoIterator<Item = &'a Exported>) -> BTreeSet<&'a str>
     spans.into_iter().map(|span| span.name.as_str()).collect()
 }
 
-/// The only span of this name, of the proxy.
+/// The only span of this name, which must be the proxy's.
 fn request<'a>(spans: &'a [Exported], name: &str) -> &'a Exported {
     let mut found = spans.iter().filter(|span| span.name == name);
     let request = found.next().unwrap_or_else(|| panic!("no {name:?} among {spans:#?}"));
-    assert!(found.next().is_none(), "{name:?} is there twice: {spans:#?}");
+    assert!(found.next().is_none(), "two spans {name:?}: {spans:#?}");
     assert_eq!((request.service.as_str(), request.kind), ("sigward-proxy", SpanKind::Server));
     request
 }
@@ -79,7 +79,7 @@ fn is_phase_sign(span: &Exported) -> bool {
     span.name == "sign" && span.service == "sigward-proxy"
 }
 
-/// The broker's spans below a phase `sign` of the proxy that is itself below `request`.
+/// The broker's span below the last phase `sign` of the proxy that is itself below `request`.
 fn signing<'a>(spans: &'a [Exported], request: &Exported) -> &'a Exported {
     let mut signs = children(spans, request).into_iter().filter(|span| is_phase_sign(span));
     let sign = signs.next_back().unwrap_or_else(|| panic!("nothing was signed: {spans:#?}"));
@@ -91,7 +91,7 @@ fn signing<'a>(spans: &'a [Exported], request: &Exported) -> &'a Exported {
     asked
 }
 
-/// Fails unless each phase lies within the span that it is part of.
+/// Fails unless each phase lies within its parent span.
 fn assert_within(whole: &Exported, phases: &[&Exported]) {
     for phase in phases {
         let (begun, ended) = phase.times;
@@ -100,7 +100,7 @@ fn assert_within(whole: &Exported, phases: &[&Exported]) {
     }
 }
 
-/// Whatever is logged, which has spans of its own.
+/// At each log level, since the spans of the log must not change the trace.
 #[tokio::test]
 async fn the_phases_of_both_programs_are_in_the_trace_of_the_client() {
     for level in ["INFO", "DEBUG"] {
@@ -110,7 +110,7 @@ async fn the_phases_of_both_programs_are_in_the_trace_of_the_client() {
 
 async fn assert_phases(level: &str) {
     let (world, collector) = (World::new().await, Collector::start().await);
-    // A broker that is confined by Landlock, of a process of its own.
+    // A broker that is confined by Landlock, in a process of its own.
     let mut command = broker_command(&world, &["dev"], &collector.endpoint());
     command.args(["--log-level", level]);
     let broker = Process::start(command);
@@ -170,10 +170,10 @@ async fn assert_phases(level: &str) {
     assert!(decision.is_error);
     assert_eq!(decision.attribute("sigward.decision"), "deny");
     assert_eq!(decision.attribute("sigward.reason"), "PROFILE_NOT_ALLOWED");
-    // What a stranger says isn't repeated.
+    // Values of a denied request aren't repeated.
     assert_eq!(decision.attribute("sigward.profile"), "");
 
-    // What moves a span's times isn't told.
+    // Attributes that adjust a span's times aren't exported.
     let of_times = |span: &Exported| span.attributes.keys().any(|name| name.ends_with("_ns"));
     assert!(!spans.iter().any(of_times), "{spans:#?}");
 
@@ -184,10 +184,10 @@ async fn assert_phases(level: &str) {
     assert!(own.parent.is_empty(), "{own:?}");
 }
 
-/// A client that speaks HTTP names its trace in a header, which goes upstream as it is. Proxy and private broker start
-/// over without the AWS variables, and keep those of OpenTelemetry.
+/// An HTTP client names its trace in a header, which is forwarded unchanged. Proxy and private broker re-execute
+/// themselves without the AWS variables, but keep those of OpenTelemetry.
 #[tokio::test]
-async fn the_header_of_an_http_client_is_followed_and_not_changed() {
+async fn the_trace_header_of_an_http_client_is_used_and_forwarded_unchanged() {
     for profile in ["dev", "prod"] {
         let (world, collector) = (World::new().await, Collector::start().await);
         let mut command = world.private_proxy(&THREE, &["--listen", "127.0.0.1:0"]);
@@ -202,10 +202,10 @@ async fn the_header_of_an_http_client_is_followed_and_not_changed() {
         let called = proxy.post(&headers, &call).await.message().await;
         assert_eq!(text(&called), world.home.identity(profile));
         let brokers = processes::children(proxy.proxy.pid());
-        assert_eq!(brokers.len(), 1, "a private one");
+        assert_eq!(brokers.len(), 1, "a private broker");
         proxy.proxy.signal(Signal::TERM);
         proxy.proxy.ended().await;
-        // The broker's come when it ends, which its connection to the proxy has it do.
+        // The broker exports its spans when it ends, which it does when its connection to the proxy closes.
         let mut spans = collector.spans();
         for count in 1.. {
             let is_asked = |span: &Exported| names(children(&spans, span)).contains(SIGN);
@@ -232,7 +232,7 @@ async fn the_header_of_an_http_client_is_followed_and_not_changed() {
     }
 }
 
-/// Names, decisions and states, and nothing of what is called with what, by whose key, and with what result.
+/// Spans contain names, decisions and states, but no arguments, results, keys or signatures.
 #[tokio::test]
 async fn no_span_has_an_argument_a_result_a_key_or_a_signature() {
     const ARGUMENT: &str = "canary-of-an-argument";
@@ -259,7 +259,7 @@ async fn no_span_has_an_argument_a_result_a_key_or_a_signature() {
     assert!(collector.spans().iter().filter(|span| span.name == SIGN).count() >= 6);
     let bytes = collector.bytes();
     let there = |text: &str| memchr::memmem::find(&bytes, text.as_bytes()).is_some();
-    assert!(there("whoami") && there("staging"), "the search finds what is there");
+    assert!(there("whoami") && there("staging"), "the control: the search works");
     let mut canaries = vec![ARGUMENT.to_owned(), "canary-of-a-header".to_owned(), "x".repeat(100)];
     canaries.extend([CANARY, TOKEN_CANARY, "AWS4-HMAC", "Credential="].map(str::to_owned));
     canaries.extend(THREE.iter().map(|profile| world.home.key(profile).access_key_id.clone()));
@@ -274,7 +274,7 @@ async fn no_span_has_an_argument_a_result_a_key_or_a_signature() {
     }
 }
 
-/// Threads of a process by the name of the one that exports.
+/// The number of a process's threads that export.
 fn exporters(pid: u32) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("Linux");
     let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
@@ -311,7 +311,7 @@ async fn traces_are_off_unless_the_environment_asks_for_them() {
 
 /// With an authority of its own, and files that the confined broker couldn't open.
 #[tokio::test]
-async fn a_collector_over_tls_is_known_by_the_authority_that_is_named() {
+async fn a_collector_over_tls_needs_a_certificate_of_the_named_authority() {
     let authority = Workloads::new();
     let files = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
@@ -322,12 +322,12 @@ async fn a_collector_over_tls_is_known_by_the_authority_that_is_named() {
     };
     let ours = authority.issue(&[dns("agent.test.example")]);
     let (certificate, key) = (write("cert", &ours.cert), write("key", &ours.key));
-    for (vouching, is_known) in [(authority.pem(), true), (Workloads::new().pem(), false)] {
+    for (trusted, is_known) in [(authority.pem(), true), (Workloads::new().pem(), false)] {
         let collectors = authority.issue(&[dns("localhost")]);
         let collector = Collector::over_tls(&collectors, &authority.pem()).await;
         let world = World::new().await;
         let variables = [
-            ("OTEL_EXPORTER_OTLP_CERTIFICATE", write("ca", &vouching)),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", write("ca", &trusted)),
             ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", certificate.clone()),
             ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", key.clone()),
         ];
@@ -341,7 +341,7 @@ async fn a_collector_over_tls_is_known_by_the_authority_that_is_named() {
         client.initialize().await;
         text(&client.call("whoami", "{}").await);
         if is_known {
-            // That of each program.
+            // One export of each program.
             collector.requests(2).await;
         } else {
             client.process().logged("the collector doesn't accept traces").await;
@@ -358,9 +358,9 @@ async fn a_collector_over_tls_is_known_by_the_authority_that_is_named() {
     }
 }
 
-/// Neither calls nor the end of a program wait for a collector that takes spans and never answers.
+/// Neither calls nor the end of a program wait for a collector that accepts spans and never answers.
 #[tokio::test]
-async fn a_collector_that_hangs_holds_up_nobody() {
+async fn a_collector_that_never_answers_delays_no_call_and_no_exit() {
     let (world, collector) = (World::new().await, Collector::silent().await);
     let mut broker = broker(&world, &["dev"], &collector.endpoint());
     broker.logged("listening").await;
@@ -369,7 +369,7 @@ async fn a_collector_that_hangs_holds_up_nobody() {
     let mut client = StdioClient::start(command);
     client.initialize().await;
     text(&client.call("whoami", "{}").await);
-    // That of each program.
+    // One export of each program.
     collector.requests(2).await;
     let begun = Instant::now();
     for _ in 0..20 {
@@ -387,9 +387,9 @@ async fn a_collector_that_hangs_holds_up_nobody() {
     assert_names(&errors, &["the last spans weren't exported in time"]);
 }
 
-/// What nobody can send spans to is said once, and is no reason not to sign.
+/// A collector that can't be used is reported once, and signing continues.
 #[tokio::test]
-async fn a_collector_that_is_away_or_named_wrongly_is_said_and_nothing_else_fails() {
+async fn an_unreachable_or_invalid_collector_is_reported_and_all_else_works() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     for (endpoint, says) in [
         (format!("http://{closed}"), &["the collector doesn't accept traces", "lost="][..]),

@@ -1,6 +1,6 @@
-//! Another user of the machine, who can write to a directory of the broker, changes neither what it is told nor what it
-//! records, and has it touch no other file. Each attack is made by another real user, where the tests run as root; its
-//! twin is the same broker after the repair that the refusal names.
+//! Another user of the machine who can write to a directory of the broker can change neither its configuration nor its
+//! records, nor make it touch another file. When the tests run as root, another real user makes each attack; the allow
+//! twin is the same broker after the repair that the error names.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -15,7 +15,7 @@ use crate::setup::{World, own_uid};
 /// The other user, which needs no name.
 const OTHER_UID: u32 = 54_321;
 
-/// A shell script of the other user, with `$1` a path.
+/// Runs a shell script as the other user, with `path` as `$1`.
 fn attack(script: &str, path: &Path) {
     let mut shell = std::process::Command::new("/bin/sh");
     shell.args(["-ec", script, "sh"]).arg(path).uid(OTHER_UID).gid(OTHER_UID);
@@ -54,7 +54,7 @@ impl Scene {
         Process::start(self.world.broker_command(&arguments))
     }
 
-    /// The broker doesn't start, and says all of `words`.
+    /// Fails unless the broker refuses to start with an error that contains all of `words`.
     async fn refused(&self, words: &[&str]) {
         let (status, errors) = self.start().ended().await;
         assert!(!status.success(), "it served: {errors}");
@@ -66,14 +66,14 @@ impl Scene {
     async fn serves(&self) {
         let mut broker = self.start();
         broker.logged("listening").await;
-        // The next one wants its audit log.
+        // The next broker needs the audit log.
         broker.signal(Signal::TERM);
         broker.ended().await;
     }
 }
 
 #[tokio::test]
-async fn a_directory_that_others_change_is_refused_for_each_file() {
+async fn a_directory_that_others_can_write_to_is_refused_for_each_file() {
     for mode in [0o777, 0o772] {
         let scene = Scene::new(mode).await;
         let shared = scene.shared.to_str().unwrap();
@@ -88,10 +88,10 @@ async fn a_directory_that_others_change_is_refused_for_each_file() {
     }
 }
 
-/// The attack of the review: the socket is swapped for a link before its mode is set. Whoever could do that can write
-/// to the directory by its group.
+/// The attack, found in a review: the socket is replaced by a link before its mode is set. The attacker can write to
+/// the directory through its group.
 #[tokio::test]
-async fn a_directory_that_a_group_changes_is_refused() {
+async fn a_directory_that_a_group_can_write_to_is_refused() {
     let scene = Scene::new(0o775).await;
     if own_uid() != 0 {
         return;
@@ -113,29 +113,29 @@ async fn a_configuration_of_another_user_is_refused() {
     let mut scene = Scene::new(0o1777).await;
     let own = scene.config.clone();
     scene.config = scene.shared.join("broker.toml");
-    // What they own, or lead to.
+    // A file or a link of the other user.
     attack("echo \"[[rule]]\" > \"$1/broker.toml\"", &scene.shared);
     scene.refused(&["broker.toml", "uid 54321", "chown 0"]).await;
     fs::remove_file(&scene.config).unwrap();
     attack("ln -s ../broker.toml \"$1/broker.toml\"", &scene.shared);
     scene.refused(&["broker.toml", "uid 54321", "rm "]).await;
     fs::remove_file(&scene.config).unwrap();
-    // What anyone may write.
+    // A file that anyone may write to.
     fs::copy(&own, &scene.config).unwrap();
     set_mode(&scene.config, 0o666);
     attack("echo \"# a rule\" >> \"$1/broker.toml\"", &scene.shared);
     scene.refused(&["broker.toml", "chmod o-w"]).await;
     set_mode(&scene.config, 0o644);
     scene.serves().await;
-    // A link that nobody else could place, as in a volume of Kubernetes.
+    // A link that no other user can replace, as in a Kubernetes volume.
     fs::remove_file(&scene.config).unwrap();
     std::os::unix::fs::symlink(&own, &scene.config).unwrap();
     scene.serves().await;
 }
 
-/// The attack: a running broker takes over what the other user has put in the place of its configuration.
+/// The attack: the other user replaces the configuration, and a running broker reloads it.
 #[tokio::test]
-async fn a_reload_takes_nothing_of_another_user() {
+async fn a_reload_rejects_a_configuration_of_another_user() {
     if own_uid() != 0 {
         return;
     }
@@ -150,9 +150,9 @@ async fn a_reload_takes_nothing_of_another_user() {
     broker.logged("the configuration was reloaded").await;
 }
 
-/// The attack: links and files that wait under `/tmp` where the broker of root makes its own.
+/// The attack: links and files are planted under `/tmp` where root's broker creates its own.
 #[tokio::test]
-async fn what_another_user_has_planted_is_not_written_to() {
+async fn files_planted_by_another_user_are_not_written_to() {
     if own_uid() != 0 {
         return;
     }
@@ -169,7 +169,7 @@ async fn what_another_user_has_planted_is_not_written_to() {
             fs::remove_file(scene.shared.join(name)).unwrap();
         }
     }
-    // A socket of theirs in the place of ours: a proxy would ask them.
+    // The other user's socket in place of the broker's: a proxy would connect to it.
     let theirs = "exec python3 -c 'import socket,sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])' \"$1/broker.sock\"";
     attack(theirs, &scene.shared);
     scene.refused(&["broker.sock", "uid 54321", "rm "]).await;

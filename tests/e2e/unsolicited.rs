@@ -1,6 +1,6 @@
-//! What a server says on its own account, on the stream of a session: it is open before the first request is.
+//! Messages that a server sends unasked, in the stream of a session, which must be open before the first request.
 //!
-//! Many servers drop what they have to say while there is no such stream: a question to the user, a line of the log.
+//! Many servers drop such messages while there is no stream: a question to the user, a log message.
 
 use sigward_tests::upstream::{Gate, Received, Reply, Step};
 use sigward_tests::{deadline, processes};
@@ -23,14 +23,14 @@ async fn the_stream_is_open_before_the_first_request_of_the_session() {
         let id = client.start_request("tools/call", &call).await;
         let asked = |it: &Received| it.http_method == "GET" && it.identity() == identity;
         world.upstream.expect("the stream of the session", asked).await;
-        // Whole calls of another profile, which begin later, each with all that this one would need: a signature, and
-        // a connection. Without the wait in the proxy, it is there before them.
+        // Whole calls of another profile start later, each with all that this one would need: a signature and a
+        // connection. Without the wait in the proxy, this call would reach the server before them.
         if profile != THREE[0] {
             for _ in 0..3 {
                 text(&client.call("whoami", &arguments(other)).await);
             }
         } else {
-            // The tools are listed in the default session, which waits: a method that lists nothing.
+            // A tool call would list the tools in the default session, which waits. This method lists nothing.
             let get = r#"{"name":"p","_meta":{"sigward/profile":"prod"}}"#;
             for _ in 0..3 {
                 client.request("prompts/get", get).await;
@@ -45,7 +45,7 @@ async fn the_stream_is_open_before_the_first_request_of_the_session() {
     }
 }
 
-/// A header of no event would make servers replay a stream that never was, and end it.
+/// A `Last-Event-ID` of no event would make servers replay a stream that never existed, and end it.
 #[tokio::test]
 async fn a_stream_is_resumed_only_after_an_event() {
     let world = World::new().await;
@@ -64,7 +64,7 @@ async fn a_stream_is_resumed_only_after_an_event() {
 
 /// Some servers send the head of a stream with its first event, which may never come.
 #[tokio::test]
-async fn a_server_that_never_answers_the_stream_doesn_t_stop_a_call() {
+async fn a_server_that_never_answers_the_stream_blocks_no_call() {
     let world = World::new().await;
     let never = Gate::default();
     for _ in THREE {
@@ -73,7 +73,7 @@ async fn a_server_that_never_answers_the_stream_doesn_t_stop_a_call() {
     let mut client = world.client(&THREE, &[]).await;
     for arguments in ["{}", r#"{"aws_profile":"prod"}"#, r#"{"aws_profile":"prod"}"#] {
         let calling = client.call("whoami", arguments);
-        let called = deadline::within(calling, || format!("{arguments} waits for ever"));
+        let called = deadline::within(calling, || format!("{arguments} waits forever"));
         text(&called.await);
     }
     let (status, _, errors) = client.close().await;

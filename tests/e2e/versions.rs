@@ -1,6 +1,6 @@
 //! Programs of different versions work together, or the error says which of them to update.
 //!
-//! The broker of another version is a relay before a real one, which answers `ListProfiles` as that version would.
+//! The broker of another version is a relay in front of a real one, which answers `ListProfiles` as that version would.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -21,11 +21,11 @@ use crate::setup::{World, assert_names, connect, failure, text};
 /// How a broker of another version differs from ours.
 #[derive(Clone)]
 enum Other {
-    /// It says this of itself.
-    Says(Option<v1::Version>),
+    /// It reports this version.
+    Reports(Option<v1::Version>),
     /// It has no `ListProfiles`.
     LacksTheCall,
-    /// It refuses signatures for a reason that only it knows.
+    /// It refuses signatures for a reason that this proxy doesn't know.
     RefusesFor(&'static str),
 }
 
@@ -55,7 +55,7 @@ impl Broker for Relay {
     ) -> Result<Response<v1::ListProfilesResponse>, Status> {
         let mut answer = self.broker.clone().list_profiles(request.into_inner()).await?;
         match &self.other {
-            Other::Says(version) => answer.get_mut().version.clone_from(version),
+            Other::Reports(version) => answer.get_mut().version.clone_from(version),
             Other::LacksTheCall => return Err(Status::unimplemented("unknown method")),
             Other::RefusesFor(_) => {}
         }
@@ -104,7 +104,7 @@ impl Broker for Relay {
     }
 }
 
-/// Another version of the broker at `socket`, and where that listens.
+/// Starts another version of the broker at `socket`, and returns the path of its own socket.
 async fn relay(world: &World, socket: &Path, other: Other) -> PathBuf {
     let path = world.directory.path().join("other.sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -116,7 +116,7 @@ async fn relay(world: &World, socket: &Path, other: Other) -> PathBuf {
     path
 }
 
-/// A proxy's client, with a broker of another version.
+/// A client of a proxy that uses a broker of another version.
 struct Client {
     client: StdioClient,
     _broker: Process,
@@ -131,7 +131,7 @@ impl Client {
         Self { client: StdioClient::start(command), _broker: broker }
     }
 
-    /// Why nothing works.
+    /// The error of the first request.
     async fn failure(mut self) -> String {
         let response = self.client.request("initialize", INITIALIZE).await;
         failure(&response).to_owned()
@@ -145,12 +145,12 @@ fn version(protocol: u32, oldest_protocol: u32) -> v1::Version {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_older_or_newer_and_understands_this_proxy_is_used() {
+async fn a_compatible_broker_of_another_version_is_used() {
     let newer = version(PROTOCOL + 3, PROTOCOL);
-    // One of before there were versions says nothing.
-    for says in [None, Some(newer), Some(version(0, 0))] {
+    // A broker from before there were versions reports none.
+    for reported in [None, Some(newer), Some(version(0, 0))] {
         let world = World::new().await;
-        let Client { mut client, _broker } = Client::of(&world, Other::Says(says)).await;
+        let Client { mut client, _broker } = Client::of(&world, Other::Reports(reported)).await;
         client.initialize().await;
         let response = client.call("whoami", r#"{"aws_profile":"staging"}"#).await;
         assert_names(text(&response), &[world.home.identity("staging")]);
@@ -158,10 +158,10 @@ async fn a_broker_that_is_older_or_newer_and_understands_this_proxy_is_used() {
 }
 
 #[tokio::test]
-async fn a_broker_that_no_longer_understands_this_proxy_is_told_and_nothing_is_sent() {
+async fn a_broker_that_is_too_new_for_this_proxy_is_reported() {
     let world = World::new().await;
     let newer = version(PROTOCOL + 3, PROTOCOL + 1);
-    let client = Client::of(&world, Other::Says(Some(newer))).await;
+    let client = Client::of(&world, Other::Reports(Some(newer))).await;
     let why = client.failure().await;
     let ours = env!("CARGO_PKG_VERSION");
     assert_names(&why, &["7.8.9 (of another)", ours, "update sigward-proxy", "other.sock"]);
@@ -170,7 +170,7 @@ async fn a_broker_that_no_longer_understands_this_proxy_is_told_and_nothing_is_s
 }
 
 #[tokio::test]
-async fn a_broker_that_lacks_a_call_is_to_be_updated() {
+async fn the_error_for_a_broker_without_a_call_says_to_update_the_broker() {
     let world = World::new().await;
     let client = Client::of(&world, Other::LacksTheCall).await;
     assert_names(&client.failure().await, &["other.sock", "update sigward-broker"]);
@@ -178,16 +178,16 @@ async fn a_broker_that_lacks_a_call_is_to_be_updated() {
 }
 
 #[tokio::test]
-async fn for_a_refusal_that_only_a_newer_broker_knows_the_proxy_is_to_be_updated() {
+async fn the_error_for_an_unknown_reason_says_to_update_the_proxy() {
     let world = World::new().await;
     let client = Client::of(&world, Other::RefusesFor("MOON_TOO_FULL")).await;
     assert_names(&client.failure().await, &["other.sock", "update sigward-proxy"]);
     assert!(world.upstream.requests().is_empty(), "nothing may be sent");
 }
 
-/// `0.1.0 (e8ccdae1f2a3 2026-11-26)`: what a report of a bug has to name.
+/// `0.1.0 (e8ccdae1f2a3 2026-11-26)`: a bug report has to name all of that.
 #[tokio::test]
-async fn each_program_says_its_version_with_commit_and_date() {
+async fn each_program_prints_its_version_with_commit_and_date() {
     let world = World::new().await;
     for (name, command) in [
         ("sigward-broker", world.broker_command(&["--version"])),
@@ -200,26 +200,26 @@ async fn each_program_says_its_version_with_commit_and_date() {
         let mut command = command;
         let output = command.output().await.unwrap();
         assert!(output.status.success());
-        let said = String::from_utf8(output.stdout).unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
         if !is_in_git() {
-            // As from an archive of the sources: nobody knows the commit, and nothing is made up.
-            assert_eq!(said.trim_end(), format!("{name} {}", env!("CARGO_PKG_VERSION")));
+            // As when built from a source archive: the commit is unknown, and none is made up.
+            assert_eq!(printed.trim_end(), format!("{name} {}", env!("CARGO_PKG_VERSION")));
             continue;
         }
-        let (program, details) = said.trim_end().split_once(" (").expect(&said);
+        let (program, details) = printed.trim_end().split_once(" (").expect(&printed);
         assert_eq!(program, format!("{name} {}", env!("CARGO_PKG_VERSION")));
-        let (commit, date) = details.strip_suffix(')').unwrap().split_once(' ').expect(&said);
+        let (commit, date) = details.strip_suffix(')').unwrap().split_once(' ').expect(&printed);
         let commit = commit.strip_suffix("+changes").unwrap_or(commit);
-        assert!(commit.len() == 12 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{said}");
+        assert!(commit.len() == 12 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{printed}");
         let is_date = |(at, c): (usize, char)| match at {
             4 | 7 => c == '-',
             _ => c.is_ascii_digit(),
         };
-        assert!(date.len() == 10 && date.chars().enumerate().all(is_date), "{said}");
+        assert!(date.len() == 10 && date.chars().enumerate().all(is_date), "{printed}");
     }
 }
 
-/// Whether git knows the sources, as their build script asks it.
+/// Whether git tracks the sources; the build script asks it in the same way.
 fn is_in_git() -> bool {
     let mut git = std::process::Command::new("git");
     git.args(["ls-files", "--error-unmatch", "broker/build.rs"]);

@@ -1,5 +1,5 @@
-//! A default profile that can't sign when the client starts: its sign-in ended during the night. The client gets a
-//! server that lives, hears what to do, and goes on once the person has signed in.
+//! A default profile that can't sign when the client starts, since its sign-in has expired. The client gets a running
+//! server with instructions, and everything works once the user has signed in.
 
 use serde_json::{Value, json};
 use sigward_tests::aws::Aws;
@@ -11,7 +11,7 @@ use crate::agent::SESSIONS;
 use crate::http::{Listening, data};
 use crate::setup::{World, assert_names, failure, rpc_error, stateless, text, tool_error};
 
-/// A world with the profile `person`, whose sign-in has ended.
+/// A world with the profile `person`, whose sign-in has expired.
 async fn signed_out(build: impl FnOnce(Builder) -> Builder) -> (World, Aws) {
     let home = AwsHome::new();
     Aws::sign_in(&home, "person", "Developer");
@@ -36,9 +36,9 @@ fn names(list: &Value) -> Vec<&str> {
     tools.iter().map(|tool| tool["name"].as_str().unwrap()).collect()
 }
 
-/// Nobody can answer for the server: the proxy announces tools alone, and has one, which says what to do.
+/// No profile can sign for the server: the proxy announces only tools, and has one, which says what to do.
 #[tokio::test]
-async fn the_proxy_answers_where_nobody_else_can() {
+async fn the_proxy_answers_itself_if_no_profile_can_sign() {
     let (world, aws) = signed_out(|builder| builder).await;
     let mut client = start(&world, &aws, &["person"]);
     let begun = client.initialize_as("2025-06-18", "{}").await;
@@ -77,13 +77,14 @@ async fn the_proxy_answers_where_nobody_else_can() {
     assert_eq!(world.upstream.requests_of("notifications/initialized").len(), 1);
     let (status, unread, _) = client.close().await;
     assert!(status.success());
-    assert!(!unread.iter().any(|line| line.contains("list_changed")), "told once");
+    assert!(!unread.iter().any(|line| line.contains("list_changed")), "reported twice");
     assert!(world.upstream.sessions_of("").is_empty());
 }
 
-/// Another profile that can sign answers the handshake, and the lists until the default one is back; never a call.
+/// Another profile that can sign is used for the handshake, and for lists until the default one works; never for a
+/// call.
 #[tokio::test]
-async fn another_profile_answers_what_needs_no_identity() {
+async fn another_profile_is_used_for_handshake_and_lists_but_never_for_calls() {
     let (world, aws) = signed_out(|builder| builder).await;
     let mut client = start(&world, &aws, &["person", "dev"]);
     let begun = client.initialize().await;
@@ -102,15 +103,19 @@ async fn another_profile_answers_what_needs_no_identity() {
     client.expect("the change", is_changed).await;
     assert_names(text(&client.call("whoami", "{}").await), &["AWSReservedSSO_Developer"]);
     let dev = world.home.identity("dev");
-    assert_eq!(world.upstream.sessions_of(dev).len(), 1, "the one that answered is dev's own");
+    assert_eq!(
+        world.upstream.sessions_of(dev).len(),
+        1,
+        "the session of the handshake is dev's own"
+    );
     let (status, ..) = client.close().await;
     assert!(status.success());
-    assert!(world.upstream.sessions_of(dev).is_empty(), "it was ended");
+    assert!(world.upstream.sessions_of(dev).is_empty(), "dev's session wasn't ended");
 }
 
-/// A server that takes handshakes and lists unsigned is asked for them so. Calls aren't.
+/// A server that accepts unsigned handshakes and lists gets them unsigned, but never calls.
 #[tokio::test]
-async fn a_server_that_takes_it_unsigned_answers_itself() {
+async fn a_server_that_accepts_unsigned_lists_answers_them_itself() {
     let methods = ["initialize", "notifications/initialized", "tools/list"];
     let (world, aws) = signed_out(|builder| builder.unsigned(&methods)).await;
     let mut client = start(&world, &aws, &["person"]);
@@ -119,22 +124,22 @@ async fn a_server_that_takes_it_unsigned_answers_itself() {
     let list = client.request("tools/list", "{}").await;
     assert!(names(&list).contains(&"whoami"), "{list}");
     assert_names(tool_error(&client.call("whoami", "{}").await), &["person", "needs a sign-in"]);
-    assert!(world.upstream.requests_of("tools/call").is_empty(), "no call goes unsigned");
+    assert!(world.upstream.requests_of("tools/call").is_empty(), "no call is sent unsigned");
     aws.sign_in_again(&world.home);
     client.expect("the change", is_changed).await;
     assert_names(text(&client.call("whoami", "{}").await), &["AWSReservedSSO_Developer"]);
 }
 
-/// What takes a change of the configuration to be repaired is told at once, as before.
+/// An error that needs a change of the configuration is reported at once.
 #[tokio::test]
-async fn a_profile_that_is_wrong_is_told_with_the_handshake() {
+async fn a_misconfigured_profile_is_an_error_of_the_handshake() {
     let home = AwsHome::new();
     home.config("[profile wrong]\nrole_arn = arn:aws:iam::123456789012:role/R\n");
     let world = World::at_home(home, |builder| builder).await;
     let mut client = StdioClient::start(world.private_proxy(&["wrong"], &[]));
     let refused = client.request("initialize", r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}"#).await;
     assert_names(rpc_error(&refused).1, &["wrong", "no source_profile"]);
-    // With another profile, the client has a server all the same.
+    // With another profile, the client still gets a server.
     let mut client = client_with(&world, &["wrong", "dev"]).await;
     assert_names(failure(&client.call("whoami", "{}").await), &["no source_profile"]);
     let of_dev = client.call("whoami", r#"{"aws_profile":"dev"}"#).await;
@@ -145,9 +150,9 @@ async fn client_with(world: &World, profiles: &[&str]) -> StdioClient {
     world.client(profiles, &[]).await
 }
 
-/// 2026-07-28: each request stands for itself, and none is refused for good.
+/// 2026-07-28: requests are independent of each other, and none is refused for good.
 #[tokio::test]
-async fn without_sessions() {
+async fn without_sessions_the_proxy_answers_until_the_sign_in() {
     let (world, aws) = signed_out(|builder| builder).await;
     let what_to_do = ["person", "needs a sign-in", "aws sso login --profile person"];
     let mut client = start(&world, &aws, &["person"]);
@@ -159,14 +164,14 @@ async fn without_sessions() {
     assert_names(found["instructions"].as_str().unwrap(), &what_to_do);
     let list = client.request("tools/list", &stateless("{}")).await;
     assert_eq!(names(&list), ["sigward_sign_in"]);
-    assert_eq!(list["result"]["ttlMs"], 0, "it is asked for again");
+    assert_eq!(list["result"]["ttlMs"], 0, "the client must ask again");
     for tool in ["whoami", "sigward_sign_in"] {
         let refused = client.request("tools/call", &stateless(&call(tool, "{}"))).await;
         assert_names(failure(&refused), &what_to_do);
     }
     aws.sign_in_again(&world.home);
     let signed_in = client.request("tools/call", &stateless(&call("sigward_sign_in", "{}"))).await;
-    // The broker sees the new token within a second.
+    // The broker notices the new token within a second.
     if signed_in["result"]["isError"] == true {
         assert_names(failure(&signed_in), &what_to_do);
     }
@@ -177,9 +182,9 @@ async fn without_sessions() {
     assert_eq!(found["result"]["instructions"], "Ask whoami.");
 }
 
-/// Over HTTP the client gets a session of the proxy's, with a stream for what there is to say.
+/// Over HTTP the client gets a session of the proxy, with a stream for notifications.
 #[tokio::test]
-async fn over_http() {
+async fn over_http_the_proxy_has_a_session_of_its_own_until_the_sign_in() {
     let (world, aws) = signed_out(|builder| builder).await;
     let what_to_do = ["person", "needs a sign-in"];
     let mut command = world.private_proxy(&["person"], &["--listen", "127.0.0.1:0"]);
@@ -205,10 +210,10 @@ async fn over_http() {
     assert_names(text(&called), &["AWSReservedSSO_Developer"]);
     let identity = text(&called).to_owned();
     assert_eq!(world.upstream.sessions_of(&identity).len(), 1);
-    // Nobody else has the session, and it ends.
+    // Another session id is unknown, and the session can be ended.
     let other = [("mcp-session-id", "sigward-00000000000000000000000000000000")];
-    let stranger = proxy.post(&other, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await;
-    assert_eq!(stranger.status, 404);
+    let unknown = proxy.post(&other, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await;
+    assert_eq!(unknown.status, 404);
     let ended = proxy.request("DELETE", "/mcp", &session, "").await;
     assert_eq!(ended.status, 204);
     let gone = proxy.post(&session, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await;
@@ -229,7 +234,7 @@ async fn over_http() {
 
 /// AWS accepts connections and never answers. The handshake is answered before the client gives up.
 #[tokio::test]
-async fn an_aws_that_never_answers_does_not_hold_up_the_handshake() {
+async fn an_sts_that_never_answers_does_not_block_the_handshake() {
     let home = AwsHome::new();
     home.role("reader", "dev", "arn:aws:iam::123456789012:role/reader");
     let world = World::at_home(home, |builder| builder).await;

@@ -1,6 +1,6 @@
-//! A workstation after `sigward-broker setup`: the person's agents work, and nothing that the person runs finds a key.
+//! A workstation after `sigward-broker setup`: the user's agents work, and no program of the user finds a key.
 //!
-//! It is tried with real users, in a mount namespace of its own, so that this machine keeps its users and its files.
+//! Tested with real users, in a mount namespace of its own, so that this machine keeps its users and its files.
 
 mod machine;
 
@@ -23,7 +23,7 @@ const ALICE: User = User { name: "sgw-alice", uid: 61_001 };
 const BOB: User = User { name: "sgw-bob", uid: 61_002 };
 const SOCKET: &str = "/run/sigward/61001/broker.sock";
 
-/// A machine with two people, of whom one has keys, and a server that knows them.
+/// A machine with two users, of whom one has keys, and a server that knows these.
 struct Workstation {
     machine: Machine,
     home: AwsHome,
@@ -50,7 +50,7 @@ impl Workstation {
         )
     }
 
-    /// As the operator who points the configuration at another server.
+    /// Changes the configuration to the server of the test, as an operator would.
     fn point_at_the_server(&self) {
         let path = self.machine.path("/etc/sigward/61001.toml");
         let config = std::fs::read_to_string(&path).unwrap();
@@ -63,19 +63,19 @@ impl Workstation {
         std::fs::write(&path, config.replace(url, &own)).unwrap();
     }
 
-    /// The proxy of a user, who says nothing of a broker.
+    /// A user's proxy, without an option for the broker.
     fn proxy(&self, user: User, arguments: &[&str]) -> StdioClient {
         let url = self.upstream.url();
         let own = [&url, "--service", SERVICE, "--region", REGION];
         StdioClient::start(self.machine.command(user, "sigward-proxy", &[&own, arguments].concat()))
     }
 
-    /// Where a user finds a secret: in files, or of the broker's process.
+    /// Where a user finds a secret: in files, or through the broker's process.
     fn found(&self, user: User, broker: Option<u32>) -> String {
         let pattern = format!("{CANARY}|{TOKEN_CANARY}");
         let mut script = format!("grep -rlsE '{pattern}' /home /etc /run /var /usr/local /dev/shm");
         if let Some(pid) = broker {
-            // `mem` is read where it is mapped; for whoever may not, opening it fails already.
+            // `mem` can only be read where it is mapped; `maps` needs the same permission, and is tested instead.
             script += &format!(
                 "; for f in environ cmdline maps auxv; do grep -lsE '{pattern}' /proc/{pid}/$f; done; head -c 1 \
                  /proc/{pid}/maps 2>/dev/null | grep -q . && echo /proc/{pid}/mem"
@@ -86,30 +86,30 @@ impl Workstation {
 }
 
 #[tokio::test]
-async fn a_person_s_agents_work_and_nothing_of_theirs_finds_a_key() {
+async fn a_user_s_agents_work_and_no_program_of_the_user_finds_a_key() {
     if own_uid() != 0 {
         return; // Only root sets up a machine.
     }
     let at = Workstation::new().await;
     let machine = &at.machine;
-    // The control: before, whatever Alice runs reads her keys.
+    // The control: before the setup, any program of Alice's reads her keys.
     let found = at.found(ALICE, None);
     assert_names(&found, &["/home/sgw-alice/.aws/credentials", "/home/sgw-alice/.aws/sso/cache"]);
 
-    // Shown first; nothing is changed by that.
-    let (shown, said) = at.setup(&[]);
-    assert!(shown, "{said}");
+    // Without --apply, the plan is shown, and nothing is changed.
+    let (shown, printed) = at.setup(&[]);
+    assert!(shown, "{printed}");
     assert_names(
-        &said,
+        &printed,
         &["Nothing has been changed", "move /home/sgw-alice/.aws", "sigward-61001", "login = true"],
     );
     assert!(machine.path("/home/sgw-alice/.aws/credentials").exists());
-    let (allowed, said) =
+    let (allowed, printed) =
         machine.run(ALICE, "sigward-broker", &["setup", "--for", ALICE.name, "--apply"]);
-    assert!(!allowed && said.contains("only root"), "{said}");
+    assert!(!allowed && printed.contains("only root"), "{printed}");
 
-    let (done, said) = at.setup(&["--apply"]);
-    assert!(done, "{said}");
+    let (done, printed) = at.setup(&["--apply"]);
+    assert!(done, "{printed}");
     let keys = std::fs::metadata(machine.path("/var/lib/sigward-61001/.aws/credentials")).unwrap();
     assert_eq!((keys.uid(), keys.mode() & 0o777), (machine.uid_of("sigward-61001"), 0o600));
     at.point_at_the_server();
@@ -125,25 +125,25 @@ async fn a_person_s_agents_work_and_nothing_of_theirs_finds_a_key() {
     }
     let called = client.call("whoami", r#"{"aws_profile":"person"}"#).await;
     assert_names(text(&called), &["AWSReservedSSO_Developer"]);
-    let (asked, said) = machine.run(ALICE, "sigward-broker", &["status"]);
-    assert!(asked, "{said}");
-    assert_names(&said, &["dev", "static keys", "person", "fresh"]);
-    // Who else there is, she isn't told; root is.
-    assert!(!said.contains("CALLER"), "{said}");
+    let (asked, printed) = machine.run(ALICE, "sigward-broker", &["status"]);
+    assert!(asked, "{printed}");
+    assert_names(&printed, &["dev", "static keys", "person", "fresh"]);
+    // Root sees the other callers, Alice doesn't.
+    assert!(!printed.contains("CALLER"), "{printed}");
     let asked = ["status", "--broker", &format!("unix:{SOCKET}")];
-    let (asked, said) = machine.run(User::ROOT, "sigward-broker", &asked);
-    assert!(asked, "{said}");
-    assert_names(&said, &["person", "CALLER", "uid:61001"]);
+    let (asked, printed) = machine.run(User::ROOT, "sigward-broker", &asked);
+    assert!(asked, "{printed}");
+    assert_names(&printed, &["person", "CALLER", "uid:61001"]);
 
-    // Another person isn't even let in.
-    let (asked, said) =
+    // Another user can't even connect.
+    let (asked, printed) =
         machine.run(BOB, "sigward-broker", &["status", "--broker", &format!("unix:{SOCKET}")]);
-    assert!(!asked && said.contains("Permission denied"), "{said}");
+    assert!(!asked && printed.contains("Permission denied"), "{printed}");
     let mut stranger = at.proxy(BOB, &["--broker", &format!("unix:{SOCKET}"), "--profile", "dev"]);
     let refused = stranger.request("initialize", crate::broker::INITIALIZE).await;
     assert_names(failure(&refused), &["broker"]);
 
-    // The control: root finds them where they are now. Nobody else does.
+    // The control: root finds the keys where they are now. No other user does.
     let found = at.found(User::ROOT, None);
     assert_names(&found, &["/var/lib/sigward-61001/.aws/credentials"]);
     assert!(!found.contains("/home/") && !found.contains("/var/log/"), "{found}");
@@ -157,16 +157,16 @@ async fn a_person_s_agents_work_and_nothing_of_theirs_finds_a_key() {
     client.close().await;
 }
 
-/// The session with AWS is over; the person signs in again, with their own hands, and still holds nothing.
+/// The session with AWS has ended; the user signs in again, and still gets no token.
 #[tokio::test]
-async fn a_person_signs_in_through_the_broker_and_gets_no_token() {
+async fn a_user_signs_in_through_the_broker_and_gets_no_token() {
     if own_uid() != 0 {
         return; // Only root sets up a machine.
     }
     let at = Workstation::new().await;
     let machine = &at.machine;
-    let (done, said) = at.setup(&["--apply"]);
-    assert!(done, "{said}");
+    let (done, printed) = at.setup(&["--apply"]);
+    assert!(done, "{printed}");
     at.point_at_the_server();
     let socket = machine.socket(ALICE);
     let broker = machine.broker(&socket, &at.aws.environment()).await;
@@ -179,25 +179,25 @@ async fn a_person_signs_in_through_the_broker_and_gets_no_token() {
     let refused = client.call("whoami", as_person).await;
     assert_names(failure(&refused), &["\"person\" needs a sign-in", "sigward-broker login"]);
 
-    // Another person doesn't sign Alice in.
+    // Another user can't sign in for Alice.
     let login = ["login", "person", "--broker", &format!("unix:{SOCKET}")];
-    let (let_in, said) = machine.run(BOB, "sigward-broker", &login);
-    assert!(!let_in && said.contains("Permission denied"), "{said}");
+    let (let_in, printed) = machine.run(BOB, "sigward-broker", &login);
+    assert!(!let_in && printed.contains("Permission denied"), "{printed}");
     assert_eq!(at.aws.sign_ins(), [""; 0]);
 
     at.aws.approve();
-    // It needs no option: the broker of this user is found.
+    // No option is needed: the command finds this user's broker.
     let mut login = machine.command(ALICE, "sigward-broker", &["login", "person"]);
     let output = deadline::within(login.output(), || broker.errors()).await.unwrap();
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert!(output.status.success(), "{said}");
-    assert_names(&said, &[DEVICE_URL, "ABCD-EFGH", "Signed in for person"]);
-    assert_no_canary("what the person was shown", &said);
+    let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{printed}");
+    assert_names(&printed, &[DEVICE_URL, "ABCD-EFGH", "Signed in for person"]);
+    assert_no_canary("what the person was shown", &printed);
     assert_names(text(&client.call("whoami", as_person).await), &["AWSReservedSSO_Developer"]);
     let now = at.upstream.requests_of("tools/call").pop().unwrap().signature.unwrap().key;
     assert_ne!(now.access_key_id, used.access_key_id, "keys of the new session");
 
-    // The control: the new token is in the cache of the service's user, which nobody else reads.
+    // The control: the new token is in the cache of the service's user, which no other user can read.
     let renewed = at.aws.token();
     let mut kept = Vec::new();
     for file in std::fs::read_dir(machine.path("/var/lib/sigward-61001/.aws/sso/cache")).unwrap() {
@@ -207,7 +207,7 @@ async fn a_person_signs_in_through_the_broker_and_gets_no_token() {
         }
     }
     let service = machine.uid_of("sigward-61001");
-    assert!(!kept.is_empty(), "the token is kept over a restart");
+    assert!(!kept.is_empty(), "the new token isn't in a file");
     assert!(kept.iter().all(|file| (file.uid(), file.mode() & 0o777) == (service, 0o600)));
     let found = at.found(User::ROOT, None);
     assert!(found.contains("/var/lib/sigward-61001/") && !found.contains("/home/"), "{found}");
@@ -219,7 +219,7 @@ async fn a_person_signs_in_through_the_broker_and_gets_no_token() {
     client.close().await;
 }
 
-/// Ends the broker by a signal, and has systemd's socket start it again.
+/// Ends the broker with a signal, and starts it again through its socket, as systemd does.
 async fn restart(
     at: &Workstation,
     mut broker: Process,
@@ -232,15 +232,15 @@ async fn restart(
 }
 
 #[tokio::test]
-async fn a_restart_of_the_broker_loses_no_call_and_the_way_back_loses_no_file() {
+async fn a_restart_of_the_broker_loses_no_call_and_undo_loses_no_file() {
     if own_uid() != 0 {
         return; // Only root sets up a machine.
     }
     let at = Workstation::new().await;
-    let (done, said) = at.setup(&["--profile", "dev", "staging", "--apply"]);
-    assert!(done, "{said}");
-    let (again, said) = at.setup(&["--profile", "dev", "staging", "--apply"]);
-    assert!(again, "{said}");
+    let (done, printed) = at.setup(&["--profile", "dev", "staging", "--apply"]);
+    assert!(done, "{printed}");
+    let (again, printed) = at.setup(&["--profile", "dev", "staging", "--apply"]);
+    assert!(again, "{printed}");
     at.point_at_the_server();
     let socket = at.machine.socket(ALICE);
     let mut broker = at.machine.broker(&socket, &[]).await;
@@ -255,7 +255,7 @@ async fn a_restart_of_the_broker_loses_no_call_and_the_way_back_loses_no_file() 
             let call = format!(r#"{{"name":"whoami","arguments":{{"aws_profile":"{profile}"}}}}"#);
             calls.push((client.start_request("tools/call", &call).await, profile));
             if number == 16 {
-                // Killed, or by `systemctl restart`.
+                // SIGKILL, or SIGTERM as by `systemctl restart`.
                 let signal = if round == 1 { Signal::TERM } else { Signal::KILL };
                 broker = restart(&at, broker, signal, &socket).await;
             }
@@ -269,8 +269,8 @@ async fn a_restart_of_the_broker_loses_no_call_and_the_way_back_loses_no_file() 
     client.close().await;
     drop(broker);
 
-    let (done, said) = at.setup(&["--undo", "--apply"]);
-    assert!(done, "{said}");
+    let (done, printed) = at.setup(&["--undo", "--apply"]);
+    assert!(done, "{printed}");
     let keys = std::fs::metadata(at.machine.path("/home/sgw-alice/.aws/credentials")).unwrap();
     assert_eq!((keys.uid(), keys.mode() & 0o777), (ALICE.uid, 0o600));
     assert!(at.machine.path("/home/sgw-alice/.aws/sso/cache").is_dir());
@@ -278,9 +278,9 @@ async fn a_restart_of_the_broker_loses_no_call_and_the_way_back_loses_no_file() 
     assert!(!found.contains("/var/lib"), "{found}");
 }
 
-/// A program that the person can replace would show them the keys.
+/// A program that the user can replace would get the keys.
 #[tokio::test]
-async fn a_program_of_the_person_s_is_not_made_the_service() {
+async fn a_program_that_the_user_can_replace_is_not_made_the_service() {
     if own_uid() != 0 {
         return; // Only root sets up a machine.
     }
@@ -288,8 +288,9 @@ async fn a_program_of_the_person_s_is_not_made_the_service() {
     let own = "/home/sgw-alice/sigward-broker";
     at.machine.copy("/usr/local/bin/sigward-broker", own);
     at.machine.give(own, ALICE.uid);
-    let (done, said) = at.machine.run(User::ROOT, own, &["setup", "--for", ALICE.name, "--apply"]);
-    assert!(!done, "{said}");
-    assert_names(&said, &["isn't safe", "sudo install -m 0755"]);
+    let (done, printed) =
+        at.machine.run(User::ROOT, own, &["setup", "--for", ALICE.name, "--apply"]);
+    assert!(!done, "{printed}");
+    assert_names(&printed, &["isn't safe", "sudo install -m 0755"]);
     assert!(at.machine.path("/home/sgw-alice/.aws/credentials").exists(), "nothing was moved");
 }

@@ -1,4 +1,4 @@
-//! YAML as Kubernetes reads it, by Python.
+//! YAML as Kubernetes reads it, parsed by Python.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use sigward_tests::tools;
 
-/// Takes no key twice, and writes JSON.
+/// Prints JSON; a key that is declared twice is an error.
 const TO_JSON: &str = "
 import json, sys, yaml
 

@@ -1,4 +1,4 @@
-//! What a sign-in costs AWS, and when: nothing before it is recorded, and not as often as a caller likes.
+//! Requests to AWS for sign-ins: none before the sign-in is recorded, and only at a limited rate.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -24,12 +24,11 @@ fn reason(status: &Status) -> String {
     details.error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
-/// As with signatures: what isn't recorded doesn't happen. AWS hears nothing of a sign-in before, however long the record
-/// takes.
+/// As with signatures, nothing is done without a record: AWS isn't asked before, however long recording takes.
 #[tokio::test]
-async fn a_sign_in_is_begun_when_it_is_recorded() {
+async fn a_sign_in_starts_only_after_it_is_recorded() {
     let (world, aws) = signed_out().await;
-    // A pipe, which is full: records wait until somebody reads.
+    // A full pipe: records wait until it is read.
     let audit = world.directory.path().join("audit");
     mknodat(CWD, &audit, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let mut options = File::options();
@@ -45,7 +44,7 @@ async fn a_sign_in_is_begun_when_it_is_recorded() {
     for _ in 0..150 {
         client.list_profiles(ListProfilesRequest {}).await.unwrap();
     }
-    assert_eq!(aws.sign_ins(), [""; 0], "AWS was asked, and nothing is recorded");
+    assert_eq!(aws.sign_ins(), [""; 0], "AWS was asked before anything was recorded");
     assert!(!login.is_finished());
     let mut read = Vec::new();
     let mut ticks = tokio::time::interval(Duration::from_millis(5));
@@ -74,9 +73,10 @@ async fn a_sign_in_that_cannot_be_recorded_is_refused() {
     assert_eq!(aws.sign_ins(), [""; 0]);
 }
 
-/// The attack: sign-ins are opened and dropped in a loop, and AWS is asked for a code for each, until it limits all of us.
+/// The attack: sign-ins are opened and dropped in a loop, and AWS is asked for a code for each, until it limits
+/// everyone.
 #[tokio::test]
-async fn sign_ins_that_are_dropped_have_a_rate() {
+async fn dropped_sign_ins_are_rate_limited() {
     let (world, aws) = signed_out().await;
     let audit = world.directory.path().join("audit.jsonl");
     let _broker = broker_of(&world, &aws, true, &audit).await;
@@ -100,7 +100,7 @@ async fn sign_ins_that_are_dropped_have_a_rate() {
     assert!(refused.get_error_details().retry_info().is_some());
     let codes = aws.sign_ins().iter().filter(|it| *it == "/device_authorization").count();
     assert!(codes <= begun, "{codes} codes for {begun} sign-ins");
-    // Everything else that this user asks for goes on.
+    // All other requests of this user are still served.
     client.sign(ping(&world, "dev")).await.unwrap();
     client.list_profiles(ListProfilesRequest {}).await.unwrap();
     let denied = super::records(&audit, "call");

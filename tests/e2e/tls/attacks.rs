@@ -1,4 +1,4 @@
-//! Whoever can't show a good certificate gets nothing.
+//! A caller without a valid certificate gets nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::setup::ping;
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Scene {
-    /// Nothing is answered, and no record is written: the connection ends in the handshake.
+    /// Fails unless the connection ends in the handshake: without an answer, and without an audit record.
     async fn refuses(&self, config: ClientConfig, what: &str) {
         let before = self.audit().len();
         let Ok(mut client) = self.client_with(&Arc::new(config)).await else { return };
@@ -38,13 +38,13 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn only_a_good_certificate_gets_through_the_handshake() {
+async fn only_a_valid_certificate_passes_the_handshake() {
     let scene = Scene::new(&rule("spiffe_id", AGENT)).await;
     let (authority, agent) = (&scene.authority, [uri(AGENT)]);
     let good = authority.issue(&agent);
     scene.accepts(&good).await;
     let other = Workloads::new();
-    // It trusts the broker, and shows what the broker doesn't trust.
+    // The caller trusts the broker, and presents `issued`.
     let caller = |issued: &Issued| authority.caller(Some(issued));
     let with_usage = |usage: ExtendedKeyUsagePurpose| {
         authority.issue_as(&agent, |it| it.extended_key_usages = vec![usage])
@@ -88,7 +88,7 @@ async fn only_a_good_certificate_gets_through_the_handshake() {
 }
 
 #[tokio::test]
-async fn nothing_but_h2_over_tls_1_3_is_spoken() {
+async fn only_http_2_over_tls_1_3_is_accepted() {
     let scene = Scene::new(&rule("spiffe_id", AGENT)).await;
     let good = scene.authority.workload(AGENT);
     scene.accepts(&good).await;
@@ -106,16 +106,16 @@ async fn nothing_but_h2_over_tls_1_3_is_spoken() {
         stream.write_all(text).await.unwrap();
         let mut answer = Vec::new();
         let read = stream.read_to_end(&mut answer);
-        deadline::within(read, || "clear text is listened to".to_owned()).await.ok();
-        // An alert of TLS at most.
+        deadline::within(read, || "clear text isn't rejected".to_owned()).await.ok();
+        // At most a TLS alert.
         assert!(answer.len() <= 7 && answer.first().is_none_or(|byte| *byte == 21), "{answer:?}");
     }
     scene.accepts(&good).await;
 }
 
-/// The attack: a session that was opened with one identity is taken up with another one, or after the identity is gone.
+/// The attack: a TLS session of one identity is resumed with another one, or after the identity has expired.
 #[tokio::test]
-async fn no_session_outlives_its_connection() {
+async fn no_tls_session_is_resumed() {
     let both = format!(
         "{}[[rule]]\npeer = {{ spiffe_id = \"spiffe://test.example/second\" }}\nprofiles = [\"staging\"]\n",
         rule("spiffe_id", AGENT)
@@ -139,9 +139,9 @@ async fn no_session_outlives_its_connection() {
     }
 }
 
-/// The attack: a certificate lives for minutes, and a connection that was opened with it for weeks.
+/// The attack: a certificate is valid for minutes, and a connection that was opened with it stays open for weeks.
 #[tokio::test]
-async fn a_certificate_that_expires_signs_nothing_more() {
+async fn a_connection_ends_when_its_certificate_expires() {
     let scene = Scene::new(&rule("spiffe_id", AGENT)).await;
     let now = workloads::now();
     let short =
@@ -149,9 +149,9 @@ async fn a_certificate_that_expires_signs_nothing_more() {
     let mut client = scene.client(&short).await.unwrap();
     client.sign(ping(&scene.world, "dev")).await.unwrap();
     scene.until_unknown(&mut client).await;
-    // A certificate knows whole seconds.
+    // Times in certificates are whole seconds.
     assert!(workloads::now().as_secs() >= now.as_secs() + 4);
     scene.until_closed(&mut client).await;
-    // The next one has another certificate.
+    // A new connection with another certificate is accepted.
     scene.accepts(&scene.authority.workload(AGENT)).await;
 }

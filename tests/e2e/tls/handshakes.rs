@@ -1,4 +1,4 @@
-//! Connections that never shake hands: hundreds of them, from one address, beside a polite caller from the same one.
+//! Connections that never complete the handshake: hundreds from one address, beside a normal caller from the same one.
 
 use std::time::{Duration, Instant};
 
@@ -9,23 +9,23 @@ use tokio::net::TcpStream;
 use super::scene::{AGENT, Scene, rule};
 use crate::setup::ping;
 
-/// What strangers may make the broker hold.
+/// The most memory that such connections may cost the broker, in bytes.
 const MOST: u64 = 48 << 20;
 const CONNECTIONS: usize = 1500;
 
 #[tokio::test]
-async fn silent_and_slow_handshakes_keep_nobody_out() {
+async fn silent_and_slow_handshakes_block_no_caller() {
     let scene = Scene::new(&rule("spiffe_id", AGENT)).await;
     let agent = scene.authority.workload(AGENT);
     let pid = scene.broker.pid();
-    let polite = async || {
+    let normal = async || {
         let began = Instant::now();
-        let mut client = scene.client(&agent).await.expect("a polite caller comes in");
+        let mut client = scene.client(&agent).await.expect("a normal caller gets in");
         client.sign(ping(&scene.world, "dev")).await.expect("and gets a signature");
         began.elapsed()
     };
-    polite().await;
-    let alone = polite().await;
+    normal().await;
+    let alone = normal().await;
     let idle = memory::restart_peak(pid).unwrap();
     let descriptors = memory::descriptors(pid).unwrap();
     // Nothing; a byte; and a first message of 16 KiB of which the last byte never comes.
@@ -35,11 +35,11 @@ async fn silent_and_slow_handshakes_keep_nobody_out() {
         let mut held = Vec::new();
         for _ in 0..CONNECTIONS {
             let mut stream = TcpStream::connect(scene.address).await.unwrap();
-            // The broker may have made room already.
+            // The broker may already have closed it, to make room.
             stream.write_all(sent).await.ok();
             held.push(stream);
         }
-        let during = polite().await;
+        let during = normal().await;
         let grown = memory::peak(pid).unwrap().saturating_sub(idle);
         let shown = format!(
             "{} bytes each: {} KiB more, {during:?} after {alone:?}",
@@ -51,10 +51,10 @@ async fn silent_and_slow_handshakes_keep_nobody_out() {
         assert!(during <= Duration::from_secs(2) + 4 * alone, "latency: {shown}");
         let open = memory::descriptors(pid).unwrap();
         assert!(open <= descriptors + 1100, "{open} descriptors: {shown}");
-        // Whoever says nothing in time is closed, not only when they go.
+        // An unfinished handshake is closed at the timeout, not only when the client leaves.
         let mut last = held.pop().unwrap();
         let closed = async { last.read_to_end(&mut Vec::new()).await.ok() };
-        deadline::within(closed, || "a handshake without an end is waited for".to_owned()).await;
+        deadline::within(closed, || "an unfinished handshake isn't closed".to_owned()).await;
         drop(held);
     }
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
@@ -64,5 +64,5 @@ async fn silent_and_slow_handshakes_keep_nobody_out() {
         }
     };
     deadline::within(given_back, || "descriptors are kept".to_owned()).await;
-    polite().await;
+    normal().await;
 }

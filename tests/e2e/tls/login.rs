@@ -1,4 +1,4 @@
-//! A person signs in at a broker that is far away: over TLS, by the certificate that is theirs.
+//! A user signs in at a remote broker: over TLS, with a certificate of their own.
 
 use std::process::Output;
 
@@ -14,7 +14,7 @@ use crate::setup::{World, assert_names, failure, text};
 const PERSON: &str = "spiffe://test.example/person/ana";
 const WHOAMI: &str = "{}";
 
-/// A broker whose profile `person` nobody has signed in: the agent may use it, the person may sign in for it.
+/// A broker whose profile `person` isn't signed in: the agent may use it, the person may sign in for it.
 async fn signed_out() -> (Scene, Aws) {
     let home = AwsHome::new();
     Aws::sign_in(&home, "person", "Developer");
@@ -31,7 +31,7 @@ async fn signed_out() -> (Scene, Aws) {
     (Scene::in_world(world, "", &rules, &aws.environment()).await, aws)
 }
 
-/// `sigward-broker login person` with this certificate, which trusts the broker of `authority`.
+/// `sigward-broker login person` with this certificate, trusting a broker of `authority`.
 async fn login(scene: &Scene, issued: &Issued, authority: &Workloads) -> (bool, String) {
     scene.keep_secret(issued);
     for (name, contents) in [
@@ -55,7 +55,7 @@ async fn login(scene: &Scene, issued: &Issued, authority: &Workloads) -> (bool, 
 }
 
 #[tokio::test]
-async fn a_person_signs_in_from_afar_and_the_agent_s_calls_go_on() {
+async fn the_agent_s_calls_continue_after_a_sign_in_at_a_remote_broker() {
     let (scene, aws) = signed_out().await;
     let agent = scene.authority.workload(AGENT);
     let mut client = scene.agent(&agent, &["person"]).await;
@@ -77,10 +77,10 @@ async fn a_person_signs_in_from_afar_and_the_agent_s_calls_go_on() {
     );
 }
 
-/// The attacks: the agent starts a sign-in that the person is to finish for it; and whoever has a certificate of somebody
-/// else's authority, or stands between the person and the broker.
+/// The attacks: the agent starts a sign-in for the person to complete; a caller has a certificate of a foreign
+/// authority; a false broker stands between the person and the real one.
 #[tokio::test]
-async fn whoever_may_not_sign_in_gets_no_code() {
+async fn a_caller_without_permission_to_sign_in_gets_no_code() {
     let (scene, aws) = signed_out().await;
     aws.approve();
     let stranger = "spiffe://test.example/person/eve";

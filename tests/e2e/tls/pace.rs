@@ -1,4 +1,4 @@
-//! Callers over TLS who share a quota: by turns between certificates, and not between connections.
+//! Callers over TLS that share a quota: they take turns by certificate, not by connection.
 
 use sigward_proto::v1::ReportExchangeRequest;
 use sigward_tests::deadline;
@@ -16,9 +16,9 @@ fn of_all_agents() -> String {
     format!("{METRICS}{}", rule("spiffe_id", "spiffe://test.example/ns/*/sa/agent"))
 }
 
-/// The attack: one workload asks for much over many connections, and another waits behind all of it.
+/// The attack: one workload asks for many signatures over many connections, and another waits behind all of them.
 #[tokio::test]
-async fn turns_are_by_certificate() {
+async fn turns_alternate_between_certificates() {
     let scene = Scene::paced("pace = { in_flight = 1, wait = \"2m\" }", &of_all_agents()).await;
     let metrics = metrics_address(&scene.broker).await;
     let (agent, other) = (scene.authority.workload(AGENT), scene.authority.workload(OTHER));
@@ -28,7 +28,7 @@ async fn turns_are_by_certificate() {
     let mut clients = Vec::new();
     let mut waiting = JoinSet::new();
     for number in 1..=5 {
-        // The last comes from the other workload.
+        // The last request comes from the other workload.
         let (name, issued) = if number == 5 { (OTHER, &other) } else { (AGENT, &agent) };
         let client = scene.client(issued).await.unwrap();
         let (mut asking, request) = (client.clone(), ping(&scene.world, "dev"));
@@ -36,18 +36,18 @@ async fn turns_are_by_certificate() {
         waiting.spawn(async move { (name, asking.sign(request).await) });
         until_waiting(&metrics, number).await;
     }
-    // The attack: a place of somebody else's, reported as free.
+    // The attack: reporting the end of another caller's place.
     let ended = |audit_id: &str| ReportExchangeRequest {
         ended: true,
         ..report(&scene.world, "dev", audit_id)
     };
-    clients[4].report_exchange(ended(&place.audit_id)).await.expect("it is taken");
+    clients[4].report_exchange(ended(&place.audit_id)).await.expect("it is accepted");
     until_waiting(&metrics, 5).await;
     let mut order = Vec::new();
     let mut last = (AGENT, place.audit_id);
     for left in (0..5).rev() {
         let client = if last.0 == OTHER { &mut clients[4] } else { &mut holder };
-        client.report_exchange(ended(&last.1)).await.expect("it is taken");
+        client.report_exchange(ended(&last.1)).await.expect("it is accepted");
         let next = deadline::within(waiting.join_next(), || "a caller hangs".to_owned()).await;
         let (name, signed) = next.expect("one is left").expect("a task");
         until_waiting(&metrics, left).await;
@@ -58,7 +58,7 @@ async fn turns_are_by_certificate() {
 }
 
 #[tokio::test]
-async fn places_come_back_when_a_connection_over_tls_ends_and_a_reload_refuses_who_lost_its_rule() {
+async fn a_closed_tls_connection_frees_its_place_and_a_removed_rule_its_queue() {
     let scene = Scene::paced("pace = { in_flight = 1, wait = \"2m\" }", &of_all_agents()).await;
     let metrics = metrics_address(&scene.broker).await;
     let (agent, other) = (scene.authority.workload(AGENT), scene.authority.workload(OTHER));
@@ -73,7 +73,7 @@ async fn places_come_back_when_a_connection_over_tls_ends_and_a_reload_refuses_w
     until_waiting(&metrics, 1).await;
     let starting = async { proxy = Some(scene.agent(&agent, &["dev"]).await) };
     let reloading = async {
-        // The first request of a proxy waits behind it.
+        // The proxy's first request waits behind the other one.
         until_waiting(&metrics, 2).await;
         let text = scene.config.replace("ns/*/sa/agent", "ns/dev/sa/agent");
         scene.world.write("broker.toml", &text);
@@ -87,7 +87,7 @@ async fn places_come_back_when_a_connection_over_tls_ends_and_a_reload_refuses_w
     text(&proxy.call("whoami", "{}").await);
     let counted = get(&metrics, "/metrics").await;
     assert_names(&counted, &["sigward_endpoint_waiting{endpoint=\"upstream\"} 0"]);
-    // Nobody but the certificates has a way in.
+    // Only callers with certificates have a rule.
     let local = connect(&scene.world.socket()).await.sign(ping(&scene.world, "dev")).await;
     assert_eq!(reason(&local.expect_err("no rule names its user")), "PEER_NOT_ALLOWED");
 }

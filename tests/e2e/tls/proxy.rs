@@ -1,4 +1,4 @@
-//! The proxy of a broker over TLS: restarts and rotations lose no call, and what is wrong is said with its option.
+//! A proxy whose broker is reached over TLS: restarts and rotations lose no call, and errors name their option.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn calls_survive_a_restart_of_the_broker() {
     assert_eq!(text(&client.call("whoami", "{}").await), scene.world.home.identity("dev"));
 }
 
-/// The proxy's certificate is replaced before it expires; the proxy asks on, beyond that time, without a failed call.
+/// The proxy's certificate is replaced before it expires: calls continue beyond its expiry, and none fails.
 #[tokio::test]
 async fn calls_survive_a_rotation_of_the_proxy_s_certificate() {
     let scene = Scene::new(&rule("spiffe_id", AGENT)).await;
@@ -37,9 +37,9 @@ async fn calls_survive_a_rotation_of_the_proxy_s_certificate() {
     }
 }
 
-/// Nobody has replaced it in time: what was missing comes later, and the next call shows it.
+/// The certificate is replaced too late: the error says so, and the next call uses the new one.
 #[tokio::test]
-async fn an_expired_certificate_is_said_and_a_new_one_is_shown() {
+async fn an_expired_certificate_is_reported_and_a_new_one_is_used() {
     let scene = Scene::new(&rule("spiffe_id", AGENT)).await;
     let now = workloads::now();
     let old = scene.authority.issue_between(&[uri(AGENT)], now - 2 * HOUR, now - HOUR);
@@ -55,7 +55,7 @@ async fn an_expired_certificate_is_said_and_a_new_one_is_shown() {
 }
 
 #[tokio::test]
-async fn errors_name_the_option_at_fault() {
+async fn errors_name_the_wrong_option() {
     let scene = Scene::new(&rule("spiffe_id", AGENT)).await;
     let agent = scene.authority.workload(AGENT);
     let first = async |more: &[&str]| {
@@ -92,7 +92,7 @@ async fn errors_name_the_option_at_fault() {
     }
     std::fs::remove_file(scene.path("agent.cert")).unwrap();
     assert_names(failure(&first(&[]).await), &["--broker-cert", "No such file"]);
-    // The broker doesn't trust who has issued it.
+    // The broker doesn't trust the issuer.
     scene.write_agent(&other.workload(AGENT));
     assert_names(failure(&first(&[]).await), &["--broker-cert", "client_ca"]);
 }

@@ -1,4 +1,4 @@
-//! A broker over TLS, and an authority that vouches for its callers.
+//! A broker over TLS, and the authority of its callers' certificates.
 
 use std::fs;
 use std::io;
@@ -27,14 +27,14 @@ pub(crate) const AGENT: &str = "spiffe://test.example/ns/dev/sa/agent";
 pub(crate) const INITIALIZE: &str =
     r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
 
-/// A rule for callers with this name, about `dev`.
+/// A rule that permits `dev` to callers with this name.
 pub(crate) fn rule(key: &str, name: &str) -> String {
     format!(
         "[[rule]]\nname = \"agents\"\npeer = {{ {key} = \"{name}\" }}\nprofiles = [\"dev\"]\nendpoints = [\"upstream\"]\n"
     )
 }
 
-/// The reason of a refusal that the broker itself has sent.
+/// The reason in an error that the broker itself has sent.
 pub(crate) fn reason(status: &Status) -> String {
     status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}")).reason
 }
@@ -44,9 +44,9 @@ pub(crate) struct Scene {
     pub(crate) authority: Workloads,
     pub(crate) broker: Process,
     pub(crate) address: SocketAddr,
-    /// Its configuration.
+    /// The broker's configuration.
     pub(crate) config: String,
-    /// Lines of private keys, which may stand in no log.
+    /// Lines of private keys, which must be in no log.
     secrets: Mutex<Vec<String>>,
 }
 
@@ -56,12 +56,12 @@ impl Scene {
         Self::paced("", more).await
     }
 
-    /// The same, whose endpoint has this pace.
+    /// The same, whose endpoint has this `pace`.
     pub(crate) async fn paced(pace: &str, more: &str) -> Self {
         Self::in_world(World::new().await, pace, more, &[]).await
     }
 
-    /// The same in a world that was prepared, with `environment`.
+    /// The same in a prepared world, with `environment`.
     pub(crate) async fn in_world(
         world: World,
         pace: &str,
@@ -94,7 +94,7 @@ impl Scene {
         Self { world, authority, broker, address, config, secrets }
     }
 
-    /// The same broker again, at the same address.
+    /// Kills the broker, and starts it again at the same address.
     pub(crate) async fn restart(&mut self) {
         self.broker.signal(rustix::process::Signal::KILL);
         self.broker.ended().await;
@@ -103,7 +103,7 @@ impl Scene {
         assert_eq!(address(&self.broker).await, self.address);
     }
 
-    /// The same broker after its end, at any address.
+    /// Waits for the end of the broker, and starts it again at any address.
     pub(crate) async fn start_again(&mut self) {
         self.broker.ended().await;
         self.broker = self.world.broker(&self.config).await;
@@ -114,7 +114,7 @@ impl Scene {
         self.world.directory.path().join("tls").join(name)
     }
 
-    /// Puts a file of TLS in the place of the one before.
+    /// Replaces a TLS file atomically.
     pub(crate) fn write(&self, name: &str, text: &str) {
         write(self.path("new"), text);
         fs::rename(self.path("new"), self.path(name)).unwrap();
@@ -133,12 +133,12 @@ impl Scene {
         client_on(stream).await.map_err(io::Error::other)
     }
 
-    /// Lets no log show the key of `issued`.
+    /// From now on, checks that no log shows the key of `issued`.
     pub(super) fn keep_secret(&self, issued: &Issued) {
         self.secrets.lock().unwrap().extend(issued.secrets().map(str::to_owned));
     }
 
-    /// Asks for signatures until the holder of the certificate isn't known any more.
+    /// Asks for signatures until the broker no longer accepts the certificate.
     pub(super) async fn until_unknown(&self, client: &mut BrokerClient<Channel>) {
         let refused = async {
             loop {
@@ -147,11 +147,11 @@ impl Scene {
                 }
             }
         };
-        let refused = deadline::within(refused, || "it signs for ever".to_owned()).await;
+        let refused = deadline::within(refused, || "it signs forever".to_owned()).await;
         assert_eq!(reason(&refused), "PEER_UNKNOWN");
     }
 
-    /// And then until the connection ends.
+    /// Then asks until the connection ends.
     pub(super) async fn until_closed(&self, client: &mut BrokerClient<Channel>) {
         let of_broker = |status: Status| status.get_details_error_info().is_some();
         let closed =
@@ -159,28 +159,28 @@ impl Scene {
         deadline::within(closed, || "the connection stays".to_owned()).await;
     }
 
-    /// The broker's certificate and key.
+    /// Writes the broker's certificate and key.
     pub(crate) fn write_broker(&self, issued: &Issued) {
         self.keep_secret(issued);
         self.write("key", &issued.key);
         self.write("cert", &issued.cert);
     }
 
-    /// The files of a proxy that shows `issued`.
+    /// Writes the files of a proxy that presents `issued`.
     pub(crate) fn write_agent(&self, issued: &Issued) {
         self.keep_secret(issued);
-        // The key first: whoever reads both in between has two that don't fit, and keeps those before.
+        // The key first: a reader in between gets two files that don't match, and keeps the previous ones.
         self.write("agent.key", &issued.key);
         self.write("agent.cert", &issued.cert);
         self.write("agent.ca", &self.authority.pem());
     }
 
-    /// A proxy that shows what was written.
+    /// A proxy that presents the written files.
     pub(crate) fn proxy(&self, profiles: &[&str], more: &[&str]) -> Command {
         self.proxy_of(self.address, profiles, more)
     }
 
-    /// The same, for which the broker is somewhere else.
+    /// The same for a broker at another address.
     pub(crate) fn proxy_of(&self, broker: SocketAddr, profiles: &[&str], more: &[&str]) -> Command {
         let mut command = self.world.proxy(&[]);
         command.arg("--broker").arg(format!("https://{broker}"));
@@ -195,7 +195,7 @@ impl Scene {
         command
     }
 
-    /// A session with a proxy that shows `issued`, and asks a broker by its id.
+    /// A session with a proxy that presents `issued`, and identifies the broker by its SPIFFE id.
     pub(crate) async fn agent(&self, issued: &Issued, profiles: &[&str]) -> StdioClient {
         self.write_agent(issued);
         let mut client = StdioClient::start(self.proxy(profiles, &["--broker-name", BROKER]));
@@ -203,7 +203,7 @@ impl Scene {
         client
     }
 
-    /// What the first request gets.
+    /// The response to the first request.
     pub(crate) async fn initialize(&self, issued: &Issued, profiles: &[&str]) -> Value {
         self.write_agent(issued);
         let mut client = StdioClient::start(self.proxy(profiles, &[]));
@@ -222,7 +222,7 @@ impl Scene {
 
     pub(crate) fn assert_no_secret(&self, text: &str) {
         for line in self.secrets.lock().unwrap().iter() {
-            assert!(!text.contains(line), "a line of a private key stands in {text}");
+            assert!(!text.contains(line), "a line of a private key is in {text}");
         }
     }
 }

@@ -14,10 +14,10 @@ use tokio::process::Command;
 use crate::service_manager::Manager;
 use crate::setup::PASS_SOCKET;
 
-/// The directories that the namespace has of its own.
+/// The directories that the namespace has for itself.
 const OWN: [&str; 6] = ["/etc", "/home", "/run", "/var/lib", "/var/log", "/usr/local/bin"];
 
-/// Somebody who has processes on it.
+/// A user of the machine.
 #[derive(Clone, Copy)]
 pub(super) struct User {
     pub(super) name: &'static str,
@@ -28,7 +28,7 @@ impl User {
     pub(super) const ROOT: Self = Self { name: "root", uid: 0 };
 }
 
-/// It ends, with its mounts, on drop.
+/// The machine ends, with its mounts, on drop.
 pub(super) struct Machine {
     directory: TempDir,
     holder: std::process::Child,
@@ -44,14 +44,13 @@ impl Machine {
             fs::set_permissions(at(own), fs::Permissions::from_mode(0o755)).unwrap();
         }
         shell(&format!("cp -a /etc/. {}", at("/etc").display()));
-        // What systemd runs on this machine is none of the other's business.
         let programs = at("/usr/local/bin");
         for program in [&processes::binaries().broker, &processes::binaries().proxy] {
             shell(&format!("install -m 0755 {} {}", program.display(), programs.display()));
         }
         let binds: Vec<_> =
             OWN.iter().map(|own| format!("mount --bind {} {own}", at(own).display())).collect();
-        // It says when the mounts are there, and ends with its standard input.
+        // The script reports when the mounts are ready, and ends with its standard input.
         let script = format!("set -e; {}; echo ready; exec cat", binds.join("; "));
         let mut holder = std::process::Command::new("unshare")
             .args(["--mount", "--propagation", "private", "sh", "-c", &script])
@@ -60,21 +59,21 @@ impl Machine {
             .spawn()
             .expect("unshare starts");
         let mut line = String::new();
-        let said = holder.stdout.as_mut().expect("piped");
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(said), &mut line).unwrap();
-        assert_eq!(line, "ready\n", "the mounts of the machine fail");
+        let printed = holder.stdout.as_mut().expect("piped");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(printed), &mut line).unwrap();
+        assert_eq!(line, "ready\n", "the mounts of the machine failed");
         let machine = Self { directory, holder };
         for user in users {
             let home = format!("/home/{}", user.name);
             let arguments =
                 ["--uid", &user.uid.to_string(), "--create-home", "--home-dir", &home, user.name];
-            let (made, said) = machine.run(User::ROOT, "useradd", &arguments);
-            assert!(made, "{said}");
+            let (made, printed) = machine.run(User::ROOT, "useradd", &arguments);
+            assert!(made, "{printed}");
         }
         machine
     }
 
-    /// Where this process finds a path of the machine.
+    /// The path for this process of a path in the machine.
     pub(super) fn path(&self, path: &str) -> PathBuf {
         let own = OWN.iter().filter(|own| path.starts_with(*own)).max_by_key(|own| own.len());
         let own = own.unwrap_or_else(|| panic!("{path} is no path of the machine's own"));
@@ -82,7 +81,7 @@ impl Machine {
         root.join(path[own.len()..].trim_start_matches('/'))
     }
 
-    /// `program ARGUMENTS` as a user of the machine, with nothing of the environment of the tests.
+    /// `program ARGUMENTS` as a user of the machine, without the environment of the tests.
     pub(super) fn command(&self, user: User, program: &str, arguments: &[&str]) -> Command {
         let (uid, gid) = (user.uid.to_string(), self.gid_of(user.name).to_string());
         let mut command = self.enter(&uid, &gid);
@@ -99,20 +98,20 @@ impl Machine {
         command
     }
 
-    /// Runs one: whether it succeeds, and all that it says.
+    /// Runs such a command: whether it succeeded, and its output.
     pub(super) fn run(&self, user: User, program: &str, arguments: &[&str]) -> (bool, String) {
         let mut command = self.command(user, program, arguments).into_std();
         let output = command.stdin(Stdio::null()).output().unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
     }
 
-    /// Makes a user the owner of all that is there.
+    /// Makes a user the owner of everything at `path`.
     pub(super) fn give(&self, path: &str, uid: u32) {
         shell(&format!("chown -R {uid}:{uid} {}", self.path(path).display()));
     }
 
-    /// Copies a file, by another program: what is open for writing here can't be run.
+    /// Copies a file by running `cp`: a file that is open for writing in this process can't be run.
     pub(super) fn copy(&self, from: &str, to: &str) {
         shell(&format!("cp -p {} {}", self.path(from).display(), self.path(to).display()));
     }
@@ -132,7 +131,7 @@ impl Machine {
         value.unwrap_or_else(|| panic!("there is no user {name}"))
     }
 
-    /// The socket of a user's broker, as the socket unit has it made.
+    /// The socket of a user's broker, as the socket unit creates it.
     pub(super) fn socket(&self, user: User) -> UnixListener {
         let path = self.path(&format!("/run/sigward/{}/broker.sock", user.uid));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -142,8 +141,8 @@ impl Machine {
         socket
     }
 
-    /// The service of Alice, as its unit has it run: its user, its command, its home, the socket, no privileges. It is
-    /// ready.
+    /// Starts Alice's service as its unit does: with its user, command, home and socket, and without privileges.
+    /// Returns when it is ready.
     pub(super) async fn broker(
         &self,
         socket: &UnixListener,
@@ -176,7 +175,7 @@ impl Machine {
         command.args(setting("ExecStart").split(' '));
         command.stdin(Stdio::from(OwnedFd::from(socket.try_clone().unwrap())));
         let broker = Process::start(command);
-        manager.told("READY=1").await;
+        manager.message_with("READY=1").await;
         broker
     }
 }
