@@ -1,4 +1,4 @@
-//! A certificate authority of its own, and the server on this machine that it vouches for.
+//! A certificate authority for tests, and a server on this machine with a certificate of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,22 +8,22 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-/// A name of every server, where a test has it resolved.
+/// A name in every server's certificate, for tests that resolve it.
 pub const HOST: &str = "upstream.test";
 
 /// Counts the authorities.
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
-/// A certificate authority, and a certificate of it for `127.0.0.1` and [`HOST`].
+/// A certificate authority, and a server's certificate for `127.0.0.1` and [`HOST`].
 #[derive(Debug)]
 pub struct Authority {
-    /// Its own certificate, in PEM.
+    /// The authority's own certificate, in PEM.
     pub pem: String,
     pub(crate) server: Arc<ServerConfig>,
 }
 
 impl Authority {
-    /// An authority whose server offers the protocols of these names (ALPN): `h2`, `http/1.1`.
+    /// An authority whose server offers these protocols (ALPN): `h2`, `http/1.1`.
     ///
     /// # Panics
     /// If no certificate can be made.
@@ -32,7 +32,7 @@ impl Authority {
         Self::shaped(protocols, |_| {})
     }
 
-    /// The same, with a certificate of the server that isn't the usual one.
+    /// The same, with changes to the server's certificate.
     ///
     /// # Panics
     /// If no certificate can be made.
@@ -40,7 +40,7 @@ impl Authority {
     pub fn shaped(protocols: &[&str], shape: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = || KeyPair::generate().expect("a key");
         let mut authority = CertificateParams::default();
-        // Names of their own: of two with one name, the certificates of one would be checked with the key of the other.
+        // Each has its own name: with equal names, the certificates of one would be checked with the key of the other.
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         authority.distinguished_name.push(DnType::CommonName, format!("authority {number}"));
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

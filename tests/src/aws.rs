@@ -1,8 +1,8 @@
-//! The parts of AWS that hand out credentials: STS (AssumeRole, GetCallerIdentity), and of IAM Identity Center the
-//! portal (GetRoleCredentials) and the device flow of its OIDC service.
+//! The parts of AWS that issue credentials: STS (AssumeRole, GetCallerIdentity), and of IAM Identity Center the portal
+//! (GetRoleCredentials) and the device flow of its OIDC service.
 //!
-//! Signatures for STS are verified like those of the upstream; new keys become known to every server that shares the
-//! key table. A process is sent here by [`Aws::environment`].
+//! Signatures for STS are verified like those for the upstream; new keys become known to every server that shares the
+//! key table. [`Aws::environment`] directs a process to this server.
 
 mod trust;
 
@@ -29,16 +29,16 @@ use crate::upstream::reply;
 const SSO_SESSION: &str = "sigward-tests";
 /// Its SHA-1: the name of the token's cache file.
 const SSO_CACHE: &str = "8e90ade0d3aba3b6c0d242f71d15f9072f7dfac1";
-/// The bearer token that the portal takes, until it is revoked.
+/// The bearer token that the portal accepts, until it is revoked.
 const SSO_TOKEN: &str = "SgwCanaryToken/portal-bearer";
-/// The token of a web identity that STS takes, instead of a signature.
+/// The token of a web identity that STS accepts, instead of a signature.
 pub const WEB_IDENTITY_TOKEN: &str = "SgwCanaryToken/web-identity";
 /// The `login_session` of [`login_session`].
 const LOGIN_SESSION: &str = "arn:aws:iam::111122223333:user/person";
-/// How long the credentials last.
+/// The lifetime of the credentials.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// One request for credentials, and what it named.
+/// One request for credentials, with its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issued {
     /// `AssumeRole`, `AssumeRoleWithWebIdentity`, `GetCallerIdentity`, `GetRoleCredentials`.
@@ -51,23 +51,23 @@ pub struct Issued {
     pub session: String,
     /// The region that the request was signed for; empty for one without a signature.
     pub region: String,
-    /// All that STS was told but action and version, by name; empty for the portal.
+    /// All parameters for STS except action and version, by name; empty for the portal.
     pub parameters: BTreeMap<String, String>,
 }
 
-/// Where the device flow sends a person.
+/// The URL at which a person completes the device flow.
 pub const DEVICE_URL: &str = "https://device.sigward.example/?user_code=ABCD-EFGH";
 
-/// What a person does whom the device flow has sent away.
+/// What the person does at [`DEVICE_URL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Person {
-    /// They take their time.
+    /// They haven't decided yet.
     Pending,
-    /// They allow it: the next poll gets its token.
+    /// They allow it: the next poll gets the token.
     Approves,
-    /// They don't.
+    /// They decline.
     Declines,
-    /// They don't come in time.
+    /// They don't decide in time.
     IsLate,
 }
 
@@ -85,7 +85,7 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Starts them on one port; they know `keys`, and add to it.
+    /// Starts all services on one port; they know `keys`, and add to it.
     pub async fn start(keys: KeyTable) -> Self {
         Self::at(keys, 0).await
     }
@@ -122,7 +122,7 @@ impl Aws {
             let (entrance, answer) = (entrance.clone(), Arc::clone(&answer));
             async move {
                 let waiting = Waiting::at(&entrance);
-                // The sender is here: it can't be closed.
+                // The sender is in scope, so it can't be closed.
                 let _ = entrance.subscribe().wait_for(|(held, _)| !held).await;
                 drop(waiting);
                 Ok(answer(parts, body))
@@ -132,12 +132,12 @@ impl Aws {
         Self { server, issued, person, revoked, sign_ins, trust, gate }
     }
 
-    /// From now on the trust policy of the role allows this action beside `sts:AssumeRole`.
+    /// From now on the trust policy of the role allows this action in addition to `sts:AssumeRole`.
     pub fn allow(&self, role: &str, action: &str) {
         self.trust.lock().unwrap_or_else(PoisonError::into_inner).allow(role, action);
     }
 
-    /// From now on nobody is answered.
+    /// From now on no request is answered.
     pub fn hold(&self) {
         self.gate.send_modify(|(held, _)| *held = true);
     }
@@ -147,7 +147,7 @@ impl Aws {
         self.held_requests(1).await;
     }
 
-    /// Waits until so many requests are held.
+    /// Waits until `count` requests are held.
     pub async fn held_requests(&self, count: usize) {
         let mut gate = self.gate.subscribe();
         let waiting = gate.wait_for(|(held, waiting)| *held && *waiting >= count);
@@ -155,12 +155,12 @@ impl Aws {
         drop(asked);
     }
 
-    /// Whoever was held is answered, and everybody after them.
+    /// Answers the held requests, and all later ones.
     pub fn release(&self) {
         self.gate.send_modify(|(held, _)| *held = false);
     }
 
-    /// What makes the SDK of a process come here.
+    /// The variables that direct the SDK of a process here.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
         let url = format!("http://{}", self.server.address);
@@ -174,24 +174,24 @@ impl Aws {
         self.person(Person::Approves);
     }
 
-    /// What the next poll of the device flow hears of the person.
+    /// Sets what the next poll of the device flow reports about the person.
     pub fn person(&self, does: Person) {
         *self.person.lock().unwrap_or_else(PoisonError::into_inner) = does;
     }
 
-    /// The session has ended: its token is refused, and the next sign-in brings another one.
+    /// Ends the session: its token is refused, and the next sign-in issues another one.
     pub fn revoke(&self) {
         self.person(Person::Pending);
         self.revoked.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The token of the session that a sign-in brings now.
+    /// The token that a sign-in issues now.
     #[must_use]
     pub fn token(&self) -> String {
         portal_token(self.revoked.load(Ordering::SeqCst))
     }
 
-    /// Signs the person of [`Aws::sign_in`] in once more, with another program.
+    /// Signs the person of [`Aws::sign_in`] in again, as another program would.
     ///
     /// # Panics
     /// If the home isn't writable.
@@ -205,14 +205,13 @@ impl Aws {
         self.issued.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The steps of sign-ins that were asked for so far, by their path.
+    /// The requested steps of sign-ins so far, by path.
     #[must_use]
     pub fn sign_ins(&self) -> Vec<String> {
         self.sign_ins.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Adds a profile of IAM Identity Center to `home`, signed in: its token is in the cache, as `aws sso login` leaves
-    /// it.
+    /// Adds a profile of IAM Identity Center to `home`, signed in: its token is in the cache, as after `aws sso login`.
     ///
     /// # Panics
     /// If the home isn't writable.
@@ -224,7 +223,7 @@ impl Aws {
     }
 }
 
-/// A request at the gate, until it is let through or its client has gone.
+/// A request at the gate, until it is released or its client has gone.
 struct Waiting<'a>(&'a watch::Sender<(bool, usize)>);
 
 impl<'a> Waiting<'a> {
@@ -240,14 +239,14 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Adds a profile of `aws login` to `home`. Nobody has signed in.
+/// Adds a profile of `aws login` to `home`, which isn't signed in.
 pub fn login_session(home: &AwsHome, profile: &str) {
     home.config(&format!(
         "[profile {profile}]\nregion = eu-north-1\nlogin_session = {LOGIN_SESSION}\n"
     ));
 }
 
-/// What `aws login` leaves for the profile of [`login_session`], with a key of the console's session.
+/// Writes what `aws login` writes for the profile of [`login_session`], with a key of the console's session.
 ///
 /// # Panics
 /// If the home isn't writable.
@@ -273,7 +272,7 @@ pub fn login(home: &AwsHome, key: &Key) {
     std::fs::rename(temporary, file).expect("a writable home");
 }
 
-/// What `aws sso login` leaves: the whole file at once.
+/// Writes what `aws sso login` writes: the whole file at once.
 fn cache_token(home: &AwsHome, token: &str) {
     let cache = home.path().join(".aws/sso/cache");
     std::fs::create_dir_all(&cache).expect("a writable home");
@@ -288,7 +287,7 @@ fn cache_token(home: &AwsHome, token: &str) {
     std::fs::rename(temporary, file).expect("a writable home");
 }
 
-/// The token after so many revocations.
+/// The token after this number of revocations.
 fn portal_token(revoked: u32) -> String {
     if revoked == 0 { SSO_TOKEN.to_owned() } else { format!("{SSO_TOKEN}-{revoked}") }
 }
@@ -433,7 +432,7 @@ fn error(status: u16, code: &str, message: &str) -> Answer {
     (status, "text/xml", text)
 }
 
-/// STS answers in every region: the one that the caller signed for.
+/// STS exists in every region: this server takes the one in the caller's signature.
 fn region_of(parts: &Parts) -> String {
     let header = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
     header.and_then(|text| text.split('/').nth(2)).unwrap_or("us-east-1").to_owned()

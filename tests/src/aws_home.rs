@@ -1,8 +1,7 @@
-//! A person's AWS home in a temporary directory: `.aws/config` and `.aws/credentials`, with keys that exist nowhere
-//! else.
+//! A user's AWS home in a temporary directory: `.aws/config` and `.aws/credentials`, with keys that exist nowhere else.
 //!
-//! Three profiles are always there: `dev` and `prod` with long-lived keys, `staging` with a session token. Others are
-//! added by [`AwsHome::role`], [`AwsHome::process`], and [`Aws::sign_in`](crate::aws::Aws::sign_in).
+//! Every home has three profiles: `dev` and `prod` with long-lived keys, `staging` with a session token.
+//! [`AwsHome::role`], [`AwsHome::process`], and [`Aws::sign_in`](crate::aws::Aws::sign_in) add others.
 
 use std::fs;
 use std::io::Write as _;
@@ -17,7 +16,7 @@ use crate::keys::{Key, KeyTable};
 pub const PROFILES: [(&str, &str); 3] =
     [("dev", "us-west-2"), ("staging", "eu-central-1"), ("prod", "ap-southeast-2")];
 
-/// A directory that plays `$HOME`, deleted on drop unless it was given.
+/// A directory for `$HOME`, deleted on drop unless it was given.
 #[derive(Debug)]
 pub struct AwsHome {
     path: PathBuf,
@@ -65,7 +64,7 @@ impl AwsHome {
         home
     }
 
-    /// Puts `key` into the credentials file, under the profile `name`, and makes it known to the servers.
+    /// Adds `key` to the credentials file, for the profile `name`, and makes it known to the servers.
     pub fn static_keys(&mut self, name: &str, key: &Key) {
         let token = key.session_token.as_ref();
         let token = token.map(|token| format!("aws_session_token = {token}\n")).unwrap_or_default();
@@ -77,7 +76,7 @@ impl AwsHome {
         self.learn(name, key);
     }
 
-    /// A profile that assumes a role with the keys of `source`. The keys come from the fake STS.
+    /// Adds a profile that assumes a role with the keys of `source`, at the tests' STS.
     pub fn role(&self, name: &str, source: &str, role_arn: &str) {
         let text = format!(
             "[profile {name}]\nregion = us-east-2\nrole_arn = {role_arn}\nsource_profile = {source}\nrole_session_name = sigward-tests\n"
@@ -85,7 +84,7 @@ impl AwsHome {
         self.append(&self.config_file(), &text);
     }
 
-    /// A profile whose keys a program prints.
+    /// Adds a profile whose keys a program prints.
     ///
     /// # Panics
     /// If the program can't be written.
@@ -122,7 +121,7 @@ impl AwsHome {
     /// The key of a profile.
     ///
     /// # Panics
-    /// If there is none of that name.
+    /// If there is no such profile.
     #[must_use]
     pub fn key(&self, profile: &str) -> &Key {
         let found = self.named.iter().find(|(name, _)| name == profile);
@@ -141,7 +140,7 @@ impl AwsHome {
         self.keys.clone()
     }
 
-    /// The directory.
+    /// The path of the home.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -159,7 +158,7 @@ impl AwsHome {
         self.path.join(".aws/credentials")
     }
 
-    /// The environment of a person who lives here.
+    /// The environment of a user with this home.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
         let variable = |name: &str, path: &Path| (name.to_owned(), path.display().to_string());

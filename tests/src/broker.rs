@@ -22,7 +22,7 @@ use crate::deadline;
 /// A connection to the broker at `socket`.
 ///
 /// # Panics
-/// If nobody answers there in time.
+/// If no broker answers there in time.
 pub async fn connect(socket: &Path) -> BrokerClient<Channel> {
     BrokerClient::new(channel(socket).await)
 }
@@ -30,7 +30,7 @@ pub async fn connect(socket: &Path) -> BrokerClient<Channel> {
 /// The same, for any service.
 ///
 /// # Panics
-/// If nobody answers there in time.
+/// If no broker answers there in time.
 pub async fn channel(socket: &Path) -> Channel {
     let path = socket.to_owned();
     let connector = tower::service_fn(move |_| {
@@ -43,7 +43,7 @@ pub async fn channel(socket: &Path) -> Channel {
     channel.await.unwrap()
 }
 
-/// A question for the signature of a POST of JSON to `url`.
+/// A request to sign a POST of JSON to `url`.
 #[must_use]
 pub fn post(
     url: &str,
@@ -65,7 +65,8 @@ pub fn post(
     }
 }
 
-/// A TLS connection to the broker at `address`, as far as this side knows: a broker looks at a certificate later.
+/// A TLS connection to the broker at `address`. The broker may still reject the certificate after this side's
+/// handshake.
 ///
 /// # Errors
 /// The handshake fails.
@@ -74,7 +75,7 @@ pub async fn shake_hands(
     config: &Arc<ClientConfig>,
 ) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
-    // As our own proxy: the second piece of a request would wait 40 ms for the kernel's word about the first.
+    // Like the real proxy: the second piece of a request would wait 40 ms for the acknowledgement of the first.
     stream.set_nodelay(true)?;
     let name = ServerName::IpAddress(address.ip().into());
     let connecting = TlsConnector::from(Arc::clone(config)).connect(name, stream);

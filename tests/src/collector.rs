@@ -1,4 +1,4 @@
-//! A collector of OpenTelemetry that keeps the spans that it gets over gRPC, or one that never answers.
+//! An OpenTelemetry collector that stores the spans that it gets over gRPC, or one that never answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -30,26 +30,26 @@ use crate::workloads::Issued;
 pub struct Exported {
     /// The `service.name` of its process.
     pub service: String,
-    /// Its name.
+    /// The span's name.
     pub name: String,
     /// The trace that it is part of, in hexadecimal digits.
     pub trace: String,
-    /// Its own id.
+    /// The span's id.
     pub id: String,
     /// The id of its parent; empty, if it has none.
     pub parent: String,
-    /// What it is to the network.
+    /// The kind, for example client or server.
     pub kind: SpanKind,
     /// When it began and ended, in nanoseconds since 1970.
     pub times: (u64, u64),
-    /// Whether it says that it failed.
+    /// Whether its status is an error.
     pub is_error: bool,
-    /// Its attributes, as texts.
+    /// Its attributes, as strings.
     pub attributes: BTreeMap<String, String>,
 }
 
 impl Exported {
-    /// An attribute; empty, if it isn't there.
+    /// The value of an attribute; empty if there is none.
     #[must_use]
     pub fn attribute(&self, name: &str) -> &str {
         self.attributes.get(name).map_or("", String::as_str)
@@ -74,7 +74,7 @@ struct Kept {
 }
 
 impl Collector {
-    /// One that takes what it gets.
+    /// A collector that accepts all spans.
     ///
     /// # Panics
     /// If it can't listen.
@@ -82,7 +82,7 @@ impl Collector {
         Self::with(Kept { answers: true, ..Kept::default() }, None).await
     }
 
-    /// The same over TLS, for clients of `authority` (PEM) alone.
+    /// The same over TLS, only for clients of `authority` (PEM).
     ///
     /// # Panics
     /// If it can't listen.
@@ -92,7 +92,7 @@ impl Collector {
         Self::with(Kept { answers: true, ..Kept::default() }, Some(tls)).await
     }
 
-    /// One that reads each request and never answers.
+    /// A collector that reads each request and never answers.
     ///
     /// # Panics
     /// If it can't listen.
@@ -120,31 +120,31 @@ impl Collector {
     /// The value of `OTEL_EXPORTER_OTLP_ENDPOINT`.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        // Certificates are for a name.
+        // The certificate is for this name.
         format!("{}://localhost:{}", self.scheme, self.address.port())
     }
 
-    /// Waits until it has got `count` requests.
+    /// Waits until `count` requests have arrived.
     pub async fn requests(&self, count: usize) {
         let mut counted = self.kept.count.subscribe();
         let waiting = counted.wait_for(|got| *got >= count);
         deadline::within(waiting, || format!("no {count} exports")).await.expect("it is counted");
     }
 
-    /// The values of `authorization` that came with the spans.
+    /// The values of `authorization` that were sent with spans.
     #[must_use]
     pub fn tokens(&self) -> BTreeSet<String> {
         self.kept.tokens.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// All bytes that came.
+    /// All received bytes.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let requests = self.kept.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.iter().flat_map(Message::encode_to_vec).collect()
     }
 
-    /// All spans that came.
+    /// All received spans.
     #[must_use]
     pub fn spans(&self) -> Vec<Exported> {
         let requests = self.kept.requests.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,8 @@
-//! The official conformance suite, the MCP server that it wants, and a bridge for it to servers that speak lines.
+//! The official conformance suite, the MCP server that it needs, and a bridge from the suite to stdio servers.
 //!
-//! The server has the suite's tools, prompts and resources, on rmcp. It speaks both generations on
-//! `http://127.0.0.1:PORT/mcp` and passes the suite when it is asked directly, so what fails behind a proxy is the
-//! proxy's fault. Behind one, it verifies every signature.
+//! The server has the suite's tools, prompts and resources, on rmcp. It speaks both versions on
+//! `http://127.0.0.1:PORT/mcp` and passes the suite when it is tested directly, so failures behind a proxy are the
+//! proxy's. Behind a proxy, it verifies every signature.
 
 mod asking;
 mod bridge;
@@ -29,7 +29,7 @@ use crate::sigv4::Verifier;
 use crate::upstream::serve::verify;
 use crate::upstream::{REGION, SERVICE, reply};
 
-/// How many announcements a subscriber may leave unread.
+/// How many announcements a subscriber can have unread.
 const ANNOUNCEMENTS: usize = 16;
 
 /// A running server. Dropping it closes its socket and every connection.
@@ -37,15 +37,15 @@ const ANNOUNCEMENTS: usize = 16;
 pub struct Server(Loopback);
 
 impl Server {
-    /// Binds `port` (0: any) and serves whoever asks, signed or not.
+    /// Binds `port` (0: any) and serves all requests, signed or not.
     ///
     /// # Panics
-    /// If the port can't be had.
+    /// If the port can't be bound.
     pub async fn start(port: u16) -> Self {
         Self::serve(port, None).await
     }
 
-    /// A server on any port that answers 403 to what isn't signed with one of `keys`.
+    /// A server on any port that answers 403 to requests that aren't signed with one of `keys`.
     pub async fn verifying(keys: KeyTable) -> Self {
         Self::serve(0, Some(Verifier::new(keys, SERVICE, REGION))).await
     }
@@ -84,7 +84,7 @@ impl Server {
     }
 }
 
-/// Why a request isn't signed as it must be.
+/// Why a request isn't signed correctly.
 fn refused(verifier: &Verifier, head: &Parts, body: &[u8]) -> Option<String> {
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let verified = verify(verifier, head.method.as_str(), target, &head.headers, body);

@@ -1,7 +1,7 @@
-//! AWS Sign-In, which renews the sessions of `aws login`: it takes each refresh token once, with a proof (DPoP, RFC 9449)
-//! by the key of the session, and each proof once.
+//! AWS Sign-In, which renews the sessions of `aws login`: it accepts each refresh token once, with a proof (DPoP,
+//! RFC 9449) by the key of the session, and each proof once.
 //!
-//! A process is sent here by [`Console::environment`].
+//! [`Console::environment`] directs a process to this server.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use crate::upstream::reply;
 /// The `login_session` of [`Console::sign_in`].
 const LOGIN_SESSION: &str = "arn:aws:iam::111122223333:user/console";
 
-/// A running server, and what it knows of its one session.
+/// A running server with one session.
 #[derive(Debug)]
 pub struct Console {
     server: Loopback,
@@ -38,14 +38,14 @@ pub struct Console {
 struct Session {
     public_key: Vec<u8>,
     refresh: String,
-    /// Of the proofs that were used.
+    /// The ids of used proofs.
     used: BTreeSet<String>,
     renewals: usize,
     key: Option<Key>,
 }
 
 impl Console {
-    /// Starts it; the keys that it gives out become known to `keys`.
+    /// Starts the server; it adds the keys that it issues to `keys`.
     pub async fn start(keys: KeyTable) -> Self {
         let session = Arc::new(Mutex::new(Session::default()));
         let shared = Arc::clone(&session);
@@ -59,14 +59,13 @@ impl Console {
         Self { server: Loopback::start(0, handler).await, session }
     }
 
-    /// What makes the SDK of a process come here.
+    /// The variable that directs the SDK of a process here.
     #[must_use]
     pub fn environment(&self) -> (String, String) {
         ("AWS_ENDPOINT_URL_SIGNIN".to_owned(), format!("http://{}", self.server.address))
     }
 
-    /// Adds a profile to `home`, whose person has run `aws login` long ago: the keys have expired, and the session
-    /// hasn't.
+    /// Adds a profile to `home` for which `aws login` was run long ago: the keys have expired, but not the session.
     ///
     /// # Panics
     /// If the home isn't writable.
@@ -108,7 +107,7 @@ impl Console {
         directory.join(hex::encode(Sha256::digest(LOGIN_SESSION)) + ".json")
     }
 
-    /// How often the session was renewed, and the key that the last renewal gave.
+    /// The number of renewals, and the key of the last one.
     #[must_use]
     pub fn renewals(&self) -> (usize, Option<Key>) {
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,7 +152,7 @@ impl Session {
         (200, answer)
     }
 
-    /// The id of a proof that the holder of the session's key made for this URL.
+    /// The id of a valid proof by the session's key for this URL.
     fn proven(&self, proof: &str, url: &str) -> Option<String> {
         let (signed, signature) = proof.rsplit_once('.')?;
         let (_, claims) = signed.split_once('.')?;

@@ -1,12 +1,12 @@
-//! Deadlines: a test that waits for something says what, and fails loudly when it doesn't come.
+//! Deadlines: a test that waits says what for, and fails with that text when it doesn't come.
 
 use std::future::Future;
 use std::time::Duration;
 
-/// How long anything may take that should be immediate, on a busy machine.
+/// The time limit for anything that should be immediate, for busy machines.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// How long a program of others may take that starts slowly, or does a hundred things one after another.
+/// The time limit for third-party programs that start slowly, or for a hundred steps in sequence.
 pub const LONG_DEADLINE: Duration = Duration::from_secs(120);
 
 /// The output of `future`, or a panic with `explanation` after [`DEADLINE`].

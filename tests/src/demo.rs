@@ -1,7 +1,7 @@
-//! The demo: all of Sigward on one machine, without an AWS account.
+//! The demo: all parts of Sigward on one machine, without an AWS account.
 //!
-//! A server that verifies every signature on its own, a broker with three profiles, a proxy, and rmcp's own client.
-//! What is printed was seen: each line with a mark is a check, and the program fails if one of them does.
+//! It has a server that verifies every signature itself, a broker with three profiles, a proxy, and rmcp's own client.
+//! It prints only what it observed: each line with a mark is a check, and the program fails if one of them does.
 
 mod paper;
 mod picture;
@@ -19,23 +19,22 @@ use self::scene::Scene;
 use crate::keys::CANARY;
 use crate::{memory, processes};
 
-/// The profiles that the broker holds, the default first, with what the model is told of them.
+/// The profiles of the broker, the default first, with their descriptions for the model.
 const PROFILES: [(&str, &str); 3] = [
     ("dev", "Development, everything goes"),
     ("staging", "Staging, as production but empty"),
     ("prod", "Production, look but don't touch"),
 ];
-/// One that nobody offered.
+/// A profile that isn't offered.
 const STRANGER: &str = "admin";
 
-/// What the pictures are called: for a light page, and for a dark one.
+/// The file names of the pictures: for a light page, and for a dark one.
 pub const PICTURES: [&str; 2] = ["light.svg", "dark.svg"];
 
-/// Runs the demo. Answers whether everything was as it should be; only then there are pictures of it, in the directory
-/// `pictures`.
+/// Runs the demo. Returns whether all checks succeeded; only then it writes pictures, into the directory `pictures`.
 ///
 /// # Errors
-/// Where the parts don't start or stop talking; what happened is in the message.
+/// If the parts don't start, or stop talking; the message has the cause.
 pub async fn run(colours: bool, pictures: Option<&Path>) -> Result<bool, String> {
     let mut paper = Paper::new(colours);
     paper.title("Sigward: AI agents that act in AWS, without ever holding a key");
@@ -57,7 +56,7 @@ pub async fn run(colours: bool, pictures: Option<&Path>) -> Result<bool, String>
     Ok(good)
 }
 
-/// Draws what was printed.
+/// Draws the printed lines.
 fn draw(paper: &Paper, directory: &Path) -> io::Result<()> {
     let title = "A terminal with the demo of Sigward: an agent calls a tool under three AWS profiles, a fourth is \
                  refused, and no key is found in the memory of the proxy";
@@ -113,7 +112,7 @@ async fn show_tools(paper: &mut Paper, scene: &Scene) -> Result<(), String> {
     Ok(())
 }
 
-/// The argument of a tool that offers profiles, and the profiles.
+/// The argument of a tool that offers profiles, and its profiles.
 fn offered(tool: &Tool) -> Option<(String, Vec<String>)> {
     let properties = tool.input_schema.get("properties")?.as_object()?;
     let (name, schema) = properties
@@ -142,7 +141,7 @@ async fn call_each(paper: &mut Paper, scene: &Scene) -> Result<(), String> {
 
 async fn refuse(paper: &mut Paper, scene: &Scene) -> Result<(), String> {
     paper.section("A profile that nobody offered");
-    // Calls alone: the stream of a session that was just opened may come in at any time.
+    // Counts only calls, since the stream of a new session may be requested at any time.
     let before = scene.upstream.requests_of("tools/call").len();
     let arguments = json!({ "aws_profile": STRANGER });
     let result = call(scene, &arguments).await.map_err(told)?;
@@ -158,13 +157,13 @@ async fn refuse(paper: &mut Paper, scene: &Scene) -> Result<(), String> {
     Ok(())
 }
 
-/// Looks for the secrets where they must not be, and for something else in the same place, to show that the search
-/// finds what is there.
+/// Searches for the secrets where they must not be, and for something else in the same place, as a control of the
+/// search.
 fn prove(paper: &mut Paper, scene: &Scene) -> io::Result<()> {
     paper.section("Where the keys are, read from /proc");
     let secrets: Vec<_> =
         PROFILES.iter().map(|(name, _)| scene.home.key(name).secret.clone()).collect();
-    // A secret's own part: the mark that all of them start with is searched for by itself.
+    // The random part of each secret: their common prefix is searched for separately.
     let mut needles: Vec<&[u8]> =
         secrets.iter().map(|secret| &secret.as_bytes()[CANARY.len()..]).collect();
     needles.push(CANARY.as_bytes());

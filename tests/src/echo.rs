@@ -1,7 +1,7 @@
-//! A bare tonic server with one unary call, on a Unix socket: what the broker's `Sign` is compared with.
+//! A bare tonic server with one unary call, on a Unix socket, to compare the broker's `Sign` with.
 //!
-//! It decodes a `SignRequest`, and answers with what was in it: it decides nothing, signs nothing and records nothing.
-//! Its settings are the library's own.
+//! It decodes a `SignRequest` and returns its contents: it decides, signs and records nothing. Its settings are the
+//! library's defaults.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use tokio::net::UnixListener;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-/// Serves on `socket`, for ever.
+/// Serves on `socket`, forever.
 ///
 /// # Panics
 /// If it can't listen there.

@@ -1,11 +1,11 @@
-//! The place in the README where the table of `tests/bench/speed.md` stands.
+//! The table of `tests/bench/speed.md` in the README.
 
-/// What stands before the table.
+/// The line before the table.
 const BEGIN: &str = "<!-- figures: written by `cargo run --release --bin speed -- --write` -->\n";
-/// What stands behind it.
+/// The line after the table.
 const END: &str = "<!-- end of the figures -->";
 
-/// The table in a README; nothing if a marker is missing.
+/// The table in a README; `None` if a marker is missing.
 #[must_use]
 pub fn shown(readme: &str) -> Option<&str> {
     let start = readme.find(BEGIN)? + BEGIN.len();
@@ -13,7 +13,7 @@ pub fn shown(readme: &str) -> Option<&str> {
     Some(&readme[start..start + length])
 }
 
-/// A README with another table; nothing if a marker is missing.
+/// A README with another table; `None` if a marker is missing.
 #[must_use]
 pub fn replaced(readme: &str, table: &str) -> Option<String> {
     let start = readme.find(BEGIN)? + BEGIN.len();

@@ -1,5 +1,5 @@
-//! HTTP/2 as an attacker writes it: frames by hand, without the limits that every library keeps for its server
-//! (RFC 9113). Blocking; answers are counted, not read.
+//! HTTP/2 as an attacker writes it: frames without the limits that libraries keep (RFC 9113). Blocking; responses are
+//! counted, not read.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -19,10 +19,10 @@ const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 const INITIAL_WINDOW: i64 = 65_535;
 const MAX_FRAME: usize = 16_384;
-/// How long the server may keep us waiting for something that must come.
+/// How long to wait for something that must come from the server.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A connection.
+/// An HTTP/2 connection.
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
@@ -30,24 +30,24 @@ pub struct Connection {
     seen: Arc<(Mutex<Seen>, Condvar)>,
 }
 
-/// What the server has sent.
+/// What the server has sent so far.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Streams that were answered to the end.
+    /// Streams with a complete response.
     pub answered: usize,
     /// Streams that were reset.
     pub reset: usize,
-    /// The server said goodbye, or closed the connection.
+    /// The server sent GOAWAY, or closed the connection.
     pub closed: bool,
     settings: bool,
-    /// What may be sent on the connection, on a new stream, and more on the last one.
+    /// The bytes that may be sent on the connection, on a new stream, and in addition on the last one.
     connection: i64,
     initial: i64,
     last: i64,
 }
 
 impl Connection {
-    /// Connects, and says hello; what the server allows is never read.
+    /// Connects and sends the preface, without waiting for the server's settings.
     ///
     /// # Errors
     /// There is no server.
@@ -55,7 +55,7 @@ impl Connection {
         Self::open_with(path, &[])
     }
 
-    /// The same by someone who reads no answer before [`Connection::allow`].
+    /// The same with a window of zero: the server can't send response bodies before [`Connection::allow`].
     ///
     /// # Errors
     /// There is no server.
@@ -77,7 +77,7 @@ impl Connection {
         });
         let mut hello = PREFACE.to_vec();
         frame(&mut hello, SETTINGS, 0, 0, settings);
-        // A server that has closed already is seen by the reader.
+        // If the server has closed already, the reader notices.
         stream.write_all(&hello).ok();
         Ok(Self { stream, next: 1, seen })
     }
@@ -93,7 +93,7 @@ impl Connection {
         self.stream.write_all(&answer)
     }
 
-    /// Begins a POST of gRPC on a stream of its own; `ends`: without a body.
+    /// Starts a gRPC POST on a new stream; with `ends` it has no body.
     ///
     /// # Errors
     /// The connection is closed.
@@ -110,7 +110,7 @@ impl Connection {
         .iter()
         .chain(more)
         {
-            // RFC 7541, 6.2.2: a literal that no table keeps.
+            // RFC 7541, 6.2.2: a literal that isn't added to a table.
             block.push(0);
             for text in [name, value] {
                 length(&mut block, text.len());
@@ -126,10 +126,10 @@ impl Connection {
         self.stream.write_all(&out)
     }
 
-    /// Sends `bytes` on the last stream, and its end if `ends`, as fast as the server lets us.
+    /// Sends `bytes` on the last stream, and with `ends` its end, as fast as the server permits.
     ///
     /// # Errors
-    /// The connection is closed, or the stream is over: the server has heard enough.
+    /// The connection is closed, or the server has ended the stream early.
     pub fn send(&mut self, bytes: &[u8], ends: bool) -> io::Result<()> {
         let over = {
             let seen = lock(&self.seen);
@@ -159,7 +159,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Lets the server answer on the last stream, with so many bytes.
+    /// Permits the server to send this number of bytes on the last stream.
     ///
     /// # Errors
     /// The connection is closed.
@@ -169,10 +169,10 @@ impl Connection {
         self.stream.write_all(&out)
     }
 
-    /// Waits until `reached`.
+    /// Waits until `reached` is true.
     ///
     /// # Errors
-    /// The connection ends before, or it takes too long.
+    /// The connection ends first, or it takes too long.
     pub fn wait(&self, reached: impl Fn(&Seen) -> bool) -> io::Result<MutexGuard<'_, Seen>> {
         let waiting = |seen: &mut Seen| !reached(seen) && !seen.closed;
         let waited = self.seen.1.wait_timeout_while(lock(&self.seen), PATIENCE, waiting);
@@ -190,7 +190,7 @@ fn lock(seen: &(Mutex<Seen>, Condvar)) -> MutexGuard<'_, Seen> {
     seen.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts what comes, until the connection ends.
+/// Counts received frames until the connection ends.
 fn read(mut stream: UnixStream, seen: &(Mutex<Seen>, Condvar)) -> io::Result<()> {
     let mut payload = Vec::new();
     loop {
@@ -235,7 +235,7 @@ fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// RFC 7541, 5.1, with a prefix of 7 bits.
+/// An integer (RFC 7541, 5.1) with a prefix of 7 bits.
 fn length(out: &mut Vec<u8>, length: usize) {
     let byte = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
     if length < 127 {

@@ -1,7 +1,7 @@
-//! The keys that exist in a test's world: who signs with which secret.
+//! The keys of a test's world, and their owners.
 //!
-//! Every secret starts with [`CANARY`] and every session token with [`TOKEN_CANARY`], so that a leak is found by a
-//! search for two constant strings. A key is random behind that: two tests never share one.
+//! Every secret starts with [`CANARY`] and every session token with [`TOKEN_CANARY`], so that a search for two constant
+//! strings finds any leak. The rest of a key is random: two tests never share one.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -10,28 +10,28 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use sha2::{Digest, Sha256};
 
-/// What every secret access key of the tests starts with.
+/// The prefix of every secret access key of the tests.
 pub const CANARY: &str = "SgwCanarySecret/";
-/// What every session token of the tests starts with.
+/// The prefix of every session token of the tests.
 pub const TOKEN_CANARY: &str = "SgwCanaryToken/";
 
-/// One access key, and whom it stands for.
+/// One access key, and its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// `AKIA…`, or `ASIA…` with a session token.
     pub access_key_id: String,
     /// 40 characters, starting with [`CANARY`].
     pub secret: String,
-    /// Starts with [`TOKEN_CANARY`]; a request must carry it exactly.
+    /// Starts with [`TOKEN_CANARY`]; a request must have exactly this token.
     pub session_token: Option<String>,
-    /// The ARN that GetCallerIdentity would answer.
+    /// The ARN that GetCallerIdentity returns.
     pub identity: String,
     /// The 12 digits of the account.
     pub account: String,
 }
 
 impl Key {
-    /// A new long-lived key of the user `name` of an account of its own.
+    /// A new long-lived key of the user `name` in an account of its own.
     #[must_use]
     pub fn user(name: &str) -> Self {
         let account = account(name);
@@ -53,7 +53,7 @@ impl Key {
         Self {
             access_key_id: format!("ASIA{}", random[..16].to_uppercase()),
             secret: format!("{CANARY}{}", &random[16..40]),
-            // As long as real ones are, with the characters that must survive a header and a URL.
+            // As long as real ones, and with characters that must survive headers and URLs.
             session_token: Some(format!(
                 "{TOKEN_CANARY}{}+{}==",
                 self::random().repeat(8),
@@ -70,18 +70,18 @@ impl Key {
 pub struct KeyTable(Arc<RwLock<HashMap<String, Key>>>);
 
 impl KeyTable {
-    /// Makes `key` known.
+    /// Adds `key`.
     pub fn insert(&self, key: Key) {
         let mut table = self.0.write().unwrap_or_else(PoisonError::into_inner);
         table.insert(key.access_key_id.clone(), key);
     }
 
-    /// Makes the key unknown: a revoked one.
+    /// Removes a key, as if it were revoked.
     pub fn remove(&self, access_key_id: &str) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(access_key_id);
     }
 
-    /// The key of that id.
+    /// The key with this id.
     #[must_use]
     pub fn find(&self, access_key_id: &str) -> Option<Key> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(access_key_id).cloned()
@@ -96,14 +96,14 @@ impl FromIterator<Key> for KeyTable {
     }
 }
 
-/// A stable account number for a name, so that the tests of one name always see one account.
+/// A stable account number for a name: the same name always has the same account.
 fn account(name: &str) -> String {
     let sum = Sha256::digest(name);
     let number = sum[..8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     format!("{:012}", number % 1_000_000_000_000)
 }
 
-/// 64 hex digits that no other call of any process answers. Not for real secrets.
+/// 64 hex digits, different for each call in any process. Not for real secrets.
 fn random() -> String {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let mut seed = [0_u8; 32];

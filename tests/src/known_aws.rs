@@ -1,8 +1,7 @@
-//! An AWS whose keys have names that everybody knows: `AKIDKEYS` with `keyssecret`, `AKIDROLE1` for the first role.
+//! An AWS with predictable keys: `AKIDKEYS` with `keyssecret`, `AKIDROLE1` for the first role.
 //!
-//! The cases of `tests/cases` and the comparison with botocore are written in these names. It answers STS, the portal
-//! and the token endpoint of IAM Identity Center, and a container endpoint; it keeps who asked for what, with which key
-//! and in which region.
+//! The cases of `tests/cases` and the comparison with botocore use these names. It serves STS, the portal and the token
+//! endpoint of IAM Identity Center, and a container endpoint; it records each request with its key and region.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +19,7 @@ use crate::loopback::Loopback;
 use crate::sigv4::{Request, Verifier};
 use crate::upstream::reply;
 
-/// The keys that stand in files, environments and programs: id, secret and session token.
+/// The keys in files, environments and programs: id, secret and session token.
 pub const KEYS: [(&str, &str, Option<&str>); 6] = [
     ("AKIDKEYS", "keyssecret", None),
     ("AKIDOTHER", "othersecret", None),
@@ -30,15 +29,15 @@ pub const KEYS: [(&str, &str, Option<&str>); 6] = [
     ("AKIDECS", "ecssecret", Some("ecstok")),
 ];
 
-/// When everything that is given out expires.
+/// The expiry of all issued credentials.
 const EXPIRY: &str = "2099-01-01T00:00:00Z";
 /// The same in milliseconds since 1970.
 const EXPIRY_MS: u64 = 4_070_908_800_000;
 
-/// The first parts of paths by which endpoints are told apart: it is one AWS, and no matter which of them is asked.
+/// The first path segments of endpoints, to tell them apart in records: all of them are the same AWS.
 const PLACES: [&str; 5] = ["all", "file", "loc", "sts", "sso"];
 
-/// What is answered otherwise.
+/// Responses that differ from the usual ones.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Answers {
@@ -48,13 +47,13 @@ pub struct Answers {
     pub sso: Option<PortalError>,
     /// The error of the token endpoint.
     pub oidc: Option<PortalError>,
-    /// The bearer tokens that the portal takes; `tok1` where none is given.
+    /// The bearer tokens that the portal accepts; by default `tok1`.
     pub sso_tokens: Option<Vec<String>>,
     /// How the container endpoint behaves.
     pub container: Container,
 }
 
-/// An error as STS writes it.
+/// An error in the format of STS.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "the parts of an HTTP response")]
@@ -64,7 +63,7 @@ pub struct StsError {
     pub message: String,
 }
 
-/// An error as IAM Identity Center writes it.
+/// An error in the format of IAM Identity Center.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "the parts of an HTTP response")]
@@ -79,43 +78,43 @@ pub struct PortalError {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Container {
-    /// The `Authorization` that it wants.
+    /// The `Authorization` that it requires.
     pub authorization: Option<String>,
-    /// The credentials that it gives, in place of `AKIDECS`.
+    /// The credentials in its response, instead of `AKIDECS`.
     pub body: Option<Value>,
 }
 
-/// Which signatures are accepted.
+/// The signatures that are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepts {
-    /// Those of a known key with its own secret and token, as AWS does.
+    /// Signatures of a known key with its own secret and token, as in AWS.
     ItsKeys,
-    /// Those of any key id with any known secret and any token, so that a test sees which was used.
+    /// Signatures of any key id with any known secret and any token, so that a test sees which ones were used.
     AnyPair,
 }
 
-/// One request that was answered.
+/// One answered request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
-    /// Which it was, counted from 0. The ARN of GetCallerIdentity ends in it.
+    /// Its number, from 0. The ARN of GetCallerIdentity ends with it.
     pub number: usize,
     /// `AssumeRole`, `AssumeRoleWithWebIdentity`, `GetCallerIdentity`, `GetRoleCredentials`.
     pub action: String,
-    /// Which endpoint was asked: the first part of its path, `all`, `file`, `loc`, `sts` or `sso`; else empty.
+    /// The endpoint: the first part of its path, `all`, `file`, `loc`, `sts` or `sso`; otherwise empty.
     pub at: String,
     /// The key that signed; empty for requests without a signature.
     pub key: String,
-    /// The secret that it signed with.
+    /// The secret of the signature.
     pub secret: String,
-    /// The session token beside the signature, or the bearer token of the portal.
+    /// The session token of the signature, or the bearer token for the portal.
     pub token: Option<String>,
     /// The region of the signature.
     pub region: String,
     /// The role's ARN; `ACCOUNT/ROLE` for the portal.
     pub role: String,
-    /// The key that was given out.
+    /// The key that was issued.
     pub issued: String,
-    /// What else STS was given, by name.
+    /// The other parameters for STS, by name.
     pub parameters: BTreeMap<String, String>,
 }
 
@@ -132,13 +131,13 @@ struct Shared {
     answers: Answers,
     accepts: Accepts,
     asked: Mutex<Vec<Asked>>,
-    /// How many requests there were.
+    /// The number of requests.
     count: AtomicUsize,
-    /// How many keys of each [`Kind`] there are.
+    /// The number of issued keys of each [`Kind`].
     issued: [AtomicUsize; 2],
 }
 
-/// What a key is given out for.
+/// The purpose of an issued key.
 #[derive(Clone, Copy)]
 enum Kind {
     Role,
@@ -149,7 +148,7 @@ enum Kind {
 struct Answer(u16, &'static str, Vec<(&'static str, String)>, String);
 
 impl KnownAws {
-    /// Starts the services. They know [`KEYS`]; all keys are put into `keys`.
+    /// Starts the services. They know [`KEYS`]; all keys are added to `keys`.
     pub async fn start(keys: KeyTable, answers: Answers, accepts: Accepts) -> Self {
         for (id, secret, token) in KEYS {
             keys.insert(key(id, secret, token));
@@ -189,7 +188,7 @@ impl KnownAws {
         self.shared.asked().clone()
     }
 
-    /// The same, and forgets them. Keys are numbered on.
+    /// The same, and clears the records. The numbers of keys continue.
     pub fn take_asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.shared.asked())
     }
@@ -259,7 +258,7 @@ impl Shared {
         Answer(200, "text/xml", Vec::new(), text)
     }
 
-    /// Whose signature it is, and for which region.
+    /// The key and the region of the signature.
     fn signer(&self, parts: &Parts, body: &Bytes) -> Result<(Key, String), String> {
         let headers: Vec<_> =
             parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
@@ -333,7 +332,7 @@ impl Shared {
         Answer(200, "application/json", Vec::new(), body.to_string())
     }
 
-    /// The token endpoint: a refresh of `tok1` gives `tok2`.
+    /// The token endpoint: refreshing `tok1` returns `tok2`.
     fn oidc(&self, body: &Bytes) -> Answer {
         if let Some(error) = &self.answers.oidc {
             return portal_error(error);
@@ -366,7 +365,7 @@ impl Shared {
             "Expiration": EXPIRY,
         });
         let body = body.clone().unwrap_or(usual);
-        // A case may give a key without a token.
+        // A case may have a key without a token.
         if let (Some(id), Some(secret)) =
             (body["AccessKeyId"].as_str(), body["SecretAccessKey"].as_str())
         {
@@ -390,7 +389,7 @@ impl Shared {
     }
 }
 
-/// The endpoint, and the path behind it.
+/// The endpoint, and the rest of the path.
 fn place(path: &str) -> (&str, &str) {
     let rest = path.trim_start_matches('/');
     let (first, behind) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

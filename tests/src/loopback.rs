@@ -1,5 +1,4 @@
-//! An HTTP server on a loopback port, for whatever answers whole requests: HTTP/1.1, and over TLS whatever is
-//! negotiated.
+//! An HTTP server on a loopback port, for handlers of whole requests: HTTP/1.1, and over TLS the negotiated protocol.
 
 use std::future::Future;
 use std::io;
@@ -23,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 /// The body of every response.
 pub(crate) type Body = BoxBody<Bytes, io::Error>;
 
-/// Why there is no response: the connection is closed.
+/// Closes the connection without a response.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is closed without an answer")]
 pub(crate) struct HangUp;
@@ -32,7 +31,7 @@ pub(crate) struct HangUp;
 #[derive(Debug)]
 pub(crate) struct Loopback {
     pub(crate) address: SocketAddr,
-    /// How many connections there have been.
+    /// The number of connections so far.
     connections: Arc<AtomicUsize>,
     task: AbortHandle,
 }
@@ -44,7 +43,7 @@ impl Drop for Loopback {
 }
 
 impl Loopback {
-    /// Binds `port` (0: any) and has every request answered by `handler`.
+    /// Binds `port` (0: any); `handler` answers every request.
     pub(crate) async fn start<H, F>(port: u16, handler: H) -> Self
     where
         H: Fn(Parts, Bytes) -> F + Send + Sync + 'static,
@@ -53,7 +52,7 @@ impl Loopback {
         Self::serve(port, None, handler).await
     }
 
-    /// How many connections there have been; over TLS, those that were agreed on.
+    /// The number of connections so far; over TLS, those with a completed handshake.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
@@ -73,7 +72,7 @@ impl Loopback {
     }
 }
 
-/// Accepts connections until the task is aborted; that closes them too.
+/// Accepts connections until the task is aborted, which closes them too.
 async fn accept<H, F>(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -94,7 +93,7 @@ async fn accept<H, F>(
                 let handler = Arc::clone(&handler);
                 async move {
                     let (mut parts, body) = request.into_parts();
-                    // What HTTP/2 has in `:authority`.
+                    // HTTP/2 has the host in `:authority`.
                     if let Some(host) = parts.uri.authority()
                         && let Ok(host) = host.as_str().parse()
                     {
@@ -104,11 +103,11 @@ async fn accept<H, F>(
                     handler(parts, body).await
                 }
             });
-            // A client that leaves is no concern of the server's.
+            // Errors of clients that leave are ignored.
             let Some(tls) = tls else {
                 count.fetch_add(1, Ordering::Relaxed);
                 let mut http = hyper::server::conn::http1::Builder::new();
-                // A hundred that are signed, and those of the signature and of HTTP.
+                // A hundred signed headers, and those of the signature and of HTTP.
                 http.max_headers(128);
                 let _ = http.serve_connection(TokioIo::new(stream), service).await;
                 return;

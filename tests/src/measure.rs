@@ -1,9 +1,9 @@
-//! What measurements share.
+//! Helpers of the measurements.
 
 use std::fs::{self, DirEntry};
 use std::time::Duration;
 
-/// How long the threads of the process `pid` have run. A busy machine changes it little.
+/// How long the threads of the process `pid` have run. Other load on the machine affects it little.
 ///
 /// # Panics
 /// If there is no such process.
@@ -18,10 +18,10 @@ pub fn processor_time(pid: u32) -> Duration {
     Duration::from_nanos(tasks.map(|task| spent(task.unwrap())).sum())
 }
 
-/// The middle one.
+/// The median.
 ///
 /// # Panics
-/// If there is none, or one is no number.
+/// If `all` is empty, or a value isn't a number.
 pub fn median<T: PartialOrd + Copy>(all: &[T]) -> T {
     let mut sorted = all.to_vec();
     sorted.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap());

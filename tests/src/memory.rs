@@ -1,6 +1,6 @@
-//! Looks into a process from outside: its memory and its environment, as the kernel shows them.
+//! Inspects a process from outside: its memory and its environment, as the kernel shows them.
 //!
-//! A search that finds nothing proves nothing unless it can find: pass a control that must be found.
+//! A search without a result proves nothing without a control: pass a needle that must be found.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,13 +8,13 @@ use std::os::unix::fs::FileExt as _;
 
 use memchr::memmem;
 
-/// How much is read at once.
+/// The number of bytes per read.
 const CHUNK: usize = 1 << 20;
 
-/// The number of places in the memory of `pid` where each of `needles` stands, in their order.
+/// The number of occurrences of each of `needles` in the memory of `pid`, in their order.
 ///
 /// # Errors
-/// Where the kernel doesn't let this process look, or the process is gone.
+/// If the kernel denies access to this process, or the process is gone.
 pub fn count(pid: u32, needles: &[&[u8]]) -> io::Result<Vec<usize>> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let memory = File::open(format!("/proc/{pid}/mem"))?;
@@ -33,10 +33,10 @@ pub fn peak(pid: u32) -> io::Result<u64> {
     of_status(pid, "VmHWM:")
 }
 
-/// Lets [`peak`] begin anew, and gives the resident size of this moment, in bytes.
+/// Resets [`peak`], and returns the current resident size in bytes.
 ///
 /// # Errors
-/// Another user's process; or there is none.
+/// The process belongs to another user, or there is none.
 pub fn restart_peak(pid: u32) -> io::Result<u64> {
     // proc(5): 5 resets the peak.
     fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
@@ -50,10 +50,10 @@ fn of_status(pid: u32, name: &str) -> io::Result<u64> {
     kib.map(|kib| kib << 10).ok_or_else(|| io::Error::other(format!("no {name} in\n{status}")))
 }
 
-/// How many descriptors `pid` has open.
+/// The number of open descriptors of `pid`.
 ///
 /// # Errors
-/// Another user's process; or there is none.
+/// The process belongs to another user, or there is none.
 pub fn descriptors(pid: u32) -> io::Result<usize> {
     Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
@@ -76,7 +76,7 @@ impl<'n> Search<'n> {
         }
     }
 
-    /// Reads a range piece by piece; what stands across two pieces counts once.
+    /// Reads a range piece by piece; an occurrence across two pieces counts once.
     fn scan(
         &mut self,
         (start, end): (u64, u64),
@@ -95,7 +95,7 @@ impl<'n> Search<'n> {
             }
             let bytes = &self.buffer[..kept + read];
             for (count, finder) in self.counts.iter_mut().zip(&self.finders) {
-                // What lies wholly in the part kept from before was counted then.
+                // Matches entirely within the kept part were already counted.
                 let seen = kept.saturating_sub(finder.needle().len() - 1);
                 *count += finder.find_iter(&bytes[seen..]).count();
             }
@@ -110,7 +110,7 @@ impl<'n> Search<'n> {
 /// The environment that the kernel shows for `pid`, `NAME=value` each.
 ///
 /// # Errors
-/// Where the kernel doesn't let this process look, or the process is gone.
+/// If the kernel denies access to this process, or the process is gone.
 pub fn environment(pid: u32) -> io::Result<Vec<String>> {
     let bytes = fs::read(format!("/proc/{pid}/environ"))?;
     let variables = bytes.split(|byte| *byte == 0).filter(|variable| !variable.is_empty());
@@ -120,7 +120,7 @@ pub fn environment(pid: u32) -> io::Result<Vec<String>> {
 /// The resident memory of `pid` in bytes.
 ///
 /// # Errors
-/// Where the process is gone.
+/// If the process is gone.
 pub fn resident(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_what_another_process_holds_and_not_what_it_does_not() {
+    fn needles_in_another_process_are_counted_and_absent_ones_are_not() {
         let mut child = Command::new("cat")
             .env_clear()
             .env("CONTROL", "held-by-the-child")
@@ -155,7 +155,7 @@ mod tests {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        // Once the child has echoed a line, it runs its own program with its own environment.
+        // The child has echoed a line, so it already runs its own program with its own environment.
         child.stdin.as_mut().unwrap().write_all(b"line\n").unwrap();
         let mut line = [0; 5];
         child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();

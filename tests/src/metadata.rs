@@ -1,7 +1,7 @@
-//! The metadata services of AWS that hand keys to what runs there: of an instance (IMDSv2), and of a container (ECS,
-//! and EKS Pod Identity).
+//! AWS's metadata services that issue keys to the programs of an instance (IMDSv2) and of a container (ECS, and EKS Pod
+//! Identity).
 //!
-//! Either wants its token: that of the instance is asked for first, that of the container stands in a file.
+//! Both require a token: an instance's token is requested first, a container's token is in a file.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,9 +13,9 @@ use crate::keys::{Key, KeyTable};
 use crate::loopback::Loopback;
 use crate::upstream::reply;
 
-/// What the container's service wants in `Authorization`.
+/// The `Authorization` that the container's service requires.
 pub const CONTAINER_TOKEN: &str = "SgwCanaryToken/container";
-/// What the instance's service gives for a PUT, and wants in its own header.
+/// The token that the instance's service returns for a PUT, and requires in its own header.
 const INSTANCE_TOKEN: &str = "SgwCanaryToken/instance";
 const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
 const ROLE: &str = "InstanceRole";
@@ -29,7 +29,7 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Starts them. Every answer is a key that was never there before, known to `keys` from then on.
+    /// Starts both services. Every response has a new key, which is added to `keys`.
     pub async fn start(keys: KeyTable) -> Self {
         Self::answering(move |parts| answer(&keys, parts)).await
     }
@@ -60,7 +60,7 @@ impl Metadata {
         Self { server: Loopback::start(0, handler).await, given }
     }
 
-    /// What makes a process take this for the machine that it runs on.
+    /// The variables with which a process uses this service as that of its machine.
     #[must_use]
     pub fn instance(&self) -> Vec<(String, String)> {
         let url = format!("http://{}/", self.server.address);
@@ -72,7 +72,7 @@ impl Metadata {
         .to_vec()
     }
 
-    /// What makes a process take this for the agent of the container that it runs in.
+    /// The variables with which a process uses this service as that of its container.
     #[must_use]
     pub fn container(&self, token_file: &std::path::Path) -> Vec<(String, String)> {
         let url = format!("http://{}{CONTAINER}", self.server.address);
@@ -83,7 +83,7 @@ impl Metadata {
         ]
     }
 
-    /// The keys given so far.
+    /// The keys issued so far.
     #[must_use]
     pub fn given(&self) -> Vec<Key> {
         self.given.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,8 +1,8 @@
-//! Whether a crate's map is true: `lib.rs` lists the modules in the order in which data flows, a module imports only what
-//! is listed below it, and a child module imports nothing of its parent but the parent's other children.
+//! Checks the order of a crate's modules: `lib.rs` lists the modules in data-flow order, a module imports only modules
+//! listed below it, and a child module imports nothing of its parent but the parent's other children.
 //!
-//! It reads text, as the formatter leaves it, and not Rust: every path that begins with `crate::` or `super::` counts,
-//! in a `use` or elsewhere. Tests may import what they like.
+//! It reads the formatted text, and doesn't parse Rust: every path that begins with `crate::` or `super::` counts, in a
+//! `use` or elsewhere. Tests may import anything.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,14 +15,14 @@ pub type Module = Vec<String>;
 /// An import that the order forbids: `profile::watch -> profile::Profile`.
 pub type Finding = String;
 
-/// The modules of a crate that make up the program, with their text.
+/// The modules of a crate's program, with their text.
 struct Crate {
     order: Vec<String>,
     modules: Vec<(Module, String)>,
     names: BTreeSet<Module>,
 }
 
-/// What the crate in this directory imports against the order.
+/// The imports of the crate in this directory that violate the order.
 ///
 /// # Errors
 /// Its files can't be read.
@@ -80,7 +80,7 @@ impl Crate {
         findings
     }
 
-    /// Whether it is of a module that is listed above.
+    /// Whether the path is in a module that is listed above.
     fn is_above(&self, module: &Module, path: &[String]) -> bool {
         let place = |name: Option<&String>| self.order.iter().position(|it| Some(it) == name);
         match (place(module.first()), place(path.first())) {
@@ -89,14 +89,14 @@ impl Crate {
         }
     }
 
-    /// Whether it stands in a module that the module is a child of.
+    /// Whether the path is in a parent of the module.
     fn is_of_parent(&self, module: &Module, path: &[String]) -> bool {
         let length = (1..=path.len()).rev().find(|n| self.names.contains(&path[..*n]));
         length.is_some_and(|n| n < module.len() && module[..n] == path[..n])
     }
 }
 
-/// The modules that a text declares, each with whether it is for tests alone.
+/// The modules that a text declares, each with whether it is only for tests.
 fn declared(text: &str) -> impl Iterator<Item = (String, bool)> {
     let mut test = false;
     text.lines().filter_map(move |line| {
@@ -110,12 +110,12 @@ fn declared(text: &str) -> impl Iterator<Item = (String, bool)> {
     })
 }
 
-/// `mod name`, for whomever.
+/// Whether a line is `mod name`, with any visibility.
 fn is_declared(line: &str) -> bool {
     line.split_once("mod ").is_some_and(|(who, _)| who.is_empty() || who.starts_with("pub"))
 }
 
-/// A text without its comments and its inline tests, in one line.
+/// A text without its comments and its inline tests, on one line.
 fn code(text: &str) -> String {
     let mut code = String::new();
     let mut lines = text.lines().peekable();
@@ -125,7 +125,7 @@ fn code(text: &str) -> String {
             lines.by_ref().find(|line| *line == "}");
             continue;
         }
-        // Not that of `https://`.
+        // But not the one in `https://`.
         let comment = line.match_indices("//").map(|(at, _)| at);
         let comment = comment.clone().find(|at| line[..*at].trim_end().len() < *at || *at == 0);
         code.push_str(line[..comment.unwrap_or(line.len())].trim());
@@ -140,7 +140,7 @@ fn paths(code: &str) -> Vec<Module> {
     for start in ["crate::", "super::"].into_iter().flat_map(|it| code.match_indices(it)) {
         let before = &code[..start.0];
         let inside = before.ends_with(|c: char| c.is_alphanumeric() || "_:$".contains(c));
-        // `pub(in crate::profile)` says who may see it, and imports nothing.
+        // `pub(in crate::profile)` is a visibility, not an import.
         if !inside && !before.ends_with("(in ") {
             tree(&code[start.0..], &[], &mut paths);
         }
@@ -148,7 +148,7 @@ fn paths(code: &str) -> Vec<Module> {
     paths
 }
 
-/// Reads one branch of a `use`; gives what stands after it.
+/// Reads one branch of a `use`, and returns the rest of the text.
 fn tree<'t>(text: &'t str, prefix: &[String], paths: &mut Vec<Module>) -> &'t str {
     if let Some(mut rest) = text.strip_prefix('{') {
         loop {
@@ -166,7 +166,7 @@ fn tree<'t>(text: &'t str, prefix: &[String], paths: &mut Vec<Module>) -> &'t st
     let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len());
     let end = if text.starts_with('*') { 1 } else { end };
     let mut path = prefix.to_vec();
-    // Of a call with a type, `crate::f::<T>()`, the type is another path.
+    // In a call with a type, `crate::f::<T>()`, the type is a separate path.
     if end > 0 && &text[..end] != "self" {
         path.push(text[..end].to_owned());
     }
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_above_is_found_however_it_is_written() {
+    fn imports_from_modules_above_are_found_in_every_spelling() {
         let expected = ["low -> high::Thing"];
         for text in [
             "use crate::high::Thing;\n",
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_below_and_what_is_no_import_is_not_found() {
+    fn imports_from_modules_below_and_other_paths_are_not_found() {
         let none: [&str; 0] = [];
         for (name, text) in [
             ("high", "use crate::low::Thing;\nuse self::child::Other;\n"),
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_child_imports_of_its_parent_is_found() {
+    fn imports_of_a_child_from_its_parent_are_found() {
         for text in
             ["use super::Thing;\n", "use crate::high::Thing;\n", "fn f(x: super::Thing) {}\n"]
         {

@@ -1,4 +1,4 @@
-//! The real binaries as real child processes: built once, started with a clean environment, ended on drop.
+//! The real programs as child processes: built once, started with a clean environment, killed on drop.
 
 mod stdio;
 
@@ -15,7 +15,7 @@ pub use self::stdio::{StdioClient, call};
 use crate::deadline;
 use crate::keys::{CANARY, TOKEN_CANARY};
 
-/// Where the two binaries are.
+/// The paths of the two programs.
 #[derive(Clone, Debug)]
 pub struct Binaries {
     /// `sigward-broker`.
@@ -36,7 +36,7 @@ pub fn binaries() -> &'static Binaries {
             Some("debug") | None => "dev",
             Some(name) => name,
         };
-        // All packages are named, so that dependencies are built with the features that they have already.
+        // All packages are named, so that dependencies are built with the features that they already have.
         let output = std::process::Command::new(env!("CARGO"))
             .current_dir(workspace())
             .args(["build", "--locked", "--profile", profile, "--target-dir"])
@@ -64,16 +64,16 @@ pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
 }
 
-/// `target/`, that of the running program.
+/// The `target/` of the running program.
 ///
 /// # Panics
-/// If the program doesn't run from one.
+/// If the program isn't in a target directory.
 #[must_use]
 pub fn target_directory() -> PathBuf {
     profile_directory().parent().expect("a target directory").to_owned()
 }
 
-/// `target/debug`: what the running program stands in, or what its `deps` stands in.
+/// The directory of the running program, such as `target/debug`; the parent of `deps` for a program in it.
 fn profile_directory() -> PathBuf {
     let program = std::env::current_exe().expect("the path of this program");
     let mut directory = program.parent().expect("a directory");
@@ -91,7 +91,7 @@ pub fn command(program: &Path) -> Command {
     command
 }
 
-/// A running child process whose standard error is kept. Ended on drop.
+/// A running child process with captured standard error. It is killed on drop.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -101,7 +101,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`. Standard input and output are what the command says.
+    /// Starts `command`, which decides about standard input and output.
     ///
     /// # Panics
     /// If it doesn't start.
@@ -118,19 +118,19 @@ impl Process {
         Self { child, pid, name, errors }
     }
 
-    /// Its process id.
+    /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// What it has written to standard error.
+    /// Its standard error so far.
     #[must_use]
     pub fn errors(&self) -> String {
         self.errors.text()
     }
 
-    /// Waits until standard error has a line with `text`, and answers that line.
+    /// Waits until standard error has a line with `text`, and returns that line.
     pub async fn logged(&self, text: &str) -> String {
         let line = |all: &str| all.lines().find(|line| line.contains(text)).map(str::to_owned);
         let found = async {
@@ -143,7 +143,7 @@ impl Process {
         deadline::within(found, explain).await.unwrap_or_else(|| panic!("{}", explain()))
     }
 
-    /// Waits until it has ended; answers how, with its whole standard error.
+    /// Waits until the process has ended; returns its status and its whole standard error.
     pub async fn ended(&mut self) -> (ExitStatus, String) {
         let name = self.name.clone();
         let errors = self.errors.clone();
@@ -162,7 +162,7 @@ impl Process {
         self::signal(self.pid, signal);
     }
 
-    /// Its standard input and output, once.
+    /// Takes its standard input and output; works once.
     ///
     /// # Panics
     /// If they aren't pipes, or were taken.
@@ -193,7 +193,7 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
 /// The processes whose parent is `pid`.
 ///
 /// # Panics
-/// Where there is no `/proc`.
+/// If there is no `/proc`.
 #[must_use]
 pub fn children(pid: u32) -> Vec<u32> {
     let mut found = Vec::new();
@@ -201,7 +201,7 @@ pub fn children(pid: u32) -> Vec<u32> {
         let path = entry.expect("an entry of /proc").path();
         let child = path.file_name().and_then(OsStr::to_str).and_then(|name| name.parse().ok());
         let Some(child) = child else { continue };
-        // "PID (NAME) STATE PARENT …", where NAME may hold anything; processes may end meanwhile.
+        // "PID (NAME) STATE PARENT …", where NAME can contain anything; processes may end meanwhile.
         let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
         let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
         if parent == Some(pid.to_string().as_str()) {
@@ -211,10 +211,10 @@ pub fn children(pid: u32) -> Vec<u32> {
     found
 }
 
-/// Fails where a secret or a session token stands in `text`.
+/// Fails if `text` contains a secret or a session token.
 ///
 /// # Panics
-/// If one does.
+/// If it does.
 pub fn assert_no_canary(place: &str, text: &str) {
     for canary in [CANARY, TOKEN_CANARY] {
         assert!(!text.contains(canary), "{canary} stands in {place}:\n{text}");

@@ -1,7 +1,7 @@
-//! An AWS that refuses, and quotes the request in its words: key, token, signature and canonical request.
+//! An AWS that refuses requests with errors that quote them: key, token, signature and canonical request.
 //!
-//! It answers STS, the portal and the token endpoint of IAM Identity Center, AWS Sign-In and a container endpoint, and
-//! keeps what was secret in each request: nothing of that may stand in anything that a person reads.
+//! It serves STS, the portal and the token endpoint of IAM Identity Center, AWS Sign-In and a container endpoint, and
+//! records the secrets of each request: none of them may be in a text for users.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,26 +15,26 @@ use crate::keys::KeyTable;
 use crate::loopback::Loopback;
 use crate::upstream::reply;
 
-/// How a request is quoted.
+/// How an error quotes the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// As it came: several lines.
+    /// Unchanged, over several lines.
     Plain,
-    /// With the escapes of URLs.
+    /// With URL escapes.
     OfUrls,
-    /// With the escapes of JSON.
+    /// With JSON escapes.
     OfJson,
-    /// In colours, and with marks that turn the direction of text.
+    /// In colours, and with marks that change the direction of text.
     Coloured,
-    /// Behind an ARN, without white space.
+    /// After an ARN, without white space.
     BehindAnArn,
-    /// So that it ends where a bounded text is cut; 100 KB in all.
+    /// Positioned so that a cut to a length limit hits it; 100 KB in all.
     Long,
-    /// In place of the error code.
+    /// Instead of the error code.
     AsTheCode,
 }
 
-/// All of them.
+/// All styles.
 pub const STYLES: [Style; 7] = [
     Style::Plain,
     Style::OfUrls,
@@ -45,12 +45,12 @@ pub const STYLES: [Style; 7] = [
     Style::AsTheCode,
 ];
 
-/// How far a sign-in by a device code comes.
+/// The step at which a sign-in by a device code fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignIn {
-    /// There is no code.
+    /// No code is issued.
     NoCode,
-    /// There is one, and no token for it.
+    /// A code is issued, but no token.
     NoToken,
 }
 
@@ -62,7 +62,7 @@ pub struct QuotingAws {
 }
 
 impl QuotingAws {
-    /// Starts them. The secrets of `keys` are quoted too.
+    /// Starts the services. The secrets of `keys` are quoted too.
     pub async fn start(keys: KeyTable, style: Style, sign_in: SignIn) -> Self {
         let quoted = Arc::new(Mutex::new(BTreeSet::new()));
         let shared = Arc::clone(&quoted);
@@ -85,14 +85,14 @@ impl QuotingAws {
         format!("http://{}", self.server.address)
     }
 
-    /// What was quoted and is secret.
+    /// The quoted secrets.
     #[must_use]
     pub fn quoted(&self) -> BTreeSet<String> {
         self.quoted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// What a request holds that is secret: the most secret first.
+/// The secrets in a request, the most important first.
 fn secrets(keys: &KeyTable, parts: &Parts, body: &Bytes) -> Vec<String> {
     let mut found = Vec::new();
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
@@ -144,7 +144,7 @@ fn quote(style: Style, parts: &Parts, body: &Bytes, secrets: &[String]) -> Strin
         Style::Coloured => each("\u{1b}[31mgot\u{202e}", "\u{1b}[0m\u{7}\n") + &request,
         Style::BehindAnArn => each("arn:aws:iam::123456789012:role/x,Signature=", ";"),
         Style::Long => {
-            // As much as is shown, as much as the broker once looked at, and as it looks at now.
+            // The lengths that are shown, that the broker looked at once, and that it looks at now.
             let mut text = each(&" ".repeat(1_980), "\n");
             for length in [490, 500, 1_990, 65_516] {
                 let rest: usize = length - text.len().min(length);
@@ -162,7 +162,7 @@ fn answer(
     message: &str,
 ) -> http::Response<crate::loopback::Body> {
     let json = |status: u16, body: Value| {
-        // A header can't hold everything.
+        // A header can't contain all characters.
         let code: String = code.chars().filter(char::is_ascii_graphic).collect();
         let headers = [("content-type", "application/json".to_owned()), ("x-amzn-errortype", code)];
         reply::http(status, &headers, body.to_string())
@@ -171,7 +171,7 @@ fn answer(
         "/" => {
             let escaped = |text: &str| {
                 let text = text.replace('&', "&amp;").replace('<', "&lt;");
-                // XML has no other control characters, in no spelling.
+                // XML can't contain other control characters, not even escaped.
                 text.replace(|c: char| c.is_control() && !"\r\n\t".contains(c), "")
             };
             let text = format!(

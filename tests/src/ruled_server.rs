@@ -1,6 +1,6 @@
-//! An MCP server that is a list of rules: the servers of `tests/cases/mcp`, whose README says what each entry means.
+//! An MCP server defined by a list of rules: the servers of `tests/cases/mcp`, whose README explains each entry.
 //!
-//! It verifies every signature, and keeps every request.
+//! It verifies every signature, and records every request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -46,7 +46,7 @@ fn success() -> u16 {
     200
 }
 
-/// What a request has to be for a rule.
+/// The conditions of a rule for a request.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct When {
@@ -72,12 +72,12 @@ enum Event {
     Pause { pause_ms: u64 },
 }
 
-/// A request that came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Came {
     /// Every header line.
     pub headers: HeaderMap,
-    /// Why its signature doesn't hold, if it doesn't.
+    /// The error of its signature, if it has one.
     pub unsigned: Option<String>,
 }
 
@@ -99,14 +99,14 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     came: Vec<Came>,
-    /// Ids of calls (JSON), by the argument `text`.
+    /// The ids of calls (JSON), by the argument `text`.
     ids: BTreeMap<String, Value>,
     opened: usize,
     initialized: BTreeSet<String>,
     forgotten: BTreeSet<String>,
 }
 
-/// A message, with what rules look at.
+/// A message, with the parts that rules check.
 struct Request {
     http_method: String,
     session: Option<String>,
@@ -193,7 +193,7 @@ impl Shared {
         response
     }
 
-    /// Takes note of a request, and finds its rule.
+    /// Records a request, and finds its rule.
     fn arrived(&self, request: &Request) -> Option<Rule> {
         let mut state = self.state();
         if request.method() == "tools/call" {
@@ -242,7 +242,7 @@ impl Shared {
         Response::from_parts(parts, body)
     }
 
-    /// What the server does without a rule.
+    /// The response without a rule.
     fn usual(&self, request: &Request) -> Response<Body> {
         let mut state = self.state();
         match request.http_method.as_str() {
@@ -296,7 +296,7 @@ impl State {
     }
 }
 
-/// The text of a body, with the ids that it names.
+/// The text of a body, with placeholders replaced by ids.
 fn filled(body: &Value, request: &Request, ids: &BTreeMap<String, Value>) -> String {
     let mut text = body.to_string().replace("\"{id}\"", &request.message["id"].to_string());
     for (name, id) in ids {
@@ -305,7 +305,7 @@ fn filled(body: &Value, request: &Request, ids: &BTreeMap<String, Value>) -> Str
     text
 }
 
-/// A stream of events, and of pauses between them.
+/// A stream of events with pauses between them.
 fn played(steps: Vec<Result<String, Duration>>) -> Response<Body> {
     let (pieces, received) = mpsc::channel::<io::Result<Bytes>>(16);
     tokio::spawn(async move {
@@ -316,7 +316,7 @@ fn played(steps: Vec<Result<String, Duration>>) -> Response<Body> {
                         return;
                     }
                 }
-                // What a slow server is made of.
+                // Simulates a slow server.
                 Err(pause) => tokio::time::sleep(pause).await,
             }
         }
@@ -324,7 +324,7 @@ fn played(steps: Vec<Result<String, Duration>>) -> Response<Body> {
     reply::pieces(received, "text/event-stream")
 }
 
-/// RFC 1952 with RFC 1951's stored blocks: compressed in form.
+/// RFC 1952 with stored blocks (RFC 1951): gzip without compression.
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut packed = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     let length = u16::try_from(bytes.len()).expect("a short body");
@@ -347,8 +347,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_packed_is_gzip() {
-        // As `gzip -0` writes it, but for the time and the system.
+    fn packed_bytes_are_gzip() {
+        // As `gzip -0` writes it, except for time and system.
         let packed = gzip(b"123456789");
         assert_eq!(packed[10..15], [1, 9, 0, 0xf6, 0xff]);
         // The check value of CRC-32.

@@ -1,8 +1,8 @@
-//! Verifies AWS Signature Version 4 and 4A in the `Authorization` header, from the published descriptions alone.
+//! Verifies AWS Signature Version 4 and 4A in the `Authorization` header, written only from the published descriptions.
 //!
-//! Written apart from what the broker signs with: the two agree only if both are right. A request passes only if the
-//! key is known, the date is near, the scope is the expected one, `host` and every `x-amz-*` header are signed, the
-//! session token is the key's, and the signature covers the bytes of the body.
+//! It is independent of the broker's signer: the two agree only if both are right. A request passes only if the key is
+//! known, the date is near, the scope is the expected one, `host` and every `x-amz-*` header are signed, the session
+//! token is the key's, and the signature covers the bytes of the body.
 //!
 //! Source: "AWS Signature Version 4 for API requests", *Create a signed AWS API request*.
 
@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::keys::{Key, KeyTable};
 
-/// How far the date of a request may lie from the verifier's clock; AWS says 5 minutes.
+/// The largest difference between a request's date and the verifier's clock; AWS allows 5 minutes.
 const MAX_SKEW: Duration = Duration::from_secs(300);
 
 /// One HTTP/1.1 request, as received.
@@ -34,34 +34,34 @@ pub struct Request<'a> {
     pub body: &'a [u8],
 }
 
-/// What the verifier expects.
+/// The settings of a verifier.
 #[derive(Clone, Debug)]
 pub struct Verifier {
-    /// Whose signatures exist.
+    /// The keys whose signatures are accepted.
     pub keys: KeyTable,
     /// The service of the credential scope.
     pub service: String,
-    /// The region of the credential scope; `*`, or several with commas between them, for SigV4a.
+    /// The region of the credential scope; for SigV4a `*`, or several separated by commas.
     pub region: String,
-    /// How services other than S3 treat the path: dots removed, everything encoded once more.
+    /// How the path is treated; services other than S3 remove dot segments, and encode everything once more.
     pub path: PathRule,
-    /// Whether the session token may stand beside the signature, as old STS clients put it.
+    /// Whether the session token may be unsigned, as in requests of old STS clients.
     pub unsigned_token: bool,
 }
 
-/// What happens to a path before it is hashed.
+/// The treatment of a path before it is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathRule {
-    /// Dot segments and empty segments removed, then encoded again: `%3A` is hashed as `%253A`.
+    /// Dot segments and empty segments are removed, then it is encoded again: `%3A` is hashed as `%253A`.
     Normalized,
-    /// Nothing removed, encoded again: what a few of the published vectors ask for.
+    /// Nothing is removed, and it is encoded again, as a few of the published vectors require.
     Verbatim,
 }
 
-/// A signature that holds.
+/// A valid signature.
 #[derive(Clone, Debug)]
 pub struct Verified {
-    /// Whose it is.
+    /// The key of the signature.
     pub key: Key,
     /// The names of `SignedHeaders`, lower case, in order.
     pub signed_headers: Vec<String>,
@@ -69,7 +69,7 @@ pub struct Verified {
     pub date: String,
 }
 
-/// Why a signature doesn't hold.
+/// Why a signature isn't valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum Refusal {
@@ -96,7 +96,7 @@ pub enum Refusal {
 }
 
 impl Verifier {
-    /// The verifier of a service that isn't S3.
+    /// A verifier for a service other than S3.
     #[must_use]
     pub fn new(keys: KeyTable, service: &str, region: &str) -> Self {
         Self {
@@ -108,7 +108,7 @@ impl Verifier {
         }
     }
 
-    /// Whose signature `request` carries at the time `now`.
+    /// Verifies the signature of `request` at the time `now`.
     ///
     /// # Errors
     /// The first [`Refusal`] found, in the order of the checks.
@@ -161,7 +161,7 @@ impl Verifier {
         Ok(Verified { key, signed_headers: authorization.signed_headers, date })
     }
 
-    /// A set of regions stands in a header, and one region in the scope: each with its own algorithm.
+    /// A set of regions is in a header, and one region in the scope: each with its own algorithm.
     fn check_regions(&self, request: &Request<'_>, algorithm: Algorithm) -> Result<(), Refusal> {
         let is_set = self.region == "*" || self.region.contains(',');
         let received = only(request, "x-amz-region-set")?;
@@ -176,7 +176,7 @@ impl Verifier {
             .ok_or_else(|| Refusal::Malformed("X-Amz-Region-Set".to_owned()))
     }
 
-    /// A header that changes the meaning of a request must not be changed on the way.
+    /// Headers that change the meaning of a request must be signed.
     fn check_signed_headers(
         &self,
         request: &Request<'_>,
@@ -209,7 +209,7 @@ impl Verifier {
     }
 }
 
-/// How the signature is made.
+/// The algorithm of a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Algorithm {
     /// SigV4.
@@ -267,7 +267,7 @@ impl Authorization {
     }
 }
 
-/// The value of a header that may stand once at most.
+/// The value of a header that may occur once at most.
 fn only(request: &Request<'_>, name: &str) -> Result<Option<String>, Refusal> {
     let mut found = request.headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
     let first = found.next();

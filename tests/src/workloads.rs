@@ -1,4 +1,4 @@
-//! An authority that gives workloads certificates, as SPIRE does, and callers of a broker that show them.
+//! An authority that issues certificates to workloads, as SPIRE does, and callers of a broker with such certificates.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,14 +27,14 @@ pub struct Workloads {
 /// A certificate and its key.
 #[derive(Debug)]
 pub struct Issued {
-    /// The certificate, and those between it and its authority, in PEM.
+    /// The certificate, followed by the intermediate ones, in PEM.
     pub cert: String,
     /// The key, in PEM.
     pub key: String,
     parameters: CertificateParams,
 }
 
-/// A URI among the names of a certificate.
+/// A URI for the names of a certificate.
 ///
 /// # Panics
 /// If it isn't ASCII.
@@ -43,7 +43,7 @@ pub fn uri(text: &str) -> SanType {
     SanType::URI(text.try_into().expect("ASCII"))
 }
 
-/// A DNS name of a certificate.
+/// A DNS name for a certificate.
 ///
 /// # Panics
 /// If it isn't ASCII.
@@ -59,7 +59,7 @@ impl Default for Workloads {
 }
 
 impl Workloads {
-    /// A new one, with a name and a key of its own.
+    /// A new authority, with its own name and key.
     ///
     /// # Panics
     /// If no certificate can be made.
@@ -73,7 +73,7 @@ impl Workloads {
         Self { issuer: CertifiedIssuer::self_signed(parameters, key).expect("an authority") }
     }
 
-    /// Its own certificate, in PEM.
+    /// The authority's own certificate, in PEM.
     #[must_use]
     pub fn pem(&self) -> String {
         self.issuer.pem()
@@ -95,7 +95,7 @@ impl Workloads {
         })
     }
 
-    /// The same with `edit` of what it says.
+    /// The same, with `edit` applied to its parameters.
     ///
     /// # Panics
     /// If no certificate can be made.
@@ -118,7 +118,7 @@ impl Workloads {
         self.issue(&[uri(id)])
     }
 
-    /// That of a broker at 127.0.0.1.
+    /// A certificate for a broker at 127.0.0.1.
     ///
     /// # Panics
     /// Never: the address is one.
@@ -128,7 +128,7 @@ impl Workloads {
         self.issue(&[uri(BROKER), dns("broker.test"), address])
     }
 
-    /// What a caller goes by who shows `issued` to a broker that this authority vouches for.
+    /// The TLS configuration of a caller with the certificate `issued`, for a broker of this authority.
     #[must_use]
     pub fn caller(&self, issued: Option<&Issued>) -> ClientConfig {
         self.caller_with(issued, &[&version::TLS13])
@@ -165,7 +165,7 @@ impl Workloads {
 }
 
 impl Issued {
-    /// A certificate that this one's holder signs, as if it were an authority; with its chain.
+    /// A certificate that this one's holder issues, as if it were an authority; with its chain.
     ///
     /// # Panics
     /// If no certificate can be made.
@@ -181,7 +181,7 @@ impl Issued {
         Self { cert, key: key.serialize_pem(), parameters }
     }
 
-    /// The lines of the key that nobody may see.
+    /// The secret lines of the key.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
         self.key.lines().filter(|line| !line.starts_with("-----"))
     }

@@ -1,9 +1,8 @@
-//! What the trust policies of roles allow beside `sts:AssumeRole`, and what of a session stays in those that are assumed
-//! with it.
+//! What the trust policies of roles allow in addition to `sts:AssumeRole`, and which properties of a session are kept
+//! by the roles that are assumed with it.
 //!
-//! As AWS has it: session tags and a source identity need actions of their own in the trust policy; a source identity
-//! stays over all roles that follow, each of which must allow it, and can't become another one; a tag stays only where it
-//! is transitive.
+//! As in AWS: session tags and a source identity need actions of their own in the trust policy; all following roles
+//! keep a source identity, each of them must allow it, and it can't change; a tag is only kept if it is transitive.
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html>
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html>
 
@@ -11,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::keys::Key;
 
-/// All roles allow `sts:AssumeRole`, and nothing else until it is allowed.
+/// All roles allow `sts:AssumeRole`, and other actions only after [`Trust::allow`].
 #[derive(Debug, Default)]
 pub(super) struct Trust {
     /// Roles and actions.
@@ -25,7 +24,7 @@ impl Trust {
         self.allowed.insert((role.to_owned(), action.to_owned()));
     }
 
-    /// Assumes a role for the first session, which makes the second. An error is AWS's message.
+    /// Assumes a role with the first session, which creates the second. An error is AWS's message.
     pub(super) fn assume(
         &mut self,
         (caller, session): (&Key, &Key),

@@ -1,6 +1,6 @@
-//! One attack on a broker, by whoever runs it: `attacker SOCKET ATTACK [ARGUMENTS]`.
+//! Runs one attack on a broker, as the current user: `attacker SOCKET ATTACK [ARGUMENTS]`.
 //!
-//! It says `placed …` on standard error when the attack is in place, and holds it until its standard input ends.
+//! It prints `placed …` on standard error when the attack is in place, and holds it until its standard input ends.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -52,19 +52,19 @@ fn raise_descriptors() {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).ok();
 }
 
-/// Says that the attack is in place, and keeps `what` until the test has seen enough.
+/// Reports that the attack is in place, and keeps `what` until standard input ends.
 fn hold<T>(word: &str, what: Vec<T>) {
     eprintln!("placed {word}={}", what.len());
     io::stdin().read_to_end(&mut Vec::new()).ok();
     drop(what);
 }
 
-/// As many connections as are to be had, up to `count`; those that the broker closes stay ours.
+/// As many connections as possible, up to `count`; those that the broker closes are kept too.
 fn open<T>(count: usize, connect: impl Fn() -> io::Result<T>) -> Vec<T> {
     (0..count).filter_map(|_| connect().ok()).collect()
 }
 
-/// One message of 71 MiB.
+/// Sends one message of 71 MiB.
 fn sign(socket: &Path, kind: &str, uri: &str) {
     const SIZE: usize = 71 << 20;
     let repeat = |begin: &str, each: &str, end: &str| {
@@ -101,7 +101,7 @@ fn sign(socket: &Path, kind: &str, uri: &str) {
         profile: "dev".to_owned(),
         method: "POST".to_owned(),
         uri: uri.to_owned(),
-        // Without it, the broker doesn't read the body as JSON.
+        // Without this header, the broker doesn't read the body as JSON.
         headers: vec![Header { name: "content-type".to_owned(), value: "application/json".into() }],
         payload: Some(Payload::Body(body.into())),
     };
@@ -116,13 +116,13 @@ fn message(socket: &Path, message: &[u8]) {
     let mut sent = vec![0];
     sent.extend_from_slice(&length.to_be_bytes());
     sent.extend_from_slice(message);
-    // The broker may have heard enough before the end.
+    // The broker may stop reading before the end.
     let sent = connection.send(&sent, true);
     drop(connection.wait(|seen| seen.answered + seen.reset > 0));
     hold(if sent.is_ok() { "whole" } else { "cut" }, vec![connection]);
 }
 
-/// Requests that never end, with heads of `head` bytes, as many as each connection takes.
+/// Requests that never end, with headers of `head` bytes, as many as each connection accepts.
 fn streams_of(socket: &Path, path: &str, streams: usize, head: usize, connections: usize) {
     let value = "x".repeat(head);
     let mut held = Vec::new();
@@ -155,7 +155,7 @@ fn malformed(socket: &Path, count: usize) {
     hold("connections", vec![connection]);
 }
 
-/// Calls that are denied, one connection after another, until `count` were answered.
+/// Calls that are denied, on one connection after another, until `count` were answered.
 fn denials(socket: &Path, count: usize) {
     const IN_FLIGHT: usize = 100;
     let mut answered = 0;
@@ -171,7 +171,7 @@ fn denials(socket: &Path, count: usize) {
                 break;
             }
         }
-        // The last ones, or the end of the connection.
+        // Waits for the last ones, or for the end of the connection.
         drop(connection.wait(|seen| seen.answered + seen.reset >= sent));
         answered += connection.seen().answered;
     }

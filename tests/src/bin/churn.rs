@@ -1,10 +1,11 @@
-//! A broker whose configuration, files and sessions change all the time, and its memory meanwhile.
+//! Measures the memory of a broker whose configuration, files and sessions change all the time.
 //!
-//! `cargo run --release -p sigward-tests --bin churn -- --minutes 20` (one minute, where nothing is said) starts a broker
-//! and does all at once: profiles with ever new names come and go, with a SIGHUP each; the keys in the AWS files are
-//! rotated; a person is signed in by the device flow, and their session ends; callers connect, list, watch, sign, report
-//! rejections and hang up. A line every few seconds says what the broker holds. It fails if that grows: what counts is
-//! the median of the last quarter beside that of the second, when everything that there is had been done many times.
+//! `cargo run --release -p sigward-tests --bin churn -- --minutes 20` (default: one minute) starts a broker and does
+//! the following at the same time: profiles with new names come and go, with a SIGHUP each; the keys in the AWS files
+//! are rotated; a person signs in by the device flow, and the session ends; callers connect, list, watch, sign, report
+//! rejections and hang up. Every few seconds it prints the broker's memory, threads and descriptors. It fails if one of
+//! them grows: it compares the median of the last quarter with that of the second, when each action has been repeated
+//! many times.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -40,9 +41,9 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 const URL: &str = "http://127.0.0.1:9/mcp";
-/// How many profiles come and go at a time.
+/// How many profiles that come and go exist at a time.
 const PASSING: u64 = 8;
-/// What counts as no growth: the allocator's own ups and downs.
+/// Growth below this isn't counted: the allocator's own variation.
 const SLACK: u64 = 1536 << 10;
 
 #[tokio::main]
@@ -91,7 +92,7 @@ fn minutes() -> u64 {
     }
 }
 
-/// Whether it has grown.
+/// Fails if a value has grown.
 fn judge(samples: &[Sample]) -> ExitCode {
     let quarter = samples.len() / 4;
     let median = |samples: &[Sample], of: fn(&Sample) -> u64| {
@@ -137,7 +138,7 @@ impl std::fmt::Display for Sample {
     }
 }
 
-/// What was done so far, so that a table of nothing done isn't taken for a good one.
+/// What was done so far, to show that the broker wasn't idle.
 #[derive(Default)]
 struct Done {
     reloads: AtomicU64,
@@ -176,12 +177,12 @@ fn count(counter: &AtomicU64) {
 
 struct World {
     home: AwsHome,
-    /// What the home's AWS config is without what passes.
+    /// The home's AWS config without profiles that come and go.
     aws_config: String,
     aws: Aws,
     broker: Process,
     directory: TempDir,
-    /// The first of the passing profiles that are there.
+    /// The number of the first such profile that exists.
     passing: AtomicU64,
     done: Done,
 }
@@ -220,7 +221,7 @@ fn passing(number: u64) -> String {
     format!("passing-{number:08}")
 }
 
-/// The lasting profiles, and those that pass from number `first` on.
+/// The permanent profiles, and those that come and go, from number `first` on.
 fn configuration(directory: &Path, first: u64) -> String {
     let (socket, audit) = (directory.join("broker.sock"), directory.join("audit.jsonl"));
     let uid = rustix::process::getuid().as_raw();
@@ -260,7 +261,7 @@ login = true
     text
 }
 
-/// Puts a whole file in the place of another one.
+/// Replaces a file atomically.
 fn replace(file: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -270,7 +271,7 @@ fn replace(file: &Path, text: &str) {
     fs::rename(new, file).unwrap();
 }
 
-/// A profile goes and another one comes; every now and then there are errors in the file.
+/// One profile is removed and another one added; every tenth file has an error.
 async fn reload(world: Arc<World>) {
     let file = world.directory.path().join("broker.toml");
     for first in 1.. {
@@ -304,12 +305,12 @@ async fn rotate(world: Arc<World>) {
         replace(&world.home.credentials_file(), &credentials);
         replace(&world.home.config_file(), &config);
         count(&world.done.rotations);
-        // The broker takes over what has stood still for 300 ms.
+        // The broker loads a file that hasn't changed for 300 ms.
         tokio::time::sleep(Duration::from_millis(1100)).await;
     }
 }
 
-/// A session ends, the broker notices, a person signs in; some of them decline, and some callers hang up.
+/// A session ends, the broker notices, a person signs in; some persons decline, and some callers hang up.
 async fn sign_in(world: Arc<World>) {
     use sigward_tests::aws::Person;
 
@@ -331,7 +332,7 @@ async fn sign_in(world: Arc<World>) {
         let mut events = loop {
             match client.login(LoginRequest { profile: "person".to_owned() }).await {
                 Ok(begun) => break begun.into_inner(),
-                // No user begins them without end: the broker says when there may be another one.
+                // Sign-ins are rate-limited: the broker says when the next one is possible.
                 Err(status) if status.code() == Code::ResourceExhausted => {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -359,7 +360,7 @@ async fn watch(world: Arc<World>) {
     }
 }
 
-/// Callers that connect, ask for a few things, and go.
+/// Callers that connect, send a few requests, and leave.
 async fn call(world: Arc<World>) {
     loop {
         let mut client = world.connect().await;

@@ -1,10 +1,10 @@
-//! The server that the MCP conformance suite wants, to run the suite by hand.
+//! The server for the MCP conformance suite, to run the suite by hand.
 //!
 //! ```text
 //! cargo run -p sigward-tests --bin conformance-upstream -- 8080
 //! conformance server --url http://127.0.0.1:8080/mcp --requirements 2026-07-28
 //! ```
-//! It prints its URL and runs until it is ended. It verifies no signature.
+//! It prints its URL and runs until it is stopped. It verifies no signatures.
 #![allow(
     clippy::print_stdout,
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! `cargo run --release --bin demo`: see Sigward work, without an AWS account. It fails unless all that it shows is
-//! true. With `-- --svg tests/demo` it draws the pictures of the README from what it has just shown.
+//! `cargo run --release --bin demo`: shows how Sigward works, without an AWS account. It fails unless everything that
+//! it shows is true. With `-- --svg tests/demo` it draws the pictures of the README from what it has just shown.
 #![allow(clippy::print_stderr, reason = "a program for a terminal")]
 
 use std::ffi::OsString;

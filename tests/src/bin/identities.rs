@@ -1,7 +1,8 @@
-//! Tells whose identity the broker uses for AWS files and an environment: the twin of `e2e/botocore/identities.py`.
+//! Prints the identity that the broker uses for given AWS files and environments: the twin of
+//! `e2e/botocore/identities.py`.
 //!
 //! Reads requests as JSON lines (`id`, `home`, `env`, and `profile` or null), and answers each with one line, in any
-//! order: the ARN that `sts:GetCallerIdentity` gave and the profile's region, or `refused`.
+//! order: the ARN from `sts:GetCallerIdentity` and the profile's region, or `refused`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,7 +24,7 @@ use sigward_broker::profile::{Profiles, Surroundings};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// So many requests are answered at a time.
+/// The number of requests that are answered at the same time.
 const AT_A_TIME: usize = 8;
 /// The endpoint, and the region of its signatures.
 const ENDPOINT: (&str, &str) = ("http://127.0.0.1:9/mcp", "us-east-1");
@@ -71,7 +72,7 @@ async fn identity(request: &Request) -> Result<Value, String> {
     Ok(json!({ "arn": found.arn, "region": view.region }))
 }
 
-/// One endpoint and one profile: of that name in the AWS files, or the default chain.
+/// A configuration with one endpoint and one profile: that of the AWS files, or the default chain.
 fn configuration(profile: Option<&str>) -> Result<Config, String> {
     let (url, region) = ENDPOINT;
     let Some(profile) = profile else {
@@ -100,7 +101,7 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", escaped.collect::<String>())
 }
 
-/// As the command line of the broker reads them.
+/// Parses the environment as the broker's command line does.
 fn surroundings(env: &BTreeMap<String, String>) -> Result<Surroundings, String> {
     let home = env.get("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
     let variables = env.iter().map(|(name, value)| (name.into(), value.into())).collect();

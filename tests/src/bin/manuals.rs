@@ -1,7 +1,7 @@
-//! `cargo run --bin manuals -- DIRECTORY`: the man pages and the completions of both programs, from the options that
-//! they take. It is no part of either program, which are no larger for it.
+//! `cargo run --bin manuals -- DIRECTORY`: writes the man pages and completions of both programs, from their options.
+//! It is a separate program so that the two don't grow.
 //!
-//! Pages are in `man1/`, completions in `completions/`, by the names under which the shells look for them.
+//! Pages are in `man1/`, completions in `completions/`, with the names that the shells expect.
 #![allow(clippy::print_stderr, reason = "a program for a terminal")]
 
 use std::fs;
@@ -11,10 +11,10 @@ use std::process::ExitCode;
 
 use clap_complete::Shell;
 
-/// What the completions of a program are called.
+/// The file name of a program's completions.
 type FileName = fn(&str) -> String;
 
-/// For each shell: where its completions are installed, and how they are called there.
+/// For each shell: the directory of its completions, and their file names.
 const COMPLETIONS: [(Shell, &str, FileName); 3] = [
     (Shell::Bash, "bash", |program| program.to_owned()),
     (Shell::Zsh, "zsh", |program| format!("_{program}")),
@@ -39,8 +39,8 @@ fn write(directory: &Path) -> io::Result<()> {
     let pages = directory.join("man1");
     fs::create_dir_all(&pages)?;
     for command in [sigward_broker::cli::command(), sigward_proxy::cli::command()] {
-        // Commands inside of commands have pages of their own: sigward-broker-audit-verify(1). That there is a help
-        // for each needs none.
+        // Subcommands of subcommands have pages of their own: sigward-broker-audit-verify(1). The `help` subcommands
+        // need none.
         let command = command.disable_help_subcommand(true);
         clap_mangen::generate_to(command.clone(), &pages)?;
         for (shell, name, file) in COMPLETIONS {

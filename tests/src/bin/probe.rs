@@ -1,8 +1,8 @@
-//! What a program finds that runs as the agent, in the agent's container.
+//! Shows what a program can find that runs as the agent, in the agent's container.
 //!
 //! `probe wait` does nothing until SIGTERM. `probe search NEEDLE…` (in hexadecimal, so that it doesn't find its own
-//! arguments) looks for the needles in every place that it can read: files, its environment, other processes, whatever
-//! listens on this network. What it found and where it looked is JSON on standard output.
+//! arguments) looks for the needles in everything that it can read: files, its environment, other processes, all
+//! listening ports and sockets of this network. It prints as JSON what it found and where it looked.
 #![allow(
     clippy::print_stdout,
     clippy::expect_used,
@@ -22,7 +22,7 @@ use memchr::memmem;
 use serde_json::json;
 use sigward_tests::memory;
 
-/// What the metadata services of AWS listen on.
+/// The addresses of AWS's metadata services.
 const METADATA: [&str; 5] = [
     "169.254.169.254:80",
     "169.254.170.2:80",
@@ -30,7 +30,7 @@ const METADATA: [&str; 5] = [
     "[fd00:ec2::254]:80",
     "[fd00:ec2::23]:80",
 ];
-/// What could answer with something of value.
+/// Paths whose responses could contain secrets.
 const PATHS: [&str; 6] =
     ["/", "/mcp", "/metrics", "/healthz", "/v1/credentials", "/latest/meta-data/iam/info"];
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ fn main() {
 async fn wait() {
     use tokio::signal::unix::{SignalKind, signal};
 
-    // The first process of a pid namespace gets no signal that it has no handler for.
+    // The first process of a pid namespace gets no signal without a handler.
     signal(SignalKind::terminate()).expect("a handler").recv().await;
 }
 
@@ -83,15 +83,15 @@ fn search(needles: Vec<Vec<u8>>) -> serde_json::Value {
 #[derive(Default)]
 struct Search {
     needles: Vec<Vec<u8>>,
-    /// The places where a needle stands.
+    /// The places in which a needle was found.
     found: Vec<String>,
-    /// How many files were read.
+    /// The number of files that were read.
     files: usize,
     /// The command lines of other processes.
     processes: Vec<String>,
-    /// Those that something listens on.
+    /// The ports on which a program listens.
     ports: Vec<u16>,
-    /// Unix sockets of this network, and those of them that take a connection.
+    /// Unix sockets of this network, and those of them that accept a connection.
     named: Vec<String>,
     open: Vec<String>,
 }
@@ -103,7 +103,7 @@ impl Search {
         }
     }
 
-    /// Every regular file below, as far as this user gets.
+    /// Searches every regular file below `directory` that this user can read.
     fn directory(&mut self, directory: &Path) {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -147,7 +147,7 @@ impl Search {
         for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
             for line in fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
                 let fields: Vec<&str> = line.split_whitespace().collect();
-                // Local address and port, in hexadecimal; 0A: it listens.
+                // Local address and port, in hexadecimal; 0A means listening.
                 if let [_, local, _, "0A", ..] = fields[..]
                     && let Some(port) = local.rsplit(':').next()
                 {
@@ -178,15 +178,15 @@ impl Search {
     }
 }
 
-/// What a port answers to a request without any secret.
+/// The response of a port to a request without any secret.
 fn get(port: u16, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    // In one piece: what hangs up after the first would take its answer along.
+    // Written at once: a server that hangs up after the first piece would reset its response.
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    // What came before an error counts.
+    // What arrived before an error counts.
     let _ = stream.take(1 << 20).read_to_end(&mut answer);
     Ok(answer)
 }

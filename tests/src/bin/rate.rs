@@ -1,10 +1,11 @@
-//! `Sign` side by side with a bare tonic unary call on the same kind of socket: one machine, one run, one client.
+//! Compares `Sign` with a bare tonic unary call on the same kind of socket: on one machine, in one run, with one
+//! client.
 //!
 //! `cargo run --release -p sigward-tests --bin rate` starts that server (this program again) and two brokers, one whose
-//! records reach the disk before the answer and one whose records don't, asks them by turns, and prints one table. Each
-//! ratio is that of one turn, so that what else the machine does meets both sides; the median of them is shown. `-- small`,
-//! `-- large` or `-- reader` measures that part alone; `SIGWARD_RATE_BROKER` names another binary of the broker, to
-//! measure it before and after a change.
+//! records reach the disk before the response and one whose records don't, calls them in turns, and prints one table.
+//! Each ratio is that of one turn, so that other load on the machine affects both sides; the table shows the median.
+//! `-- small`, `-- large` or `-- reader` measures only that part; `SIGWARD_RATE_BROKER` names another binary of the
+//! broker, to measure it before and after a change.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -38,9 +39,9 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 const URL: &str = "http://127.0.0.1:9/mcp";
-/// How many calls are in flight at once where many are.
+/// The concurrent calls, for measurements with many.
 const IN_FLIGHT: usize = 32;
-/// How often each side has its turn, and how much it is asked for in one.
+/// The turns of each side, and the calls in each turn.
 const TURNS: usize = 9;
 const CALLS: usize = 1500;
 const CALLS_IN_FLIGHT: usize = 12_000;
@@ -82,7 +83,7 @@ async fn main() {
     table.print();
 }
 
-/// Small calls: the usual call of a tool.
+/// Small calls: a usual tool call.
 async fn small(table: &mut Table, echo: &Server, quick: &Server, durable: &Server) {
     let request = || request("dev", Bytes::from_static(CALL));
     let servers = [echo, quick, durable];
@@ -131,7 +132,7 @@ async fn large(table: &mut Table, broker: &Server) {
         read.push(time.as_secs_f64() * 1e3);
         let time = one_by_one(&broker.client, LARGE_CALLS, with_body("dev")).await;
         unread.push(time.as_secs_f64() * 1e3);
-        // What the proxy does where no rule looks at the body.
+        // As the proxy does when no rule needs the body.
         let by_hash = |hash: Bytes| SignRequest {
             payload: Some(Payload::BodySha256(hash)),
             ..request("dev", Bytes::new())
@@ -142,7 +143,8 @@ async fn large(table: &mut Table, broker: &Server) {
         let hashing = |_| timed(|| black_box(hash(black_box(&body))));
         let times: Vec<_> = (0..LARGE_CALLS).map(hashing).collect();
         alone.push(median(&times).as_secs_f64() * 1e3);
-        // A small call that comes after as long a pause: the processors of both sides sleep, or do something else.
+        // A small call after a pause of the same length, during which the processors of both sides sleep or do
+        // something else.
         let mut pauses = Vec::new();
         let mut client = broker.client.clone();
         for _ in 0..LARGE_CALLS {
@@ -157,11 +159,11 @@ async fn large(table: &mut Table, broker: &Server) {
     table.row("1 MB, no rule reads it, the body is sent", median(&unread), "ms", None);
     table.row("1 MB, no rule reads it, its hash is sent", median(&hashed), "ms", None);
     table.row("1 MB, hashing alone", median(&alone), "ms", None);
-    // Each call has its way there and back, however little it signs: what the megabyte adds to a small call is the hash.
+    // Each call has a round trip, however little is signed: what the megabyte adds to a small call is the hash.
     table.ratio("what 1 MB adds without a rule, to hashing alone", &added, &alone, AtMost(1.25));
 }
 
-/// The strict reader alone, on what is the most work for it.
+/// The strict reader alone, on the inputs with the most work.
 fn reader(table: &mut Table) {
     let keys: String = (0..).map(|key| format!("\"{key:x}\":0,")).take(LARGE / 9).collect();
     let fill = |piece: &str| piece.repeat(LARGE / piece.len());
@@ -189,7 +191,7 @@ fn reader(table: &mut Table) {
 
 const CALL: &[u8] = br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"aws___call_aws","arguments":{"cli_command":"aws s3 ls","region":"eu-west-1"}}}"#;
 
-/// A script with escapes, as a model writes one.
+/// A script with escapes, as a model would write it.
 fn large_call() -> Vec<u8> {
     let line = r#"for name in bucket.names(prefix=\"logs/2026\"):  # größere zuerst\n    print(name, \"\\t\", size(name))\n"#;
     let code = line.repeat(LARGE / line.len());
@@ -208,7 +210,7 @@ fn request(profile: &str, body: Bytes) -> SignRequest {
     post(URL, profile, &headers, body)
 }
 
-/// The median time of calls that follow one another.
+/// The median time of sequential calls.
 async fn one_by_one(
     client: &BrokerClient<Channel>,
     calls: usize,
@@ -225,7 +227,7 @@ async fn one_by_one(
     median(&times)
 }
 
-/// Calls a second, with [`IN_FLIGHT`] at a time.
+/// Calls a second, with [`IN_FLIGHT`] concurrent calls.
 async fn in_flight(
     client: &BrokerClient<Channel>,
     calls: usize,
@@ -247,7 +249,7 @@ async fn in_flight(
     calls as f64 / started.elapsed().as_secs_f64()
 }
 
-/// A server on a socket, in a process of its own.
+/// A server on a socket, in its own process.
 struct Server {
     client: BrokerClient<Channel>,
     process: Process,
@@ -332,7 +334,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> Duration {
     started.elapsed()
 }
 
-/// What is to be reached.
+/// A goal for a value.
 #[derive(Clone, Copy)]
 enum Reach {
     AtLeast(f64),

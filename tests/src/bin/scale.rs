@@ -1,12 +1,12 @@
 //! One broker with mTLS and the proxies of a whole node, each with a certificate of its own.
 //!
-//! `cargo run --release -p sigward-tests --bin scale` starts a broker, opens 1,000 connections from this process, one for
-//! each proxy that it plays, and prints one table: all of them at once, as after a restart of the broker; what a
-//! connection costs in memory; the rate and the median, with few connections and with many. Then 100 profiles for which
-//! AWS doesn't answer for a while, and what that costs callers of another profile.
+//! `cargo run --release -p sigward-tests --bin scale` starts a broker, opens 1,000 connections from this process, one
+//! for each simulated proxy, and prints one table: all connections at once, as after a restart of the broker; the
+//! memory of a connection; the rate and the median, with few and with many connections. Then AWS doesn't answer for 100
+//! profiles for a while, and it measures calls with another profile.
 //!
-//! Both sides share this machine, so a rate is the least that a broker on a machine of its own reaches; the processor
-//! time of a signature is the broker's alone.
+//! Both sides share this machine, so a broker on its own machine reaches at least this rate; the processor time of a
+//! signature is only the broker's.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -39,17 +39,17 @@ use tokio_rustls::rustls::ClientConfig;
 use tonic::transport::Channel;
 
 const URL: &str = "http://127.0.0.1:9/mcp";
-/// How many proxies there are at most, and the smaller numbers to compare with.
+/// The largest number of proxies, and smaller ones to compare with.
 const PROXIES: [usize; 4] = [1, 10, 100, 1000];
-/// How many calls are in flight at once, over all connections.
+/// The concurrent calls over all connections.
 const IN_FLIGHT: usize = 32;
-/// How many calls a rate and a median are taken from, and how often.
+/// The calls for each rate and each median, and the number of measurements.
 const CALLS: usize = 8000;
 const CALLS_ONE_BY_ONE: usize = 1500;
 const TURNS: usize = 3;
-/// The profiles that AWS leaves waiting.
+/// The number of profiles for which AWS doesn't answer.
 const SLOW_PROFILES: usize = 100;
-/// How often a proxy comes again that the broker has closed its door to, as our own does.
+/// How often a proxy reconnects after the broker has closed its connection, like the real proxy.
 const ATTEMPTS: usize = 5;
 
 type Client = BrokerClient<Channel>;
@@ -79,14 +79,14 @@ async fn main() {
     slow_profiles(&node).await;
 }
 
-/// One descriptor for each connection, here and in the broker, which inherits the limit.
+/// One descriptor for each connection, in this process and in the broker, which inherits the limit.
 fn raise_descriptors() {
     let Rlimit { maximum, .. } = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: maximum, maximum };
     rustix::process::setrlimit(Resource::Nofile, raised).expect("a limit up to the hard one");
 }
 
-/// The proxies of a node: each has a certificate of its own.
+/// The proxies of a node, each with its own certificate.
 struct Node {
     authority: Workloads,
     proxies: Vec<Arc<ClientConfig>>,
@@ -104,7 +104,7 @@ impl Node {
     }
 }
 
-/// A broker in a process of its own.
+/// A broker in its own process.
 struct Broker {
     process: Process,
     address: SocketAddr,
@@ -114,7 +114,7 @@ struct Broker {
 }
 
 impl Broker {
-    /// With `more` profiles.
+    /// Starts a broker with `more` profiles.
     async fn start(node: &Node, more: &str) -> Self {
         let home = AwsHome::new();
         for number in 0..SLOW_PROFILES {
@@ -169,7 +169,7 @@ profiles = ["*"]
         memory::resident(self.process.pid()).expect("the broker runs")
     }
 
-    /// A connection with the signature of the first call, and how often the door was closed before.
+    /// A connection after the first call's signature, and the number of connections that were closed before.
     async fn proxy(&self, config: &Arc<ClientConfig>) -> io::Result<(Client, usize)> {
         let mut failed = 0;
         loop {
@@ -200,27 +200,27 @@ fn request(profile: &str) -> SignRequest {
     post(URL, profile, &[("accept", "application/json, text/event-stream")], CALL)
 }
 
-/// One number of proxies.
+/// The measurements for one number of proxies.
 struct Row {
     proxies: usize,
-    /// Until the last of them has the signature of its first call, until half of them have it, and how many connections
-    /// were closed before.
+    /// The time until the last proxy has the first call's signature, the time until half of them have it, and the
+    /// number of connections that were closed before.
     start: Duration,
     half: Duration,
     closed: usize,
-    /// Of the broker, when all are connected and quiet; and before anybody was.
+    /// The broker's memory when all are connected and idle, and before any was.
     resident: u64,
     before: u64,
-    /// Calls a second with [`IN_FLIGHT`] of them in flight, and what each takes of a processor.
+    /// Calls a second with [`IN_FLIGHT`] concurrent ones, and the processor time of each.
     rate: f64,
     work: f64,
-    /// The median of calls that follow one another.
+    /// The median of sequential calls.
     alone: Duration,
 }
 
 impl Row {
     async fn measured(node: &Node, broker: &Broker, proxies: usize) -> Self {
-        // One that doesn't count: the credentials are loaded, and the allocator has what it begins with.
+        // A first connection isn't measured: it loads the credentials, and lets the allocator grow to its usual size.
         drop(broker.proxy(&node.proxies[0]).await.expect("a connection"));
         let before = broker.resident();
         let begun = Instant::now();
@@ -269,12 +269,13 @@ impl std::fmt::Display for Row {
     }
 }
 
-/// Calls a second, [`IN_FLIGHT`] at a time, each over the next connection.
+/// Calls a second with [`IN_FLIGHT`] concurrent ones, each over the next connection.
 async fn in_flight(clients: &[Client]) -> f64 {
     let begun = Instant::now();
     let mut callers = JoinSet::new();
     for caller in 0..IN_FLIGHT {
-        // Its share of the connections; a connection of many where there are fewer than callers.
+        // This caller's share of the connections; callers share connections if there are fewer connections than
+        // callers.
         let mut own: Vec<Client> =
             clients.iter().skip(caller % clients.len()).step_by(IN_FLIGHT).cloned().collect();
         callers.spawn(async move {
@@ -288,7 +289,7 @@ async fn in_flight(clients: &[Client]) -> f64 {
     CALLS as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// The median of calls that follow one another, each over the next connection.
+/// The median of sequential calls, each over the next connection.
 async fn one_by_one(clients: &[Client], calls: usize) -> Duration {
     let mut clients = clients.to_vec();
     let (mut times, count) = (Vec::with_capacity(calls), clients.len());
@@ -304,7 +305,7 @@ fn slow(number: usize) -> String {
     format!("slow-{number}")
 }
 
-/// AWS leaves a hundred profiles waiting; callers of another one are asked how long they wait.
+/// AWS doesn't answer for a hundred profiles; meanwhile the time of calls with another one is measured.
 async fn slow_profiles(node: &Node) {
     let profiles: String = (0..SLOW_PROFILES)
         .map(|number| format!("[[profile]]\nname = \"{}\"\nendpoints = [\"here\"]\n", slow(number)))

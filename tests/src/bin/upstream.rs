@@ -6,7 +6,7 @@
 //! ```
 //! It prints its URL on the first line and then the keys that it knows, as an AWS credentials file. `--home DIR` writes
 //! `DIR/.aws/config` and `DIR/.aws/credentials` with the same keys, new ones at every start. `--sse` answers in event
-//! streams; `--forgetful` keeps no record of the requests, for benchmarks. It runs until it is ended.
+//! streams; `--forgetful` keeps no record of the requests, for benchmarks. It runs until it is stopped.
 #![allow(
     clippy::print_stdout,
     clippy::expect_used,

@@ -1,8 +1,7 @@
-//! What tools and prompts ask their client: by requests of their own up to 2025-11-25, in their results since
-//! 2026-07-28.
+//! Requests of tools and prompts to their client: sent as requests up to 2025-11-25, and in results since 2026-07-28.
 //!
-//! The state that a client carries from one round to the next is sealed: it comes back as it went, for the tool that
-//! gave it, or the call is refused.
+//! The state that a client carries from one round to the next is sealed: it must come back unchanged, to the tool that
+//! issued it, or the call is refused.
 
 use hmac::{Hmac, Mac as _};
 use rmcp::ErrorData;
@@ -12,10 +11,10 @@ use sha2::Sha256;
 
 use super::tools::text;
 
-/// Seals states. They are worth something only to a server of the tests.
+/// The key of the seals. It has no value outside of the tests.
 const SEAL: &[u8] = b"the states of the conformance server";
 
-/// What a tool says when it is called, or called again with answers.
+/// The response of a tool to a call, or to a repeated call with answers.
 pub(super) enum Said {
     /// The result.
     Complete(Value),
@@ -23,29 +22,29 @@ pub(super) enum Said {
     Asked(Value),
 }
 
-/// What came with the call.
+/// The input of one round.
 pub(super) struct Round<'a> {
-    /// Answers by the names of their questions.
+    /// The answers, by the names of their questions.
     pub(super) answers: Option<&'a InputResponses>,
-    /// The state of the round before.
+    /// The state of the previous round.
     pub(super) state: Option<&'a str>,
-    /// What the client can do.
+    /// The client's capabilities.
     pub(super) client: ClientCapabilities,
 }
 
 impl Round<'_> {
-    /// The answer to a question, if it is one: an object.
+    /// The answer to a question, if it is an object.
     fn answer(&self, question: &str) -> Option<&Value> {
         self.answers?.get(question).filter(|answer| answer.is_object())
     }
 
-    /// The text that the user gave for `field`.
+    /// The text that the user entered for `field`.
     fn given(&self, question: &str, field: &str) -> Option<&str> {
         self.answer(question)?["content"][field].as_str()
     }
 }
 
-/// A round of a tool that asks in its results; `None` for any other tool.
+/// One round of a tool that asks in its results; `None` for any other tool.
 pub(super) fn tool(name: &str, round: &Round<'_>) -> Option<Result<Said, ErrorData>> {
     let Some(kind) = name.strip_prefix("test_input_required_result_") else {
         return (name == "test_streaming_elicitation").then(|| Ok(name_first(round)));
@@ -70,7 +69,7 @@ pub(super) fn tool(name: &str, round: &Round<'_>) -> Option<Result<Said, ErrorDa
     })
 }
 
-/// A round of the prompt that asks.
+/// One round of the prompt that asks.
 pub(super) fn prompt(round: &Round<'_>) -> Said {
     match round.given("user_context", "context") {
         Some(context) => {
@@ -114,7 +113,7 @@ fn several(name: &str, round: &Round<'_>) -> Result<Said, ErrorData> {
     Ok(asked_with(questions, &sealed(name, "asked")))
 }
 
-/// Each round's state says what was learned so far.
+/// The state of each round contains the answers so far.
 fn twice(name: &str, round: &Round<'_>) -> Result<Said, ErrorData> {
     let state = opened(name, round)?;
     if let Some(known) = state.as_deref().and_then(|state| state.strip_prefix("2 "))
@@ -162,7 +161,7 @@ fn asked_with(questions: Value, state: &str) -> Said {
     }))
 }
 
-/// A form of one field.
+/// A form with one field.
 fn elicit(message: &str, field: &str, kind: &str) -> Value {
     let schema = json!({
         "type": "object",
@@ -193,7 +192,7 @@ fn roots() -> Value {
     json!({"method": "roots/list", "params": {}})
 }
 
-/// The forms of the tools of 2025-11-25: message and schema.
+/// Message and schema of the forms of the tools of 2025-11-25.
 pub(super) fn form(tool: &str, message: &str) -> Option<(String, Value)> {
     Some(match tool {
         "test_elicitation" => {
@@ -250,7 +249,7 @@ fn sealed(tool: &str, state: &str) -> String {
     format!("{}.{}", hex::encode(state), hex::encode(seal(tool, state).finalize().into_bytes()))
 }
 
-/// The state that came with the call, if one came.
+/// The state in the call, if there is one.
 fn opened(tool: &str, round: &Round<'_>) -> Result<Option<String>, ErrorData> {
     let Some(token) = round.state else { return Ok(None) };
     let opened = || {

@@ -1,11 +1,12 @@
-//! Streamable HTTP in front of a server that speaks lines: the suite knows HTTP alone.
+//! Streamable HTTP in front of a stdio server, since the suite supports only HTTP.
 //!
-//! Each session of the suite is a process of its own, and so is each request without one. A message goes in as it came,
-//! on one line; a line that comes out goes as it is to the response that waits for it, or else to a stream: standard
-//! output doesn't say which, so a report of progress goes with its request, and anything else with the newest request,
-//! or with the stream of the session (GET). The end of the session ends the process, which must end well.
+//! Each session of the suite is a process of its own, and so is each request without a session. A message is written
+//! unchanged, on one line. A response line is sent unchanged as the response to its request. Standard output doesn't
+//! tell which stream another line belongs to: a progress notification is sent with its request, and anything else with
+//! the newest request, or in the session's stream (GET). The end of the session ends the process, which must exit with
+//! success.
 //!
-//! What HTTP alone knows is the bridge's own: who may ask, headers that say what the message says, statuses.
+//! The bridge itself does what is specific to HTTP: access, checking headers against the message, statuses.
 
 use std::collections::HashMap;
 use std::process::Stdio;
@@ -33,7 +34,7 @@ use crate::upstream::{Message, reply};
 pub struct Bridge(Loopback);
 
 impl Bridge {
-    /// Serves on any port; `command` makes a process.
+    /// Serves on any port; `command` creates the command of a process.
     pub async fn start(command: impl Fn() -> Command + Send + Sync + 'static) -> Self {
         let sessions = Arc::new(Sessions::default());
         let command = Arc::new(command);
@@ -57,7 +58,7 @@ struct Sessions {
     minted: AtomicU64,
 }
 
-/// A process, and who waits for its lines.
+/// A process, and the streams for its lines.
 #[derive(Debug)]
 struct Session {
     /// Closed by the end of the session.
@@ -66,14 +67,14 @@ struct Session {
     streams: Arc<Mutex<Streams>>,
 }
 
-/// Where lines go.
+/// The streams for lines.
 #[derive(Debug, Default)]
 struct Streams {
     /// Requests without a response yet, the oldest first.
     open: Vec<Open>,
     /// The stream of the session itself.
     own: Option<mpsc::Sender<String>>,
-    /// What came while there was none.
+    /// Lines that came while there was no stream.
     kept: Vec<String>,
 }
 
@@ -122,14 +123,14 @@ async fn respond(
     }
 }
 
-/// Whether a Host or an Origin is this machine.
+/// Whether a Host or an Origin names this machine.
 fn is_local(name: &str) -> bool {
     let host = name.split("://").last().unwrap_or_default();
     let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
     matches!(host, "localhost" | "127.0.0.1")
 }
 
-/// Which header says something else than the message.
+/// The header that contradicts the message, as an error text.
 fn mismatch<'a>(
     message: &Message,
     header: impl Fn(&str) -> Option<&'a str>,
@@ -142,7 +143,7 @@ fn mismatch<'a>(
     (header("mcp-method") != method).then_some("Header mismatch: Mcp-Method")
 }
 
-/// The status of a response that begins with `line`: what the specification has for an error.
+/// The status of a response that begins with `line`: as the specification requires for its error.
 fn status(line: &str) -> u16 {
     let response: Value = serde_json::from_str(line).unwrap_or_default();
     match response["error"]["code"].as_i64() {
@@ -183,7 +184,7 @@ impl Session {
         }
     }
 
-    /// A message without a session: the process ends with its response, or when the client leaves.
+    /// Sends a message without a session: the process ends with its response, or when the client leaves.
     async fn post_alone(self, message: &Message, body: &[u8]) -> Response<Body> {
         let mut lines = match self.write(message, body).await {
             Ok(Some(lines)) => lines,
@@ -197,13 +198,13 @@ impl Session {
         if status != 200 {
             return self.end().await.map_or_else(failed, |()| reply::json(status, first));
         }
-        // Before the client sees the end of the response, the process has ended.
+        // The process must have ended before the client sees the end of the response.
         let ending = stream::once(async move { self.end().await.err() });
         let lines = stream::once(async { first }).chain(unfolded(lines));
         event_stream(lines.chain(ending.filter_map(async |why| why)))
     }
 
-    /// Sends a message; answers the lines up to its response, if it will have one.
+    /// Sends a message; returns the lines up to its response, if it is a request.
     async fn write(
         &self,
         message: &Message,
@@ -216,7 +217,7 @@ impl Session {
             lock(&self.streams).open.push(Open { id, progress, stream });
             lines
         });
-        // A line break in JSON is nothing but space.
+        // Line breaks in JSON are only white space.
         let mut line: Vec<_> =
             body.iter().copied().filter(|byte| !b"\r\n".contains(byte)).collect();
         line.push(b'\n');
@@ -227,7 +228,7 @@ impl Session {
         Ok(lines)
     }
 
-    /// The stream of the session itself: what was kept for it, then what comes.
+    /// The session's own stream: first the kept lines, then new ones.
     fn listen(&self) -> Response<Body> {
         let (stream, lines) = mpsc::channel(64);
         let mut streams = lock(&self.streams);
@@ -235,11 +236,11 @@ impl Session {
         event_stream(stream::iter(mem::take(&mut streams.kept)).chain(unfolded(lines)))
     }
 
-    /// Closes the input. An error says what is wrong with the end of the process.
+    /// Closes the input. An error describes how the process failed at its end.
     async fn end(&self) -> Result<(), String> {
         self.input.lock().await.take();
         let (status, errors) = self.process.lock().await.ended().await;
-        // Streams that are still open end too.
+        // Ends the streams that are still open.
         *lock(&self.streams) = Streams::default();
         if status.success() { Ok(()) } else { Err(format!("it ended with {status}: {errors}")) }
     }
@@ -249,23 +250,23 @@ fn failed(why: String) -> Response<Body> {
     reply::http(500, &[], why)
 }
 
-/// Reads the lines of a server and sends each where it belongs, until there are no more.
+/// Sends each line of a server to its stream, until there are no more.
 async fn distribute(output: ChildStdout, streams: Arc<Mutex<Streams>>) {
     let mut lines = BufReader::new(output).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         assert_no_canary("a line on standard output", &line);
         let stream = lock(&streams).of(&line);
         if let Some(stream) = stream {
-            // A client that left wants nothing more.
+            // The client may have left.
             let _ = stream.send(line).await;
         }
     }
-    // Whoever waits for a response waits in vain, and shall know it.
+    // Ends the streams of requests that will get no response.
     *lock(&streams) = Streams::default();
 }
 
 impl Streams {
-    /// The stream for a line; a response's is its request's, which ends with it. Where there is none, the line is kept.
+    /// The stream for a line; a response ends its request's stream. If there is no stream, the line is kept.
     fn of(&mut self, line: &str) -> Option<mpsc::Sender<String>> {
         let message =
             Message::parse(line.as_bytes()).unwrap_or_else(|| panic!("no message: {line}"));

@@ -1,4 +1,4 @@
-//! What the suite reads: prompts, resources, and the smallest picture and sound there are.
+//! Contents for the suite: prompts, resources, and a minimal picture and sound.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -43,7 +43,7 @@ pub(super) fn prompts() -> Value {
     ])
 }
 
-/// The messages of a prompt that asks nothing; `argument` looks an argument up.
+/// The messages of a prompt that doesn't ask; `argument` returns the value of an argument.
 pub(super) fn prompt<'a>(name: &str, argument: impl Fn(&str) -> &'a str) -> Option<Value> {
     let text = |text: &str| json!({"role": "user", "content": {"type": "text", "text": text}});
     Some(match name {
@@ -92,7 +92,7 @@ pub(super) fn templates() -> Value {
     }])
 }
 
-/// What a resource holds.
+/// The contents of a resource.
 pub(super) fn resource(uri: &str) -> Option<Value> {
     let content = |kind: &str, key: &str, value: &str| json!({"contents": [{"uri": uri, "mimeType": kind, key: value}]});
     Some(match uri {

@@ -1,4 +1,4 @@
-//! The suite's server: every request to its answer.
+//! The suite's server: it answers every request.
 #![allow(deprecated, reason = "the log level is a duty of the sessions up to 2025-11-25")]
 
 use std::sync::{Mutex, PoisonError};
@@ -23,10 +23,10 @@ use super::{contents, tools};
 
 type Context = RequestContext<RoleServer>;
 
-/// How long the tools that report on their way take between two reports: the suite asks for it.
+/// The time between two reports of the tools that report progress, as the suite requires.
 const STEP: Duration = Duration::from_millis(50);
 
-/// What subscribers hear of.
+/// The changes that subscribers are notified of.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Announcement {
     /// The list of tools changed.
@@ -39,7 +39,7 @@ pub(super) enum Announcement {
 #[derive(Debug)]
 pub(super) struct Suite {
     announcements: broadcast::Sender<Announcement>,
-    /// Heard from the first moment on: a client that has its acknowledgement may cause a change at once.
+    /// Subscribed from the start, since a client may cause a change directly after its acknowledgement.
     heard: Mutex<Option<broadcast::Receiver<Announcement>>>,
 }
 
@@ -118,9 +118,9 @@ impl Suite {
         Ok(Said::Complete(tools::text(&said)))
     }
 
-    /// Says that a list changed. It didn't: the suite wants to hear of a change, not to see one.
+    /// Announces that a list changed. It didn't, but the suite only tests the notification.
     fn announce(&self, announcement: Announcement) -> String {
-        // Without a receiver nobody wants to know.
+        // There may be no receiver.
         let _ = self.announcements.send(announcement);
         "Announced".to_owned()
     }
@@ -267,7 +267,7 @@ impl ServerHandler for Suite {
                 announcement = heard.recv() => announcement,
                 () = context.cancelled() => return Ok(()),
             };
-            // What this client didn't ask for is refused by rmcp, and no concern of its.
+            // rmcp refuses notifications that the client didn't request.
             let _ = match announcement {
                 Ok(Announcement::Tools) => context.sink().notify_tool_list_changed().await,
                 Ok(Announcement::Prompts) => context.sink().notify_prompt_list_changed().await,
@@ -277,7 +277,7 @@ impl ServerHandler for Suite {
     }
 }
 
-/// Sends a request of the tool's own, and answers the client's result.
+/// Sends a request of the tool to the client, and returns the result.
 async fn ask(context: &Context, request: Value) -> Result<Value, ErrorData> {
     let answer = context.peer.send_request(parsed(request)?).await.map_err(failed)?;
     serde_json::to_value(answer).map_err(failed)
@@ -309,13 +309,13 @@ fn is_stateless(context: &Context) -> bool {
     version.is_some_and(|version| version.as_str() >= ProtocolVersion::V_2026_07_28.as_str())
 }
 
-/// A result that asks nothing. rmcp leaves the mark out for the generation that doesn't know it.
+/// A complete result. rmcp omits the mark for the version that doesn't have it.
 fn whole<T: DeserializeOwned>(mut result: Value) -> Result<T, ErrorData> {
     result["resultType"] = "complete".into();
     parsed(result)
 }
 
-/// rmcp's type of a message that is written as JSON here: shorter, and what the suite's pages show.
+/// rmcp's type of a message that is written as JSON here, which is shorter, and as in the suite's documentation.
 fn parsed<T: DeserializeOwned>(message: Value) -> Result<T, ErrorData> {
     serde_json::from_value(message).map_err(failed)
 }

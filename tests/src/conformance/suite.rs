@@ -1,7 +1,7 @@
-//! Runs the official conformance suite as it is published, and reads what it found.
+//! Runs the official conformance suite as published, and parses its results.
 //!
-//! A revision's requirements are a frozen list of scenarios, and a scenario is a number of checks. One is passed if
-//! checks were made and each of them succeeded: no failure, no warning.
+//! A revision's requirements are a frozen list of scenarios, and a scenario is a number of checks. A scenario has
+//! passed if it has checks and each of them succeeded: no failure, no warning.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,24 +12,24 @@ use tokio::process::Command;
 
 use crate::{deadline, processes, tools};
 
-/// `-2026-07-28T00-00-00-000Z`: what the suite puts behind the name of a scenario.
+/// The length of `-2026-07-28T00-00-00-000Z`, which the suite appends to the name of a scenario.
 const TIME_STAMP: usize = 25;
 
-/// The scenarios that count for a revision of the protocol.
+/// The scenarios that a revision of the protocol requires.
 #[derive(Debug)]
 pub struct Requirements {
-    /// Those that test a server.
+    /// Scenarios that test a server.
     pub server: Vec<String>,
-    /// Those that test a client.
+    /// Scenarios that test a client.
     pub client: Vec<String>,
 }
 
-/// What a run found.
+/// The results of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The checks of every scenario that ran.
     scenarios: BTreeMap<String, Vec<Check>>,
-    /// What the suite wrote.
+    /// The output of the suite.
     text: String,
 }
 
@@ -43,7 +43,7 @@ struct Check {
 }
 
 impl Report {
-    /// Those of `scenarios` that passed.
+    /// The scenarios of `scenarios` that passed.
     #[must_use]
     pub fn passed<'a>(&self, scenarios: &'a [String]) -> Vec<&'a str> {
         let passed = scenarios.iter().filter(|&scenario| {
@@ -53,7 +53,7 @@ impl Report {
         passed.map(String::as_str).collect()
     }
 
-    /// The checks, of all scenarios, that succeeded in `other` and not here.
+    /// The checks of all scenarios that succeeded in `other` and not here.
     #[must_use]
     pub fn lost(&self, other: &Self) -> Vec<String> {
         let here: Vec<_> = self.succeeded().collect();
@@ -69,7 +69,7 @@ impl Report {
         })
     }
 
-    /// The checks that don't hold, and all that the suite wrote: for the message of a failed test.
+    /// The failed checks and the output of the suite: for the message of a failed test.
     #[must_use]
     pub fn text(&self) -> String {
         let failed = self.scenarios.iter().flat_map(|(scenario, checks)| {
@@ -82,7 +82,7 @@ impl Report {
         failed.collect::<String>() + &self.text
     }
 
-    /// Both runs together.
+    /// The results of both runs.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.scenarios.extend(other.scenarios);
@@ -90,7 +90,7 @@ impl Report {
         self
     }
 
-    /// Reads what a run left in `directory`. The name of its checks is `prefix`, the scenario, and the time.
+    /// Reads the results of a run in `directory`. Its directories are named `prefix`, scenario, and time.
     fn read(directory: &Path, prefix: &str, text: String) -> Self {
         let mut report = Self { scenarios: BTreeMap::new(), text };
         for entry in fs::read_dir(directory).expect("the directory of the results") {
@@ -100,7 +100,7 @@ impl Report {
                 let end = name.len().checked_sub(TIME_STAMP)?;
                 name.get(..end)
             });
-            // Those with a slash in their name are directories of directories; none is required here.
+            // Scenarios with a slash in their name have nested directories; none is required here.
             let Some(scenario) = scenario else { continue };
             let Ok(checks) = fs::read(path.join("checks.json")) else { continue };
             let checks = serde_json::from_slice(&checks)
@@ -112,16 +112,16 @@ impl Report {
 }
 
 impl Check {
-    /// What is only noted down is no fault.
+    /// Informational checks don't fail a scenario.
     fn holds(&self) -> bool {
         matches!(self.status.as_str(), "SUCCESS" | "INFO" | "SKIPPED")
     }
 }
 
-/// What a revision requires.
+/// The scenarios that a revision requires.
 ///
 /// # Panics
-/// If the suite doesn't say.
+/// If the suite doesn't list them.
 pub async fn required(revision: &str) -> Requirements {
     let (_, text) = run(conformance(&["list", "--requirements", revision])).await;
     let names = |heading: &str| -> Vec<String> {
@@ -135,7 +135,7 @@ pub async fn required(revision: &str) -> Requirements {
     requirements
 }
 
-/// Tests the server at `url` in all that a revision requires, and in what the suite runs beside that.
+/// Tests the server at `url` with all scenarios that a revision requires, and those that the suite runs in addition.
 ///
 /// # Panics
 /// If the suite doesn't end.
@@ -147,7 +147,7 @@ pub async fn server(revision: &str, url: &str) -> Report {
     Report::read(results.path(), "server-", text)
 }
 
-/// Tests a client in one scenario. `client` is a line for the shell, to which the suite adds a URL; it finds Node in
+/// Tests a client in one scenario. `client` is a shell command, to which the suite appends a URL; it has Node in
 /// `$NODE`, its packages, and `environment`.
 ///
 /// # Panics
@@ -166,7 +166,7 @@ pub async fn client(
     command.env("NODE", &tools::node().program).env("NODE_PATH", &tools::node().packages);
     let (success, text) = run(command).await;
     let report = Report::read(results.path(), "", text);
-    // A client that fails after its last check fails all the same.
+    // A client that fails after its last check has failed.
     if success { report } else { Report { scenarios: BTreeMap::new(), ..report } }
 }
 
@@ -177,7 +177,7 @@ fn conformance(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs the suite to its end: whether it is content, and what it wrote.
+/// Runs the suite to its end: whether it succeeded, and its output.
 async fn run(mut command: Command) -> (bool, String) {
     command.kill_on_drop(true);
     let shown = format!("{command:?}");

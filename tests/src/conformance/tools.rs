@@ -1,4 +1,4 @@
-//! The tools of the suite, and those of them that answer at once.
+//! The tools of the suite, and the results of those that don't ask.
 
 use serde_json::{Value, json};
 
@@ -83,7 +83,7 @@ pub(super) fn tools() -> Value {
     Value::from(tools)
 }
 
-/// The result of a tool that needs nothing but its name.
+/// The result of a tool that depends only on its name.
 pub(super) fn at_once(name: &str) -> Option<Value> {
     let picture = json!({"type": "image", "data": PICTURE, "mimeType": "image/png"});
     Some(match name {

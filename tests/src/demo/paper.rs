@@ -1,11 +1,10 @@
-//! What the demo prints on: sections, tables, marks. Colours only where they were asked for. It keeps what was printed,
-//! for a picture of it.
+//! The demo's output: sections, tables, marks; colours only on request. It keeps the printed lines for the pictures.
 #![allow(clippy::print_stdout, reason = "a demo prints; no MCP runs over this standard output")]
 
 const GOOD: &str = "✔";
 const BAD: &str = "✘";
 
-/// How a piece of a line looks.
+/// The style of a piece of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
     Plain,
@@ -39,7 +38,7 @@ impl Style {
 /// A line, as pieces of one style each.
 pub(super) type Line = Vec<(Style, String)>;
 
-/// Standard output, what it got, and whether everything was right so far.
+/// Standard output, the printed lines, and the results of all checks so far.
 pub(super) struct Paper {
     colours: bool,
     checks: usize,
@@ -52,7 +51,7 @@ impl Paper {
         Self { colours, checks: 0, faults: 0, lines: Vec::new() }
     }
 
-    /// Everything that was printed.
+    /// All printed lines.
     pub(super) fn lines(&self) -> &[Line] {
         &self.lines
     }
@@ -76,7 +75,7 @@ impl Paper {
         self.faults += usize::from(!good);
     }
 
-    /// Counts a check; answers its mark for a cell of a table.
+    /// Counts a check, and returns its mark for a cell of a table.
     pub(super) fn mark(&mut self, good: bool) -> String {
         self.check(good);
         if good { GOOD.to_owned() } else { BAD.to_owned() }
@@ -88,7 +87,7 @@ impl Paper {
         self.print(vec![plain("  "), cell(&mark, 1), plain(&format!(" {text}"))]);
     }
 
-    /// Somebody else's words.
+    /// Prints quoted text.
     pub(super) fn quote(&mut self, text: &str) {
         self.print(vec![plain("      "), (Style::Quote, text.to_owned())]);
     }
@@ -118,7 +117,7 @@ impl Paper {
         }
     }
 
-    /// The last line. Answers whether every check was good.
+    /// Prints the last line. Returns whether all checks succeeded.
     pub(super) fn verdict(&mut self) -> bool {
         let good = self.faults == 0 && self.checks > 0;
         let last = if good {

@@ -1,13 +1,13 @@
-//! The demo's terminal as an SVG, for a page that is light and for one that is dark.
+//! The demo's terminal as an SVG, for a light and for a dark page.
 //!
-//! Text stays text. Each word group stands at a place and has a width of its own, in columns, so that tables are
-//! straight whatever monospaced font a reader has. Nothing in it refers to anything outside of it.
+//! Text stays text. Each group of words has a position and a width in columns, so that tables are aligned in any
+//! monospaced font. The SVG refers to nothing outside of it.
 
 use std::fmt::Write as _;
 
 use super::paper::{Line, Style};
 
-/// Colours, by what they are for.
+/// Colours by purpose.
 pub(super) struct Theme {
     background: &'static str,
     border: &'static str,
@@ -18,7 +18,7 @@ pub(super) struct Theme {
     bad: &'static str,
 }
 
-/// For a page with a light background. Each colour has a contrast of 4.5 or more to it (WCAG 2.2, 1.4.3).
+/// For a page with a light background. Each colour has a contrast of at least 4.5 to it (WCAG 2.2, 1.4.3).
 pub(super) const LIGHT: Theme = Theme {
     background: "#ffffff",
     border: "#d0d7de",
@@ -40,7 +40,7 @@ pub(super) const DARK: Theme = Theme {
     bad: "#ff7b72",
 };
 
-/// Pixels of a column, of a line, of the font, and around all of it.
+/// Pixels of a column, of a row, of the font, and of the margin.
 const COLUMN: f64 = 7.8;
 const ROW: f64 = 19.0;
 const FONT: f64 = 13.0;
@@ -49,7 +49,7 @@ const MARGIN: f64 = 18.0;
 const FONTS: &str = "ui-monospace, SFMono-Regular, Menlo, Consolas, \
                      'DejaVu Sans Mono', 'Liberation Mono', monospace";
 
-/// A picture of `lines` behind the command that printed them; `title` is read out.
+/// A picture of the command and the `lines` that it printed; `title` is for screen readers.
 pub(super) fn svg(title: &str, command: &str, lines: &[Line], theme: &Theme) -> String {
     let prompt = vec![(Style::Dim, "$ ".to_owned()), (Style::Bold, command.to_owned())];
     let lines: Vec<&Line> = [&prompt].into_iter().chain(lines).collect();
@@ -115,7 +115,7 @@ fn class(style: Style) -> Option<&'static str> {
     })
 }
 
-/// What stands between two or more spaces, each with its place in characters.
+/// The parts of a text between two or more spaces, each with its position in characters.
 fn groups(text: &str) -> Vec<(usize, &str)> {
     let mut groups = Vec::new();
     let mut at = 0;
@@ -130,7 +130,7 @@ fn groups(text: &str) -> Vec<(usize, &str)> {
     groups
 }
 
-/// As the text of an element, in XML 1.0: markup is quoted, and characters that it can't have are shown as such.
+/// Escapes text for an XML 1.0 element: markup is quoted, and characters that XML can't have are replaced.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -146,7 +146,7 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// A number of columns or rows: far below what a float holds exactly.
+/// A number of columns or rows, which is small enough for an exact float.
 fn to_float(count: usize) -> f64 {
     u32::try_from(count).map_or(f64::MAX, f64::from)
 }
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_stand_where_they_stood() {
+    fn groups_keep_their_position() {
         assert_eq!(groups("a b  c"), [(0, "a b"), (5, "c")]);
         assert_eq!(groups("   ✔ x     y  "), [(3, "✔ x"), (11, "y")]);
         assert_eq!(groups("    "), []);

@@ -1,4 +1,4 @@
-//! What stands on the stage: a home with three keys, the server, the broker, the proxy with its client.
+//! The parts of the demo: a home with three keys, the server, the broker, the proxy with its client.
 
 use rmcp::service::RunningService;
 use rmcp::transport::TokioChildProcess;
@@ -37,7 +37,7 @@ impl Scene {
         let broker = Process::start(command);
         broker.logged("listening").await;
 
-        // The agent's own environment has nothing of AWS, not even where the files are.
+        // The agent's environment has nothing of AWS, not even the location of the files.
         let mut command = processes::command(&binaries.proxy);
         command.arg(upstream.url()).args(["--broker", &format!("unix:{}", socket.display())]);
         command.args(["--service", SERVICE, "--region", REGION, "--profile"]);

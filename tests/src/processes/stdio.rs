@@ -1,4 +1,4 @@
-//! An MCP client over standard input and output that knows lines and nothing else: tests control every byte.
+//! An MCP client over standard input and output that only handles lines: tests control every byte.
 
 use std::process::{ExitStatus, Stdio};
 
@@ -10,14 +10,13 @@ use tokio::sync::mpsc;
 use super::{Process, assert_no_canary};
 use crate::deadline;
 
-/// A child process that is spoken to line by line. Nothing it waits for lasts longer than the deadline, and no line
-/// may ever hold a canary.
+/// A child process with line-based communication. Every wait has a deadline, and no received line may contain a canary.
 #[derive(Debug)]
 pub struct StdioClient {
     process: Process,
     input: Option<ChildStdin>,
     output: mpsc::UnboundedReceiver<String>,
-    /// Lines that came and that nobody asked for yet.
+    /// Received lines that no test has taken yet.
     unread: Vec<String>,
     /// Every line in both directions, for the message of a failed test.
     transcript: Vec<String>,
@@ -62,7 +61,7 @@ impl StdioClient {
         self.send_bytes(format!("{line}\n").as_bytes()).await;
     }
 
-    /// Sends text as it is, unless the process has ended; answers whether it took it.
+    /// Sends text as it is, unless the process has ended; returns whether it was written.
     pub async fn try_send(&mut self, text: &str) -> bool {
         self.note("→", text.trim_end());
         let input = self.input.as_mut().expect("the input is open");
@@ -87,13 +86,13 @@ impl StdioClient {
         }
     }
 
-    /// Sends a request with a new id and answers the response with that id.
+    /// Sends a request with a new id, and returns the response with that id.
     pub async fn request(&mut self, method: &str, params: &str) -> Value {
         let id = self.start_request(method, params).await;
         self.response(&id).await
     }
 
-    /// Sends a request with a new id, and answers the id.
+    /// Sends a request with a new id, and returns the id.
     pub async fn start_request(&mut self, method: &str, params: &str) -> Value {
         self.last_id += 1;
         let id = self.last_id;
@@ -104,13 +103,13 @@ impl StdioClient {
         Value::from(id)
     }
 
-    /// The response with that id.
+    /// Waits for the response with this id.
     pub async fn response(&mut self, id: &Value) -> Value {
         let what = format!("the response to {id}");
         self.expect(&what, |message| message.get("method").is_none() && message["id"] == *id).await
     }
 
-    /// The response with that id; none where the process ends without it.
+    /// The response with this id; `None` if the process ends without it.
     pub async fn response_or_end(&mut self, id: &Value) -> Option<Value> {
         loop {
             let parsed = |line: &String| serde_json::from_str::<Value>(line).unwrap_or_default();
@@ -131,17 +130,17 @@ impl StdioClient {
         }
     }
 
-    /// Calls a tool; `arguments` is JSON text. Answers the response.
+    /// Calls a tool, with `arguments` as JSON text. Returns the response.
     pub async fn call(&mut self, tool: &str, arguments: &str) -> Value {
         self.request("tools/call", &call(tool, arguments)).await
     }
 
-    /// The handshake of the generation with sessions. Answers the result of `initialize`.
+    /// The handshake of the version with sessions. Returns the result of `initialize`.
     pub async fn initialize(&mut self) -> Value {
         self.initialize_as("2025-11-25", "{}").await
     }
 
-    /// The handshake with a version and capabilities (JSON text).
+    /// The handshake with this version and these capabilities (JSON text).
     pub async fn initialize_as(&mut self, version: &str, capabilities: &str) -> Value {
         let params = format!(
             r#"{{"protocolVersion":"{version}","capabilities":{capabilities},"clientInfo":{{"name":"sigward-tests","version":"1.0"}}}}"#
@@ -152,8 +151,8 @@ impl StdioClient {
         response["result"].clone()
     }
 
-    /// The first line, of those that came and those that will, that is a message that `matches`; `what` names it in
-    /// the panic when none comes. Other lines stay for later.
+    /// The first message, received already or in the future, that `matches`; `what` is its name in the panic if none
+    /// comes. Other lines stay unread.
     pub async fn expect(&mut self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
         let line = self.expect_line(what, |line| {
             serde_json::from_str(line).is_ok_and(|message| matches(&message))
@@ -183,7 +182,7 @@ impl StdioClient {
         }
     }
 
-    /// Lines that came and were not asked for.
+    /// The received lines that no test has taken.
     #[must_use]
     pub fn unread(&mut self) -> &[String] {
         while let Ok(line) = self.output.try_recv() {
@@ -193,8 +192,8 @@ impl StdioClient {
         &self.unread
     }
 
-    /// Closes standard input, and waits for the end of the process. Answers how it ended, the lines that nobody asked
-    /// for, and standard error.
+    /// Closes standard input, and waits for the end of the process. Returns its status, the unread lines, and standard
+    /// error.
     pub async fn close(mut self) -> (ExitStatus, Vec<String>, String) {
         self.input = None;
         let (status, errors) = self.process.ended().await;
@@ -205,7 +204,7 @@ impl StdioClient {
         (status, std::mem::take(&mut self.unread), errors)
     }
 
-    /// Waits for the end of the process while its standard input stays open.
+    /// Waits for the end of the process, with its standard input open.
     pub async fn ended(mut self) -> (ExitStatus, String) {
         self.process.ended().await
     }
@@ -222,7 +221,7 @@ impl StdioClient {
     }
 }
 
-/// The parameters of a `tools/call`, with `arguments` word for word.
+/// The parameters of a `tools/call`, with unchanged `arguments`.
 #[must_use]
 pub fn call(tool: &str, arguments: &str) -> String {
     format!(r#"{{"name":"{tool}","arguments":{arguments}}}"#)

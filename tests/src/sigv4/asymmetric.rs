@@ -1,6 +1,6 @@
-//! SigV4a: the key pair that follows from an access key, and signatures by it.
+//! SigV4a: the key pair that is derived from an access key, and its signatures.
 //!
-//! Source: "AWS Signature Version 4A", *Deriving a signing key*, which takes NIST SP 800-108 in counter mode and the
+//! Source: "AWS Signature Version 4A", *Deriving a signing key*, which uses NIST SP 800-108 in counter mode and the
 //! candidate test of FIPS 186-5, A.2.2.
 
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
@@ -10,7 +10,7 @@ use hmac::Mac as _;
 use super::mac;
 use crate::keys::Key;
 
-/// What stands in front of a signature, and in the derivation of its key.
+/// The name of the algorithm, in the header and in the derivation of the key.
 pub(super) const ALGORITHM: &str = "AWS4-ECDSA-P256-SHA256";
 
 /// Two less than the order of P-256.
@@ -26,7 +26,7 @@ pub(super) fn public_key(key: &Key) -> Vec<u8> {
     private.compute_public_key().expect("a point").as_ref().to_vec()
 }
 
-/// Whether `signature`, in DER, is that of `text`.
+/// Whether `signature`, in DER, is valid for `text`.
 pub(super) fn verifies(key: &Key, text: &str, signature: &[u8]) -> bool {
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, public_key(key))
         .verify(text.as_bytes(), signature)
@@ -45,7 +45,7 @@ fn private_key(key: &Key) -> [u8; 32] {
         mac.finalize().into_bytes().into()
     };
     let mut candidates = (1..=254).map(candidate);
-    // Both are written with their first byte in front: they compare as numbers do.
+    // Both are big-endian, so they compare as numbers.
     let mut number = candidates.find(|number| *number <= ORDER_MINUS_2).expect("one of 254");
     for byte in number.iter_mut().rev() {
         let (sum, carries) = byte.overflowing_add(1);

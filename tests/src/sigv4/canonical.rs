@@ -1,4 +1,4 @@
-//! The canonical request: one text for all spellings of one HTTP request.
+//! The canonical request: one text for all spellings of an HTTP request.
 
 use super::{PathRule, Refusal, Request};
 
@@ -32,7 +32,7 @@ fn path(raw: &str, rule: PathRule) -> String {
     }
 }
 
-/// Without `.`, `..` and empty segments (RFC 3986 section 5.2.4, and slashes collapsed).
+/// Removes `.`, `..` and empty segments (RFC 3986 section 5.2.4, and slashes collapsed).
 fn normalized(raw: &str) -> String {
     let mut segments = Vec::new();
     for segment in raw.split('/') {
@@ -47,7 +47,7 @@ fn normalized(raw: &str) -> String {
     format!("/{}{end}", segments.join("/"))
 }
 
-/// Pairs decoded, encoded the one canonical way, sorted by name and then value.
+/// Decodes the pairs, encodes them in the canonical form, and sorts them by name and then value.
 fn query(raw: &str) -> String {
     let mut pairs: Vec<_> = raw
         .split('&')
@@ -62,7 +62,7 @@ fn query(raw: &str) -> String {
     pairs.join("&")
 }
 
-/// White space at both ends removed, and runs of it within made one space.
+/// Removes white space at both ends, and replaces runs of it within by one space.
 fn trimmed(value: &[u8]) -> String {
     let text = String::from_utf8_lossy(value);
     text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")

@@ -1,4 +1,4 @@
-//! The verifier against the vectors that AWS publishes, and against each way of being wrong.
+//! The verifier with the vectors that AWS publishes, and with each kind of error.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -124,7 +124,7 @@ fn every_published_vector_verifies_and_no_changed_one() {
     assert_eq!(seen, 38, "the published set has 38 vectors");
 }
 
-/// The signatures of these vectors hold a random number, so they can be verified, and not made again.
+/// The signatures of these vectors contain a random number, so they can be verified, but not reproduced.
 #[test]
 fn every_published_vector_of_several_regions_verifies_and_no_changed_one() {
     let mut seen = 0;
@@ -157,7 +157,7 @@ fn every_published_vector_of_several_regions_verifies_and_no_changed_one() {
     assert!(seen > 30, "{seen}");
 }
 
-/// A vector that carries a session token, in the hands of `change`, verified.
+/// Verifies a vector with a session token after `change`, and returns the refusal.
 fn refusal(change: impl FnOnce(&mut Vector, &mut Verifier, &mut SystemTime)) -> Refusal {
     let directory = vectors().join("get-vanilla-with-session-token");
     let mut verifier = verifier(&context(&directory));
@@ -174,7 +174,7 @@ fn header<'a>(vector: &'a mut Vector, name: &str) -> &'a mut Vec<u8> {
 }
 
 #[test]
-fn each_fault_has_its_reason() {
+fn each_error_has_its_reason() {
     let missing =
         refusal(|vector, _, _| vector.headers.retain(|(name, _)| name != "Authorization"));
     assert_eq!(missing, Refusal::Missing);

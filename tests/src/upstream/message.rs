@@ -1,4 +1,4 @@
-//! One JSON-RPC message, read as far as the server needs and no further: ids and arguments stay text.
+//! One JSON-RPC message, parsed only as far as the server needs: ids and arguments stay text.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ struct Envelope<'a> {
     params: Option<&'a RawValue>,
 }
 
-/// The parts of `params` that are passed on as text.
+/// The parts of `params` that stay text.
 #[derive(Default, Deserialize)]
 pub(super) struct Params<'a> {
     /// `tools/call`: the text of the arguments.
@@ -35,7 +35,7 @@ pub(super) struct Params<'a> {
 }
 
 impl Message {
-    /// The message in `body`, or `None` where that isn't a JSON object.
+    /// The message in `body`, or `None` if that isn't a JSON object.
     #[must_use]
     pub fn parse(body: &[u8]) -> Option<Self> {
         let envelope: Envelope<'_> = serde_json::from_slice(body).ok()?;
@@ -47,13 +47,13 @@ impl Message {
         })
     }
 
-    /// Whether an answer is due.
+    /// Whether it needs a response.
     #[must_use]
     pub fn is_request(&self) -> bool {
         self.id.is_some() && self.method.is_some()
     }
 
-    /// The parameter at a JSON pointer (`/name`), or null. Numbers beside it may be as odd as they like.
+    /// The parameter at a JSON pointer (`/name`), or null. Other parameters may have any numbers.
     #[must_use]
     pub fn param(&self, pointer: &str) -> Value {
         let mut text = self.params.clone().unwrap_or_default();
@@ -67,7 +67,7 @@ impl Message {
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// The text of `params.arguments`, exactly as received; `{}` where there are none.
+    /// The text of `params.arguments`, exactly as received; `{}` if there are none.
     #[must_use]
     pub fn arguments(&self) -> String {
         let params: Params<'_> = self
@@ -95,7 +95,7 @@ impl Message {
         )
     }
 
-    /// The id's text, `null` where there is none.
+    /// The id's text; `null` if there is none.
     #[must_use]
     pub fn id_text(&self) -> &str {
         self.id.as_deref().unwrap_or("null")

@@ -1,4 +1,4 @@
-//! Everything that reached the server, for tests to look at and to wait for.
+//! All requests that reached the server, for tests to inspect and to wait for.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,7 +26,7 @@ pub struct Received {
     pub body: Bytes,
     /// The message in the body, if it is one.
     pub message: Option<Message>,
-    /// Who signed it, or why that doesn't hold.
+    /// Who signed it, or why the signature isn't valid.
     pub signature: Result<Verified, Refusal>,
 }
 
@@ -37,7 +37,7 @@ impl Received {
         self.message.as_ref().and_then(|message| message.method.as_deref()).unwrap_or_default()
     }
 
-    /// A header's value, if it is there and text.
+    /// A header's value, if there is one and it is text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -55,7 +55,7 @@ impl Received {
         self.message.as_ref().map(|message| message.param(pointer)).unwrap_or_default()
     }
 
-    /// The ARN that the signature stands for, empty where it doesn't hold.
+    /// The ARN of the signature's key; empty if the signature isn't valid.
     #[must_use]
     pub fn identity(&self) -> &str {
         self.signature.as_ref().map_or("", |verified| &verified.key.identity)
@@ -67,7 +67,7 @@ impl Received {
         self.method() == "tools/call" && self.param("/name") == tool
     }
 
-    /// Whether this is the client's response to a server request of that id (JSON text).
+    /// Whether this is the client's response to a server request with this id (JSON text).
     #[must_use]
     pub fn is_response_to(&self, id: &str) -> bool {
         let message = self.message.as_ref();
@@ -75,7 +75,7 @@ impl Received {
     }
 }
 
-/// The list of what came; clones share it.
+/// The list of received requests; clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Record(Arc<Shared>);
 
@@ -97,7 +97,7 @@ impl Record {
         request
     }
 
-    /// What notes, when it is dropped, that the client left before the response to request `number` was complete.
+    /// A guard that records on drop that the client left before the response to request `number` was complete.
     pub(super) fn unread(&self, number: usize) -> Unread {
         Unread { record: Some(self.clone()), number }
     }
@@ -122,12 +122,12 @@ impl Record {
             if let Some(found) = found() {
                 return found;
             }
-            // The sender lives in `self`.
+            // The sender is in `self`, so it can't be closed.
             let _ = changed.changed().await;
         }
     }
 
-    /// [`Record::wait`] with a deadline that says what did come.
+    /// [`Record::wait`] with a deadline; its panic lists the received requests.
     pub(super) async fn expect(&self, what: &str, matches: impl Fn(&Received) -> bool) -> Received {
         deadline::within(self.wait(matches), || {
             let lines = self.requests();

@@ -1,4 +1,4 @@
-//! What the server can be told to answer, and how that becomes an HTTP response.
+//! Scripted replies of the server, and how they become HTTP responses.
 
 use std::convert::Infallible;
 use std::io;
@@ -15,13 +15,13 @@ use super::message::Message;
 use super::record::Record;
 use crate::loopback::Body;
 
-/// In every text of a [`Reply`], this stands for the id of the request, as JSON text.
+/// A placeholder in every text of a [`Reply`], for the id of the request as JSON text.
 pub const ID: &str = "$ID";
 
 /// An answer to one request.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// What the server would answer without a script.
+    /// The response without a script.
     Usual,
     /// A response with this result (JSON text), status 200.
     Result(String),
@@ -29,15 +29,15 @@ pub enum Reply {
     Error(i64, String),
     /// This text as the whole body, `application/json`, status 200.
     Json(String),
-    /// This status, these headers, this body (`application/json` where no header says else).
+    /// This status, these headers, this body (`application/json` unless a header says otherwise).
     Http(u16, Vec<(&'static str, String)>, String),
-    /// An event stream, ended well behind the last step.
+    /// An event stream, which ends regularly after the last step.
     Stream(Vec<Step>),
-    /// A body of JSON in pieces, of unknown length. Of the steps, those that write events make no sense here.
+    /// A JSON body in pieces, of unknown length. Steps that write events don't fit here.
     Pieces(Vec<Step>),
     /// The other reply, once the gate is open.
     Held(Gate, Box<Reply>),
-    /// The connection closed without an answer.
+    /// Closes the connection without a response.
     HangUp,
 }
 
@@ -58,23 +58,23 @@ pub enum Step {
     Event(String, String),
     /// Bytes as they are: comments, unknown fields, half an event.
     Raw(String),
-    /// So many letters `x`, a piece at a time.
+    /// This number of letters `x`, in pieces.
     Filler(usize),
-    /// The response that the server would give without a script.
+    /// The response without a script.
     UsualResponse,
-    /// Nothing for so long: what a slow server is made of.
+    /// A pause, as of a slow server.
     Pause(Duration),
-    /// Nothing more until the gate is open.
+    /// Waits until the gate is open.
     Wait(Gate),
-    /// Opens the gate: everything before it was taken.
+    /// Opens the gate, once everything before this step was sent.
     Open(Gate),
-    /// Nothing more until a response of the client with this id (JSON text) has come.
+    /// Waits until the client's response with this id (JSON text) has arrived.
     AwaitResponse(String),
-    /// The connection closed in the middle of the stream.
+    /// Closes the connection in the middle of the stream.
     Cut,
 }
 
-/// Something a test opens once: whoever waits for it goes on.
+/// A gate that a test opens once, for all who wait for it.
 #[derive(Clone, Debug)]
 pub struct Gate(watch::Sender<bool>);
 
@@ -85,7 +85,7 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Lets everyone through, now and later.
+    /// Opens the gate for everyone, now and later.
     pub fn open(&self) {
         self.0.send_replace(true);
     }
@@ -96,7 +96,7 @@ impl Gate {
     }
 }
 
-/// A whole body of JSON.
+/// A response with a whole JSON body.
 pub(crate) fn json(status: u16, body: impl Into<Bytes>) -> Response<Body> {
     http(status, &[("content-type", "application/json".to_owned())], body)
 }
@@ -118,7 +118,7 @@ pub(crate) fn http(
 
 type Pieces = mpsc::Sender<io::Result<Bytes>>;
 
-/// The pieces of [`Step::Filler`]; an error means that nobody reads any more.
+/// Sends the pieces of [`Step::Filler`]; an error means that the client has left.
 async fn fill(
     events: &Pieces,
     length: usize,
@@ -133,7 +133,7 @@ async fn fill(
     Ok(())
 }
 
-/// What plays `steps`; `usual` is the server's own response.
+/// Runs `steps`, and returns the receiver of their output; `usual` is the server's own response.
 pub(super) fn played(
     steps: Vec<Step>,
     message: Option<Message>,
@@ -189,7 +189,7 @@ pub(super) fn played(
     received
 }
 
-/// An event stream of whatever comes through the channel.
+/// A response with an event stream from the channel.
 pub(super) fn event_stream(received: mpsc::Receiver<io::Result<Bytes>>) -> Response<Body> {
     let mut response = pieces(received, "text/event-stream");
     let kept = http::HeaderValue::from_static("no-cache");
@@ -197,14 +197,14 @@ pub(super) fn event_stream(received: mpsc::Receiver<io::Result<Bytes>>) -> Respo
     response
 }
 
-/// A body of whatever comes through the channel.
+/// A response with a body from the channel.
 pub(crate) fn pieces(
     received: mpsc::Receiver<io::Result<Bytes>>,
     kind: &'static str,
 ) -> Response<Body> {
     let chunks = stream::unfold(received, async |mut received| {
         let chunk = received.recv().await?;
-        // An error makes hyper drop the connection; it writes what stands before when a body isn't ready.
+        // After an error hyper drops the connection; it writes earlier pieces while a body isn't ready.
         if chunk.is_err() {
             tokio::task::yield_now().await;
         }

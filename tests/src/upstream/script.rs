@@ -1,4 +1,4 @@
-//! What a test told the server to answer instead of the usual.
+//! The scripted replies of a test, instead of the usual responses.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -26,12 +26,12 @@ impl Script {
         self.parts().queues.entry(method.to_owned()).or_default().push_back(reply);
     }
 
-    /// Forgets the replies of `method`.
+    /// Removes the replies for `method`.
     pub(super) fn clear(&self, method: &str) {
         self.parts().queues.remove(method);
     }
 
-    /// Asks `hook` about every request for which nothing is queued.
+    /// Calls `hook` for every request without a queued reply.
     pub(super) fn hook(&self, hook: Hook) {
         self.parts().hook = Some(hook);
     }
@@ -40,7 +40,7 @@ impl Script {
         self.parts().refused_signatures += count;
     }
 
-    /// Takes one refusal, if there are any left.
+    /// Uses up one refusal, if there are any left.
     pub(super) fn take_refusal(&self) -> bool {
         let mut parts = self.parts();
         let refused = parts.refused_signatures > 0;
@@ -48,8 +48,8 @@ impl Script {
         refused
     }
 
-    /// The reply that was scripted for `request`, or [`Reply::Usual`]. A queue is named by the JSON-RPC method, else
-    /// by the HTTP method: `GET`, `DELETE`.
+    /// The scripted reply for `request`, or [`Reply::Usual`]. The name of a queue is the JSON-RPC method, else the HTTP
+    /// method: `GET`, `DELETE`.
     pub(super) fn take(&self, request: &Received) -> Reply {
         let name = match request.method() {
             "" => &request.http_method,

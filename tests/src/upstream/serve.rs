@@ -18,7 +18,7 @@ use super::{Answers, Era};
 use crate::loopback::{Body, HangUp};
 use crate::sigv4::{Refusal, Request, Verified, Verifier};
 
-/// Everything that the connections share.
+/// The state that all connections share.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) verifier: Verifier,
@@ -32,7 +32,7 @@ pub(super) struct State {
     pub(super) sessions: Sessions,
 }
 
-/// The whole life of one request.
+/// Handles one request, from its receipt to its response.
 pub(super) async fn respond(
     state: Arc<State>,
     parts: Parts,
@@ -58,7 +58,7 @@ pub(super) async fn respond(
     response
 }
 
-/// Whose signature a request carries, or why it doesn't hold.
+/// The signer of a request, or why the signature isn't valid.
 pub(crate) fn verify(
     verifier: &Verifier,
     method: &str,
@@ -122,7 +122,7 @@ async fn answer(state: &State, request: &Received) -> Result<Response<Body>, Han
     })
 }
 
-/// As AWS refuses a signature.
+/// Refuses a signature as AWS does.
 fn refused(reason: &str) -> Response<Body> {
     let body = serde_json::json!({ "message": reason }).to_string();
     let kind = ("x-amzn-errortype", "InvalidSignatureException".to_owned());
@@ -188,7 +188,7 @@ async fn post_stateless(state: &State, request: &Received, message: &Message) ->
     }
 }
 
-/// A response as JSON or as a stream of one event, as the server was told.
+/// A response as JSON or as a stream of one event, as configured.
 fn written(state: &State, status: u16, text: String) -> Response<Body> {
     if state.answers == Answers::Json || status != 200 {
         return reply::json(status, text);

@@ -1,6 +1,6 @@
-//! The generation with sessions, 2025-03-26 to 2025-11-25: a handshake, a session id, a stream for the server.
+//! The version with sessions, 2025-03-26 to 2025-11-25: a handshake, a session id, a stream for the server.
 //!
-//! Strict where real servers are: a session belongs to the identity that opened it, requests wait for
+//! As strict as real servers: a session belongs to the identity that opened it, requests must wait for
 //! `notifications/initialized`, and the protocol version header must be the negotiated one.
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use super::reply;
 use super::tools::{self, Tools};
 use crate::loopback::Body;
 
-/// What the server can negotiate, newest first.
+/// The versions that the server can negotiate, newest first.
 pub(super) const VERSIONS: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
 
 /// All open sessions.
@@ -30,7 +30,7 @@ pub(super) struct Sessions {
 #[derive(Debug, Default)]
 struct Table {
     open: HashMap<String, Session>,
-    /// Ids are never used twice.
+    /// The number of ids so far, so that none is reused.
     minted: usize,
 }
 
@@ -39,7 +39,7 @@ struct Session {
     identity: String,
     version: String,
     initialized: bool,
-    /// Into the GET stream, while there is one.
+    /// The sender of the GET stream, while there is one.
     stream: Option<mpsc::Sender<io::Result<Bytes>>>,
 }
 
@@ -51,12 +51,12 @@ impl Sessions {
         open.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Closes every session without a word, as a server that was restarted.
+    /// Forgets every session without notice, as a restarted server does.
     pub(super) fn forget(&self) {
         self.table().open.clear();
     }
 
-    /// Closes those of an identity without a word.
+    /// Forgets the sessions of an identity without notice.
     pub(super) fn forget_of(&self, identity: &str) {
         self.table().open.retain(|_, session| session.identity != identity);
     }
@@ -69,17 +69,17 @@ impl Sessions {
             if let Some(stream) = stream.filter(|stream| !stream.is_closed()) {
                 return stream;
             }
-            // The sender lives in `self`.
+            // The sender is in `self`, so it can't be closed.
             let _ = opened.changed().await;
         }
     }
 
-    /// The GET streams that are open.
+    /// The open GET streams.
     pub(super) fn streams(&self) -> Vec<mpsc::Sender<io::Result<Bytes>>> {
         self.table().open.values().filter_map(|session| session.stream.clone()).collect()
     }
 
-    /// Ends the GET stream of a session from the server's side.
+    /// Ends the GET stream of a session, by the server.
     pub(super) fn end_stream(&self, id: &str) {
         if let Some(session) = self.table().open.get_mut(id) {
             session.stream = None;
@@ -107,7 +107,8 @@ impl Sessions {
         reply::http(200, &headers, message.result(&result))
     }
 
-    /// Finds the session of a request that isn't `initialize`; else the status and the text of the refusal.
+    /// Finds the session of a request other than `initialize`; otherwise returns the status and the text of the
+    /// refusal.
     pub(super) fn check(&self, request: &Received) -> Result<String, (u16, String)> {
         let refuse = |status: u16, text: &str| {
             let nobody = Message { id: None, method: None, params: None };
@@ -151,7 +152,7 @@ impl Sessions {
         reply::event_stream(receiver)
     }
 
-    /// Ends a session at the client's wish.
+    /// Ends a session as the client requested.
     pub(super) fn delete(&self, id: &str) -> Response<Body> {
         self.table().open.remove(id);
         reply::http(200, &[], "")

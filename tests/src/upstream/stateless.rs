@@ -1,5 +1,5 @@
-//! The stateless generation, 2026-07-28: every request says in its `_meta` what it speaks, and in its headers what it
-//! is. The headers must match the body, or the request is refused with `-32020`.
+//! The stateless version, 2026-07-28: every request has its protocol version in `_meta`, and its method and name in
+//! headers. The headers must match the body, or the request is refused with `-32020`.
 //!
 //! Source: MCP 2026-07-28, *Streamable HTTP*, sections "Request Metadata" and "Server Validation".
 
@@ -11,24 +11,24 @@ use super::message::Message;
 use super::record::Received;
 use super::tools::{self, Tools};
 
-/// The version that is spoken here.
+/// The version of this module.
 pub(super) const VERSION: &str = "2026-07-28";
 
 const META_VERSION: &str = "/_meta/io.modelcontextprotocol~1protocolVersion";
 const META_CAPABILITIES: &str = "/_meta/io.modelcontextprotocol~1clientCapabilities";
 
-/// What every result carries.
+/// The additional members of every result.
 const EXTRA: &str = r#","resultType":"complete""#;
-/// What cacheable results carry beside it.
+/// The additional members of cacheable results.
 const CACHED: &str = r#","resultType":"complete","ttlMs":60000,"cacheScope":"public""#;
 
-/// Whether a request is of this generation.
+/// Whether a request uses this version.
 pub(super) fn speaks(request: &Received) -> bool {
     request.param(META_VERSION).is_string()
         || request.header("mcp-protocol-version").is_some_and(|version| version >= VERSION)
 }
 
-/// The status and the text of the error with which a request must be refused.
+/// An error has the status and the text with which the request must be refused.
 pub(super) fn check(
     tools: &Tools,
     request: &Received,
@@ -80,7 +80,7 @@ pub(super) fn check(
     Ok(())
 }
 
-/// A header's value, out of the base64 form if it is in it.
+/// A header's value, decoded if it is in the base64 form.
 fn decoded(request: &Received, name: &str) -> Option<String> {
     let value = request.header(name)?;
     let encoded = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?="));

@@ -1,4 +1,4 @@
-//! The server on its own: it refuses what it should, and answers in both generations.
+//! The server alone: it refuses what it should, and answers in both versions.
 
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 
-/// An unsigned request, and the status of its answer.
+/// The status of the response to an unsigned request.
 async fn status(upstream: &Upstream, method: &str, body: &'static str) -> u16 {
     let stream = TcpStream::connect(upstream.server.address).await.unwrap();
     let (mut sender, connection) =
@@ -26,7 +26,7 @@ async fn status(upstream: &Upstream, method: &str, body: &'static str) -> u16 {
 }
 
 #[tokio::test]
-async fn nothing_unsigned_passes() {
+async fn unsigned_requests_are_refused() {
     let upstream = Upstream::start(KeyTable::default()).await;
     for (method, body) in [("POST", r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#), ("GET", "")] {
         assert_eq!(status(&upstream, method, body).await, 403);

@@ -1,14 +1,14 @@
-//! The tools of the server, their definitions and what they answer.
+//! The tools of the server, their definitions and their results.
 
 use serde_json::{Value, json};
 
 use super::message::Message;
 use super::reply::Gate;
 
-/// Where a page of the list ends and how the next one is asked for.
+/// The cursor of the second page of the list.
 const NEXT_CURSOR: &str = "page 2/+=";
 
-/// The first page. The numbers are written in ways that a typed parser changes.
+/// The first page. A typed parser would change the spelling of its numbers.
 const PAGE_1: &[&str] = &[
     r#"{"name":"whoami","title":"Who am I","description":"The identity that signed this call.","inputSchema":{"type":"object","properties":{},"additionalProperties":false},"outputSchema":{"type":"object","properties":{"identity":{"type":"string"},"region":{"type":["string","null"]}},"required":["identity"]},"annotations":{"readOnlyHint":true,"x-odd":1.10}}"#,
     r#"{"name":"echo","description":"The arguments, exactly as received.","inputSchema":{"type":"object","properties":{"text":{"type":"string"},"limit":{"type":"number","maximum":1e2}},"required":[]},"execution":{"taskSupport":"optional"}}"#,
@@ -22,7 +22,7 @@ const PAGE_2: &[&str] = &[
     r#"{"name":"lookup","description":"Wants its region in a header too.","inputSchema":{"type":"object","properties":{"region":{"type":"string","x-mcp-header":"Region"},"query":{"type":"string"}},"required":["region"]},"annotations":{"readOnlyHint":true}}"#,
 ];
 
-/// What the server offers: the definitions page by page, and the gate of the tool `slow`.
+/// The tools of the server: the definitions by page, and the gate of the tool `slow`.
 #[derive(Clone, Debug)]
 pub(super) struct Tools {
     pub(super) pages: Vec<Vec<String>>,
@@ -37,7 +37,7 @@ impl Default for Tools {
 }
 
 impl Tools {
-    /// The result of `tools/list`; `extra` is put behind the tools, as `,"name":value`.
+    /// The result of `tools/list`; `extra` is appended after the tools, as `,"name":value`.
     pub(super) fn list(&self, message: &Message, extra: &str) -> Result<String, String> {
         let cursor = message.param("/cursor");
         let page = match &cursor {
@@ -89,7 +89,7 @@ impl Tools {
         }
     }
 
-    /// The names and parameters that a tool wants mirrored into `Mcp-Param-*` headers.
+    /// The header names and parameters that a tool requires to be mirrored in `Mcp-Param-*` headers.
     pub(super) fn mirrored(&self, tool: &str) -> Vec<(String, String)> {
         let definitions = self.pages.iter().flatten();
         let mut definitions =
@@ -105,7 +105,7 @@ impl Tools {
     }
 }
 
-/// The results that don't depend on who asks; `None` for unknown methods. `extra` as in [`Tools::list`].
+/// The results that don't depend on the caller; `None` for unknown methods. `extra` as in [`Tools::list`].
 pub(super) fn fixed(method: &str, extra: &str) -> Option<String> {
     let body = match method {
         "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => "",
