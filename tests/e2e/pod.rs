@@ -4,10 +4,12 @@
 //!
 //! Needs root, podman, buildah, crun and catatonit; its settings are read from the manifest.
 
+mod compose;
 mod image;
 mod network;
 mod played;
 mod podman;
+mod session;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -15,7 +17,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rustix::process::Signal;
 use serde_json::Value;
 use sigward_tests::aws::{Aws, WEB_IDENTITY_TOKEN};
@@ -26,7 +27,7 @@ use sigward_tests::{deadline, memory, processes};
 use self::network::Network;
 use self::played::{AGENT_TOKEN, PORT, STS_PORT};
 use self::podman::Podman;
-use crate::http;
+use self::session::Session;
 use crate::setup::text;
 
 /// A port on which a key can be found, to show that the search finds one.
@@ -34,6 +35,8 @@ const CONTROL_PORT: u16 = 8099;
 /// The concurrent callers while the broker is killed, and how often it is killed.
 const CALLERS: usize = 32;
 const KILLS: usize = 10;
+/// The proxy's address, in the pod.
+const PROXY: &str = "127.0.0.1:8080";
 /// How long the pod may take to stop.
 const END: Duration = Duration::from_secs(5);
 const PROFILES: [&str; 2] = ["prod-readonly", "dev"];
@@ -83,7 +86,7 @@ impl Pod {
 
     /// A session of the agent.
     async fn session(&self) -> Session {
-        self.network.run(Session::open()).await
+        self.network.run(Session::open(PROXY, AGENT_TOKEN)).await
     }
 
     /// How many calls of `tool` have reached the server.
@@ -99,43 +102,6 @@ impl Pod {
         };
         deadline::within(waiting, || format!("{}\n{}", self.calls(tool), self.all_logs())).await;
     }
-}
-
-/// The agent's side of an MCP session with the proxy, on the network of the pod.
-#[derive(Clone)]
-struct Session(String);
-
-impl Session {
-    async fn open() -> Self {
-        let body = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"agent","version":"1"}}}"#;
-        let answer = post(AGENT_TOKEN, "", body).await;
-        let session = Self(answer.header("mcp-session-id").expect("a session").to_owned());
-        answer.text().await;
-        let ready = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-        assert_eq!(post(AGENT_TOKEN, &session.0, ready).await.status, 202);
-        session
-    }
-
-    async fn call(&self, tool: &str, profile: &str) -> Value {
-        let body = format!(
-            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}","arguments":{{"aws_profile":"{profile}"}}}}}}"#
-        );
-        post(AGENT_TOKEN, &self.0, &body).await.message().await
-    }
-}
-
-async fn post(token: &str, session: &str, body: &str) -> http::Answer {
-    let bearer = format!("Bearer {token}");
-    let mut headers = vec![
-        ("content-type", "application/json"),
-        ("accept", "application/json, text/event-stream"),
-        ("authorization", bearer.as_str()),
-    ];
-    if !session.is_empty() {
-        headers.extend([("mcp-session-id", session), ("mcp-protocol-version", "2025-11-25")]);
-    }
-    let body = Bytes::copy_from_slice(body.as_bytes());
-    http::request("127.0.0.1:8080", "POST", "/mcp", &headers, body).await
 }
 
 /// The identity that the server sees when a profile signs: the role of aws-config.
@@ -167,7 +133,7 @@ async fn two_profiles_are_two_roles(pod: &Pod) {
     }
     // Without the token there is no access, not even from within the pod.
     let hello = r#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#;
-    let refused = pod.network.run(post("0123456789abcdef0123", "", hello)).await;
+    let refused = pod.network.run(session::post(PROXY, "0123456789abcdef0123", "", hello)).await;
     assert_eq!(refused.status, 401);
 }
 

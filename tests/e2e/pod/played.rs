@@ -32,7 +32,7 @@ pub(super) const ENDPOINT: &str = "http://127.0.0.1:8090/mcp";
 pub(super) const AGENT_TOKEN: &str = "token-between-agent-and-proxy";
 
 /// The shipped endpoint, in the proxy's command and in broker.toml.
-const SHIPPED: &str = "https://aws-mcp.us-east-1.api.aws/mcp";
+pub(super) const SHIPPED: &str = "https://aws-mcp.us-east-1.api.aws/mcp";
 
 /// Writes the pod and its volumes into `scene`. Returns the path of the pod's file.
 pub(super) fn write(scene: &Path) -> String {
@@ -81,11 +81,7 @@ fn write_volume(volumes: &Path, volume: &Value, group: u32, base: &Rendered) {
         mode = 0o2777;
         for (name, text) in base.files(name) {
             let text = text.as_str().expect("a string");
-            let here = format!("{ENDPOINT}\"\nservice = \"{SERVICE}\"\nregion = \"{REGION}");
-            let is_rate = |line: &str| line.starts_with("rate = ");
-            let lines = text.replace(SHIPPED, &here);
-            let lines: Vec<&str> = lines.lines().filter(|line| !is_rate(line)).collect();
-            file(name, &lines.join("\n"), 0o644);
+            file(name, &with_endpoint(text, ENDPOINT), 0o644);
         }
     } else if volume["projected"].is_object() {
         let source = &volume["projected"]["sources"][0]["serviceAccountToken"];
@@ -96,6 +92,14 @@ fn write_volume(volumes: &Path, volume: &Value, group: u32, base: &Rendered) {
         file("token", AGENT_TOKEN, 0o440);
     }
     own(&directory, group, mode);
+}
+
+/// A shipped file of the broker, with another endpoint and without rates.
+pub(super) fn with_endpoint(shipped: &str, endpoint: &str) -> String {
+    let endpoint = format!("{endpoint}\"\nservice = \"{SERVICE}\"\nregion = \"{REGION}");
+    let is_rate = |line: &str| line.starts_with("rate = ");
+    let text = shipped.replace(SHIPPED, &endpoint);
+    text.lines().filter(|line| !is_rate(line)).collect::<Vec<_>>().join("\n")
 }
 
 fn own(path: &Path, group: u32, mode: u32) {

@@ -1,7 +1,10 @@
 //! podman and buildah with a store of their own, on a machine that may itself be a container.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 
 use tempfile::TempDir;
@@ -16,46 +19,69 @@ default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 cgroup_manager = "cgroupfs"
 events_logger = "none"
 runtime = "crun"
+[network]
+network_backend = "netavark"
 "#;
 
-/// podman can't use hybrid cgroups: in its own mount namespace, it doesn't see the second hierarchy.
-const UNSHARED: &str = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"";
+/// podman can't use hybrid cgroups: here it doesn't see the second hierarchy. Its name server is one for all that share
+/// `/run/containers`.
+const NAMESPACES: &str = "umount /sys/fs/cgroup/unified 2>/dev/null
+    mkdir -p /run/containers && mount -t tmpfs tmpfs /run/containers && ip link set lo up && echo up && exec cat";
 
-/// A store of images and containers, which is removed on drop.
+/// A store of images and containers, which is removed on drop. Bridges and the mounts of network namespaces are in
+/// namespaces of its own, so this machine's addresses and firewall stay as they are.
 pub(super) struct Podman {
     directory: TempDir,
+    /// The process whose namespaces all commands share.
+    namespaces: Child,
 }
 
 impl Podman {
     /// An empty store.
     pub(super) fn new() -> Self {
-        assert_eq!(own_uid(), 0, "podman runs the pod as root: run the tests as root");
-        for program in ["podman", "buildah", "crun", "catatonit"] {
-            let found = Command::new("sh").args(["-c", "command -v \"$0\"", program]).output();
-            let found = found.expect("a shell").status.success();
-            let all = "apt-get install --no-install-recommends podman buildah crun catatonit";
-            assert!(found, "there is no {program} to run the pod: {all}");
-        }
+        assert_eq!(own_uid(), 0, "podman runs the containers as root: run the tests as root");
+        require_programs();
         let directory = tempfile::tempdir().expect("a directory");
-        std::fs::write(directory.path().join("containers.conf"), CONTAINERS_CONF).expect("a file");
-        Self { directory }
+        let path = |name| directory.path().join(name);
+        let networks = format!("network_config_dir = {:?}\n", path("networks"));
+        fs::write(path("containers.conf"), CONTAINERS_CONF.to_owned() + &networks).expect("a file");
+        let (store, run) = (path("store"), path("run"));
+        let storage =
+            format!("[storage]\ndriver = \"vfs\"\ngraphroot = {store:?}\nrunroot = {run:?}\n");
+        fs::write(path("storage.conf"), storage).expect("a file");
+        // It ends with this process, whose end of the pipe closes then.
+        let mut namespaces = Command::new("unshare");
+        namespaces.args(["--mount", "--net", "sh", "-c", NAMESPACES]);
+        namespaces.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut namespaces = namespaces.spawn().expect("unshare runs");
+        let mut up = [0; 3];
+        let output = namespaces.stdout.as_mut().expect("a pipe");
+        output.read_exact(&mut up).expect("root may make namespaces");
+        Self { directory, namespaces }
     }
 
-    /// The directory of everything that belongs to this pod.
+    /// The directory of everything that belongs to this store.
     pub(super) fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// `program` with the options of this store.
-    pub(super) fn command(&self, program: &str) -> Command {
+    /// A process in the network of the bridges, which is the machine's for the containers.
+    pub(super) fn machine(&self) -> u32 {
+        self.namespaces.id()
+    }
+
+    /// `program`, which is podman or runs it, with this store. Its working directory is `/`.
+    pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let path = |name| self.directory.path().join(name);
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", UNSHARED, "sh", program]);
-        command.arg("--root").arg(path("store")).arg("--runroot").arg(path("run"));
-        command.args(["--storage-driver", "vfs"]);
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--net", "--target"]).arg(self.namespaces.id().to_string());
+        command.arg(program);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
         command.env("HOME", self.directory.path());
         command.env("CONTAINERS_CONF", path("containers.conf"));
+        command.env("CONTAINERS_STORAGE_CONF", path("storage.conf"));
+        // Timers for health checks need systemd; the tests run the checks themselves.
+        command.env("DISABLE_HC_SYSTEMD", "true");
         command
     }
 
@@ -81,7 +107,8 @@ impl Podman {
         self.inspect(container, "{{.State.ExitCode}}").parse().expect("a code")
     }
 
-    fn inspect(&self, container: &str, format: &str) -> String {
+    /// A property of a container, by a Go template.
+    pub(super) fn inspect(&self, container: &str, format: &str) -> String {
         self.run(&["inspect", "--type", "container", "--format", format, container])
             .trim()
             .to_owned()
@@ -112,8 +139,23 @@ impl Podman {
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        let mut podman = self.command("podman");
-        drop(podman.args(["pod", "rm", "--all", "--force", "--time", "0"]).output());
+        for containers in [&["pod", "rm"][..], &["rm"]] {
+            let mut podman = self.command("podman");
+            podman.args(containers).args(["--all", "--force", "--time", "0"]);
+            drop(podman.output());
+        }
+        drop(self.namespaces.kill().and_then(|()| self.namespaces.wait()));
+    }
+}
+
+/// Fails, with the packages to install, if a program is missing.
+fn require_programs() {
+    const PACKAGES: &str = "podman buildah crun catatonit netavark aardvark-dns iptables iproute2";
+    let networks = ["/usr/lib/podman/netavark", "/usr/lib/podman/aardvark-dns", "iptables", "ip"];
+    for program in ["podman", "buildah", "crun", "catatonit"].into_iter().chain(networks) {
+        let found = Command::new("sh").args(["-c", "command -v \"$0\"", program]).output();
+        let found = found.expect("a shell").status.success();
+        assert!(found, "no {program}: apt-get install --no-install-recommends {PACKAGES}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Shows what a program can find that runs as the agent, in the agent's container.
 //!
-//! `probe wait` does nothing until SIGTERM. `probe search NEEDLE…` (in hexadecimal, so that it doesn't find its own
+//! `probe wait` does nothing until SIGTERM. `probe reach HOST:PORT…` prints as JSON to which of these it can connect, and
+//! why not to the others. `probe search NEEDLE…` (in hexadecimal, so that it doesn't find its own
 //! arguments) looks for the needles in everything that it can read: files, its environment, other processes, all
 //! listening ports and sockets of this network. It prints as JSON what it found and where it looked.
 #![allow(
@@ -12,7 +13,7 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixStream};
 use std::path::Path;
@@ -39,11 +40,12 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["wait"] => wait(),
+        ["reach", ref hosts @ ..] => println!("{}", reach(hosts)),
         ["search", ref needles @ ..] => {
             let needles = needles.iter().map(|it| hex::decode(it).expect("hexadecimal")).collect();
             println!("{}", search(needles));
         }
-        _ => panic!("wait, or search NEEDLE…"),
+        _ => panic!("wait, reach HOST:PORT…, or search NEEDLE…"),
     }
 }
 
@@ -53,6 +55,26 @@ async fn wait() {
 
     // The first process of a pid namespace gets no signal without a handler.
     signal(SignalKind::terminate()).expect("a handler").recv().await;
+}
+
+/// For each `HOST:PORT`, "open" or the error.
+fn reach(hosts: &[&str]) -> serde_json::Value {
+    let connected = |host: &str| -> io::Result<()> {
+        let addresses = host.to_socket_addrs()?;
+        let mut last = Err(io::ErrorKind::AddrNotAvailable.into());
+        for address in addresses {
+            last = TcpStream::connect_timeout(&address, PATIENCE).map(drop);
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
+    };
+    let outcome = |host| match connected(host) {
+        Ok(()) => "open".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    hosts.iter().map(|host| (*host, outcome(host))).collect()
 }
 
 #[allow(clippy::disallowed_methods, reason = "it shows what its environment has")]
