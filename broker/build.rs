@@ -1,12 +1,13 @@
-//! What `--version` says: the version, and where it is known the commit and the date of the sources, as rustc says it.
+//! The text of `--version`: the version, and if known the commit and the date of the sources, as rustc prints them.
 //!
-//! `proxy/build.rs` is a link to this file, since a published crate holds its own build script.
+//! `proxy/build.rs` is a link to this file, since a published crate has its own build script.
 //!
-//! It runs again only when sources of the crate change, which compile it again in any case: a commit by itself compiles
-//! nothing. So the commit is the one that these sources were first built at, `+changes` if they differed from it.
+//! The script runs again only when sources of the crate change, which recompiles the crate in any case: a commit alone
+//! recompiles nothing. So the commit is the one at which these sources were first built, with `+changes` if they
+//! differed from it.
 //!
-//! The date is `SOURCE_DATE_EPOCH`, else the commit's: the clock is never asked, so that a build can be repeated. What was
-//! made from a package of crates.io has no date: cargo keeps the commit alone.
+//! The date is `SOURCE_DATE_EPOCH`, else the commit's. The clock is never used, so builds are reproducible. A build from a
+//! package of crates.io has no date: cargo keeps only the commit.
 
 use std::env;
 use std::error::Error;
@@ -14,7 +15,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What the crate is compiled from, as far as it is there: a published crate stands alone.
+/// The sources of the crate. Some are missing for a published crate.
 const SOURCES: [&str; 7] = [
     "build.rs",
     "Cargo.toml",
@@ -25,10 +26,10 @@ const SOURCES: [&str; 7] = [
     "../proto/sigward",
 ];
 
-/// Where cargo, and our own source archive, write the commit that a package was made from.
+/// The files in which cargo and our source archive keep the commit of a package.
 const VCS_INFO: [&str; 2] = [".cargo_vcs_info.json", "../.cargo_vcs_info.json"];
 
-/// How many digits of a commit are shown.
+/// The number of digits of a commit that are shown.
 const DIGITS: usize = 12;
 
 #[allow(clippy::print_stdout, reason = "cargo reads build scripts on standard output")]
@@ -46,11 +47,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The commit: of the environment, of the package, or of the repository.
+/// The commit, from the environment, the package or the repository.
 fn commit() -> Result<Option<String>, String> {
     if let Some(given) = variable("SIGWARD_COMMIT") {
         let short = shortened(&given);
-        return short.map(Some).ok_or(format!("SIGWARD_COMMIT={given} is no commit"));
+        return short.map(Some).ok_or(format!("SIGWARD_COMMIT={given} isn't a commit"));
     }
     for path in VCS_INFO {
         let Ok(text) = fs::read_to_string(path) else { continue };
@@ -58,7 +59,7 @@ fn commit() -> Result<Option<String>, String> {
         let commit = sha1.and_then(shortened).ok_or(format!("{path} names no commit"))?;
         return Ok(Some(if text.contains("\"dirty\"") { commit + "+changes" } else { commit }));
     }
-    // Not of a repository that these sources just happen to lie in.
+    // Not of an unrelated repository around these sources.
     if git(&["ls-files", "--error-unmatch", "build.rs"]).is_none() {
         return Ok(None);
     }
@@ -80,11 +81,12 @@ fn shortened(commit: &str) -> Option<String> {
 /// The date in UTC, as `2026-11-26`.
 fn date() -> Result<Option<String>, String> {
     if let Some(given) = variable("SOURCE_DATE_EPOCH") {
-        let seconds = given.parse().map_err(|_| format!("SOURCE_DATE_EPOCH={given}: no number"))?;
+        let seconds =
+            given.parse().map_err(|_| format!("SOURCE_DATE_EPOCH={given}: not a number"))?;
         return Ok(Some(day(seconds)));
     }
     if let Some(text) = VCS_INFO.iter().find_map(|path| fs::read_to_string(path).ok()) {
-        // Our own source archive has it.
+        // Only our source archive has it.
         let time = text.split_once("\"time\":").map(|(_, rest)| rest.trim_start());
         let digits = time.map(|time| time.split(|c: char| !c.is_ascii_digit()));
         return Ok(digits.and_then(|mut it| it.next()?.parse().ok()).map(day));
@@ -110,16 +112,16 @@ fn day(seconds: u64) -> String {
     format!("{:04}-{month:02}-{day:02}", era * 400 + year_of_era + carry)
 }
 
-/// What git says; nothing where it fails, or isn't there.
+/// The output of git, unless it fails or is missing.
 fn git(arguments: &[&str]) -> Option<String> {
     let mut command = Command::new("git");
-    // It only looks: another git may be at work in the same tree.
+    // Without locks: another git may be working in the same tree.
     let output = command.env("GIT_OPTIONAL_LOCKS", "0").args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
 }
 
-#[allow(clippy::disallowed_methods, reason = "cargo speaks to build scripts by the environment")]
+#[allow(clippy::disallowed_methods, reason = "cargo passes values in the environment")]
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -36,6 +36,6 @@ pub fn read(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     // The library's messages contain text of the file.
-    let certificates = certificates.map_err(|_| "it holds what is no PEM")?;
-    if certificates.is_empty() { Err("it holds no certificate in PEM") } else { Ok(certificates) }
+    let certificates = certificates.map_err(|_| "it isn't valid PEM")?;
+    if certificates.is_empty() { Err("it has no certificate in PEM") } else { Ok(certificates) }
 }

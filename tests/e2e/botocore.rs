@@ -27,10 +27,10 @@ use self::identity::{Difference, Identity, judge};
 pub(crate) use self::twin::Botocore;
 use self::twin::Ours;
 
-/// The number of pairs of files per run, unless `SIGWARD_TEST_PAIRS` is set.
-const PAIRS: u64 = 2_000;
+/// The number of pairs of files per run, unless `SIGWARD_TEST_PAIRS` is set, as in CI.
+const PAIRS: u64 = 600;
 /// The number of pairs that are compared, and on the disk, at a time.
-const BATCH: u64 = 250;
+const BATCH: u64 = 200;
 /// The seed of the first pair, unless `SIGWARD_TEST_SEED` is set. A failure names the seed of its pair.
 const SEED: u64 = 20_261_126;
 /// The number of failures of each kind that are shown in full.

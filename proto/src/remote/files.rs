@@ -66,12 +66,12 @@ impl Files {
         for authority in ca.certificates()? {
             roots
                 .add(authority)
-                .map_err(|_| ca.unusable("it holds what is no authority's certificate"))?;
+                .map_err(|_| ca.unusable("it has a certificate that isn't an authority's"))?;
         }
         let chain = cert.certificates()?;
         let secret = key.read(true)?;
         let secret = PrivateKeyDer::from_pem_slice(&secret)
-            .map_err(|_| key.unusable("it holds no private key in PEM"))?;
+            .map_err(|_| key.unusable("it has no private key in PEM"))?;
         let provider = Arc::new(default_provider());
         let verifier = BrokerVerifier::new(roots, &provider, broker.name.clone())
             .map_err(|error| ca.unusable(&error.to_string()))?;

@@ -128,7 +128,8 @@ impl<V: Fn(&str) -> Option<String>> Environment<V> {
         let unusable = |why| SettingsError::Endpoint { variable, why };
         // The text isn't repeated, because it may contain a password.
         let url = Url::parse(&text);
-        let url = url.map_err(|_| unusable("it is no URL; write http://127.0.0.1:4317"))?;
+        let url =
+            url.map_err(|_| unusable("it isn't a URL; an example is http://127.0.0.1:4317"))?;
         if !url.username().is_empty() || url.password().is_some() {
             let why = "it has a user or a password; those go into OTEL_EXPORTER_OTLP_HEADERS";
             return Err(unusable(why));

@@ -63,7 +63,7 @@ fn certificates(origin: &'static str, path: &Path) -> Result<Vec<Certificate>, S
     };
     let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
     match Certificate::from_pem_bundle(&pem) {
-        Ok(found) if found.is_empty() => Err(wrong("it holds no certificate".to_owned())),
+        Ok(found) if found.is_empty() => Err(wrong("it has no certificate".to_owned())),
         Ok(found) => Ok(found),
         Err(_) => Err(wrong("it holds an entry that isn't a certificate".to_owned())),
     }
@@ -90,7 +90,7 @@ mod tests {
             assert!(missing.contains(origin) && missing.contains(&name), "{missing}");
             assert!(missing.contains("No such file"), "{missing}");
             std::fs::write(&path, "nothing of the kind").unwrap();
-            assert!(error(authorities).contains("holds no certificate"));
+            assert!(error(authorities).contains("has no certificate"));
         }
         let directories = Some("/nonexistent/a:/nonexistent/b".into());
         let machine = Authorities::Machine { file: None, directories };

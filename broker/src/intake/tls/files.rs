@@ -155,7 +155,7 @@ impl Material {
 fn verifier(authorities: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let mut roots = RootCertStore::empty();
     for (index, authority) in pem::certificates(authorities)?.into_iter().enumerate() {
-        let unusable = |_| format!("its certificate number {} is no authority's", index + 1);
+        let unusable = |_| format!("its certificate number {} isn't an authority's", index + 1);
         roots.add(authority).map_err(unusable)?;
     }
     let provider = Arc::new(default_provider());

@@ -98,15 +98,15 @@ fn errors_name_the_file_and_the_reason_without_its_contents() {
         ("key", half, "no private key"),
         ("key", &key.replace("BEGIN", "begin"), "no private key"),
         ("cert", key.as_str(), "no certificate"),
-        ("cert", half, "no PEM"),
-        ("cert", &format!("-----BEGIN {secret}\n{key}"), "no PEM"),
+        ("cert", half, "valid PEM"),
+        ("cert", &format!("-----BEGIN {secret}\n{key}"), "valid PEM"),
         ("cert", "", "no certificate"),
         ("client_ca", "", "no certificate"),
         ("client_ca", key.as_str(), "no certificate"),
         (
             "client_ca",
             "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n",
-            "no authority's",
+            "isn't an authority's",
         ),
     ] {
         files.write(name, text);

@@ -100,7 +100,7 @@ pub(super) async fn provide(
             let mut client = aws_config::imds::Client::builder().configure(&config);
             if let Some(metadata) = metadata {
                 let wrong = |_| {
-                    let detail = "ec2_metadata_service_endpoint is no URL";
+                    let detail = "ec2_metadata_service_endpoint isn't a URL";
                     Denial::new(Reason::ProfileMisconfigured, detail)
                 };
                 client = client.endpoint(metadata).map_err(wrong)?;

@@ -197,7 +197,7 @@ impl<'a> Document<'a> {
         }
         let commas = tokens.iter().filter(|it| it.token == Token::Comma);
         let commas = commas.map(|it| it.range.start + offset).collect();
-        let root = parsed.value.ok_or("it holds nothing")?;
+        let root = parsed.value.ok_or("it is empty")?;
         Ok(Self { text, offset, root, commas })
     }
 
