@@ -2,7 +2,7 @@
 //! a broker in three containers. On the network of the pod there are also an STS and the MCP server that verifies
 //! signatures.
 //!
-//! Needs root, podman, buildah, crun and catatonit; its settings are read from the manifest.
+//! Needs root and the programs that `podman` names; its settings are read from the manifest.
 
 mod compose;
 mod image;
@@ -12,17 +12,15 @@ mod podman;
 mod session;
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::Value;
 use sigward_tests::aws::{Aws, WEB_IDENTITY_TOKEN};
 use sigward_tests::keys::{CANARY, KeyTable, TOKEN_CANARY};
 use sigward_tests::upstream::Upstream;
-use sigward_tests::{deadline, memory, processes};
+use sigward_tests::{deadline, processes};
 
 use self::network::Network;
 use self::played::{AGENT_TOKEN, PORT, STS_PORT};
@@ -39,6 +37,7 @@ const KILLS: usize = 10;
 const PROXY: &str = "127.0.0.1:8080";
 /// How long the pod may take to stop.
 const END: Duration = Duration::from_secs(5);
+const CONTAINERS: [&str; 3] = ["agent-broker", "agent-proxy", "agent-agent"];
 const PROFILES: [&str; 2] = ["prod-readonly", "dev"];
 
 /// A running pod, and the servers that it uses.
@@ -67,21 +66,14 @@ impl Pod {
             ("agent-broker", &["sigward-broker", "health"][..]),
             ("agent-proxy", &["sigward-proxy", "health", "127.0.0.1:8080"]),
         ] {
-            let well = async {
-                while !pod.podman.exec(container, probe).status.success() {
-                    tokio::task::yield_now().await;
-                }
-            };
-            deadline::within_long(well, || pod.all_logs()).await;
+            pod.podman.healthy(container, probe).await;
         }
         pod
     }
 
     /// The logs of all containers.
     fn all_logs(&self) -> String {
-        let logs = ["agent-broker", "agent-proxy", "agent-agent"]
-            .map(|name| format!("{name}:\n{}", self.podman.logs(name)));
-        logs.join("\n")
+        self.podman.all_logs(&CONTAINERS)
     }
 
     /// A session of the agent.
@@ -117,11 +109,7 @@ async fn the_pod_isolates_keys_survives_broker_kills_and_stops_cleanly() {
     the_agent_finds_no_key(&pod).await;
     a_broker_killed_ten_times_loses_no_call(&pod).await;
     a_stop_loses_no_answer(&pod).await;
-    let all_logs = pod.all_logs();
-    processes::assert_no_canary("the logs of the containers", &all_logs);
-    assert!(all_logs.contains("listening"), "the control: there are logs: {all_logs}");
-    let null = std::fs::metadata("/dev/null").unwrap();
-    assert_eq!((null.uid(), null.gid()), (0, 0), "the test changed this machine");
+    pod.podman.assert_clean(&CONTAINERS);
 }
 
 async fn two_profiles_are_two_roles(pod: &Pod) {
@@ -147,10 +135,8 @@ async fn the_agent_finds_no_key(pod: &Pod) {
     };
     let needles = [CANARY, TOKEN_CANARY, WEB_IDENTITY_TOKEN, &key.secret].map(hex::encode);
     let needles = needles.iter().map(String::as_str);
-    let command: Vec<&str> = ["/probe/probe", "search"].into_iter().chain(needles).collect();
-    let output = pod.podman.exec("agent-agent", &command);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    let command: Vec<&str> = ["search"].into_iter().chain(needles).collect();
+    let report = pod.podman.probe("agent-agent", &command);
     control.abort();
 
     // The planted keys, and nothing else.
@@ -179,7 +165,7 @@ async fn the_agent_finds_no_key(pod: &Pod) {
     assert_eq!(report["metadata"], serde_json::json!([]), "{report:#}");
 
     // The key is in the broker's memory, and in no other.
-    let count = |name| memory::count(pod.podman.pid(name), &[key.secret.as_bytes()]).unwrap()[0];
+    let count = |name| pod.podman.in_memory(name, &key.secret);
     assert!(count("agent-broker") > 0, "the control: the broker has the key");
     for name in ["agent-proxy", "agent-agent"] {
         assert_eq!(count(name), 0, "{name}");

@@ -8,8 +8,8 @@
 //! - the test runs the health checks: podman would need systemd
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
@@ -18,11 +18,11 @@ use sigward_tests::authority::{Authority, HOST};
 use sigward_tests::aws_home::AwsHome;
 use sigward_tests::keys::{CANARY, Key, TOKEN_CANARY};
 use sigward_tests::upstream::{REGION, SERVICE, Upstream};
-use sigward_tests::{deadline, memory, processes, tools};
+use sigward_tests::{processes, tools};
 
 use super::image;
 use super::network::{self, Network};
-use super::played::{AGENT_TOKEN, SHIPPED, with_endpoint};
+use super::played::{AGENT_TOKEN, PORT, SHIPPED, with_endpoint};
 use super::podman::{Podman, succeed};
 use super::session::{self, Session};
 use crate::manifests::rendered::directory;
@@ -37,6 +37,7 @@ const TOKEN_GROUP: u32 = 65_533;
 const BROKER: &str = "sigward_broker_1";
 const PROXY: &str = "sigward_proxy_1";
 const AGENT: &str = "sigward_agent_1";
+const CONTAINERS: [&str; 3] = [BROKER, PROXY, AGENT];
 const PROFILES: [&str; 2] = ["prod-readonly", "dev"];
 
 /// A running compose project, and the server that it uses.
@@ -57,11 +58,9 @@ impl Project {
         let home = home(&podman.directory().join("home"));
         let machine = Network::of(podman.machine());
         let authority = Authority::new(&["http/1.1"]);
-        let upstream = Upstream::builder(home.keys()).vouched_for_by(&authority);
+        let upstream = Upstream::builder(home.keys()).port(PORT).vouched_for_by(&authority);
         let upstream = machine.run(upstream.start()).await;
-        let port: u16 =
-            upstream.url().split([':', '/']).nth(4).and_then(|it| it.parse().ok()).unwrap();
-        machine.spawn(network::forward(443, SocketAddr::from(([127, 0, 0, 1], port))));
+        machine.run(network::forward(443, PORT)).await;
         write(&project(&podman), &authority);
         compose(&podman, &home, &["up", "--detach", "--no-build"]);
         for container in [BROKER, PROXY] {
@@ -69,12 +68,7 @@ impl Project {
             let check: Vec<String> = serde_json::from_str(&check).expect("a command");
             assert_eq!(check[0], "CMD");
             let check: Vec<&str> = check[1..].iter().map(String::as_str).collect();
-            let healthy = async {
-                while !podman.exec(container, &check).status.success() {
-                    tokio::task::yield_now().await;
-                }
-            };
-            deadline::within_long(healthy, || logs(&podman)).await;
+            podman.healthy(container, &check).await;
         }
         let agent = Network::of(podman.pid(AGENT));
         Self { podman, home, upstream, _machine: machine, agent }
@@ -82,10 +76,7 @@ impl Project {
 
     /// What the agent's container finds when it connects to each `HOST:PORT`.
     fn reach(&self, hosts: &[&str]) -> Value {
-        let command = [&["/probe/probe", "reach"], hosts].concat();
-        let output = self.podman.exec(AGENT, &command);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("a report")
+        self.podman.probe(AGENT, &[&["reach"], hosts].concat())
     }
 
     /// The address of a container in a network of the project.
@@ -95,6 +86,10 @@ impl Project {
         let address = self.podman.inspect(container, &path);
         assert!(address.parse::<IpAddr>().is_ok(), "{container} in {network}: {address:?}");
         address
+    }
+
+    fn logs(&self) -> String {
+        self.podman.all_logs(&CONTAINERS)
     }
 
     /// A session of the agent.
@@ -180,10 +175,6 @@ fn compose(podman: &Podman, home: &AwsHome, arguments: &[&str]) -> String {
     succeed(&mut command)
 }
 
-fn logs(podman: &Podman) -> String {
-    [BROKER, PROXY, AGENT].map(|it| format!("{it}:\n{}", podman.logs(it))).join("\n")
-}
-
 #[tokio::test]
 async fn compose_isolates_keys_and_networks_and_survives_a_broker_kill() {
     let project = Project::up().await;
@@ -191,7 +182,7 @@ async fn compose_isolates_keys_and_networks_and_survives_a_broker_kill() {
     for profile in PROFILES {
         let session = session.clone();
         let called = project.agent.run(async move { session.call("whoami", profile).await }).await;
-        assert_eq!(text(&called), project.home.identity(profile), "{}", logs(&project.podman));
+        assert_eq!(text(&called), project.home.identity(profile), "{}", project.logs());
     }
     the_token_is_required(&project).await;
     the_agent_reaches_the_proxy_alone(&project).await;
@@ -199,15 +190,11 @@ async fn compose_isolates_keys_and_networks_and_survives_a_broker_kill() {
     a_killed_broker_loses_no_call(&project, &session).await;
 
     compose(&project.podman, &project.home, &["stop", "--timeout", "5"]);
-    for name in [BROKER, PROXY, AGENT] {
+    for name in CONTAINERS {
         // Killed after 5 seconds it would be 137.
-        assert_eq!(project.podman.exit_code(name), 0, "{name}\n{}", logs(&project.podman));
+        assert_eq!(project.podman.exit_code(name), 0, "{name}\n{}", project.logs());
     }
-    let logs = logs(&project.podman);
-    processes::assert_no_canary("the logs of the containers", &logs);
-    assert!(logs.contains("listening"), "the control: there are logs: {logs}");
-    let null = fs::metadata("/dev/null").unwrap();
-    assert_eq!((null.uid(), null.gid()), (0, 0), "the test changed this machine");
+    project.podman.assert_clean(&CONTAINERS);
 }
 
 async fn the_token_is_required(project: &Project) {
@@ -247,22 +234,20 @@ fn the_agent_finds_no_key(project: &Project) {
     let needles: Vec<String> =
         needles.chain(secrets.iter().map(String::as_str)).map(hex::encode).collect();
     let needles = needles.iter().map(String::as_str);
-    let command: Vec<&str> = ["/probe/probe", "search"].into_iter().chain(needles).collect();
-    let output = project.podman.exec(AGENT, &command);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    let command: Vec<&str> = ["search"].into_iter().chain(needles).collect();
+    let report = project.podman.probe(AGENT, &command);
     // The control: the token for the proxy, which is the agent's.
     assert_eq!(report["found"], json!(["/run/secrets/agent-token"]), "{report:#}");
     assert_eq!(report["metadata"], json!([]), "{report:#}");
     assert_eq!(report["open_sockets"], json!([]), "{report:#}");
 
-    let count = |name, secret: &str| {
-        memory::count(project.podman.pid(name), &[secret.as_bytes()]).unwrap()[0]
-    };
     for secret in &secrets {
-        assert!(count(BROKER, secret) > 0, "the control: the broker has the key");
+        assert!(
+            project.podman.in_memory(BROKER, secret) > 0,
+            "the control: the broker has the key"
+        );
         for name in [PROXY, AGENT] {
-            assert_eq!(count(name, secret), 0, "{name}");
+            assert_eq!(project.podman.in_memory(name, secret), 0, "{name}");
         }
     }
 }
@@ -273,7 +258,7 @@ async fn a_killed_broker_loses_no_call(project: &Project, session: &Session) {
     for profile in PROFILES {
         let session = session.clone();
         let called = project.agent.run(async move { session.call("whoami", profile).await }).await;
-        assert_eq!(text(&called), project.home.identity(profile), "{}", logs(&project.podman));
+        assert_eq!(text(&called), project.home.identity(profile), "{}", project.logs());
     }
     assert_ne!(project.podman.pid(BROKER), broker, "podman has started another");
     assert!(project.upstream.requests().len() > 4, "the server has seen the calls");

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::sync::mpsc;
 
@@ -53,16 +52,18 @@ impl Network {
     }
 }
 
-/// Passes each connection to `port` of any address on to `target`.
-pub(super) async fn forward(port: u16, target: SocketAddr) {
+/// Passes each connection to `port` of any address on to the loopback port `to`, from now on.
+pub(super) async fn forward(port: u16, to: u16) {
     let listener = TcpListener::bind(("0.0.0.0", port)).await.expect("a port");
-    loop {
-        let (mut near, _) = listener.accept().await.expect("a connection");
-        tokio::spawn(async move {
-            let mut far = TcpStream::connect(target).await?;
-            tokio::io::copy_bidirectional(&mut near, &mut far).await
-        });
-    }
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.expect("a connection");
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(("127.0.0.1", to)).await?;
+                tokio::io::copy_bidirectional(&mut near, &mut far).await
+            });
+        }
+    });
 }
 
 /// A server that sends `text` to every client.

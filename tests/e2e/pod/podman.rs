@@ -3,10 +3,13 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 
+use serde_json::Value;
+use sigward_tests::{deadline, memory, processes};
 use tempfile::TempDir;
 
 use crate::setup::own_uid;
@@ -98,6 +101,28 @@ impl Podman {
         podman.output().expect("podman runs")
     }
 
+    /// Waits until the health check of a container, run in it, succeeds.
+    pub(super) async fn healthy(&self, container: &str, check: &[&str]) {
+        let healthy = async {
+            while !self.exec(container, check).status.success() {
+                tokio::task::yield_now().await;
+            }
+        };
+        deadline::within_long(healthy, || self.logs(container)).await;
+    }
+
+    /// The report of the program `probe` in a container, which must succeed.
+    pub(super) fn probe(&self, container: &str, arguments: &[&str]) -> Value {
+        let output = self.exec(container, &[&["/probe/probe"], arguments].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("a report")
+    }
+
+    /// How often a text is in the memory of a container's first process.
+    pub(super) fn in_memory(&self, container: &str, text: &str) -> usize {
+        memory::count(self.pid(container), &[text.as_bytes()]).expect("root may read it")[0]
+    }
+
     /// The process id of a container's first process, on this machine.
     pub(super) fn pid(&self, container: &str) -> u32 {
         self.inspect(container, "{{.State.Pid}}").parse().expect("a process id")
@@ -119,6 +144,22 @@ impl Podman {
         let output = self.command("podman").args(["logs", container]).output();
         let output = output.expect("podman runs");
         [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat()
+    }
+
+    /// The logs of several containers, each with its name.
+    pub(super) fn all_logs(&self, containers: &[&str]) -> String {
+        let logs: Vec<_> =
+            containers.iter().map(|name| format!("{name}:\n{}", self.logs(name))).collect();
+        logs.join("\n")
+    }
+
+    /// Asserts that the containers have logs without a test secret, and that the machine's `/dev/null` is root's.
+    pub(super) fn assert_clean(&self, containers: &[&str]) {
+        let logs = self.all_logs(containers);
+        processes::assert_no_canary("the logs of the containers", &logs);
+        assert!(logs.contains("listening"), "the control: there are logs: {logs}");
+        let null = fs::metadata("/dev/null").unwrap();
+        assert_eq!((null.uid(), null.gid()), (0, 0), "the test changed this machine");
     }
 
     /// Sends SIGTERM to one container after the other, and SIGKILL to those that still run five seconds later.
