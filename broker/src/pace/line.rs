@@ -46,14 +46,9 @@ pub(crate) struct Waiting {
     limit: Duration,
 }
 
-/// A turn that was given. If it is dropped before a signature is made, it goes to others.
-#[derive(Debug)]
+/// A place in the queue, and then the turn. Dropping it gives up both: a turn that is dropped before a signature is
+/// made goes to others.
 pub(crate) struct Turn {
-    ticket: Ticket,
-}
-
-/// A place in the queue, and then the turn; dropping it gives up both.
-struct Ticket {
     line: Arc<Line>,
     requester: Requester,
     number: u64,
@@ -76,7 +71,7 @@ impl Line {
             let mut schedule = self.schedule();
             (schedule.ask(&requester, place, send, now), schedule.wait().unwrap_or(WAIT))
         };
-        let turn = |number| Turn { ticket: Ticket { line: Arc::clone(self), requester, number } };
+        let turn = |number| Turn { line: Arc::clone(self), requester, number };
         match asked {
             schedule::Asked::Now(number) => Asked::Now(turn(number)),
             schedule::Asked::Later(number) => {
@@ -99,7 +94,7 @@ impl Waiting {
             Ok(Ok(())) => Ok(Some(turn)),
             Ok(Err(_)) => Ok(None),
             Err(_) => {
-                let line = Arc::clone(&turn.ticket.line);
+                let line = Arc::clone(&turn.line);
                 drop(turn);
                 let estimate = line.schedule().estimate();
                 let detail = format!("no turn within {} s (pace)", limit.as_secs_f64());
@@ -112,12 +107,11 @@ impl Waiting {
 impl Turn {
     /// Uses the turn for the signature with this audit id.
     pub(crate) fn signed(self, audit_id: &str) -> Terms {
-        let ticket = &self.ticket;
-        ticket.line.schedule().signed(ticket.number, audit_id, Instant::now())
+        self.line.schedule().signed(self.number, audit_id, Instant::now())
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Turn {
     /// After use, this changes nothing.
     fn drop(&mut self) {
         self.line.schedule().leave(&self.requester, self.number);
@@ -125,9 +119,9 @@ impl Drop for Ticket {
     }
 }
 
-impl fmt::Debug for Ticket {
+impl fmt::Debug for Turn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("requester", &self.requester).finish_non_exhaustive()
+        f.debug_struct("Turn").field("requester", &self.requester).finish_non_exhaustive()
     }
 }
 
